@@ -1,0 +1,183 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What can go wrong with FACEKI, drawn by what the reader must do next.
+
+::
+
+    FacekiError
+    ├── ConfigurationError        the Connection or a setting is wrong: fix it there
+    ├── InputError                an argument of the call is wrong: fix the call
+    ├── TransportError            nothing came back
+    │   ├── ConnectError          … and nothing left: try again
+    │   ├── TlsError              … and nothing left: fix certificates (verify, CA bundle)
+    │   └── AnswerLostError       … but the request may have arrived: look before sending again
+    └── AnswerError               FACEKI said something
+        ├── AuthenticationError   it does not know these credentials, or refuses the token
+        ├── RequestRefusedError   the request itself is wrong: fix the call
+        ├── WorkflowError         the workflow is unknown or has no rules: fix it in the FACEKI portal
+        ├── QuotaError            no credit, or a limit is reached: top up, then go on
+        ├── LinkError             the link is unknown, expired or used up: make another
+        ├── NotFoundError         no such record (yet)
+        ├── VerificationError     this person or image did not pass: a result, rarely a fault
+        ├── ThrottledError        too many requests: wait; nothing was done
+        ├── ServiceError          FACEKI failed: try again if the call may be repeated
+        └── UnexpectedAnswerError the answer cannot be understood: likely not FACEKI, or a changed FACEKI
+
+No message, ``repr`` or pickle of these holds a body, a header, a URL's query, a secret or a person: they are built
+from machine-readable fields only.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+
+class FacekiError(Exception):
+    """Anything that went wrong with FACEKI.
+
+    :param message: What happened and what to do, free of secrets and personal data.
+    :param code: FACEKI's own code (``code``, ``responseCode`` or ``statusCode`` of the answer), if it gave one.
+    :param code_name: The code's published name, if known.
+    :param http_status: HTTP status of the answer, if one came.
+    :param request_id: FACEKI's ``requestId`` for the verification, if the answer carried one.
+    :param retry_after: Seconds the service asked us to wait (``Retry-After``), if it did.
+    :param may_have_acted: Whether the service may already have done what was asked.
+    :param conn_id: Airflow Connection id, set when raised through the hook.
+    """
+
+    #: Whether the same request, sent again later, may succeed without anybody changing anything.
+    retry_may_help: bool = False
+    #: What :attr:`may_have_acted` is where the raiser does not know better.
+    _may_have_acted_default: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        code_name: str | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        may_have_acted: bool | None = None,
+        conn_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.code_name = code_name
+        self.http_status = http_status
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.may_have_acted = self._may_have_acted_default if may_have_acted is None else may_have_acted
+        self.conn_id = conn_id
+
+    def named(self, conn_id: str) -> Self:
+        """Return this error, saying which Airflow Connection it concerns."""
+        self.conn_id = conn_id
+        return self
+
+    def __str__(self) -> str:
+        facts = [
+            f"connection {self.conn_id!r}" if self.conn_id is not None else None,
+            f"FACEKI code {self.code} {self.code_name or ''}".rstrip() if self.code is not None else None,
+            f"HTTP {self.http_status}" if self.http_status is not None else None,
+            f"request id {self.request_id}" if self.request_id is not None else None,
+        ]
+        told = ", ".join(fact for fact in facts if fact)
+        return f"{self.message} [{told}]" if told else self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, dict(self.__dict__)))
+
+
+def _rebuild(kind: type[FacekiError], message: str, state: dict[str, object]) -> FacekiError:
+    error = kind(message)
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(FacekiError):
+    """The Connection or a setting cannot work as it is."""
+
+
+class InputError(FacekiError, ValueError):
+    """An argument of the call cannot work; nothing was sent."""
+
+
+class TransportError(FacekiError):
+    """No answer came back."""
+
+    retry_may_help = True
+
+
+class ConnectError(TransportError):
+    """No connection could be made, so nothing was sent."""
+
+
+class TlsError(TransportError):
+    """The server's certificate was not accepted, so nothing was sent."""
+
+    retry_may_help = False
+
+
+class AnswerLostError(TransportError):
+    """The request, or a part of it, may have left, and no whole answer came back."""
+
+    _may_have_acted_default = True
+
+
+class AnswerError(FacekiError):
+    """FACEKI answered, and the answer is not a success."""
+
+
+class AuthenticationError(AnswerError):
+    """FACEKI does not accept the client id and secret, or refuses a token it has just issued."""
+
+
+class RequestRefusedError(AnswerError):
+    """FACEKI found the request itself wrong, and so did nothing."""
+
+
+class WorkflowError(AnswerError):
+    """The workflow is unknown to FACEKI or has no rules."""
+
+
+class QuotaError(AnswerError):
+    """The wallet is empty (5003) or a verification limit is reached (8017)."""
+
+
+class LinkError(AnswerError):
+    """The verification link is unknown (8014), expired (8015), used up (5009), or could not be used."""
+
+
+class NotFoundError(AnswerError):
+    """FACEKI has no such record: code 8013 or HTTP 404."""
+
+
+class VerificationError(AnswerError):
+    """FACEKI ran the check and the person or an image did not pass."""
+
+    _may_have_acted_default = True
+
+
+class ThrottledError(AnswerError):
+    """Too many requests (HTTP 429); FACEKI did not act on this one."""
+
+    retry_may_help = True
+
+
+class ServiceError(AnswerError):
+    """FACEKI, or something in front of it, failed while handling the request."""
+
+    retry_may_help = True
+    _may_have_acted_default = True
+
+
+class UnexpectedAnswerError(AnswerError):
+    """The answer is not one that FACEKI is known to give."""
+
+    retry_may_help = True
+    _may_have_acted_default = True
