@@ -1,0 +1,75 @@
+# Needs make, sh, git and a Python >= 3.11 with pip and venv; everything else is set up inside this folder.
+.POSIX:
+
+PY3 = .venv/bin/python
+PY2 = .venv-2.11/bin/python
+# The browser tests are a stage of their own: they need Chromium and Airflow 3.3.
+SUITE = tests/ground tests/sandbox tests/border tests/airflow
+
+help:
+	@echo "make demo   run the example DAGs through a real Airflow against a local FACEKI (about two minutes)"
+	@echo "make ui     a whole Airflow with the provider, a Connection and a local FACEKI, to click through"
+	@echo "make test   every check: lint, types, import rules, Airflow 3.3 and 2.11, the built wheel, a browser"
+	@echo "make lint   only the checks that run nothing"
+	@echo "make bench  the numbers, each beside a peer or a floor measured in the same run"
+	@echo "make dist   build the sdist and the wheel into dist/"
+	@echo "make setup  only the virtual environment, .venv"
+	@echo "make clean  remove everything that was made here"
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints/airflow-3.3.txt
+	@.ci/make-venv .venv constraints/airflow-3.3.txt 3.14 build test lint browser
+
+# Airflow 2.11 does not run on Python 3.13: where nothing older is installed, its stage is left out and says so.
+.venv-2.11/.ready: pyproject.toml constraints/airflow-2.11.txt
+	@if .ci/find-python 3.12 >/dev/null; then .ci/make-venv .venv-2.11 constraints/airflow-2.11.txt 3.12 build test; fi
+
+demo: .venv/.ready
+	@$(PY3) -m demo.run_demo
+
+ui: .venv/.ready
+	@$(PY3) -m demo.run_ui
+
+bench: .venv/.ready
+	@$(PY3) benchmarks/run.py
+
+dist: .venv/.ready
+	@rm -rf dist && $(PY3) -m hatchling build -d dist
+
+lint: .venv/.ready
+	@$(PY3) -m ruff check -q .
+	@$(PY3) -m ruff format -q --diff .
+	@$(PY3) -m mypy
+	@.venv/bin/lint-imports --no-logo
+
+# Both environments are made at once; the stages follow one another, since two real Airflows on two cores only
+# slow each other down. Every stage runs, whatever the one before it said.
+test:
+	@rm -rf .work/summary
+	@$(MAKE) -j2 .venv/.ready .venv-2.11/.ready
+	@status=0; $(MAKE) -k stages || status=1; echo; cat .work/summary; exit $$status
+
+stages: stage-lint stage-3.3 stage-2.11 stage-wheel stage-browser
+
+stage-lint:
+	@.ci/stage "lint, types, import rules" $(MAKE) lint
+
+stage-3.3:
+	@.ci/stage "suite on Airflow 3.3" $(PY3) -m pytest -q $(SUITE)
+
+stage-2.11:
+	@if test -e .venv-2.11/.ready; then .ci/stage "suite on Airflow 2.11" $(PY2) -m pytest -q $(SUITE); \
+	else echo "skipped  suite on Airflow 2.11: it needs a Python 3.11 or 3.12, and none is here" >>.work/summary; fi
+
+stage-wheel:
+	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging
+
+stage-browser:
+	@if .ci/find-chromium; then .ci/stage "Connection form in Chromium" $(PY3) -m pytest -q tests/browser; \
+	else echo "skipped  Connection form in Chromium: no Chromium, and only root can install it" >>.work/summary; fi
+
+clean:
+	rm -rf .venv .venv-2.11 .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+
+.PHONY: help setup demo ui bench dist lint test stages stage-lint stage-3.3 stage-2.11 stage-wheel stage-browser clean
