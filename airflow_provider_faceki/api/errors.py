@@ -22,8 +22,8 @@
         ├── ServiceError          FACEKI failed: try again if the call may be repeated
         └── UnexpectedAnswerError the answer cannot be understood: likely not FACEKI, or a changed FACEKI
 
-No message, ``repr`` or pickle of these holds a body, a header, a URL's query, a secret or a person: they are built
-from machine-readable fields only.
+No message, ``repr`` or pickle of these holds a body, a header, a URL's query, a secret or a person: they are
+built from machine-readable fields only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class FacekiError(Exception):
     """Anything that went wrong with FACEKI.
 
     :param message: What happened and what to do, free of secrets and personal data.
-    :param code: FACEKI's own code (``code``, ``responseCode`` or ``statusCode`` of the answer), if it gave one.
+    :param code: FACEKI's own code (``code``, ``responseCode`` or ``statusCode`` of the answer), if it gave
+        one.
     :param code_name: The code's published name, if known.
     :param http_status: HTTP status of the answer, if one came.
     :param request_id: FACEKI's ``requestId`` for the verification, if the answer carried one.

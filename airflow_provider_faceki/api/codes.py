@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""FACEKI's response codes: their published names, what they mean, and which error of the tree each is.
+
+Sources: ``DOCS`` is https://docs.faceki.com/data-fields/verification-data/error-codes ; ``SDK`` is FACEKI's
+own mobile SDKs, where the codes of the older V2 API live on. Codes that are in neither survive as plain
+numbers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from airflow_provider_faceki.api.errors import (
+    AnswerError,
+    AuthenticationError,
+    LinkError,
+    NotFoundError,
+    QuotaError,
+    RequestRefusedError,
+    ServiceError,
+    VerificationError,
+    WorkflowError,
+)
+
+DOCS = "documented"
+SDK = "official SDK"
+
+
+class Code(NamedTuple):
+    """One response code of FACEKI."""
+
+    name: str
+    meaning: str
+    error: type[AnswerError]
+    source: str
+
+
+#: The codes that say "done" in the two envelopes that carry one.
+SUCCESS_CODES = frozenset({0, 200, 201})
+
+#: "Unauthorized or invalid URL": FACEKI uses one code for a refused token and for an unknown path.
+REFUSED = 1
+
+#: The checks after which FACEKI's own SDKs ask the person for another selfie.
+RETAKE_SELFIE = frozenset({5004, 8004, 8005, 8006, 8007, 8008, 8009, 8018, 8019})
+
+CODES: dict[int, Code] = {
+    REFUSED: Code("UNAUTHORIZED", "token refused, or no such URL", AuthenticationError, DOCS),
+    400: Code("BAD_REQUEST", "malformed request", RequestRefusedError, DOCS),
+    422: Code("UNPROCESSABLE", "a field is missing or wrong", RequestRefusedError, DOCS),
+    500: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError, DOCS),
+    1000: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError, SDK),
+    5001: Code("WORKFLOW_RULES_MISSING", "the workflow has no rules", WorkflowError, DOCS),
+    5002: Code("INVALID_MISSING_REQUEST_FIELDS", "a field is missing or wrong", RequestRefusedError, DOCS),
+    5003: Code("NOT_ENOUGH_WALLET_CREDIT", "the wallet is empty", QuotaError, DOCS),
+    5004: Code("SELFIE_LIVENESS_FAILED", "the selfie is not of a live person", VerificationError, DOCS),
+    5005: Code("DOCUMENT_FACE_MATCH_FAILED", "selfie and document differ", VerificationError, DOCS),
+    5006: Code(
+        "REQUIRED_DOCUMENT_MISSING", "a document of the workflow is missing", RequestRefusedError, DOCS
+    ),
+    5007: Code("MISMATCH_AS_PER_RULES", "the data breaks a rule of the workflow", VerificationError, DOCS),
+    5008: Code("KYC_FAILED", "verification failed; the portal tells why", VerificationError, DOCS),
+    5009: Code("LINK_LIMIT_REACH", "the link is used up", LinkError, DOCS),
+    5010: Code("EXPIRED_DOCUMENT", "the document has expired", VerificationError, DOCS),
+    5011: Code("EXPIRY_NOT_FOUND", "no expiry date can be read", VerificationError, DOCS),
+    # The name is documented; that 5012 is its number is an assumption (it is the next one).
+    5012: Code("DOCUMENT_LIVENESS_FAILED", "the document is not an original", VerificationError, DOCS),
+    7001: Code("NO_RULES_FOR_COMPANY", "the company has no rules (V2)", WorkflowError, SDK),
+    8001: Code("NEED_REQUIRED_IMAGES", "images are missing", RequestRefusedError, SDK),
+    8002: Code("DOCUMENT_VERIFY_FAILED", "the document did not pass", VerificationError, SDK),
+    8003: Code("PLEASE_TRY_AGAIN", "run the verification again", VerificationError, SDK),
+    8004: Code("FACE_CROPPED", "the face is cut off", VerificationError, DOCS),
+    8005: Code("FACE_TOO_CLOSED", "the face is too close", VerificationError, DOCS),
+    8006: Code("FACE_NOT_FOUND", "no face in the picture", VerificationError, DOCS),
+    8007: Code("FACE_CLOSED_TO_BORDER", "the face is at the border", VerificationError, SDK),
+    8008: Code("FACE_TOO_SMALL", "the face is too small", VerificationError, SDK),
+    8009: Code("POOR_LIGHT", "too little light", VerificationError, SDK),
+    8010: Code("ID_VERIFY_FAIL", "the identity card did not pass", VerificationError, SDK),
+    8011: Code("DL_VERIFY_FAIL", "the driving licence did not pass", VerificationError, SDK),
+    8012: Code("PASSPORT_VERIFY_FAIL", "the passport did not pass", VerificationError, SDK),
+    8013: Code("DATA_NOT_FOUND", "no such record", NotFoundError, SDK),
+    8014: Code("INVALID_VERIFICATION_LINK", "no such link", LinkError, SDK),
+    8015: Code("VERIFICATION_LINK_EXPIRED", "the link has expired", LinkError, SDK),
+    8016: Code("FAIL_TO_GENERATE_LINK", "FACEKI could not make a link", ServiceError, SDK),
+    8017: Code("KYC_VERIFICATION_LIMIT_REACHED", "a verification limit is reached", QuotaError, SDK),
+    8018: Code("SELFIE_MULTIPLE_FACES", "more than one face", VerificationError, SDK),
+    8019: Code("FACE_BLUR", "the face is blurred", VerificationError, SDK),
+}
+
+
+def code_name(code: int) -> str | None:
+    """Return the published name of ``code``, or ``None`` for one that no source names."""
+    known = CODES.get(code)
+    return known.name if known else None

@@ -1,0 +1,358 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Every call of FACEKI once: its URL, its fields, and what its answer means."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode, urlsplit
+
+from airflow_provider_faceki.api.envelope import Answer
+from airflow_provider_faceki.api.errors import InputError, UnexpectedAnswerError
+from airflow_provider_faceki.api.records import VerificationRecord
+from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.wire import JSON_HEADERS, HttpRequest, Json, json_body
+
+_ACCEPT_JSON = JSON_HEADERS[1:]
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_LONGEST_IDENTIFIER = 512
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KycLink:
+    """A verification link. Whoever knows ``link`` or ``url`` can submit images for it, so ``repr`` hides
+    both.
+
+    :param link: Link id, by which records are found.
+    :param url: Hosted page to send to the person, or ``None`` if FACEKI gave none.
+    :param record_identifier: The caller's id, as it was sent.
+    """
+
+    link: str
+    url: str | None
+    record_identifier: str | None
+
+    def __repr__(self) -> str:
+        return f"<KycLink for {self.record_identifier!r}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateKycLink:
+    """Make a link under which one person is verified in a browser.
+
+    https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
+
+    Each call makes a new link, so it is not repeated once it may have arrived; a link that nobody uses is
+    harmless.
+
+    :param workflow_id: Workflow from the FACEKI portal (a UUID).
+    :param record_identifier: Your own id of the person or case; sent as ``applicationId``. That it comes
+        back as the record's ``record_identifier`` is an assumption.
+    :param expires_in_minutes: Whole minutes until the link dies, at least 1. Default: FACEKI's own, which is
+        not published.
+    :param redirect_url: Where the browser goes afterwards; ``https`` or ``http``.
+    :raises InputError: an argument cannot work.
+    """
+
+    workflow_id: str
+    record_identifier: str | None = None
+    expires_in_minutes: int | None = None
+    redirect_url: str | None = None
+
+    def __post_init__(self) -> None:
+        _identifier("workflow_id", self.workflow_id)
+        _optional_identifier("record_identifier", self.record_identifier)
+        _minutes("expires_in_minutes", self.expires_in_minutes)
+        if self.redirect_url is not None and not _is_web_url(self.redirect_url):
+            raise InputError("redirect_url must be an absolute http or https URL, or None")
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        fields: dict[str, Json] = {
+            "workflowId": self.workflow_id,
+            "applicationId": self.record_identifier,
+            "expiryTime": self.expires_in_minutes,
+            "redirect_url": self.redirect_url,
+        }
+        return HttpRequest(
+            "POST",
+            f"{service.base_url}/kycverify/api/kycverify/kyc-verify-link",
+            headers=JSON_HEADERS,
+            body=json_body({name: value for name, value in fields.items() if value is not None}),
+        )
+
+    def read(self, answer: Answer) -> KycLink:
+        """Return the link: its id is the envelope's ``data``, its URL stands beside that."""
+        if not isinstance(answer.result, str) or not answer.result.strip():
+            raise UnexpectedAnswerError("FACEKI's answer to a link request holds no link id")
+        url = answer.document.get("url") if isinstance(answer.document, dict) else None
+        return KycLink(
+            answer.result.strip(),
+            url if isinstance(url, str) and _is_web_url(url) else None,
+            self.record_identifier,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FetchRecords:
+    """Fetch the records of a verification, a link, a person, or an id of your own.
+
+    https://docs.faceki.com/api-integration/verification-apis/fetch-records
+
+    Exactly one filter: what FACEKI does with none or several is undocumented. Nothing found is an empty
+    tuple, whether FACEKI says so by an empty list, code 8013 or HTTP 404.
+
+    :param request_id: FACEKI's id of one verification.
+    :param link: Link id.
+    :param record_identifier: Your own id.
+    :param face_id: FACEKI's id of a person.
+    :raises InputError: not exactly one of them is given, or it cannot be an id.
+    """
+
+    request_id: str | None = None
+    link: str | None = None
+    record_identifier: str | None = None
+    face_id: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name, value in self._filters().items() if value is not None]
+        if len(given) != 1:
+            told = " and ".join(given) or "none"
+            raise InputError(
+                f"give exactly one of request_id, link, record_identifier and face_id; found {told}"
+            )
+        _identifier(given[0], self._filters()[given[0]])
+
+    def _filters(self) -> dict[str, str | None]:
+        return {
+            "request_id": self.request_id,
+            "link": self.link,
+            "record_identifier": self.record_identifier,
+            "face_id": self.face_id,
+        }
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        query = {
+            "requestId": self.request_id,
+            "link": self.link,
+            "record_identifier": self.record_identifier,
+            "face_id": self.face_id,
+        }
+        return HttpRequest(
+            "GET",
+            f"{service.base_url}{service.records_path}",
+            query=tuple((name, value) for name, value in query.items() if value is not None),
+            headers=_ACCEPT_JSON,
+            repeatable=True,
+        )
+
+    def read(self, answer: Answer) -> tuple[VerificationRecord, ...]:
+        """Return the records in FACEKI's order; a lone object counts as one record, ``null`` as none."""
+        result = answer.result
+        items = result if isinstance(result, list) else [] if result is None else [result]
+        records = [VerificationRecord(item) for item in items if isinstance(item, dict) and item]
+        if len(records) != len([item for item in items if item != {}]):
+            raise UnexpectedAnswerError("FACEKI's answer to a record request holds something else")
+        return tuple(records)
+
+    def absent(self) -> tuple[VerificationRecord, ...]:
+        """Return what stands for nothing found."""
+        return ()
+
+    def __repr__(self) -> str:
+        kind = next(name for name, value in self._filters().items() if value is not None)
+        return f"<FetchRecords by {kind}>"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRules:
+    """What a workflow asks of a person. Only the fields that this package uses are named.
+
+    :param documents: Documents to show: ``ID Card``, ``Passport``, ``Driving License``.
+    :param document_optional: Whether the person chooses one of them instead of showing all.
+    :param document: The rules as FACEKI sent them.
+    """
+
+    documents: tuple[str, ...]
+    document_optional: bool
+    document: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class GetWorkflowRules:
+    """Fetch the rules of a workflow, by its id or, without any token, by a link made for it.
+
+    Not in FACEKI's documentation; seen in its official SDKs.
+
+    :param workflow_id: Workflow from the FACEKI portal.
+    :param link: Link id.
+    :raises InputError: not exactly one of them is given, or it cannot be an id.
+    """
+
+    workflow_id: str | None = None
+    link: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.workflow_id is None) == (self.link is None):
+            raise InputError("give exactly one of workflow_id and link")
+        _identifier("workflow_id" if self.link is None else "link", self.workflow_id or self.link)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request. By link it carries no token: the link itself is the right to ask."""
+        rules = f"{service.base_url}/api/v3/workflows/rules"
+        by_link = self.link is not None
+        return HttpRequest(
+            "GET",
+            f"{rules}bylink" if by_link else rules,
+            query=(("link" if by_link else "workflowId", self.link or self.workflow_id or ""),),
+            headers=_ACCEPT_JSON,
+            authenticated=not by_link,
+            repeatable=True,
+        )
+
+    def read(self, answer: Answer) -> WorkflowRules:
+        """Return the rules.
+
+        :raises UnexpectedAnswerError: there are none in the answer; FACEKI's SDKs take that for an unknown
+            workflow.
+        """
+        rules = answer.result
+        if not isinstance(rules, dict) or not rules:
+            raise UnexpectedAnswerError("FACEKI's answer holds no workflow rules; is the workflow id right?")
+        documents = rules.get("documents")
+        names = documents if isinstance(documents, list) else []
+        return WorkflowRules(
+            tuple(name for name in names if isinstance(name, str)),
+            rules.get("document_optional") is True,
+            rules,
+        )
+
+    def __repr__(self) -> str:
+        return f"<GetWorkflowRules by {'link' if self.link is not None else 'workflow_id'}>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Call:
+    """Any authenticated call of FACEKI that has no endpoint of its own, the older V2 API included.
+
+    :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
+    :param path: Path below the base URL, beginning with ``/`` and without a query.
+    :param params: Query parameters; values are text, numbers or booleans, ``None`` is left out.
+    :param json: Document to send as JSON.
+    :param data: Form fields to send URL-encoded; not together with ``json``.
+    :param idempotent: Whether it may be sent twice. Default: ``True`` for GET and HEAD alone, since FACEKI
+        knows no idempotency keys and some calls cost credit.
+    :raises InputError: an argument cannot work.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str | int | float | bool | None] | None = None
+    json: Json = None
+    data: Mapping[str, str] | None = None
+    idempotent: bool | None = None
+
+    def __post_init__(self) -> None:
+        if str(self.method).upper() not in _METHODS:
+            raise InputError(f"method must be one of {', '.join(_METHODS)}")
+        _path("path", self.path)
+        if self.json is not None and self.data is not None:
+            raise InputError("give json or data, not both")
+        _scalars("params", self.params)
+        _scalars("data", self.data)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        method = self.method.upper()
+        body, headers = self._body()
+        return HttpRequest(
+            method,
+            f"{service.base_url}{self.path}",
+            query=_query(self.params or {}),
+            headers=headers,
+            body=body,
+            repeatable=method in {"GET", "HEAD"} if self.idempotent is None else self.idempotent,
+        )
+
+    def _body(self) -> tuple[bytes | None, tuple[tuple[str, str], ...]]:
+        if self.json is not None:
+            try:
+                return json_body(self.json), JSON_HEADERS
+            except (TypeError, ValueError, RecursionError):
+                raise InputError("json holds something that JSON has no form for") from None
+        if self.data is not None:
+            fields = {name: _query_text(value) for name, value in self.data.items()}
+            form = ("content-type", "application/x-www-form-urlencoded")
+            return urlencode(fields).encode(), (form, *_ACCEPT_JSON)
+        return None, _ACCEPT_JSON
+
+    def read(self, answer: Answer) -> Json:
+        """Return the unwrapped document."""
+        return answer.result
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method}>"
+
+
+def _query(params: Mapping[str, str | int | float | bool | None]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _query_text(value)) for name, value in params.items() if value is not None)
+
+
+def _query_text(value: str | int | float | bool | None) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _scalars(name: str, mapping: object) -> None:
+    if mapping is None:
+        return
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"{name} must be a mapping or None, not {type(mapping).__name__}")
+    for key, value in mapping.items():
+        _scalar(f"{name}[{key!r}]", value)
+
+
+def _minutes(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"{name} must be a whole number of minutes, at least 1, or None")
+
+
+def _scalar(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str | int | float):
+        raise InputError(f"{name} must be text, a number, a boolean or None, not {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number")
+
+
+def _identifier(name: str, value: object) -> None:
+    """Refuse what cannot be an id; the value may be a link or a person's number, so it is not shown."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise InputError(f"{name} is empty")
+    if len(value) > _LONGEST_IDENTIFIER or not value.isprintable():
+        raise InputError(f"{name} must be printable text of at most {_LONGEST_IDENTIFIER} characters")
+
+
+def _optional_identifier(name: str, value: object) -> None:
+    if value is not None:
+        _identifier(name, value)
+
+
+def _path(name: str, value: object) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
+        raise InputError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
+    if value.startswith("//") or ".." in value.split("/"):
+        raise InputError(f"{name} must stay below the base URL")
+
+
+def _is_web_url(value: object) -> bool:
+    if not isinstance(value, str) or not value.isprintable() or " " in value:
+        return False
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)

@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is this answer a success? FACEKI's three envelopes, taken on any route and with any HTTP status.
+
+* legacy, ``{"responseCode": 0, "data": …}``: token, links, the V2 API
+* v3, ``{"status": true, "code": 200, "result": …}``: everything under ``/api/v3``
+* validation, ``{"status": false, "statusCode": 422, …}``: the token routes
+
+FACEKI's SDKs look for error codes in answers with HTTP 200, so the HTTP status alone never means success.
+A JSON answer in none of these envelopes is its own result (the image check answers so).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from airflow_provider_faceki.api.codes import CODES, REFUSED, SUCCESS_CODES
+from airflow_provider_faceki.api.errors import (
+    AnswerError,
+    AuthenticationError,
+    NotFoundError,
+    RequestRefusedError,
+    ServiceError,
+    ThrottledError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_faceki.api.wire import HttpResponse, Json
+
+_CODE_FIELDS = ("responseCode", "code", "statusCode")
+_RESULT_FIELDS = ("result", "data")
+# What FACEKI calls a code, as opposed to a sentence, which might speak of a person.
+_CODE_NAME = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
+_REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_LONGEST_RETRY_AFTER = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """A success, unwrapped.
+
+    :param result: What the envelope held (``result`` or ``data``), or the whole document if it had none.
+    :param document: The whole document; links have their URL beside ``data``.
+    """
+
+    result: Json
+    document: Json
+
+
+def read_answer(response: HttpResponse) -> Answer:
+    """Unwrap ``response``.
+
+    :raises AnswerError: the one of the tree that its status and code call for.
+    """
+    document = _parse(response)
+    if not isinstance(document, dict):
+        if response.status >= 300:
+            raise _error(response, None, {})
+        return Answer(document, document)
+    failure = _failure_code(document)
+    if response.status >= 300 or failure is not None or document.get("status") is False:
+        raise _error(response, failure, document)
+    return Answer(_result(document), document)
+
+
+def is_token_refusal(error: AnswerError) -> bool:
+    """Whether FACEKI turned down the bearer token: a 401, or code 1 in any envelope and with any status."""
+    return error.http_status == 401 or error.code in {REFUSED, 401}
+
+
+def whole_number(value: Json) -> int | None:
+    """Read an integer that may have been sent as a string; anything else is ``None``."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+def _parse(response: HttpResponse) -> Json:
+    if not response.body.strip():
+        return None
+    try:
+        document: Json = json.loads(response.body)
+    except (ValueError, RecursionError):
+        if response.status >= 300:
+            return None
+        raise UnexpectedAnswerError(
+            f"FACEKI's answer is not JSON ({len(response.body)} bytes)", http_status=response.status
+        ) from None
+    return document
+
+
+def _result(document: Mapping[str, Json]) -> Json:
+    for field in _RESULT_FIELDS:
+        if field in document:
+            return document[field]
+    return dict(document)
+
+
+def _failure_code(document: Mapping[str, Json]) -> int | None:
+    """Return the first code that does not mean success; V2 may nest it in ``data.error``."""
+    for field in _CODE_FIELDS:
+        code = whole_number(document.get(field))
+        if code is not None and code not in SUCCESS_CODES:
+            return code
+    data = document.get("data")
+    error = data.get("error") if isinstance(data, dict) else None
+    return whole_number(error.get("code")) if isinstance(error, dict) else None
+
+
+def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json]) -> AnswerError:
+    kind, message = _kind(response.status, code)
+    return kind(
+        message,
+        code=code,
+        code_name=_name(code, document),
+        http_status=response.status,
+        request_id=_request_id(document),
+        retry_after=_retry_after(response),
+    )
+
+
+def _kind(status: int, code: int | None) -> tuple[type[AnswerError], str]:
+    if status == 429 or code == 429:
+        return ThrottledError, "FACEKI asks for fewer requests"
+    if status == 401 or code == 401:
+        return AuthenticationError, "FACEKI refuses the credentials or the token"
+    known = CODES.get(code) if code is not None else None
+    if known:
+        return known.error, f"FACEKI says: {known.meaning}"
+    if status == 403:
+        return AuthenticationError, "FACEKI forbids this to these credentials"
+    if status == 404:
+        return NotFoundError, "FACEKI has no such record, or nothing at this address"
+    if status == 413:
+        return RequestRefusedError, "the images are too large for FACEKI"
+    if status == 408 or status >= 500:
+        return ServiceError, "FACEKI, or something in front of it, failed"
+    if status >= 400:
+        return RequestRefusedError, "FACEKI refuses the request"
+    if status >= 300:
+        return UnexpectedAnswerError, "FACEKI answers with a redirect, which is never followed"
+    if code is not None:
+        return AnswerError, "FACEKI answers with a code that no source explains"
+    return UnexpectedAnswerError, "FACEKI reports a failure without a code"
+
+
+def _name(code: int | None, document: Mapping[str, Json]) -> str | None:
+    known = CODES.get(code) if code is not None else None
+    if known:
+        return known.name
+    message = document.get("message")
+    if isinstance(message, str) and len(message) <= 64 and _CODE_NAME.fullmatch(message):
+        return message
+    return None
+
+
+def _request_id(document: Mapping[str, Json]) -> str | None:
+    result = _result(document)
+    found = result.get("requestId") if isinstance(result, dict) else None
+    return found if isinstance(found, str) and _REQUEST_ID.fullmatch(found) else None
+
+
+def _retry_after(response: HttpResponse) -> float | None:
+    """Read ``Retry-After``: seconds, or a date, which is held against the answer's own ``Date``."""
+    text = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", text):
+        return min(float(text), _LONGEST_RETRY_AFTER)
+    try:
+        until, now = (parsedate_to_datetime(date) for date in (text, response.headers.get("date", "")))
+        seconds = (until - now).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)

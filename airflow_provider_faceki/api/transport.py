@@ -1,0 +1,275 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Sends one request and reads one answer: one ``requests`` session, one TLS context and one small pool of
+threads for each set of rules, shared by everything in the process.
+
+It follows no redirect, keeps no cookie, reads no ``.netrc``, and takes only so much answer for so long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import certifi
+import requests
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+
+from airflow_provider_faceki.api.errors import (
+    AnswerLostError,
+    ConfigurationError,
+    ConnectError,
+    FacekiError,
+    TlsError,
+    UnexpectedAnswerError,
+)
+from airflow_provider_faceki.api.wire import HttpRequest, HttpResponse
+
+#: Longest wait in seconds for a connection; a host that is there answers within one round trip.
+LONGEST_CONNECT = 10.0
+#: Largest answer in bytes that is read. A record is some kilobytes; this leaves room for long lists of them.
+LARGEST_ANSWER = 32 * 1024 * 1024
+#: Connections kept, and threads that wait for answers on behalf of event loops: at 200 ms an answer, 160 a
+#: second.
+POOL_SIZE = 32
+
+_CHUNK = 64 * 1024
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TransportSettings:
+    """The rules of one transport.
+
+    :param timeout: Seconds of silence, and seconds for reading the whole answer. Default 30.
+    :param upload_timeout: The same for requests that carry images. Default 120, as in FACEKI's Android SDK.
+    :param verify: ``True`` for the public certificate authorities (or the environment's bundle), a path for a
+        bundle file or directory, ``False`` for no check at all.
+    :param proxies: Proxy URL by scheme; ``None`` leaves it to the environment.
+    """
+
+    timeout: float = 30.0
+    upload_timeout: float = 120.0
+    verify: bool | str = True
+    proxies: tuple[tuple[str, str], ...] | None = None
+
+
+class Transport:
+    """Sends requests by one set of rules. Thread-safe; get it from :func:`shared_transport`."""
+
+    def __init__(self, settings: TransportSettings) -> None:
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="faceki")
+        self._making = threading.Lock()
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        # Made by the first sender, not by whoever makes the transport: that may be an event loop, and loading
+        # the certificate authorities takes 25 ms.
+        with self._making:
+            return self.__dict__.get("_session") or _session(self._settings)
+
+    def send(self, request: HttpRequest) -> HttpResponse:
+        """Send ``request`` once and read the whole answer, whatever its status.
+
+        :raises ConnectError: nothing was sent.
+        :raises TlsError: nothing was sent, for the server could not be trusted.
+        :raises AnswerLostError: something may have been sent, and no whole answer came.
+        """
+        patience = self._settings.upload_timeout if request.upload else self._settings.timeout
+        try:
+            with _without_urllib3_debug():
+                return self._send(request, patience)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as problem:
+            # Not chained: these carry the URL with its query, some the headers.
+            raise _failure(request, problem) from None
+
+    async def run_off_loop(self, operation: Callable[[], T]) -> T:
+        """Run a blocking ``operation`` in the transport's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, operation)
+
+    def _send(self, request: HttpRequest, patience: float) -> HttpResponse:
+        with self._session.request(
+            request.method,
+            request.url,
+            params=list(request.query) or None,
+            data=request.body,
+            headers=dict(request.headers),
+            timeout=(min(patience, LONGEST_CONNECT), patience),
+            proxies=dict(self._settings.proxies) if self._settings.proxies is not None else None,
+            auth=_leave_headers_alone,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = _read_body(response, time.monotonic() + patience)
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return HttpResponse(response.status_code, headers, body)
+
+
+_transports: dict[TransportSettings, Transport] = {}
+_transports_lock = threading.Lock()
+
+
+def shared_transport(settings: TransportSettings) -> Transport:
+    """Return the process's one transport for ``settings``."""
+    with _transports_lock:
+        if settings not in _transports:
+            _transports[settings] = Transport(settings)
+        return _transports[settings]
+
+
+def _forget_after_fork() -> None:
+    # A child must not speak on its parent's connections, and has none of its threads.
+    global _transports_lock
+    _transports_lock = threading.Lock()
+    _transports.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def _session(settings: TransportSettings) -> requests.Session:
+    session = requests.Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["user-agent"] = "airflow-provider-faceki"
+    adapter = _OneContextAdapter(_tls_context(settings.verify))
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    bundle = verify if isinstance(verify, str) else None
+    if verify is True:
+        # The variables that requests honours, read here because its own look comes after the context is made.
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    is_directory = bundle is not None and os.path.isdir(bundle)
+    try:
+        context = ssl.create_default_context(
+            cafile=None if is_directory else bundle, capath=bundle if is_directory else None
+        )
+    except (OSError, ssl.SSLError):
+        raise ConfigurationError(f"verify: {bundle!r} is not a readable bundle of CA certificates") from None
+    if verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class _OneContextAdapter(HTTPAdapter):
+    """Makes every connection with one TLS context; ``requests`` would load the CA bundle (25 ms) for each."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__(pool_maxsize=POOL_SIZE)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: object, cert: object = None
+    ) -> Any:
+        parts = urlsplit(request.url or "")
+        return {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}, {}
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the connection to the context."""
+
+
+def _leave_headers_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    # Without any `auth`, requests would put a .netrc entry for the host over our bearer token.
+    return request
+
+
+def _read_body(response: requests.Response, deadline: float) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > LARGEST_ANSWER:
+            raise UnexpectedAnswerError(
+                f"FACEKI's answer is larger than {LARGEST_ANSWER} bytes", http_status=response.status_code
+            )
+        if time.monotonic() > deadline:
+            raise AnswerLostError("FACEKI's answer came too slowly to be read to its end")
+    return b"".join(chunks)
+
+
+def _failure(request: HttpRequest, problem: Exception) -> FacekiError:
+    host = urlsplit(request.url).netloc
+    chain = list(_chain(problem))
+    reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
+    told = f" ({reason})" if reason else ""
+    if isinstance(problem, requests.exceptions.InvalidURL | requests.exceptions.InvalidHeader):
+        return ConfigurationError(f"no request can be made for {host}: an address or a header is malformed")
+    if any(_is_distrust(link) for link in chain):
+        return TlsError(f"no trusted TLS connection to {host}{told}; see the Connection's verify")
+    if isinstance(problem, requests.ConnectTimeout):
+        return ConnectError(f"no connection to {host} within {LONGEST_CONNECT:g} s or the timeout")
+    if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
+        return ConnectError(f"no connection to {host} through the proxy{told}")
+    if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in chain):
+        return ConnectError(f"no connection to {host}{told}")
+    return AnswerLostError(f"the answer of {host} was lost{told}; the request may have arrived")
+
+
+def _is_distrust(problem: BaseException) -> bool:
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return True
+    # These end the handshake, before anything of the request is sent. Others may come later.
+    return isinstance(problem, ssl.SSLError) and problem.reason in {
+        "WRONG_VERSION_NUMBER",
+        "RECORD_LAYER_FAILURE",
+    }
+
+
+def _chain(problem: BaseException) -> Iterator[BaseException]:
+    """Yield ``problem`` and what it was raised for, through the ways that requests and urllib3 nest it."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [problem]
+    while waiting:
+        link = waiting.pop(0)
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        nested = [*link.args, getattr(link, "reason", None), getattr(link, "original_error", None)]
+        waiting += [item for item in nested if isinstance(item, BaseException)]
+        waiting += [link.__cause__, link.__context__]
+
+
+_sending = threading.local()
+
+
+@contextmanager
+def _without_urllib3_debug() -> Iterator[None]:
+    _sending.now = True
+    try:
+        yield
+    finally:
+        _sending.now = False
+
+
+def _not_ours(_record: logging.LogRecord) -> bool:
+    return not getattr(_sending, "now", False)
+
+
+# At level DEBUG urllib3 logs each request's path with its query, which may be a link or, in the legacy token
+# form, the secret itself. Its lines about anybody else's requests stay.
+logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)
