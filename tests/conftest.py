@@ -48,7 +48,7 @@ def airflow_home() -> Path:
 
 @pytest.fixture(scope="session")
 def airflow_db(airflow_home: Path) -> Path:
-    """A migrated metadata database in the session's AIRFLOW_HOME, made once, when a test first asks for it."""
+    """A migrated metadata database in the session's AIRFLOW_HOME, made when a test first asks."""
     # A process of its own: the migration rearranges logging, and a failure is shown with all it printed.
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"],
