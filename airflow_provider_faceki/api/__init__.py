@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.records import Decision as Decision
     from airflow_provider_faceki.api.records import Summary as Summary
     from airflow_provider_faceki.api.records import VerificationRecord as VerificationRecord
+    from airflow_provider_faceki.api.records import decided as decided
     from airflow_provider_faceki.api.records import latest as latest
     from airflow_provider_faceki.api.retry import RetryPolicy as RetryPolicy
     from airflow_provider_faceki.api.service import Service as Service
@@ -71,7 +72,7 @@ _MODULES = {
         "WorkflowError",
     ),
     "performers": ("Concealer",),
-    "records": ("Decision", "Summary", "VerificationRecord", "latest"),
+    "records": ("Decision", "Summary", "VerificationRecord", "decided", "latest"),
     "retry": ("RetryPolicy",),
     "service": ("Service",),
     "transport": ("TransportSettings",),

@@ -65,6 +65,11 @@ class FacekiClient:
         return self._performer.perform(conversation.fetch_token(self._account))
 
     @cached_property
+    def on_event_loop(self) -> AsyncFacekiClient:
+        """The same for an event loop."""
+        return AsyncFacekiClient(self)
+
+    @cached_property
     def _performer(self) -> Performer:
         return Performer(shared_transport(self.transport), self.retry, self.concealer)
 

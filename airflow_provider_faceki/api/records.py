@@ -178,6 +178,18 @@ def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
     return newest
 
 
+def decided(records: Iterable[VerificationRecord], *, accept_review: bool) -> VerificationRecord | None:
+    """Return the newest record if its decision ends the wait, else ``None``.
+
+    :param records: What FACEKI has for what is waited for; nothing yet is an empty iterable.
+    :param accept_review: Whether REVIEW, which a person will still decide, ends it too.
+    """
+    newest = latest(records)
+    if newest is None or newest.decision is None:
+        return None
+    return newest if newest.decision.is_final or accept_review else None
+
+
 def _age(record: VerificationRecord) -> float:
     return record.created_at.timestamp() if record.created_at else float("-inf")
 

@@ -1,0 +1,181 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""From a Connection id to FACEKI: the hook."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow_provider_faceki import connection_form
+from airflow_provider_faceki.api.errors import FacekiError, InputError
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
+    from airflow_provider_faceki.api.conversation import Endpoint
+    from airflow_provider_faceki.settings import ConnectionSettings
+
+T = TypeVar("T")
+
+
+class FacekiHook(BaseHook):
+    """Asks FACEKI with the client id and secret of an Airflow Connection.
+
+    All hooks of a process share connections and, for the same account, one token; with the default token store
+    so do all processes of a host. Nothing is read or sent before the first call.
+
+    :param faceki_conn_id: Connection of type ``faceki``; see ``docs/connection.md``.
+    """
+
+    conn_name_attr = connection_form.CONN_NAME_ATTR
+    default_conn_name = connection_form.DEFAULT_CONN_ID
+    conn_type = connection_form.CONN_TYPE
+    hook_name = connection_form.HOOK_NAME
+
+    def __init__(self, faceki_conn_id: str = connection_form.DEFAULT_CONN_ID) -> None:
+        super().__init__()
+        self.faceki_conn_id = faceki_conn_id
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's own fields for Airflow before 3.2; later ones read the provider's metadata."""
+        return connection_form.form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's labels and placeholders for Airflow before 3.2."""
+        return connection_form.hook_field_behaviour()
+
+    @cached_property
+    def settings(self) -> ConnectionSettings:
+        """The Connection, checked.
+
+        :raises ConfigurationError: a field is wrong; the text names connection, field and what is allowed.
+        """
+        from airflow_provider_faceki.settings import settings_from_connection
+
+        with self._named():
+            conn = self.get_connection(self.faceki_conn_id)
+            settings = settings_from_connection(self.faceki_conn_id, conn)
+        for secret in settings.secrets:
+            mask_secret(secret)
+        return settings
+
+    def get_conn(self) -> FacekiClient:
+        """Return the client: FACEKI without Airflow."""
+        return self._client
+
+    def ask(self, endpoint: Endpoint[T]) -> T:
+        """Perform one call of FACEKI and return its typed result.
+
+        :param endpoint: One of ``airflow_provider_faceki.api``, such as ``FetchRecords(request_id=...)``.
+        :raises FacekiError: any of the tree in ``api/errors.py``, naming the Connection.
+        """
+        with self._named():
+            return self._client.ask(endpoint)
+
+    async def aask(self, endpoint: Endpoint[T]) -> T:
+        """Do what :meth:`ask` does, for an event loop: nothing here blocks it.
+
+        :param endpoint: As for :meth:`ask`.
+        :raises FacekiError: as :meth:`ask`.
+        """
+        client = await self._async_client()
+        with self._named():
+            return await client.ask(endpoint)
+
+    def workflow(self, workflow_id: str | None) -> str:
+        """Return ``workflow_id``, or the Connection's default workflow.
+
+        :raises InputError: there is neither.
+        """
+        chosen = workflow_id or self.settings.workflow_id
+        if not chosen:
+            with self._named():
+                raise InputError("no workflow: give workflow_id, or set the Connection's default workflow")
+        return chosen
+
+    def get_access_token(self) -> str:
+        """Return a bearer token that is good for at least the renewal margin; from the store if there is one.
+
+        :raises FacekiError: none can be had.
+        """
+        with self._named():
+            return self._client.get_access_token()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask FACEKI for one token, past the store, and say what came of it. Nothing is charged."""
+        from dataclasses import replace
+
+        from airflow_provider_faceki.api.retry import RetryPolicy
+
+        try:
+            once = replace(self._client, retry=RetryPolicy(max_attempts=1))
+            token = once.fetch_access_token()
+        except FacekiError as error:
+            return False, str(error)
+        mask_secret(token.value)
+        return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
+
+    @cached_property
+    def _client(self) -> FacekiClient:
+        return self._make_client(self.settings)
+
+    async def _async_client(self) -> AsyncFacekiClient:
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        if "settings" not in self.__dict__:
+            conn = await get_async_connection(self.faceki_conn_id, hook=self)
+            with self._named():
+                # Off the loop: it imports what parsing a DAG must not, and looks for the CA bundle.
+                settings = await asyncio.to_thread(_read_settings, self.faceki_conn_id, conn)
+            for secret in settings.secrets:
+                await _conceal_async(secret)
+            self.__dict__["settings"] = settings
+        if "_client" not in self.__dict__:
+            self.__dict__["_client"] = await asyncio.to_thread(self._make_client, self.settings)
+        return self._client.on_event_loop
+
+    def _make_client(self, settings: ConnectionSettings) -> FacekiClient:
+        from airflow_provider_faceki import api
+        from airflow_provider_faceki.settings import token_directory
+
+        return api.FacekiClient(
+            client_id=settings.client_id,
+            client_secret=settings.client_secret,
+            auth_flow=settings.auth_flow,
+            service=api.Service(settings.base_url, settings.addon_url, settings.records_path),
+            transport=api.TransportSettings(
+                settings.timeout, settings.upload_timeout, settings.verify, settings.proxies or None
+            ),
+            retry=api.RetryPolicy(settings.max_attempts, settings.max_wait),
+            token_directory=token_directory() if settings.token_store == "file" else None,
+            concealer=api.Concealer(mask_secret, _conceal_async),
+            warn=self.log.warning,
+        )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except FacekiError as error:
+            raise error.named(self.faceki_conn_id) from None
+
+
+def _read_settings(conn_id: str, conn: Any) -> ConnectionSettings:
+    from airflow_provider_faceki.settings import settings_from_connection
+
+    return settings_from_connection(conn_id, conn)
+
+
+async def _conceal_async(value: str) -> None:
+    try:
+        from airflow.sdk.log import amask_secret
+    except ImportError:
+        # Before it existed, masking spoke to the supervisor synchronously, which must not happen on the loop.
+        await asyncio.to_thread(mask_secret, value)
+    else:
+        await amask_secret(value)

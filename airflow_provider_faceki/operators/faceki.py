@@ -1,0 +1,285 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""FACEKI as tasks: make a link, fetch records, make any other call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, mask_secret
+from airflow_provider_faceki import api
+from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
+from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.links.faceki import FacekiHostedPageLink
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from airflow_provider_faceki.api.conversation import Endpoint
+
+T = TypeVar("T")
+
+#: Largest result in bytes that goes to XCom, which lives in Airflow's database. Default of ``max_xcom_bytes``.
+MAX_XCOM_BYTES = 48 * 1024
+
+
+class FacekiOperator(BaseOperator):
+    """What all FACEKI operators share: the Connection, and which failures Airflow should retry.
+
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = ("faceki_conn_id",)
+    ui_color: ClassVar[str] = "#e5f2ef"
+
+    def __init__(self, *, faceki_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.faceki_conn_id = faceki_conn_id
+
+    @cached_property
+    def hook(self) -> FacekiHook:
+        """The hook of this task's Connection."""
+        return FacekiHook(self.faceki_conn_id)
+
+    def ask(self, endpoint: Endpoint[T]) -> T:
+        """Perform one call of FACEKI.
+
+        :raises AirflowFailException: a retry cannot mend what went wrong.
+        :raises FacekiError: a retry may.
+        """
+        with airflow_failures():
+            return self.hook.ask(endpoint)
+
+
+class FacekiGenerateKycLinkOperator(FacekiOperator):
+    """Make a link under which one person is verified in a browser.
+
+    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. Whoever knows link or URL can act on it: both
+    are kept out of logs, and the task offers the page as a link in the user interface.
+
+    https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
+
+    :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
+    :param record_identifier: Your own id of the person or case, by which the record is found later.
+    :param expires_in_minutes: Whole minutes until the link dies. Default: FACEKI's own, which is not published.
+    :param redirect_url: Where the person's browser goes afterwards.
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = (
+        *FacekiOperator.template_fields,
+        "workflow_id",
+        "record_identifier",
+        "redirect_url",
+    )
+    operator_extra_links = (FacekiHostedPageLink(),)
+
+    def __init__(
+        self,
+        *,
+        workflow_id: str | None = None,
+        record_identifier: str | None = None,
+        expires_in_minutes: int | None = None,
+        redirect_url: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_id = workflow_id
+        self.record_identifier = record_identifier
+        self.expires_in_minutes = expires_in_minutes
+        self.redirect_url = redirect_url
+
+    def execute(self, context: Context) -> dict[str, str | None]:
+        """Make the link."""
+        with airflow_failures():
+            endpoint = api.GenerateKycLink(
+                workflow_id=self.hook.workflow(self.workflow_id),
+                record_identifier=self.record_identifier,
+                expires_in_minutes=self.expires_in_minutes,
+                redirect_url=self.redirect_url,
+            )
+        asked_at = datetime.now(timezone.utc)
+        made = self.ask(endpoint)
+        mask_secret(made.link)
+        self.log.info("FACEKI made a verification link")
+        minutes = self.expires_in_minutes
+        return {
+            "link": made.link,
+            "url": made.url,
+            "record_identifier": made.record_identifier,
+            "expires_at": (asked_at + timedelta(minutes=minutes)).isoformat() if minutes else None,
+        }
+
+
+class FacekiFetchRecordsOperator(FacekiOperator):
+    """Fetch the records of a verification, a link, a person, or an id of your own.
+
+    XCom: a list of summaries without personal data. With ``output_path`` the full records are written there as
+    a JSON array, and the path is pushed as XCom ``output_path`` beside the summaries.
+
+    https://docs.faceki.com/api-integration/verification-apis/fetch-records
+
+    :param request_id: FACEKI's id of one verification.
+    :param link: Link id.
+    :param record_identifier: Your own id.
+    :param face_id: FACEKI's id of a person.
+    :param output_path: URI in any storage that Airflow knows (``s3://…``, ``gs://…``, ``file:///…``). The file
+        appears whole or not at all. It holds personal data.
+    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param fail_on_decline: Whether the task fails if the newest record is DECLINED. Default ``False``: a
+        declined person is a result.
+    :param fail_if_missing: Whether the task fails (and may be retried) if there is no record; else it returns
+        an empty list. Default ``True``: an id that leads nowhere is most often a mistake.
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = (
+        *FacekiOperator.template_fields,
+        "request_id",
+        "link",
+        "record_identifier",
+        "face_id",
+        "output_path",
+        "output_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        request_id: str | None = None,
+        link: str | None = None,
+        record_identifier: str | None = None,
+        face_id: str | None = None,
+        output_path: str | None = None,
+        output_conn_id: str | None = None,
+        fail_on_decline: bool = False,
+        fail_if_missing: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.request_id = request_id
+        self.link = link
+        self.record_identifier = record_identifier
+        self.face_id = face_id
+        self.output_path = output_path
+        self.output_conn_id = output_conn_id
+        self.fail_on_decline = fail_on_decline
+        self.fail_if_missing = fail_if_missing
+
+    def execute(self, context: Context) -> list[api.Summary]:
+        """Fetch, write what was asked for, return the summaries."""
+        if self.link:
+            mask_secret(self.link)
+        with airflow_failures():
+            endpoint = api.FetchRecords(
+                request_id=self.request_id,
+                link=self.link,
+                record_identifier=self.record_identifier,
+                face_id=self.face_id,
+            )
+        records = self.ask(endpoint)
+        self.log.info("FACEKI has %d record(s)", len(records))
+        if not records and self.fail_if_missing:
+            raise api.NotFoundError("FACEKI has no such record (yet)").named(self.faceki_conn_id)
+        if self.output_path:
+            with airflow_failures():
+                path = write_json(
+                    self.output_path, [dict(record.document) for record in records], self.output_conn_id
+                )
+            context["ti"].xcom_push(key="output_path", value=path)
+        fail_if_declined(api.latest(records) if self.fail_on_decline else None)
+        return [record.summary() for record in records]
+
+
+class FacekiApiOperator(FacekiOperator):
+    """Make any authenticated call of FACEKI that has no operator of its own.
+
+    XCom: the unwrapped answer, if it is small; with ``output_path`` the answer is written there and XCom is
+    the path. The answer may hold personal data, and XCom is stored as it is.
+
+    :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
+    :param path: Path below the base URL, such as ``/api/v3/workflows/rules``.
+    :param query: Query parameters.
+    :param json: Document to send as JSON.
+    :param data: Form fields to send URL-encoded; not together with ``json``.
+    :param idempotent: Whether the call may be sent twice. Default: GET and HEAD alone.
+    :param output_path: URI in any storage that Airflow knows.
+    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param max_xcom_bytes: Largest answer, as JSON, that goes to XCom. Default 48 KiB: XCom lives in Airflow's
+        database.
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = (
+        *FacekiOperator.template_fields,
+        "path",
+        "query",
+        "json",
+        "data",
+        "output_path",
+        "output_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"query": "json", "json": "json", "data": "json"}
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        method: str = "GET",
+        query: Mapping[str, Any] | None = None,
+        json: Any = None,
+        data: Mapping[str, str] | None = None,
+        idempotent: bool | None = None,
+        output_path: str | None = None,
+        output_conn_id: str | None = None,
+        max_xcom_bytes: int = MAX_XCOM_BYTES,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.method = method
+        self.query = query
+        self.json = json
+        self.data = data
+        self.idempotent = idempotent
+        self.output_path = output_path
+        self.output_conn_id = output_conn_id
+        self.max_xcom_bytes = max_xcom_bytes
+
+    def execute(self, context: Context) -> Any:
+        """Make the call."""
+        with airflow_failures():
+            endpoint = api.Call(self.method, self.path, self.query, self.json, self.data, self.idempotent)
+        document = self.ask(endpoint)
+        if self.output_path:
+            with airflow_failures():
+                return write_json(self.output_path, document, self.output_conn_id)
+        size = len(json.dumps(document))
+        if size > self.max_xcom_bytes:
+            raise AirflowFailException(
+                f"FACEKI's answer has {size} bytes, more than max_xcom_bytes={self.max_xcom_bytes} allows in "
+                "XCom; give output_path to have it written to storage"
+            )
+        return document
+
+
+def fail_if_declined(record: api.VerificationRecord | None) -> None:
+    """Fail the task for good if ``record`` is one of a declined person.
+
+    :raises AirflowFailException: it is; the text names the request id and FACEKI's codes.
+    """
+    if record is not None and record.decision is api.Decision.DECLINED:
+        codes = ", ".join(f"{item['code']} {item['name'] or ''}".strip() for item in record.summary()["error_codes"])
+        raise AirflowFailException(
+            f"FACEKI declined verification {record.request_id} ({codes or 'no codes given'})"
+        )
+
+
+def write_json(uri: str, document: Any, conn_id: str | None) -> str:
+    """Write ``document`` to storage; imported when used, for parsing a DAG must not load storage."""
+    from airflow_provider_faceki import storage
+
+    return storage.write_json(uri, document, conn_id)

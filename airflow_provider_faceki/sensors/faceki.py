@@ -1,0 +1,182 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Waiting for a decision of FACEKI: on a worker (poke), now and then (reschedule), or in the triggerer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+    mask_secret,
+)
+from airflow_provider_faceki import api
+from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
+from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.operators.faceki import fail_if_declined
+from airflow_provider_faceki.triggers.faceki import DecisionEvent, FacekiKycDecisionTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: Seconds that Airflow's own timeout of a deferral comes after ours: it is the net for a triggerer that is gone.
+DEFERRAL_SLACK = 60.0
+#: Where the count of failed looks in a row is kept between the pokes of a rescheduled sensor (Airflow 3.3+).
+_FAILURES = "faceki_failed_looks"
+
+
+class FacekiKycDecisionSensor(BaseSensorOperator):
+    """Wait until FACEKI has decided about a link, a verification, or an id of your own.
+
+    XCom: the summary of the record, without personal data. No record yet means not yet, in whichever of its
+    three ways FACEKI says so; a link that FACEKI calls unknown, expired or used up fails the task at once.
+    ``timeout`` and ``soft_fail`` mean the same in all modes.
+
+    :param link: Link id; or one of the next two.
+    :param request_id: FACEKI's id of the verification.
+    :param record_identifier: Your own id.
+    :param review: ``"wait"`` (default) to go on waiting while a person at FACEKI reviews the case, ``"return"``
+        to take REVIEW for an answer. A decision that FACEKI has not documented is always returned.
+    :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``: it is a result.
+    :param max_failures: Failed looks in a row (FACEKI unreachable, overloaded, unreadable) that are borne, each
+        of them after the Connection's own attempts. Default 10. With ``mode="reschedule"`` before Airflow 3.3
+        nothing survives between looks, so all are borne until ``timeout``.
+    :param poke_interval: Seconds between looks; while deferred, between the first two. Default 60.
+    :param max_poke_interval: Seconds between looks at the most while deferred. Default 1800: waiting three days
+        costs fewer than 200 requests.
+    :param poke_growth: Factor by which the pause grows from look to look while deferred. Default 1.5.
+    :param deferrable: Wait in the triggerer. Default: ``[operators] default_deferrable``.
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = ("faceki_conn_id", "link", "request_id", "record_identifier")
+    ui_color: ClassVar[str] = "#e5f2ef"
+
+    def __init__(
+        self,
+        *,
+        link: str | None = None,
+        request_id: str | None = None,
+        record_identifier: str | None = None,
+        review: str = "wait",
+        fail_on_decline: bool = False,
+        max_failures: int = 10,
+        max_poke_interval: float = 1800.0,
+        poke_growth: float = 1.5,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        faceki_conn_id: str = DEFAULT_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if review not in {"wait", "return"}:
+            raise ValueError(f"review must be 'wait' or 'return', not {review!r}")
+        self.link = link
+        self.request_id = request_id
+        self.record_identifier = record_identifier
+        self.review = review
+        self.fail_on_decline = fail_on_decline
+        self.max_failures = max_failures
+        self.max_poke_interval = max_poke_interval
+        self.poke_growth = poke_growth
+        self.deferrable = deferrable
+        self.faceki_conn_id = faceki_conn_id
+        self._failed_looks = 0
+
+    @cached_property
+    def hook(self) -> FacekiHook:
+        """The hook of this task's Connection."""
+        return FacekiHook(self.faceki_conn_id)
+
+    def execute(self, context: Context) -> Any:
+        """Look, and wait as this sensor's mode says."""
+        if not self.deferrable:
+            return super().execute(context)
+        found = self._look(context)
+        return found.summary() if found else self._defer(context)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        found = self._look(context)
+        return PokeReturnValue(found is not None, found.summary() if found else None)
+
+    def execute_complete(self, context: Context, event: object = None) -> api.Summary:
+        """Go on after the triggerer has told something; the event is a hint, so look before believing it.
+
+        :raises AirflowSensorTimeout: there is no decision in time.
+        """
+        told = DecisionEvent.from_payload(event)
+        # What the trigger gave up on, it has counted itself: one more failure here is one too many.
+        self._failed_looks = self.max_failures if told.status == "failed" else 0
+        found = self._look(context)
+        if found is None and time.time() >= self._deadline(context):
+            raise AirflowSensorTimeout(f"FACEKI has not decided within {self.timeout:g} s")
+        return found.summary() if found else self._defer(context)
+
+    def _look(self, context: Context) -> api.VerificationRecord | None:
+        if self.link:
+            mask_secret(self.link)
+        try:
+            with airflow_failures():
+                endpoint = api.FetchRecords(
+                    link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
+                )
+                records = self.hook.ask(endpoint)
+        except api.FacekiError as error:
+            self._bear(error, context)
+            return None
+        self._count(context, 0)
+        found = api.decided(records, accept_review=self.review == "return")
+        if found is not None:
+            self.log.info("FACEKI decided verification %s: %s", found.request_id, found.decision)
+            fail_if_declined(found if self.fail_on_decline else None)
+        return found
+
+    def _bear(self, error: api.FacekiError, context: Context) -> None:
+        failures = self._count(context)
+        if failures > self.max_failures:
+            raise error
+        self.log.warning("Look %d in a row at FACEKI failed, and is borne: %s", failures, error)
+
+    def _count(self, context: Context, failures: int | None = None) -> int:
+        """Set the number of failed looks in a row, or add one to it, wherever it outlives this look."""
+        store = context.get("task_state_store") if self.reschedule else None
+        if failures is None:
+            kept = store.get(_FAILURES) if store is not None else self._failed_looks
+            failures = (kept if isinstance(kept, int) else 0) + 1
+            if store is not None:
+                store.set(_FAILURES, failures)
+        elif store is not None and store.get(_FAILURES):
+            store.set(_FAILURES, failures)
+        self._failed_looks = failures
+        return failures
+
+    def _deadline(self, context: Context) -> float:
+        # A deferred task keeps its start over all its deferrals, so the deadline needs no storing.
+        started: float = context["ti"].start_date.timestamp()
+        return started + self.timeout
+
+    def _defer(self, context: Context) -> Any:
+        deadline = self._deadline(context)
+        return self.defer(
+            trigger=FacekiKycDecisionTrigger(
+                faceki_conn_id=self.faceki_conn_id,
+                deadline=deadline,
+                link=self.link,
+                request_id=self.request_id,
+                record_identifier=self.record_identifier,
+                accept_review=self.review == "return",
+                poke_interval=self.poke_interval,
+                max_poke_interval=self.max_poke_interval,
+                poke_growth=self.poke_growth,
+                max_failures=self.max_failures,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK),
+        )

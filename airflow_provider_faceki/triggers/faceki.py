@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Waiting in the triggerer for a decision of FACEKI."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow_provider_faceki import api
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionEvent:
+    """What the trigger tells the sensor. It comes back through the database and is written to logs, so it
+    holds a word and an id, and the sensor looks for itself before it believes either.
+
+    :param status: ``decided``, ``timeout``, ``failed``, or ``unreadable`` for an event of another version.
+    :param request_id: FACEKI's id of the decided verification.
+    """
+
+    status: str
+    request_id: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return it as a trigger event's payload."""
+        return {"status": self.status, "request_id": self.request_id}
+
+    @classmethod
+    def from_payload(cls, payload: object) -> DecisionEvent:
+        """Read a payload, whatever it is."""
+        if not isinstance(payload, Mapping) or payload.get("status") not in {"decided", "timeout", "failed"}:
+            return cls("unreadable")
+        request_id = payload.get("request_id")
+        return cls(payload["status"], request_id if isinstance(request_id, str) else None)
+
+
+class FacekiKycDecisionTrigger(BaseTrigger):
+    """Fires once: when FACEKI has decided, when the deadline has passed, or when it cannot go on.
+
+    It carries identifiers and plain numbers, so that a restarted triggerer goes on where the last one was.
+
+    :param faceki_conn_id: Connection of type ``faceki``.
+    :param deadline: Unix time after which it gives up; it looks once more then.
+    :param link: Link id to wait for; or one of the next two.
+    :param request_id: FACEKI's id of the verification.
+    :param record_identifier: Your own id.
+    :param accept_review: Whether REVIEW ends the wait.
+    :param poke_interval: Seconds between the first looks.
+    :param max_poke_interval: Seconds between looks at the most.
+    :param poke_growth: Factor by which the pause grows from look to look, at least 1.
+    :param max_failures: Failed looks in a row that are borne.
+    """
+
+    def __init__(
+        self,
+        *,
+        faceki_conn_id: str,
+        deadline: float,
+        link: str | None = None,
+        request_id: str | None = None,
+        record_identifier: str | None = None,
+        accept_review: bool = False,
+        poke_interval: float = 60.0,
+        max_poke_interval: float = 1800.0,
+        poke_growth: float = 1.5,
+        max_failures: int = 10,
+    ) -> None:
+        super().__init__()
+        self.faceki_conn_id = faceki_conn_id
+        self.deadline = deadline
+        self.link = link
+        self.request_id = request_id
+        self.record_identifier = record_identifier
+        self.accept_review = accept_review
+        self.poke_interval = poke_interval
+        self.max_poke_interval = max_poke_interval
+        self.poke_growth = poke_growth
+        self.max_failures = max_failures
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that make this trigger again."""
+        return (
+            "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger",
+            {
+                "faceki_conn_id": self.faceki_conn_id,
+                "deadline": self.deadline,
+                "link": self.link,
+                "request_id": self.request_id,
+                "record_identifier": self.record_identifier,
+                "accept_review": self.accept_review,
+                "poke_interval": self.poke_interval,
+                "max_poke_interval": self.max_poke_interval,
+                "poke_growth": self.poke_growth,
+                "max_failures": self.max_failures,
+            },
+        )
+
+    def __repr__(self) -> str:
+        # Airflow's own prints every argument, and a link is a right to act.
+        return f"<FacekiKycDecisionTrigger {self.faceki_conn_id!r}>"
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until there is something to tell, then tell it."""
+        yield TriggerEvent((await self._wait()).to_dict())
+
+    async def _wait(self) -> DecisionEvent:
+        hook = FacekiHook(self.faceki_conn_id)
+        endpoint = api.FetchRecords(
+            link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
+        )
+        pause, failures = self.poke_interval, 0
+        while True:
+            is_last = time.time() >= self.deadline
+            try:
+                found = api.decided(await hook.aask(endpoint), accept_review=self.accept_review)
+                failures = 0
+            except api.FacekiError as error:
+                failures += 1
+                if not error.retry_may_help or failures > self.max_failures:
+                    self.log.error("Giving up the wait for FACEKI: %s", error)
+                    return DecisionEvent("failed")
+                self.log.warning("Look %d in a row at FACEKI failed, and is borne: %s", failures, error)
+                found = None
+            if found is not None:
+                return DecisionEvent("decided", found.request_id)
+            if is_last:
+                return DecisionEvent("timeout")
+            await asyncio.sleep(max(0.0, min(pause, self.deadline - time.time())))
+            pause = min(pause * self.poke_growth, self.max_poke_interval)

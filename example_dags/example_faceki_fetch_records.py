@@ -1,0 +1,55 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""
+### Scheduled, authenticated calls to FACEKI
+
+Every night, fetch what FACEKI knows about a few verifications. The tasks share one access token, whatever process
+each of them runs in. Summaries without personal data go to XCom; the full records go to your storage, because
+`output_path` asks for them.
+
+Set the param `record_identifiers` to ids of your own, and `faceki_default` to your Connection.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from tempfile import gettempdir
+
+from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
+
+#: Any storage that Airflow knows: s3://…, gs://…, abfs://…, or a directory.
+RECORDS = os.environ.get("FACEKI_EXAMPLE_RECORDS", f"file://{gettempdir()}/faceki_records")
+
+with DAG(
+    dag_id="example_faceki_fetch_records",
+    schedule="0 3 * * *",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    params={"record_identifiers": Param(["customer-1001", "customer-1002"], type="array", items={"type": "string"})},
+    doc_md=__doc__,
+    tags=["faceki", "example"],
+) as dag:
+
+    @task
+    def identifiers(params: dict[str, list[str]]) -> list[str]:
+        """List whose records to fetch; in earnest, from your own table."""
+        return params["record_identifiers"]
+
+    fetch = FacekiFetchRecordsOperator.partial(
+        task_id="fetch",
+        fail_if_missing=False,
+        output_path=RECORDS + "/{{ run_id | replace(':', '') }}/{{ ti.map_index }}.json",
+    ).expand(record_identifier=identifiers())
+
+    @task
+    def report(fetched: list[list[dict[str, str]]]) -> dict[str, int]:
+        """Count the decisions."""
+        counts: dict[str, int] = {}
+        for summaries in fetched:
+            for summary in summaries:
+                counts[summary["decision"]] = counts.get(summary["decision"], 0) + 1
+        return counts
+
+    report(fetch.output)

@@ -1,0 +1,50 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""
+### The hook inside your own tasks
+
+Anything that FACEKI can be asked, from plain Python: here one mapped task an identifier, and a call that has no
+operator of its own. All of them share one access token.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG, Param, task
+
+with DAG(
+    dag_id="example_faceki_hook_taskflow",
+    schedule="@hourly",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    params={"record_identifiers": Param(["customer-1001", "customer-1002"], type="array", items={"type": "string"})},
+    doc_md=__doc__,
+    tags=["faceki", "example"],
+) as dag:
+
+    @task
+    def identifiers(params: dict[str, list[str]]) -> list[str]:
+        """List whom to ask about."""
+        return params["record_identifiers"]
+
+    @task
+    def decision(record_identifier: str) -> str:
+        """Return FACEKI's newest decision about one of them."""
+        from airflow_provider_faceki.api import FetchRecords, latest
+        from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+        newest = latest(FacekiHook().ask(FetchRecords(record_identifier=record_identifier)))
+        return str(newest.decision) if newest else "no record yet"
+
+    @task
+    def documents() -> list[str]:
+        """Return which documents the Connection's default workflow asks for."""
+        from airflow_provider_faceki.api import GetWorkflowRules
+        from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+        hook = FacekiHook()
+        return list(hook.ask(GetWorkflowRules(workflow_id=hook.workflow(None))).documents)
+
+    decision.expand(record_identifier=identifiers())
+    documents()

@@ -1,0 +1,69 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""
+### From a link to a decision
+
+Make a verification link for one person, wait for FACEKI's decision without holding a worker, and go on
+accordingly. Send `url` to the person in place of `send`; whoever has it can act on it, so it goes nowhere else.
+
+Trigger it with your workflow (or set the Connection's default workflow) and an id of your own.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow_provider_faceki.operators.faceki import FacekiGenerateKycLinkOperator
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+
+with DAG(
+    dag_id="example_faceki_kyc_link",
+    schedule=None,
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    params={
+        "workflow_id": Param("", type="string", description="Empty: the Connection's default workflow"),
+        "record_identifier": Param("customer-1001", type="string"),
+    },
+    doc_md=__doc__,
+    tags=["faceki", "example"],
+) as dag:
+    make_link = FacekiGenerateKycLinkOperator(
+        task_id="make_link",
+        workflow_id="{{ params.workflow_id }}",
+        record_identifier="{{ params.record_identifier }}",
+        expires_in_minutes=3 * 24 * 60,
+    )
+
+    @task
+    def send(made: dict[str, str]) -> None:
+        """Hand the link to your mailer; here it only shows that it arrived."""
+        print(f"a link for {made['record_identifier']} is ready, good until {made['expires_at']}")
+
+    wait = FacekiKycDecisionSensor(
+        task_id="wait_for_decision",
+        link="{{ ti.xcom_pull(task_ids='make_link')['link'] }}",
+        deferrable=True,
+        poke_interval=5,
+        timeout=timedelta(days=3).total_seconds(),
+    )
+
+    @task.branch
+    def choose(summary: dict[str, str]) -> str:
+        """Pick what follows."""
+        return {"ACCEPTED": "welcome", "DECLINED": "decline"}.get(summary["decision"], "ask_a_person")
+
+    @task
+    def welcome() -> None:
+        """Open the account."""
+
+    @task
+    def decline() -> None:
+        """Tell the person."""
+
+    @task
+    def ask_a_person() -> None:
+        """Hand the case to a person: FACEKI used a word that nobody has documented."""
+
+    send(make_link.output) >> wait
+    choose(wait.output) >> [welcome(), decline(), ask_a_person()]
