@@ -2,9 +2,9 @@
 """
 ### Scheduled, authenticated calls to FACEKI
 
-Every night, fetch what FACEKI knows about a few verifications. The tasks share one access token, whatever process
-each of them runs in. Summaries without personal data go to XCom; the full records go to your storage, because
-`output_path` asks for them.
+Every night, fetch what FACEKI knows about a few verifications. The tasks share one access token, whatever
+process each of them runs in. Summaries without personal data go to XCom; the full records go to your
+storage, because `output_path` asks for them.
 
 Set the param `record_identifiers` to ids of your own, and `faceki_default` to your Connection.
 """
@@ -12,10 +12,11 @@ Set the param `record_identifiers` to ids of your own, and `faceki_default` to y
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from datetime import timedelta
 from tempfile import gettempdir
 
-from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
+
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 
 #: Any storage that Airflow knows: s3://…, gs://…, abfs://…, or a directory.
@@ -24,10 +25,14 @@ RECORDS = os.environ.get("FACEKI_EXAMPLE_RECORDS", f"file://{gettempdir()}/facek
 with DAG(
     dag_id="example_faceki_fetch_records",
     schedule="0 3 * * *",
-    start_date=datetime(2026, 1, 1),
+    start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
-    params={"record_identifiers": Param(["customer-1001", "customer-1002"], type="array", items={"type": "string"})},
+    params={
+        "record_identifiers": Param(
+            ["customer-1001", "customer-1002"], type="array", items={"type": "string"}
+        )
+    },
     doc_md=__doc__,
     tags=["faceki", "example"],
 ) as dag:

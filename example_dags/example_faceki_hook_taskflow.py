@@ -2,23 +2,27 @@
 """
 ### The hook inside your own tasks
 
-Anything that FACEKI can be asked, from plain Python: here one mapped task an identifier, and a call that has no
-operator of its own. All of them share one access token.
+Anything that FACEKI can be asked, from plain Python: here one mapped task an identifier, and a call that has
+no operator of its own. All of them share one access token.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
 
 with DAG(
     dag_id="example_faceki_hook_taskflow",
     schedule="@hourly",
-    start_date=datetime(2026, 1, 1),
+    start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
-    params={"record_identifiers": Param(["customer-1001", "customer-1002"], type="array", items={"type": "string"})},
+    params={
+        "record_identifiers": Param(
+            ["customer-1001", "customer-1002"], type="array", items={"type": "string"}
+        )
+    },
     doc_md=__doc__,
     tags=["faceki", "example"],
 ) as dag:

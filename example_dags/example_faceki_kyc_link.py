@@ -3,23 +3,28 @@
 ### From a link to a decision
 
 Make a verification link for one person, wait for FACEKI's decision without holding a worker, and go on
-accordingly. Send `url` to the person in place of `send`; whoever has it can act on it, so it goes nowhere else.
+accordingly. Send `url` to the person in place of `send`; whoever has it can act on it, so it goes nowhere
+else.
 
 Trigger it with your workflow (or set the Connection's default workflow) and an id of your own.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import logging
+from datetime import timedelta
 
-from airflow.providers.common.compat.sdk import DAG, Param, task
+from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
+
 from airflow_provider_faceki.operators.faceki import FacekiGenerateKycLinkOperator
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+
+log = logging.getLogger(__name__)
 
 with DAG(
     dag_id="example_faceki_kyc_link",
     schedule=None,
-    start_date=datetime(2026, 1, 1),
+    start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
     params={
         "workflow_id": Param("", type="string", description="Empty: the Connection's default workflow"),
@@ -38,7 +43,7 @@ with DAG(
     @task
     def send(made: dict[str, str]) -> None:
         """Hand the link to your mailer; here it only shows that it arrived."""
-        print(f"a link for {made['record_identifier']} is ready, good until {made['expires_at']}")
+        log.info("A link for %s is ready, good until %s", made["record_identifier"], made["expires_at"])
 
     wait = FacekiKycDecisionSensor(
         task_id="wait_for_decision",

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+
 from airflow_provider_faceki import connection_form
 from airflow_provider_faceki.api.errors import FacekiError, InputError
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, mask_secret
+
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import airflow_failures
@@ -18,11 +19,13 @@ from airflow_provider_faceki.links.faceki import FacekiHostedPageLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_faceki.api.conversation import Endpoint
 
 T = TypeVar("T")
 
-#: Largest result in bytes that goes to XCom, which lives in Airflow's database. Default of ``max_xcom_bytes``.
+#: Largest result in bytes that goes to XCom, which lives in Airflow's database. Default of
+#: ``max_xcom_bytes``.
 MAX_XCOM_BYTES = 48 * 1024
 
 
@@ -33,7 +36,7 @@ class FacekiOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("faceki_conn_id",)
-    ui_color: ClassVar[str] = "#e5f2ef"
+    ui_color = "#e5f2ef"
 
     def __init__(self, *, faceki_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -57,14 +60,15 @@ class FacekiOperator(BaseOperator):
 class FacekiGenerateKycLinkOperator(FacekiOperator):
     """Make a link under which one person is verified in a browser.
 
-    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. Whoever knows link or URL can act on it: both
-    are kept out of logs, and the task offers the page as a link in the user interface.
+    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. Whoever knows link or URL can act on
+    it: both are kept out of logs, and the task offers the page as a link in the user interface.
 
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
     :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
     :param record_identifier: Your own id of the person or case, by which the record is found later.
-    :param expires_in_minutes: Whole minutes until the link dies. Default: FACEKI's own, which is not published.
+    :param expires_in_minutes: Whole minutes until the link dies. Default: FACEKI's own, which is not
+        published.
     :param redirect_url: Where the person's browser goes afterwards.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -101,7 +105,7 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
                 expires_in_minutes=self.expires_in_minutes,
                 redirect_url=self.redirect_url,
             )
-        asked_at = datetime.now(timezone.utc)
+        asked_at = datetime.now(UTC)
         made = self.ask(endpoint)
         mask_secret(made.link)
         self.log.info("FACEKI made a verification link")
@@ -117,8 +121,8 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
 class FacekiFetchRecordsOperator(FacekiOperator):
     """Fetch the records of a verification, a link, a person, or an id of your own.
 
-    XCom: a list of summaries without personal data. With ``output_path`` the full records are written there as
-    a JSON array, and the path is pushed as XCom ``output_path`` beside the summaries.
+    XCom: a list of summaries without personal data. With ``output_path`` the full records are written there
+    as a JSON array, and the path is pushed as XCom ``output_path`` beside the summaries.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
@@ -126,8 +130,8 @@ class FacekiFetchRecordsOperator(FacekiOperator):
     :param link: Link id.
     :param record_identifier: Your own id.
     :param face_id: FACEKI's id of a person.
-    :param output_path: URI in any storage that Airflow knows (``s3://…``, ``gs://…``, ``file:///…``). The file
-        appears whole or not at all. It holds personal data.
+    :param output_path: URI in any storage that Airflow knows (``s3://…``, ``gs://…``, ``file:///…``). The
+        file appears whole or not at all. It holds personal data.
     :param output_conn_id: Connection for that storage. Default: the storage's own default.
     :param fail_on_decline: Whether the task fails if the newest record is DECLINED. Default ``False``: a
         declined person is a result.
@@ -272,7 +276,9 @@ def fail_if_declined(record: api.VerificationRecord | None) -> None:
     :raises AirflowFailException: it is; the text names the request id and FACEKI's codes.
     """
     if record is not None and record.decision is api.Decision.DECLINED:
-        codes = ", ".join(f"{item['code']} {item['name'] or ''}".strip() for item in record.summary()["error_codes"])
+        codes = ", ".join(
+            f"{item['code']} {item['name'] or ''}".strip() for item in record.summary()["error_codes"]
+        )
         raise AirflowFailException(
             f"FACEKI declined verification {record.request_id} ({codes or 'no codes given'})"
         )

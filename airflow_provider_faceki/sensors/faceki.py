@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
     mask_secret,
 )
+
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import airflow_failures
@@ -26,7 +27,8 @@ from airflow_provider_faceki.triggers.faceki import DecisionEvent, FacekiKycDeci
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Seconds that Airflow's own timeout of a deferral comes after ours: it is the net for a triggerer that is gone.
+#: Seconds that Airflow's own timeout of a deferral comes after ours: it is the net for a triggerer that is
+#: gone.
 DEFERRAL_SLACK = 60.0
 #: Where the count of failed looks in a row is kept between the pokes of a rescheduled sensor (Airflow 3.3+).
 _FAILURES = "faceki_failed_looks"
@@ -42,22 +44,22 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
     :param link: Link id; or one of the next two.
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id.
-    :param review: ``"wait"`` (default) to go on waiting while a person at FACEKI reviews the case, ``"return"``
-        to take REVIEW for an answer. A decision that FACEKI has not documented is always returned.
+    :param review: ``"wait"`` (default) to go on waiting while a person at FACEKI reviews the case,
+        ``"return"`` to take REVIEW for an answer. A decision that FACEKI has not documented is always returned.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``: it is a result.
-    :param max_failures: Failed looks in a row (FACEKI unreachable, overloaded, unreadable) that are borne, each
-        of them after the Connection's own attempts. Default 10. With ``mode="reschedule"`` before Airflow 3.3
-        nothing survives between looks, so all are borne until ``timeout``.
+    :param max_failures: Failed looks in a row (FACEKI unreachable, overloaded, unreadable) that are borne,
+        each of them after the Connection's own attempts. Default 10. With ``mode="reschedule"`` before
+        Airflow 3.3 nothing survives between looks, so all are borne until ``timeout``.
     :param poke_interval: Seconds between looks; while deferred, between the first two. Default 60.
-    :param max_poke_interval: Seconds between looks at the most while deferred. Default 1800: waiting three days
-        costs fewer than 200 requests.
+    :param max_poke_interval: Seconds between looks at the most while deferred. Default 1800: waiting three
+        days costs fewer than 200 requests.
     :param poke_growth: Factor by which the pause grows from look to look while deferred. Default 1.5.
     :param deferrable: Wait in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
     template_fields: Sequence[str] = ("faceki_conn_id", "link", "request_id", "record_identifier")
-    ui_color: ClassVar[str] = "#e5f2ef"
+    ui_color = "#e5f2ef"
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 
@@ -122,7 +123,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
             except api.FacekiError as error:
                 failures += 1
                 if not error.retry_may_help or failures > self.max_failures:
-                    self.log.error("Giving up the wait for FACEKI: %s", error)
+                    self.log.warning("Giving up the wait for FACEKI: %s", error)
                     return DecisionEvent("failed")
                 self.log.warning("Look %d in a row at FACEKI failed, and is borne: %s", failures, error)
                 found = None
