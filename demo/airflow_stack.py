@@ -1,0 +1,113 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What is a whole Airflow for a demonstration: its settings, when it is ready, and how it is asked things?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demo.processes import Processes, free_port, own_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_WITHIN = 240.0  # seconds; twenty on an idle machine of two cores
+COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+
+
+class AirflowRefused(RuntimeError):
+    """Airflow's API answered with an error."""
+
+
+def fresh_directory(name: str) -> Path:
+    """An empty directory .work/<name>: every run starts from nothing."""
+    directory = ROOT / ".work" / name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+@dataclass
+class Airflow:
+    """`airflow standalone` with a home of its own: scheduler, triggerer, DAG processor, API server."""
+
+    home: Path
+    port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """Each setting differs from Airflow's default for the reason beside it."""
+        return own_environment() | {
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            # Nobody but this machine reaches it, so nobody logs in.
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            # Another Airflow may run on this machine, with the usual ports.
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            # 32 idle workers would take longer to start than the examples to run.
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            # Off by default: it lets a user make the server connect to a host of his choice.
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "NO_COLOR": "1",
+        }
+
+    def start(self, processes: Processes, extra: Mapping[str, str]) -> Path:
+        command = [str(Path(sys.executable).parent / "airflow"), "standalone"]
+        return processes.start("airflow", command, self.environment() | dict(extra))
+
+    def wait_until_ready(self, processes: Processes) -> None:
+        wait_for("Airflow to be ready", self._is_ready, READY_WITHIN, processes)
+
+    def _is_ready(self) -> bool:
+        try:
+            health = _ask("GET", f"{self.url}/api/v2/monitor/health")
+        except OSError:
+            return False
+        return all(health[name]["status"] == "healthy" for name in COMPONENTS)
+
+    def ask(self, method: str, path: str, document: object = None) -> Any:
+        """Ask the public REST API, as anybody's script would."""
+        # With all users being admins, Airflow hands a token to whoever asks.
+        token = _ask("GET", f"{self.url}/auth/token")["access_token"]
+        return _ask(method, f"{self.url}/api/v2/{path}", document, token)
+
+
+def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Processes) -> None:
+    """Wait until done() says so; a process that ends meanwhile, or too long a wait, is an error."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        processes.check()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(0.3)
+
+
+def _ask(method: str, url: str, document: object = None, token: str | None = None) -> Any:
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    body = None if document is None else json.dumps(document).encode()
+    request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310 - always http://127.0.0.1
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=30) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise AirflowRefused(
+            f"{method} {url}: HTTP {error.code}: {error.read(500).decode(errors='replace')}"
+        ) from None

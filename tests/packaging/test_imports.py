@@ -1,0 +1,122 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does importing cost, and whom does it disturb? Each question is put to a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_faceki
+
+PACKAGE = Path(airflow_provider_faceki.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+)
+HEAVY = ("requests", "urllib3", "tenacity", "cryptography")
+
+
+def _python(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+WARNINGS = """
+import importlib, json, sys, warnings
+package, found = sys.argv[1], []
+for name in sys.argv[2:]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        importlib.import_module(name)
+    # A deprecated import is blamed on the importer; what Airflow's modules do to each other is theirs.
+    found += [f"{name}: {w.category.__name__}: {w.message}" for w in caught if w.filename.startswith(package)]
+print(json.dumps(found))
+"""
+
+
+def test_no_module_warns_when_imported() -> None:
+    importable = [name for name in MODULES if not name.endswith("__main__")]
+    assert len(importable) > 20
+    assert json.loads(_python(WARNINGS, str(PACKAGE), *importable)) == []
+
+
+NEWLY_IMPORTED = """
+import importlib, json, sys
+# What Airflow itself imports for any operator of any provider is not the provider's doing.
+from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator, conf
+from airflow.triggers.base import BaseTrigger
+before = set(sys.modules)
+importlib.import_module(sys.argv[1])
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param("airflow_provider_faceki.operators.faceki", id="operators"),
+        pytest.param("airflow_provider_faceki.sensors.faceki", id="sensors"),
+        pytest.param("airflow_provider_faceki.triggers.faceki", id="triggers"),
+        pytest.param("airflow_provider_faceki.hooks.faceki", id="hooks"),
+        pytest.param("airflow_provider_faceki.links.faceki", id="links"),
+    ],
+)
+def test_parsing_a_dag_imports_nothing_heavy(module: str) -> None:
+    brought = json.loads(_python(NEWLY_IMPORTED, module))
+    assert module in brought
+    assert [name for name in brought if name.partition(".")[0] in HEAVY] == []
+
+
+IMPORTED = """
+import importlib, json, sys
+importlib.import_module(sys.argv[1])
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        pytest.param("airflow_provider_faceki", ("airflow", *HEAVY), id="the package"),
+        pytest.param("airflow_provider_faceki.get_provider_info", ("airflow", *HEAVY), id="the metadata"),
+        pytest.param("airflow_provider_faceki.api", ("airflow", *HEAVY), id="the ground's doorstep"),
+        pytest.param(
+            "airflow_provider_faceki.sandbox",
+            ("airflow", "starlette", "uvicorn"),
+            id="the sandbox's doorstep",
+        ),
+        pytest.param(
+            "airflow_provider_faceki.sandbox.pytest_plugin",
+            ("airflow", "starlette", "uvicorn"),
+            id="the pytest plugin",
+        ),
+    ],
+)
+def test_doorstep_is_cheap(module: str, absent: tuple[str, ...]) -> None:
+    loaded = {name.partition(".")[0] for name in json.loads(_python(IMPORTED, module))}
+    assert loaded & set(absent) == set()
+
+
+WITHOUT_AIRFLOW = """
+import sys
+sys.modules["airflow"] = None
+import airflow_provider_faceki.api as api
+for name in dir(api):
+    getattr(api, name)
+print(len(dir(api)))
+"""
+
+
+def test_the_ground_stands_without_airflow() -> None:
+    assert int(_python(WITHOUT_AIRFLOW)) > 10

@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does each tracked file keep the rules that hold for all of them?"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LICENCE = "# Licensed under the Apache License, Version 2.0; see the file LICENSE."
+MAX_LINES = 400
+
+
+def _tracked() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    # A file that was deleted and not yet committed is listed, but has nothing to say.
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+TRACKED = _tracked()
+MODULES = [path for path in TRACKED if path.suffix == ".py"]
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(MODULES) > 30
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_module_opens_with_licence_and_question(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(LICENCE + "\n")
+    assert ast.get_docstring(ast.parse(text)), "the module does not say what it answers"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_module_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < MAX_LINES
+
+
+# Written in pieces, or this file would be the first to break its own rule.
+FOREIGN = {
+    "a package registry": "|".join(
+        re.escape(".".join(parts))
+        for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("deb", "debian", "org"))
+    ),
+    "a directory of one machine": r"(?<![\w.$}-])/" + r"(?:work|root|home|Users)/" + r"|/tmp/" + r"envs",
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_no_file_names(what: str) -> None:
+    pattern = re.compile(FOREIGN[what])
+    found = [
+        f"{_name(path)}: {match.group()}"
+        for path in TRACKED
+        if (match := pattern.search(path.read_text(encoding="utf-8", errors="replace")))
+    ]
+    assert found == []
+
+
+def test_the_version_exists_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "version" in project["dynamic"]
+    source = (ROOT / "airflow_provider_faceki" / "__init__.py").read_text(encoding="utf-8")
+    version = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    assert version is not None
+    # The changelog tells the history of versions; every other file asks the package.
+    telling = {_name(path) for path in MODULES if f'"{version.group(1)}"' in path.read_text(encoding="utf-8")}
+    assert telling == {"airflow_provider_faceki/__init__.py"}
+
+
+def test_the_changelog_knows_the_version() -> None:
+    import airflow_provider_faceki
+
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## [{airflow_provider_faceki.__version__}]" in changelog
+
+
+@pytest.mark.parametrize("airflow", ["3.3", "2.11"])
+def test_pins_are_names_and_versions_only(airflow: str) -> None:
+    lines = (ROOT / "constraints" / f"airflow-{airflow}.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", pin)] == []
+    assert any(pin.startswith(f"apache-airflow=={airflow}.") for pin in pins)

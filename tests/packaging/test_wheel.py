@@ -1,0 +1,165 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is what users install whole? The wheel is built, installed with what it declares, and used from elsewhere."""
+
+from __future__ import annotations
+
+import configparser
+import email
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "airflow_provider_faceki"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    # From the sdist, as an index's users may: a file that only the checkout has would be missing here.
+    _run([sys.executable, "-m", "hatchling", "build", "-d", str(out), "-t", "sdist"], cwd=ROOT)
+    sdist = next(out.glob("*.tar.gz"))
+    _run(
+        _pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "-w", str(out), str(sdist)),
+        cwd=out,
+    )
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Runs a command of a fresh environment that holds the wheel and what it declares, nothing else."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    _run([sys.executable, "-m", "venv", str(home / "venv")], cwd=home)
+    python = str(home / "venv" / "bin" / "python")
+    _run(_pip(python, "install", "-c", str(ROOT / "constraints" / "airflow-3.3.txt"), str(wheel)), cwd=home)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"AIRFLOW_HOME": str(home / "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES": "True"}
+    environment.pop("AIRFLOW__CORE__DAGS_FOLDER", None)
+
+    def run(command: str, *arguments: str) -> str:
+        return _run([str(home / "venv" / "bin" / command), *arguments], cwd=home, env=environment)
+
+    return run
+
+
+def _run(command: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def _pip(python: str, *arguments: str) -> list[str]:
+    verb, *rest = arguments
+    return [python, "-m", "pip", verb, "-q", "--disable-pip-version-check", "--no-input", *rest]
+
+
+def _sources(directory: str) -> set[str]:
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / directory).rglob("*")
+        if path.suffix in {".py", ".typed"}
+    }
+
+
+def _dist_info(wheel: Path, name: str) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (member,) = (each for each in archive.namelist() if each.endswith(f".dist-info/{name}"))
+        return archive.read(member).decode()
+
+
+def test_wheel_holds_the_package_the_examples_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        members = {name for name in archive.namelist() if ".dist-info/" not in name}
+    wanted = _sources(PACKAGE) | {f"{PACKAGE}/{name}" for name in _sources("example_dags")}
+    assert f"{PACKAGE}/py.typed" in wanted
+    assert {name for name in members if name.endswith((".py", ".typed"))} == wanted
+    # A package's own data files may come along, but only from inside the package.
+    assert {name.partition("/")[0] for name in members} == {PACKAGE}
+
+
+def test_metadata_says_what_it_needs(wheel: Path) -> None:
+    metadata = email.message_from_string(_dist_info(wheel, "METADATA"))
+    needed = {
+        re.split(r"[<>=!~; ]", line)[0]
+        for line in metadata.get_all("Requires-Dist", [])
+        if "extra ==" not in line
+    }
+    assert needed == {
+        "apache-airflow",
+        "apache-airflow-providers-common-compat",
+        "cryptography",
+        "requests",
+        "tenacity",
+    }
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
+    # Airflow shows this one beside the provider.
+    assert any(url.startswith("Documentation, https://") for url in metadata.get_all("Project-URL", []))
+    assert _dist_info(wheel, "licenses/LICENSE").lstrip().startswith("Apache License")
+
+
+def test_entry_points(wheel: Path) -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(_dist_info(wheel, "entry_points.txt"))
+    assert {section: dict(parser[section]) for section in parser.sections()} == {
+        "apache_airflow_provider": {"provider_info": f"{PACKAGE}.get_provider_info:get_provider_info"},
+        "console_scripts": {"faceki-sandbox": f"{PACKAGE}.sandbox.__main__:main"},
+        "pytest11": {"faceki": f"{PACKAGE}.sandbox.pytest_plugin"},
+    }
+
+
+def test_airflow_lists_the_provider_and_its_hook(installed: Callable[..., str]) -> None:
+    providers = json.loads(installed("airflow", "providers", "list", "-o", "json"))
+    assert "airflow-provider-faceki" in {row["package_name"] for row in providers}
+    hooks = json.loads(installed("airflow", "providers", "hooks", "-o", "json"))
+    (row,) = (row for row in hooks if row["connection_type"] == "faceki")
+    assert row["class"] == f"{PACKAGE}.hooks.faceki.FacekiHook"
+    assert row["hook_attribute_name"] == "FACEKI"
+
+
+BUNDLES = """
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+print("\\n".join(bundle.name for bundle in DagBundlesManager().get_all_dag_bundles()))
+"""
+
+
+def test_airflow_offers_the_examples(installed: Callable[..., str]) -> None:
+    assert "airflow-provider-faceki-example-dags" in installed("python", "-c", BUNDLES).splitlines()
+
+
+EVERYTHING = """
+import importlib, pkgutil, sys
+import airflow_provider_faceki as package
+assert sys.prefix in package.__file__, package.__file__
+names = [each.name for each in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
+for name in names:
+    # The plugin is for pytest, which this environment does not have; `__main__` runs when imported.
+    if not name.endswith(("pytest_plugin", "__main__")):
+        importlib.import_module(name)
+print(len(names))
+"""
+
+
+def test_every_module_imports_with_the_declared_dependencies_only(installed: Callable[..., str]) -> None:
+    assert int(installed("python", "-c", EVERYTHING).split()[-1]) > 20
+
+
+def test_the_local_faceki_has_a_command(installed: Callable[..., str]) -> None:
+    assert "faceki-sandbox" in installed("faceki-sandbox", "--help")
