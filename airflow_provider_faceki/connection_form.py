@@ -2,12 +2,17 @@
 """What does a FACEKI Connection look like: its names, its fields, their limits and their help texts.
 
 The one description. Airflow 3.2 and later read it as data through ``get_provider_info`` while Airflow itself
-is being imported, so this module imports nothing. Airflow 2.11 to 3.1 ask the hook, which answers with
+is being imported, so this module imports nothing that costs. Airflow 2.11 to 3.1 ask the hook, which answers with
 ``form_widgets`` and ``hook_field_behaviour``. ``settings`` takes names, defaults and limits from here, so
 that form and check cannot disagree.
 """
 
+# The form's libraries are there with Airflow 2.11 only.
+# mypy: disable-error-code="import-not-found,import-untyped"
+
 from __future__ import annotations
+
+from typing import Any
 
 CONN_TYPE = "faceki"
 CONN_NAME_ATTR = "faceki_conn_id"
@@ -220,3 +225,55 @@ def ui_field_behaviour() -> dict[str, object]:
 def hook_field_behaviour() -> dict[str, object]:
     """Return the same for the hook, which Airflow 2.11 to 3.1 ask: they spell the keys with underscores."""
     return {key.replace("-", "_"): value for key, value in ui_field_behaviour().items()}
+
+
+def form_widgets() -> dict[str, Any]:
+    """Return the extra fields as Airflow 2.11 to 3.1 ask the hook for them.
+
+    Only for ``get_connection_form_widgets``: Airflow 3.1 has stand-ins in place of these libraries then.
+    """
+    from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+    from flask_babel import lazy_gettext
+    from wtforms import IntegerField, PasswordField, StringField
+    from wtforms.validators import Optional, any_of
+
+    widgets = {}
+    for key, field in EXTRA_FIELDS.items():
+        kind, widget, validators = StringField, _as_json(BS3TextFieldWidget()), [Optional()]
+        if key in SECRET_FIELDS:
+            kind, widget = PasswordField, _keeping(BS3PasswordFieldWidget())
+        elif field.schema["type"] == ["integer", "null"]:
+            kind = IntegerField
+        elif "enum" in field.schema:
+            validators.append(any_of(field.schema["enum"]))
+        widgets[key] = kind(
+            lazy_gettext(field.label), validators=validators, description=field.description, widget=widget
+        )
+    return widgets
+
+
+def _as_json(widget: Any) -> Any:
+    """Make a text widget show an object as JSON; alone it shows Python's way of writing one."""
+
+    def shown(field: Any, **attributes: Any) -> Any:
+        if isinstance(field.data, dict | bool):
+            import json
+
+            field.data = json.dumps(field.data)
+        return widget(field, **attributes)
+
+    return shown
+
+
+def _keeping(widget: Any) -> Any:
+    """Make a password widget keep the stored secret; alone it shows nothing, and nothing is what Airflow saves."""
+
+    def shown(field: Any, **attributes: Any) -> Any:
+        widget.hide_value = False
+        if field.data and not field.raw_data:  # stored, not just typed
+            from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
+
+            attributes["value"] = SENSITIVE_FIELD_PLACEHOLDER
+        return widget(field, **attributes)
+
+    return shown

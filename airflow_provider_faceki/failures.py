@@ -1,0 +1,53 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does Airflow try a failed task again?
+
+=====================  =====================================================================================
+fails at once          why another try cannot help
+=====================  =====================================================================================
+ConfigurationError     somebody has to change the Connection
+InputError             somebody has to change the DAG, or what it was given
+AuthenticationError    wrong credentials stay wrong, and asking again looks like an attack
+RequestRefusedError    FACEKI finds the request itself wrong
+WorkflowError          somebody has to repair the workflow in the FACEKI portal
+QuotaError             somebody has to top up; trying on would be trying for nothing
+LinkError              a link that is used up or expired does not come back
+VerificationError      the same images give the same answer, and are billed again
+TlsError               somebody has to mend certificates
+=====================  =====================================================================================
+
+Everything else is raised as it is, so that the task's ``retries`` apply: no connection, a lost answer,
+throttling, a failing service, an answer that makes no sense. So is NotFoundError: to ask the same again at
+once is useless, which is what its ``retry_may_help`` says, but by the task's next try the person may have
+answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow_provider_faceki.api.errors import FacekiError, NotFoundError
+
+
+def another_try_may_help(error: FacekiError) -> bool:
+    """Whether the task, tried again as it is, may succeed."""
+    return error.retry_may_help or isinstance(error, NotFoundError)
+
+
+@contextmanager
+def airflow_failures() -> Iterator[None]:
+    """Fail the task at once for what another try cannot mend; let the rest pass as it is.
+
+    The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so that an ``on_failure_callback``
+    can ask it for code and request id. What lies behind it, such as a transport's exception with a URL or a
+    header in its text, is cut off in either case, as Airflow logs a chain to its end.
+    """
+    try:
+        yield
+    except FacekiError as error:
+        error.__cause__ = error.__context__ = None
+        if another_try_may_help(error):
+            raise
+        from airflow.providers.common.compat.sdk import AirflowFailException
+
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error

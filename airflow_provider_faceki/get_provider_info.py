@@ -1,0 +1,56 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does Airflow learn about this provider without importing it?
+
+Since 3.3 Airflow calls this while ``import airflow`` runs, in every process; a mistake in here takes Airflow
+down. So it is data, computed from data, and imports nothing else.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_faceki import __version__, connection_form
+
+_NAME = "FACEKI"
+
+
+def get_provider_info() -> dict[str, object]:
+    """Return the provider's metadata; entry point ``apache_airflow_provider``."""
+    return {
+        "package-name": "airflow-provider-faceki",
+        "name": _NAME,
+        "description": "Identity verification (eKYC) by `FACEKI <https://faceki.com/>`__.",
+        "versions": [__version__],
+        "integrations": [
+            {"integration-name": _NAME, "external-doc-url": "https://docs.faceki.com/", "tags": ["service"]}
+        ],
+        "hooks": _modules("hooks"),
+        "operators": _modules("operators"),
+        "sensors": _modules("sensors"),
+        "triggers": _modules("triggers"),
+        "connection-types": [
+            {
+                "connection-type": connection_form.CONN_TYPE,
+                "hook-class-name": connection_form.HOOK_CLASS,
+                "hook-name": connection_form.HOOK_NAME,
+                "ui-field-behaviour": connection_form.ui_field_behaviour(),
+                "conn-fields": connection_form.conn_fields(),
+            }
+        ],
+        "extra-links": ["airflow_provider_faceki.links.faceki.FacekiHostedPageLink"],
+        "config": {"faceki": {"description": "Settings of the FACEKI provider.", "options": _options()}},
+    }
+
+
+def _modules(kind: str) -> list[dict[str, object]]:
+    return [{"integration-name": _NAME, "python-modules": [f"airflow_provider_faceki.{kind}.faceki"]}]
+
+
+def _options() -> dict[str, object]:
+    return {
+        "webhook_enabled": {
+            "description": "Receive FACEKI's webhooks in the API server (Airflow 3), under /faceki/webhook.",
+            "version_added": __version__,
+            "type": "boolean",
+            "example": None,
+            "default": "False",
+        }
+    }
