@@ -1,0 +1,32 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A FACEKI of your own on loopback, to develop and test DAGs against: no account, no credit, no people.
+
+It is a stand-in built from public documentation. What works here is not thereby shown to work with FACEKI.
+Names are resolved on first use, so that importing this package needs neither starlette nor uvicorn.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.sandbox.faults import Fault
+    from airflow_provider_faceki.sandbox.process import SandboxProcess
+    from airflow_provider_faceki.sandbox.server import FacekiSandbox
+    from airflow_provider_faceki.sandbox.settings import Settings
+
+__all__ = ["FacekiSandbox", "Fault", "SandboxProcess", "Settings"]
+
+_HOMES = {"FacekiSandbox": "server", "Fault": "faults", "SandboxProcess": "process", "Settings": "settings"}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

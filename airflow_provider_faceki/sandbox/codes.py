@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What are FACEKI's codes called, and which of them mean that a verification was carried out?
+
+https://docs.faceki.com/api-integration/verification-apis/ (data fields, error codes); the 8000s and 1000 were
+seen in an official SDK. The table is the sandbox's own: a stand-in must not share the client's mistakes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NAMES: Final[dict[int, str]] = {
+    0: "SUCCESS",
+    1: "UNAUTHORIZED/INVALID URL",
+    200: "OK",
+    400: "BAD_REQUEST",
+    500: "INTERNAL_SYSTEM_ERROR",
+    1000: "INTERNAL_SYSTEM_ERROR",
+    5001: "WORKFLOW_RULES_MISSING",
+    5002: "INVALID_MISSING_REQUEST_FIELDS",
+    5003: "NOT_ENOUGH_WALLET_CREDIT",
+    5004: "SELFIE_LIVENESS_FAILED",
+    5005: "DOCUMENT_FACE_MATCH_FAILED",
+    5006: "REQUIRED_DOCUMENT_MISSING",
+    5007: "MISMATCH_AS_PER_RULES",
+    5008: "KYC_FAILED",
+    5009: "LINK_LIMIT_REACH",
+    5010: "EXPIRED_DOCUMENT",
+    5011: "EXPIRY_NOT_FOUND",
+    5012: "DOCUMENT_LIVENESS_FAILED",
+    7001: "NO_RULES_FOR_COMPANY",
+    8001: "NEED_REQUIRED_IMAGES",
+    8002: "DOCUMENT_VERIFY_FAILED",
+    8003: "PLEASE_TRY_AGAIN",
+    8004: "FACE_CROPPED",
+    8005: "FACE_TOO_CLOSED",
+    8006: "FACE_NOT_FOUND",
+    8007: "FACE_CLOSED_TO_BORDER",
+    8008: "FACE_TOO_SMALL",
+    8009: "POOR_LIGHT",
+    8010: "ID_VERIFY_FAIL",
+    8011: "DL_VERIFY_FAIL",
+    8012: "PASSPORT_VERIFY_FAIL",
+    8013: "DATA_NOT_FOUND",
+    8014: "INVALID_VERIFICATION_LINK",
+    8015: "VERIFICATION_LINK_EXPIRED",
+    8016: "FAIL_TO_GENERATE_LINK",
+    8017: "KYC_VERIFICATION_LIMIT_REACHED",
+    8018: "SELFIE_MULTIPLE_FACES",
+    8019: "FACE_BLUR",
+}
+
+# The images were looked at and found wanting: a result about a person, so the sandbox bills it and keeps a record.
+# What the real service charges for these is not documented (assumption).
+REJECTIONS: Final = frozenset(
+    {5004, 5005, 5007, 5008, 5010, 5011, 5012, 8002, *range(8004, 8013), 8018, 8019}
+)
+
+
+def name_of(code: int) -> str:
+    return NAMES.get(code, f"CODE_{code}")

@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What has been asked of the sandbox so far, and how much of it at once?"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+POLLS_KEPT = 1000
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A copy: it stays as it is while you look. `requests` by route name, `webhooks` by how they were answered."""
+
+    requests: Mapping[str, int]
+    statuses: Mapping[str, int]
+    tokens_issued: int
+    tokens_by_form: Mapping[str, int]
+    refused: int
+    bills: int
+    faults_fired: int
+    webhooks: Mapping[str, int]
+    in_flight: int
+    in_flight_max: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.requests.values())
+
+    def as_dict(self) -> dict[str, object]:
+        return {**asdict(self), "total": self.total}
+
+
+class Counters:
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Requests that are under way stay under way."""
+        self.requests: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter()
+        self.tokens_by_form: Counter[str] = Counter()
+        self.refused = 0
+        self.bills = 0
+        self.faults_fired = 0
+        self.webhooks: Counter[str] = Counter()
+        self.in_flight_max = self.in_flight
+        self._polls: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=POLLS_KEPT))
+
+    def enter(self, route: str) -> None:
+        self.requests[route] += 1
+        self.in_flight += 1
+        self.in_flight_max = max(self.in_flight_max, self.in_flight)
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+
+    def poll(self, key: str, now: float) -> None:
+        self._polls[key].append(now)
+
+    def polls(self, key: str) -> tuple[float, ...]:
+        return tuple(self._polls.get(key, ()))
+
+    def counts(self) -> Counts:
+        return Counts(
+            requests=dict(self.requests),
+            statuses=dict(self.statuses),
+            tokens_issued=self.tokens_by_form.total(),
+            tokens_by_form=dict(self.tokens_by_form),
+            refused=self.refused,
+            bills=self.bills,
+            faults_fired=self.faults_fired,
+            webhooks=dict(self.webhooks),
+            in_flight=self.in_flight,
+            in_flight_max=self.in_flight_max,
+        )

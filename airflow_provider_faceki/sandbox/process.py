@@ -1,0 +1,85 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A sandbox in a process of its own, for tests that outlive, fork or kill the process they run in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from airflow_provider_faceki.sandbox.client import ControlClient
+from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+
+START_SECONDS = 20.0
+STOP_SECONDS = 5.0
+
+
+class SandboxProcess:
+    """`arguments` are those of `faceki-sandbox`. It ends with the block, and with this process however that ends."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self.client_id = DEFAULT_CLIENT_ID
+        self.client_secret = DEFAULT_CLIENT_SECRET
+
+    def start(self) -> Self:
+        if self._process is not None:
+            raise RuntimeError("this sandbox is already running")
+        with tempfile.TemporaryDirectory(prefix="faceki-sandbox-") as folder:
+            ready = Path(folder, "url")
+            command = [sys.executable, "-m", "airflow_provider_faceki.sandbox", *self._arguments]
+            command += ["--port-file", str(ready), "--exit-with-parent", "--quiet"]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
+            deadline = time.monotonic() + START_SECONDS
+            while not ready.exists():
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.stop()
+                    raise RuntimeError("faceki-sandbox did not start; its own message is above")
+                time.sleep(0.01)
+            self.url = ready.read_text().strip()
+        return self
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def control(self) -> ControlClient:
+        return ControlClient(self.url)
+
+    def connection(self, **extra: object) -> Mapping[str, object]:
+        """An Airflow Connection to this sandbox, ready for `json.dumps`."""
+        return {
+            "conn_type": "faceki",
+            "host": self.url,
+            "login": self.client_id,
+            "password": self.client_secret,
+            "extra": {"workflow_id": DEFAULT_WORKFLOW, **extra},
+        }

@@ -1,0 +1,137 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does a FACEKI record look like? All fields of the documented example, about an invented person.
+
+https://docs.faceki.com/api-integration/verification-apis/fetch-records
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from secrets import token_urlsafe
+from uuid import uuid4
+
+from airflow_provider_faceki.sandbox import people
+from airflow_provider_faceki.sandbox.clock import iso
+from airflow_provider_faceki.sandbox.scenarios import ACCEPTED, DECLINED, REVIEW
+from airflow_provider_faceki.sandbox.settings import Settings
+from airflow_provider_faceki.sandbox.workflows import BRANCH_ID, COMPANY_ID, PASSPORT, WORKFLOWS
+
+
+@dataclass
+class Record:
+    """`document` is what FetchRecords answers; `selfie` is the digest by which the face is found again."""
+
+    request_id: str
+    workflow_id: str
+    document: dict[str, object]
+    selfie: str
+    report_key: str = field(default_factory=lambda: token_urlsafe(16), repr=False)
+
+    @property
+    def decision(self) -> str:
+        return str(self.document["decision"])
+
+    @property
+    def full_name(self) -> str:
+        documents = self.document.get("document_data")
+        first = documents[0] if isinstance(documents, list) and documents else None
+        return str(first["full_name"]) if isinstance(first, dict) else ""
+
+    def decide(self, decision: str, now: float, by: str) -> None:
+        """A person in the portal looked again. What they do to the codes is not documented; accepting clears them."""
+        if decision == ACCEPTED:
+            self.document["errorCodes"] = []
+        self.document["verification_summary"] = _summary(decision)
+        self.document.update(decision=decision, updatedAt=iso(now), updateBy=by)
+
+    def answer(self) -> dict[str, object]:
+        """What the verification call itself says of it."""
+        return {
+            "requestId": self.request_id,
+            "decision": self.decision,
+            "companyId": COMPANY_ID,
+            "workflowId": self.workflow_id,
+            "branchId": BRANCH_ID,
+        }
+
+
+def new_record(
+    settings: Settings,
+    now: float,
+    *,
+    workflow_id: str,
+    record_identifier: str,
+    link: str,
+    decision: str,
+    code: int | None,
+    selfie: str | None,
+) -> Record:
+    request_id = str(uuid4())
+    selfie = selfie or hashlib.sha256(request_id.encode()).hexdigest()
+    person = people.invent(selfie, settings.person)
+    kinds = WORKFLOWS[workflow_id].documents[: WORKFLOWS[workflow_id].documents_needed]
+    documents = [
+        people.document_data(person, kind, f"{kind} {place}", decision != DECLINED, settings.person)
+        for place, kind in enumerate(kinds, 1)
+    ]
+    document: dict[str, object] = {
+        "link": link,
+        "record_identifier": record_identifier,
+        "requestId": request_id,
+        "document_data": documents,
+        "selfie_data": {"liveness_pass": code != 5004},
+        "warnings": ["CHECKED BY A PERSON"] if decision == REVIEW else [],
+        "notes": [],
+        "aml": [],
+        "verification_summary": _summary(decision),
+        "document_data_confidence": [people.confidence(each) for each in documents],
+        "decision": decision,
+        "errorCodes": _codes(decision, code),
+        "deviceDetails": _DEVICE,
+        "createdAt": iso(now),
+        "updatedAt": iso(now),
+        "__v": 0,
+        "images": _images(request_id, kinds),
+        "face_id": f"face-{selfie[:16]}",
+        "updateBy": "",
+    }
+    return Record(request_id, workflow_id, document, selfie)
+
+
+def _codes(decision: str, code: int | None) -> list[int]:
+    if code is not None:
+        return [code]
+    return [5008] if decision == DECLINED else []
+
+
+def _summary(decision: str) -> dict[str, bool]:
+    passed = decision == ACCEPTED
+    return {
+        "face_verified": passed,
+        "selfie_liveness_verified": True,
+        "document_verified": passed,
+        "verification_rules_passed": decision != DECLINED,
+        "document_liveness_verified": True,
+        "image_quality": True,
+    }
+
+
+def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
+    """Storage keys, no URLs; how to fetch an image by its key is not documented."""
+    sides = [("selfie", "front")]
+    for kind in kinds:
+        sides += [(kind, "front")] if kind == PASSPORT else [(kind, "front"), (kind, "back")]
+    return [
+        {"documentName": name, "side": side, "key": f"sandbox/{request_id}/{place}.jpg"}
+        for place, (name, side) in enumerate(sides)
+    ]
+
+
+_DEVICE = {
+    "useragent": "faceki-sandbox",
+    "detectResult": {
+        "client": {"type": "browser", "name": "Sandbox", "version": "1"},
+        "device": {"id": "", "type": "desktop", "brand": "", "model": ""},
+    },
+}

@@ -1,0 +1,182 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How does this sandbox behave? Every value is checked when it is set, from Python and over the control API."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from urllib.parse import urlsplit
+
+DEFAULT_CLIENT_ID = "sandbox-client"
+DEFAULT_CLIENT_SECRET = "sandbox-secret-made-up-for-loopback"
+
+TOKEN_FORMS = ("generate_token", "access_token_body", "access_token_headers", "access_token_query")
+LINK_ERRORS = ("unknown", "expired", "used_up")
+SECRETS = frozenset({"client_secret", "person", "webhook_url"})
+
+Check = Callable[[object], object]
+
+
+def _one_of(*allowed: object) -> Check:
+    def check(value: object) -> object:
+        # 1 == True and 200 == 200.0: the type counts as well.
+        if not any(value == each and type(value) is type(each) for each in allowed):
+            raise ValueError("one of " + ", ".join(repr(each) for each in allowed))
+        return value
+
+    return check
+
+
+def _number(low: float, high: float, whole: bool = False) -> Check:
+    def check(value: object) -> object:
+        kinds = int if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            raise ValueError(f"a {'whole ' if whole else ''}number from {low:g} to {high:g}")
+        return value
+
+    return check
+
+
+def _or_none(inner: Check) -> Check:
+    def check(value: object) -> object:
+        if value is None:
+            return None
+        try:
+            return inner(value)
+        except ValueError as wrong:
+            raise ValueError(f"{wrong}, or None") from None
+
+    return check
+
+
+def _some_of(*allowed: str) -> Check:
+    def check(value: object) -> object:
+        if not isinstance(value, list | tuple) or any(each not in allowed for each in value):
+            raise ValueError("a list of " + ", ".join(repr(each) for each in allowed))
+        return tuple(value)
+
+    return check
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str) or not value:
+        raise ValueError("text that is not empty")
+    return value
+
+
+def _http_url(value: object) -> object:
+    if (
+        not isinstance(value, str)
+        or urlsplit(value).scheme not in ("http", "https")
+        or not urlsplit(value).hostname
+    ):
+        raise ValueError("an http or https URL")
+    return value
+
+
+def _report_path(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith("/") or value.count("{requestId}") != 1:
+        raise ValueError("a path that begins with / and holds {requestId} once")
+    return value
+
+
+def _texts(value: object) -> object:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, str) for k, v in value.items()
+    ):
+        raise ValueError("an object of texts")
+    return dict(value)
+
+
+_flag = _one_of(True, False)
+
+_CHECKS: dict[str, Check] = {
+    "client_id": _text,
+    "client_secret": _text,
+    "token_forms": _some_of(*TOKEN_FORMS),
+    "token_lifetime": _number(0.05, 10_000_000),
+    "send_expires_in": _flag,
+    "token_status": _one_of(200, 201),
+    "missing_secret": _one_of("message", "field"),
+    "refusal_status": _one_of(401, 200),
+    "link_status": _one_of(201, 200),
+    "link_limit": _number(1, 1000, whole=True),
+    "link_errors": _some_of(*LINK_ERRORS),
+    "not_found": _one_of("empty", "8013", "404"),
+    "auto_answer": _or_none(_number(0, 10_000_000)),
+    "credit": _or_none(_number(0, 1_000_000_000, whole=True)),
+    "bill_rejections": _flag,
+    "rejection_result": _one_of("object", "null", "missing"),
+    "max_upload_bytes": _number(1, 10_000_000_000, whole=True),
+    "person": _texts,
+    "pdf_path": _report_path,
+    "pdf_form": _one_of("bytes", "json-url", "json-base64"),
+    "pdf_size": _number(0, 1_000_000_000, whole=True),
+    "webhook_url": _or_none(_http_url),
+    "webhook_mode": _one_of("normal", "late", "twice", "out-of-order", "never"),
+    "webhook_delay": _number(0, 3600),
+    "latency": _number(0, 600),
+}
+
+
+@dataclass
+class Settings:
+    """Read `docs/sandbox.md` for the meaning of each; the comments here say only why."""
+
+    client_id: str = DEFAULT_CLIENT_ID
+    client_secret: str = field(default=DEFAULT_CLIENT_SECRET, repr=False)
+    token_forms: tuple[str, ...] = TOKEN_FORMS
+    token_lifetime: float = 3600
+    send_expires_in: bool = True
+    token_status: int = 200
+    missing_secret: str = "message"
+    refusal_status: int = 401
+    link_status: int = 201  # an official SDK had to learn to accept it
+    link_limit: int = 1
+    link_errors: tuple[str, ...] = LINK_ERRORS
+    not_found: str = "empty"
+    auto_answer: float | None = None
+    credit: int | None = 1000
+    bill_rejections: bool = True
+    rejection_result: str = "object"
+    max_upload_bytes: int = 64 * 1024 * 1024
+    person: dict[str, str] = field(default_factory=dict, repr=False)
+    pdf_path: str = "/sandbox/report/{requestId}"  # fictional: FACEKI's own is in no public source
+    pdf_form: str = "bytes"
+    pdf_size: int = 0
+    webhook_url: str | None = field(default=None, repr=False)  # may carry a token in its path
+    webhook_mode: str = "normal"
+    webhook_delay: float = 2.0
+    latency: float = 0.0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, _checked(name, value))
+
+    def update(self, values: Mapping[str, object]) -> None:
+        """All of them or, when one is wrong, none."""
+        for name, value in {name: _checked(name, value) for name, value in values.items()}.items():
+            setattr(self, name, value)
+
+    def restore(self, saved: Settings) -> None:
+        self.update(saved.values())
+
+    def values(self) -> dict[str, object]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    def shown(self) -> dict[str, object]:
+        """For the control API: what may be read by anybody on this machine."""
+        return {name: value for name, value in self.values().items() if name not in SECRETS}
+
+
+def _checked(name: str, value: object) -> object:
+    check = _CHECKS.get(name)
+    if check is None:
+        raise ValueError(f"sandbox setting {name!r} does not exist; there are {', '.join(sorted(_CHECKS))}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"sandbox setting {name}: found {value!r}, allowed is a finite number")
+    try:
+        return check(value)
+    except ValueError as allowed:
+        found = type(value).__name__ if name in SECRETS else repr(value)
+        raise ValueError(f"sandbox setting {name}: found {found}, allowed is {allowed}") from None

@@ -1,0 +1,99 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Which workflows exist in the sandbox, and what does each ask for? In FACEKI they are made in the portal.
+
+https://docs.faceki.com/ (quick guides, workflow setup); the shape of the rules was seen in an official SDK.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+ID_CARD: Final = "ID Card"
+PASSPORT: Final = "Passport"
+DRIVING_LICENSE: Final = "Driving License"
+
+WORKFLOW_ID_CARD: Final = "5a4db0c5-0000-4000-8000-000000000001"
+WORKFLOW_PASSPORT: Final = "5a4db0c5-0000-4000-8000-000000000002"
+WORKFLOW_TWO_DOCUMENTS: Final = "5a4db0c5-0000-4000-8000-000000000003"
+WORKFLOW_THREE_DOCUMENTS: Final = "5a4db0c5-0000-4000-8000-000000000004"
+WORKFLOW_ANY_ONE: Final = "5a4db0c5-0000-4000-8000-000000000005"
+WORKFLOW_WITHOUT_RULES: Final = "5a4db0c5-0000-4000-8000-00000000000f"
+
+DEFAULT_WORKFLOW: Final = WORKFLOW_ID_CARD
+COMPANY_ID: Final = "sandbox-company"
+BRANCH_ID: Final = "sandbox-branch"
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """`optional`: the person chooses one of `documents`; otherwise all of them are asked for."""
+
+    workflow_id: str
+    documents: tuple[str, ...]
+    optional: bool = False
+
+    @property
+    def documents_needed(self) -> int:
+        return 1 if self.optional else len(self.documents)
+
+    @property
+    def backs_needed(self) -> int:
+        """A passport has no back side. Where the person chooses and may choose a passport, none is needed."""
+        if self.optional:
+            return 0 if PASSPORT in self.documents else 1
+        return sum(kind != PASSPORT for kind in self.documents)
+
+    def rules(self, callback_url: str) -> dict[str, object]:
+        return {
+            "_id": f"rules-{self.workflow_id[-4:]}",
+            "branchId": BRANCH_ID,
+            "workflowId": self.workflow_id,
+            "companyId": COMPANY_ID,
+            "documents": list(self.documents),
+            "nationality": [],
+            "countries": [],
+            "liveness_type": "MODERATE",
+            "custom_internal_engine": None,
+            "ocr_only": False,
+            "user_verify_once": False,
+            "document_optional": self.optional,
+            "store_data": True,
+            "store_data_expiry": None,
+            "recaptured_allow": False,
+            "geolocation_enforce": False,
+            "auto_capture": False,
+            "sms_verification": False,
+            "email_verification": False,
+            "face_match_score": 95,
+            "minAge": 18,
+            "maxAge": 100,
+            "amlType": "STANDARD",
+            "callbackURL": callback_url,
+            "region": "sandbox",
+            "theme": _THEME,
+            "__v": 0,
+        }
+
+
+_THEME: Final = {
+    **dict.fromkeys(("backgroundColor", "cardBackgroundColor", "iconColorDesktop", "buttonColor"), ""),
+    **dict.fromkeys(("headingColor", "textColor", "iconColor", "selfieImage", "logoImage"), ""),
+    "skipEmailScreen": False,
+    "skipResult": False,
+    "successText": "",
+    "declineText": "",
+    "imageUrls": [],
+    "language": "",
+}
+
+WORKFLOWS: Final[dict[str, Workflow]] = {
+    workflow.workflow_id: workflow
+    for workflow in (
+        Workflow(WORKFLOW_ID_CARD, (ID_CARD,)),
+        Workflow(WORKFLOW_PASSPORT, (PASSPORT,)),
+        Workflow(WORKFLOW_TWO_DOCUMENTS, (ID_CARD, PASSPORT)),
+        Workflow(WORKFLOW_THREE_DOCUMENTS, (ID_CARD, PASSPORT, DRIVING_LICENSE)),
+        Workflow(WORKFLOW_ANY_ONE, (ID_CARD, PASSPORT, DRIVING_LICENSE), optional=True),
+    )
+}
