@@ -9,10 +9,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from demo.processes import Processes, free_port, own_environment
 
@@ -39,6 +40,7 @@ class Airflow:
 
     home: Path
     port: int = field(default_factory=free_port)
+    _token: str | None = field(default=None, init=False, repr=False)
 
     @property
     def url(self) -> str:
@@ -70,21 +72,48 @@ class Airflow:
         command = [str(Path(sys.executable).parent / "airflow"), "standalone"]
         return processes.start("airflow", command, self.environment() | dict(extra))
 
-    def wait_until_ready(self, processes: Processes) -> None:
-        wait_for("Airflow to be ready", self._is_ready, READY_WITHIN, processes)
+    def wait_until_ready(self, processes: Processes, dag_ids: Iterable[str]) -> None:
+        """Wait until every component is healthy and each of these DAGs has been read."""
+        wait_for("Airflow to be ready", self._is_healthy, READY_WITHIN, processes)
+        wanted = set(dag_ids)
 
-    def _is_ready(self) -> bool:
+        def read() -> bool:
+            return wanted <= {dag["dag_id"] for dag in self.ask("GET", "dags?limit=100")["dags"]}
+
+        wait_for("the example DAGs to be read", read, READY_WITHIN, processes)
+
+    def _is_healthy(self) -> bool:
         try:
             health = _ask("GET", f"{self.url}/api/v2/monitor/health")
-        except OSError:
+        except (OSError, AirflowRefused):
             return False
         return all(health[name]["status"] == "healthy" for name in COMPONENTS)
 
     def ask(self, method: str, path: str, document: object = None) -> Any:
         """Ask the public REST API, as anybody's script would."""
-        # With all users being admins, Airflow hands a token to whoever asks.
-        token = _ask("GET", f"{self.url}/auth/token")["access_token"]
-        return _ask(method, f"{self.url}/api/v2/{path}", document, token)
+        if self._token is None:
+            # With all users being admins, Airflow hands a token to whoever asks; it is good for a day.
+            self._token = _ask("GET", f"{self.url}/auth/token")["access_token"]
+        return _ask(method, f"{self.url}/api/v2/{path}", document, self._token)
+
+    def unpause(self, dag_id: str) -> None:
+        self.ask("PATCH", f"dags/{dag_id}", {"is_paused": False})
+
+    def trigger(self, dag_id: str, params: Mapping[str, object]) -> None:
+        self.ask("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(params)})
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("GET", f"dags/{dag_id}/dagRuns")["dag_runs"]
+        return found
+
+    def tasks(self, dag_id: str) -> list[dict[str, Any]]:
+        """The task instances of all runs that were really run."""
+        found = self.ask("GET", f"dags/{dag_id}/dagRuns/~/taskInstances?limit=1000")["task_instances"]
+        return [each for each in found if each["state"] != "skipped"]
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self.ask("GET", path + "?deserialize=true")["value"]
 
 
 def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Processes) -> None:

@@ -68,7 +68,7 @@ class Processes:
         """Start a command in a session of its own; what it prints goes to the log file that is returned."""
         log = self.logs / f"{name}.log"
         with log.open("wb") as output:
-            # Its own session: Ctrl-C at the terminal reaches this process alone, which ends the others in order.
+            # Its own session: Ctrl-C reaches this process alone, which then ends the others in order.
             self._started[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

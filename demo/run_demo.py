@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""`make demo`: do the example DAGs work, in a real Airflow, against the local FACEKI? Tells in a screenful.
+
+Three people get a link and decide on the hosted page, one of them by way of a reviewer; meanwhile the sensor waits
+in the triggerer. Then Airflow's scheduler starts the other two examples because it is their time. All of it in
+task processes of their own, so one token request for them all is the token file's doing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_faceki.sandbox import SandboxProcess
+from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory, wait_for
+from demo.people import People
+from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
+
+LINK_DAG = "example_faceki_kyc_link"
+SCHEDULED_DAGS = ("example_faceki_fetch_records", "example_faceki_hook_taskflow")
+DECIDING = {
+    "customer-1001": ("ACCEPTED",),
+    "customer-1002": ("DECLINED",),
+    "customer-1003": ("REVIEW", "ACCEPTED"),
+}
+RUNS_WITHIN = 240.0  # seconds; about forty on an idle machine of two cores
+TAIL_LINES = 25
+
+
+class Demo:
+    """One run from start to account. Whatever is wrong is collected and told at the end."""
+
+    def __init__(self, airflow: Airflow, faceki: SandboxProcess, processes: Processes) -> None:
+        self.airflow = airflow
+        self.faceki = faceki
+        self.processes = processes
+        self.people = People(faceki, DECIDING)
+        self.wrong: list[str] = []
+
+    def start(self, records: Path) -> None:
+        began = time.monotonic()
+        environment = {
+            "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(self.faceki.connection()),
+            "FACEKI_EXAMPLE_RECORDS": records.as_uri(),
+        }
+        self.airflow.start(self.processes, environment)
+        self.airflow.wait_until_ready(self.processes, (LINK_DAG, *SCHEDULED_DAGS))
+        version = self.airflow.ask("GET", "version")["version"]
+        say(
+            f"Airflow {version} is up after {time.monotonic() - began:.0f} s; local FACEKI on {self.faceki.url}.\n"
+        )
+
+    def make_links(self) -> None:
+        self.airflow.unpause(LINK_DAG)
+        for identifier in DECIDING:
+            self.airflow.trigger(LINK_DAG, {"record_identifier": identifier})
+        self._finish((LINK_DAG,), len(DECIDING))
+
+    def let_the_scheduler_run(self) -> None:
+        for dag_id in SCHEDULED_DAGS:
+            self.airflow.unpause(dag_id)
+        self._finish(SCHEDULED_DAGS, 1)
+
+    def _finish(self, dag_ids: tuple[str, ...], runs: int) -> None:
+        """Wait until each of these DAGs has had its runs, the people deciding meanwhile."""
+
+        def finished() -> bool:
+            self.people.act()
+            states = [[run["state"] for run in self.airflow.runs(dag_id)] for dag_id in dag_ids]
+            return all(len(each) >= runs and set(each) <= {"success", "failed"} for each in states)
+
+        wait_for(f"{' and '.join(dag_ids)} to finish", finished, RUNS_WITHIN, self.processes)
+
+    def tell(self, records: Path) -> None:
+        for dag_id in (LINK_DAG, *SCHEDULED_DAGS):
+            for run in self.airflow.runs(dag_id):
+                self._tell_run(dag_id, run)
+        state: Any = self.faceki.control.get("state")
+        counters: Any = self.faceki.control.get("counters")
+        decisions = ", ".join(f"{count} {word}" for word, count in state["decisions"].items() if count)
+        tasks = sum(len(self.airflow.tasks(dag_id)) for dag_id in (LINK_DAG, *SCHEDULED_DAGS))
+        files = sorted(records.rglob("*.json"))
+        say(f"\nLinks made      {len(state['links'])}")
+        say(f"Decisions       {decisions}")
+        say(f"Full records    {len(files)} files below {records}")
+        say(f"Task instances  {tasks}, each in a process of its own")
+        say(f"Token requests  {counters['tokens_issued']}")
+        self._expect("links made", len(state["links"]), len(DECIDING))
+        self._expect(
+            "decisions", Counter(state["decisions"]), Counter(each[-1] for each in DECIDING.values())
+        )
+        self._expect("token requests", counters["tokens_issued"], 1)
+
+    def _tell_run(self, dag_id: str, run: dict[str, Any]) -> None:
+        by = "scheduled" if run["run_type"] == "scheduled" else "triggered"
+        what = ""
+        if dag_id == LINK_DAG and run["state"] == "success":
+            summary = self.airflow.xcom(dag_id, run["dag_run_id"], "wait_for_decision")
+            chosen = self.airflow.xcom(dag_id, run["dag_run_id"], "choose")
+            what = f"{summary['record_identifier']}: {summary['decision']}, so {chosen}"
+            self._expect(
+                f"decision on {summary['record_identifier']}",
+                summary["decision"],
+                DECIDING[summary["record_identifier"]][-1],
+            )
+        say(f"{run['state']:8} {dag_id:29} {by}  {what}".rstrip())
+        if run["state"] != "success":
+            self.wrong.append(f"{dag_id}, run {run['dag_run_id']}: {run['state']}")
+
+    def _expect(self, what: str, found: object, wanted: object) -> None:
+        if found != wanted:
+            self.wrong.append(f"{what}: {found}, expected {wanted}")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+
+
+def demonstrate(work: Path) -> list[str]:
+    """Run the demonstration; return what was wrong."""
+    records = work / "records"
+    with SandboxProcess() as faceki, Processes(work) as processes:
+        demo = Demo(Airflow(work / "airflow"), faceki, processes)
+        say("Starting Airflow (scheduler, triggerer, DAG processor, API server) and the local FACEKI ...")
+        try:
+            demo.start(records)
+            demo.make_links()
+            demo.let_the_scheduler_run()
+            demo.tell(records)
+        except (ProcessFailed, AirflowRefused, TimeoutError) as error:
+            demo.wrong.append(str(error))
+        return demo.wrong
+
+
+def main() -> int:
+    work = fresh_directory("demo")
+    began = time.monotonic()
+    try:
+        with interruptible():
+            wrong = demonstrate(work)
+    except Interrupted as interrupted:
+        say(f"\nInterrupted by {interrupted}; everything that was started has been ended.")
+        return 128 + interrupted.number
+    if wrong:
+        say(f"\nThe last lines of Airflow's log:\n{tail(work / 'airflow.log')}")
+        say("\nFAILED\n" + "\n".join(f"  {each}" for each in wrong))
+        say(f"Logs: {work / 'airflow.log'} and, by task, {work / 'airflow' / 'logs'}")
+        return 1
+    say(f"\nDone in {time.monotonic() - began:.0f} s; nothing is left running. Airflow's logs: {work}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
