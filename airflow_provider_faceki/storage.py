@@ -1,0 +1,179 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Where do full records go, and where do images come from?
+
+To and from any storage that Airflow's ``ObjectStoragePath`` reaches: local files, S3, GCS, Azure and so on. A reader
+sees the old content or the new, never a part: a local file is written beside its place and then moved there, readable
+by its owner only; in an object store one upload is one step already. Nothing that is read or written is logged.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from airflow_provider_faceki.api.errors import InputError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+_ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
+_LOCAL_SCHEMES = ("file", "local")
+# What waiting does not mend; a full disk or a failing one may be better at the next try.
+_FOR_GOOD = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+    | {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+)
+
+
+def write_json(uri: str | os.PathLike[str], document: object, conn_id: str | None = None) -> str:
+    """Write ``document`` as one line of JSON, replacing what is there, and return ``uri``.
+
+    :param uri: Absolute local path or URI of a file; folders on the way are made.
+    :param document: What ``json`` can write. Non-ASCII is escaped, so that any reader's encoding will do.
+    :param conn_id: Connection for that storage. Default: the one in the URI, else the storage's own default.
+    :raises InputError: nothing can be written there.
+    """
+    return write_bytes(uri, json.dumps(document, allow_nan=False).encode() + b"\n", conn_id)
+
+
+def write_bytes(uri: str | os.PathLike[str], content: bytes, conn_id: str | None = None) -> str:
+    """Write ``content``, replacing what is there, and return ``uri``; parameters as for :func:`write_json`."""
+    path = _path(uri, conn_id)
+    with _told_clearly("write to", uri):
+        if _is_local(path):
+            _write_local(path.path, content)
+        else:
+            path.fs.pipe_file(path.path, content)
+    return os.fspath(uri)
+
+
+def open_binary(uri: str | os.PathLike[str], conn_id: str | None = None) -> BinaryIO:
+    """Open a file for reading; parameters as for :func:`write_json`."""
+    path = _path(uri, conn_id)
+    with _told_clearly("read", uri):
+        return cast("BinaryIO", path.open("rb"))  # type: ignore[no-untyped-call]
+
+
+def size(uri: str | os.PathLike[str], conn_id: str | None = None) -> int:
+    """Return how many bytes a file has; parameters as for :func:`write_json`."""
+    path = _path(uri, conn_id)
+    with _told_clearly("read", uri):
+        info = path.fs.info(path.path)
+    if info["type"] != "file" or info["size"] is None:
+        raise InputError(f"cannot read {_shown(uri)}: it is not a file of known size")
+    return int(info["size"])
+
+
+def _path(uri: object, conn_id: str | None) -> ObjectStoragePath:
+    """Return the place that ``uri`` means, or say why it means none."""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    text = os.fspath(uri) if isinstance(uri, str | os.PathLike) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InputError(
+            "storage path: allowed is the absolute path or URI of a file, such as s3://bucket/key"
+        )
+    _check_shape(text)
+    try:
+        path = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
+        path.fs  # noqa: B018 - Airflow looks for the filesystem only when asked for it
+    except (ValueError, ImportError) as error:
+        # Airflow names only the scheme here, or the package that is missing.
+        raise InputError(
+            f"no storage for {_shown(text)}: {error}; is the Airflow provider for it installed?"
+        ) from None
+    return path
+
+
+def _check_shape(text: str) -> None:
+    # Airflow 2.11 takes "a.json" for "/a.json", Airflow 3 for a file wherever the worker happens to run; both take
+    # "file://a/b" for the relative "a/b". So nothing relative gets through.
+    scheme, separator, rest = text.partition("://")
+    place, _, key = rest.partition("/")
+    if not separator or "/" in scheme:
+        if not text.startswith("/"):
+            raise InputError(f"storage path {_shown(text)}: {_ALLOWED}")
+        key = text
+    elif scheme.lower() in _LOCAL_SCHEMES and place:
+        raise InputError(f"storage path {_shown(text)}: a local file's URI begins with {scheme}:///")
+    if not key or key.endswith("/"):
+        raise InputError(f"storage path {_shown(text)}: this is a folder; name a file in it")
+
+
+def _is_local(path: ObjectStoragePath) -> bool:
+    from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+    return isinstance(path.fs, LocalFileSystem)
+
+
+def _write_local(target: str, content: bytes) -> None:
+    folder = os.path.dirname(target)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "a folder on the way to it is a file") from None
+    _refuse_special(target)
+    # mkstemp makes the file with mode 0600. A short name of its own, since the target's may be as long as allowed.
+    handle, temporary = tempfile.mkstemp(prefix=".faceki-", suffix=".part", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    _sync_folder(folder)
+
+
+def _refuse_special(target: str) -> None:
+    """Refuse what a move would destroy, such as ``/dev/null``, or what it cannot replace."""
+    try:
+        mode = os.lstat(target).st_mode
+    except FileNotFoundError:
+        return
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, "this is a folder; name a file in it")
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise FileExistsError(errno.EEXIST, "this is not a regular file")
+
+
+def _sync_folder(folder: str) -> None:
+    # So that the move survives a power cut. Not every filesystem can do it, and the content is complete without it.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _told_clearly(doing: str, uri: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # An object store's errors are of these classes too, but carry neither number nor text that is fit to show.
+        why = {PermissionError: "permission denied", FileNotFoundError: "no such file or bucket"}.get(
+            type(error)
+        )
+        if why or error.errno in _FOR_GOOD:
+            why = error.strerror or why
+            raise InputError(f"cannot {doing} {_shown(uri)}: {why}") from None
+        raise
+
+
+def _shown(uri: str | os.PathLike[str]) -> str:
+    """Show where, without what may be a credential: a user part, or the query of a signed web address."""
+    text = re.sub(r"://[^/]*@", "://…@", os.fspath(uri))
+    if text.lower().startswith("http"):
+        text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
+    return repr(text)
