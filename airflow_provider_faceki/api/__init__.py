@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.errors import InputError as InputError
     from airflow_provider_faceki.api.errors import LinkError as LinkError
     from airflow_provider_faceki.api.errors import NotFoundError as NotFoundError
+    from airflow_provider_faceki.api.errors import OutcomeUnknownError as OutcomeUnknownError
     from airflow_provider_faceki.api.errors import QuotaError as QuotaError
     from airflow_provider_faceki.api.errors import RequestRefusedError as RequestRefusedError
     from airflow_provider_faceki.api.errors import ServiceError as ServiceError
@@ -37,15 +38,28 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.errors import UnexpectedAnswerError as UnexpectedAnswerError
     from airflow_provider_faceki.api.errors import VerificationError as VerificationError
     from airflow_provider_faceki.api.errors import WorkflowError as WorkflowError
+    from airflow_provider_faceki.api.image_endpoints import AnalyzeFace as AnalyzeFace
+    from airflow_provider_faceki.api.image_endpoints import CheckImage as CheckImage
+    from airflow_provider_faceki.api.image_endpoints import FaceAnalysis as FaceAnalysis
+    from airflow_provider_faceki.api.image_endpoints import FaceMatch as FaceMatch
+    from airflow_provider_faceki.api.image_endpoints import ImageCheck as ImageCheck
+    from airflow_provider_faceki.api.multipart import Image as Image
     from airflow_provider_faceki.api.performers import Concealer as Concealer
     from airflow_provider_faceki.api.records import Decision as Decision
     from airflow_provider_faceki.api.records import Summary as Summary
     from airflow_provider_faceki.api.records import VerificationRecord as VerificationRecord
     from airflow_provider_faceki.api.records import decided as decided
     from airflow_provider_faceki.api.records import latest as latest
+    from airflow_provider_faceki.api.report import FetchPdfReport as FetchPdfReport
+    from airflow_provider_faceki.api.report import PdfReport as PdfReport
     from airflow_provider_faceki.api.retry import RetryPolicy as RetryPolicy
     from airflow_provider_faceki.api.service import Service as Service
     from airflow_provider_faceki.api.transport import TransportSettings as TransportSettings
+    from airflow_provider_faceki.api.verification import Document as Document
+    from airflow_provider_faceki.api.verification import KycVerification as KycVerification
+    from airflow_provider_faceki.api.verification import PerformKycVerification as PerformKycVerification
+    from airflow_provider_faceki.api.verification import VerificationSummary as VerificationSummary
+    from airflow_provider_faceki.api.verification import check_documents as check_documents
 
 _MODULES = {
     "auth": ("AuthFlow",),
@@ -61,6 +75,7 @@ _MODULES = {
         "InputError",
         "LinkError",
         "NotFoundError",
+        "OutcomeUnknownError",
         "QuotaError",
         "RequestRefusedError",
         "ServiceError",
@@ -71,11 +86,21 @@ _MODULES = {
         "VerificationError",
         "WorkflowError",
     ),
+    "image_endpoints": ("AnalyzeFace", "CheckImage", "FaceAnalysis", "FaceMatch", "ImageCheck"),
+    "multipart": ("Image",),
     "performers": ("Concealer",),
     "records": ("Decision", "Summary", "VerificationRecord", "decided", "latest"),
+    "report": ("FetchPdfReport", "PdfReport"),
     "retry": ("RetryPolicy",),
     "service": ("Service",),
     "transport": ("TransportSettings",),
+    "verification": (
+        "Document",
+        "KycVerification",
+        "PerformKycVerification",
+        "VerificationSummary",
+        "check_documents",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -68,7 +68,7 @@ CODES: dict[int, Code] = {
     7001: Code("NO_RULES_FOR_COMPANY", "the company has no rules (V2)", WorkflowError, SDK),
     8001: Code("NEED_REQUIRED_IMAGES", "images are missing", RequestRefusedError, SDK),
     8002: Code("DOCUMENT_VERIFY_FAILED", "the document did not pass", VerificationError, SDK),
-    8003: Code("PLEASE_TRY_AGAIN", "run the verification again", VerificationError, SDK),
+    8003: Code("PLEASE_TRY_AGAIN", "run the verification again", ServiceError, SDK),
     8004: Code("FACE_CROPPED", "the face is cut off", VerificationError, DOCS),
     8005: Code("FACE_TOO_CLOSED", "the face is too close", VerificationError, DOCS),
     8006: Code("FACE_NOT_FOUND", "no face in the picture", VerificationError, DOCS),

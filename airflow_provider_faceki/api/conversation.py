@@ -78,6 +78,14 @@ class MayBeAbsent(Protocol):
         """Return the result that stands for nothing found."""
 
 
+@runtime_checkable
+class Conversing(Protocol):
+    """An endpoint that takes more than one question."""
+
+    def converse(self, account: Account) -> Conversation[object]:
+        """Ask whatever it takes; return what ``read()`` returns."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Account:
     """Who asks, and what they know.
@@ -104,7 +112,17 @@ class Account:
 
 
 def ask(account: Account, endpoint: Endpoint[T]) -> Conversation[T]:
-    """Ask one thing. A refused token is replaced once; a second refusal is an answer.
+    """Ask one thing, in the way that the endpoint asks for.
+
+    :raises FacekiError: any of the tree.
+    """
+    if isinstance(endpoint, Conversing):
+        return (yield from endpoint.converse(account))  # type: ignore[return-value]  # what read() returns
+    return (yield from ask_once(account, endpoint))
+
+
+def ask_once(account: Account, endpoint: Endpoint[T]) -> Conversation[T]:
+    """Ask one question. A refused token is replaced once; a second refusal is an answer.
 
     :raises FacekiError: any of the tree.
     """

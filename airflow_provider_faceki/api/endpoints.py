@@ -62,7 +62,7 @@ class GenerateKycLink:
     redirect_url: str | None = None
 
     def __post_init__(self) -> None:
-        _identifier("workflow_id", self.workflow_id)
+        check_identifier("workflow_id", self.workflow_id)
         _optional_identifier("record_identifier", self.record_identifier)
         _minutes("expires_in_minutes", self.expires_in_minutes)
         if self.redirect_url is not None and not _is_web_url(self.redirect_url):
@@ -123,7 +123,7 @@ class FetchRecords:
             raise InputError(
                 f"give exactly one of request_id, link, record_identifier and face_id; found {told}"
             )
-        _identifier(given[0], self._filters()[given[0]])
+        check_identifier(given[0], self._filters()[given[0]])
 
     def _filters(self) -> dict[str, str | None]:
         return {
@@ -150,13 +150,8 @@ class FetchRecords:
         )
 
     def read(self, answer: Answer) -> tuple[VerificationRecord, ...]:
-        """Return the records in FACEKI's order; a lone object counts as one record, ``null`` as none."""
-        result = answer.result
-        items = result if isinstance(result, list) else [] if result is None else [result]
-        records = [VerificationRecord(item) for item in items if isinstance(item, dict) and item]
-        if len(records) != len([item for item in items if item != {}]):
-            raise UnexpectedAnswerError("FACEKI's answer to a record request holds something else")
-        return tuple(records)
+        """Return the records in FACEKI's order."""
+        return read_records(answer)
 
     def absent(self) -> tuple[VerificationRecord, ...]:
         """Return what stands for nothing found."""
@@ -165,6 +160,19 @@ class FetchRecords:
     def __repr__(self) -> str:
         kind = next(name for name, value in self._filters().items() if value is not None)
         return f"<FetchRecords by {kind}>"
+
+
+def read_records(answer: Answer) -> tuple[VerificationRecord, ...]:
+    """Return the records of ``answer``; a lone object counts as one record, ``null`` as none.
+
+    :raises UnexpectedAnswerError: something in it is not a record.
+    """
+    result = answer.result
+    items = result if isinstance(result, list) else [] if result is None else [result]
+    records = [VerificationRecord(item) for item in items if isinstance(item, dict) and item]
+    if len(records) != len([item for item in items if item != {}]):
+        raise UnexpectedAnswerError("FACEKI's answer to a record request holds something else")
+    return tuple(records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +206,7 @@ class GetWorkflowRules:
     def __post_init__(self) -> None:
         if (self.workflow_id is None) == (self.link is None):
             raise InputError("give exactly one of workflow_id and link")
-        _identifier("workflow_id" if self.link is None else "link", self.workflow_id or self.link)
+        check_identifier("workflow_id" if self.link is None else "link", self.workflow_id or self.link)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request. By link it carries no token: the link itself is the right to ask."""
@@ -326,7 +334,7 @@ def _scalar(name: str, value: object) -> None:
         raise InputError(f"{name} must be a finite number")
 
 
-def _identifier(name: str, value: object) -> None:
+def check_identifier(name: str, value: object) -> None:
     """Refuse what cannot be an id; the value may be a link or a person's number, so it is not shown."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be text, not {type(value).__name__}")
@@ -338,7 +346,7 @@ def _identifier(name: str, value: object) -> None:
 
 def _optional_identifier(name: str, value: object) -> None:
     if value is not None:
-        _identifier(name, value)
+        check_identifier(name, value)
 
 
 def _path(name: str, value: object) -> None:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import BinaryIO
 
 from airflow_provider_faceki.api.codes import CODES, REFUSED, SUCCESS_CODES
 from airflow_provider_faceki.api.errors import (
@@ -43,10 +44,12 @@ class Answer:
 
     :param result: What the envelope held (``result`` or ``data``), or the whole document if it had none.
     :param document: The whole document; links have their URL beside ``data``.
+    :param file: What was downloaded in place of a document, at its first byte.
     """
 
     result: Json
     document: Json
+    file: BinaryIO | None = None
 
 
 def read_answer(response: HttpResponse) -> Answer:
@@ -54,6 +57,8 @@ def read_answer(response: HttpResponse) -> Answer:
 
     :raises AnswerError: the one of the tree that its status and code call for.
     """
+    if response.file is not None:
+        return Answer(None, None, response.file)
     document = _parse(response)
     if not isinstance(document, dict):
         if response.status >= 300:
@@ -120,6 +125,8 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
         http_status=response.status,
         request_id=_request_id(document),
         retry_after=_retry_after(response),
+        # A code that nobody explains does not say that nothing was done.
+        may_have_acted=True if kind is AnswerError else None,
     )
 
 

@@ -10,6 +10,7 @@
     │   ├── ConnectError          … and nothing left: try again
     │   ├── TlsError              … and nothing left: fix certificates (verify, CA bundle)
     │   └── AnswerLostError       … but the request may have arrived: look before sending again
+    ├── OutcomeUnknownError       sent, maybe billed, and not to be found: look again before sending again
     └── AnswerError               FACEKI said something
         ├── AuthenticationError   it does not know these credentials, or refuses the token
         ├── RequestRefusedError   the request itself is wrong: fix the call
@@ -126,6 +127,12 @@ class TlsError(TransportError):
 
 class AnswerLostError(TransportError):
     """The request, or a part of it, may have left, and no whole answer came back."""
+
+    _may_have_acted_default = True
+
+
+class OutcomeUnknownError(FacekiError):
+    """A charged call was sent, its answer was lost, and nothing tells whether FACEKI acted on it."""
 
     _may_have_acted_default = True
 

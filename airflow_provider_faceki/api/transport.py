@@ -11,15 +11,17 @@ import asyncio
 import logging
 import os
 import ssl
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import certifi
@@ -35,12 +37,15 @@ from airflow_provider_faceki.api.errors import (
     TlsError,
     UnexpectedAnswerError,
 )
+from airflow_provider_faceki.api.multipart import Multipart
 from airflow_provider_faceki.api.wire import HttpRequest, HttpResponse
 
 #: Longest wait in seconds for a connection; a host that is there answers within one round trip.
 LONGEST_CONNECT = 10.0
 #: Largest answer in bytes that is read. A record is some kilobytes; this leaves room for long lists of them.
 LARGEST_ANSWER = 32 * 1024 * 1024
+#: Largest report in bytes that is downloaded, to a file.
+LARGEST_DOWNLOAD = 256 * 1024 * 1024
 #: Connections kept, and threads that wait for answers on behalf of event loops: at 200 ms an answer, 160 a
 #: second.
 POOL_SIZE = 32
@@ -89,23 +94,28 @@ class Transport:
         :raises AnswerLostError: something may have been sent, and no whole answer came.
         """
         patience = self._settings.upload_timeout if request.upload else self._settings.timeout
+        body = _Upload(request.body) if isinstance(request.body, Multipart) else request.body
         try:
             with _without_urllib3_debug():
-                return self._send(request, patience)
+                return self._send(request, body, patience)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as problem:
             # Not chained: these carry the URL with its query, some the headers.
-            raise _failure(request, problem) from None
+            failure = _failure(request, problem)
+            if isinstance(body, _Upload) and not body.begun:
+                # FACEKI cannot have acted on a body of which nothing has left.
+                failure.may_have_acted = False
+            raise failure from None
 
     async def run_off_loop(self, operation: Callable[[], T]) -> T:
         """Run a blocking ``operation`` in the transport's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, operation)
 
-    def _send(self, request: HttpRequest, patience: float) -> HttpResponse:
+    def _send(self, request: HttpRequest, body: bytes | _Upload | None, patience: float) -> HttpResponse:
         with self._session.request(
             request.method,
             request.url,
             params=list(request.query) or None,
-            data=request.body,
+            data=body,
             headers=dict(request.headers),
             timeout=(min(patience, LONGEST_CONNECT), patience),
             proxies=dict(self._settings.proxies) if self._settings.proxies is not None else None,
@@ -113,9 +123,12 @@ class Transport:
             allow_redirects=False,
             stream=True,
         ) as response:
-            body = _read_body(response, time.monotonic() + patience)
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return HttpResponse(response.status_code, headers, body)
+            chunks = _chunks(response, time.monotonic() + patience)
+            first = next(chunks, b"")
+            if request.download and response.ok and first.startswith(b"%PDF"):
+                return HttpResponse(response.status_code, headers, file=_spooled(chain([first], chunks)))
+            return HttpResponse(response.status_code, headers, _joined(chain([first], chunks)))
 
 
 _transports: dict[TransportSettings, Transport] = {}
@@ -196,19 +209,53 @@ def _leave_headers_alone(request: requests.PreparedRequest) -> requests.Prepared
     return request
 
 
-def _read_body(response: requests.Response, deadline: float) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
+class _Upload:
+    """A body for ``requests`` that is read as it is sent, and knows whether any of it was."""
+
+    def __init__(self, body: Multipart) -> None:
+        self._body = body
+        self.begun = False
+
+    def __len__(self) -> int:
+        return self._body.length
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._body.chunks():
+            self.begun = True
+            yield chunk
+
+
+def _chunks(response: requests.Response, deadline: float) -> Iterator[bytes]:
     while chunk := response.raw.read1(_CHUNK, decode_content=True):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > LARGEST_ANSWER:
-            raise UnexpectedAnswerError(
-                f"FACEKI's answer is larger than {LARGEST_ANSWER} bytes", http_status=response.status_code
-            )
+        yield chunk
         if time.monotonic() > deadline:
             raise AnswerLostError("FACEKI's answer came too slowly to be read to its end")
-    return b"".join(chunks)
+
+
+def _joined(chunks: Iterable[bytes]) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > LARGEST_ANSWER:
+            raise UnexpectedAnswerError(f"FACEKI's answer is larger than {LARGEST_ANSWER} bytes")
+    return b"".join(parts)
+
+
+def _spooled(chunks: Iterable[bytes]) -> BinaryIO:
+    """Put a download into a temporary file that has no name, so that it is gone when it is closed."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is the caller's to close
+    try:
+        for chunk in chunks:
+            file.write(chunk)
+            if file.tell() > LARGEST_DOWNLOAD:
+                raise UnexpectedAnswerError(f"FACEKI's report is larger than {LARGEST_DOWNLOAD} bytes")
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return file
 
 
 def _failure(request: HttpRequest, problem: Exception) -> FacekiError:

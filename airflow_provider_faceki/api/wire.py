@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 from urllib.parse import urlsplit
+
+from airflow_provider_faceki.api.multipart import Image, Multipart
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -21,6 +24,7 @@ class HttpRequest:
     :param query: Query parameters in order.
     :param headers: Headers with lower-case names.
     :param body: Body to send; its media type is among ``headers``.
+    :param download: Whether a PDF is expected, which is put into a temporary file instead of memory.
     :param authenticated: Whether a bearer token belongs to it.
     :param repeatable: Whether sending it twice does no harm and costs nothing.
     :param upload: Whether it carries images, which take longer (see the Connection's upload timeout).
@@ -30,10 +34,11 @@ class HttpRequest:
     url: str
     query: tuple[tuple[str, str], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | None = None
+    body: bytes | Multipart | None = None
     authenticated: bool = True
     repeatable: bool = False
     upload: bool = False
+    download: bool = False
 
     def bearing(self, token: str) -> HttpRequest:
         """Return this request with the bearer token on it."""
@@ -51,11 +56,13 @@ class HttpResponse:
     :param status: HTTP status.
     :param headers: Headers with lower-case names.
     :param body: The whole body, decompressed.
+    :param file: A downloaded PDF, at its first byte; ``body`` is empty then.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    file: BinaryIO | None = None
 
     def __repr__(self) -> str:
         return f"<HttpResponse {self.status}, {len(self.body)} bytes>"
@@ -65,6 +72,28 @@ class HttpResponse:
 Header: TypeAlias = tuple[str, str]
 
 JSON_HEADERS: tuple[Header, ...] = (("content-type", "application/json"), ("accept", "application/json"))
+
+
+def image_request(
+    url: str,
+    fields: tuple[tuple[str, str], ...],
+    images: Sequence[tuple[str, Image]],
+    *,
+    authenticated: bool = True,
+    repeatable: bool = False,
+) -> HttpRequest:
+    """Return a request that carries images and texts; the calls that take images are charged, so not repeatable."""
+    body = Multipart(fields, tuple(images), boundary=secrets.token_hex(16))
+    headers = (("content-type", body.media_type), JSON_HEADERS[1])
+    return HttpRequest(
+        "POST",
+        url,
+        headers=headers,
+        body=body,
+        authenticated=authenticated,
+        repeatable=repeatable,
+        upload=True,
+    )
 
 
 def json_body(document: Json) -> bytes:

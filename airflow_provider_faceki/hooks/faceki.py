@@ -153,7 +153,7 @@ class FacekiHook(BaseHook):
                 settings.timeout, settings.upload_timeout, settings.verify, settings.proxies or None
             ),
             retry=api.RetryPolicy(settings.max_attempts, settings.max_wait),
-            token_directory=token_directory() if settings.token_store == "file" else None,
+            token_directory=token_directory() if settings.token_store == "file" else None,  # noqa: S105
             concealer=api.Concealer(mask_secret, _conceal_async),
             warn=self.log.warning,
         )

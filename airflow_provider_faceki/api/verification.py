@@ -1,0 +1,211 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The call that costs money: verify one person, once.
+
+A verification is billed, cannot be repeated without being billed again, and FACEKI knows no idempotency keys. What
+makes it safe is the caller's ``record_identifier``: whatever happens to the answer, the record can be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from airflow_provider_faceki.api.codes import RETAKE_SELFIE, code_name
+from airflow_provider_faceki.api.conversation import Account, Conversation, Pause, ask, ask_once
+from airflow_provider_faceki.api.endpoints import FetchRecords, WorkflowRules, check_identifier
+from airflow_provider_faceki.api.envelope import Answer
+from airflow_provider_faceki.api.errors import (
+    FacekiError,
+    InputError,
+    OutcomeUnknownError,
+    UnexpectedAnswerError,
+    VerificationError,
+)
+from airflow_provider_faceki.api.multipart import Image
+from airflow_provider_faceki.api.records import Decision, Summary, VerificationRecord, latest
+from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.wire import HttpRequest, Json, image_request
+
+#: Seconds for which the record is asked for after the answer was lost. FACEKI verifies while the caller waits, and
+#: its own apps wait two minutes at most, so what is not there after one more is likely not to come.
+SETTLE_PATIENCE = 60.0
+#: Seconds before the second such question; doubled for each further one, up to the longest.
+FIRST_SETTLE_PAUSE = 1.0
+LONGEST_SETTLE_PAUSE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An identity document.
+
+    :param front: Its front, or the page with the picture.
+    :param back: Its back; a passport has none.
+    """
+
+    front: Image
+    back: Image | None = None
+
+
+class VerificationSummary(Summary):
+    """A summary that also says whether the person should send another selfie."""
+
+    retake_selfie: bool
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KycVerification:
+    """What came of a verification.
+
+    :param record: The record, as far as it is known: whole if it had to be looked up, else what FACEKI answered.
+    :param is_whole: Whether :attr:`record` is a whole record.
+    """
+
+    record: VerificationRecord
+    is_whole: bool
+
+    @property
+    def decision(self) -> Decision | None:
+        """The verdict."""
+        return self.record.decision
+
+    def summary(self) -> VerificationSummary:
+        """Return what may go to XCom; nothing about the person."""
+        codes = set(self.record.error_codes)
+        return {**self.record.summary(), "retake_selfie": bool(codes & RETAKE_SELFIE)}
+
+    def __repr__(self) -> str:
+        return f"<KycVerification {self.record.request_id} {self.decision}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class PerformKycVerification:
+    """Verify a person by a selfie and one to three documents. Billed.
+
+    https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
+
+    Nothing is sent again once a byte of the body may have left, unless FACEKI says that it did not act. If the
+    answer is lost, the record is asked for by ``record_identifier``. A person who does not pass is a result with
+    decision DECLINED and FACEKI's codes.
+
+    :param workflow_id: Workflow from the FACEKI portal.
+    :param selfie: Picture of the person.
+    :param documents: One to three documents, in any order.
+    :param record_identifier: Your own id of *this* verification; a second one under the same id cannot be told
+        from the first.
+    :param patience: Seconds to ask for the record after the answer was lost. Default 60.
+    :param known_request_ids: Verifications under this identifier that are already known, and so not this one.
+    :raises InputError: an argument cannot work.
+    """
+
+    workflow_id: str
+    selfie: Image
+    documents: Sequence[Document]
+    record_identifier: str
+    patience: float = SETTLE_PATIENCE
+    known_request_ids: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_identifier("workflow_id", self.workflow_id)
+        check_identifier("record_identifier", self.record_identifier)
+        if not 1 <= len(self.documents) <= 3:
+            raise InputError(f"documents must be one to three documents, not {len(self.documents)}")
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        images = [("selfie", self.selfie)]
+        for number, document in enumerate(self.documents, 1):
+            images.append((f"document_{number}_front", document.front))
+            if document.back is not None:
+                images.append((f"document_{number}_back", document.back))
+        fields = (("workflowId", self.workflow_id), ("record_identifier", self.record_identifier))
+        return image_request(f"{service.base_url}/api/v3/kyc_verification", fields, images)
+
+    def read(self, answer: Answer) -> KycVerification:
+        """Return the result.
+
+        :raises UnexpectedAnswerError: the answer tells no decision; the verification may well have been made.
+        """
+        result = answer.result
+        if not isinstance(result, dict) or not result.get("decision"):
+            raise UnexpectedAnswerError("FACEKI's answer to a verification tells no decision")
+        named: dict[str, Json] = {"record_identifier": self.record_identifier, **result}
+        return KycVerification(VerificationRecord(named), is_whole="document_data" in result)
+
+    def converse(self, account: Account) -> Conversation[KycVerification]:
+        """Submit, and settle what became of it."""
+        try:
+            return (yield from ask_once(account, self))
+        except VerificationError as refusal:
+            return self._did_not_pass(refusal)
+        except FacekiError as error:
+            if not error.may_have_acted:
+                raise
+        return (yield from self._settle(account))
+
+    def _settle(self, account: Account) -> Conversation[KycVerification]:
+        waited, pause = 0.0, FIRST_SETTLE_PAUSE
+        while True:
+            found = yield from find(account, self.record_identifier, self.known_request_ids)
+            if found is not None and (found.decision is not None or waited >= self.patience):
+                return found
+            if waited >= self.patience:
+                raise OutcomeUnknownError(
+                    "the verification was sent, its answer was lost, and FACEKI has no record of it "
+                    f"{waited:.0f} s later; look again by its record_identifier before sending it again"
+                )
+            pause = min(pause, self.patience - waited)
+            yield Pause(pause)
+            waited, pause = waited + pause, min(pause * 2, LONGEST_SETTLE_PAUSE)
+
+    def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
+        # FACEKI's own apps take every such code for a failed verification, whether or not a decision comes along.
+        item: dict[str, Json] = {"code": refusal.code, "name": code_name(refusal.code or 0)}
+        document: Mapping[str, Json] = {
+            "record_identifier": self.record_identifier,
+            "requestId": refusal.request_id,
+            "decision": Decision.DECLINED.value,
+            "errorCodes": [item],
+        }
+        return KycVerification(VerificationRecord(document), is_whole=False)
+
+    def __repr__(self) -> str:
+        return f"<PerformKycVerification with {len(self.documents)} document(s)>"
+
+
+def find(
+    account: Account, record_identifier: str, known_request_ids: frozenset[str] = frozenset()
+) -> Conversation[KycVerification | None]:
+    """Look for a verification by the caller's id; ``None`` if there is none, or FACEKI cannot be asked just now."""
+    try:
+        records = yield from ask(account, FetchRecords(record_identifier=record_identifier))
+    except FacekiError as error:
+        if not error.retry_may_help:
+            raise OutcomeUnknownError(
+                "the verification was sent, its answer was lost, and its record cannot be asked for"
+            ) from error
+        return None
+    newest = latest(record for record in records if record.request_id not in known_request_ids)
+    return KycVerification(newest, is_whole=True) if newest is not None else None
+
+
+def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None:
+    """Hold documents against a workflow's rules, before the call that costs money.
+
+    FACEKI sorts out itself which image shows which document, so only numbers can be compared.
+
+    :raises InputError: there are fewer documents than the workflow asks for, or too few back sides.
+    """
+    asked = rules.documents
+    needed = min(1, len(asked)) if rules.document_optional else len(asked)
+    if len(documents) < needed:
+        raise InputError(
+            f"the workflow asks for {needed} document(s) ({', '.join(asked)}); {len(documents)} given"
+        )
+    without_back = sum(document.back is None for document in documents)
+    passports = sum(name.strip().lower() == "passport" for name in asked)
+    allowed = len(documents) if rules.document_optional and passports else passports
+    if asked and without_back > allowed:
+        raise InputError(
+            f"{without_back} document(s) without a back side, but the workflow's documents "
+            f"({', '.join(asked)}) allow that for {allowed}: only a passport has none"
+        )
