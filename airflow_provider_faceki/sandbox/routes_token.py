@@ -18,13 +18,10 @@ def generate(desk: Desk, ask: Ask) -> Answer:
 
 
 def access(desk: Desk, ask: Ask) -> Answer:
-    """One URL, two ways: in headers where they are given and that way is on, else in the body."""
-    by_header = "access_token_headers" in desk.settings.token_forms
-    in_headers = "clientid" in ask.headers or "clientsecret" in ask.headers
-    if by_header and (in_headers or "access_token_body" not in desk.settings.token_forms):
-        return _token(
-            desk, "access_token_headers", ask.headers.get("clientid"), ask.headers.get("clientsecret")
-        )
+    """One URL, two ways: whoever puts either value into a header means the headers."""
+    client_id, client_secret = ask.headers.get("clientid"), ask.headers.get("clientsecret")
+    if client_id is not None or client_secret is not None:
+        return _token(desk, "access_token_headers", client_id, client_secret)
     return _token(desk, "access_token_body", ask.member("clientId"), ask.member("clientSecret"))
 
 

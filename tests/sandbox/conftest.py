@@ -1,0 +1,86 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""One running sandbox for all of these tests, emptied before each, and a plain HTTP client to talk to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+
+RECORDS = "/api/v3/kyc_verification"
+
+
+class Caller:
+    """Speaks HTTP with requests and knows nothing of the provider: a sandbox is not proved by its own client."""
+
+    def __init__(self, sandbox: FacekiSandbox) -> None:
+        self._sandbox = sandbox
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.timeout = 10.0
+
+    def __call__(self, method: str, path: str, **more: Any) -> requests.Response:
+        more.setdefault("timeout", self.timeout)
+        return self.session.request(method, self._sandbox.url + path, **more)
+
+    def log_in(self) -> Caller:
+        """Take a token, and show it from now on."""
+        pair = {"clientId": self._sandbox.client_id, "clientSecret": self._sandbox.client_secret}
+        answer = self("POST", "/auth/api/generate-token", json=pair)
+        self.session.headers["Authorization"] = "Bearer " + answer.json()["data"]["access_token"]
+        return self
+
+    def verify(self, identifier: str = "", leaving_out: str = "", **more: Any) -> requests.Response:
+        """Images of one person, for a workflow that asks for an identity card."""
+        files = {"selfie": b"a face", "document_1_front": b"a front", "document_1_back": b"a back"}
+        files.pop(leaving_out, None)
+        fields: Mapping[str, str] = {"workflowId": DEFAULT_WORKFLOW, "record_identifier": identifier}
+        named = {name: (f"{name}.jpg", content) for name, content in files.items()}
+        return self("POST", RECORDS, **{"data": fields, "files": named, **more})
+
+    def records(self, **filters: str) -> requests.Response:
+        return self("GET", RECORDS, params=filters)
+
+
+@pytest.fixture(scope="session")
+def _running() -> Iterator[FacekiSandbox]:
+    with FacekiSandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(_running: FacekiSandbox) -> FacekiSandbox:
+    _running.reset()
+    return _running
+
+
+@pytest.fixture
+def anonymous(sandbox: FacekiSandbox) -> Iterator[Caller]:
+    caller = Caller(sandbox)
+    with caller.session:
+        yield caller
+
+
+@pytest.fixture
+def call(anonymous: Caller) -> Caller:
+    """With a token."""
+    return anonymous.log_in()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Wait, five seconds at most, until something is true."""
+
+    def wait(question: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 5
+        while not question():
+            assert time.monotonic() < deadline, "it did not become true within 5 s"
+            time.sleep(0.01)
+
+    return wait
