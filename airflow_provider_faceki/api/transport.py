@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from http.cookiejar import DefaultCookiePolicy
 from itertools import chain
 from typing import Any, BinaryIO, TypeVar
@@ -76,15 +75,20 @@ class Transport:
 
     def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings
+        self._begin()
+
+    def _begin(self) -> None:
         self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="faceki")
         self._making = threading.Lock()
+        self._session: requests.Session | None = None
 
-    @cached_property
-    def _session(self) -> requests.Session:
+    def _shared_session(self) -> requests.Session:
         # Made by the first sender, not by whoever makes the transport: that may be an event loop, and loading
         # the certificate authorities takes 25 ms.
         with self._making:
-            return self.__dict__.get("_session") or _session(self._settings)
+            if self._session is None:
+                self._session = _session(self._settings)
+            return self._session
 
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send ``request`` once and read the whole answer, whatever its status.
@@ -96,9 +100,9 @@ class Transport:
         patience = self._settings.upload_timeout if request.upload else self._settings.timeout
         body = _Upload(request.body) if isinstance(request.body, Multipart) else request.body
         try:
-            with _without_urllib3_debug():
+            with _without_urllib3_logs():
                 return self._send(request, body, patience)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as problem:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
             # Not chained: these carry the URL with its query, some the headers.
             failure = _failure(request, problem)
             if isinstance(body, _Upload) and not body.begun:
@@ -111,7 +115,7 @@ class Transport:
         return await asyncio.get_running_loop().run_in_executor(self._threads, operation)
 
     def _send(self, request: HttpRequest, body: bytes | _Upload | None, patience: float) -> HttpResponse:
-        with self._session.request(
+        with self._shared_session().request(
             request.method,
             request.url,
             params=list(request.query) or None,
@@ -143,18 +147,31 @@ def shared_transport(settings: TransportSettings) -> Transport:
         return _transports[settings]
 
 
-def _forget_after_fork() -> None:
-    # A child must not speak on its parent's connections, and has none of its threads.
+def _after_fork() -> None:
+    # A child must not speak on its parent's connections, and has none of its threads; a client that was made
+    # before the fork goes on with the same transport.
     global _transports_lock
     _transports_lock = threading.Lock()
-    _transports.clear()
+    for transport in _transports.values():
+        transport._begin()
 
 
-os.register_at_fork(after_in_child=_forget_after_fork)
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Session(requests.Session):
+    """Leaves redirects alone: even where it may not follow one, ``requests`` reads its whole body, without any
+    limit, and stumbles over a ``Location`` that is no URL.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """See none."""
 
 
 def _session(settings: TransportSettings) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
+    # Proxies that are given replace those of the environment; `requests` would mix the two.
+    session.trust_env = settings.proxies is None
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["user-agent"] = "airflow-provider-faceki"
     adapter = _OneContextAdapter(_tls_context(settings.verify))
@@ -259,12 +276,14 @@ def _spooled(chunks: Iterable[bytes]) -> BinaryIO:
 
 
 def _failure(request: HttpRequest, problem: Exception) -> FacekiError:
-    host = urlsplit(request.url).netloc
+    host = urlsplit(request.url).netloc.rpartition("@")[2]
     chain = list(_chain(problem))
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     told = f" ({reason})" if reason else ""
-    if isinstance(problem, requests.exceptions.InvalidURL | requests.exceptions.InvalidHeader):
-        return ConfigurationError(f"no request can be made for {host}: an address or a header is malformed")
+    if isinstance(problem, _MALFORMED):
+        return ConfigurationError(
+            f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
+        )
     if any(_is_distrust(link) for link in chain):
         return TlsError(f"no trusted TLS connection to {host}{told}; see the Connection's verify")
     if isinstance(problem, requests.ConnectTimeout):
@@ -274,6 +293,17 @@ def _failure(request: HttpRequest, problem: Exception) -> FacekiError:
     if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in chain):
         return ConnectError(f"no connection to {host}{told}")
     return AnswerLostError(f"the answer of {host} was lost{told}; the request may have arrived")
+
+
+# Raised before anything is sent: for an address, a proxy's address, or a header that HTTP cannot carry.
+_MALFORMED = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidHeader,
+    urllib3.exceptions.LocationValueError,
+    UnicodeError,
+)
 
 
 def _is_distrust(problem: BaseException) -> bool:
@@ -298,14 +328,15 @@ def _chain(problem: BaseException) -> Iterator[BaseException]:
         yield link
         nested = [*link.args, getattr(link, "reason", None), getattr(link, "original_error", None)]
         waiting += [item for item in nested if isinstance(item, BaseException)]
-        waiting += [link.__cause__, link.__context__]
+        # Not `__context__`: that may be an earlier failure, which the caller was handling when it asked again.
+        waiting.append(link.__cause__)
 
 
 _sending = threading.local()
 
 
 @contextmanager
-def _without_urllib3_debug() -> Iterator[None]:
+def _without_urllib3_logs() -> Iterator[None]:
     _sending.now = True
     try:
         yield
@@ -317,6 +348,8 @@ def _not_ours(_record: logging.LogRecord) -> bool:
     return not getattr(_sending, "now", False)
 
 
-# At level DEBUG urllib3 logs each request's path with its query, which may be a link or, in the legacy token
-# form, the secret itself. Its lines about anybody else's requests stay.
-logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)
+# urllib3 logs a request's path with its query, which may be a link or, in the legacy token form, the secret
+# itself: each one at level DEBUG, and at WARNING the whole URL where an answer's headers are odd. Its lines about
+# anybody else's requests stay.
+for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_not_ours)
