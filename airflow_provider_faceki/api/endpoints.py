@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from airflow_provider_faceki.api.envelope import Answer
 from airflow_provider_faceki.api.errors import InputError, UnexpectedAnswerError
@@ -18,6 +18,8 @@ from airflow_provider_faceki.api.wire import JSON_HEADERS, HttpRequest, Json, js
 _ACCEPT_JSON = JSON_HEADERS[1:]
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _LONGEST_IDENTIFIER = 512
+# The largest whole number that JSON carries exactly everywhere.
+_MOST_MINUTES = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -35,10 +37,10 @@ class KycLink:
     record_identifier: str | None
 
     def __repr__(self) -> str:
-        return f"<KycLink for {self.record_identifier!r}>"
+        return "<KycLink>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class GenerateKycLink:
     """Make a link under which one person is verified in a browser.
 
@@ -93,6 +95,10 @@ class GenerateKycLink:
             url if isinstance(url, str) and _is_web_url(url) else None,
             self.record_identifier,
         )
+
+    def __repr__(self) -> str:
+        # The caller's own id may be a person's number; the redirect may carry a key of its own.
+        return f"<GenerateKycLink for workflow {self.workflow_id!r}>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -206,7 +212,10 @@ class GetWorkflowRules:
     def __post_init__(self) -> None:
         if (self.workflow_id is None) == (self.link is None):
             raise InputError("give exactly one of workflow_id and link")
-        check_identifier("workflow_id" if self.link is None else "link", self.workflow_id or self.link)
+        if self.link is None:
+            check_identifier("workflow_id", self.workflow_id)
+        else:
+            check_identifier("link", self.link)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request. By link it carries no token: the link itself is the right to ask."""
@@ -250,7 +259,7 @@ class Call:
     :param path: Path below the base URL, beginning with ``/`` and without a query.
     :param params: Query parameters; values are text, numbers or booleans, ``None`` is left out.
     :param json: Document to send as JSON.
-    :param data: Form fields to send URL-encoded; not together with ``json``.
+    :param data: Form fields to send URL-encoded; like ``params``, and not together with ``json``.
     :param idempotent: Whether it may be sent twice. Default: ``True`` for GET and HEAD alone, since FACEKI
         knows no idempotency keys and some calls cost credit.
     :raises InputError: an argument cannot work.
@@ -260,17 +269,17 @@ class Call:
     path: str
     params: Mapping[str, str | int | float | bool | None] | None = None
     json: Json = None
-    data: Mapping[str, str] | None = None
+    data: Mapping[str, str | int | float | bool | None] | None = None
     idempotent: bool | None = None
 
     def __post_init__(self) -> None:
-        if str(self.method).upper() not in _METHODS:
-            raise InputError(f"method must be one of {', '.join(_METHODS)}")
+        _method("method", self.method)
         _path("path", self.path)
         if self.json is not None and self.data is not None:
             raise InputError("give json or data, not both")
         _scalars("params", self.params)
         _scalars("data", self.data)
+        _choice("idempotent", self.idempotent)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
@@ -292,9 +301,8 @@ class Call:
             except (TypeError, ValueError, RecursionError):
                 raise InputError("json holds something that JSON has no form for") from None
         if self.data is not None:
-            fields = {name: _query_text(value) for name, value in self.data.items()}
             form = ("content-type", "application/x-www-form-urlencoded")
-            return urlencode(fields).encode(), (form, *_ACCEPT_JSON)
+            return urlencode(_query(self.data)).encode(), (form, *_ACCEPT_JSON)
         return None, _ACCEPT_JSON
 
     def read(self, answer: Answer) -> Json:
@@ -313,18 +321,33 @@ def _query_text(value: str | int | float | bool | None) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _method(name: str, value: object) -> None:
+    if not isinstance(value, str) or value.upper() not in _METHODS:
+        raise InputError(f"{name} must be one of {', '.join(_METHODS)}")
+
+
+def _choice(name: str, value: object) -> None:
+    # The text "False" is true: a call that costs money would be repeated.
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"{name} must be True, False or None, not {type(value).__name__}")
+
+
 def _scalars(name: str, mapping: object) -> None:
     if mapping is None:
         return
     if not isinstance(mapping, Mapping):
         raise InputError(f"{name} must be a mapping or None, not {type(mapping).__name__}")
     for key, value in mapping.items():
+        if not isinstance(key, str) or not _is_sendable(key):
+            raise InputError(f"{name} must have text that UTF-8 can carry as names")
         _scalar(f"{name}[{key!r}]", value)
 
 
 def _minutes(name: str, value: object) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InputError(f"{name} must be a whole number of minutes, at least 1, or None")
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_MINUTES:
+        raise InputError(f"{name} must be a whole number of minutes, at least 1 and below 2**53, or None")
 
 
 def _scalar(name: str, value: object) -> None:
@@ -332,6 +355,16 @@ def _scalar(name: str, value: object) -> None:
         raise InputError(f"{name} must be text, a number, a boolean or None, not {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{name} must be a finite number")
+    if not _is_sendable(value):
+        raise InputError(f"{name} must be text that UTF-8 can carry, or a number of sane length")
+
+
+def _is_sendable(value: object) -> bool:
+    try:
+        str(value).encode()
+    except ValueError:  # lone surrogates; integers beyond Python's own limit for text
+        return False
+    return True
 
 
 def check_identifier(name: str, value: object) -> None:
@@ -352,7 +385,8 @@ def _optional_identifier(name: str, value: object) -> None:
 def _path(name: str, value: object) -> None:
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
         raise InputError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
-    if value.startswith("//") or ".." in value.split("/"):
+    # On its way the path is normalised: `%2e%2e` goes up as `..` does.
+    if value.startswith("//") or ".." in unquote(value).split("/"):
         raise InputError(f"{name} must stay below the base URL")
 
 

@@ -32,6 +32,7 @@ from airflow_provider_faceki.api.wire import HttpResponse, Json
 
 _CODE_FIELDS = ("responseCode", "code", "statusCode")
 _RESULT_FIELDS = ("result", "data")
+_WRAPPING = frozenset({*_CODE_FIELDS, "status", "message", "appVersion"})
 # What FACEKI calls a code, as opposed to a sentence, which might speak of a person.
 _CODE_NAME = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
@@ -102,7 +103,12 @@ def _result(document: Mapping[str, Json]) -> Json:
     for field in _RESULT_FIELDS:
         if field in document:
             return document[field]
-    return dict(document)
+    if "responseCode" not in document and not (
+        isinstance(document.get("status"), bool) and ("code" in document or "statusCode" in document)
+    ):
+        return dict(document)
+    # An envelope may come without a result; it must not be taken for one.
+    return {name: value for name, value in document.items() if name not in _WRAPPING} or None
 
 
 def _failure_code(document: Mapping[str, Json]) -> int | None:
@@ -113,7 +119,8 @@ def _failure_code(document: Mapping[str, Json]) -> int | None:
             return code
     data = document.get("data")
     error = data.get("error") if isinstance(data, dict) else None
-    return whole_number(error.get("code")) if isinstance(error, dict) else None
+    code = whole_number(error.get("code")) if isinstance(error, dict) else None
+    return None if code in SUCCESS_CODES else code
 
 
 def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json]) -> AnswerError:

@@ -118,7 +118,7 @@ class VerificationRecord:
     def decision(self) -> Decision | None:
         """The verdict; ``None`` while there is none."""
         word = _text(self.document.get("decision"))
-        return Decision(word) if word else None
+        return Decision(word) if word and word.strip() else None
 
     @property
     def error_codes(self) -> tuple[int, ...]:

@@ -100,7 +100,10 @@ class _Follow:
     report: FetchPdfReport
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        ours, theirs = urlsplit(service.base_url), urlsplit(self.url)
+        try:
+            ours, theirs = urlsplit(service.base_url), urlsplit(self.url)
+        except ValueError:
+            raise UnexpectedAnswerError("the URL that FACEKI gave for the report is none") from None
         same = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
         if theirs.scheme != "https" and not same:
             raise UnexpectedAnswerError("the URL that FACEKI gave for the report is not https")
