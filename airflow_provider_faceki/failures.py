@@ -25,13 +25,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from airflow_provider_faceki.api.errors import FacekiError, NotFoundError
+from airflow_provider_faceki.api.errors import AnswerError, FacekiError, NotFoundError, OutcomeUnknownError
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.api.records import VerificationRecord
 
 
 def another_try_may_help(error: FacekiError) -> bool:
     """Whether the task, tried again as it is, may succeed."""
-    return error.retry_may_help or isinstance(error, NotFoundError)
+    # An AnswerError of no particular kind carries a code that nobody has explained; a lost outcome is looked for
+    # by the next try before anything is sent again.
+    unexplained = type(error) is AnswerError
+    return error.retry_may_help or unexplained or isinstance(error, NotFoundError | OutcomeUnknownError)
+
+
+def fail_if_declined(record: VerificationRecord | None) -> None:
+    """Fail the task for good if ``record`` is one of a declined person.
+
+    :raises AirflowFailException: it is; the text names the request id and FACEKI's codes.
+    """
+    if record is None or str(record.decision) != "DECLINED":
+        return
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    codes = [f"{item['code']} {item['name'] or ''}".strip() for item in record.summary()["error_codes"]]
+    raise AirflowFailException(
+        f"FACEKI declined verification {record.request_id} ({', '.join(codes) or 'no codes given'})"
+    )
 
 
 @contextmanager

@@ -9,9 +9,11 @@ by its owner only; in an object store one upload is one step already. Nothing th
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ from airflow_provider_faceki.api.errors import InputError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_faceki.api.multipart import Image
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
@@ -48,10 +52,43 @@ def write_bytes(uri: str | os.PathLike[str], content: bytes, conn_id: str | None
     path = _path(uri, conn_id)
     with _told_clearly("write to", uri):
         if _is_local(path):
-            _write_local(path.path, content)
+            _write_local(path.path, io.BytesIO(content))
         else:
             path.fs.pipe_file(path.path, content)
     return os.fspath(uri)
+
+
+def write_file(uri: str | os.PathLike[str], source: BinaryIO, conn_id: str | None = None) -> str:
+    """Copy ``source`` from where it stands to its end, in small pieces; else as :func:`write_bytes`."""
+    path = _path(uri, conn_id)
+    with _told_clearly("write to", uri):
+        if _is_local(path):
+            _write_local(path.path, source)
+        else:
+            # An object store shows the new object when the upload is closed, not before.
+            with path.fs.open(path.path, "wb") as target:
+                shutil.copyfileobj(source, target)
+    return os.fspath(uri)
+
+
+def image(name: str, uri: str | os.PathLike[str], max_bytes: int, conn_id: str | None = None) -> Image:
+    """Return the image at ``uri``, looked at but not loaded.
+
+    :param name: What the image is for; an error names it.
+    :param uri: Absolute local path or URI of a file.
+    :param max_bytes: Largest size that is accepted; see :meth:`Image.checked`.
+    :param conn_id: Connection for that storage, as for :func:`write_json`.
+    :raises InputError: it is missing, empty, too large, or not an image.
+    """
+    from airflow_provider_faceki.api.multipart import Image
+
+    try:
+        length = size(uri, conn_id)
+        return Image.checked(name, lambda: open_binary(uri, conn_id), length, max_bytes)
+    except InputError as error:
+        if error.message.startswith(name):
+            raise
+        raise InputError(f"{name}: {error.message}") from None
 
 
 def open_binary(uri: str | os.PathLike[str], conn_id: str | None = None) -> BinaryIO:
@@ -113,7 +150,7 @@ def _is_local(path: ObjectStoragePath) -> bool:
     return isinstance(path.fs, LocalFileSystem)
 
 
-def _write_local(target: str, content: bytes) -> None:
+def _write_local(target: str, source: BinaryIO) -> None:
     folder = os.path.dirname(target)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -124,7 +161,7 @@ def _write_local(target: str, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".faceki-", suffix=".part", dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            shutil.copyfileobj(source, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

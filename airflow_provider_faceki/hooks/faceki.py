@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,9 +18,14 @@ from airflow_provider_faceki.api.errors import FacekiError, InputError
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
     from airflow_provider_faceki.api.conversation import Endpoint
+    from airflow_provider_faceki.api.endpoints import WorkflowRules
     from airflow_provider_faceki.settings import ConnectionSettings
 
 T = TypeVar("T")
+
+#: Seconds for which a workflow's rules are believed: they are changed by hand, in FACEKI's portal.
+RULES_LIFETIME = 600.0
+_rules: dict[tuple[str, str, str], tuple[float, WorkflowRules]] = {}
 
 
 class FacekiHook(BaseHook):
@@ -99,6 +105,19 @@ class FacekiHook(BaseHook):
                 raise InputError("no workflow: give workflow_id, or set the Connection's default workflow")
         return chosen
 
+    def workflow_rules(self, workflow_id: str) -> WorkflowRules:
+        """Return the rules of a workflow, asked for once in this process and every ten minutes.
+
+        :raises FacekiError: as :meth:`ask`.
+        """
+        key = (self.settings.base_url, self.settings.client_id, workflow_id)
+        found = _rules.get(key)
+        if found is None or time.monotonic() - found[0] > RULES_LIFETIME:
+            from airflow_provider_faceki import api
+
+            found = _rules[key] = (time.monotonic(), self.ask(api.GetWorkflowRules(workflow_id=workflow_id)))
+        return found[1]
+
     def get_access_token(self) -> str:
         """Return a bearer token that is good for at least the renewal margin; from the store if there is one.
 
@@ -148,7 +167,9 @@ class FacekiHook(BaseHook):
             client_id=settings.client_id,
             client_secret=settings.client_secret,
             auth_flow=settings.auth_flow,
-            service=api.Service(settings.base_url, settings.addon_url, settings.records_path),
+            service=api.Service(
+                settings.base_url, settings.addon_url, settings.records_path, settings.pdf_report_path
+            ),
             transport=api.TransportSettings(
                 settings.timeout, settings.upload_timeout, settings.verify, settings.proxies or None
             ),

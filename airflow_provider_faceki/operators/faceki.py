@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
-from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.links.faceki import FacekiHostedPageLink
 
@@ -268,20 +268,6 @@ class FacekiApiOperator(FacekiOperator):
                 "XCom; give output_path to have it written to storage"
             )
         return document
-
-
-def fail_if_declined(record: api.VerificationRecord | None) -> None:
-    """Fail the task for good if ``record`` is one of a declined person.
-
-    :raises AirflowFailException: it is; the text names the request id and FACEKI's codes.
-    """
-    if record is not None and record.decision is api.Decision.DECLINED:
-        codes = ", ".join(
-            f"{item['code']} {item['name'] or ''}".strip() for item in record.summary()["error_codes"]
-        )
-        raise AirflowFailException(
-            f"FACEKI declined verification {record.request_id} ({codes or 'no codes given'})"
-        )
 
 
 def write_json(uri: str, document: Any, conn_id: str | None) -> str:

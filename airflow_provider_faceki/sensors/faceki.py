@@ -19,9 +19,8 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
-from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.operators.faceki import fail_if_declined
 from airflow_provider_faceki.triggers.faceki import DecisionEvent, FacekiKycDecisionTrigger
 
 if TYPE_CHECKING:

@@ -1,0 +1,229 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The calls about one picture, and the PDF report, as tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
+from airflow_provider_faceki.submission import Submission
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_faceki.api.conversation import Endpoint
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+T = TypeVar("T")
+
+#: How much larger than the limit a picture may be that is made smaller before it is sent.
+_BEFORE_RESIZING = 10
+
+
+def load_image(
+    hook: FacekiHook, name: str, uri: str, conn_id: str | None, resize_to: int | None = None
+) -> api.Image:
+    """Return the image at ``uri``, checked against the Connection's limit and made smaller if asked for.
+
+    :param hook: Whose Connection says ``max_image_bytes``.
+    :param name: What the image is for; an error names it.
+    :param uri: Where it is.
+    :param conn_id: Connection for that storage.
+    :param resize_to: Pixels of the longer side.
+    :raises InputError: it is missing, empty, too large, or not an image.
+    """
+    from airflow_provider_faceki import storage
+
+    limit = hook.settings.max_image_bytes
+    if resize_to is None:
+        return storage.image(name, uri, limit, conn_id)
+    from airflow_provider_faceki.resize import resized
+
+    smaller = resized(name, storage.image(name, uri, limit * _BEFORE_RESIZING, conn_id), resize_to)
+    return api.Image.checked(name, smaller.open, smaller.size, limit)
+
+
+class _PictureOperator(FacekiOperator):
+    """What the operators about one picture share.
+
+    :param image_conn_id: Connection for the storage of the picture. Default: the storage's own default.
+    :param resize_to: Pixels of the longer side to which a larger picture is reduced (extra ``images``).
+    """
+
+    template_fields: Sequence[str] = (*FacekiOperator.template_fields, "image_conn_id")
+
+    def __init__(
+        self, *, image_conn_id: str | None = None, resize_to: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_conn_id = image_conn_id
+        self.resize_to = resize_to
+
+    def load(self, name: str, uri: str) -> api.Image:
+        """Return the picture, checked."""
+        with airflow_failures():
+            return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to)
+
+    def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
+        """Make a call that is charged and leaves nothing behind by which it could be found.
+
+        :raises AirflowFailException: its outcome, or that of an earlier try, is unknown.
+        """
+        submission = Submission(context)
+        if submission.is_open:
+            submission.forget()
+            raise AirflowFailException(
+                "an earlier try sent this picture and ended before the answer came; the call may have been "
+                "charged, so it is not sent again by itself: clear the task to send it again"
+            )
+        submission.begin()
+        with airflow_failures():
+            try:
+                answer = self.hook.ask(endpoint)
+            except api.FacekiError as error:
+                # Only an end that nobody saw (a killed task, a task timeout) leaves the call open.
+                submission.forget()
+                if isinstance(error, api.OutcomeUnknownError):
+                    raise AirflowFailException(str(error)) from None
+                raise
+        submission.forget()
+        return answer
+
+
+class FacekiFaceMatchOperator(_PictureOperator):
+    """Search the people verified before for a face. Charged for each call; never sent twice by itself.
+
+    XCom: a list of summaries without personal data, empty if nobody was found.
+
+    https://docs.faceki.com/api-integration/verification-apis/face-match-api
+
+    :param selfie: URI of the picture, in any storage that Airflow knows.
+    :param output_path: URI to which the full records are written as a JSON array. It holds personal data.
+    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param image_conn_id: Connection for the storage of the picture. Default: the storage's own default.
+    :param resize_to: Pixels of the longer side to which a larger picture is reduced (extra ``images``).
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = (
+        *_PictureOperator.template_fields,
+        "selfie",
+        "output_path",
+        "output_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        selfie: str,
+        output_path: str | None = None,
+        output_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.selfie = selfie
+        self.output_path = output_path
+        self.output_conn_id = output_conn_id
+
+    def execute(self, context: Context) -> list[api.Summary]:
+        """Search."""
+        records = self.ask_charged(context, api.FaceMatch(self.load("selfie", self.selfie)))
+        if self.output_path:
+            with airflow_failures():
+                documents = [dict(record.document) for record in records]
+                path = write_json(self.output_path, documents, self.output_conn_id)
+            context["ti"].xcom_push(key="output_path", value=path)
+        return [record.summary() for record in records]
+
+
+class FacekiAnalyzeFaceOperator(_PictureOperator):
+    """Estimate age, gender and liveness of a face. Treated as charged; never sent twice by itself.
+
+    XCom: ``{"min_age", "max_age", "gender", "gender_confidence", "face_detection_confidence",
+    "liveness_score"}``, which are data about a person; ``None`` for what FACEKI does not say.
+
+    :param selfie: URI of the picture, in any storage that Airflow knows.
+    :param image_conn_id: Connection for the storage of the picture. Default: the storage's own default.
+    :param resize_to: Pixels of the longer side to which a larger picture is reduced (extra ``images``).
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = (*_PictureOperator.template_fields, "selfie")
+
+    def __init__(self, *, selfie: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.selfie = selfie
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Analyse."""
+        found = asdict(self.ask_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
+        del found["document"]
+        return found
+
+
+class FacekiCheckImageOperator(_PictureOperator):
+    """Check the quality of a picture before paying for its verification. Free as far as is known.
+
+    XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds; its SDKs ask
+    for a quality of 110 (fronts) or 80 (backs) and a liveness score above 0.7.
+
+    :param image: URI of the picture, in any storage that Airflow knows.
+    :param image_conn_id: Connection for the storage of the picture. Default: the storage's own default.
+    :param resize_to: Pixels of the longer side to which a larger picture is reduced (extra ``images``).
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = (*_PictureOperator.template_fields, "image")
+
+    def __init__(self, *, image: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.image = image
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Check."""
+        found = asdict(self.ask(api.CheckImage(self.load("image", self.image))))
+        del found["document"]
+        return {**found, "objects": list(found["objects"])}
+
+
+class FacekiPdfReportOperator(FacekiOperator):
+    """Write the PDF report of a verification to storage.
+
+    XCom: the path. Where FACEKI keeps its reports is in no public source: ask FACEKI, and set
+    ``pdf_report_path`` in the Connection's extra.
+
+    :param request_id: FACEKI's id of the verification.
+    :param output_path: URI to which the report is written. It holds personal data.
+    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = (
+        *FacekiOperator.template_fields,
+        "request_id",
+        "output_path",
+        "output_conn_id",
+    )
+
+    def __init__(
+        self, *, request_id: str, output_path: str, output_conn_id: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.request_id = request_id
+        self.output_path = output_path
+        self.output_conn_id = output_conn_id
+
+    def execute(self, context: Context) -> str:
+        """Fetch and write."""
+        from airflow_provider_faceki import storage
+
+        with airflow_failures():
+            report = self.hook.ask(api.FetchPdfReport(self.request_id))
+            with report.file:
+                return storage.write_file(self.output_path, report.file, self.output_conn_id)

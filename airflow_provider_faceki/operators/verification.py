@@ -1,0 +1,304 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Verify a person as a task: billed once, whatever happens to the task."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
+from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
+from airflow_provider_faceki.operators.images import load_image
+from airflow_provider_faceki.submission import Submission
+from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: Seconds within which FACEKI may still finish what an earlier try sent. Its own apps wait two minutes for an
+#: answer, so what has not turned up half a minute after that will not. Default of ``settle_seconds``.
+SETTLE_SECONDS = 150.0
+#: Seconds between looks for it: at first, and at the most.
+SETTLE_POLL = 5.0
+LONGEST_SETTLE_POLL = 30.0
+#: Seconds that Airflow's own timeout of a deferral comes after ours.
+DEFERRAL_SLACK = 60.0
+
+_RESUBMIT = ("never", "if_absent", "always")
+
+
+class FacekiKycVerificationOperator(FacekiOperator):
+    """Verify a person by a selfie and one to three documents. Each verification is billed, and only once.
+
+    Before anything is sent, FACEKI is asked whether it already has a verification under this task's
+    ``record_identifier``; if so, that is the result. If an earlier try may have sent one that FACEKI is still
+    working on, the task waits for it (``settle_seconds``) before it sends again. See ``docs/billing.md``.
+
+    XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal
+    data. A declined person, and an image that FACEKI's checks reject, is a result.
+
+    https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
+
+    :param selfie: URI of the selfie, in any storage that Airflow knows. JPEG, PNG, WEBP or HEIC.
+    :param documents: One to three documents, each ``{"front": uri, "back": uri}`` (a passport without ``back``)
+        or just the URI of its front.
+    :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
+    :param record_identifier: Your own id of this verification; use each only once. Default: one derived from
+        the task instance, the same over all its retries.
+    :param image_conn_id: Connection for the storage of the images. Default: the storage's own default.
+    :param output_path: URI to which the full record is written as JSON. It holds personal data.
+    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param check_rules: Whether to hold the documents against the workflow's rules before paying. Default
+        ``True``; rules that cannot be had are no obstacle.
+    :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``); 1920 is
+        what FACEKI's SDKs use. Default: pictures are sent as they are.
+    :param resubmit: ``"if_absent"`` (default) to send unless FACEKI already has a verification under the
+        identifier; ``"never"`` to send at most once, so that a try whose outcome stays unknown fails the task;
+        ``"always"`` to send in each try, and be billed for each.
+    :param settle_seconds: Seconds to look for what an earlier try may have sent, before believing that there is
+        nothing. Default 150.
+    :param patience: Seconds to look for the record within one try, after the answer was lost. Default 60.
+    :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``.
+    :param wait_for_review: Whether to wait, deferred, until a person at FACEKI has decided a case in REVIEW.
+        Default ``False``: REVIEW is a result.
+    :param review_timeout: Seconds to wait for that, from the start of the try. Default 7 days.
+    :param deferrable: Whether waits are in the triggerer. Default: ``[operators] default_deferrable``.
+    :param faceki_conn_id: Connection of type ``faceki``.
+    """
+
+    template_fields: Sequence[str] = (
+        *FacekiOperator.template_fields,
+        "selfie",
+        "documents",
+        "workflow_id",
+        "record_identifier",
+        "image_conn_id",
+        "output_path",
+        "output_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"documents": "json"}
+
+    def __init__(
+        self,
+        *,
+        selfie: str,
+        documents: Sequence[Mapping[str, str | None] | str],
+        workflow_id: str | None = None,
+        record_identifier: str | None = None,
+        image_conn_id: str | None = None,
+        output_path: str | None = None,
+        output_conn_id: str | None = None,
+        check_rules: bool = True,
+        resize_to: int | None = None,
+        resubmit: str = "if_absent",
+        settle_seconds: float = SETTLE_SECONDS,
+        patience: float = 60.0,
+        fail_on_decline: bool = False,
+        wait_for_review: bool = False,
+        review_timeout: float = 7 * 24 * 3600.0,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if resubmit not in _RESUBMIT:
+            raise ValueError(f"resubmit must be one of {', '.join(_RESUBMIT)}, not {resubmit!r}")
+        if wait_for_review and not deferrable:
+            raise ValueError("wait_for_review needs deferrable=True: a review takes hours or days")
+        self.selfie = selfie
+        self.documents = documents
+        self.workflow_id = workflow_id
+        self.record_identifier = record_identifier
+        self.image_conn_id = image_conn_id
+        self.output_path = output_path
+        self.output_conn_id = output_conn_id
+        self.check_rules = check_rules
+        self.resize_to = resize_to
+        self.resubmit = resubmit
+        self.settle_seconds = settle_seconds
+        self.patience = patience
+        self.fail_on_decline = fail_on_decline
+        self.wait_for_review = wait_for_review
+        self.review_timeout = review_timeout
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Look, settle what an earlier try may have left open, and verify if there is nothing."""
+        if self.resubmit == "always":
+            return self._submit(context, self._known_request_ids(context))
+        return self._look_first(context)
+
+    def resume_settling(self, context: Context, event: object = None) -> Any:
+        """Go on after waiting for what an earlier try may have sent; the event says nothing worth believing."""
+        return self._look_first(context)
+
+    def resume_review(self, context: Context, event: object = None) -> Any:
+        """Go on after waiting for a review; look before believing the event."""
+        found = self._find(context)
+        if found is None:
+            raise api.NotFoundError("FACEKI no longer has the verification that it reviewed")
+        return self._finish(context, found)
+
+    def _look_first(self, context: Context) -> Any:
+        found = self._find(context)
+        if found is not None:
+            self.log.info("FACEKI already has verification %s of this task", found.record.request_id)
+            return self._finish(context, found)
+        submission = Submission(context)
+        settled_at = submission.settled_at(self.settle_seconds)
+        if settled_at is None:
+            return self._submit(context)
+        if time.time() < settled_at:
+            return self._settle(context, settled_at)
+        if self.resubmit == "never":
+            raise AirflowFailException(
+                "an earlier try may have sent this verification, FACEKI has no record of it, and "
+                "resubmit='never': look at FACEKI's portal, then clear the task with another resubmit"
+            )
+        self.log.info("FACEKI has nothing of an earlier try, and has had time enough; sending it now")
+        return self._submit(context)
+
+    def _settle(self, context: Context, settled_at: float) -> Any:
+        left = settled_at - time.time()
+        self.log.info("An earlier try may have sent this verification; looking for it for %.0f s", left)
+        if self.deferrable:
+            self._defer_until(context, settled_at, "resume_settling", SETTLE_POLL, LONGEST_SETTLE_POLL)
+        while (left := settled_at - time.time()) > 0 and self._find(context) is None:
+            time.sleep(min(SETTLE_POLL, left))
+        return self._look_first(context)
+
+    def _submit(self, context: Context, known_request_ids: frozenset[str] = frozenset()) -> Any:
+        with airflow_failures():
+            endpoint = self._endpoint(context, known_request_ids)
+            submission = Submission(context)
+            submission.begin()
+            try:
+                made = self.hook.ask(endpoint)
+            except api.FacekiError as error:
+                if not error.may_have_acted:
+                    submission.forget()
+                raise
+        submission.found(made.record.request_id)
+        self.log.info("FACEKI verified: request %s, %s", made.record.request_id, made.decision)
+        return self._finish(context, made)
+
+    def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
+        workflow_id = self.hook.workflow(self.workflow_id)
+        documents = [self._document(number, item) for number, item in enumerate(self.documents, 1)]
+        if self.check_rules:
+            self._check_rules(workflow_id, documents)
+        return api.PerformKycVerification(
+            workflow_id=workflow_id,
+            selfie=self._image("selfie", self.selfie),
+            documents=documents,
+            record_identifier=self._identifier(context),
+            patience=self.patience,
+            known_request_ids=known,
+        )
+
+    def _document(self, number: int, item: object) -> api.Document:
+        name = f"documents[{number - 1}]"
+        sides = {"front": item} if isinstance(item, str) else item
+        front = sides.get("front") if isinstance(sides, Mapping) else None
+        if not front or not isinstance(sides, Mapping) or set(sides) - {"front", "back"}:
+            raise api.InputError(f'{name} must be a URI, or {{"front": uri, "back": uri}}')
+        back = sides.get("back")
+        return api.Document(
+            self._image(f"{name} front", front), self._image(f"{name} back", back) if back else None
+        )
+
+    def _image(self, name: str, uri: str) -> api.Image:
+        return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to)
+
+    def _check_rules(self, workflow_id: str, documents: Sequence[api.Document]) -> None:
+        try:
+            rules = self.hook.workflow_rules(workflow_id)
+        except (api.NotFoundError, api.UnexpectedAnswerError) as error:
+            # The route is in no documentation, only in SDKs: without it, FACEKI itself has to say no.
+            self.log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
+        else:
+            api.check_documents(rules, documents)
+
+    def _identifier(self, context: Context) -> str:
+        return self.record_identifier or derived_identifier(context["ti"])
+
+    def _find(self, context: Context) -> api.KycVerification | None:
+        request_id = Submission(context).request_id
+        if request_id:
+            endpoint = api.FetchRecords(request_id=request_id)
+        else:
+            with airflow_failures():
+                endpoint = api.FetchRecords(record_identifier=self._identifier(context))
+        newest = api.latest(self.ask(endpoint))
+        return api.KycVerification(newest, is_whole=True) if newest is not None else None
+
+    def _known_request_ids(self, context: Context) -> frozenset[str]:
+        with airflow_failures():
+            endpoint = api.FetchRecords(record_identifier=self._identifier(context))
+        return frozenset(record.request_id for record in self.ask(endpoint) if record.request_id)
+
+    def _finish(self, context: Context, made: api.KycVerification) -> Any:
+        if self.wait_for_review and made.decision is api.Decision.REVIEW:
+            self._await_review(context)
+        fail_if_declined(made.record if self.fail_on_decline else None)
+        if self.output_path:
+            with airflow_failures():
+                path = write_json(self.output_path, self._whole(made), self.output_conn_id)
+            context["ti"].xcom_push(key="output_path", value=path)
+        return made.summary()
+
+    def _whole(self, made: api.KycVerification) -> dict[str, Any]:
+        request_id = made.record.request_id
+        if not made.is_whole and request_id:
+            whole = api.latest(self.hook.ask(api.FetchRecords(request_id=request_id)))
+            if whole is not None:
+                return dict(whole.document)
+        return dict(made.record.document)
+
+    def _await_review(self, context: Context) -> None:
+        started: float = context["ti"].start_date.timestamp()
+        deadline = started + self.review_timeout
+        if time.time() >= deadline:
+            raise AirflowException(
+                f"FACEKI's review took longer than review_timeout={self.review_timeout:g} s"
+            )
+        self._defer_until(context, deadline, "resume_review", accept_review=False)
+
+    def _defer_until(
+        self,
+        context: Context,
+        deadline: float,
+        method_name: str,
+        poke_interval: float = 60.0,
+        max_poke_interval: float = 1800.0,
+        *,
+        accept_review: bool = True,
+    ) -> None:
+        self.defer(
+            trigger=FacekiKycDecisionTrigger(
+                faceki_conn_id=self.faceki_conn_id,
+                deadline=deadline,
+                record_identifier=self._identifier(context),
+                accept_review=accept_review,
+                poke_interval=poke_interval,
+                max_poke_interval=max_poke_interval,
+            ),
+            method_name=method_name,
+            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK),
+        )
+
+
+def derived_identifier(ti: Any) -> str:
+    """Return an identifier for a task instance: the same over its retries, different for every other.
+
+    A hash, for the four ids together may be longer than FACEKI takes, and it tells nobody how DAGs are named.
+
+    :param ti: The task instance.
+    """
+    ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
+    return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"

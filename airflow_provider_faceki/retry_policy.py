@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""For tasks that use the hook directly: which of its failures Airflow should try again, and when.
+
+``FACEKI_RETRY_POLICY`` goes into ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It exists where Airflow
+has retry policies (3.3 and later); on older Airflow the name is absent from this module. FACEKI's own operators
+need no policy: they fail at once for what another try cannot mend.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow_provider_faceki.api.errors import FacekiError
+from airflow_provider_faceki.failures import another_try_may_help
+
+try:
+    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+except ImportError:
+    # Airflow before 3.3: there is nothing to offer.
+    __all__: list[str] = []
+else:
+    __all__ = ["FACEKI_RETRY_POLICY"]
+
+    if TYPE_CHECKING:
+        from airflow.providers.common.compat.sdk import Context
+
+    class _FacekiRetryPolicy(RetryPolicy):
+        """Fails at once for what another try cannot mend, and waits as long as FACEKI asks."""
+
+        def evaluate(
+            self,
+            exception: BaseException,
+            try_number: int,
+            max_tries: int,
+            context: Context | None = None,
+        ) -> RetryDecision:
+            """Decide by the kind of error; errors of others are left to Airflow."""
+            if not isinstance(exception, FacekiError):
+                return RetryDecision.default()
+            if not another_try_may_help(exception):
+                return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
+            asked = exception.retry_after
+            return RetryDecision.retry(
+                delay=timedelta(seconds=asked) if asked is not None else None,
+                reason=type(exception).__name__,
+            )
+
+    FACEKI_RETRY_POLICY = _FacekiRetryPolicy()
