@@ -18,8 +18,6 @@ from airflow_provider_faceki.api.wire import JSON_HEADERS, HttpRequest, Json, js
 _ACCEPT_JSON = JSON_HEADERS[1:]
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _LONGEST_IDENTIFIER = 512
-# The largest whole number that JSON carries exactly everywhere.
-_MOST_MINUTES = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -344,10 +342,9 @@ def _scalars(name: str, mapping: object) -> None:
 
 
 def _minutes(name: str, value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_MINUTES:
-        raise InputError(f"{name} must be a whole number of minutes, at least 1 and below 2**53, or None")
+    # 2**53: from there on, not every reader of JSON gets the number that was sent.
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**53):
+        raise InputError(f"{name} must be a whole number of minutes, at least 1, or None")
 
 
 def _scalar(name: str, value: object) -> None:
