@@ -106,10 +106,23 @@ class Airflow:
         found: list[dict[str, Any]] = self.ask("GET", f"dags/{dag_id}/dagRuns")["dag_runs"]
         return found
 
-    def tasks(self, dag_id: str) -> list[dict[str, Any]]:
-        """The task instances of all runs that were really run."""
-        found = self.ask("GET", f"dags/{dag_id}/dagRuns/~/taskInstances?limit=1000")["task_instances"]
+    def tasks(self, dag_id: str, run_id: str = "~") -> list[dict[str, Any]]:
+        """The task instances of a run, or of all runs, without those that were skipped."""
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances?limit=1000"
+        found = self.ask("GET", path)["task_instances"]
         return [each for each in found if each["state"] != "skipped"]
+
+    def told_by(self, task: Mapping[str, Any]) -> str:
+        """What a failed task said last, from its log file."""
+        log = self.home.joinpath("logs", f"dag_id={task['dag_id']}", f"run_id={task['dag_run_id']}")
+        log /= f"task_id={task['task_id']}"
+        if task["map_index"] >= 0:
+            log /= f"map_index={task['map_index']}"
+        log /= f"attempt={task['try_number']}.log"
+        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        errors = [each for line in lines for each in line.get("error_detail", ())]
+        said = f"{errors[-1]['exc_type']}: {errors[-1]['exc_value']}" if errors else "no error in its log"
+        return f"{task['task_id']} {task['state']}: {said} ({log})"
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
@@ -123,7 +136,7 @@ def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Pro
         processes.check()
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(0.3)
+        time.sleep(1)
 
 
 def _ask(method: str, url: str, document: object = None, token: str | None = None) -> Any:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is what users install whole? The wheel is built, installed with what it declares, and used from elsewhere."""
+"""Is what users install whole? The wheel is built, installed with what it declares, and used elsewhere."""
 
 from __future__ import annotations
 

@@ -1,0 +1,80 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""`make ui`: what does it look like? A whole Airflow with the provider, a Connection and a local FACEKI, until Ctrl-C.
+
+The Connection is stored in Airflow's database, not in an environment variable: so it can be seen and changed in the
+form, and what is changed there counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from airflow_provider_faceki.sandbox import SandboxProcess
+from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory
+from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
+from demo.run_demo import FETCH_DAG, HOOK_DAG, LINK_DAG, say, tail
+
+CONNECTION = "faceki_default"
+# The ids that the examples ask for when they are started without any others.
+KNOWN = {"customer-1001": "ACCEPTED", "customer-1002": "DECLINED"}
+
+
+def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work: Path) -> None:
+    """Start Airflow and give it what a visitor wants to find."""
+    records = (work / "records").as_uri()
+    airflow.start(processes, {"FACEKI_EXAMPLE_RECORDS": records})
+    airflow.wait_until_ready(processes, (LINK_DAG, FETCH_DAG, HOOK_DAG))
+    connection = dict(faceki.connection())
+    # Airflow 3.3 refuses to test a stored connection without a port; this one is in the URL, and 0 is never used.
+    connection |= {"connection_id": CONNECTION, "port": 0, "extra": json.dumps(connection["extra"])}
+    airflow.ask("POST", "connections", connection)
+    for identifier, decision in KNOWN.items():
+        faceki.control.post("records", record_identifier=identifier, decision=decision)
+    for dag_id in (LINK_DAG, FETCH_DAG, HOOK_DAG):
+        airflow.unpause(dag_id)
+
+
+def guide(airflow: Airflow, faceki: SandboxProcess) -> str:
+    """Where to click."""
+    return f"""
+Airflow        {airflow.url}   (nobody needs to log in)
+Connection     {airflow.url}/connections   faceki_default: open it, or test it
+A link         {airflow.url}/dags/{LINK_DAG}   Trigger, then the task make_link:
+               its button "FACEKI hosted page" is where you decide, as the person would
+Scheduled      {airflow.url}/dags/{FETCH_DAG}
+               {airflow.url}/dags/{HOOK_DAG}
+Local FACEKI   {faceki.url}/_sandbox/state   its links, decisions, tokens
+
+Ctrl-C ends all of it."""
+
+
+def show(work: Path) -> None:
+    with SandboxProcess() as faceki, Processes(work) as processes:
+        say("Starting Airflow and the local FACEKI ...")
+        airflow = Airflow(work / "airflow")
+        prepare(airflow, faceki, processes, work)
+        say(guide(airflow, faceki))
+        while True:
+            processes.check()
+            time.sleep(1)
+
+
+def main() -> int:
+    work = fresh_directory("ui")
+    try:
+        with interruptible():
+            show(work)
+    except Interrupted:
+        say("\nEnded; nothing is left running.")
+        return 0
+    except (ProcessFailed, AirflowRefused, TimeoutError) as error:
+        say(f"\nThe last lines of Airflow's log:\n{tail(work / 'airflow.log')}\n\nFAILED\n  {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
