@@ -1,0 +1,75 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""
+### Verify a person, once
+
+Send a selfie and a document, go on by the decision, and keep FACEKI's report. The verification is billed once,
+whatever happens to the task: it may be killed, time out or be cleared, and its next try first looks for what the
+last one sent (see `docs/billing.md`).
+
+Trigger it with the URIs of three pictures. `report` needs `pdf_report_path` in the Connection's extra.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from tempfile import gettempdir
+
+from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
+from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
+from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+
+log = logging.getLogger(__name__)
+
+#: Any storage that Airflow knows: s3://…, gs://…, abfs://…, or a directory.
+PICTURES = os.environ.get("FACEKI_EXAMPLE_PICTURES", f"file://{gettempdir()}/faceki_pictures")
+REPORTS = os.environ.get("FACEKI_EXAMPLE_REPORTS", f"file://{gettempdir()}/faceki_reports")
+
+with DAG(
+    dag_id="example_faceki_verification",
+    schedule=None,
+    start_date=timezone.datetime(2026, 1, 1),
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    params={
+        "selfie": Param(f"{PICTURES}/selfie.jpg", type="string"),
+        "front": Param(f"{PICTURES}/front.jpg", type="string"),
+        "back": Param(f"{PICTURES}/back.jpg", type="string"),
+    },
+    doc_md=__doc__,
+    tags=["faceki", "example"],
+) as dag:
+    verify = FacekiKycVerificationOperator(
+        task_id="verify",
+        selfie="{{ params.selfie }}",
+        documents=[{"front": "{{ params.front }}", "back": "{{ params.back }}"}],
+        wait_for_review=True,
+        deferrable=True,
+    )
+
+    choose = FacekiDecisionBranchOperator(
+        task_id="choose",
+        summary=verify.output,
+        accepted="report",
+        declined="decline",
+        otherwise="ask_a_person",
+    )
+
+    report = FacekiPdfReportOperator(
+        task_id="report",
+        request_id="{{ ti.xcom_pull(task_ids='verify')['request_id'] }}",
+        output_path=REPORTS + "/{{ ti.xcom_pull(task_ids='verify')['request_id'] }}.pdf",
+    )
+
+    @task
+    def decline(summary: dict[str, object]) -> None:
+        """Tell the person, and ask for another selfie where that may help."""
+        log.info("Declined; another selfie may help: %s", summary["retake_selfie"])
+
+    @task
+    def ask_a_person() -> None:
+        """Hand the case to a person."""
+
+    choose >> [report, decline(verify.output), ask_a_person()]
