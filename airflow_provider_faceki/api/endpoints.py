@@ -343,7 +343,9 @@ def _scalars(name: str, mapping: object) -> None:
 
 def _minutes(name: str, value: object) -> None:
     # 2**53: from there on, not every reader of JSON gets the number that was sent.
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**53):
+    if value is not None and (
+        not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**53
+    ):
         raise InputError(f"{name} must be a whole number of minutes, at least 1, or None")
 
 

@@ -18,8 +18,8 @@ import hashlib
 import json
 import os
 import stat
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -156,19 +156,42 @@ class FileTokenStore:
         return descriptor
 
 
-@dataclass(slots=True)
 class FileClaim:
     """The right to fetch, within one host: a lock on the claim file, under the process's own claim."""
 
-    _inner: MemoryClaim
-    _lock: int | None
+    def __init__(self, inner: MemoryClaim, lock: int | None) -> None:
+        self._inner = inner
+        self._lock = lock
+        _claims.add(self)
 
     def release(self) -> None:
         """Give it back."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._unlock()
         self._inner.release()
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            # Closing alone would leave it locked for as long as a child lives that was forked meanwhile.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+
+    # Nobody may be left to release it: a task can be cancelled before it gets to see its claim.
+    __del__ = _unlock
+
+
+_claims: weakref.WeakSet[FileClaim] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # The locks are the parent's; a child that keeps them open would hold them beyond its parent's death.
+    for claim in list(_claims):
+        lock, claim._lock = claim._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Directory:
@@ -183,7 +206,8 @@ class _Directory:
         except FileExistsError:
             pass
         except FileNotFoundError:
-            os.makedirs(self._path, 0o700)
+            # A neighbour may make it at the same time.
+            os.makedirs(self._path, 0o700, exist_ok=True)
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as problem:
@@ -226,11 +250,12 @@ class _Directory:
     def replace(self, name: str, content: bytes) -> None:
         """Write a file so that a reader sees the old one or the new one, whole."""
         draft = f"{name}.{os.getpid()}.{os.urandom(6).hex()}"
-        with os.fdopen(self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-            file.write(content)
+        descriptor = self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
             os.rename(draft, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except OSError:
+        except BaseException:
             os.unlink(draft, dir_fd=self._fd)
             raise
 

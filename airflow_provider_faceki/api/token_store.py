@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
@@ -18,7 +19,8 @@ class MemoryTokenStore:
         self._lock = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        self._claim: MemoryClaim | None = None
+        # Weak: a claim that nobody holds any more is none. A cancelled task may never get to see its claim.
+        self._claim: weakref.ref[MemoryClaim] | None = None
 
     def peek(self) -> AccessToken | None:
         """Return the token, if there is one."""
@@ -31,10 +33,11 @@ class MemoryTokenStore:
     def claim(self) -> MemoryClaim | None:
         """Take the right to fetch, unless somebody in this process has it."""
         with self._lock:
-            if self._claim is not None:
+            if self._claim is not None and self._claim() is not None:
                 return None
-            self._claim = MemoryClaim(self)
-            return self._claim
+            claim = MemoryClaim(self)
+            self._claim = weakref.ref(claim)
+            return claim
 
     def keep(self, token: AccessToken) -> None:
         """Make ``token`` the one of this process."""
@@ -58,7 +61,7 @@ class MemoryTokenStore:
 
     def _released(self, claim: MemoryClaim) -> None:
         with self._lock:
-            if self._claim is claim:
+            if self._claim is not None and self._claim() is claim:
                 self._claim = None
 
     def _after_fork(self) -> None:
