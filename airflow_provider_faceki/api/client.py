@@ -18,7 +18,7 @@ from airflow_provider_faceki.api.performers import AsyncPerformer, Concealer, Pe
 from airflow_provider_faceki.api.retry import RetryPolicy
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.token_store import MemoryTokenStore, shared_store
-from airflow_provider_faceki.api.transport import TransportSettings, shared_transport
+from airflow_provider_faceki.api.transport import Transport, TransportSettings, shared_transport
 
 T = TypeVar("T")
 
@@ -71,12 +71,15 @@ class FacekiClient:
 
     @cached_property
     def _performer(self) -> Performer:
-        return Performer(shared_transport(self.transport), self.retry, self.concealer)
+        return Performer(self._shared_transport(), self.retry, self.concealer)
 
     @cached_property
     def _account(self) -> Account:
         request = RequestToken(self.service.base_url, self.client_id, self.client_secret, self.auth_flow)
         return Account(self.service, request, self._store(request), time.time)
+
+    def _shared_transport(self) -> Transport:
+        return shared_transport(f"{self.service.base_url} {self.client_id}", self.transport)
 
     def _store(self, request: RequestToken) -> TokenStore:
         def make() -> TokenStore:
@@ -112,4 +115,4 @@ class AsyncFacekiClient:
     @cached_property
     def _performer(self) -> AsyncPerformer:
         client = self._client
-        return AsyncPerformer(shared_transport(client.transport), client.retry, client.concealer)
+        return AsyncPerformer(client._shared_transport(), client.retry, client.concealer)

@@ -83,6 +83,9 @@ class Performer:
         return None
 
     def _exchange(self, request: HttpRequest) -> Answer:
+        early = self._transport.pace.reserve(time.monotonic())
+        if early:
+            time.sleep(early)
         return read_answer(self._transport.send(request))
 
 
@@ -127,4 +130,8 @@ class AsyncPerformer:
         return None
 
     async def _exchange(self, request: HttpRequest) -> Answer:
-        return read_answer(await self._transport.run_off_loop(partial(self._transport.send, request)))
+        early = self._transport.pace.reserve(time.monotonic())
+        if early:
+            await asyncio.sleep(early)
+        # Reading a large answer takes as long as a small request, so that too is not for the loop.
+        return await self._transport.run_off_loop(lambda: read_answer(self._transport.send(request)))

@@ -37,6 +37,7 @@ from airflow_provider_faceki.api.errors import (
     UnexpectedAnswerError,
 )
 from airflow_provider_faceki.api.multipart import Multipart
+from airflow_provider_faceki.api.pace import Pace
 from airflow_provider_faceki.api.wire import HttpRequest, HttpResponse
 
 #: Longest wait in seconds for a connection; a host that is there answers within one round trip.
@@ -45,9 +46,9 @@ LONGEST_CONNECT = 10.0
 LARGEST_ANSWER = 32 * 1024 * 1024
 #: Largest report in bytes that is downloaded, to a file.
 LARGEST_DOWNLOAD = 256 * 1024 * 1024
-#: Connections kept, and threads that wait for answers on behalf of event loops: at 200 ms an answer, 160 a
-#: second.
-POOL_SIZE = 32
+#: Requests in flight at the most: at 200 ms an answer, 160 a second. So many connections are kept, and so many
+#: threads wait for answers on behalf of event loops. Default of ``max_concurrency``.
+MAX_CONCURRENCY = 32
 
 _CHUNK = 64 * 1024
 T = TypeVar("T")
@@ -62,12 +63,16 @@ class TransportSettings:
     :param verify: ``True`` for the public certificate authorities (or the environment's bundle), a path for a
         bundle file or directory, ``False`` for no check at all.
     :param proxies: Proxy URL by scheme; ``None`` leaves it to the environment.
+    :param max_concurrency: Requests in flight at the most. Default 32.
+    :param max_requests_per_second: Requests begun per second at the most; ``None``, the default, for no limit.
     """
 
     timeout: float = 30.0
     upload_timeout: float = 120.0
     verify: bool | str = True
     proxies: tuple[tuple[str, str], ...] | None = None
+    max_concurrency: int = MAX_CONCURRENCY
+    max_requests_per_second: float | None = None
 
 
 class Transport:
@@ -78,7 +83,9 @@ class Transport:
         self._begin()
 
     def _begin(self) -> None:
-        self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="faceki")
+        self._threads = ThreadPoolExecutor(self._settings.max_concurrency, thread_name_prefix="faceki")
+        self._in_flight = threading.BoundedSemaphore(self._settings.max_concurrency)
+        self.pace = Pace(self._settings.max_requests_per_second)
         self._making = threading.Lock()
         self._session: requests.Session | None = None
 
@@ -100,7 +107,7 @@ class Transport:
         patience = self._settings.upload_timeout if request.upload else self._settings.timeout
         body = _Upload(request.body) if isinstance(request.body, Multipart) else request.body
         try:
-            with _without_urllib3_logs():
+            with self._in_flight, _without_urllib3_logs():
                 return self._send(request, body, patience)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
             # Not chained: these carry the URL with its query, some the headers.
@@ -135,16 +142,20 @@ class Transport:
             return HttpResponse(response.status_code, headers, _joined(chain([first], chunks)))
 
 
-_transports: dict[TransportSettings, Transport] = {}
+_transports: dict[tuple[str, TransportSettings], Transport] = {}
 _transports_lock = threading.Lock()
 
 
-def shared_transport(settings: TransportSettings) -> Transport:
-    """Return the process's one transport for ``settings``."""
+def shared_transport(account: str, settings: TransportSettings) -> Transport:
+    """Return the process's one transport for an account.
+
+    :param account: Whatever tells accounts apart; limits on traffic are each account's own.
+    :param settings: Its rules.
+    """
     with _transports_lock:
-        if settings not in _transports:
-            _transports[settings] = Transport(settings)
-        return _transports[settings]
+        if (account, settings) not in _transports:
+            _transports[account, settings] = Transport(settings)
+        return _transports[account, settings]
 
 
 def _after_fork() -> None:
@@ -174,7 +185,7 @@ def _session(settings: TransportSettings) -> requests.Session:
     session.trust_env = settings.proxies is None
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["user-agent"] = "airflow-provider-faceki"
-    adapter = _OneContextAdapter(_tls_context(settings.verify))
+    adapter = _OneContextAdapter(_tls_context(settings.verify), settings.max_concurrency)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
@@ -201,9 +212,9 @@ def _tls_context(verify: bool | str) -> ssl.SSLContext:
 class _OneContextAdapter(HTTPAdapter):
     """Makes every connection with one TLS context; ``requests`` would load the CA bundle (25 ms) for each."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
         self._context = context
-        super().__init__(pool_maxsize=POOL_SIZE)
+        super().__init__(pool_maxsize=connections)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._context, **kwargs)

@@ -90,7 +90,7 @@ class FacekiHook(BaseHook):
         :param endpoint: As for :meth:`ask`.
         :raises FacekiError: as :meth:`ask`.
         """
-        client = await self._async_client()
+        client = await self.aget_conn()
         with self._named():
             return await client.ask(endpoint)
 
@@ -144,7 +144,11 @@ class FacekiHook(BaseHook):
     def _client(self) -> FacekiClient:
         return self._make_client(self.settings)
 
-    async def _async_client(self) -> AsyncFacekiClient:
+    async def aget_conn(self) -> AsyncFacekiClient:
+        """Return the client for an event loop.
+
+        :raises ConfigurationError: as :attr:`settings`.
+        """
         from airflow.providers.common.compat.connection import get_async_connection
 
         if "settings" not in self.__dict__:
@@ -171,7 +175,12 @@ class FacekiHook(BaseHook):
                 settings.base_url, settings.addon_url, settings.records_path, settings.pdf_report_path
             ),
             transport=api.TransportSettings(
-                settings.timeout, settings.upload_timeout, settings.verify, settings.proxies or None
+                timeout=settings.timeout,
+                upload_timeout=settings.upload_timeout,
+                verify=settings.verify,
+                proxies=settings.proxies or None,
+                max_concurrency=settings.max_concurrency,
+                max_requests_per_second=settings.max_requests_per_second,
             ),
             retry=api.RetryPolicy(settings.max_attempts, settings.max_wait),
             token_directory=token_directory() if settings.token_store == "file" else None,  # noqa: S105
