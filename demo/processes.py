@@ -24,7 +24,7 @@ import psutil
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 # Airflow's own components take a few seconds to close the database and to stop their tasks.
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 15.0
 KILL_SECONDS = 5.0
 
 
@@ -62,7 +62,7 @@ class Processes:
 
     def __exit__(self, *reason: object) -> None:
         with _deaf():
-            self._end()
+            _end_descendants()
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Path:
         """Start a command in a session of its own; what it prints goes to the log file that is returned."""
@@ -85,22 +85,14 @@ class Processes:
             if (code := process.poll()) is not None:
                 raise ProcessFailed(f"{name} ended with status {code}; its log: {self.logs / name}.log")
 
-    def _end(self) -> None:
-        # The first signal goes to the commands themselves, newest first: `airflow standalone` ends its
-        # components in order on SIGINT, whereas SIGTERM makes it leave them running.
-        for process in reversed(self._started.values()):
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        deadline = GRACE_SECONDS
-        for process in reversed(self._started.values()):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(deadline)
-        _end_descendants()
-
 
 def _end_descendants() -> None:
-    """End what is left: polite first, then not. Orphans that turn up meanwhile are children by then."""
-    for send, patience in ((psutil.Process.terminate, KILL_SECONDS), (psutil.Process.kill, KILL_SECONDS)):
+    """End all that this process started, directly or not: polite first, then not.
+
+    Children of what has ended are this process's own children by then, so the second look finds them too.
+    `airflow standalone` is not trusted to end its components: on SIGTERM it leaves them running.
+    """
+    for send, patience in ((psutil.Process.terminate, GRACE_SECONDS), (psutil.Process.kill, KILL_SECONDS)):
         left = psutil.Process().children(recursive=True)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
