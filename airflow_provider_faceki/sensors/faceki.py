@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
     AirflowSensorTimeout,
+    AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
@@ -50,8 +55,8 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         each of them after the Connection's own attempts. Default 10. With ``mode="reschedule"`` before
         Airflow 3.3 nothing survives between looks, so all are borne until ``timeout``.
     :param poke_interval: Seconds between looks; while deferred, between the first two. Default 60.
-    :param max_poke_interval: Seconds between looks at the most while deferred. Default 1800: waiting three
-        days costs fewer than 200 requests.
+    :param max_poke_interval: Seconds between looks at the most while deferred (never fewer than
+        ``poke_interval``). Default 1800: waiting three days costs fewer than 200 requests.
     :param poke_growth: Factor by which the pause grows from look to look while deferred. Default 1.5.
     :param deferrable: Wait in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -69,7 +74,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         review: str = "wait",
         fail_on_decline: bool = False,
         max_failures: int = 10,
-        max_poke_interval: float = 1800.0,
+        max_poke_interval: timedelta | float = 1800.0,
         poke_growth: float = 1.5,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         faceki_conn_id: str = DEFAULT_CONN_ID,
@@ -83,9 +88,9 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         self.record_identifier = record_identifier
         self.review = review
         self.fail_on_decline = fail_on_decline
-        self.max_failures = max_failures
-        self.max_poke_interval = max_poke_interval
-        self.poke_growth = poke_growth
+        self.max_failures = int(_number("max_failures", max_failures, at_least=0))
+        self.max_poke_interval = _number("max_poke_interval", max_poke_interval, at_least=0.0)
+        self.poke_growth = _number("poke_growth", poke_growth, at_least=1.0)
         self.deferrable = deferrable
         self.faceki_conn_id = faceki_conn_id
         self._failed_looks = 0
@@ -99,26 +104,67 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         """Look, and wait as this sensor's mode says."""
         if not self.deferrable:
             return super().execute(context)
-        found = self._look(context)
-        return found.summary() if found else self._defer(context)
+        deadline = time.time() + self.timeout
+        with self._skipping():
+            found = self._look(context)
+        return found.summary() if found else self._defer(deadline)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral, whichever way it ended."""
+        with self._skipping():
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowException as error:
+                # Airflow 3 says so itself; before, a triggerer that is gone would bring on the task's retries.
+                if type(error).__name__ == "TaskDeferralTimeout":
+                    raise AirflowSensorTimeout(*error.args) from error
+                raise
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         found = self._look(context)
         return PokeReturnValue(found is not None, found.summary() if found else None)
 
-    def execute_complete(self, context: Context, event: object = None) -> api.Summary:
+    def execute_complete(self, context: Context, event: object = None, deadline: object = None) -> Any:
         """Go on after the triggerer has told something; the event is a hint, so look before believing it.
 
+        :param context: The task's context.
+        :param event: What the trigger told.
+        :param deadline: Unix time until which this sensor waits. Airflow's ``dag.test()`` loses it, and the
+            start of the task is not a substitute: before 3.3 it moves with each deferral.
         :raises AirflowSensorTimeout: there is no decision in time.
         """
         told = DecisionEvent.from_payload(event)
+        until = float(deadline) if isinstance(deadline, int | float) else time.time() + self.timeout
         # What the trigger gave up on, it has counted itself: one more failure here is one too many.
-        self._failed_looks = self.max_failures if told.status == "failed" else 0
+        self._failed_looks = self.max_failures if told.status in {"failed", "refused"} else 0
         found = self._look(context)
-        if found is None and time.time() >= self._deadline(context):
+        if found is not None:
+            return found.summary()
+        if told.status == "timeout" or time.time() >= until:
             raise AirflowSensorTimeout(f"FACEKI has not decided within {self.timeout:g} s")
-        return found.summary() if found else self._defer(context)
+        if told.status == "refused":
+            raise AirflowException(
+                "the triggerer cannot ask FACEKI, and this worker can; the triggerer's log says why. "
+                f"Do both have the same connection {self.faceki_conn_id!r}?"
+            )
+        return self._defer(until)
+
+    @contextmanager
+    def _skipping(self) -> Iterator[None]:
+        """Skip the task where a poking sensor would: Airflow minds these flags in its own loop only."""
+        try:
+            yield
+        except (AirflowSensorTimeout, AirflowFailException) as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException("Skipping, for soft_fail or never_fail is set.") from error
+            raise
+        except AirflowSkipException:
+            raise
+        except (AirflowException, api.FacekiError) as error:
+            if self.never_fail:
+                raise AirflowSkipException("Skipping, for never_fail is set.") from error
+            raise
 
     def _look(self, context: Context) -> api.VerificationRecord | None:
         if self.link:
@@ -141,13 +187,14 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
 
     def _bear(self, error: api.FacekiError, context: Context) -> None:
         failures = self._count(context)
-        if failures > self.max_failures:
+        if failures > self.max_failures and not self.silent_fail:
+            self._count(context, 0)
             raise error
         self.log.warning("Look %d in a row at FACEKI failed, and is borne: %s", failures, error)
 
     def _count(self, context: Context, failures: int | None = None) -> int:
         """Set the number of failed looks in a row, or add one to it, wherever it outlives this look."""
-        store = context.get("task_state_store") if self.reschedule else None
+        store = context.get("task_state_store") if self.reschedule and not self.deferrable else None
         if failures is None:
             kept = store.get(_FAILURES) if store is not None else self._failed_looks
             failures = (kept if isinstance(kept, int) else 0) + 1
@@ -158,13 +205,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         self._failed_looks = failures
         return failures
 
-    def _deadline(self, context: Context) -> float:
-        # A deferred task keeps its start over all its deferrals, so the deadline needs no storing.
-        started: float = context["ti"].start_date.timestamp()
-        return started + self.timeout
-
-    def _defer(self, context: Context) -> Any:
-        deadline = self._deadline(context)
+    def _defer(self, deadline: float) -> Any:
         return self.defer(
             trigger=FacekiKycDecisionTrigger(
                 faceki_conn_id=self.faceki_conn_id,
@@ -179,5 +220,15 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
                 max_failures=self.max_failures,
             ),
             method_name="execute_complete",
+            kwargs={"deadline": deadline},
             timeout=timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK),
         )
+
+
+def _number(name: str, value: object, *, at_least: float) -> float:
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(number) or number < at_least:
+        raise ValueError(f"{name} must be a number of at least {at_least:g}, not {value!r}")
+    return number

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,14 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.failures import another_try_may_help
+from airflow_provider_faceki.triggers.lookout import lookout
+
+#: Shortest pause in seconds between two looks, whatever is asked for: thousands of triggers share one process, and
+#: FACEKI charges extra for floods of requests.
+SHORTEST_PAUSE = 1.0
+
+_STATUSES = ("decided", "timeout", "failed", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,8 @@ class DecisionEvent:
     """What the trigger tells the sensor. It comes back through the database and is written to logs, so it
     holds a word and an id, and the sensor looks for itself before it believes either.
 
-    :param status: ``decided``, ``timeout``, ``failed``, or ``unreadable`` for an event of another version.
+    :param status: ``decided``; ``timeout``; ``failed`` for too many failed looks in a row; ``refused`` for a
+        failure that no further look can mend; ``unreadable`` for an event of another version.
     :param request_id: FACEKI's id of the decided verification.
     """
 
@@ -34,7 +43,7 @@ class DecisionEvent:
     @classmethod
     def from_payload(cls, payload: object) -> DecisionEvent:
         """Read a payload, whatever it is."""
-        if not isinstance(payload, Mapping) or payload.get("status") not in {"decided", "timeout", "failed"}:
+        if not isinstance(payload, Mapping) or payload.get("status") not in _STATUSES:
             return cls("unreadable")
         request_id = payload.get("request_id")
         return cls(payload["status"], request_id if isinstance(request_id, str) else None)
@@ -51,8 +60,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id.
     :param accept_review: Whether REVIEW ends the wait.
-    :param poke_interval: Seconds between the first looks.
-    :param max_poke_interval: Seconds between looks at the most.
+    :param poke_interval: Seconds between the first looks, at least :data:`SHORTEST_PAUSE`.
+    :param max_poke_interval: Seconds to which that grows at the most.
     :param poke_growth: Factor by which the pause grows from look to look, at least 1.
     :param max_failures: Failed looks in a row that are borne.
     """
@@ -110,26 +119,32 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         yield TriggerEvent((await self._wait()).to_dict())
 
     async def _wait(self) -> DecisionEvent:
-        hook = FacekiHook(self.faceki_conn_id)
+        line = lookout(self.faceki_conn_id)
         endpoint = api.FetchRecords(
             link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
         )
-        pause, failures = self.poke_interval, 0
+        pause, failures = max(self.poke_interval, SHORTEST_PAUSE), 0
+        longest = max(self.max_poke_interval, pause)
         while True:
-            is_last = time.time() >= self.deadline
+            left = self.deadline - time.time()
+            is_last = left <= 0
+            if not is_last and (held := line.hold()):
+                await asyncio.sleep(min(held, left))
+                continue
             try:
-                found = api.decided(await hook.aask(endpoint), accept_review=self.accept_review)
+                found = api.decided(await line.look(endpoint, self.log), accept_review=self.accept_review)
                 failures = 0
             except api.FacekiError as error:
                 failures += 1
-                if not error.retry_may_help or failures > self.max_failures:
+                may_mend = another_try_may_help(error)
+                if not may_mend or failures > self.max_failures:
                     self.log.warning("Giving up the wait for FACEKI: %s", error)
-                    return DecisionEvent("failed")
-                self.log.warning("Look %d in a row at FACEKI failed, and is borne: %s", failures, error)
+                    return DecisionEvent("failed" if may_mend else "refused")
                 found = None
             if found is not None:
                 return DecisionEvent("decided", found.request_id)
             if is_last:
                 return DecisionEvent("timeout")
-            await asyncio.sleep(max(0.0, min(pause, self.deadline - time.time())))
-            pause = min(pause * self.poke_growth, self.max_poke_interval)
+            # Not in step: a thousand waits that began together must not look together.
+            await asyncio.sleep(max(0.0, min(pause * random.uniform(0.9, 1.1), self.deadline - time.time())))  # noqa: S311
+            pause = min(pause * self.poke_growth, longest)
