@@ -244,7 +244,7 @@ class FacekiApiOperator(FacekiOperator):
     ) -> None:
         super().__init__(**kwargs)
         # Only looked at when the call has been made, perhaps at a price; so a slip must not wait until then.
-        if not isinstance(max_xcom_bytes, int) or max_xcom_bytes < 0:
+        if type(max_xcom_bytes) is not int or max_xcom_bytes < 0:
             raise ValueError(f"max_xcom_bytes must be a whole number, at least 0, not {max_xcom_bytes!r}")
         self.path = path
         self.method = method
