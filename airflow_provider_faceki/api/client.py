@@ -101,6 +101,11 @@ class AsyncFacekiClient:
     def __init__(self, client: FacekiClient) -> None:
         self._client = client
 
+    @property
+    def on_own_thread(self) -> FacekiClient:
+        """The same for the caller's thread."""
+        return self._client
+
     async def ask(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
 

@@ -80,7 +80,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         poke_growth: float = 1.5,
         max_failures: int = 10,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.faceki_conn_id = faceki_conn_id
         self.deadline = deadline
         self.link = link
@@ -116,7 +116,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until there is something to tell, then tell it."""
-        yield TriggerEvent((await self._wait()).to_dict())
+        yield TriggerEvent((await self._wait()).to_dict())  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> DecisionEvent:
         line = lookout(self.faceki_conn_id)
@@ -132,7 +132,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
                 await asyncio.sleep(min(held, left))
                 continue
             try:
-                found = api.decided(await line.look(endpoint, self.log), accept_review=self.accept_review)
+                found = api.decided(await line.look(endpoint), accept_review=self.accept_review)
                 failures = 0
             except api.FacekiError as error:
                 failures += 1

@@ -1,0 +1,130 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How all the waits of a triggerer look at FACEKI: through one hook, and knowing together when it is down.
+
+A thousand waits that each find out for themselves that FACEKI does not answer are a thousand more requests for a
+service in trouble. Here the first few find out, one wait at a time looks whether it is back, ever more rarely, and
+the others hold still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.api.client import AsyncFacekiClient
+
+log = logging.getLogger(__name__)
+
+#: Failed looks in a row, whosever they are, after which FACEKI counts as down. One or two are ordinary.
+FAILURES_BEFORE_DOWN = 3
+#: Seconds until the first look whether it is back; doubled for each further one, up to the longest.
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 300.0
+#: Seconds for which the waits share a hook; a Connection that somebody changes is read again after that.
+HOOK_LIFETIME = 300.0
+
+
+@dataclass(slots=True)
+class Outage:
+    """Whether FACEKI answers, as far as the waits on one Connection know.
+
+    All times are Unix time in seconds.
+    """
+
+    failures: int = 0
+    pause: float = 0.0
+    next_probe: float = 0.0
+    probing: bool = False
+
+    @property
+    def is_down(self) -> bool:
+        """Whether looks are held back."""
+        return self.failures >= FAILURES_BEFORE_DOWN
+
+    def hold(self, now: float) -> float:
+        """Return for how many seconds the caller should not look; at 0 it may, and may be the one probe."""
+        if not self.is_down:
+            return 0.0
+        if now < self.next_probe:
+            return self.next_probe - now
+        self.next_probe, self.probing = now + self.pause, True
+        return 0.0
+
+    def failed(self, now: float) -> bool:
+        """Note a failed look; return whether FACEKI counts as down from now on."""
+        self.failures += 1
+        if self.failures == FAILURES_BEFORE_DOWN:
+            self.pause, self.next_probe = FIRST_PAUSE, now + FIRST_PAUSE
+            return True
+        if self.probing:
+            # Looks that began before the outage was known fail late; only the probe's failure says more.
+            self.probing, self.pause = False, min(self.pause * 2, LONGEST_PAUSE)
+            self.next_probe = now + self.pause
+        return False
+
+    def answered(self) -> bool:
+        """Note a look that was answered; return whether FACEKI had counted as down."""
+        was_down = self.is_down
+        self.failures, self.probing = 0, False
+        return was_down
+
+
+class Lookout:
+    """The one place from which a triggerer's waits on one Connection look at FACEKI.
+
+    :param conn_id: Connection of type ``faceki``.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._conn_id = conn_id
+        self._outage = Outage()
+        self._client: AsyncFacekiClient | None = None
+        self._made_at = 0.0
+
+    def hold(self) -> float:
+        """Return for how many seconds not to look, spread so that the waits do not come back in step."""
+        return self._outage.hold(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - it guards nothing
+
+    async def look(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
+        """Look once, without repeating: the next look is the repetition. A change between up and down is logged;
+        failed looks in between are not.
+
+        :param endpoint: What to look for.
+        :raises FacekiError: as ``FacekiHook.aask``.
+        """
+        try:
+            client = await self._current_client()
+            records = await client.ask(endpoint)
+        except api.FacekiError as error:
+            error.named(self._conn_id)
+            if error.retry_may_help and self._outage.failed(time.time()):
+                log.warning("FACEKI does not answer; waits look rarely until it does: %s", error)
+            raise
+        if self._outage.answered():
+            log.info("FACEKI answers again on connection %r", self._conn_id)
+        return records
+
+    async def _current_client(self) -> AsyncFacekiClient:
+        if self._client is None or time.time() - self._made_at > HOOK_LIFETIME:
+            client = await FacekiHook(self._conn_id).aget_conn()
+            once = replace(client.on_own_thread, retry=api.RetryPolicy(max_attempts=1))
+            self._client, self._made_at = once.on_event_loop, time.time()
+        return self._client
+
+
+_lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Lookout]] = WeakKeyDictionary()
+
+
+def lookout(conn_id: str) -> Lookout:
+    """Return the running event loop's lookout for a Connection."""
+    mine = _lookouts.setdefault(asyncio.get_running_loop(), {})
+    return mine.setdefault(conn_id, Lookout(conn_id))
