@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         description="A local stand-in for FACEKI. Its people, credentials and decisions are made up.",
     )
     made.add_argument("--host", default="127.0.0.1", help="a loopback address (default 127.0.0.1)")
-    made.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
+    made.add_argument("--port", type=_port, default=0, help="0 takes a free one (default)")
     made.add_argument(
         "--expose", action="store_true", help="first half of allowing an address that is not loopback"
     )
@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--quiet", action="store_true", help="print nothing, log no requests")
     return made
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text[:6]) > 65535:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed is a whole number from 0 to 65535")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

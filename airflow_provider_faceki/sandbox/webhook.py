@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from airflow_provider_faceki.sandbox.desk import Desk, Forged
 from airflow_provider_faceki.sandbox.records import Record
 
-SEND_SECONDS = 10.0
+SEND_SECONDS = 5.0
 SENDERS = 8
 MOST_WAITING = 10_000
 
@@ -60,7 +60,7 @@ class WebhookSender:
             self._waiting.clear()
             self._wake.notify()
         if self._thread is not None:
-            self._thread.join(SEND_SECONDS + 1)
+            self._thread.join(2 * SEND_SECONDS)
         self._thread = None
 
     def _announce(self, record: Record) -> None:
@@ -132,7 +132,7 @@ class WebhookSender:
                 lanes[post.lane].submit(self._send, post)
         finally:
             for lane in lanes:
-                lane.shutdown(wait=False, cancel_futures=True)
+                lane.shutdown(wait=True, cancel_futures=True)
 
     def _next(self) -> _Post | None:
         with self._wake:

@@ -1,0 +1,159 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does `faceki-sandbox` start, tell, keep quiet about links, refuse to be exposed, and end?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from airflow_provider_faceki.sandbox import SandboxProcess
+from airflow_provider_faceki.sandbox.__main__ import main
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - refused by the sandbox, mostly
+COMMAND = [sys.executable, "-m", "airflow_provider_faceki.sandbox"]
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its URL, once it is ready."""
+    ready = folder / "url"
+    command = [*COMMAND, "--port-file", str(ready), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 15
+            while not ready.exists():
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield process, ready.read_text().strip()
+        finally:
+            process.kill()
+
+
+def get(url: str) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.get(url, timeout=5)
+
+
+def test_what_it_prints_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    with started(tmp_path, "--client-id", "it's me") as (process, url):
+        get(f"{url}/kycverify/a-secret-link?also=secret")
+        process.send_signal(signal.SIGINT)
+        said, logged = process.communicate(timeout=10)
+    first, export = said.splitlines()
+    assert url in first
+    assert f"{url}/kycverify/<link>" in first
+    name, _, value = shlex.split(export)[1].partition("=")
+    assert name == "AIRFLOW_CONN_FACEKI_DEFAULT"
+    connection = json.loads(value)
+    assert (connection["conn_type"], connection["host"], connection["login"]) == ("faceki", url, "it's me")
+    assert logged.startswith("GET hosted_page 404 ")
+    assert "secret" not in logged
+    assert process.returncode == 0
+
+
+def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:
+    with started(tmp_path, "--quiet", "--latency", "60") as (process, url):
+        port = int(url.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as line:
+            line.sendall(b"GET /kycverify/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            time.sleep(0.1)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            said, logged = process.communicate(timeout=10)
+    assert time.monotonic() - begun < 3
+    assert (process.returncode, said, logged) == (0, "", "")
+    assert not (tmp_path / "url").exists()
+
+
+def test_it_ends_with_its_parent(eventually: Callable[[Callable[[], object]], None]) -> None:
+    code = "from airflow_provider_faceki.sandbox import SandboxProcess as P; print(P().start().url, flush=True); input()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout
+    url = parent.stdout.readline().strip()
+    assert get(f"{url}/_sandbox/state").status_code == 200
+    parent.kill()
+    parent.communicate(timeout=5)
+
+    def gone() -> bool:
+        with socket.socket() as line:
+            return line.connect_ex(("127.0.0.1", int(url.rsplit(":", 1)[1]))) != 0
+
+    eventually(gone)
+
+
+def test_a_process_of_its_own() -> None:
+    with SandboxProcess("--token-lifetime", "7", "--auto-answer", "0") as sandbox:
+        settings = sandbox.control.get("settings")
+        assert isinstance(settings, dict)
+        assert (settings["token_lifetime"], settings["auto_answer"]) == (7, 0)
+        assert sandbox.connection(timeout=5)["extra"] == {"workflow_id": settings_workflow(), "timeout": 5}
+        pid = sandbox.pid
+        assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def settings_workflow() -> str:
+    from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+
+    return DEFAULT_WORKFLOW
+
+
+def test_a_process_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="did not start"):
+        SandboxProcess("--latency", "-1").start()
+    assert "sandbox setting latency: found -1.0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        pytest.param(
+            ["--host", EVERYWHERE], "needs both --expose and --i-know-this-is-a-toy", id="told never"
+        ),
+        pytest.param(["--host", EVERYWHERE, "--expose"], "needs both", id="told once"),
+        pytest.param(
+            ["--host", "192.0.2.1", "--i-know-this-is-a-toy"], "needs both", id="told the other once"
+        ),
+        pytest.param(["--tls-cert", "x"], "go together", id="half of TLS"),
+        pytest.param(
+            ["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "No such file", id="no certificate"
+        ),
+        pytest.param(["--token-lifetime", "nan"], "finite number", id="no lifetime"),
+        pytest.param(["--client-id", ""], "client_id", id="no client"),
+        pytest.param(["--port", "70000"], "--port", id="no port"),
+    ],
+)
+def test_it_refuses_to_start(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_told_twice_it_is_exposed(tmp_path: Path) -> None:
+    with started(tmp_path, "--host", EVERYWHERE, "--expose", "--i-know-this-is-a-toy") as (_, url):
+        assert get(url.replace(EVERYWHERE, "127.0.0.1") + "/_sandbox/state").status_code == 200

@@ -1,0 +1,184 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Can a running sandbox be steered from outside, and only from where it should be?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.client import ControlClient, ControlError
+from tests.sandbox.conftest import Caller
+
+
+@pytest.fixture
+def control(sandbox: FacekiSandbox) -> ControlClient:
+    return ControlClient(sandbox.url)
+
+
+def test_a_whole_story(sandbox: FacekiSandbox, control: ControlClient, call: Caller) -> None:
+    link = str(control.post("links", record_identifier="order-1", minutes=5))
+    record: Any = control.post("decide", link=link, decision="REVIEW")
+    assert call.records(link=link).json()["result"] == [record]
+    control.post("decide", request_id=record["requestId"], decision="ACCEPTED")
+    state: Any = control.get("state")
+    assert state["decisions"]["ACCEPTED"] == 1
+    assert state["ledger"] == {"order-1": 1}
+    assert [each["link"] for each in state["links"]] == [link]
+    assert "records" in state["routes"]
+    assert len(control.get("polls", key=f"link={link}")) == 1  # type: ignore[arg-type]  # a list
+    counters: Any = control.get("counters")
+    assert counters["requests"] == {"token": 1, "records": 1}
+    assert counters["total"] == 2, "control calls are not counted"
+
+
+def test_each_knob_turns(sandbox: FacekiSandbox, control: ControlClient, call: Caller) -> None:
+    control.post("faults", kind="status", route="records", status=503)
+    assert [each["kind"] for each in control.get("faults")] == ["status"]  # type: ignore[attr-defined]  # a list
+    assert control.delete("faults") == []
+    settings: Any = control.post("settings", latency=0.01, not_found="404")
+    assert (settings["latency"], sandbox.settings.not_found) == (0.01, "404")
+    assert control.post("credit", credit=3) == {"credit": 3}
+    control.post("records", record_identifier="old-1", decision="DECLINED")
+    assert call.records(record_identifier="old-1").json()["result"][0]["decision"] == "DECLINED"
+    link = sandbox.create_link()
+    control.post("end-link", link=link, how="used_up")
+    assert call.records(link=link).json()["code"] == 5009
+    before = sandbox.clock.now()
+    assert control.post("clock", advance=60)["now"] >= before + 60  # type: ignore[index]  # an object
+    assert control.post("revoke-tokens") == {"revoked": 1}
+    control.post("reset")
+    assert (sandbox.settings.credit, sandbox.counters.total, sandbox.ledger) == (1000, 0, {})
+
+
+def test_what_is_secret_is_not_shown(sandbox: FacekiSandbox, control: ControlClient) -> None:
+    control.post(
+        "settings", person={"first_name": "Canary"}, webhook_url="http://127.0.0.1:9/hook/secret-token"
+    )
+    shown = repr(control.get("settings")) + repr(control.get("state")) + repr(sandbox.settings)
+    assert sandbox.client_secret not in shown
+    assert "Canary" not in shown
+    assert "secret-token" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "complaint"),
+    [
+        (
+            "settings",
+            {"latency": "soon"},
+            "sandbox setting latency: found 'soon', allowed is a number from 0 to 600",
+        ),
+        ("settings", {"latncy": 1}, "'latncy' does not exist"),
+        ("settings", {"client_secret": 7}, "found int, allowed is text"),
+        ("faults", {"status": 500}, "fault kind: missing"),
+        ("faults", {"kind": "status", "status": True}, "found True"),
+        ("decide", {"decision": "ACCEPTED"}, "link or request_id: missing"),
+        ("decide", {"link": "x"}, "decision: missing"),
+        ("decide", {"link": "unknown", "decision": "ACCEPTED"}, "code 8014"),
+        ("records", {"identifier": "x"}, "no such member"),
+        ("records", {"code": "x"}, "code: found 'x'"),
+        ("records", {"fields": 7}, "fields: allowed is an object"),
+        ("records", {"record_identifier": 7}, "record_identifier: found int"),
+        ("links", {"minutes": "x"}, "minutes: found 'x'"),
+        ("links", {"workflow_id": "no"}, "code 5001"),
+        ("end-link", {"link": "x", "how": "expired"}, "no such link"),
+        ("end-link", {"link": "x", "how": "burnt"}, "'expired' or 'used_up'"),
+        ("clock", {"advance": -1}, "found -1"),
+        ("clock", {"advance": "x"}, "found 'x'"),
+        ("credit", {"credit": -1}, "found -1"),
+        ("forge-webhook", {"status": "ACCEPTED"}, "request_id: missing"),
+        ("forge-webhook", {"request_id": "x", "status": "x", "full_name": 1}, "full_name: allowed is text"),
+        ("nothing", {}, "no such control call"),
+    ],
+)
+def test_wrong_input_is_told_what_is_right(
+    control: ControlClient, name: str, document: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ControlError) as caught:
+        control.post(name, **document)
+    assert complaint in str(caught.value)
+
+
+def test_one_wrong_setting_changes_none(sandbox: FacekiSandbox) -> None:
+    with pytest.raises(ValueError, match="latency"):
+        sandbox.settings.update({"credit": 1, "latency": float("inf")})
+    assert sandbox.settings.credit == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("refusal_status", 403),
+        ("refusal_status", True),
+        ("link_status", 200.0),
+        ("send_expires_in", 1),
+        ("token_forms", "generate_token"),
+        ("token_forms", ["generate"]),
+        ("link_errors", ["lost"]),
+        ("credit", 1.5),
+        ("client_id", ""),
+        ("pdf_path", "/report"),
+        ("pdf_path", "{requestId}"),
+        ("webhook_url", "ftp://x"),
+        ("webhook_url", "http://"),
+        ("webhook_mode", "sometimes"),
+        ("person", {"age": 7}),
+        ("auto_answer", -1),
+        ("max_upload_bytes", 0),
+        ("token_lifetime", 0),
+    ],
+)
+def test_no_setting_takes_anything(sandbox: FacekiSandbox, name: str, value: object) -> None:
+    before = getattr(sandbox.settings, name)
+    with pytest.raises(ValueError, match=f"sandbox setting {name}: found .*, allowed is "):
+        setattr(sandbox.settings, name, value)
+    assert getattr(sandbox.settings, name) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        pytest.param(
+            {"data": "{}", "headers": {"Content-Type": "text/plain"}}, 415, id="what a form may send"
+        ),
+        pytest.param({"data": {"x": "y"}}, 415, id="a form"),
+        pytest.param({"data": "[]", "headers": {"Content-Type": "application/json"}}, 422, id="a list"),
+        pytest.param(
+            {"data": "{", "headers": {"Content-Type": "application/json"}}, 422, id="half an object"
+        ),
+        pytest.param(
+            {"data": b"[" * 99_999, "headers": {"Content-Type": "application/json"}}, 422, id="deep"
+        ),
+        pytest.param({"json": {"x": "y" * 2_000_000}}, 413, id="too much"),
+    ],
+)
+def test_a_web_page_cannot_steer_it(anonymous: Caller, more: dict[str, Any], status: int) -> None:
+    assert anonymous("POST", "/_sandbox/reset", **more).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/_sandbox/state", "/kycverify/x", "/api/v3/kyc_verification"])
+@pytest.mark.parametrize("host", ["rebound.example", "127.0.0.1.rebound.example:80", "", "["])
+def test_another_name_opens_nothing(anonymous: Caller, path: str, host: str) -> None:
+    assert anonymous("GET", path, headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:80", "127.0.0.1", "[::1]:80"])
+def test_its_own_names_do(anonymous: Caller, host: str) -> None:
+    assert anonymous("GET", "/_sandbox/state", headers={"Host": host}).status_code == 200
+
+
+def test_the_client_wants_a_url() -> None:
+    with pytest.raises(ValueError, match="url: allowed is"):
+        ControlClient("127.0.0.1:80")
+
+
+def test_time_of_day_is_not_waited_for(
+    sandbox: FacekiSandbox, control: ControlClient, eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    """Links answer themselves also when nobody asks: the webhook hangs on it."""
+    sandbox.settings.auto_answer = 0.05
+    sandbox.create_link("order-1")
+    eventually(lambda: sandbox.ledger == {"order-1": 1})

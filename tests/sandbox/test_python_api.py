@@ -1,0 +1,189 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does the sandbox start in a moment, speak TLS, and leave nothing behind?"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from airflow_provider_faceki.sandbox import FacekiSandbox, Settings
+from airflow_provider_faceki.sandbox.client import ControlClient
+from airflow_provider_faceki.sandbox.clock import Clock
+from airflow_provider_faceki.sandbox.server import ExposureRefused
+from tests.sandbox.conftest import Caller
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that vouches for itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(private)
+    return paths
+
+
+def test_it_speaks_tls(certificate: tuple[Path, Path]) -> None:
+    with FacekiSandbox(host="localhost", tls=certificate) as sandbox:
+        assert sandbox.url.startswith("https://localhost:")
+        assert sandbox.connection()["extra"]["verify"] == str(certificate[0])  # type: ignore[index]  # an object
+        context = ssl.create_default_context(cafile=str(certificate[0]))
+        link = sandbox.create_link()
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        assert opener.open(f"{sandbox.url}/kycverify/{link}", timeout=5).status == 200
+        assert ControlClient(sandbox.url, str(certificate[0])).post("revoke-tokens") == {"revoked": 0}
+        sandbox.add_fault("reset")
+        with pytest.raises(OSError, match=r"reset|EOF|closed"):
+            opener.open(f"{sandbox.url}/kycverify/{link}", timeout=5)
+
+
+def test_it_leaves_no_thread_behind() -> None:
+    before = set(threading.enumerate())
+    with FacekiSandbox() as sandbox:
+        sandbox.settings.webhook_url = "http://127.0.0.1:9/"
+        sandbox.decide(sandbox.create_link(), "ACCEPTED")
+    assert set(threading.enumerate()) - before == set()
+
+
+def test_several_at_once_know_nothing_of_each_other() -> None:
+    with FacekiSandbox() as one, FacekiSandbox(settings=Settings(client_id="other")) as other:
+        assert one.url != other.url
+        one.add_record("order-1")
+        token = Caller(one).log_in().session.headers["Authorization"]
+        stranger = Caller(other)
+        stranger.session.headers["Authorization"] = token
+        assert stranger.records(record_identifier="order-1").status_code == 401
+
+
+def test_it_starts_once_and_stops_twice() -> None:
+    sandbox = FacekiSandbox()
+    sandbox.stop()
+    with sandbox:
+        with pytest.raises(RuntimeError, match="already running"):
+            sandbox.start()
+        first = sandbox.url
+    sandbox.stop()
+    with sandbox:
+        assert sandbox.url != first
+
+
+def test_a_taken_port_is_an_error_at_once() -> None:
+    with FacekiSandbox() as sandbox:
+        port = int(sandbox.url.rsplit(":", 1)[1])
+        with pytest.raises(OSError, match="in use"):
+            FacekiSandbox(port=port).start()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])  # noqa: S104 - refused
+def test_only_loopback_unless_exposed(host: str) -> None:
+    with pytest.raises(ExposureRefused, match="allowed is a loopback address"):
+        FacekiSandbox(host=host)
+
+
+def test_the_clock_can_stand_still(call: Caller) -> None:
+    with FacekiSandbox(clock=Clock(start=1_700_000_000)) as sandbox:
+        assert sandbox.add_record()["createdAt"] == "2023-11-14T22:13:20.000Z"
+        sandbox.clock.advance(1.5)
+        assert sandbox.add_record()["createdAt"] == "2023-11-14T22:13:21.500Z"
+
+
+def test_reset_goes_back_to_what_it_was_started_with() -> None:
+    with FacekiSandbox(settings=Settings(credit=7)) as sandbox:
+        sandbox.settings.update({"credit": 1, "person": {"first_name": "Canary"}})
+        sandbox.add_fault("hang")
+        sandbox.reset()
+        assert (sandbox.settings.credit, sandbox.settings.person) == (7, {})
+        assert Caller(sandbox).log_in().verify("order-1").status_code == 200
+
+
+def test_what_the_connection_says(sandbox: FacekiSandbox) -> None:
+    connection = json.loads(json.dumps(sandbox.connection(token_store="memory")))
+    assert connection["conn_type"] == "faceki"
+    assert connection["host"] == sandbox.url
+    assert (connection["login"], connection["password"]) == (sandbox.client_id, sandbox.client_secret)
+    assert connection["extra"] == {
+        "workflow_id": "5a4db0c5-0000-4000-8000-000000000001",
+        "token_store": "memory",
+    }
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(
+            "import airflow_provider_faceki.sandbox as s; s.FacekiSandbox, s.Settings, s.Fault", id="names"
+        ),
+        pytest.param("import airflow_provider_faceki.sandbox.pytest_plugin", id="plugin"),
+        pytest.param("import airflow_provider_faceki.sandbox.__main__", id="command"),
+    ],
+)
+def test_importing_it_imports_no_server(code: str) -> None:
+    heavy = "starlette", "uvicorn", "python_multipart", "airflow.models", "requests"
+    asked = f"{code}; import sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_starting_takes_a_moment(sandbox: FacekiSandbox) -> None:
+    """Generous by far, for a slow machine; usually it is a few hundredths of a second."""
+    begun = time.monotonic()
+    with FacekiSandbox():
+        assert time.monotonic() - begun < 3
+
+
+def test_a_large_upload_takes_no_memory(sandbox: FacekiSandbox, call: Caller) -> None:
+    import tracemalloc
+
+    size, step = 40_000_000, b"x" * 65_536
+
+    def body() -> Any:
+        yield b"--b\r\nContent-Disposition: form-data; name=selfie; filename=a\r\n\r\n"
+        for _ in range(size // len(step)):
+            yield step
+        yield b"\r\n--b--\r\n"
+
+    tracemalloc.start()
+    try:
+        answer = call.verify(
+            files=None, data=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert answer.json()["code"] == 5002, "no workflow in that form"
+    assert peak < 8_000_000

@@ -1,0 +1,173 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Who is told of a decision, when, how often, and with what?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.webhook import deliver
+from tests.sandbox.conftest import Caller
+
+Eventually = Callable[[Callable[[], object]], None]
+
+
+class Receiver:
+    """Remembers what it is sent."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.status = 200
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.paths.append(self.path)
+                receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
+                receiver.got.append(json.loads(body))
+                self.send_response(receiver.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base class
+                return None
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook/token?x=1"
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return [(each["requestId"], each["status"]) for each in self.got]
+
+
+@pytest.fixture
+def receiver(sandbox: FacekiSandbox) -> Iterator[Receiver]:
+    made = Receiver()
+    thread = Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    sandbox.settings.webhook_url = made.url
+    yield made
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()
+
+
+def test_a_decision_is_told_as_documented(
+    sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
+) -> None:
+    sandbox.settings.person = {"first_name": "Canary", "last_name": "Bird"}
+    record = sandbox.decide(sandbox.create_link("order-1"), "ACCEPTED")
+    eventually(lambda: receiver.got)
+    assert receiver.got == [
+        {"requestId": record["requestId"], "fullName": "Canary Bird", "status": "ACCEPTED", "kycData": record}
+    ]
+    assert receiver.paths == ["/hook/token?x=1"]
+    assert receiver.headers[0]["content-type"] == "application/json"
+    assert not any("signature" in name for name in receiver.headers[0])
+    eventually(lambda: sandbox.counters.webhooks == {"200": 1})
+
+
+def test_every_way_to_a_decision_is_told(
+    sandbox: FacekiSandbox, receiver: Receiver, call: Caller, eventually: Eventually
+) -> None:
+    call.verify("review-1")
+    call.verify("code-5004-1")
+    call("POST", f"/kycverify/{sandbox.create_link()}", data={"decision": "DECLINED"})
+    sandbox.add_record("from before")
+    eventually(lambda: len(receiver.got) == 3)
+    assert sorted(status for _, status in receiver.told) == ["DECLINED", "DECLINED", "REVIEW"]
+
+
+def test_a_change_is_told_after_what_it_changes(
+    sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
+) -> None:
+    records = [str(sandbox.decide(sandbox.create_link(), "REVIEW")["requestId"]) for _ in range(20)]
+    for each in records:
+        sandbox.decide(each, "ACCEPTED")
+    eventually(lambda: len(receiver.got) == 40)
+    for each in records:
+        assert [status for name, status in receiver.told if name == each] == ["REVIEW", "ACCEPTED"]
+
+
+def test_twice(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
+    sandbox.settings.webhook_mode = "twice"
+    record = sandbox.decide(sandbox.create_link(), "ACCEPTED")
+    eventually(lambda: len(receiver.got) == 2)
+    assert receiver.told == [(record["requestId"], "ACCEPTED")] * 2
+
+
+def test_late(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
+    sandbox.settings.update({"webhook_mode": "late", "webhook_delay": 0.3})
+    begun = time.monotonic()
+    sandbox.decide(sandbox.create_link(), "ACCEPTED")
+    eventually(lambda: receiver.got)
+    assert time.monotonic() - begun > 0.29
+
+
+def test_out_of_order(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
+    sandbox.settings.update({"webhook_mode": "out-of-order", "webhook_delay": 30})
+    link = sandbox.create_link()
+    for decision in ("REVIEW", "ACCEPTED"):
+        sandbox.decide(link, decision)
+    eventually(lambda: len(receiver.got) == 2)
+    assert [status for _, status in receiver.told] == ["ACCEPTED", "REVIEW"]
+
+
+def test_out_of_order_waits_for_a_second_only_so_long(
+    sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
+) -> None:
+    sandbox.settings.update({"webhook_mode": "out-of-order", "webhook_delay": 0.1})
+    sandbox.decide(sandbox.create_link(), "ACCEPTED")
+    eventually(lambda: len(receiver.got) == 1)
+    sandbox.decide(sandbox.create_link(), "DECLINED")
+    eventually(lambda: len(receiver.got) == 2)
+
+
+def test_never_but_forged(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
+    sandbox.settings.webhook_mode = "never"
+    sandbox.decide(sandbox.create_link(), "ACCEPTED")
+    sandbox.settings.webhook_mode = "normal"
+    sandbox.forge_webhook("3f2b", "ACCEPTED", "NOBODY")
+    eventually(lambda: receiver.got)
+    assert receiver.got == [{"requestId": "3f2b", "fullName": "NOBODY", "status": "ACCEPTED", "kycData": {}}]
+
+
+def test_what_is_refused_is_not_sent_again(
+    sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
+) -> None:
+    receiver.status = 503
+    sandbox.decide(sandbox.create_link(), "ACCEPTED")
+    eventually(lambda: sandbox.counters.webhooks == {"503": 1})
+    time.sleep(0.1)
+    assert len(receiver.got) == 1
+
+
+def test_many_at_once(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
+    sandbox.settings.credit = None
+    for _ in range(200):
+        sandbox.decide(sandbox.create_link(), "ACCEPTED")
+    eventually(lambda: len(receiver.got) == 200)
+    assert len(set(receiver.told)) == 200
+
+
+def test_a_reset_forgets_what_is_waiting(sandbox: FacekiSandbox, receiver: Receiver) -> None:
+    sandbox.settings.update({"webhook_mode": "late", "webhook_delay": 0.2})
+    sandbox.decide(sandbox.create_link(), "ACCEPTED")
+    sandbox.reset()
+    time.sleep(0.4)
+    assert receiver.got == []
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "http://127.0.0.1:99999/x", "https://127.0.0.1:9/x"])
+def test_nobody_there_is_no_drama(url: str) -> None:
+    assert deliver(url, b"{}") == "no answer"
