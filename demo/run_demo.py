@@ -2,8 +2,9 @@
 """`make demo`: do the example DAGs work, in a real Airflow, against the local FACEKI? Tells in a screenful.
 
 Three people get a link and decide on the hosted page, one of them by way of a reviewer; meanwhile the sensor waits
-in the triggerer. Then Airflow's scheduler starts the other two examples because it is their time. All of it in
-task processes of their own, so one token request for them all is the token file's doing.
+in the triggerer. A fourth is verified by pictures. Then Airflow's scheduler starts the other two examples, because
+it is their time. All of it in task processes of their own, so one token request for them all is the token file's
+doing.
 """
 
 from __future__ import annotations
@@ -12,21 +13,29 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory, wait_for
+from demo.examples import connection_to, example_places, kept
 from demo.people import People
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
 
 LINK_DAG = "example_faceki_kyc_link"
-BRANCHES = {"welcome", "decline", "ask_a_person"}
+VERIFY_DAG = "example_faceki_verification"
 FETCH_DAG = "example_faceki_fetch_records"
 HOOK_DAG = "example_faceki_hook_taskflow"
-SCHEDULED_DAGS = (FETCH_DAG, HOOK_DAG)
-RESULT_OF = {LINK_DAG: "wait_for_decision", FETCH_DAG: "report", HOOK_DAG: "documents"}
+EXAMPLES = (LINK_DAG, VERIFY_DAG, FETCH_DAG, HOOK_DAG)
+RESULT_OF = {
+    LINK_DAG: "wait_for_decision",
+    VERIFY_DAG: "verify",
+    FETCH_DAG: "report",
+    HOOK_DAG: "documents",
+}
+BRANCHES = {"welcome", "report", "decline", "ask_a_person"}
+# By record identifier, which buttons are pressed one after the other.
 DECIDING = {
     "customer-1001": ("ACCEPTED",),
     "customer-1002": ("DECLINED",),
@@ -40,49 +49,50 @@ TAIL_LINES = 25
 class Demo:
     """One run from start to account. Whatever is wrong is collected and told at the end."""
 
-    def __init__(self, airflow: Airflow, faceki: SandboxProcess, processes: Processes) -> None:
-        self.airflow = airflow
+    def __init__(self, work: Path, faceki: SandboxProcess, processes: Processes) -> None:
+        self.work = work
+        self.airflow = Airflow(work / "airflow")
         self.faceki = faceki
         self.processes = processes
         self.people = People(faceki, DECIDING)
         self.wrong: list[str] = []
 
-    def start(self, records: Path) -> None:
+    def start(self) -> None:
         began = time.monotonic()
-        environment = {
-            "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(self.faceki.connection()),
-            "FACEKI_EXAMPLE_RECORDS": records.as_uri(),
-        }
-        self.airflow.start(self.processes, environment)
-        self.airflow.wait_until_ready(self.processes, (LINK_DAG, *SCHEDULED_DAGS))
+        connection = {"AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(connection_to(self.faceki))}
+        self.airflow.start(self.processes, connection | example_places(self.work))
+        self.airflow.wait_until_ready(self.processes, EXAMPLES)
         version = self.airflow.ask("GET", "version")["version"]
         say(
             f"Airflow {version} is up after {time.monotonic() - began:.0f} s; local FACEKI on {self.faceki.url}.\n"
         )
 
-    def make_links(self) -> None:
-        self.airflow.unpause(LINK_DAG)
+    def verify_people(self) -> None:
         for identifier in DECIDING:
             self.airflow.trigger(LINK_DAG, {"record_identifier": identifier})
-        self._finish((LINK_DAG,), len(DECIDING))
+        self.airflow.trigger(VERIFY_DAG, {})
+        self._run({LINK_DAG: len(DECIDING), VERIFY_DAG: 1})
 
-    def let_the_scheduler_run(self) -> None:
-        for dag_id in SCHEDULED_DAGS:
+    def let_the_scheduler_start(self) -> None:
+        self._run({FETCH_DAG: 1, HOOK_DAG: 1})
+
+    def _run(self, runs: Mapping[str, int]) -> None:
+        """Unpause these DAGs and wait until each has had its runs, the people deciding meanwhile."""
+        for dag_id in runs:
             self.airflow.unpause(dag_id)
-        self._finish(SCHEDULED_DAGS, 1)
-
-    def _finish(self, dag_ids: tuple[str, ...], runs: int) -> None:
-        """Wait until each of these DAGs has had its runs, the people deciding meanwhile."""
 
         def finished() -> bool:
             self.people.act()
             # A failed task would be repeated after minutes, by then hiding what this is here to show.
-            if self._failed_tasks(dag_ids):
+            if self._failed_tasks(runs):
                 return True
-            states = [[run["state"] for run in self.airflow.runs(dag_id)] for dag_id in dag_ids]
-            return all(len(each) >= runs and set(each) <= {"success", "failed"} for each in states)
+            for dag_id, wanted in runs.items():
+                states = [run["state"] for run in self.airflow.runs(dag_id)]
+                if len(states) < wanted or not set(states) <= {"success", "failed"}:
+                    return False
+            return True
 
-        wait_for(f"{' and '.join(dag_ids)} to finish", finished, RUNS_WITHIN, self.processes)
+        wait_for(f"{' and '.join(runs)} to finish", finished, RUNS_WITHIN, self.processes)
 
     def _failed_tasks(self, dag_ids: Iterable[str]) -> list[dict[str, Any]]:
         return [
@@ -92,24 +102,22 @@ class Demo:
             if task["state"] in FAILED_STATES
         ]
 
-    def tell(self, records: Path) -> None:
-        for dag_id in (LINK_DAG, *SCHEDULED_DAGS):
+    def tell(self) -> None:
+        for dag_id in EXAMPLES:
             for run in self.airflow.runs(dag_id):
                 self._tell_run(dag_id, run)
         state: Any = self.faceki.control.get("state")
         counters: Any = self.faceki.control.get("counters")
-        decisions = ", ".join(f"{count} {word}" for word, count in state["decisions"].items() if count)
-        tasks = sum(len(self.airflow.tasks(dag_id)) for dag_id in (LINK_DAG, *SCHEDULED_DAGS))
-        files = sorted(records.rglob("*.json"))
+        decided = Counter({word: count for word, count in state["decisions"].items() if count})
+        tasks = sum(len(self.airflow.tasks(dag_id)) for dag_id in EXAMPLES)
         say(f"\nLinks made      {len(state['links'])}")
-        say(f"Decisions       {decisions}")
-        say(f"Full records    {len(files)} files below {records}")
+        say(f"Decisions       {', '.join(f'{count} {word}' for word, count in decided.items())}")
         say(f"Task instances  {tasks}, each in a process of its own")
         say(f"Token requests  {counters['tokens_issued']}")
+        say(f"Full records    below {self.work}: {', '.join(kept(self.work))}")
         self._expect("links made", len(state["links"]), len(DECIDING))
-        self._expect(
-            "decisions", Counter(state["decisions"]), Counter(each[-1] for each in DECIDING.values())
-        )
+        # The person with the pictures is accepted.
+        self._expect("decisions", decided, Counter(["ACCEPTED", *(each[-1] for each in DECIDING.values())]))
         self._expect("token requests", counters["tokens_issued"], 1)
 
     def _tell_run(self, dag_id: str, run: dict[str, Any]) -> None:
@@ -129,7 +137,9 @@ class Demo:
         if dag_id == HOOK_DAG:
             return "the workflow asks for: " + ", ".join(result)
         who, decision = result["record_identifier"], result["decision"]
-        self._expect(f"decision on {who}", decision, DECIDING[who][-1])
+        if dag_id == LINK_DAG:
+            self._expect(f"decision on {who}", decision, DECIDING[who][-1])
+        who = who if dag_id == LINK_DAG else "by pictures"
         ran = {task["task_id"] for task in self.airflow.tasks(dag_id, run_id)}
         return f"{who}: {decision}, so {', '.join(ran & BRANCHES)}"
 
@@ -149,15 +159,14 @@ def tail(log: Path) -> str:
 
 def demonstrate(work: Path) -> list[str]:
     """Run the demonstration; return what was wrong."""
-    records = work / "records"
     with SandboxProcess() as faceki, Processes(work) as processes:
-        demo = Demo(Airflow(work / "airflow"), faceki, processes)
+        demo = Demo(work, faceki, processes)
         say("Starting Airflow (scheduler, triggerer, DAG processor, API server) and the local FACEKI ...")
         try:
-            demo.start(records)
-            demo.make_links()
-            demo.let_the_scheduler_run()
-            demo.tell(records)
+            demo.start()
+            demo.verify_people()
+            demo.let_the_scheduler_start()
+            demo.tell()
             return demo.wrong
         except (ProcessFailed, AirflowRefused, TimeoutError) as error:
             say(f"\nThe last lines of Airflow's log:\n{tail(work / 'airflow.log')}")

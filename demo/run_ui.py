@@ -14,8 +14,9 @@ from pathlib import Path
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory
+from demo.examples import connection_to, example_places
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
-from demo.run_demo import FETCH_DAG, HOOK_DAG, LINK_DAG, say, tail
+from demo.run_demo import EXAMPLES, FETCH_DAG, HOOK_DAG, LINK_DAG, VERIFY_DAG, say, tail
 
 CONNECTION = "faceki_default"
 # The ids that the examples ask for when they are started without any others.
@@ -24,16 +25,15 @@ KNOWN = {"customer-1001": "ACCEPTED", "customer-1002": "DECLINED"}
 
 def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work: Path) -> None:
     """Start Airflow and give it what a visitor wants to find."""
-    records = (work / "records").as_uri()
-    airflow.start(processes, {"FACEKI_EXAMPLE_RECORDS": records})
-    airflow.wait_until_ready(processes, (LINK_DAG, FETCH_DAG, HOOK_DAG))
-    connection = dict(faceki.connection())
+    airflow.start(processes, example_places(work))
+    airflow.wait_until_ready(processes, EXAMPLES)
+    connection = connection_to(faceki)
     # Airflow 3.3 refuses to test a stored connection without a port; this one is in the URL, and 0 is never used.
     connection |= {"connection_id": CONNECTION, "port": 0, "extra": json.dumps(connection["extra"])}
     airflow.ask("POST", "connections", connection)
     for identifier, decision in KNOWN.items():
         faceki.control.post("records", record_identifier=identifier, decision=decision)
-    for dag_id in (LINK_DAG, FETCH_DAG, HOOK_DAG):
+    for dag_id in EXAMPLES:
         airflow.unpause(dag_id)
 
 
@@ -44,6 +44,7 @@ Airflow        {airflow.url}   (nobody needs to log in)
 Connection     {airflow.url}/connections   faceki_default: open it, or test it
 A link         {airflow.url}/dags/{LINK_DAG}   Trigger, then the task make_link:
                its button "FACEKI hosted page" is where you decide, as the person would
+By pictures    {airflow.url}/dags/{VERIFY_DAG}   Trigger; the pictures are prepared
 Scheduled      {airflow.url}/dags/{FETCH_DAG}
                {airflow.url}/dags/{HOOK_DAG}
 Local FACEKI   {faceki.url}/_sandbox/state   its links, decisions, tokens
