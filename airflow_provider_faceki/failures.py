@@ -16,9 +16,9 @@ TlsError               somebody has to mend certificates
 =====================  =====================================================================================
 
 Everything else is raised as it is, so that the task's ``retries`` apply: no connection, a lost answer,
-throttling, a failing service, an answer that makes no sense. So is NotFoundError: to ask the same again at
-once is useless, which is what its ``retry_may_help`` says, but by the task's next try the person may have
-answered.
+throttling, a failing service, an answer that makes no sense or carries a code that nobody has explained. So
+are two whose ``retry_may_help`` says that the same call, sent again at once, is useless. NotFoundError: by the
+task's next try the person may have answered. OutcomeUnknownError: the next try looks before it sends.
 """
 
 from __future__ import annotations

@@ -211,8 +211,10 @@ def token_directory() -> Path:
 
 def _decoded(extra: object) -> object:
     """Return the object that an extra holds, or the extra itself where it holds none."""
-    if not isinstance(extra, str) or not extra.strip():
-        return extra or None
+    if not isinstance(extra, str):
+        return extra
+    if not extra.strip():
+        return None
     try:
         return json.loads(extra)
     except (ValueError, RecursionError):

@@ -18,7 +18,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from airflow_provider_faceki.api.errors import InputError
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_faceki.api.multipart import Image
+
+#: A file: its absolute local path, its URI, or an object that stands for either.
+Place: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
@@ -36,7 +39,7 @@ _FOR_GOOD = frozenset(
 )
 
 
-def write_json(uri: str | os.PathLike[str], document: object, conn_id: str | None = None) -> str:
+def write_json(uri: Place, document: object, conn_id: str | None = None) -> str:
     """Write ``document`` as one line of JSON, replacing what is there, and return ``uri``.
 
     :param uri: Absolute local path or URI of a file; folders on the way are made.
@@ -47,31 +50,29 @@ def write_json(uri: str | os.PathLike[str], document: object, conn_id: str | Non
     return write_bytes(uri, json.dumps(document, allow_nan=False).encode() + b"\n", conn_id)
 
 
-def write_bytes(uri: str | os.PathLike[str], content: bytes, conn_id: str | None = None) -> str:
+def write_bytes(uri: Place, content: bytes, conn_id: str | None = None) -> str:
     """Write ``content``, replacing what is there, and return ``uri``; parameters as for :func:`write_json`."""
-    path = _path(uri, conn_id)
-    with _told_clearly("write to", uri):
+    path, text = _path(uri, conn_id)
+    with _told_clearly("write to", text):
         if _is_local(path):
             _write_local(path.path, io.BytesIO(content))
         else:
             path.fs.pipe_file(path.path, content)
-    return os.fspath(uri)
+    return text
 
 
-def write_file(uri: str | os.PathLike[str], source: BinaryIO, conn_id: str | None = None) -> str:
+def write_file(uri: Place, source: BinaryIO, conn_id: str | None = None) -> str:
     """Copy ``source`` from where it stands to its end, in small pieces; else as :func:`write_bytes`."""
-    path = _path(uri, conn_id)
-    with _told_clearly("write to", uri):
+    path, text = _path(uri, conn_id)
+    with _told_clearly("write to", text):
         if _is_local(path):
             _write_local(path.path, source)
         else:
-            # An object store shows the new object when the upload is closed, not before.
-            with path.fs.open(path.path, "wb") as target:
-                shutil.copyfileobj(source, target)
-    return os.fspath(uri)
+            _upload(path, source)
+    return text
 
 
-def image(name: str, uri: str | os.PathLike[str], max_bytes: int, conn_id: str | None = None) -> Image:
+def image(name: str, uri: Place, max_bytes: int, conn_id: str | None = None) -> Image:
     """Return the image at ``uri``, looked at but not loaded.
 
     :param name: What the image is for; an error names it.
@@ -91,32 +92,32 @@ def image(name: str, uri: str | os.PathLike[str], max_bytes: int, conn_id: str |
         raise InputError(f"{name}: {error.message}") from None
 
 
-def open_binary(uri: str | os.PathLike[str], conn_id: str | None = None) -> BinaryIO:
+def open_binary(uri: Place, conn_id: str | None = None) -> BinaryIO:
     """Open a file for reading; parameters as for :func:`write_json`."""
-    path = _path(uri, conn_id)
-    with _told_clearly("read", uri):
+    path, text = _path(uri, conn_id)
+    with _told_clearly("read", text):
         return cast("BinaryIO", path.open("rb"))  # type: ignore[no-untyped-call]
 
 
-def size(uri: str | os.PathLike[str], conn_id: str | None = None) -> int:
+def size(uri: Place, conn_id: str | None = None) -> int:
     """Return how many bytes a file has; parameters as for :func:`write_json`."""
-    path = _path(uri, conn_id)
-    with _told_clearly("read", uri):
+    path, text = _path(uri, conn_id)
+    with _told_clearly("read", text):
         info = path.fs.info(path.path)
     if info["type"] != "file" or info["size"] is None:
-        raise InputError(f"cannot read {_shown(uri)}: it is not a file of known size")
+        raise InputError(f"cannot read {_shown(text)}: it is not a file of known size")
     return int(info["size"])
 
 
-def _path(uri: object, conn_id: str | None) -> ObjectStoragePath:
-    """Return the place that ``uri`` means, or say why it means none."""
+def _path(uri: object, conn_id: str | None) -> tuple[ObjectStoragePath, str]:
+    """Return the place that ``uri`` means, and its text, or say why it means none."""
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    text = os.fspath(uri) if isinstance(uri, str | os.PathLike) else None
+    # As text a path of Airflow's keeps its scheme and its Connection; as a file name it would lose both.
+    text = str(uri) if isinstance(uri, ObjectStoragePath) else uri
+    text = os.fspath(text) if isinstance(text, os.PathLike) else text
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise InputError(
-            "storage path: allowed is the absolute path or URI of a file, such as s3://bucket/key"
-        )
+        raise InputError(f"storage path: {_ALLOWED}")
     _check_shape(text)
     try:
         path = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
@@ -126,7 +127,7 @@ def _path(uri: object, conn_id: str | None) -> ObjectStoragePath:
         raise InputError(
             f"no storage for {_shown(text)}: {error}; is the Airflow provider for it installed?"
         ) from None
-    return path
+    return path, text
 
 
 def _check_shape(text: str) -> None:
@@ -148,6 +149,22 @@ def _is_local(path: ObjectStoragePath) -> bool:
     from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
     return isinstance(path.fs, LocalFileSystem)
+
+
+def _upload(path: ObjectStoragePath, source: BinaryIO) -> None:
+    """Copy ``source`` to an object store, which shows the object when the upload is closed, and not before."""
+    from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
+
+    target = path.fs.open(path.path, "wb")
+    try:
+        shutil.copyfileobj(source, target)
+    except BaseException:
+        # To close it would publish the part that was sent.
+        if isinstance(target, AbstractBufferedFile):
+            target.discard()
+            target.closed = True
+        raise
+    target.close()
 
 
 def _write_local(target: str, source: BinaryIO) -> None:
@@ -194,7 +211,7 @@ def _sync_folder(folder: str) -> None:
 
 
 @contextmanager
-def _told_clearly(doing: str, uri: str | os.PathLike[str]) -> Iterator[None]:
+def _told_clearly(doing: str, uri: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -208,9 +225,9 @@ def _told_clearly(doing: str, uri: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
-def _shown(uri: str | os.PathLike[str]) -> str:
+def _shown(uri: str) -> str:
     """Show where, without what may be a credential: a user part, or the query of a signed web address."""
-    text = re.sub(r"://[^/]*@", "://…@", os.fspath(uri))
+    text = re.sub(r"://[^/]*@", "://…@", uri)
     if text.lower().startswith("http"):
         text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
     return repr(text)
