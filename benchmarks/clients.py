@@ -1,0 +1,105 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Who asks? Our hook and those it is set beside, each as the call that a task would make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from benchmarks.loopback import CLIENT_ID, CLIENT_SECRET, RECORDS_PATH, TOKEN_PATH, Loopback
+from benchmarks.sample import REQUEST_ID
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+CONN_ID = "benchmark_faceki"
+HTTP_CONN_ID = "benchmark_http"
+
+#: Seconds; somebody who writes this by hand and knows that requests waits for ever without.
+TIMEOUT = 30.0
+
+
+def connect(server: Loopback, *, tls: bool = False, shared_file: bool = False) -> None:
+    """Put Connections to ``server`` into this process's environment."""
+    os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = server.connection(tls=tls, shared_file=shared_file)
+    os.environ[f"AIRFLOW_CONN_{HTTP_CONN_ID.upper()}"] = server.http_connection(tls=tls)
+
+
+def hook() -> FacekiHook:
+    """Return a new hook."""
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+    return FacekiHook(CONN_ID)
+
+
+def fetch_with(one: FacekiHook) -> None:
+    """Fetch a record through a hook."""
+    from airflow_provider_faceki.api import FetchRecords
+
+    assert one.ask(FetchRecords(request_id=REQUEST_ID))[0].request_id == REQUEST_ID
+
+
+def fetch_with_new_hook() -> None:
+    """Fetch a record through a hook made for it."""
+    fetch_with(hook())
+
+
+def fetch_token(session: requests.Session | None = None, *, base_url: str) -> str:
+    """Get a token the way a script would."""
+    answer = (session or requests).post(
+        base_url + TOKEN_PATH,
+        json={"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET},
+        timeout=TIMEOUT,
+    )
+    answer.raise_for_status()
+    token: str = answer.json()["data"]["access_token"]
+    return token
+
+
+def bare_fetch(session: requests.Session, base_url: str, token: str) -> None:
+    """Fetch a record with nothing but requests."""
+    answer = session.get(
+        base_url + RECORDS_PATH,
+        params={"requestId": REQUEST_ID},
+        headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+        timeout=TIMEOUT,
+    )
+    answer.raise_for_status()
+    assert answer.json()["result"][0]["requestId"] == REQUEST_ID
+
+
+def http_provider(method: str = "GET") -> Any:
+    """Return a new hook of Airflow's http provider."""
+    # By name: the peers are in no environment that is checked for types.
+    http_hook = import_module("airflow.providers.http.hooks.http").HttpHook
+
+    return http_hook(method=method, http_conn_id=HTTP_CONN_ID)
+
+
+def http_provider_fetch(token: str, one: Any | None = None) -> None:
+    """Fetch a record through the http provider, with ``one`` of its hooks or a new one."""
+    answer = (one or http_provider()).run(
+        RECORDS_PATH, data={"requestId": REQUEST_ID}, headers={"Authorization": f"Bearer {token}"}
+    )
+    assert answer.json()["result"][0]["requestId"] == REQUEST_ID
+
+
+def http_provider_task() -> None:
+    """Do what a task with the http provider does: get a token, then use it."""
+    pair = f'{{"clientId": "{CLIENT_ID}", "clientSecret": "{CLIENT_SECRET}"}}'
+    answer = http_provider("POST").run(TOKEN_PATH, data=pair, headers={"content-type": "application/json"})
+    http_provider_fetch(answer.json()["data"]["access_token"])
+
+
+def script_task(base_url: str) -> Callable[[], None]:
+    """Return what a task with plain requests does: get a token, then use it."""
+
+    def run() -> None:
+        session = requests.Session()
+        bare_fetch(session, base_url, fetch_token(session, base_url=base_url))
+
+    return run

@@ -1,0 +1,141 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How is a number taken so that it can be believed on a busy machine, and how is it told?
+
+Only what is measured side by side is compared: contestants take turns, round by round, and a ratio is the
+median of the rounds' own ratios, shown with its quartiles. Whatever slows the machine slows all of a round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a number has to reach.
+
+    :param of: Whether the limit is on our own number or on its ratio to the one beside it.
+    :param sign: Which side of the limit is good.
+    :param limit: The limit, itself included.
+    """
+
+    of: Literal["ours", "ratio"]
+    sign: Literal["≤", "≥"]
+    limit: float
+
+    def met(self, ours: float, ratio: float | None) -> bool:
+        """Whether these numbers are good enough; a ratio that could not be taken is not."""
+        value = ours if self.of == "ours" else ratio
+        if value is None:
+            return False
+        return value <= self.limit if self.sign == "≤" else value >= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    :param measure: What was measured.
+    :param beside: Which peer or floor stands beside it.
+    :param theirs: Its number; ``None`` where it could not be taken.
+    :param ours: Our number.
+    :param unit: The unit of both.
+    :param ratio: Ours over theirs, from the rounds' own ratios where there were rounds.
+    :param quartiles: The middle half of those ratios.
+    :param reach: What has to be reached; ``None`` for a line that only informs.
+    :param remark: A word on what was found.
+    """
+
+    measure: str
+    beside: str
+    theirs: float | None
+    ours: float
+    unit: str
+    ratio: float | None = None
+    quartiles: tuple[float, float] | None = None
+    reach: Reach | None = None
+    remark: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the reach is met; a line without one has nothing to miss."""
+        return self.reach is None or self.reach.met(self.ours, self.ratio)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON would have it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Row:
+        """Read what :meth:`to_dict` wrote."""
+        reach = document["reach"]
+        return cls(**{**document, "reach": Reach(**reach) if reach else None})
+
+
+def counted(
+    measure: str,
+    beside: str,
+    theirs: float | None,
+    ours: float,
+    unit: str,
+    reach: Reach | None,
+    remark: str = "",
+) -> Row:
+    """Return the row of a number that was counted, not timed."""
+    return Row(measure, beside, theirs, ours, unit, ours / theirs if theirs else None, None, reach, remark)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What each contestant took in each round, in seconds a call."""
+
+    by_name: Mapping[str, Sequence[float]]
+
+    def row(self, measure: str, ours: str, beside: str, unit: str = "ms", reach: Reach | None = None) -> Row:
+        """Return the row that sets the contestant ``ours`` beside another."""
+        scale = {"ms": 1e3, "µs": 1e6}[unit]
+        mine, theirs = self.by_name[ours], self.by_name[beside]
+        ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        return Row(
+            measure,
+            beside,
+            statistics.median(theirs) * scale,
+            statistics.median(mine) * scale,
+            unit,
+            middle,
+            (low, high),
+            reach,
+        )
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    calls: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rounds:
+    """Let the contestants take turns, each ``calls`` calls a turn; who begins moves on with every round.
+
+    :param contestants: What to call, by name.
+    :param rounds: How often each gets its turn, after one turn to warm up.
+    :param calls: Calls a turn.
+    :param clock: What is read before and after a turn; ``time.thread_time`` counts this thread's CPU only.
+    """
+    order = list(contestants)
+    took: dict[str, list[float]] = {name: [] for name in order}
+    for number in range(rounds + 1):
+        for name in order:
+            call = contestants[name]
+            began = clock()
+            for _ in range(calls):
+                call()
+            if number:
+                took[name].append((clock() - began) / calls)
+        order.append(order.pop(0))
+    return Rounds(took)

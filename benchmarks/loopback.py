@@ -1,0 +1,153 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Where do the benchmarks send their calls? To a server in a process of its own, over plain HTTP and TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import http.client
+import ipaddress
+import json
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+CLIENT_ID = "benchmark-client"
+CLIENT_SECRET = "benchmark-secret-that-guards-nothing"
+RECORDS_PATH = "/api/v3/kyc_verification"
+TOKEN_PATH = "/auth/api/generate-token"
+
+_PATIENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loopback:
+    """A running server.
+
+    :param plain: Its base URL.
+    :param tls: Its base URL with TLS.
+    :param certificate: File with the certificate to trust.
+    """
+
+    plain: str
+    tls: str
+    certificate: Path
+
+    def counters(self) -> dict[str, int]:
+        """Return how many tokens were asked for, how many calls answered and how many refused."""
+        found: dict[str, int] = json.loads(self._ask("GET", "/-/counters"))
+        return found
+
+    def revoke(self) -> None:
+        """Make every token that was given out worthless."""
+        self._ask("POST", "/-/revoke")
+
+    def reset(self) -> None:
+        """Set the counters back, and make every token worthless."""
+        self._ask("POST", "/-/reset")
+
+    def connection(self, *, tls: bool = False, shared_file: bool = False) -> str:
+        """Return an Airflow Connection to it, as the environment would hold it."""
+        return json.dumps(
+            {
+                "conn_type": "faceki",
+                "host": self.tls if tls else self.plain,
+                "login": CLIENT_ID,
+                "password": CLIENT_SECRET,
+                "extra": {
+                    "token_store": "file" if shared_file else "memory",
+                    **({"verify": str(self.certificate)} if tls else {}),
+                },
+            }
+        )
+
+    def http_connection(self, *, tls: bool = False) -> str:
+        """Return the same for Airflow's http provider."""
+        scheme, _, authority = (self.tls if tls else self.plain).partition("://")
+        host, _, port = authority.partition(":")
+        extra = {"verify": str(self.certificate)} if tls else {}
+        return json.dumps(
+            {"conn_type": "http", "schema": scheme, "host": host, "port": int(port), "extra": extra}
+        )
+
+    def _ask(self, method: str, path: str) -> bytes:
+        host = self.plain.removeprefix("http://")
+        connection = http.client.HTTPConnection(host, timeout=_PATIENCE)
+        with contextlib.closing(connection):
+            connection.request(method, path)
+            return connection.getresponse().read()
+
+
+@contextlib.contextmanager
+def loopback(directory: Path, latency: float = 0.0) -> Iterator[Loopback]:
+    """Run a server.
+
+    :param directory: Where its certificate goes.
+    :param latency: Seconds it takes to answer.
+    """
+    certificate, key = make_certificate(directory)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.server", str(certificate), str(key), str(latency)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        ports = json.loads(server.stdout.readline())
+        yield Loopback(f"http://127.0.0.1:{ports['plain']}", f"https://127.0.0.1:{ports['tls']}", certificate)
+    finally:
+        server.stdin.close()
+        try:
+            server.wait(_PATIENCE)
+        finally:
+            server.kill()
+            server.stdout.close()
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a certificate for the loopback address, and its key, and return where they are."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "benchmark")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = directory / "certificate.pem", directory / "key.pem"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+    return certificate_file, key_file
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """Return a TLS context that trusts the server."""
+    return ssl.create_default_context(cafile=str(certificate))

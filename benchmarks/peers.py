@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Where are the peers? In a directory of their own that only the benchmarks see.
+
+Installed into the environment they would be providers of that Airflow, and part of what is measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PINS = Path(__file__).with_name("peers.txt")
+_INSTALL_SECONDS = 300
+
+
+def install(work: Path) -> Path | None:
+    """Return the directory with the peers, filled now if it is not yet; ``None`` if pip cannot.
+
+    :param work: Directory in which it lies, with pip's log.
+    """
+    mark = hashlib.sha256(PINS.read_bytes()).hexdigest()[:12]
+    place = work / f"peers-{sys.version_info.major}.{sys.version_info.minor}-{mark}"
+    if place.is_dir():
+        return place
+    draft = place.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    # --no-deps: the list is complete, and Airflow itself must not come a second time.
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+    ]
+    log = work / "peers.log"
+    with log.open("wb") as output:
+        done = subprocess.run(
+            [*pip, "--target", str(draft), "-r", str(PINS)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=_INSTALL_SECONDS,
+            check=False,
+        )
+    if done.returncode:
+        print(f"The peers could not be installed; what pip says: {log}", file=sys.stderr)
+        return None
+    draft.rename(place)
+    return place
+
+
+def available() -> bool:
+    """Say whether this process can import the peers."""
+    return importlib.util.find_spec("airflow.providers.http") is not None

@@ -1,0 +1,147 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Which numbers are reached? ``python benchmarks/run.py [NAME...]`` takes all measures, or those named.
+
+Prints one table and ends with status 1 if a reach is missed or a measure could not be taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.frame import Row
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / ".work" / "benchmarks"
+
+#: Each is a module of this package with a function ``measure``, and the seconds it may take.
+BENCHMARKS = {
+    "imports": 300,
+    "calls": 300,
+    "tokens": 400,
+    "loop": 300,
+}
+
+
+def main() -> int:
+    """Run what was asked for and return the exit status."""
+    parser = argparse.ArgumentParser(description="Measure the provider beside its peers and floors.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; default: all"
+    )
+    names = parser.parse_args().names or list(BENCHMARKS)
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    # Run as a script, this file's own directory is where Python looks; the package is one above.
+    sys.path[0] = str(ROOT)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        return _run(names)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(names: list[str]) -> int:
+    from benchmarks import peers
+    from benchmarks.table import table
+
+    WORK.mkdir(parents=True, exist_ok=True)
+    place = peers.install(WORK)
+    rows: list[Row] = []
+    failed: list[str] = []
+    for name in names:
+        began = time.monotonic()
+        found = _measure(name, place)
+        print(
+            f"{name}: {'failed' if found is None else 'done'} in {time.monotonic() - began:.0f} s", flush=True
+        )
+        rows += found or []
+        failed += [name] if found is None else []
+    print(f"\n{table(rows)}\n\n{_machine()}")
+    missed = [row.measure for row in rows if not row.ok]
+    for measure in missed:
+        print(f"missed: {measure}")
+    for name in failed:
+        print(f"not taken: {name}; its log: {WORK / name}.log")
+    return 1 if missed or failed else 0
+
+
+def _measure(name: str, place: Path | None) -> list[Row] | None:
+    from benchmarks.frame import Row
+
+    log = WORK / f"{name}.log"
+    with tempfile.TemporaryDirectory(prefix="faceki-benchmark-") as directory:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.one", name, directory],
+                cwd=ROOT,
+                env=_environment(Path(directory), place),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            with _ended(process), contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(BENCHMARKS[name])
+        told = Path(directory) / "rows.json"
+        if process.returncode or not told.exists():
+            print(log.read_text(encoding="utf-8", errors="replace")[-2000:], file=sys.stderr)
+            return None
+        return [Row.from_dict(row) for row in json.loads(told.read_text(encoding="utf-8"))]
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End ``process`` on the way out, whatever the way; its own children end when their input does."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _environment(directory: Path, place: Path | None) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
+    }
+    # Bytecode is kept, as it is wherever a package is installed; without it, imports measure the compiler. Of the
+    # bundles of certificates in the environment, requests would think more than of the one it is given.
+    for name in ("PYTHONDONTWRITEBYTECODE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        kept.pop(name, None)
+    kept["AIRFLOW_HOME"] = str(directory / "airflow")
+    kept["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+    kept["PYTHONPATH"] = os.pathsep.join(str(path) for path in (ROOT, place) if path)
+    kept["NO_PROXY"] = kept["no_proxy"] = "127.0.0.1,localhost"
+    return kept
+
+
+def _machine() -> str:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return (
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, load average {load} at the end. "
+        "Ratios: the median of the rounds' own, in brackets their middle half."
+    )
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

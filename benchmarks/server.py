@@ -1,0 +1,146 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What answers the benchmarks? A server so small that it costs less than any client that asks it.
+
+``python -m benchmarks.server CERTIFICATE KEY LATENCY`` listens on two loopback ports, one of them with TLS, and
+prints them as JSON. It keeps connections alive, knows the routes below, counts, and ends when its standard
+input does, so it cannot outlive whoever started it.
+
+====  =====================================  =======================================================
+POST  ``/auth/api/generate-token``           a new token
+GET   ``/api/v3/kyc_verification``           one record, to whoever brings a token that is good
+GET   ``/-/counters``                        what was asked so far
+POST  ``/-/revoke``                          from now on every token that was given out is refused
+POST  ``/-/reset``                           counters back to nothing, and the same
+====  =====================================  =======================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import sys
+from collections.abc import Callable
+
+from benchmarks.sample import RECORD
+
+_OK = "200 OK"
+_REFUSED = json.dumps({"status": False, "code": 401, "message": "UNAUTHORIZED"}).encode()
+_RECORDS = json.dumps({"status": True, "code": 200, "message": "Success", "result": [RECORD]}).encode()
+
+
+def _response(status: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+_RECORDS_RESPONSE = _response(_OK, _RECORDS)
+_REFUSED_RESPONSE = _response("401 Unauthorized", _REFUSED)
+_UNKNOWN_RESPONSE = _response("404 Not Found", b"{}")
+
+
+class Desk:
+    """What the server knows: which tokens are good, and how often it was asked for what."""
+
+    def __init__(self) -> None:
+        self._issued = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the numbers of the tokens given out."""
+        self._good: set[bytes] = set()
+        self._counters = {"tokens": 0, "calls": 0, "refused": 0}
+
+    def answer(self, target: bytes, head: bytes) -> bytes:
+        """Return the whole response to a request whose first line and headers are ``head``."""
+        if target == b"GET /api/v3/kyc_verification":
+            return self._records(head)
+        routes: dict[bytes, Callable[[], bytes]] = {
+            b"POST /auth/api/generate-token": self._token,
+            b"GET /-/counters": lambda: _response(_OK, json.dumps(self._counters).encode()),
+            b"POST /-/revoke": lambda: self._done(self._good.clear),
+            b"POST /-/reset": lambda: self._done(self.reset),
+        }
+        return routes.get(target, lambda: _UNKNOWN_RESPONSE)()
+
+    def _done(self, action: Callable[[], object]) -> bytes:
+        action()
+        return _response(_OK, b"{}")
+
+    def _token(self) -> bytes:
+        self._issued += 1
+        self._counters["tokens"] += 1
+        value = f"benchmark-token-{self._issued:06d}-{'x' * 200}"
+        self._good.add(value.encode())
+        document = {"responseCode": 0, "data": {"access_token": value, "expires_in": 3600}}
+        return _response(_OK, json.dumps(document).encode())
+
+    def _records(self, head: bytes) -> bytes:
+        _, _, rest = head.partition(b"earer ")
+        if rest.partition(b"\r\n")[0] in self._good:
+            self._counters["calls"] += 1
+            return _RECORDS_RESPONSE
+        self._counters["refused"] += 1
+        return _REFUSED_RESPONSE
+
+
+class Connection(asyncio.Protocol):
+    """One connection, kept open. Bodies are counted off as they come and never held."""
+
+    def __init__(self, desk: Desk, latency: float) -> None:
+        self._desk = desk
+        self._latency = latency
+        self._head = b""
+        self._body_left = 0
+        self._answer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember where to answer."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come; clients wait for an answer before they ask again, so nothing is queued."""
+        if not self._body_left:
+            self._head += data
+            head, end, body = self._head.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self._head = b""
+            first, _, headers = head.partition(b"\r\n")
+            target = first.rpartition(b" ")[0].partition(b"?")[0]
+            self._answer = self._desk.answer(target, headers + b"\r\n")
+            self._body_left = _content_length(headers)
+            data = body
+        self._body_left -= len(data)
+        if self._body_left <= 0:
+            self._send()
+
+    def _send(self) -> None:
+        if self._latency:
+            asyncio.get_running_loop().call_later(self._latency, self._transport.write, self._answer)
+        else:
+            self._transport.write(self._answer)
+
+
+def _content_length(headers: bytes) -> int:
+    _, found, rest = headers.lower().partition(b"content-length:")
+    return int(rest.partition(b"\r\n")[0]) if found else 0
+
+
+async def _serve(certificate: str, key: str, latency: float) -> None:
+    loop = asyncio.get_running_loop()
+    desk = Desk()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    plain = await loop.create_server(lambda: Connection(desk, latency), "127.0.0.1", 0, backlog=1024)
+    tls = await loop.create_server(
+        lambda: Connection(desk, latency), "127.0.0.1", 0, backlog=1024, ssl=context
+    )
+    ports = {"plain": plain.sockets[0].getsockname()[1], "tls": tls.sockets[0].getsockname()[1]}
+    print(json.dumps(ports), flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1], sys.argv[2], float(sys.argv[3])))

@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How does the table look? As Markdown, so that it can be kept as it was printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.frame import Reach, Row
+
+HEADINGS = ("measure", "peer or floor", "ours", "ratio", "reach", "ok")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as an aligned Markdown table; a measure is named in its first line only."""
+    cells = [HEADINGS]
+    before = ""
+    for row in rows:
+        cells.append(
+            (
+                row.measure if row.measure != before else "",
+                _beside(row),
+                _number(row.ours, row.unit) + (f" ({row.remark})" if row.remark else ""),
+                _ratio(row),
+                _reach(row.reach, row.unit),
+                "-" if row.reach is None else "yes" if row.ok else "NO",
+            )
+        )
+        before = row.measure
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    lines = [_line(line, widths) for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+
+def _beside(row: Row) -> str:
+    if not row.beside:
+        return "-"
+    return f"{row.beside}: {'not taken' if row.theirs is None else _number(row.theirs, row.unit)}"
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return "-"
+    middle_half = f" ({row.quartiles[0]:.2f}-{row.quartiles[1]:.2f})" if row.quartiles else ""
+    return f"{row.ratio:.2f}{middle_half}"
+
+
+def _reach(reach: Reach | None, unit: str) -> str:
+    if reach is None:
+        return "-"
+    return f"{reach.sign} {reach.limit:g}" + (f" {unit}" if reach.of == "ours" else " x")
+
+
+def _number(value: float, unit: str) -> str:
+    figures = f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{figures} {unit}"
