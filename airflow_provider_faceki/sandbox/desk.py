@@ -110,7 +110,7 @@ class Desk:
         """A record from before: not billed, not announced. `selfie` is what face search will find it by."""
         _texts(record_identifier=record_identifier, decision=decision, link=link)
         _check_seed(code, fields)
-        digest = None if selfie is None else sha256(selfie).hexdigest()
+        digest = "" if selfie is None else sha256(selfie).hexdigest()
         with self.lock:
             record = self.state.add_record(
                 record_identifier, decision, link=link, code=code, selfie=digest, fields=fields

@@ -153,7 +153,8 @@ class Gate:
             case "reset" | "reset_after_body":
                 return Reset(self._cut)
             case "hang":
-                return Reset(self._cut, fault.delay)
+                await asyncio.sleep(fault.delay)
+                return Reset(self._cut)
             case "process_then_reset":
                 await self._process(route, ask)
                 return Reset(self._cut)

@@ -13,7 +13,7 @@ from airflow_provider_faceki.sandbox.answers import html
 from airflow_provider_faceki.sandbox.desk import Desk
 from airflow_provider_faceki.sandbox.messages import Answer, Ask
 from airflow_provider_faceki.sandbox.records import Record
-from airflow_provider_faceki.sandbox.scenarios import ACCEPTED, DECISIONS, DECLINED, REVIEW, scenario_of
+from airflow_provider_faceki.sandbox.scenarios import ACCEPTED, DECISIONS, DECLINED, REVIEW
 from airflow_provider_faceki.sandbox.state import Link, Refused
 
 _HEADERS = {
@@ -40,14 +40,16 @@ def show(desk: Desk, ask: Ask) -> Answer:
     link = desk.state.links.get(ask.path["link"])
     if link is None:
         return _page(404, "Unknown link", "<p>No verification belongs to this link.</p>")
-    record = _latest(desk, link)
+    record, just_now, closed = _latest(desk, link), "done" in ask.query, None
     try:
         desk.state.open_link(link.link)
     except Refused as refused:
-        if record is None or refused.code == 8015:
-            return _closed(refused)
-    if record is not None:
-        return _result(link, record, just_now="done" in ask.query)
+        closed = refused
+    # A link that may be used several times shows its form again, after showing what it led to.
+    if record is not None and (closed or just_now or record.decision == REVIEW):
+        return _result(link, record, just_now)
+    if closed:
+        return _closed(closed)
     return _page(
         200, "Identity verification", _decision_form(DECISIONS, "You are the person and FACEKI") + _UPLOAD
     )
@@ -65,8 +67,7 @@ def answer(desk: Desk, ask: Ask) -> Answer:
         elif decision in DECISIONS:
             desk.state.answer_link(link.link, decision)
         elif selfie is not None:
-            scenario = scenario_of(link.record_identifier)
-            desk.state.answer_link(link.link, scenario.decision, scenario.code, selfie.sha256)
+            desk.state.answer_link(link.link, selfie=selfie.sha256)
         else:
             return _page(
                 422, "Nothing to decide on", "<p>Press one of the buttons, or choose a selfie.</p>" + _BACK

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from airflow_provider_faceki.sandbox.client import ControlClient
+from airflow_provider_faceki.sandbox.connection import connection
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
@@ -23,12 +23,21 @@ STOP_SECONDS = 5.0
 class SandboxProcess:
     """`arguments` are those of `faceki-sandbox`. It ends with the block, and with this process however that ends."""
 
-    def __init__(self, *arguments: str) -> None:
-        self._arguments = arguments
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(
+        self,
+        *arguments: str,
+        client_id: str = DEFAULT_CLIENT_ID,
+        client_secret: str = DEFAULT_CLIENT_SECRET,
+        tls: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
+    ) -> None:
         self.url = ""
-        self.client_id = DEFAULT_CLIENT_ID
-        self.client_secret = DEFAULT_CLIENT_SECRET
+        self.client_id = client_id
+        self.client_secret = client_secret
+        self._tls = None if tls is None else (fspath(tls[0]), fspath(tls[1]))
+        self._arguments = [*arguments, "--client-id", client_id, "--client-secret", client_secret]
+        if self._tls:
+            self._arguments += ["--tls-cert", self._tls[0], "--tls-key", self._tls[1]]
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         if self._process is not None:
@@ -72,14 +81,8 @@ class SandboxProcess:
 
     @property
     def control(self) -> ControlClient:
-        return ControlClient(self.url)
+        return ControlClient(self.url, self._tls[0] if self._tls else None)
 
-    def connection(self, **extra: object) -> Mapping[str, object]:
+    def connection(self, **extra: object) -> dict[str, object]:
         """An Airflow Connection to this sandbox, ready for `json.dumps`."""
-        return {
-            "conn_type": "faceki",
-            "host": self.url,
-            "login": self.client_id,
-            "password": self.client_secret,
-            "extra": {"workflow_id": DEFAULT_WORKFLOW, **extra},
-        }
+        return connection(self.url, self.client_id, self.client_secret, self._tls, extra)

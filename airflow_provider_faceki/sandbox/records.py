@@ -65,7 +65,7 @@ def new_record(
     link: str,
     decision: str,
     code: int | None,
-    selfie: str | None,
+    selfie: str,
 ) -> Record:
     request_id = str(uuid4())
     selfie = selfie or hashlib.sha256(request_id.encode()).hexdigest()

@@ -57,15 +57,13 @@ class CutOff(Response):
 
 
 class Reset(Response):
-    """No answer: the connection is reset, after `seconds`."""
+    """No answer: the connection is reset."""
 
-    def __init__(self, cut: Cut, seconds: float = 0.0) -> None:
+    def __init__(self, cut: Cut) -> None:
         super().__init__(b"", 499)
         self._cut = cut
-        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(self._seconds)
         self._cut(scope.get("client"), True)
         await _gone(receive)
 

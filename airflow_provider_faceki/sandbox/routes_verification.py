@@ -9,14 +9,14 @@ from __future__ import annotations
 from airflow_provider_faceki.sandbox.answers import ABSENT, e2, e2_error
 from airflow_provider_faceki.sandbox.desk import Desk
 from airflow_provider_faceki.sandbox.messages import Answer, Ask
-from airflow_provider_faceki.sandbox.state import Refused
+from airflow_provider_faceki.sandbox.state import Link, Refused
 from airflow_provider_faceki.sandbox.workflows import Workflow
 
 
 def verify(desk: Desk, ask: Ask) -> Answer:
     try:
         workflow = desk.state.workflow(ask.text("workflowId"))
-        return _look(desk, ask, workflow, ask.text("record_identifier"), "")
+        return _look(desk, ask, workflow, ask.text("record_identifier"), None)
     except Refused as refused:
         return _refuse(desk, refused)
 
@@ -26,12 +26,12 @@ def verify_by_link(desk: Desk, ask: Ask) -> Answer:
         link = desk.state.open_link(ask.text("link"))
         workflow = desk.state.workflow(ask.text("workflowId") or link.workflow_id)
         identifier = ask.text("record_identifier") or link.record_identifier
-        return _look(desk, ask, workflow, identifier, link.link)
+        return _look(desk, ask, workflow, identifier, link)
     except Refused as refused:
         return _refuse(desk, refused)
 
 
-def _look(desk: Desk, ask: Ask, workflow: Workflow, record_identifier: str, link_id: str) -> Answer:
+def _look(desk: Desk, ask: Ask, workflow: Workflow, record_identifier: str, link: Link | None) -> Answer:
     selfie = ask.upload("selfie")
     if selfie is None:
         raise Refused(5002)
@@ -40,7 +40,7 @@ def _look(desk: Desk, ask: Ask, workflow: Workflow, record_identifier: str, link
     # Which image is which document only FACEKI can see; the sandbox counts.
     if fronts < workflow.documents_needed or backs < workflow.backs_needed:
         raise Refused(5006)
-    record = desk.state.verify(workflow.workflow_id, record_identifier, link_id, selfie.sha256)
+    record = desk.state.verify(workflow.workflow_id, record_identifier, link, selfie.sha256)
     return e2(record.answer())
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from airflow_provider_faceki.sandbox.clock import Clock
+from airflow_provider_faceki.sandbox.connection import connection
 from airflow_provider_faceki.sandbox.counters import Counts
 from airflow_provider_faceki.sandbox.desk import Desk, Forged
 from airflow_provider_faceki.sandbox.faults import Fault, fault_from
@@ -153,16 +154,8 @@ class FacekiSandbox:
 
     def connection(self, **extra: object) -> dict[str, object]:
         """An Airflow Connection to this sandbox; `json.dumps` of it fits into `AIRFLOW_CONN_FACEKI_DEFAULT`."""
-        made: dict[str, object] = {"workflow_id": DEFAULT_WORKFLOW}
-        if self._tls:
-            made["verify"] = self._tls[0]
-        return {
-            "conn_type": "faceki",
-            "host": self.url,
-            "login": self.client_id,
-            "password": self.client_secret,
-            "extra": {**made, **extra},
-        }
+        report = {"pdf_report_path": self.settings.pdf_path}
+        return connection(self.url, self.client_id, self.client_secret, self._tls, {**report, **extra})
 
     @property
     def counters(self) -> Counts:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
 from airflow_provider_faceki.sandbox.clock import Clock
 from airflow_provider_faceki.sandbox.codes import REJECTIONS
 from airflow_provider_faceki.sandbox.records import Record, new_record
-from airflow_provider_faceki.sandbox.scenarios import ACCEPTED, DECLINED, REVIEW, scenario_of
+from airflow_provider_faceki.sandbox.scenarios import ACCEPTED, DECLINED, REVIEW, Scenario, scenario_of
 from airflow_provider_faceki.sandbox.settings import Settings
 from airflow_provider_faceki.sandbox.tokens import Tokens
 from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
@@ -112,37 +113,18 @@ class State:
     def tick(self) -> None:
         """Answer the links whose time for answering by themselves has come."""
         while self._due and self._due[0][0] <= self.clock.now():
-            link = self.links.get(heapq.heappop(self._due)[1])
-            if link is None or link.uses_left <= 0 or link.expired(self.clock.now()):
-                continue
-            scenario = scenario_of(link.record_identifier)
-            self.answer_link(link.link, scenario.decision, scenario.code)
+            link_id = heapq.heappop(self._due)[1]
+            # Somebody was quicker, the link has expired, the wallet is empty: then it stays as it is.
+            with suppress(Refused):
+                self.answer_link(link_id)
 
-    def answer_link(
-        self, link_id: str, decision: str, code: int | None = None, selfie: str | None = None
-    ) -> Record:
-        """Somebody verified with the link: on the hosted page, by script, or by `requestbylink`."""
+    def answer_link(self, link_id: str, decision: str | None = None, selfie: str = "") -> Record:
+        """Somebody verified on the hosted page, or a script did. No decision: the record identifier decides."""
         link = self.open_link(link_id)
-        record = new_record(
-            self.settings,
-            self.clock.now(),
-            workflow_id=link.workflow_id,
-            record_identifier=link.record_identifier,
-            link=link.link,
-            decision=decision,
-            code=code,
-            selfie=selfie,
-        )
-        self.charge(link.record_identifier, "link")
-        link.uses_left -= 1
-        return self.keep(record)
+        scenario = scenario_of(link.record_identifier) if decision is None else Scenario(decision)
+        return self._look(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     # Records
-
-    def keep(self, record: Record) -> Record:
-        self._file(record)
-        self.announce(record)
-        return record
 
     def _file(self, record: Record) -> None:
         """Thousands may wait and poll at once, so nothing is found by looking through all records."""
@@ -150,12 +132,38 @@ class State:
         for name in ("requestId", "face_id", "link", "record_identifier"):
             self._index[name, str(record.document[name])].append(record)
 
-    def verify(self, workflow_id: str, record_identifier: str, link_id: str, selfie: str) -> Record:
-        """Look at the images of one person. Raises for every code, billed or not; the record may hang on it."""
+    def verify(self, workflow_id: str, record_identifier: str, link: Link | None, selfie: str) -> Record:
+        """Images came in by a call. A code is raised, with the record where one was made."""
         scenario = scenario_of(record_identifier)
+        record = self._look(scenario, workflow_id, record_identifier, link, selfie, "verification")
+        if scenario.code is not None:
+            raise Refused(scenario.code, record=record)
+        return record
+
+    def _look(
+        self,
+        scenario: Scenario,
+        workflow_id: str,
+        record_identifier: str,
+        link: Link | None,
+        selfie: str,
+        what: str,
+    ) -> Record:
         if scenario.code is not None and scenario.code not in REJECTIONS:
             raise Refused(scenario.code)
-        record = new_record(
+        if scenario.code is None or self.settings.bill_rejections:
+            self.charge(record_identifier, what)
+        if link is not None:
+            link.uses_left -= 1
+        record = self._new_record(scenario, workflow_id, record_identifier, link.link if link else "", selfie)
+        self._file(record)
+        self.announce(record)
+        return record
+
+    def _new_record(
+        self, scenario: Scenario, workflow_id: str, record_identifier: str, link_id: str, selfie: str
+    ) -> Record:
+        return new_record(
             self.settings,
             self.clock.now(),
             workflow_id=workflow_id,
@@ -165,14 +173,6 @@ class State:
             code=scenario.code,
             selfie=selfie,
         )
-        if scenario.code is None or self.settings.bill_rejections:
-            self.charge(record_identifier, "verification")
-        if link_id:
-            self.links[link_id].uses_left -= 1
-        self.keep(record)
-        if scenario.code is not None:
-            raise Refused(scenario.code, record=record)
-        return record
 
     def records(self, **filters: str) -> list[Record]:
         """Those that match every filter, oldest first."""
@@ -226,20 +226,11 @@ class State:
         *,
         link: str = "",
         code: int | None = None,
-        selfie: str | None = None,
+        selfie: str = "",
         fields: Mapping[str, object] | None = None,
     ) -> Record:
         """A record from before: not billed, not announced. `fields` replace or add top-level fields."""
-        record = new_record(
-            self.settings,
-            self.clock.now(),
-            workflow_id=DEFAULT_WORKFLOW,
-            record_identifier=record_identifier,
-            link=link,
-            decision=decision,
-            code=code,
-            selfie=selfie,
-        )
+        record = self._new_record(Scenario(decision, code), DEFAULT_WORKFLOW, record_identifier, link, selfie)
         record.document.update(fields or {})
         record.request_id = str(record.document["requestId"])
         self._file(record)

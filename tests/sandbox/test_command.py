@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -80,7 +81,11 @@ def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_its_parent(eventually: Callable[[Callable[[], object]], None]) -> None:
-    code = "from airflow_provider_faceki.sandbox import SandboxProcess as P; print(P().start().url, flush=True); input()"
+    code = (
+        "from airflow_provider_faceki.sandbox import SandboxProcess\n"
+        "print(SandboxProcess().start().url, flush=True)\n"
+        "input()"
+    )
     parent = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -98,21 +103,17 @@ def test_it_ends_with_its_parent(eventually: Callable[[Callable[[], object]], No
 
 
 def test_a_process_of_its_own() -> None:
-    with SandboxProcess("--token-lifetime", "7", "--auto-answer", "0") as sandbox:
+    with SandboxProcess("--token-lifetime", "7", "--auto-answer", "0", client_id="me") as sandbox:
         settings = sandbox.control.get("settings")
         assert isinstance(settings, dict)
         assert (settings["token_lifetime"], settings["auto_answer"]) == (7, 0)
-        assert sandbox.connection(timeout=5)["extra"] == {"workflow_id": settings_workflow(), "timeout": 5}
+        connection: Any = sandbox.connection(timeout=5)
+        assert (connection["host"], connection["login"]) == (sandbox.url, "me")
+        assert connection["extra"]["timeout"] == 5
         pid = sandbox.pid
         assert pid is not None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-
-
-def settings_workflow() -> str:
-    from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
-
-    return DEFAULT_WORKFLOW
 
 
 def test_a_process_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) -> None:

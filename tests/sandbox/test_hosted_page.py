@@ -95,6 +95,16 @@ def test_a_second_press_changes_nothing(sandbox: FacekiSandbox, call: Caller) ->
     assert sandbox.ledger == {"order-1": 1}
 
 
+def test_a_link_for_several_shows_its_form_again(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+    sandbox.settings.link_limit = 2
+    page = f"/kycverify/{sandbox.create_link('order-1')}"
+    for decision in ("ACCEPTED", "DECLINED"):
+        assert Outline(anonymous("GET", page).text).buttons == ["ACCEPTED", "DECLINED", "REVIEW"]
+        assert decision in anonymous("POST", page, data={"decision": decision}).text
+    assert Outline(anonymous("GET", page).text).buttons == []
+    assert sandbox.ledger == {"order-1": 2}
+
+
 def test_a_reviewer_decides_later(sandbox: FacekiSandbox, call: Caller) -> None:
     link = sandbox.create_link("order-1")
     reviewed = call("POST", f"/kycverify/{link}", data={"decision": "REVIEW"})

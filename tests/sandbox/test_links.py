@@ -141,9 +141,17 @@ def test_links_answer_themselves_when_told_to(sandbox: FacekiSandbox, call: Call
         for word in ("accepted", "declined", "review")
     }
     ended = sandbox.create_link("accepted-late", minutes=0.5)
+    refused = sandbox.create_link("code-5001-x")
     sandbox.clock.advance(59)
     assert all(call.records(link=link).json()["result"] == [] for link in links.values())
     sandbox.clock.advance(2)
     for word, link in links.items():
         assert call.records(link=link).json()["result"][0]["decision"] == word.upper()
     assert call.records(link=ended).json()["code"] == 8015
+    assert call.records(link=refused).json()["result"] == []
+
+
+def test_an_empty_wallet_leaves_links_unanswered(sandbox: FacekiSandbox, call: Caller) -> None:
+    sandbox.settings.update({"auto_answer": 0, "credit": 1})
+    links = [make(call).json()["data"] for _ in range(3)]
+    assert [len(call.records(link=link).json()["result"]) for link in links] == [1, 0, 0]

@@ -136,6 +136,8 @@ def test_what_the_connection_says(sandbox: FacekiSandbox) -> None:
     assert (connection["login"], connection["password"]) == (sandbox.client_id, sandbox.client_secret)
     assert connection["extra"] == {
         "workflow_id": "5a4db0c5-0000-4000-8000-000000000001",
+        "addon_url": sandbox.url,
+        "pdf_report_path": "/sandbox/report/{requestId}",
         "token_store": "memory",
     }
 
