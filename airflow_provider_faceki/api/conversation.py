@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from airflow_provider_faceki.api.auth import AccessToken, Claim, RequestToken, TokenStore
 from airflow_provider_faceki.api.envelope import Answer, is_token_refusal
-from airflow_provider_faceki.api.errors import AnswerError, NotFoundError
+from airflow_provider_faceki.api.errors import AnswerError, FacekiError, NotFoundError
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.wire import HttpRequest
 
@@ -164,7 +164,7 @@ def fetch_token(account: Account) -> Conversation[AccessToken]:
 
 
 def _ask_with_token(account: Account, request: HttpRequest) -> Conversation[Answer]:
-    bearer = yield from token(account)
+    bearer = yield from _token_first(account)
     try:
         answer: Answer = yield Exchange(request.bearing(bearer.value))
         return answer
@@ -172,9 +172,18 @@ def _ask_with_token(account: Account, request: HttpRequest) -> Conversation[Answ
         if not is_token_refusal(error):
             raise
     yield Offload(lambda: account.tokens.drop(bearer))
-    renewed = yield from token(account)
+    renewed = yield from _token_first(account)
     answer = yield Exchange(request.bearing(renewed.value))
     return answer
+
+
+def _token_first(account: Account) -> Conversation[AccessToken]:
+    try:
+        return (yield from token(account))
+    except FacekiError as error:
+        # It befell the request for a token; what the token is for has not been sent, or was refused for want of it.
+        error.may_have_acted = False
+        raise
 
 
 def _shared_token(account: Account) -> Conversation[AccessToken]:
