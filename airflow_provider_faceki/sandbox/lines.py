@@ -47,6 +47,9 @@ def protocol_with(lines: Lines) -> type[H11Protocol]:
     class Protocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
             super().connection_made(transport)
+            # Whoever configures logging after us (Airflow 3 does) turns uvicorn's own request log on again, and that
+            # prints links and queries.
+            self.access_log = False
             lines.opened(self.client, transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
