@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sends one request and reads one answer: one ``requests`` session, one TLS context and one small pool of
-threads for each set of rules, shared by everything in the process.
+"""Sends one request and reads one answer: one ``requests`` adapter with its connections, one TLS context and one
+small pool of threads for each set of rules, shared by everything in the process.
 
-It follows no redirect, keeps no cookie, reads no ``.netrc``, and takes only so much answer for so long.
+There is no ``requests.Session``. What a session adds to an adapter is what must not happen here (it follows
+redirects, keeps cookies, and puts a ``.netrc`` entry over our bearer token), and a third of the CPU of a call.
+Only so much of an answer is taken, for so long.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from itertools import chain
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ import certifi
 import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 
 from airflow_provider_faceki.api.errors import (
     AnswerLostError,
@@ -87,15 +89,16 @@ class Transport:
         self._in_flight = threading.BoundedSemaphore(self._settings.max_concurrency)
         self.pace = Pace(self._settings.max_requests_per_second)
         self._making = threading.Lock()
-        self._session: requests.Session | None = None
+        self._adapter: _OneContextAdapter | None = None
 
-    def _shared_session(self) -> requests.Session:
+    def _shared_adapter(self) -> _OneContextAdapter:
         # Made by the first sender, not by whoever makes the transport: that may be an event loop, and loading
         # the certificate authorities takes 25 ms.
         with self._making:
-            if self._session is None:
-                self._session = _session(self._settings)
-            return self._session
+            if self._adapter is None:
+                context = _tls_context(self._settings.verify)
+                self._adapter = _OneContextAdapter(context, self._settings.max_concurrency)
+            return self._adapter
 
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send ``request`` once and read the whole answer, whatever its status.
@@ -122,16 +125,10 @@ class Transport:
         return await asyncio.get_running_loop().run_in_executor(self._threads, operation)
 
     def _send(self, request: HttpRequest, body: bytes | _Upload | None, patience: float) -> HttpResponse:
-        with self._shared_session().request(
-            request.method,
-            request.url,
-            params=list(request.query) or None,
-            data=body,
-            headers=dict(request.headers),
+        with self._shared_adapter().send(
+            _prepared(request, body),
             timeout=(min(patience, LONGEST_CONNECT), patience),
-            proxies=dict(self._settings.proxies) if self._settings.proxies is not None else None,
-            auth=_leave_headers_alone,
-            allow_redirects=False,
+            proxies=self._proxies(request.url),
             stream=True,
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
@@ -140,6 +137,11 @@ class Transport:
             if request.download and response.ok and first.startswith(b"%PDF"):
                 return HttpResponse(response.status_code, headers, file=_spooled(chain([first], chunks)))
             return HttpResponse(response.status_code, headers, _joined(chain([first], chunks)))
+
+    def _proxies(self, url: str) -> dict[str, str]:
+        if self._settings.proxies is None:
+            return get_environ_proxies(url)
+        return dict(self._settings.proxies)
 
 
 _transports: dict[tuple[str, TransportSettings], Transport] = {}
@@ -170,25 +172,22 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Session(requests.Session):
-    """Leaves redirects alone: even where it may not follow one, ``requests`` reads its whole body, without any
-    limit, and stumbles over a ``Location`` that is no URL.
-    """
+#: What goes with every request unless it says otherwise.
+_HEADERS = {
+    "user-agent": "airflow-provider-faceki",
+    "accept-encoding": "gzip, deflate",
+    "accept": "*/*",
+    "connection": "keep-alive",
+}
 
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """See none."""
 
-
-def _session(settings: TransportSettings) -> requests.Session:
-    session = _Session()
-    # Proxies that are given replace those of the environment; `requests` would mix the two.
-    session.trust_env = settings.proxies is None
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers["user-agent"] = "airflow-provider-faceki"
-    adapter = _OneContextAdapter(_tls_context(settings.verify), settings.max_concurrency)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
+def _prepared(request: HttpRequest, body: bytes | _Upload | None) -> requests.PreparedRequest:
+    prepared = requests.PreparedRequest()
+    prepared.prepare_method(request.method)
+    prepared.prepare_url(request.url, list(request.query))
+    prepared.prepare_headers({**_HEADERS, **dict(request.headers)})
+    prepared.prepare_body(body, None)
+    return prepared
 
 
 def _tls_context(verify: bool | str) -> ssl.SSLContext:
@@ -230,11 +229,6 @@ class _OneContextAdapter(HTTPAdapter):
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
         """Leave the connection to the context."""
-
-
-def _leave_headers_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    # Without any `auth`, requests would put a .netrc entry for the host over our bearer token.
-    return request
 
 
 class _Upload:
