@@ -41,6 +41,9 @@ SUCCESS_CODES = frozenset({0, 200, 201})
 #: "Unauthorized or invalid URL": FACEKI uses one code for a refused token and for an unknown path.
 REFUSED = 1
 
+#: "No such record": the one answer about a record that says, in FACEKI's own words, that there is none.
+DATA_NOT_FOUND = 8013
+
 #: The checks after which FACEKI's own SDKs ask the person for another selfie.
 RETAKE_SELFIE = frozenset({5004, 8004, 8005, 8006, 8007, 8008, 8009, 8018, 8019})
 
@@ -78,7 +81,7 @@ CODES: dict[int, Code] = {
     8010: Code("ID_VERIFY_FAIL", "the identity card did not pass", VerificationError, SDK),
     8011: Code("DL_VERIFY_FAIL", "the driving licence did not pass", VerificationError, SDK),
     8012: Code("PASSPORT_VERIFY_FAIL", "the passport did not pass", VerificationError, SDK),
-    8013: Code("DATA_NOT_FOUND", "no such record", NotFoundError, SDK),
+    DATA_NOT_FOUND: Code("DATA_NOT_FOUND", "no such record", NotFoundError, SDK),
     8014: Code("INVALID_VERIFICATION_LINK", "no such link", LinkError, SDK),
     8015: Code("VERIFICATION_LINK_EXPIRED", "the link has expired", LinkError, SDK),
     8016: Code("FAIL_TO_GENERATE_LINK", "FACEKI could not make a link", ServiceError, SDK),

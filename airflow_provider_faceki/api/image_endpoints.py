@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from airflow_provider_faceki.api.codes import DATA_NOT_FOUND
 from airflow_provider_faceki.api.conversation import Account, Conversation, Endpoint, ask_once
 from airflow_provider_faceki.api.endpoints import read_records
 from airflow_provider_faceki.api.envelope import Answer
 from airflow_provider_faceki.api.errors import (
     FacekiError,
+    NotFoundError,
     OutcomeUnknownError,
     UnexpectedAnswerError,
     VerificationError,
 )
-from airflow_provider_faceki.api.multipart import Image
+from airflow_provider_faceki.api.multipart import Image, check_image
 from airflow_provider_faceki.api.records import VerificationRecord
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import HttpRequest, Json, image_request
@@ -31,12 +33,17 @@ class FaceMatch:
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    How "nobody" is answered is undocumented: an empty list, code 8013 and HTTP 404 all give an empty tuple.
+    How "nobody" is answered is undocumented: an empty list and code 8013 give an empty tuple. A bare HTTP 404 does
+    not: it may as well mean a wrong address, and whoever looks for duplicates must not take that for "none".
 
     :param selfie: Picture of the person.
+    :raises InputError: it is no :class:`Image`.
     """
 
     selfie: Image
+
+    def __post_init__(self) -> None:
+        check_image("selfie", self.selfie)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
@@ -48,13 +55,14 @@ class FaceMatch:
         """Return the records of the people found."""
         return read_records(answer)
 
-    def absent(self) -> tuple[VerificationRecord, ...]:
-        """Return what stands for nobody found."""
-        return ()
-
     def converse(self, account: Account) -> Conversation[tuple[VerificationRecord, ...]]:
         """Ask, once."""
-        return _charged(account, self)
+        try:
+            return (yield from _charged(account, self))
+        except NotFoundError as error:
+            if error.code != DATA_NOT_FOUND:
+                raise
+            return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +94,13 @@ class AnalyzeFace:
     Whether it is charged is unknown, so it is treated as charged.
 
     :param selfie: Picture of the person.
+    :raises InputError: it is no :class:`Image`.
     """
 
     selfie: Image
+
+    def __post_init__(self) -> None:
+        check_image("selfie", self.selfie)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
@@ -140,9 +152,13 @@ class CheckImage:
     and neither does this. Free as far as is known, so it may be repeated.
 
     :param image: The picture.
+    :raises InputError: it is no :class:`Image`.
     """
 
     image: Image
+
+    def __post_init__(self) -> None:
+        check_image("image", self.image)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""

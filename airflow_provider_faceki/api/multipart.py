@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import BinaryIO
 
 from airflow_provider_faceki.api.errors import InputError
 
+#: Largest image in bytes, unless somebody says otherwise; the default of the Connection's ``max_image_bytes``.
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
 #: Bytes read and sent at once. One TLS record holds 16 KiB; beyond 64 KiB nothing is gained.
 CHUNK = 64 * 1024
 
@@ -37,6 +40,11 @@ class Image:
     size: int
     media_type: str
     ending: str
+
+    @classmethod
+    def of_bytes(cls, name: str, content: bytes, max_bytes: int = MAX_IMAGE_BYTES) -> Image:
+        """Return the image that ``content`` is; parameters and errors as for :meth:`checked`."""
+        return cls.checked(name, lambda: io.BytesIO(content), len(content), max_bytes)
 
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
@@ -67,6 +75,14 @@ class Image:
         return f"<Image {self.media_type}, {self.size} bytes>"
 
 
+def check_image(name: str, value: object) -> None:
+    """Refuse what is not an :class:`Image`, such as its path."""
+    if not isinstance(value, Image):
+        raise InputError(
+            f"{name} must be an Image (Image.checked, Image.of_bytes), not {type(value).__name__}"
+        )
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Multipart:
     """Text fields and images as one body whose length is known before it is read.
@@ -94,7 +110,8 @@ class Multipart:
     def chunks(self) -> Iterator[bytes]:
         """Yield the body; each call reads the images anew.
 
-        :raises InputError: an image cannot be read, or has changed its length since it was looked at.
+        :raises InputError: an image cannot be read, or has changed its length since it was looked at. The body is
+            not complete then, so whoever gets it cannot act on it.
         """
         yield self._text()
         for name, image in self.images:
@@ -127,7 +144,12 @@ def _content(name: str, image: Image) -> Iterator[bytes]:
             while left and (chunk := file.read(min(CHUNK, left))):
                 left -= len(chunk)
                 yield chunk
-    except OSError:
-        raise InputError(f"{name} could not be read to its end") from None
-    if left:
-        raise InputError(f"{name} became shorter while it was sent")
+            has_more = bool(file.read(1))
+    except InputError:
+        raise
+    except Exception as problem:
+        # Each storage has errors of its own, some of them the same classes as those of the connection that this
+        # goes out on; uncaught, such a one would pass for a lost answer.
+        raise InputError(f"{name} could not be read to its end") from problem
+    if left or has_more:
+        raise InputError(f"{name} became {'shorter' if left else 'longer'} while it was sent")

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from airflow_provider_faceki.api.conversation import Account, Conversation, ask_once
 from airflow_provider_faceki.api.endpoints import check_identifier
 from airflow_provider_faceki.api.envelope import Answer
-from airflow_provider_faceki.api.errors import ConfigurationError, UnexpectedAnswerError
+from airflow_provider_faceki.api.errors import AnswerError, ConfigurationError, UnexpectedAnswerError
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import Header, HttpRequest, Json
 
@@ -80,7 +80,16 @@ class FetchPdfReport:
         found = yield from ask_once(account, _Locate(self))
         if isinstance(found, PdfReport):
             return found
-        return (yield from ask_once(account, _Follow(found.url, self)))
+        try:
+            return (yield from ask_once(account, _Follow(found.url, self)))
+        except AnswerError as error:
+            if isinstance(error, UnexpectedAnswerError) or error.retry_may_help:
+                raise
+            # Said by whoever keeps the file, most often because the address has expired: it says nothing about
+            # our credentials, and the next answer names a new address.
+            raise UnexpectedAnswerError(
+                "the report is not to be had at the URL that FACEKI gave", http_status=error.http_status
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -151,7 +160,8 @@ def _decoded(text: str) -> bytes | None:
     if not encoded.startswith("JVBER"):
         return None
     try:
-        content = base64.b64decode(encoded, validate=True)
+        # MIME breaks base64 into lines.
+        content = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
     return content if content.startswith(b"%PDF") else None
