@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A database, the folders of DAGs, and Connections to a local FACEKI, for tests that need real Airflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.running import DAGS, EXAMPLES, bundles
+
+#: A Connection's settings for tests that meet faults: one attempt, no pause.
+IMPATIENT = {"max_attempts": 1, "max_wait": 1, "timeout": 5}
+
+Connect = Callable[..., str]
+
+
+@pytest.fixture
+def airflow(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Airflow's database, with the example DAGs and these tests' own in its bundles."""
+    for name, value in bundles(EXAMPLES, DAGS).items():
+        monkeypatch.setenv(name, value)
+    return airflow_db
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """`connect(sandbox, "other", timeout=1)` makes the Connection `other` and returns its id."""
+
+    def make(
+        sandbox: FacekiSandbox, conn_id: str = "faceki_default", *, fields: object = None, **extra: object
+    ) -> str:
+        connection = sandbox.connection(**{**IMPATIENT, **extra})
+        connection.update(fields if isinstance(fields, dict) else {})
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+        return conn_id
+
+    return make
