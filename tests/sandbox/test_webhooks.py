@@ -19,6 +19,10 @@ from tests.sandbox.conftest import Caller
 Eventually = Callable[[Callable[[], object]], None]
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 256  # with the usual 5 a burst is dropped and tried again a second later
+
+
 class Receiver:
     """Remembers what it is sent."""
 
@@ -42,7 +46,7 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base class
                 return None
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook/token?x=1"
 
     @property

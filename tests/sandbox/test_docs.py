@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does the page about the sandbox name everything that can be set, broken or called?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.sandbox.__main__ import parser
+from airflow_provider_faceki.sandbox.control import ACTS
+from airflow_provider_faceki.sandbox.faults import KINDS
+from airflow_provider_faceki.sandbox.routes import NAMES
+from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Settings
+from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sandbox.md").read_text()
+QUOTED = set(re.findall(r"`([^`]+)`", PAGE))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(set(Settings().values()), id="settings"),
+        pytest.param(set(KINDS), id="fault kinds"),
+        pytest.param(set().union(*KINDS.values()), id="fault options"),
+        pytest.param(set(NAMES), id="routes"),
+        pytest.param({DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_WORKFLOW}, id="defaults"),
+        pytest.param(
+            {each for action in parser()._actions for each in action.option_strings} - {"-h", "--help"},
+            id="options",
+        ),
+    ],
+)
+def test_it_is_named(names: set[str]) -> None:
+    assert names - QUOTED == set()
+
+
+def test_each_control_call_is_named() -> None:
+    assert {name for _, name in ACTS if f"/_sandbox/{name}" not in PAGE} == set()
