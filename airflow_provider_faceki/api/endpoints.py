@@ -63,7 +63,8 @@ class GenerateKycLink:
 
     def __post_init__(self) -> None:
         check_identifier("workflow_id", self.workflow_id)
-        _optional_identifier("record_identifier", self.record_identifier)
+        if self.record_identifier is not None:
+            check_identifier("record_identifier", self.record_identifier)
         _minutes("expires_in_minutes", self.expires_in_minutes)
         if self.redirect_url is not None and not _is_web_url(self.redirect_url):
             raise InputError("redirect_url must be an absolute http or https URL, or None")
@@ -172,7 +173,9 @@ def read_records(answer: Answer) -> tuple[VerificationRecord, ...]:
     :raises UnexpectedAnswerError: something in it is not a record.
     """
     result = answer.result
-    items = result if isinstance(result, list) else [] if result is None else [result]
+    # An answer without a body says nothing: its head may have been cut off.
+    nothing = result is None and answer.document is not None
+    items = result if isinstance(result, list) else [] if nothing else [result]
     records = [VerificationRecord(item) for item in items if isinstance(item, dict) and item]
     if len(records) != len([item for item in items if item != {}]):
         raise UnexpectedAnswerError("FACEKI's answer to a record request holds something else")
@@ -374,11 +377,6 @@ def check_identifier(name: str, value: object) -> None:
         raise InputError(f"{name} is empty")
     if len(value) > _LONGEST_IDENTIFIER or not value.isprintable():
         raise InputError(f"{name} must be printable text of at most {_LONGEST_IDENTIFIER} characters")
-
-
-def _optional_identifier(name: str, value: object) -> None:
-    if value is not None:
-        check_identifier(name, value)
 
 
 def _path(name: str, value: object) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
-from tenacity import RetryCallState, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_random
 from tenacity.retry import RetryBaseT
 from tenacity.stop import StopBaseT
 from tenacity.wait import WaitBaseT
@@ -16,6 +16,9 @@ from airflow_provider_faceki.api.wire import HttpRequest
 
 #: Seconds before the second attempt; doubled for each further one.
 FIRST_WAIT = 0.5
+
+# With jitter of up to the first wait, so that many who failed together do not come back together.
+_BACKOFF = wait_exponential(multiplier=FIRST_WAIT) + wait_random(0, FIRST_WAIT)
 
 
 class RetryArguments(TypedDict):
@@ -49,10 +52,9 @@ class RetryPolicy:
         }
 
     def _wait(self, state: RetryCallState) -> float:
-        backoff = wait_exponential_jitter(initial=FIRST_WAIT, max=self.max_wait, jitter=FIRST_WAIT)(state)
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, FacekiError) else None
-        return min(max(asked or 0.0, backoff), self.max_wait)
+        return min(max(asked or 0.0, _BACKOFF(state)), self.max_wait)
 
 
 def may_repeat(request: HttpRequest, error: BaseException) -> bool:
