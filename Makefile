@@ -4,7 +4,7 @@
 PY3 = .venv/bin/python
 PY2 = .venv-2.11/bin/python
 # The browser tests are a stage of their own: they need Chromium and Airflow 3.3.
-SUITE = tests/ground tests/sandbox tests/border tests/airflow
+SUITE = tests/ground tests/sandbox tests/border tests/airflow tests/packaging/test_imports.py tests/packaging/test_readme.py
 
 help:
 	@echo "make demo   run the example DAGs through a real Airflow against a local FACEKI (about two minutes)"
@@ -63,7 +63,7 @@ stage-2.11:
 	else echo "skipped  suite on Airflow 2.11: it needs a Python 3.11 or 3.12, and none is here" >>.work/summary; fi
 
 stage-wheel:
-	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging
+	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py tests/packaging/test_tree.py
 
 stage-browser:
 	@if .ci/find-chromium; then .ci/stage "Connection form in Chromium" $(PY3) -m pytest -q tests/browser; \

@@ -40,12 +40,15 @@ def test_there_is_something_to_check() -> None:
 def test_module_opens_with_licence_and_question(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith(LICENCE + "\n")
-    assert ast.get_docstring(ast.parse(text)), "the module does not say what it answers"
+    tree = ast.parse(text)
+    # A package's __init__.py that holds nothing answers nothing.
+    assert not tree.body or ast.get_docstring(tree), "the module does not say what it answers"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_module_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < MAX_LINES
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines < MAX_LINES
 
 
 # Written in pieces, or this file would be the first to break its own rule.
