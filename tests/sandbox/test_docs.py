@@ -16,7 +16,8 @@ from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_
 from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sandbox.md").read_text()
-QUOTED = set(re.findall(r"`([^`]+)`", PAGE))
+PROSE = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+QUOTED = set(re.findall(r"`([^`]+)`", PROSE))
 
 
 @pytest.mark.parametrize(
