@@ -56,10 +56,12 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.service import Service as Service
     from airflow_provider_faceki.api.transport import TransportSettings as TransportSettings
     from airflow_provider_faceki.api.verification import Document as Document
+    from airflow_provider_faceki.api.verification import FindKycVerification as FindKycVerification
     from airflow_provider_faceki.api.verification import KycVerification as KycVerification
     from airflow_provider_faceki.api.verification import PerformKycVerification as PerformKycVerification
     from airflow_provider_faceki.api.verification import VerificationSummary as VerificationSummary
     from airflow_provider_faceki.api.verification import check_documents as check_documents
+    from airflow_provider_faceki.api.verification import newest_since as newest_since
 
 _MODULES = {
     "auth": ("AuthFlow",),
@@ -96,10 +98,12 @@ _MODULES = {
     "transport": ("TransportSettings",),
     "verification": (
         "Document",
+        "FindKycVerification",
         "KycVerification",
         "PerformKycVerification",
         "VerificationSummary",
         "check_documents",
+        "newest_since",
     ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -7,21 +7,28 @@ makes it safe is the caller's ``record_identifier``: whatever happens to the ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from airflow_provider_faceki.api.codes import RETAKE_SELFIE, code_name
-from airflow_provider_faceki.api.conversation import Account, Conversation, Pause, ask, ask_once
-from airflow_provider_faceki.api.endpoints import FetchRecords, WorkflowRules, check_identifier
+from airflow_provider_faceki.api.codes import DATA_NOT_FOUND, RETAKE_SELFIE, code_name
+from airflow_provider_faceki.api.conversation import Account, Conversation, Pause, ask_once
+from airflow_provider_faceki.api.endpoints import (
+    FetchRecords,
+    WorkflowRules,
+    check_identifier,
+    read_records,
+)
 from airflow_provider_faceki.api.envelope import Answer
 from airflow_provider_faceki.api.errors import (
     FacekiError,
     InputError,
+    NotFoundError,
     OutcomeUnknownError,
     UnexpectedAnswerError,
     VerificationError,
 )
-from airflow_provider_faceki.api.multipart import Image
+from airflow_provider_faceki.api.multipart import Image, check_image
 from airflow_provider_faceki.api.records import Decision, Summary, VerificationRecord, latest
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import HttpRequest, Json, image_request
@@ -40,10 +47,16 @@ class Document:
 
     :param front: Its front, or the page with the picture.
     :param back: Its back; a passport has none.
+    :raises InputError: one of them is no :class:`Image`.
     """
 
     front: Image
     back: Image | None = None
+
+    def __post_init__(self) -> None:
+        check_image("front", self.front)
+        if self.back is not None:
+            check_image("back", self.back)
 
 
 class VerificationSummary(Summary):
@@ -94,6 +107,7 @@ class PerformKycVerification:
         from the first.
     :param patience: Seconds to ask for the record after the answer was lost. Default 60.
     :param known_request_ids: Verifications under this identifier that are already known, and so not this one.
+    :param not_before: Unix time; records that FACEKI made before it are not of this verification either.
     :raises InputError: an argument cannot work.
     """
 
@@ -103,12 +117,14 @@ class PerformKycVerification:
     record_identifier: str
     patience: float = SETTLE_PATIENCE
     known_request_ids: frozenset[str] = frozenset()
+    not_before: float | None = None
 
     def __post_init__(self) -> None:
         check_identifier("workflow_id", self.workflow_id)
         check_identifier("record_identifier", self.record_identifier)
-        if not 1 <= len(self.documents) <= 3:
-            raise InputError(f"documents must be one to three documents, not {len(self.documents)}")
+        check_image("selfie", self.selfie)
+        _check_documents(self.documents)
+        _check_seconds("patience", self.patience)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
@@ -125,11 +141,12 @@ class PerformKycVerification:
 
         :raises UnexpectedAnswerError: the answer tells no decision; the verification may well have been made.
         """
-        result = answer.result
-        if not isinstance(result, dict) or not result.get("decision"):
-            raise UnexpectedAnswerError("FACEKI's answer to a verification tells no decision")
+        result = answer.result if isinstance(answer.result, dict) else {}
         named: dict[str, Json] = {"record_identifier": self.record_identifier, **result}
-        return KycVerification(VerificationRecord(named), is_whole="document_data" in result)
+        record = VerificationRecord(named)
+        if record.decision is None:
+            raise UnexpectedAnswerError("FACEKI's answer to a verification tells no decision")
+        return KycVerification(record, is_whole="document_data" in result)
 
     def converse(self, account: Account) -> Conversation[KycVerification]:
         """Submit, and settle what became of it."""
@@ -143,19 +160,36 @@ class PerformKycVerification:
         return (yield from self._settle(account))
 
     def _settle(self, account: Account) -> Conversation[KycVerification]:
-        waited, pause = 0.0, FIRST_SETTLE_PAUSE
+        began, paused, pause = account.clock(), 0.0, FIRST_SETTLE_PAUSE
         while True:
-            found = yield from find(account, self.record_identifier, self.known_request_ids)
+            found = yield from self._find(account)
+            # A look takes its time too, most of all where FACEKI does not answer; and the clock may be set back.
+            waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.patience):
                 return found
             if waited >= self.patience:
                 raise OutcomeUnknownError(
-                    "the verification was sent, its answer was lost, and FACEKI has no record of it "
-                    f"{waited:.0f} s later; look again by its record_identifier before sending it again"
+                    "the verification was sent, its answer was lost, and FACEKI has shown no record of it for "
+                    f"{waited:.0f} s; look again by its record_identifier before sending it again"
                 )
             pause = min(pause, self.patience - waited)
             yield Pause(pause)
-            waited, pause = waited + pause, min(pause * 2, LONGEST_SETTLE_PAUSE)
+            paused, pause = paused + pause, min(pause * 2, LONGEST_SETTLE_PAUSE)
+
+    def _find(self, account: Account) -> Conversation[KycVerification | None]:
+        look = FindKycVerification(
+            record_identifier=self.record_identifier,
+            known_request_ids=self.known_request_ids,
+            not_before=self.not_before,
+        )
+        try:
+            return (yield from look.converse(account))
+        except FacekiError as error:
+            if error.retry_may_help:
+                return None
+            raise OutcomeUnknownError(
+                "the verification was sent, its answer was lost, and its record cannot be asked for"
+            ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
         # FACEKI's own apps take every such code for a failed verification, whether or not a decision comes along.
@@ -172,19 +206,86 @@ class PerformKycVerification:
         return f"<PerformKycVerification with {len(self.documents)} document(s)>"
 
 
-def find(
-    account: Account, record_identifier: str, known_request_ids: frozenset[str] = frozenset()
-) -> Conversation[KycVerification | None]:
-    """Look for a verification by the caller's id; ``None`` if there is none, or FACEKI cannot be asked just now."""
-    try:
-        records = yield from ask(account, FetchRecords(record_identifier=record_identifier))
-    except FacekiError as error:
-        if not error.retry_may_help:
-            raise OutcomeUnknownError(
-                "the verification was sent, its answer was lost, and its record cannot be asked for"
-            ) from error
-        return None
-    newest = latest(record for record in records if record.request_id not in known_request_ids)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FindKycVerification:
+    """Look for a verification that was made, or may have been; ``None`` if FACEKI says that there is none.
+
+    https://docs.faceki.com/api-integration/verification-apis/fetch-records
+
+    Whoever finds nothing goes on to pay, so this believes less than :class:`FetchRecords`. "None" is an empty list
+    or code 8013: a bare HTTP 404 may as well mean that records are kept at another path. And what the filter lets
+    through must be what was asked for: how FACEKI takes a filter that it does not know is undocumented.
+
+    :param record_identifier: Your own id; or the next.
+    :param request_id: FACEKI's id.
+    :param known_request_ids: Verifications that are not meant.
+    :param not_before: Unix time; records made before it are not meant.
+    :raises InputError: not exactly one of the two ids is given, or it cannot be an id.
+    """
+
+    record_identifier: str | None = None
+    request_id: str | None = None
+    known_request_ids: frozenset[str] = frozenset()
+    not_before: float | None = None
+
+    def __post_init__(self) -> None:
+        self._records()
+
+    def _records(self) -> FetchRecords:
+        return FetchRecords(record_identifier=self.record_identifier, request_id=self.request_id)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        return self._records().request(service)
+
+    def read(self, answer: Answer) -> KycVerification | None:
+        """Return the newest that is meant.
+
+        :raises UnexpectedAnswerError: what FACEKI found is not what was asked for.
+        """
+        records = read_records(answer)
+        own = [record for record in records if self._is_own(record)]
+        if records and not own:
+            raise UnexpectedAnswerError(
+                "FACEKI answers the search for one verification with others; is the Connection's records_path right?"
+            )
+        meant = (record for record in own if record.request_id not in self.known_request_ids)
+        return newest_since(meant, self.not_before)
+
+    def converse(self, account: Account) -> Conversation[KycVerification | None]:
+        """Ask."""
+        try:
+            return (yield from ask_once(account, self))
+        except NotFoundError as error:
+            if error.code == DATA_NOT_FOUND:
+                return None
+            raise UnexpectedAnswerError(
+                "FACEKI answers the search for a verification with HTTP 404, which need not mean that there is "
+                "none; is the Connection's records_path right?",
+                http_status=error.http_status,
+            ) from None
+
+    def _is_own(self, record: VerificationRecord) -> bool:
+        if self.request_id is not None:
+            return record.request_id == self.request_id
+        return (record.record_identifier or "").strip() == (self.record_identifier or "").strip()
+
+    def __repr__(self) -> str:
+        return f"<FindKycVerification by {'request_id' if self.request_id else 'record_identifier'}>"
+
+
+def newest_since(records: Iterable[VerificationRecord], not_before: float | None) -> KycVerification | None:
+    """Return the newest of ``records`` that FACEKI made since ``not_before``; one without a time counts as such.
+
+    :param records: What FACEKI has.
+    :param not_before: Unix time, or ``None`` for all times.
+    """
+    since = [
+        record
+        for record in records
+        if not_before is None or record.created_at is None or record.created_at.timestamp() >= not_before
+    ]
+    newest = latest(since)
     return KycVerification(newest, is_whole=True) if newest is not None else None
 
 
@@ -209,3 +310,21 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
             f"{without_back} document(s) without a back side, but the workflow's documents "
             f"({', '.join(asked)}) allow that for {allowed}: only a passport has none"
         )
+
+
+def _check_documents(documents: object) -> None:
+    if not isinstance(documents, Sequence) or isinstance(documents, str):
+        raise InputError(
+            f"documents must be a list of one to three Documents, not {type(documents).__name__}"
+        )
+    if not 1 <= len(documents) <= 3:
+        raise InputError(f"documents must be one to three documents, not {len(documents)}")
+    for number, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise InputError(f"documents[{number}] must be a Document, not {type(document).__name__}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    # Found out here, and not when the answer is lost and the waiting begins.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InputError(f"{name} must be a number of seconds from 0, not {value!r}")
