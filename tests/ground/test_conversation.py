@@ -1,0 +1,326 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""In which order do token, question and refusal come? Each conversation is held by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_faceki.api import conversation, errors
+from airflow_provider_faceki.api.conversation import CLAIM_PATIENCE, CLAIM_PAUSE, Conceal, Exchange, Offload
+from airflow_provider_faceki.api.endpoints import Call, FetchRecords, GenerateKycLink, GetWorkflowRules
+from airflow_provider_faceki.api.envelope import Answer, read_answer
+from airflow_provider_faceki.api.errors import AnswerError, FacekiError
+from airflow_provider_faceki.api.wire import HttpResponse, Json
+from tests.ground.by_hand import NOW, Table, token, token_answer
+
+FETCH = FetchRecords(request_id="r-1")
+NONE = Answer([], {})
+COLD = ["read", "claim", "read", "ask token"]
+
+
+def _refusal(status: int, document: Json) -> AnswerError:
+    with pytest.raises(AnswerError) as caught:
+        read_answer(HttpResponse(status, {}, json.dumps(document).encode()))
+    return caught.value
+
+
+def _bearers(table: Table) -> list[str | None]:
+    return [dict(request.headers).get("authorization") for request in table.requests]
+
+
+def test_a_usable_token_in_memory_is_used_without_any_ado() -> None:
+    table = Table()
+    table.store.keep(token("t1"))
+    table.notes.clear()
+    assert table.play(conversation.ask(table.account, FETCH), NONE) == ()
+    assert table.notes == ["conceal t1", "ask"]
+    assert _bearers(table) == ["Bearer t1"]
+
+
+def test_without_a_token_one_is_fetched_under_a_claim_and_kept() -> None:
+    table = Table()
+    table.play(conversation.ask(table.account, FETCH), token_answer("t1", 900.0), NONE)
+    assert table.notes == [*COLD, "keep t1", "release", "conceal t1", "ask"]
+    assert _bearers(table) == [None, "Bearer t1"]
+    assert table.store.peek() == token("t1", lifetime=900.0)
+
+
+@pytest.mark.parametrize(
+    ("age", "renewed"),
+    [
+        pytest.param(3539.0, False, id="before the margin"),
+        pytest.param(3540.0, True, id="within the margin"),
+        pytest.param(-61.0, True, id="from the future"),
+    ],
+)
+def test_a_token_that_is_not_usable_is_renewed(age: float, renewed: bool) -> None:
+    table = Table()
+    table.store.keep(token("t1", age))
+    answers = [token_answer("t2"), NONE] if renewed else [NONE]
+    table.play(conversation.ask(table.account, FETCH), *answers)
+    assert _bearers(table)[-1] == ("Bearer t2" if renewed else "Bearer t1")
+
+
+def test_a_token_counts_from_when_it_was_asked_for_not_from_when_it_came() -> None:
+    table = Table()
+    talk = conversation.token(table.account)
+    effect = next(talk)
+    while isinstance(effect, Offload):
+        effect = talk.send(effect.operation())
+    table.now += 25.0
+    effect = talk.send(token_answer("t1"))
+    assert isinstance(effect, Offload)
+    effect.operation()
+    assert table.store.peek() == token("t1")
+
+
+def test_somebody_may_have_finished_between_look_and_claim() -> None:
+    table = Table()
+    talk = conversation.token(table.account)
+    assert isinstance(read := next(talk), Offload)
+    assert isinstance(claim := talk.send(read.operation()), Offload)
+    table.store.keep(token("theirs"))
+    assert isinstance(read_again := talk.send(claim.operation()), Offload)
+    assert talk.send(read_again.operation()) == Conceal("theirs")
+    assert table.notes == ["read", "keep theirs", "claim", "read", "release"]
+
+
+def test_while_somebody_else_fetches_we_pause_and_look_again() -> None:
+    table = Table()
+    theirs = table.store.claim()
+    assert theirs is not None
+    table.notes.clear()
+
+    def finish() -> None:
+        if table.notes.count("pause") == 3:
+            table.store.keep(token("theirs", -3 * CLAIM_PAUSE))
+            theirs.release()
+
+    table.between = finish
+    table.play(conversation.ask(table.account, FETCH), NONE)
+    waiting = ["read", "no claim", "pause"]
+    assert table.notes == [*waiting * 3, "keep theirs", "release", "read", "conceal theirs", "ask"]
+
+
+def test_a_fetcher_that_gives_up_leaves_the_claim_to_the_next() -> None:
+    table = Table()
+    theirs = table.store.claim()
+    assert theirs is not None
+    table.notes.clear()
+    table.between = theirs.release
+    table.play(conversation.ask(table.account, FETCH), token_answer("ours"), NONE)
+    assert table.notes[:4] == ["read", "no claim", "pause", "release"]
+    assert table.notes[4:] == [*COLD, "keep ours", "release", "conceal ours", "ask"]
+
+
+def test_a_claim_that_is_never_freed_is_not_waited_for_any_longer_than_patience_lasts() -> None:
+    table = Table()
+    theirs = table.store.claim()
+    table.notes.clear()
+    table.play(conversation.ask(table.account, FETCH), token_answer("ours"), NONE)
+    assert table.now - NOW == pytest.approx(CLAIM_PATIENCE, abs=2 * CLAIM_PAUSE)
+    assert table.notes[-6:] == ["no claim", "read", "ask token", "keep ours", "conceal ours", "ask"]
+    # The claim is still theirs.
+    assert theirs is not None
+    assert not table.store.is_free
+
+
+REFUSALS = [
+    pytest.param(status, document, id=f"{status}-{name}")
+    for name, document in {
+        "legacy": {"responseCode": 1, "data": None},
+        "v3": {"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID URL"},
+        "validation": {"status": False, "statusCode": 1, "message": "", "data": {}},
+        "code 401": {"status": False, "code": 401},
+    }.items()
+    for status in (200, 201, 400, 401, 403, 404, 500)
+] + [pytest.param(401, None, id="401-empty"), pytest.param(401, {"status": True, "code": 200}, id="401-success")]
+
+
+@pytest.mark.parametrize(("status", "document"), REFUSALS)
+def test_a_refused_token_is_dropped_and_replaced_once(status: int, document: Json) -> None:
+    table = Table()
+    table.store.keep(token("old"))
+    table.notes.clear()
+    refusal = _refusal(status, document)
+    assert table.play(conversation.ask(table.account, FETCH), refusal, token_answer("new"), NONE) == ()
+    assert table.notes == [
+        *("conceal old", "ask", "drop old"),
+        *(*COLD, "keep new", "release", "conceal new", "ask"),
+    ]
+    assert _bearers(table) == ["Bearer old", None, "Bearer new"]
+
+
+@pytest.mark.parametrize(("status", "document"), REFUSALS)
+def test_a_second_refusal_is_the_answer(status: int, document: Json) -> None:
+    table = Table()
+    table.store.keep(token("old"))
+    first, second = _refusal(status, document), _refusal(status, document)
+    with pytest.raises(FacekiError) as caught:
+        table.play(conversation.ask(table.account, FETCH), first, token_answer("new"), second)
+    assert caught.value is second
+    assert isinstance(second, errors.AuthenticationError)
+    assert len(table.requests) == 3
+    # The new token may well be right, and the URL wrong: it stays, and is not asked for again.
+    assert table.store.peek() == token("new")
+    assert table.store.is_free
+
+
+def test_a_refused_token_that_others_have_replaced_costs_no_token_request() -> None:
+    table = Table()
+    table.store.keep(token("old"))
+    talk = conversation.ask(table.account, FETCH)
+    assert next(talk) == Conceal("old")
+    assert isinstance(talk.send(None), Exchange)
+    table.store.keep(token("theirs"))
+    assert isinstance(drop := talk.throw(_refusal(401, None)), Offload)
+    assert talk.send(drop.operation()) == Conceal("theirs")
+    asked = talk.send(None)
+    assert isinstance(asked, Exchange)
+    assert dict(asked.request.headers)["authorization"] == "Bearer theirs"
+    talk.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(errors.ConnectError("x"), id="no connection"),
+        pytest.param(errors.AnswerLostError("x"), id="lost"),
+        pytest.param(errors.ServiceError("x", http_status=500), id="failed"),
+        pytest.param(errors.ThrottledError("x", http_status=429), id="throttled"),
+        pytest.param(errors.AuthenticationError("x", http_status=403), id="forbidden"),
+        pytest.param(errors.QuotaError("x", code=5003), id="wallet"),
+    ],
+)
+def test_any_other_error_costs_no_token(error: FacekiError) -> None:
+    table = Table()
+    table.store.keep(token("t1"))
+    with pytest.raises(FacekiError) as caught:
+        table.play(conversation.ask(table.account, FETCH), error)
+    assert caught.value is error
+    assert table.store.peek() == token("t1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        pytest.param(errors.ConnectError("x"), errors.ConnectError, id="no connection"),
+        pytest.param(_refusal(401, None), errors.AuthenticationError, id="wrong credentials"),
+        pytest.param(_refusal(404, None), errors.ConfigurationError, id="unknown form"),
+        pytest.param(_refusal(503, None), errors.ServiceError, id="failed"),
+        pytest.param(Answer({}, {}), errors.UnexpectedAnswerError, id="no token in it"),
+    ],
+)
+def test_a_failed_fetch_gives_the_claim_back(answer: Answer | FacekiError, kind: type[FacekiError]) -> None:
+    table = Table()
+    with pytest.raises(kind) as caught:
+        table.play(conversation.ask(table.account, FETCH), answer)
+    assert type(caught.value) is kind
+    assert table.notes == [*COLD, "release"]
+    assert table.store.is_free
+    if isinstance(answer, AnswerError):
+        assert caught.value.__suppress_context__
+
+
+def test_a_renewal_that_fails_is_the_answer_and_asks_nothing_again() -> None:
+    table = Table()
+    table.store.keep(token("old"))
+    with pytest.raises(errors.AuthenticationError, match="does not accept the client id"):
+        table.play(conversation.ask(table.account, FETCH), _refusal(401, None), _refusal(401, None))
+    assert len(table.requests) == 2
+    assert table.store.peek() is None
+    assert table.store.is_free
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_a_conversation_that_is_closed_midway_gives_the_claim_back(steps: int) -> None:
+    table = Table()
+    talk = conversation.ask(table.account, FETCH)
+    effect = next(talk)
+    for _ in range(steps):
+        match effect:
+            case Offload(operation):
+                effect = talk.send(operation())
+            case Exchange(request):
+                effect = talk.send(NONE if request.authenticated else token_answer("t1"))
+            case _:
+                effect = talk.send(None)
+        if isinstance(effect, Exchange) and effect.request.authenticated:
+            break
+    talk.close()
+    assert table.notes.count("release") == table.notes.count("claim") == (steps > 1)
+    assert table.store.is_free
+
+
+def test_each_token_is_concealed_once() -> None:
+    table = Table()
+    for _ in range(3):
+        answers = [NONE] if table.requests else [token_answer("t1"), NONE]
+        table.play(conversation.ask(table.account, FETCH), *answers)
+    table.store.drop(token("t1"))
+    table.play(conversation.ask(table.account, FETCH), token_answer("t2"), NONE)
+    table.play(conversation.ask(table.account, FETCH), NONE)
+    assert [note for note in table.notes if note.startswith("conceal")] == ["conceal t1", "conceal t2"]
+    for before, after in (("conceal t1", "ask"), ("conceal t2", "ask")):
+        assert table.notes[table.notes.index(before) + 1] == after
+
+
+def test_by_link_no_token_is_asked_for_or_sent() -> None:
+    table = Table()
+    rules = table.play(
+        conversation.ask(table.account, GetWorkflowRules(link="l-1")), Answer({"documents": ["Passport"]}, {})
+    )
+    assert rules.documents == ("Passport",)
+    assert table.notes == ["ask"]
+    assert _bearers(table) == [None]
+
+
+def test_nor_is_one_renewed_when_such_a_question_is_refused() -> None:
+    table = Table()
+    table.store.keep(token("t1"))
+    with pytest.raises(errors.AuthenticationError):
+        table.play(conversation.ask(table.account, GetWorkflowRules(link="l-1")), _refusal(401, None))
+    assert table.store.peek() == token("t1")
+
+
+NOT_FOUND = [
+    pytest.param(lambda: _refusal(404, None), id="404"),
+    pytest.param(lambda: _refusal(200, {"status": False, "code": 8013}), id="code 8013"),
+]
+
+
+@pytest.mark.parametrize("refusal", NOT_FOUND)
+def test_not_found_is_a_result_where_the_endpoint_says_so(refusal: object) -> None:
+    assert callable(refusal)
+    table = Table()
+    table.store.keep(token("t1"))
+    assert table.play(conversation.ask(table.account, FETCH), refusal()) == ()
+
+
+@pytest.mark.parametrize("refusal", NOT_FOUND)
+@pytest.mark.parametrize(
+    "endpoint", [GenerateKycLink(workflow_id="w"), Call("GET", "/x"), GetWorkflowRules(workflow_id="w")]
+)
+def test_and_an_error_elsewhere(refusal: object, endpoint: GenerateKycLink) -> None:
+    assert callable(refusal)
+    table = Table()
+    table.store.keep(token("t1"))
+    with pytest.raises(errors.NotFoundError):
+        table.play(conversation.ask(table.account, endpoint), refusal())
+
+
+def test_an_unknown_token_route_is_not_mistaken_for_no_records() -> None:
+    with pytest.raises(errors.ConfigurationError, match="does not know the token request"):
+        table = Table()
+        table.play(conversation.ask(table.account, FETCH), _refusal(404, None))
+
+
+def test_fetching_a_token_on_purpose_passes_the_store_by() -> None:
+    table = Table()
+    table.store.keep(token("t1"))
+    table.notes.clear()
+    assert table.play(conversation.fetch_token(table.account), token_answer("t2")) == token("t2")
+    assert table.notes == ["ask token"]
+    assert table.store.peek() == token("t1")
