@@ -55,7 +55,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tls-key", metavar="FILE")
     made.add_argument("--port-file", type=Path, metavar="FILE", help="gets the URL once the server is ready")
     made.add_argument(
-        "--exit-with-parent", action="store_true", help="end when the process that started this one does"
+        "--exit-with-parent",
+        nargs="?",
+        type=int,
+        const=os.getppid(),
+        metavar="PID",
+        help="end when the process that started this one does",
     )
     made.add_argument("--quiet", action="store_true", help="print nothing, log no requests")
     return made
@@ -74,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.exit(2, f"faceki-sandbox needs {', '.join(absent)}: {HOW_TO_INSTALL}\n")
     if (chosen.tls_cert is None) != (chosen.tls_key is None):
         command.error("--tls-cert and --tls-key go together")
-    parent = os.getppid()
     ended = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -90,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _tell(sandbox, chosen)
         while not ended.wait(PARENT_SECONDS):
-            if chosen.exit_with_parent and os.getppid() != parent:
+            if chosen.exit_with_parent not in (None, os.getppid()):
                 break
     finally:
         sandbox.stop()

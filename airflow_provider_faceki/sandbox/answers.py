@@ -70,7 +70,7 @@ def refusal(status: int) -> Answer:
 
 
 def html(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, text.encode(), "text/html; charset=utf-8", dict(headers or {}))
+    return Answer(status, text.encode("utf-8", "replace"), "text/html; charset=utf-8", dict(headers or {}))
 
 
 def gateway_page(status: int, title: str, headers: Mapping[str, str] | None = None) -> Answer:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from airflow_provider_faceki.sandbox.routes import ROUTES, Route
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LONGEST_CONTROL = 1024 * 1024
+_LOG = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -31,8 +33,14 @@ def application(desk: Desk, gate: Gate, exposed: bool) -> ASGIApp:
     calls = [Path(route.path, _through(gate, route), methods=[route.method]) for route in ROUTES]
     control = Path("/_sandbox/{name}", _control(desk), methods=["GET", "POST", "DELETE"])
     rest = Path("/{rest:path}", gate.serve_the_rest, methods=_METHODS)
-    app = Starlette(routes=[*calls, control, rest])
+    app = Starlette(routes=[*calls, control, rest], exception_handlers={500: _own_fault})
     return app if exposed else _LoopbackOnly(app)
+
+
+def _own_fault(request: Request, error: Exception) -> Response:
+    """A fault that nobody ordered must not look like one that somebody did."""
+    _LOG.error("the sandbox itself failed; please report it", exc_info=error)
+    return JSONResponse({"error": "the sandbox itself failed; its log says where"}, 500)
 
 
 def _through(gate: Gate, route: Route) -> Endpoint:

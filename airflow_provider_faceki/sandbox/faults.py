@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
@@ -171,7 +172,7 @@ class Faults:
         self._queue: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        self._queue.append(fault)
+        self._queue.append(copy(fault))  # a copy: it is used up, and may be added again
 
     def clear(self) -> None:
         self._queue.clear()

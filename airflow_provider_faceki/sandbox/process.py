@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ class SandboxProcess:
         with tempfile.TemporaryDirectory(prefix="faceki-sandbox-") as folder:
             ready = Path(folder, "url")
             command = [sys.executable, "-m", "airflow_provider_faceki.sandbox", *self._arguments]
-            command += ["--port-file", str(ready), "--exit-with-parent", "--quiet"]
+            command += ["--port-file", str(ready), "--exit-with-parent", str(os.getpid()), "--quiet"]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
             deadline = time.monotonic() + START_SECONDS
             while not ready.exists():

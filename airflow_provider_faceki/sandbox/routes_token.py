@@ -53,4 +53,5 @@ def _token(desk: Desk, form: str, client_id: object, client_secret: object) -> A
 
 
 def _same(given: str, right: str) -> bool:
-    return hmac.compare_digest(given.encode(), right.encode())
+    # JSON can spell half a character, which plain UTF-8 cannot.
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))

@@ -130,7 +130,9 @@ class State:
         """Thousands may wait and poll at once, so nothing is found by looking through all records."""
         self._records[record.request_id] = record
         for name in ("requestId", "face_id", "link", "record_identifier"):
-            self._index[name, str(record.document[name])].append(record)
+            # What a record does not have is nothing to find it by.
+            if value := record.document[name]:
+                self._index[name, str(value)].append(record)
 
     def verify(self, workflow_id: str, record_identifier: str, link: Link | None, selfie: str) -> Record:
         """Images came in by a call. A code is raised, with the record where one was made."""
