@@ -1,0 +1,43 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does an operator see of Airflow while it works? Just this much, for tests that need no run of a DAG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass
+class TaskInstance:
+    """Remembers what is pushed to it."""
+
+    dag_id: str = "dag"
+    task_id: str = "task"
+    run_id: str = "run"
+    map_index: int = -1
+    try_number: int = 1
+    start_date: datetime | None = field(default_factory=lambda: datetime.now(UTC))
+    pushed: dict[str, object] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: object) -> None:
+        self.pushed[key] = value
+
+
+class StateStore(dict[str, object]):
+    """What Airflow 3.3 keeps for a task instance over its pokes and tries."""
+
+    def set(self, key: str, value: object) -> None:
+        self[key] = value
+
+
+def context(**more: object) -> Any:
+    """A context with a fresh task instance; typed loosely, as Airflow's two versions type it differently."""
+    return {"ti": TaskInstance(), "params": {}, **more}
+
+
+def execute(operator: Any, rendered_with: dict[str, object] | None = None) -> tuple[Any, dict[str, object]]:
+    """Render and execute; return the result and what was pushed beside it."""
+    seen = context(**(rendered_with or {}))
+    operator.render_template_fields(seen)
+    return operator.execute(seen), seen["ti"].pushed

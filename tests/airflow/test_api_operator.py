@@ -1,0 +1,137 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does the operator for any other call send, return, write, refuse?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.operators.faceki import MAX_XCOM_BYTES, FacekiApiOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from tests.airflow.conftest import Connect
+from tests.airflow.standing_in import execute
+
+RECORDS = "/api/v3/kyc_verification"
+LINK = "/kycverify/api/kycverify/kyc-verify-link"
+
+
+def test_result_is_the_unwrapped_document(faceki_sandbox: FacekiSandbox) -> None:
+    record = faceki_sandbox.add_record("customer-1")
+    operator = FacekiApiOperator(
+        task_id="call",
+        path="{{ params.path }}",
+        query={"record_identifier": "{{ params.who }}", "link": None},
+    )
+    found, pushed = execute(operator, {"params": {"path": RECORDS, "who": "customer-1"}})
+    assert found == [record]
+    assert pushed == {}
+
+
+def test_post(faceki_sandbox: FacekiSandbox) -> None:
+    body = {"workflowId": DEFAULT_WORKFLOW, "applicationId": "{{ params.who }}"}
+    operator = FacekiApiOperator(task_id="call", method="POST", path=LINK, json=body)
+    link, _ = execute(operator, {"params": {"who": "customer-1"}})
+    faceki_sandbox.decide(link, "ACCEPTED")
+    found, _ = execute(FacekiApiOperator(task_id="call", path=RECORDS, query={"link": link}))
+    assert found[0]["record_identifier"] == "customer-1"
+
+
+@pytest.mark.parametrize(
+    ("room", "fits"),
+    [
+        pytest.param(0, True, id="just fits"),
+        pytest.param(-1, False, id="one byte too many"),
+    ],
+)
+def test_size_limit(faceki_sandbox: FacekiSandbox, room: int, fits: bool) -> None:
+    record = faceki_sandbox.add_record("customer-1", fields={"note": "é" * 1000})
+    size = len(json.dumps([record]))
+    operator = FacekiApiOperator(
+        task_id="call", path=RECORDS, query={"record_identifier": "customer-1"}, max_xcom_bytes=size + room
+    )
+    if fits:
+        assert execute(operator)[0] == [record]
+        return
+    told = f"has {size} bytes, more than max_xcom_bytes={size - 1} allows in XCom; give output_path"
+    with pytest.raises(AirflowFailException, match=told):
+        execute(operator)
+
+
+def test_size_limit_by_default(faceki_sandbox: FacekiSandbox) -> None:
+    operator = FacekiApiOperator(task_id="call", path=RECORDS, query={"record_identifier": "customer-1"})
+    assert operator.max_xcom_bytes == MAX_XCOM_BYTES == 48 * 1024
+    faceki_sandbox.add_record("customer-1", fields={"note": "x" * MAX_XCOM_BYTES})
+    with pytest.raises(AirflowFailException, match="output_path"):
+        execute(operator)
+
+
+def test_output_path(faceki_sandbox: FacekiSandbox, tmp_path: Path) -> None:
+    record = faceki_sandbox.add_record("customer-1")
+    out = tmp_path / "answer.json"
+    operator = FacekiApiOperator(
+        task_id="call",
+        path=RECORDS,
+        query={"record_identifier": "customer-1"},
+        output_path=str(tmp_path / "{{ params.name }}"),
+        max_xcom_bytes=1,
+    )
+    found, pushed = execute(operator, {"params": {"name": "answer.json"}})
+    assert (found, pushed) == (str(out), {})
+    assert json.loads(out.read_text()) == [record]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        pytest.param({"method": "TRACE"}, "method must be one of", id="method"),
+        pytest.param({"path": "https://elsewhere.example/"}, "path must begin with /", id="a whole URL"),
+        pytest.param({"path": "//elsewhere.example/"}, "path must stay below", id="another host"),
+        pytest.param({"path": "/a/../b"}, "path must stay below", id="upwards"),
+        pytest.param({"json": {}, "data": {}}, "json or data", id="two bodies"),
+        pytest.param({"query": {"a": [1]}}, r"query|params", id="a list in the query"),
+    ],
+)
+def test_wrong_input_is_told_before_anything_is_sent(
+    faceki_sandbox: FacekiSandbox, wrong: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=told) as raised:
+        execute(FacekiApiOperator(**{"task_id": "call", "path": "/", **wrong}))
+    assert isinstance(raised.value.__cause__, api.InputError)
+    assert faceki_sandbox.counters.total == 0
+
+
+@pytest.mark.parametrize(
+    "limit", [pytest.param(value, id=repr(value)) for value in ("48", -1, True, 1.5, None)]
+)
+def test_wrong_limit_is_told_while_the_dag_is_parsed(limit: Any) -> None:
+    with pytest.raises(ValueError, match="max_xcom_bytes must be a whole number"):
+        FacekiApiOperator(task_id="call", path="/", max_xcom_bytes=limit)
+
+
+@pytest.mark.parametrize(
+    ("call", "requests"),
+    [
+        pytest.param({"path": RECORDS, "query": {"link": "x"}}, 3, id="GET is repeated"),
+        pytest.param({"method": "POST", "path": LINK}, 1, id="POST is not"),
+        pytest.param({"method": "POST", "path": LINK, "idempotent": True}, 3, id="POST that may be"),
+        pytest.param(
+            {"path": RECORDS, "query": {"link": "x"}, "idempotent": False}, 1, id="GET that may not"
+        ),
+    ],
+)
+def test_what_is_repeated(
+    faceki_sandbox: FacekiSandbox, connect: Connect, call: dict[str, Any], requests: int
+) -> None:
+    connect(faceki_sandbox, max_attempts=3, max_wait=0.1)
+    faceki_sandbox.add_fault("status", status=503, route="records", count=None)
+    faceki_sandbox.add_fault("status", status=503, route="link", count=None)
+    with pytest.raises(api.ServiceError):
+        execute(FacekiApiOperator(task_id="call", **call))
+    counted = faceki_sandbox.counters.requests
+    assert counted.get("records", 0) + counted.get("link", 0) == requests
