@@ -285,7 +285,9 @@ def _failure(request: HttpRequest, problem: Exception) -> FacekiError:
     chain = list(_chain(problem))
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     told = f" ({reason})" if reason else ""
-    if isinstance(problem, _MALFORMED):
+    # urllib3's own InvalidHeader is about a header of the answer.
+    answered = any(isinstance(link, urllib3.exceptions.InvalidHeader) for link in chain)
+    if isinstance(problem, _MALFORMED) and not answered:
         return ConfigurationError(
             f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
         )
