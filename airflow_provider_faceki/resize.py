@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _QUALITY = 90
 
 
-def resized(name: str, image: Image, longest: int) -> Image:
+def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
     """Return ``image`` as a JPEG whose longer side has at most ``longest`` pixels; never enlarged.
 
     What the camera says about how it was held is applied, and all other metadata (place, device) is left behind.
@@ -23,21 +23,27 @@ def resized(name: str, image: Image, longest: int) -> Image:
     :param name: What the image is for; an error names it.
     :param image: The picture.
     :param longest: Pixels.
+    :param max_bytes: Largest size in bytes of what comes out.
     :raises ConfigurationError: Pillow is not installed (extra ``images``).
-    :raises InputError: Pillow cannot read the picture; for HEIC it cannot by itself.
+    :raises InputError: Pillow cannot read the picture (for HEIC it cannot by itself), or it is still too large.
     """
     try:
         from PIL import Image as Pillow
         from PIL import ImageOps
     except ImportError:
         raise ConfigurationError("resize_to needs Pillow: install airflow-provider-faceki[images]") from None
+    # Read before Pillow looks at it: a storage that fails is another matter than a picture that is broken.
+    with image.open() as file:
+        original = io.BytesIO(file.read())
     try:
-        with image.open() as file, Pillow.open(file) as picture:
+        with Pillow.open(original) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")
             upright.thumbnail((longest, longest))
+            # Pillow writes a comment that it has read, unasked.
+            upright.info.clear()
             buffer = io.BytesIO()
             upright.save(buffer, "JPEG", quality=_QUALITY)
-    except (OSError, ValueError, Pillow.DecompressionBombError):
-        raise InputError(f"{name} cannot be made smaller: Pillow cannot read it") from None
-    content = buffer.getvalue()
-    return type(image)(lambda: io.BytesIO(content), len(content), "image/jpeg", "jpg")
+    except Exception as problem:
+        # For broken pictures Pillow's readers raise whatever they stumble over: OSError, SyntaxError, struct.error …
+        raise InputError(f"{name} cannot be made smaller: Pillow cannot read it") from problem
+    return image.of_bytes(name, buffer.getvalue(), max_bytes)

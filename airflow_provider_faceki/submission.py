@@ -8,13 +8,22 @@ that, a try number above one is all there is to go by.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowException
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_faceki.api.conversation import Endpoint
+    from airflow_provider_faceki.api.verification import KycVerification
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+T = TypeVar("T")
+
 _SINCE = "faceki_submitting_since"
-_REQUEST_ID = "faceki_request_id"
+_OUTCOME = "faceki_outcome"
 
 
 class Submission:
@@ -28,39 +37,79 @@ class Submission:
         self._store = context.get("task_state_store")
 
     @property
-    def request_id(self) -> str | None:
-        """FACEKI's id of the verification that a try has made, if it is remembered."""
-        found = self._store.get(_REQUEST_ID) if self._store is not None else None
-        return found if isinstance(found, str) and found else None
-
-    @property
     def is_open(self) -> bool:
         """Whether an earlier try is known to have begun a call that it never ended."""
         return self._store is not None and self._store.get(_SINCE) is not None
 
-    def settled_at(self, settle_seconds: float) -> float | None:
+    def settled_at(self, settle_seconds: float, longest_upload: float) -> float | None:
         """Return the Unix time from which on absence at FACEKI may be believed; ``None`` if nothing was sent.
 
-        :param settle_seconds: Seconds that FACEKI is given to finish.
+        :param settle_seconds: Seconds that FACEKI is given to finish, from the last byte on.
+        :param longest_upload: Seconds after which a call that was begun has sent its last byte.
         """
+        # Whatever an earlier try sent, it sent before this one began.
+        started: float = self._ti.start_date.timestamp()
         if self._store is None:
-            # When an earlier try sent something is unknown, but it was before this one began.
-            started: float = self._ti.start_date.timestamp()
             return started + settle_seconds if self._ti.try_number > 1 else None
         since = self._store.get(_SINCE)
-        return float(since) + settle_seconds if isinstance(since, int | float) else None
+        if not isinstance(since, int | float):
+            return None
+        return max(since, min(started, since + longest_upload)) + settle_seconds
 
-    def begin(self) -> None:
-        """Remember that a call is about to be sent. Must come before its first byte."""
+    def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
+        """Make the call, remembering before its first byte goes out that it may have been made.
+
+        :param hook: Who makes it.
+        :param endpoint: A charged call.
+        :raises AirflowException: a picture could not be sent as it was found, so FACEKI got no whole call.
+        :raises FacekiError: as ``hook.ask``.
+        """
+        from airflow_provider_faceki import api
+
         if self._store is not None:
             self._store.set(_SINCE, time.time())
+        try:
+            return hook.ask(endpoint)
+        except api.InputError as error:
+            self.forget()
+            # What can never work was refused before: here a storage fails, or somebody is still writing the picture.
+            raise AirflowException(str(error)) from None
+        except api.FacekiError as error:
+            if not error.may_have_acted:
+                self.forget()
+            raise
 
     def forget(self) -> None:
-        """Take that back: FACEKI cannot have acted on the call."""
+        """Take that back: FACEKI cannot have acted on the call, or what came of it is safe."""
         if self._store is not None:
             self._store.delete(_SINCE)
 
-    def found(self, request_id: str | None) -> None:
-        """Remember what came of the call."""
-        if self._store is not None and request_id:
-            self._store.set(_REQUEST_ID, request_id)
+    def keep(self, made: KycVerification) -> None:
+        """Remember what came of the call: FACEKI may be set up to keep no record of it."""
+        if self._store is not None:
+            self._store.set(
+                _OUTCOME,
+                {
+                    "request_id": made.record.request_id,
+                    "decision": made.decision.value if made.decision else None,
+                    "codes": list(made.record.error_codes),
+                },
+            )
+
+    def outcome(self, record_identifier: str) -> KycVerification | None:
+        """Return what an earlier try kept, as far as it goes.
+
+        :param record_identifier: The caller's id of the verification.
+        """
+        kept = self._store.get(_OUTCOME) if self._store is not None else None
+        if not isinstance(kept, Mapping):
+            return None
+        from airflow_provider_faceki import api
+
+        document = {
+            "record_identifier": record_identifier,
+            "requestId": kept.get("request_id"),
+            "decision": kept.get("decision"),
+            "errorCodes": kept.get("codes"),
+        }
+        return api.KycVerification(api.VerificationRecord(document), is_whole=False)

@@ -51,5 +51,7 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         if not isinstance(summary, Mapping) or "decision" not in summary:
             raise AirflowFailException("summary must be a FACEKI summary: a mapping with a decision")
         routes = {"ACCEPTED": self.accepted, "DECLINED": self.declined, "REVIEW": self.review}
-        chosen = routes.get(summary["decision"]) or self.otherwise
+        chosen = routes.get(str(summary["decision"]))
+        if chosen is None:
+            chosen = self.otherwise
         return chosen if isinstance(chosen, str) else list(chosen)

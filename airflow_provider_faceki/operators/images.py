@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,8 +46,22 @@ def load_image(
         return storage.image(name, uri, limit, conn_id)
     from airflow_provider_faceki.resize import resized
 
-    smaller = resized(name, storage.image(name, uri, limit * _BEFORE_RESIZING, conn_id), resize_to)
-    return api.Image.checked(name, smaller.open, smaller.size, limit)
+    picture = storage.image(name, uri, sys.maxsize, conn_id)
+    if picture.size > limit * _BEFORE_RESIZING:
+        raise api.InputError(
+            f"{name} has {picture.size} bytes; what is to be made smaller may have {_BEFORE_RESIZING} times "
+            f"max_image_bytes={limit}"
+        )
+    return resized(name, picture, resize_to, limit)
+
+
+def check_resize_to(resize_to: object) -> None:
+    """Refuse what is no number of pixels, while the DAG is parsed."""
+    if resize_to is None or (
+        isinstance(resize_to, int) and not isinstance(resize_to, bool) and resize_to > 0
+    ):
+        return
+    raise ValueError(f"resize_to must be a whole number of pixels, at least 1, or None, not {resize_to!r}")
 
 
 class _PictureOperator(FacekiOperator):
@@ -62,6 +77,7 @@ class _PictureOperator(FacekiOperator):
         self, *, image_conn_id: str | None = None, resize_to: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        check_resize_to(resize_to)
         self.image_conn_id = image_conn_id
         self.resize_to = resize_to
 
@@ -73,31 +89,38 @@ class _PictureOperator(FacekiOperator):
     def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
         """Make a call that is charged and leaves nothing behind by which it could be found.
 
+        From Airflow 3.3 on, what ends before :meth:`settled` is not made again by the task's next try.
+
         :raises AirflowFailException: its outcome, or that of an earlier try, is unknown.
         """
         submission = Submission(context)
         if submission.is_open:
             submission.forget()
             raise AirflowFailException(
-                "an earlier try sent this picture and ended before the answer came; the call may have been "
+                "an earlier try sent this picture and ended before its result was safe; the call may have been "
                 "charged, so it is not sent again by itself: clear the task to send it again"
             )
-        submission.begin()
         with airflow_failures():
             try:
-                answer = self.hook.ask(endpoint)
+                return submission.send(self.hook, endpoint)
             except api.FacekiError as error:
                 # Only an end that nobody saw (a killed task, a task timeout) leaves the call open.
                 submission.forget()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None
                 raise
-        submission.forget()
-        return answer
+
+    def settled(self, context: Context) -> None:
+        """Say that the result of the charged call is safe."""
+        Submission(context).forget()
 
 
 class FacekiFaceMatchOperator(_PictureOperator):
-    """Search the people verified before for a face. Charged for each call; never sent twice by itself.
+    """Search the people verified before for a face. Charged for each call, and not found again when its answer is lost.
+
+    It is not sent twice by itself: a lost answer fails the task for good, and so, from Airflow 3.3 on, does an
+    earlier try that was killed. Before that, nothing outlives a killed task: use ``retries=0`` where a second
+    charge would hurt.
 
     XCom: a list of summaries without personal data, empty if nobody was found.
 
@@ -139,11 +162,12 @@ class FacekiFaceMatchOperator(_PictureOperator):
                 documents = [dict(record.document) for record in records]
                 path = write_json(self.output_path, documents, self.output_conn_id)
             context["ti"].xcom_push(key="output_path", value=path)
+        self.settled(context)
         return [record.summary() for record in records]
 
 
 class FacekiAnalyzeFaceOperator(_PictureOperator):
-    """Estimate age, gender and liveness of a face. Treated as charged; never sent twice by itself.
+    """Estimate age, gender and liveness of a face. Treated as charged, with :class:`FacekiFaceMatchOperator`'s care.
 
     XCom: ``{"min_age", "max_age", "gender", "gender_confidence", "face_detection_confidence",
     "liveness_score"}``, which are data about a person; ``None`` for what FACEKI does not say.
@@ -163,6 +187,7 @@ class FacekiAnalyzeFaceOperator(_PictureOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Analyse."""
         found = asdict(self.ask_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
+        self.settled(context)
         del found["document"]
         return found
 

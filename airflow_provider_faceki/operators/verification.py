@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
@@ -14,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
-from airflow_provider_faceki.operators.images import load_image
+from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 
@@ -36,9 +38,10 @@ _RESUBMIT = ("never", "if_absent", "always")
 class FacekiKycVerificationOperator(FacekiOperator):
     """Verify a person by a selfie and one to three documents. Each verification is billed, and only once.
 
-    Before anything is sent, FACEKI is asked whether it already has a verification under this task's
-    ``record_identifier``; if so, that is the result. If an earlier try may have sent one that FACEKI is still
-    working on, the task waits for it (``settle_seconds``) before it sends again. See ``docs/billing.md``.
+    The pictures are looked at before FACEKI is asked for anything, and FACEKI is asked whether it already has a
+    verification under this task's ``record_identifier`` before it is sent one; if so, that is the result. If an
+    earlier try may have sent one that FACEKI is still working on, the task waits for it (``settle_seconds``)
+    before it sends again. See ``docs/billing.md``.
 
     XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal
     data. A declined person, and an image that FACEKI's checks reject, is a result.
@@ -61,8 +64,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param resubmit: ``"if_absent"`` (default) to send unless FACEKI already has a verification under the
         identifier; ``"never"`` to send at most once, so that a try whose outcome stays unknown fails the task;
         ``"always"`` to send in each try, and be billed for each.
-    :param settle_seconds: Seconds to look for what an earlier try may have sent, before believing that there is
-        nothing. Default 150.
+    :param settle_seconds: Seconds that FACEKI is given to finish what an earlier try may have sent, before the task
+        believes that there is nothing. Default 150.
     :param patience: Seconds to look for the record within one try, after the answer was lost. Default 60.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``.
     :param wait_for_review: Whether to wait, deferred, until a person at FACEKI has decided a case in REVIEW.
@@ -110,6 +113,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
             raise ValueError(f"resubmit must be one of {', '.join(_RESUBMIT)}, not {resubmit!r}")
         if wait_for_review and not deferrable:
             raise ValueError("wait_for_review needs deferrable=True: a review takes hours or days")
+        check_resize_to(resize_to)
+        _check_seconds("settle_seconds", settle_seconds)
+        _check_seconds("patience", patience)
+        _check_seconds("review_timeout", review_timeout)
         self.selfie = selfie
         self.documents = documents
         self.workflow_id = workflow_id
@@ -129,6 +136,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     def execute(self, context: Context) -> Any:
         """Look, settle what an earlier try may have left open, and verify if there is nothing."""
+        if context["ti"].try_number == 1:
+            # A later try may find its result, although the pictures have gone meanwhile.
+            with airflow_failures():
+                self.log.info("A selfie and %d document(s) can be sent", len(self._pictures[1]))
         if self.resubmit == "always":
             return self._submit(context, self._known_request_ids(context))
         return self._look_first(context)
@@ -141,19 +152,21 @@ class FacekiKycVerificationOperator(FacekiOperator):
         """Go on after waiting for a review; look before believing the event."""
         found = self._find(context)
         if found is None:
-            raise api.NotFoundError("FACEKI no longer has the verification that it reviewed")
+            raise AirflowFailException(
+                "FACEKI no longer has the verification that it reviewed; a further try would pay for another"
+            )
         return self._finish(context, found)
 
     def _look_first(self, context: Context) -> Any:
         found = self._find(context)
-        if found is not None:
+        settled_at = Submission(context).settled_at(self.settle_seconds, self.hook.settings.upload_timeout)
+        is_settled = settled_at is None or time.time() >= settled_at
+        if found is not None and (found.decision is not None or is_settled):
             self.log.info("FACEKI already has verification %s of this task", found.record.request_id)
             return self._finish(context, found)
-        submission = Submission(context)
-        settled_at = submission.settled_at(self.settle_seconds)
         if settled_at is None:
             return self._submit(context)
-        if time.time() < settled_at:
+        if not is_settled:
             return self._settle(context, settled_at)
         if self.resubmit == "never":
             raise AirflowFailException(
@@ -168,41 +181,55 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.log.info("An earlier try may have sent this verification; looking for it for %.0f s", left)
         if self.deferrable:
             self._defer_until(context, settled_at, "resume_settling", SETTLE_POLL, LONGEST_SETTLE_POLL)
-        while (left := settled_at - time.time()) > 0 and self._find(context) is None:
+        while (left := settled_at - time.time()) > 0:
             time.sleep(min(SETTLE_POLL, left))
+            if self._has_turned_up(context):
+                break
         return self._look_first(context)
 
+    def _has_turned_up(self, context: Context) -> bool:
+        try:
+            found = self._find(context)
+        except api.FacekiError as error:
+            self.log.warning("A look at FACEKI failed, and is borne: %s", error)
+            return False
+        return found is not None and found.decision is not None
+
     def _submit(self, context: Context, known_request_ids: frozenset[str] = frozenset()) -> Any:
+        submission = Submission(context)
         with airflow_failures():
-            endpoint = self._endpoint(context, known_request_ids)
-            submission = Submission(context)
-            submission.begin()
-            try:
-                made = self.hook.ask(endpoint)
-            except api.FacekiError as error:
-                if not error.may_have_acted:
-                    submission.forget()
-                raise
-        submission.found(made.record.request_id)
+            made = submission.send(self.hook, self._endpoint(context, known_request_ids))
+        submission.keep(made)
         self.log.info("FACEKI verified: request %s, %s", made.record.request_id, made.decision)
         return self._finish(context, made)
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
         workflow_id = self.hook.workflow(self.workflow_id)
-        documents = [self._document(number, item) for number, item in enumerate(self.documents, 1)]
+        selfie, documents = self._pictures
         if self.check_rules:
             self._check_rules(workflow_id, documents)
         return api.PerformKycVerification(
             workflow_id=workflow_id,
-            selfie=self._image("selfie", self.selfie),
+            selfie=selfie,
             documents=documents,
             record_identifier=self._identifier(context),
             patience=self.patience,
             known_request_ids=known,
         )
 
-    def _document(self, number: int, item: object) -> api.Document:
-        name = f"documents[{number - 1}]"
+    @cached_property
+    def _pictures(self) -> tuple[api.Image, list[api.Document]]:
+        documents: object = self.documents
+        if isinstance(documents, str | Mapping) or not isinstance(documents, Sequence):
+            raise api.InputError(f"documents must be a list of documents, not {type(documents).__name__}")
+        if not 1 <= len(documents) <= 3:
+            raise api.InputError(f"documents must be one to three documents, not {len(documents)}")
+        return (
+            self._image("selfie", self.selfie),
+            [self._document(f"documents[{number}]", item) for number, item in enumerate(documents)],
+        )
+
+    def _document(self, name: str, item: object) -> api.Document:
         sides = {"front": item} if isinstance(item, str) else item
         front = sides.get("front") if isinstance(sides, Mapping) else None
         if not front or not isinstance(sides, Mapping) or set(sides) - {"front", "back"}:
@@ -218,7 +245,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def _check_rules(self, workflow_id: str, documents: Sequence[api.Document]) -> None:
         try:
             rules = self.hook.workflow_rules(workflow_id)
-        except (api.NotFoundError, api.UnexpectedAnswerError) as error:
+        except (api.WorkflowError, api.ThrottledError):
+            raise
+        except api.AnswerError as error:
             # The route is in no documentation, only in SDKs: without it, FACEKI itself has to say no.
             self.log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
         else:
@@ -228,14 +257,16 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self.record_identifier or derived_identifier(context["ti"])
 
     def _find(self, context: Context) -> api.KycVerification | None:
-        request_id = Submission(context).request_id
+        """Ask FACEKI for this task's verification. What an earlier try knows of it stands where FACEKI has nothing."""
+        kept = Submission(context).outcome(self._identifier(context))
+        with airflow_failures():
+            return self.hook.ask(self._look(context, kept)) or kept
+
+    def _look(self, context: Context, made: api.KycVerification | None) -> api.FindKycVerification:
+        request_id = made.record.request_id if made else None
         if request_id:
-            endpoint = api.FetchRecords(request_id=request_id)
-        else:
-            with airflow_failures():
-                endpoint = api.FetchRecords(record_identifier=self._identifier(context))
-        newest = api.latest(self.ask(endpoint))
-        return api.KycVerification(newest, is_whole=True) if newest is not None else None
+            return api.FindKycVerification(request_id=request_id)
+        return api.FindKycVerification(record_identifier=self._identifier(context))
 
     def _known_request_ids(self, context: Context) -> frozenset[str]:
         with airflow_failures():
@@ -244,30 +275,30 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     def _finish(self, context: Context, made: api.KycVerification) -> Any:
         if self.wait_for_review and made.decision is api.Decision.REVIEW:
-            self._await_review(context)
-        fail_if_declined(made.record if self.fail_on_decline else None)
+            self._await_review(context, made.record.request_id)
         if self.output_path:
             with airflow_failures():
-                path = write_json(self.output_path, self._whole(made), self.output_conn_id)
+                path = write_json(self.output_path, self._whole(context, made), self.output_conn_id)
             context["ti"].xcom_push(key="output_path", value=path)
+        fail_if_declined(made.record if self.fail_on_decline else None)
         return made.summary()
 
-    def _whole(self, made: api.KycVerification) -> dict[str, Any]:
-        request_id = made.record.request_id
-        if not made.is_whole and request_id:
-            whole = api.latest(self.hook.ask(api.FetchRecords(request_id=request_id)))
-            if whole is not None:
-                return dict(whole.document)
-        return dict(made.record.document)
+    def _whole(self, context: Context, made: api.KycVerification) -> dict[str, Any]:
+        if made.is_whole:
+            return dict(made.record.document)
+        whole = self.hook.ask(self._look(context, made))
+        if whole is None:
+            self.log.warning("FACEKI keeps no record of this verification; writing what it answered")
+        return dict((whole or made).record.document)
 
-    def _await_review(self, context: Context) -> None:
+    def _await_review(self, context: Context, request_id: str | None) -> None:
         started: float = context["ti"].start_date.timestamp()
         deadline = started + self.review_timeout
         if time.time() >= deadline:
             raise AirflowException(
                 f"FACEKI's review took longer than review_timeout={self.review_timeout:g} s"
             )
-        self._defer_until(context, deadline, "resume_review", accept_review=False)
+        self._defer_until(context, deadline, "resume_review", accept_review=False, request_id=request_id)
 
     def _defer_until(
         self,
@@ -278,12 +309,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         max_poke_interval: float = 1800.0,
         *,
         accept_review: bool = True,
+        request_id: str | None = None,
     ) -> None:
         self.defer(
             trigger=FacekiKycDecisionTrigger(
                 faceki_conn_id=self.faceki_conn_id,
                 deadline=deadline,
-                record_identifier=self._identifier(context),
+                request_id=request_id,
+                record_identifier=None if request_id else self._identifier(context),
                 accept_review=accept_review,
                 poke_interval=poke_interval,
                 max_poke_interval=max_poke_interval,
@@ -302,3 +335,8 @@ def derived_identifier(ti: Any) -> str:
     """
     ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
     return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
