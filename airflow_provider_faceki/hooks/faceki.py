@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,19 +59,16 @@ class FacekiHook(BaseHook):
         return connection_form.hook_field_behaviour()
 
     @cached_property
+    def _rules_lock(self) -> threading.Lock:
+        return threading.Lock()
+
+    @property
     def settings(self) -> ConnectionSettings:
         """The Connection, checked.
 
         :raises ConfigurationError: a field is wrong; the text names connection, field and what is allowed.
         """
-        from airflow_provider_faceki.settings import settings_from_connection
-
-        with self._named():
-            conn = self.get_connection(self.faceki_conn_id)
-            settings = settings_from_connection(self.faceki_conn_id, conn)
-        for secret in settings.secrets:
-            mask_secret(secret)
-        return settings
+        return self._reading.settings
 
     def get_conn(self) -> FacekiClient:
         """Return the client: FACEKI without Airflow."""
@@ -110,12 +109,15 @@ class FacekiHook(BaseHook):
 
         :raises FacekiError: as :meth:`ask`.
         """
-        key = (self.settings.base_url, self.settings.client_id, workflow_id)
-        found = _rules.get(key)
-        if found is None or time.monotonic() - found[0] > RULES_LIFETIME:
-            from airflow_provider_faceki import api
+        from airflow_provider_faceki import api
 
-            found = _rules[key] = (time.monotonic(), self.ask(api.GetWorkflowRules(workflow_id=workflow_id)))
+        key = (self.settings.base_url, self.settings.client_id, workflow_id)
+        # The threads of a batch ask at the same moment; one of them asks FACEKI.
+        with self._rules_lock:
+            found = _rules.get(key)
+            if found is None or time.monotonic() - found[0] > RULES_LIFETIME:
+                rules = self.ask(api.GetWorkflowRules(workflow_id=workflow_id))
+                found = _rules[key] = (time.monotonic(), rules)
         return found[1]
 
     def get_access_token(self) -> str:
@@ -140,9 +142,21 @@ class FacekiHook(BaseHook):
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
 
-    @cached_property
+    @property
     def _client(self) -> FacekiClient:
-        return self._make_client(self.settings)
+        return self._reading.client
+
+    @cached_property
+    def _reading(self) -> _Reading:
+        with self._named():
+            conn = self.get_connection(self.faceki_conn_id)
+            reading = self._known(conn)
+            if reading is None:
+                reading = self._read(conn)
+                for secret in reading.settings.secrets:
+                    mask_secret(secret)
+                _readings[self.faceki_conn_id] = reading
+        return reading
 
     async def aget_conn(self) -> AsyncFacekiClient:
         """Return the client for an event loop.
@@ -151,17 +165,28 @@ class FacekiHook(BaseHook):
         """
         from airflow.providers.common.compat.connection import get_async_connection
 
-        if "settings" not in self.__dict__:
+        if "_reading" not in self.__dict__:
             conn = await get_async_connection(self.faceki_conn_id, hook=self)
-            with self._named():
-                # Off the loop: it imports what parsing a DAG must not, and looks for the CA bundle.
-                settings = await asyncio.to_thread(_read_settings, self.faceki_conn_id, conn)
-            for secret in settings.secrets:
-                await _conceal_async(secret)
-            self.__dict__["settings"] = settings
-        if "_client" not in self.__dict__:
-            self.__dict__["_client"] = await asyncio.to_thread(self._make_client, self.settings)
+            reading = self._known(conn)
+            if reading is None:
+                with self._named():
+                    # Off the loop: it imports what parsing a DAG must not, and looks for the CA bundle.
+                    reading = await asyncio.to_thread(self._read, conn)
+                for secret in reading.settings.secrets:
+                    await _conceal_async(secret)
+                _readings[self.faceki_conn_id] = reading
+            self.__dict__["_reading"] = reading
         return self._client.on_event_loop
+
+    def _known(self, conn: Any) -> _Reading | None:
+        known = _readings.get(self.faceki_conn_id)
+        return known if known is not None and known.stored == _stored(conn) else None
+
+    def _read(self, conn: Any) -> _Reading:
+        from airflow_provider_faceki.settings import settings_from_connection
+
+        settings = settings_from_connection(self.faceki_conn_id, conn)
+        return _Reading(_stored(conn), settings, self._make_client(settings))
 
     def _make_client(self, settings: ConnectionSettings) -> FacekiClient:
         from airflow_provider_faceki import api
@@ -196,10 +221,27 @@ class FacekiHook(BaseHook):
             raise error.named(self.faceki_conn_id) from None
 
 
-def _read_settings(conn_id: str, conn: Any) -> ConnectionSettings:
-    from airflow_provider_faceki.settings import settings_from_connection
+class _Reading:
+    """What a Connection said, what that means, and the client made of it."""
 
-    return settings_from_connection(conn_id, conn)
+    def __init__(
+        self, stored: tuple[object, ...], settings: ConnectionSettings, client: FacekiClient
+    ) -> None:
+        self.stored = stored
+        self.settings = settings
+        self.client = client
+
+
+#: The last reading of each Connection in this process. Every hook fetches its Connection, but as long as that
+#: says the same, checking it and making a client of it need not be done again.
+_readings: dict[str, _Reading] = {}
+
+# What was masked in the parent is not known to whoever masks for the child.
+os.register_at_fork(after_in_child=_readings.clear)
+
+
+def _stored(conn: Any) -> tuple[object, ...]:
+    return (conn.login, conn.password, conn.host, conn.port, conn.schema, conn.extra)
 
 
 async def _conceal_async(value: str) -> None:
