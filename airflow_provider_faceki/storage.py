@@ -99,6 +99,29 @@ def open_binary(uri: Place, conn_id: str | None = None) -> BinaryIO:
         return cast("BinaryIO", path.open("rb"))  # type: ignore[no-untyped-call]
 
 
+def list_files(uri: Place, conn_id: str | None = None) -> list[str]:
+    """Return the URIs of the files in a folder, sorted by name; a folder that is not there holds none.
+
+    :param uri: Absolute local path or URI of the folder.
+    :param conn_id: Connection for that storage, as for :func:`write_json`.
+    """
+    path, text = _path(str(uri).rstrip("/"), conn_id)
+    with _told_clearly("list", text):
+        try:
+            entries = path.fs.ls(path.path, detail=True)
+        except FileNotFoundError:
+            return []
+    names = [os.path.basename(entry["name"]) for entry in entries if entry["type"] == "file"]
+    return [f"{text}/{name}" for name in sorted(names) if not name.startswith(".")]
+
+
+def delete(uri: Place, conn_id: str | None = None) -> None:
+    """Delete a file, if it is there; parameters as for :func:`write_json`."""
+    path, text = _path(uri, conn_id)
+    with _told_clearly("delete", text), suppress(FileNotFoundError):
+        path.fs.rm_file(path.path)
+
+
 def size(uri: Place, conn_id: str | None = None) -> int:
     """Return how many bytes a file has; parameters as for :func:`write_json`."""
     path, text = _path(uri, conn_id)
