@@ -96,7 +96,7 @@ def open_binary(uri: Place, conn_id: str | None = None) -> BinaryIO:
     """Open a file for reading; parameters as for :func:`write_json`."""
     path, text = _path(uri, conn_id)
     with _told_clearly("read", text):
-        return cast("BinaryIO", path.open("rb"))  # type: ignore[no-untyped-call]
+        return cast("BinaryIO", path.open("rb"))
 
 
 def list_files(uri: Place, conn_id: str | None = None) -> list[str]:

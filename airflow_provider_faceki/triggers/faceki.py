@@ -116,7 +116,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until there is something to tell, then tell it."""
-        yield TriggerEvent((await self._wait()).to_dict())  # type: ignore[no-untyped-call]
+        yield TriggerEvent((await self._wait()).to_dict())
 
     async def _wait(self) -> DecisionEvent:
         line = lookout(self.faceki_conn_id)
