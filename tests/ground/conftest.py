@@ -33,7 +33,9 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture(autouse=True)
 def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin each test without the connections of the one before: what the environment says is read once."""
+    """Begin each test without the connections of the one before, and with nobody trusted by the environment."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(transport, "_transports", {})
 
 

@@ -1,0 +1,97 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Who went through the proxy? A small one on loopback that forwards, tunnels, and writes down what it is asked."""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class _Talk(BaseHTTPRequestHandler):
+    server: RecordingProxy
+
+    def forward(self) -> None:
+        self.server.note(f"{self.command} {self.path}", self.headers.get("Proxy-Authorization"))
+        target = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        onward = http.client.HTTPConnection(target.hostname or "", target.port, timeout=5)
+        onward.request(self.command, f"{target.path}?{target.query}", body, dict(self.headers.items()))
+        answer = onward.getresponse()
+        content = answer.read()
+        self.wfile.write(b"HTTP/1.1 %d .\r\nContent-Length: %d\r\n\r\n" % (answer.status, len(content)) + content)
+        onward.close()
+
+    do_GET = do_POST = forward
+
+    def do_CONNECT(self) -> None:
+        self.server.note(f"CONNECT {self.path}", self.headers.get("Proxy-Authorization"))
+        if self.server.refuses:
+            self.send_error(407)
+            return
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port)), 5) as onward:
+            self.wfile.write(b"HTTP/1.1 200 .\r\n\r\n")
+            _relay(self.connection, onward)
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing on stderr."""
+
+
+def _relay(one: socket.socket, other: socket.socket) -> None:
+    while True:
+        ready, _, _ = select.select([one, other], [], [], 5)
+        for source in ready:
+            data = source.recv(65536)
+            if not data:
+                return
+            (other if source is one else one).sendall(data)
+        if not ready:
+            return
+
+
+class RecordingProxy(ThreadingHTTPServer):
+    """A proxy.
+
+    :param refuses: Whether it asks for a login before it tunnels.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), _Talk)
+        self.refuses = refuses
+        self.heard: list[str] = []
+        self.logins: list[str | None] = []
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.server_port}"
+
+    def note(self, line: str, login: str | None) -> None:
+        """Write down what was asked."""
+        self.heard.append(line)
+        self.logins.append(login)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is part of many a script."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join(5)
