@@ -185,21 +185,54 @@ def connection_settings(
         pii_hash_key=read.optional("pii_hash_key", rules.key),
     )
     _check_together(settings, read)
-    if read.problems:
-        lines = "".join(f"\n  {problem}" for problem in read.problems)
-        raise ConfigurationError(
-            f"This FACEKI Connection cannot be used as it is:{lines}\nNothing was sent.", conn_id=conn_id
-        )
+    read.refuse(conn_id)
     return settings
 
 
 def _check_together(settings: ConnectionSettings, read: _Reading) -> None:
-    read.needs("webhook_hmac_secret", "webhook_hmac_header")
-    read.needs("webhook_hmac_header", "webhook_hmac_secret")
-    read.needs("webhook_token_previous", "webhook_token")
+    _check_webhook(read)
     plain = (settings.client_id + settings.client_secret).isascii()
     if settings.auth_flow is AuthFlow.ACCESS_TOKEN_HEADERS and not plain:
         read.problem("auth_flow", "a Client ID or Secret that no HTTP header can carry", "another form")
+
+
+def _check_webhook(read: _Reading) -> None:
+    read.needs("webhook_hmac_secret", "webhook_hmac_header")
+    read.needs("webhook_hmac_header", "webhook_hmac_secret")
+    read.needs("webhook_token_previous", "webhook_token")
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """The part of a Connection that the webhook receiver needs. ``repr`` shows no secret.
+
+    :param tokens: What may stand at the end of the webhook's path: the token, and perhaps the one before it.
+    :param hmac_secret: Key of the signature over a webhook's body; ``None``: none is asked for.
+    :param hmac_header: HTTP header that carries that signature.
+    """
+
+    tokens: tuple[str, ...] = field(repr=False)
+    hmac_secret: str | None = field(repr=False)
+    hmac_header: str | None
+
+
+def webhook_settings(conn_id: str, conn: ConnectionFields) -> WebhookSettings | None:
+    """Return what a Connection says of webhooks, or ``None`` if it wants none.
+
+    The other fields are not looked at: a CA bundle, for one, need not exist where the API server runs.
+
+    :raises ConfigurationError: with all that is wrong with the webhook's fields.
+    """
+    read = _Reading({"password": conn.password}, _decoded(conn.extra))
+    token = read.optional("webhook_token", rules.webhook_token)
+    previous = read.optional("webhook_token_previous", rules.webhook_token)
+    secret = read.optional("webhook_hmac_secret", rules.credential)
+    header = read.optional("webhook_hmac_header", rules.header_name)
+    _check_webhook(read)
+    read.refuse(conn_id)
+    if token is None:
+        return None
+    return WebhookSettings((token, previous) if previous else (token,), secret, header)
 
 
 def token_directory() -> Path:
@@ -263,6 +296,14 @@ class _Reading:
     def problem(self, key: str, found: str, allowed: str) -> None:
         """Note what is wrong with a field."""
         self.problems.append(f"{_name(key)}: found {found}; allowed is {allowed}")
+
+    def refuse(self, conn_id: str) -> None:
+        """Raise one error with all that was noted, if anything was."""
+        if self.problems:
+            lines = "".join(f"\n  {problem}" for problem in self.problems)
+            raise ConfigurationError(
+                f"This FACEKI Connection cannot be used as it is:{lines}\nNothing was sent.", conn_id=conn_id
+            )
 
     def warn_of_unknown(self, conn_id: str) -> None:
         """Name the extra keys that mean nothing, once in a process."""
