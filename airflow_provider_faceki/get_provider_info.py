@@ -23,7 +23,7 @@ def get_provider_info() -> dict[str, object]:
             {"integration-name": _NAME, "external-doc-url": "https://docs.faceki.com/", "tags": ["service"]}
         ],
         "hooks": _modules("hooks"),
-        "operators": _modules("operators"),
+        "operators": _modules("operators", "faceki", "verification", "images", "branch", "batch"),
         "sensors": _modules("sensors"),
         "triggers": _modules("triggers"),
         "connection-types": [
@@ -40,8 +40,9 @@ def get_provider_info() -> dict[str, object]:
     }
 
 
-def _modules(kind: str) -> list[dict[str, object]]:
-    return [{"integration-name": _NAME, "python-modules": [f"airflow_provider_faceki.{kind}.faceki"]}]
+def _modules(kind: str, *names: str) -> list[dict[str, object]]:
+    modules = [f"airflow_provider_faceki.{kind}.{name}" for name in names or ("faceki",)]
+    return [{"integration-name": _NAME, "python-modules": modules}]
 
 
 def _options() -> dict[str, object]:

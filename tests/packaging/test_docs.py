@@ -1,0 +1,34 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Do the pages say what the code does?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.api.codes import CODES, RETAKE_SELFIE
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def test_the_error_page_lists_exactly_the_codes_that_are_known() -> None:
+    page = (ROOT / "docs/errors.md").read_text()
+    told = {
+        int(code): (name, error)
+        for code, name, error in re.findall(r"^\| (\d+) \| (\S+) \| [^|]+ \| `(\w+)` \|", page, re.MULTILINE)
+    }
+    assert told == {code: (known.name, known.error.__name__) for code, known in CODES.items()}
+
+
+def test_the_error_page_names_the_codes_after_which_another_selfie_may_help() -> None:
+    assert sorted(RETAKE_SELFIE) == [5004, *range(8004, 8010), 8018, 8019]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
