@@ -38,10 +38,12 @@ dist: .venv/.ready
 	@rm -rf dist && $(PY3) -m hatchling build -d dist
 
 lint: .venv/.ready
-	@$(PY3) -m ruff check -q .
-	@$(PY3) -m ruff format -q --diff .
-	@$(PY3) -m mypy
-	@.venv/bin/lint-imports --no-logo
+	@status=0; set -x; \
+	$(PY3) -m ruff check -q . || status=1; \
+	$(PY3) -m ruff format -q --diff . || status=1; \
+	$(PY3) -m mypy || status=1; \
+	.venv/bin/lint-imports --no-logo || status=1; \
+	exit $$status
 
 # Both environments are made at once; the stages follow one another, since two real Airflows on two cores only
 # slow each other down. Every stage runs, whatever the one before it said.
