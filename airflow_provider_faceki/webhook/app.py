@@ -1,0 +1,173 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""In which order is a webhook admitted, read, stored and answered?
+
+=====  ========================================================================================================
+200    stored, or stored already
+401    unknown Connection, no or wrong token, wrong signature: one answer, after the same time
+404    any other path; 405 any other method
+408    the body did not arrive in time; 413 it is too large; 422 it is not a webhook of FACEKI
+429    too many calls; Retry-After says when to come again
+503    not stored: a sender that tries again should
+=====  ========================================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from airflow_provider_faceki.assets import faceki_verifications
+from airflow_provider_faceki.webhook import callers, events, limits
+from airflow_provider_faceki.webhook.door import ASKED, ROUTE, Door
+from airflow_provider_faceki.webhook.hint import Hint, Unusable, read_hint
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+log = logging.getLogger(__name__)
+
+#: A 401 is sent after a multiple of so many seconds, so that the time does not tell what was looked at.
+REFUSED_EVERY = 0.25
+#: Seconds in which an event has to be stored.
+STORE_SECONDS = 10.0
+#: Seconds after which a sender may find the database, or the DAG, in a better state.
+_COME_AGAIN = 30
+#: What is wrong is logged, but at most so often, whatever the traffic.
+_TOLD_EVERY = 60.0
+
+
+class Refused(Exception):
+    """The answer, where it is not 200."""
+
+    def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
+        if status in (401, 408, 413, 429):
+            # The body may not have been read, and is not going to be.
+            self.headers["Connection"] = "close"
+
+
+class Receiver:
+    """Receives webhooks in one process."""
+
+    def __init__(self, look: Callable[[str], callers.Caller], store: Callable[[str, Hint], bool]) -> None:
+        self._callers = callers.Callers(look)
+        self._calls = limits.Bucket(*limits.CALLS)
+        self._refusals = limits.Bucket(*limits.REFUSALS)
+        self._store = store
+        # One thread: the database lets one write at a time, and a queue is fairer than its lock.
+        self._writer = ThreadPoolExecutor(1, "faceki-webhook-writer")
+        #: Connections whose token was presented: they are looked up again whatever strangers are up to.
+        self._proven: set[str] = set()
+        self._told: dict[str, float] = {}
+
+    async def receive(self, request: Request) -> Response:
+        """Answer one request."""
+        from starlette.responses import JSONResponse
+
+        try:
+            said = await self._received(request)
+        except Refused as refused:
+            return JSONResponse({"detail": refused.detail}, refused.status, refused.headers)
+        return JSONResponse({"status": said})
+
+    async def _received(self, request: Request) -> str:
+        began = time.monotonic()
+        conn_id, token = request.scope[ASKED]
+        caller = await self._caller(conn_id, token, began)
+        if not self._calls.take():
+            raise Refused(429, "too many webhooks", self._calls.wait())
+        body = await self._body(request)
+        if not caller.signed(request.headers, body):
+            self._pay_for_refusal()
+            raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
+        try:
+            hint = read_hint(body)
+        except Unusable as unusable:
+            raise Refused(422, str(unusable)) from None
+        return await self._stored(conn_id, hint)
+
+    async def _caller(self, conn_id: str, token: str, began: float) -> callers.Caller:
+        """Return who calls, if they may. A stranger pays, once, before anybody is looked up for them."""
+        caller = self._callers.seen(conn_id)
+        if caller is None and conn_id in self._proven:
+            caller = await self._look(conn_id)
+        if caller is None or not caller.knows(token):
+            self._pay_for_refusal()
+            caller = caller or await self._look(conn_id)
+            if not caller.knows(token):
+                raise await self._unauthorized(
+                    caller.why_not or f"wrong token for Connection {conn_id!r}", began
+                )
+            self._refusals.give()
+        self._proven.add(conn_id)
+        return caller
+
+    async def _look(self, conn_id: str) -> callers.Caller:
+        try:
+            return await self._callers.find(conn_id)
+        except callers.LookFailed as failed:
+            self._tell("look", "Connections cannot be looked up (%s); answering 503", failed)
+            raise Refused(503, "not stored", _COME_AGAIN) from None
+
+    def _pay_for_refusal(self) -> None:
+        if not self._refusals.take():
+            raise Refused(429, "too many webhooks", self._refusals.wait())
+
+    async def _unauthorized(self, why: str, began: float) -> Refused:
+        self._tell(why, "Refused a webhook: %s", why)
+        await asyncio.sleep(REFUSED_EVERY - (time.monotonic() - began) % REFUSED_EVERY)
+        return Refused(401, "unauthorized")
+
+    async def _body(self, request: Request) -> bytes:
+        try:
+            return await limits.read_body(request)
+        except limits.TooLarge:
+            raise Refused(413, f"more than {limits.MAX_BODY} bytes") from None
+        except limits.TooSlow:
+            raise Refused(408, "the body did not arrive in time") from None
+
+    async def _stored(self, conn_id: str, hint: Hint) -> str:
+        loop = asyncio.get_running_loop()
+        storing = loop.run_in_executor(self._writer, self._store, conn_id, hint)
+        done, _ = await asyncio.wait({storing}, timeout=STORE_SECONDS)
+        if not done:
+            # One that waits for its turn never gets it; one under way may be stored after all, which does no harm.
+            storing.cancel()
+        error = storing.exception() if done else TimeoutError()
+        if error is None:
+            new = storing.result()
+            again = "" if new else " (told again)"
+            log.info("Webhook for %r: verification %s, %s%s", conn_id, hint.request_id, hint.status, again)
+            return "stored" if new else "repeated"
+        if isinstance(error, events.NobodyListens):
+            uri = faceki_verifications(conn_id).uri
+            self._tell(uri, "No DAG that could run is scheduled on %s; answering 503", uri)
+        else:
+            self._tell("store", "A webhook could not be stored (%s); answering 503", type(error).__name__)
+        raise Refused(503, "not stored", _COME_AGAIN)
+
+    def _tell(self, key: str, text: str, value: object) -> None:
+        now = time.monotonic()
+        if now >= self._told.get(key, 0.0):
+            self._told = {each: until for each, until in self._told.items() if until > now}
+            self._told[key] = now + _TOLD_EVERY
+            log.warning(text, value)
+
+
+def application() -> FastAPI:
+    """Return the application that the API server mounts: one route, no documentation of it."""
+    from fastapi import FastAPI
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.add_route(ROUTE, Receiver(callers.look_up, events.store).receive, methods=["POST"])
+    app.add_middleware(Door)
+    return app

@@ -1,0 +1,57 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does a webhook say, as far as anybody listens?
+
+https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure): an object with
+``requestId``, ``fullName``, ``status`` and ``kycData``. It is not signed, so all of it is a claim; two of its members
+are worth keeping, to know what to ask FACEKI for. The rest, which is about a person, ends here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+# ACCEPTED, DECLINED and REVIEW are documented as common values, so others must pass; a sentence or a name must not.
+_STATUS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+
+
+class Unusable(ValueError):
+    """The body is not a webhook of FACEKI. The text names what is missing, and repeats nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A verification of which FACEKI is said to have decided something.
+
+    :param request_id: FACEKI's id of it, as it was sent.
+    :param status: The claimed decision.
+    """
+
+    request_id: str
+    status: str
+
+    @property
+    def extra(self) -> dict[str, str]:
+        """What the asset event carries."""
+        return {"request_id": self.request_id, "status": self.status}
+
+
+def read_hint(body: bytes) -> Hint:
+    """Return what the body says.
+
+    :raises Unusable: it is no JSON object with a UUID ``requestId`` and a word as ``status``.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Unusable("the body is no JSON") from None
+    if not isinstance(document, dict):
+        raise Unusable("the body is no JSON object")
+    request_id, status = document.get("requestId"), document.get("status")
+    if not isinstance(request_id, str) or not _UUID.fullmatch(request_id):
+        raise Unusable("requestId is no UUID")
+    if not isinstance(status, str) or not _STATUS.fullmatch(status):
+        raise Unusable("status is no word of at most 40 letters, digits, - and _")
+    return Hint(request_id, status)
