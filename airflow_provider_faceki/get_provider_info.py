@@ -36,6 +36,12 @@ def get_provider_info() -> dict[str, object]:
             }
         ],
         "extra-links": ["airflow_provider_faceki.links.faceki.FacekiHostedPageLink"],
+        "plugins": [
+            {
+                "name": "faceki_webhook",
+                "plugin-class": "airflow_provider_faceki.plugins.faceki.FacekiWebhookPlugin",
+            }
+        ],
         "config": {"faceki": {"description": "Settings of the FACEKI provider.", "options": _options()}},
     }
 
