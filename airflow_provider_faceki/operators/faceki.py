@@ -9,7 +9,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, mask_secret
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    mask_secret,
+)
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
@@ -137,6 +142,8 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         declined person is a result.
     :param fail_if_missing: Whether the task fails (and may be retried) if there is no record; else it returns
         an empty list. Default ``True``: an id that leads nowhere is most often a mistake.
+    :param skip_if_missing: Whether the task is skipped, and what comes after it, if there is no record; goes
+        before ``fail_if_missing``. Default ``False``. For ids that anybody may have made up, as in a webhook.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -161,6 +168,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         output_conn_id: str | None = None,
         fail_on_decline: bool = False,
         fail_if_missing: bool = True,
+        skip_if_missing: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -172,6 +180,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         self.output_conn_id = output_conn_id
         self.fail_on_decline = fail_on_decline
         self.fail_if_missing = fail_if_missing
+        self.skip_if_missing = skip_if_missing
 
     def execute(self, context: Context) -> list[api.Summary]:
         """Fetch, write what was asked for, return the summaries."""
@@ -186,6 +195,8 @@ class FacekiFetchRecordsOperator(FacekiOperator):
             )
         records = self.ask(endpoint)
         self.log.info("FACEKI has %d record(s)", len(records))
+        if not records and self.skip_if_missing:
+            raise AirflowSkipException("FACEKI has no such record")
         if not records and self.fail_if_missing:
             raise api.NotFoundError("FACEKI has no such record (yet)").named(self.faceki_conn_id)
         if self.output_path:
