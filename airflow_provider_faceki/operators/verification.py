@@ -18,7 +18,7 @@ from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
-from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
+from airflow_provider_faceki.triggers.faceki import LONGEST_POKE, FacekiKycDecisionTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -306,7 +306,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         deadline: float,
         method_name: str,
         poke_interval: float = 60.0,
-        max_poke_interval: float = 1800.0,
+        max_poke_interval: float = LONGEST_POKE,
         *,
         accept_review: bool = True,
         request_id: str | None = None,

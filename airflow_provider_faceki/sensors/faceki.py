@@ -26,7 +26,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.triggers.faceki import DecisionEvent, FacekiKycDecisionTrigger
+from airflow_provider_faceki.triggers.faceki import LONGEST_POKE, DecisionEvent, FacekiKycDecisionTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -56,7 +56,8 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         Airflow 3.3 nothing survives between looks, so all are borne until ``timeout``.
     :param poke_interval: Seconds between looks; while deferred, between the first two. Default 60.
     :param max_poke_interval: Seconds between looks at the most while deferred (never fewer than
-        ``poke_interval``). Default 1800: waiting three days costs fewer than 200 requests.
+        ``poke_interval``). Default 2400: waiting three days costs fewer than 200 requests,
+        tokens included.
     :param poke_growth: Factor by which the pause grows from look to look while deferred. Default 1.5.
     :param deferrable: Wait in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -74,7 +75,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         review: str = "wait",
         fail_on_decline: bool = False,
         max_failures: int = 10,
-        max_poke_interval: timedelta | float = 1800.0,
+        max_poke_interval: timedelta | float = LONGEST_POKE,
         poke_growth: float = 1.5,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         faceki_conn_id: str = DEFAULT_CONN_ID,
@@ -218,6 +219,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
                 max_poke_interval=self.max_poke_interval,
                 poke_growth=self.poke_growth,
                 max_failures=self.max_failures,
+                failed_looks=self._failed_looks,
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline},
