@@ -4,7 +4,7 @@
 PY3 = .venv/bin/python
 PY2 = .venv-2.11/bin/python
 # The browser tests are a stage of their own: they need Chromium and Airflow 3.3.
-SUITE = tests/ground tests/sandbox tests/border tests/airflow tests/packaging/test_imports.py tests/packaging/test_readme.py
+SUITE = tests/ground tests/sandbox tests/border tests/airflow tests/waiting tests/packaging/test_imports.py tests/packaging/test_readme.py
 
 help:
 	@echo "make demo   run the example DAGs through a real Airflow against a local FACEKI (about two minutes)"
