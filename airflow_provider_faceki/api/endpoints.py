@@ -182,9 +182,10 @@ def read_records(answer: Answer) -> tuple[VerificationRecord, ...]:
     return tuple(records)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkflowRules:
-    """What a workflow asks of a person. Only the fields that this package uses are named.
+    """What a workflow asks of a person. Only the fields that this package uses are named. ``repr`` shows nothing of
+    them: among the others is the webhook's URL, which may carry a key.
 
     :param documents: Documents to show: ``ID Card``, ``Passport``, ``Driving License``.
     :param document_optional: Whether the person chooses one of them instead of showing all.

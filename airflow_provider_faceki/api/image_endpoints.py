@@ -65,9 +65,9 @@ class FaceMatch:
             return ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FaceAnalysis:
-    """What FACEKI makes of a face.
+    """What FACEKI makes of a face. ``repr`` shows nothing of it.
 
     :param min_age: Lower bound of the age in years.
     :param max_age: Upper bound.
