@@ -1,0 +1,98 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A local FACEKI that bills, a person's pictures, and a task instance that remembers, or does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
+from tests.airflow.running import DAGS as OTHER_DAGS
+from tests.airflow.running import EXAMPLES, bundles
+from tests.billing.pictures import write
+from tests.billing.tries import KeptInFile, Tries
+
+DAGS = Path(__file__).parent / "dags"
+
+#: A Connection for tests that meet faults: short of patience.
+IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.3, "timeout": 3, "upload_timeout": 3}
+
+Connect = Callable[..., None]
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """`connect(sandbox, timeout=1)` makes it the Connection ``faceki_default``."""
+
+    def make(sandbox: FacekiSandbox | SandboxProcess, **extra: object) -> None:
+        connection = sandbox.connection(**{**IMPATIENT, **extra})
+        monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+
+    return make
+
+
+@pytest.fixture
+def sandbox(faceki_sandbox: FacekiSandbox, connect: Connect) -> FacekiSandbox:
+    """An empty FACEKI, and the Connection ``faceki_default`` to it."""
+    connect(faceki_sandbox)
+    return faceki_sandbox
+
+
+@pytest.fixture
+def hook(sandbox: FacekiSandbox) -> FacekiHook:
+    """The hook to that FACEKI."""
+    return FacekiHook()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Any]:
+    """Arguments of the operator: a selfie and an identity card."""
+    return {
+        "selfie": write(tmp_path, "selfie.jpg"),
+        "documents": [{"front": write(tmp_path, "front.jpg"), "back": write(tmp_path, "back.jpg")}],
+    }
+
+
+@pytest.fixture(params=[pytest.param(True, id="store"), pytest.param(False, id="no store")])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeptInFile | None:
+    """What the task instance remembers by: Airflow 3.3's store, and nothing, as before it."""
+    return KeptInFile(tmp_path / "store.json") if request.param else None
+
+
+Verify = Callable[..., Tries]
+
+
+@pytest.fixture
+def verify(pictures: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSandbox) -> Verify:
+    """`verify("accepted-1", settle_seconds=1)` is a task that verifies somebody under that identifier."""
+
+    def task(record_identifier: str | None = None, **arguments: Any) -> Tries:
+        given = {"settle_seconds": 1.0, "patience": 1.0, **pictures, **arguments}
+
+        def make() -> FacekiKycVerificationOperator:
+            return FacekiKycVerificationOperator(task_id="verify", record_identifier=record_identifier, **given)
+
+        return Tries(make, store)
+
+    return task
+
+
+@pytest.fixture
+def airflow(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Airflow's database, with the example DAGs and these tests' own in its bundles."""
+    for name, value in bundles(EXAMPLES, OTHER_DAGS, DAGS).items():
+        monkeypatch.setenv(name, value)
+    return airflow_db
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[SandboxProcess]:
+    """A FACEKI in a process of its own, for tasks that are."""
+    with SandboxProcess() as process:
+        yield process

@@ -1,0 +1,40 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What is a picture? First bytes that say so, and any number of others that nobody looks at here."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from airflow_provider_faceki import api
+
+JPEG = b"\xff\xd8\xff\xe0"
+PNG = b"\x89PNG\r\n\x1a\n"
+WEBP = b"RIFF\x10\x00\x00\x00WEBP"
+HEIC = b"\x00\x00\x00\x18ftypheic"
+
+
+def picture(size: int = 4096, first: bytes = JPEG, seed: int = 1) -> bytes:
+    """Bytes that pass for a picture; another seed gives another face."""
+    return (first + random.Random(seed).randbytes(size))[:size]
+
+
+def write(folder: Path, name: str, content: bytes | None = None) -> str:
+    """Write a picture and return its URI."""
+    place = folder / name
+    place.write_bytes(picture() if content is None else content)
+    return place.as_uri()
+
+
+def verification(record_identifier: str, workflow_id: str, **more: object) -> api.PerformKycVerification:
+    """The call, with a selfie and an identity card."""
+    arguments: dict[str, object] = {
+        "workflow_id": workflow_id,
+        "selfie": api.Image.of_bytes("selfie", picture(seed=1)),
+        "documents": [
+            api.Document(api.Image.of_bytes("front", picture(seed=2)), api.Image.of_bytes("back", picture(seed=3)))
+        ],
+        "record_identifier": record_identifier,
+        **more,
+    }
+    return api.PerformKycVerification(**arguments)  # type: ignore[arg-type]  # a table's row names any of them

@@ -1,0 +1,121 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""When is "FACEKI has none" believed? Whoever believes it goes on to pay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.api.wire import Json
+from tests.ground.scripted import NOTHING_FOUND, RECORDS_PATH, Reply, ScriptedServer, says, says_bytes
+
+HTML = b"<html><body>Cannot GET /api/v3/kyc_verification</body></html>"
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """A FACEKI that says what a test scripts."""
+    with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: ScriptedServer) -> api.FacekiClient:
+    return api.FacekiClient(
+        "client",
+        server.url,  # a secret of its own, so that no two tests share a token
+        service=api.Service(base_url=server.url),
+        retry=api.RetryPolicy(max_attempts=1),
+    )
+
+
+def found(*records: Json) -> Reply:
+    return says({"status": True, "code": 200, "message": "OK", "result": list(records)})
+
+
+def record(identifier: Json, decision: str = "ACCEPTED", request_id: str = "r-1", **more: Json) -> Json:
+    return {"record_identifier": identifier, "requestId": request_id, "decision": decision, **more}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(says(NOTHING_FOUND), id="an empty list"),
+        pytest.param(says({"status": False, "code": 8013, "message": "DATA_NOT_FOUND"}), id="code 8013"),
+        pytest.param(says({"status": False, "code": 8013}, 404), id="code 8013 with HTTP 404"),
+        pytest.param(says({"status": True, "code": 200, "result": None}), id="a result of null"),
+    ],
+)
+def test_faceki_says_that_there_is_none(server: ScriptedServer, client: api.FacekiClient, reply: Reply) -> None:
+    server.on(RECORDS_PATH, reply)
+    assert client.ask(api.FindKycVerification(record_identifier="mine")) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        pytest.param(says_bytes(HTML, 404), "HTTP 404", id="a web server's 404"),
+        pytest.param(says({"message": "Not Found"}, 404), "HTTP 404", id="a gateway's 404"),
+        pytest.param(says({"statusCode": 404, "message": "Not Found"}, 404), "HTTP 404", id="a framework's 404"),
+        pytest.param(found(record("another")), "others", id="somebody else's record"),
+        pytest.param(found(record(None), record("undefined")), "others", id="records without an identifier"),
+        pytest.param(found("mine"), "something else", id="no record at all"),
+        pytest.param(says_bytes(HTML), "not JSON", id="a page with HTTP 200"),
+        pytest.param(says_bytes(b""), "others|something else|holds", id="nothing"),
+    ],
+)
+def test_nobody_says_that_there_is_none(
+    server: ScriptedServer, client: api.FacekiClient, reply: Reply, told: str
+) -> None:
+    server.on(RECORDS_PATH, reply)
+    with pytest.raises(api.UnexpectedAnswerError, match=told):
+        client.ask(api.FindKycVerification(record_identifier="mine"))
+
+
+def test_only_ones_own_counts(server: ScriptedServer, client: api.FacekiClient) -> None:
+    server.on(RECORDS_PATH, found(record("mine", "DECLINED"), record("another", request_id="r-2")))
+    made = client.ask(api.FindKycVerification(record_identifier="mine"))
+    assert made is not None
+    assert made.decision is api.Decision.DECLINED
+
+
+def test_by_request_id_the_request_id_counts(server: ScriptedServer, client: api.FacekiClient) -> None:
+    server.on(RECORDS_PATH, found(record("another")))
+    assert client.ask(api.FindKycVerification(request_id="r-1")) is not None
+    with pytest.raises(api.UnexpectedAnswerError, match="others"):
+        client.ask(api.FindKycVerification(request_id="r-2"))
+
+
+def test_known_ones_and_old_ones_are_not_meant(server: ScriptedServer, client: api.FacekiClient) -> None:
+    old = record("mine", "DECLINED", "old", createdAt="2026-01-01T00:00:00.000Z")
+    new = record("mine", "ACCEPTED", "new", createdAt="2026-01-02T00:00:00.000Z")
+    server.on(RECORDS_PATH, found(old, new))
+    look = api.FindKycVerification
+
+    def request_id(endpoint: api.FindKycVerification) -> str | None:
+        made = client.ask(endpoint)
+        return made.record.request_id if made else None
+
+    assert request_id(look(record_identifier="mine")) == "new"
+    assert request_id(look(record_identifier="mine", known_request_ids=frozenset({"new"}))) == "old"
+    assert request_id(look(record_identifier="mine", known_request_ids=frozenset({"new", "old"}))) is None
+    assert request_id(look(record_identifier="mine", not_before=1767312001.0)) is None
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"record_identifier": "a", "request_id": "b"}, id="both"),
+        pytest.param({"record_identifier": " "}, id="empty"),
+    ],
+)
+def test_exactly_one_id(ids: dict[str, str]) -> None:
+    with pytest.raises(api.InputError):
+        api.FindKycVerification(**ids)  # type: ignore[arg-type]
+
+
+def test_reprs_show_no_id() -> None:
+    assert "mine" not in repr(api.FindKycVerification(record_identifier="mine"))

@@ -1,0 +1,281 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does the next try do about what the last one may have sent? With Airflow's store, and without one."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow_provider_faceki import api
+from airflow_provider_faceki.operators import verification as operator
+from airflow_provider_faceki.operators.verification import derived_identifier
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.submission import Submission
+from tests.airflow.standing_in import TaskInstance
+from tests.billing.conftest import Connect, Verify
+from tests.billing.tries import KeptInFile, Tries
+
+WAYS = [pytest.param(False, id="sleeping"), pytest.param(True, id="deferred")]
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look every half second instead of every five."""
+    monkeypatch.setattr(operator, "SETTLE_POLL", 0.5)
+    monkeypatch.setattr(operator, "LONGEST_SETTLE_POLL", 0.5)
+
+
+def lose(task: Tries) -> None:
+    """A try whose outcome stays unknown."""
+    with pytest.raises(api.OutcomeUnknownError):
+        task.go()
+
+
+@pytest.mark.parametrize("deferrable", WAYS)
+def test_what_faceki_finishes_long_after_is_found(
+    sandbox: FacekiSandbox, verify: Verify, deferrable: bool
+) -> None:
+    # In the proportions of life: FACEKI needs 60 s, the try looks for 10, and 150 settle it.
+    sandbox.add_fault("reset_then_process", route="verify", delay=2.4)
+    task = verify("declined-1", patience=0.4, settle_seconds=6.0, deferrable=deferrable)
+    lose(task)
+    assert sandbox.ledger == {}
+    assert task.go()["decision"] == "DECLINED"
+    assert sandbox.ledger == {"declined-1": 1}
+    assert sandbox.counters.requests["verify"] == 1
+    assert [deferred.method_name for deferred in task.deferrals] == ["resume_settling"] * deferrable
+
+
+@pytest.mark.parametrize("deferrable", WAYS)
+def test_what_never_arrived_is_sent_again_once_that_is_settled(
+    sandbox: FacekiSandbox, verify: Verify, deferrable: bool
+) -> None:
+    sandbox.add_fault("reset_after_body", route="verify")
+    task = verify("accepted-1", patience=0.2, settle_seconds=1.5, deferrable=deferrable)
+    lose(task)
+    began = time.time()
+    assert task.go()["decision"] == "ACCEPTED"
+    assert time.time() - began >= 1.5
+    assert sandbox.ledger == {"accepted-1": 1}
+    assert sandbox.counters.requests["verify"] == 2
+
+
+def test_many_lost_tries(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.add_fault("status", route="verify", status=502, count=3)
+    sandbox.add_fault("truncated", route="verify")
+    task = verify("accepted-1", patience=0.1, settle_seconds=0.5)
+    for _ in range(3):
+        lose(task)
+    assert task.go()["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-1": 1}
+    assert sandbox.counters.requests["verify"] == 4
+
+
+def test_never_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.add_fault("reset_after_body", route="verify")
+    task = verify("accepted-1", patience=0.1, settle_seconds=0.5, resubmit="never")
+    lose(task)
+    with pytest.raises(AirflowFailException, match="resubmit='never'"):
+        task.go()
+    assert sandbox.ledger == {}
+    assert sandbox.counters.requests["verify"] == 1
+
+
+def test_never_resubmit_finds_what_was_made(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.add_fault("reset_then_process", route="verify", delay=1.0)
+    task = verify("accepted-1", patience=0.1, settle_seconds=3.0, resubmit="never")
+    lose(task)
+    assert task.go()["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+def test_always_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.add_fault("process_then_reset", route="verify", skip=1)
+    task = verify("accepted-1", resubmit="always")
+    first, second = task.go(), task.go()
+    # The second answer was lost; what is found must be the second verification and not the first.
+    assert first["request_id"] != second["request_id"]
+    assert sandbox.ledger == {"accepted-1": 2}
+
+
+def test_what_is_there_already_is_the_result(sandbox: FacekiSandbox, verify: Verify) -> None:
+    made = sandbox.add_record("accepted-1", "DECLINED")
+    summary = verify("accepted-1").go()
+    assert (summary["request_id"], summary["decision"]) == (made["requestId"], "DECLINED")
+    assert sandbox.bills == ()
+    assert "verify" not in sandbox.counters.requests
+
+
+def test_a_finished_task_that_is_run_again_returns_what_it_has(sandbox: FacekiSandbox, verify: Verify) -> None:
+    task = verify("code-8009-x")
+    first, second = task.go(), task.go()
+    alike = ("request_id", "decision", "record_identifier", "retake_selfie", "error_codes")
+    assert [first[key] for key in alike] == [second[key] for key in alike]
+    assert sandbox.ledger == {"code-8009-x": 1}
+
+
+def test_pictures_may_have_gone_meanwhile(
+    sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any]
+) -> None:
+    sandbox.add_fault("reset_then_process", route="verify", delay=0.6)
+    task = verify("accepted-1", patience=0.1, settle_seconds=3.0)
+    lose(task)
+    Path(pictures["selfie"].removeprefix("file://")).unlink()
+    assert task.go()["decision"] == "ACCEPTED"
+
+
+def test_a_result_that_could_not_be_written_is_not_paid_for_again(
+    sandbox: FacekiSandbox, verify: Verify, tmp_path: Path
+) -> None:
+    # A rejection of which FACEKI gives no id, and keeps no record either.
+    sandbox.settings.rejection_result = "missing"
+    sandbox.add_fault("code", route="records", code=8013, count=None)
+    task = verify("code-5004-x", output_path=str(tmp_path / "folder" / "record.json"), settle_seconds=0.5)
+    (tmp_path / "folder").write_text("a file where a folder should be")
+    with pytest.raises(AirflowFailException, match="cannot write"):
+        task.go()
+    (tmp_path / "folder").unlink()
+    summary = task.go() if task.store is not None else None
+    if summary is not None:
+        assert summary["decision"] == "DECLINED"
+        assert summary["error_codes"] == [{"code": 5004, "name": "SELFIE_LIVENESS_FAILED"}]
+        assert summary["retake_selfie"] is True
+    assert sandbox.ledger == {"code-5004-x": 1}
+
+
+def test_looks_that_fail_while_it_settles_are_borne(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.add_fault("reset_then_process", route="verify", delay=1.5)
+    task = verify("accepted-1", patience=0.1, settle_seconds=5.0)
+    lose(task)
+    sandbox.add_fault("status", route="records", status=502, skip=1, count=2)
+    assert task.go()["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+def test_nothing_is_sent_while_faceki_cannot_be_asked(
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None
+) -> None:
+    sandbox.add_fault("status", route="records", status=503, count=None)
+    for _ in range(2):
+        with pytest.raises(api.ServiceError):
+            verify("accepted-1").go()
+    assert "verify" not in sandbox.counters.requests
+
+
+def test_nor_where_its_records_are_not_to_be_found(
+    sandbox: FacekiSandbox, verify: Verify, connect: Connect
+) -> None:
+    connect(sandbox, records_path="/api/v3/records")
+    with pytest.raises(AirflowFailException, match="AuthenticationError"):
+        verify("accepted-1").go()
+    assert "verify" not in sandbox.counters.requests
+
+
+@pytest.mark.parametrize("deferrable", WAYS)
+def test_a_record_without_a_decision_is_waited_for(
+    sandbox: FacekiSandbox, verify: Verify, deferrable: bool
+) -> None:
+    sandbox.add_fault("reset_after_body", route="verify")
+    task = verify("accepted-1", patience=0.1, settle_seconds=1.5, deferrable=deferrable)
+    lose(task)
+    sandbox.add_record("accepted-1", "ACCEPTED", fields={"decision": ""})
+    began = time.time()
+    # It is ours, so nothing is sent again; but it gets its time to be decided.
+    assert task.go()["decision"] is None
+    assert time.time() - began >= 1.0
+    assert sandbox.counters.requests["verify"] == 1
+
+
+def test_a_killed_first_try_that_sent_nothing_costs_time_only(
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None
+) -> None:
+    sandbox.add_fault("status", route="token", status=503, count=2)
+    task = verify("accepted-1", settle_seconds=1.0)
+    with pytest.raises(api.ServiceError):
+        task.go()
+    began = time.time()
+    assert task.go()["decision"] == "ACCEPTED"
+    # The store knows that nothing was sent. Without one, a further try has to reckon with it.
+    assert (time.time() - began >= 1.0) is (store is None)
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+def test_own_identifier() -> None:
+    first = TaskInstance(dag_id="d", task_id="t", run_id="r", map_index=3)
+    again = TaskInstance(dag_id="d", task_id="t", run_id="r", map_index=3, try_number=7)
+    others = [
+        TaskInstance(dag_id="d2", task_id="t", run_id="r", map_index=3),
+        TaskInstance(dag_id="d", task_id="t2", run_id="r", map_index=3),
+        TaskInstance(dag_id="d", task_id="t", run_id="r2", map_index=3),
+        TaskInstance(dag_id="d", task_id="t", run_id="r", map_index=4),
+        TaskInstance(dag_id="d", task_id="tr", run_id="", map_index=3),
+    ]
+    assert derived_identifier(first) == derived_identifier(again)
+    assert len({derived_identifier(each) for each in [first, *others]}) == 6
+    assert derived_identifier(first).isascii()
+
+
+def test_own_identifier_is_sent(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.add_fault("process_then_reset", route="verify")
+    sandbox.add_fault("status", route="records", status=502, skip=1, count=2)
+    task = verify(None, patience=0.0, settle_seconds=2.0)
+    lose(task)
+    summary = task.go()
+    assert summary["record_identifier"] == derived_identifier(task.ti)
+    assert sandbox.ledger == {derived_identifier(task.ti): 1}
+
+
+MARKED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("started_after", "settled_after"),
+    [
+        pytest.param(10, 160, id="killed and tried again at once: the last byte may have left just before"),
+        pytest.param(90, 240, id="tried again within the longest upload"),
+        pytest.param(3600, 270, id="tried again much later: no upload takes longer than 120 s"),
+        pytest.param(-5, 150, id="clocks that differ"),
+    ],
+)
+def test_when_absence_is_believed(tmp_path: Path, started_after: int, settled_after: int) -> None:
+    store = KeptInFile(tmp_path / "store.json")
+    store.set("faceki_submitting_since", MARKED.timestamp())
+    ti = TaskInstance(try_number=2, start_date=MARKED + timedelta(seconds=started_after))
+    context: Any = {"ti": ti, "task_state_store": store}
+    settled_at = Submission(context).settled_at(150.0, 120.0)
+    assert settled_at == MARKED.timestamp() + settled_after
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"faceki_submitting_since": "soon", "faceki_outcome": [1]}, id="something else"),
+    ],
+)
+def test_a_store_that_holds_no_such_thing(tmp_path: Path, kept: dict[str, object]) -> None:
+    (tmp_path / "store.json").write_text(json.dumps(kept))
+    context: Any = {"ti": TaskInstance(try_number=2), "task_state_store": KeptInFile(tmp_path / "store.json")}
+    submission = Submission(context)
+    assert submission.settled_at(150.0, 120.0) is None
+    assert submission.outcome("x") is None
+
+
+def test_a_marker_that_cannot_be_set_keeps_everything_back(
+    sandbox: FacekiSandbox, verify: Verify, tmp_path: Path
+) -> None:
+    class Full(KeptInFile):
+        def set(self, key: str, value: object) -> None:
+            raise AirflowException("the store is full")
+
+    task = verify("accepted-1")
+    task.store = Full(tmp_path / "full.json")
+    with pytest.raises(AirflowException, match="the store is full"):
+        task.go()
+    assert "verify" not in sandbox.counters.requests

@@ -1,0 +1,187 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Which of FACEKI's answers to a verification is a result, which an error, and what is billed?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow_provider_faceki import api
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW, WORKFLOW_WITHOUT_RULES
+from tests.billing.conftest import Connect, Verify
+from tests.billing.pictures import picture, verification, write
+from tests.billing.tries import KeptInFile
+
+REJECTIONS = {
+    5004: "SELFIE_LIVENESS_FAILED",
+    5005: "DOCUMENT_FACE_MATCH_FAILED",
+    5007: "MISMATCH_AS_PER_RULES",
+    5008: "KYC_FAILED",
+    5010: "EXPIRED_DOCUMENT",
+    5011: "EXPIRY_NOT_FOUND",
+    5012: "DOCUMENT_LIVENESS_FAILED",
+    8002: "DOCUMENT_VERIFY_FAILED",
+    8004: "FACE_CROPPED",
+    8005: "FACE_TOO_CLOSED",
+    8006: "FACE_NOT_FOUND",
+    8007: "FACE_CLOSED_TO_BORDER",
+    8008: "FACE_TOO_SMALL",
+    8009: "POOR_LIGHT",
+    8010: "ID_VERIFY_FAIL",
+    8011: "DL_VERIFY_FAIL",
+    8012: "PASSPORT_VERIFY_FAIL",
+    8018: "SELFIE_MULTIPLE_FACES",
+    8019: "FACE_BLUR",
+}
+RETAKE = {5004, 8004, 8005, 8006, 8007, 8008, 8009, 8018, 8019}
+
+SUMMARY = {
+    "request_id",
+    "record_identifier",
+    "link",
+    "decision",
+    "error_codes",
+    "verification_summary",
+    "created_at",
+    "updated_at",
+    "retake_selfie",
+}
+
+
+@pytest.mark.parametrize("code", REJECTIONS)
+def test_a_rejected_image_is_a_result(sandbox: FacekiSandbox, hook: FacekiHook, code: int) -> None:
+    summary = hook.ask(verification(f"code-{code}-x", DEFAULT_WORKFLOW)).summary()
+    assert summary["decision"] == "DECLINED"
+    assert summary["error_codes"] == [{"code": code, "name": REJECTIONS[code]}]
+    assert summary["retake_selfie"] is (code in RETAKE)
+    assert summary["record_identifier"] == f"code-{code}-x"
+    assert sandbox.ledger == {f"code-{code}-x": 1}
+    assert sandbox.counters.requests["verify"] == 1
+
+
+@pytest.mark.parametrize("shape", ["object", "null", "missing"])
+def test_whatever_comes_with_the_code(sandbox: FacekiSandbox, verify: Verify, shape: str, tmp_path: Path) -> None:
+    sandbox.settings.rejection_result = shape
+    task = verify("code-5005-x", output_path=f"{tmp_path.as_uri()}/record.json")
+    summary = task.go()
+    assert (summary["decision"], summary["retake_selfie"]) == ("DECLINED", False)
+    assert (summary["request_id"] is not None) is (shape == "object")
+    # The whole record is found in any case: by FACEKI's id, or by the caller's.
+    assert json.loads((tmp_path / "record.json").read_text())["selfie_data"] == {"liveness_pass": True}
+
+
+@pytest.mark.parametrize(
+    ("word", "decision"),
+    [("accepted", "ACCEPTED"), ("declined", "DECLINED"), ("review", "REVIEW"), ("decision-frozen", "FROZEN")],
+)
+def test_a_decision_is_a_result(sandbox: FacekiSandbox, verify: Verify, word: str, decision: str) -> None:
+    summary = verify(f"{word}-1").go()
+    assert summary.keys() == SUMMARY
+    assert (summary["decision"], summary["record_identifier"]) == (decision, f"{word}-1")
+    assert summary["retake_selfie"] is False
+    assert json.loads(json.dumps(summary)) == summary
+    assert sandbox.ledger == {f"{word}-1": 1}
+
+
+def never_kept(store: KeptInFile | None) -> bool:
+    return store is None or store.get("faceki_submitting_since") is None
+
+
+@pytest.mark.parametrize(
+    ("identifier", "told"),
+    [
+        pytest.param("code-5003-x", "QuotaError: .*5003 NOT_ENOUGH_WALLET_CREDIT", id="5003"),
+        pytest.param("code-8017-x", "QuotaError: .*8017 KYC_VERIFICATION_LIMIT_REACHED", id="8017"),
+        pytest.param("code-5001-x", "WorkflowError: .*5001 WORKFLOW_RULES_MISSING", id="5001"),
+        pytest.param("code-5002-x", "RequestRefusedError: .*5002", id="5002"),
+        pytest.param("code-5006-x", "RequestRefusedError: .*5006 REQUIRED_DOCUMENT_MISSING", id="5006"),
+    ],
+)
+def test_what_no_further_try_can_mend_fails_at_once(
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None, identifier: str, told: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=told):
+        verify(identifier).go()
+    assert sandbox.bills == ()
+    assert sandbox.counters.requests["verify"] == 1
+    assert never_kept(store)
+
+
+def test_empty_wallet(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.settings.credit = 0
+    with pytest.raises(AirflowFailException, match="the wallet is empty"):
+        verify("accepted-1").go()
+    assert sandbox.bills == ()
+
+
+def test_unknown_workflow_is_found_out_before_anything_is_sent(sandbox: FacekiSandbox, verify: Verify) -> None:
+    with pytest.raises(AirflowFailException, match=r"WorkflowError.*5001"):
+        verify("accepted-1", workflow_id=WORKFLOW_WITHOUT_RULES).go()
+    assert "verify" not in sandbox.counters.requests
+
+
+def test_too_large_for_faceki(
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None, tmp_path: Path
+) -> None:
+    sandbox.settings.max_upload_bytes = 100_000
+    selfie = write(tmp_path, "large.jpg", picture(1_000_000))
+    with pytest.raises(AirflowFailException, match=r"RequestRefusedError: the images are too large.*HTTP 413"):
+        verify("accepted-1", selfie=selfie).go()
+    assert sandbox.bills == ()
+    assert never_kept(store)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "status", "status": 429, "count": None}, id="throttled for good"),
+        pytest.param({"kind": "status", "status": 400}, id="an HTTP 400 with a code of 400"),
+    ],
+)
+def test_what_faceki_refuses_leaves_nothing_to_settle(
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None, fault: dict[str, Any]
+) -> None:
+    sandbox.add_fault(**fault, route="verify")
+    with pytest.raises((api.ThrottledError, AirflowFailException)):
+        verify("accepted-1").go()
+    assert sandbox.bills == ()
+    assert never_kept(store)
+
+
+def test_declined_may_fail_the_task_and_its_record_is_kept(
+    sandbox: FacekiSandbox, verify: Verify, tmp_path: Path
+) -> None:
+    task = verify("declined-1", fail_on_decline=True, output_path=f"{tmp_path.as_uri()}/record.json")
+    with pytest.raises(AirflowFailException, match=r"FACEKI declined verification [0-9a-f-]+ \("):
+        task.go()
+    assert json.loads((tmp_path / "record.json").read_text())["decision"] == "DECLINED"
+    assert task.ti.pushed == {"output_path": f"{tmp_path.as_uri()}/record.json"}
+
+
+def test_accepted_does_not_fail_the_task(sandbox: FacekiSandbox, verify: Verify) -> None:
+    assert verify("accepted-1", fail_on_decline=True).go()["decision"] == "ACCEPTED"
+
+
+def test_the_record_is_written_whole(sandbox: FacekiSandbox, verify: Verify, tmp_path: Path) -> None:
+    summary = verify("accepted-1", output_path=str(tmp_path / "record.json")).go()
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["document_data"][0]["full_name"]
+    assert (record["requestId"], record["decision"]) == (summary["request_id"], "ACCEPTED")
+    assert "full_name" not in json.dumps(summary)
+
+
+def test_where_faceki_keeps_no_records_its_answer_is_written(
+    sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, connect: Connect
+) -> None:
+    task = verify("accepted-1", output_path=str(tmp_path / "record.json"))
+    # The first look finds nothing, of course; the second one does not either.
+    sandbox.add_fault("code", route="records", code=8013, skip=1)
+    summary = task.go()
+    assert summary["decision"] == "ACCEPTED"
+    assert json.loads((tmp_path / "record.json").read_text()).keys() >= {"requestId", "decision", "companyId"}

@@ -1,0 +1,88 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How does one task instance fare over its tries? Each try is a new operator, as Airflow makes one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import TaskDeferred
+from tests.airflow.standing_in import TaskInstance
+
+
+class KeptInFile:
+    """Stands in for ``task_state_store``: a file that outlives the process, whole at any moment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, key: str, default: object = None) -> Any:
+        return self._all().get(key, default)
+
+    def set(self, key: str, value: object) -> None:
+        # As Airflow's own, it takes nothing that JSON has no word for, and not None.
+        assert value is not None
+        self._write({**self._all(), key: value})
+
+    def delete(self, key: str) -> None:
+        self._write({name: value for name, value in self._all().items() if name != key})
+
+    def _all(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        return found
+
+    def _write(self, content: dict[str, object]) -> None:
+        beside = self.path.with_name(f"{self.path.name}.new")
+        beside.write_text(json.dumps(content, allow_nan=False))
+        os.replace(beside, self.path)
+
+
+class Tries:
+    """One task instance: :meth:`go` is its next try, to the end, whatever it is deferred for on the way.
+
+    :param make: Makes the operator.
+    :param store: Where the task instance remembers, or ``None`` for an Airflow before 3.3.
+    """
+
+    def __init__(self, make: Callable[[], Any], store: KeptInFile | None) -> None:
+        self.make = make
+        self.store = store
+        self.ti = TaskInstance(run_id="run", try_number=0)
+        self.deferrals: list[TaskDeferred] = []
+
+    def go(self) -> Any:
+        self.ti.try_number += 1
+        self.ti.start_date = datetime.now(UTC)
+        self.ti.pushed.clear()
+        context = {"ti": self.ti, "params": {}}
+        if self.store is not None:
+            context["task_state_store"] = self.store
+        operator, step = self._begin(context), "execute"
+        event: dict[str, object] = {}
+        while True:
+            try:
+                return getattr(operator, step)(context, **event)
+            except TaskDeferred as deferred:
+                self.deferrals.append(deferred)
+                event = {"event": asyncio.run(first_event(deferred.trigger))}
+                operator, step = self._begin(context), deferred.method_name
+
+    def _begin(self, context: Any) -> Any:
+        operator = self.make()
+        operator.render_template_fields(context)
+        return operator
+
+
+async def first_event(trigger: Any) -> object:
+    """What a trigger tells, having been through the database."""
+    path, arguments = trigger.serialize()
+    again = type(trigger)(**json.loads(json.dumps(arguments)))
+    assert path == f"{type(again).__module__}.{type(again).__qualname__}"
+    async for event in again.run():
+        return event.payload
+    return None
