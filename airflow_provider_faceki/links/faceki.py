@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperatorLink, XCom
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperatorLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
@@ -22,6 +22,9 @@ class FacekiHostedPageLink(BaseOperatorLink):
         :param operator: The task's operator; not looked at.
         :param ti_key: The task instance, map index included.
         """
+        # Here, for it brings Airflow's database models, which parsing a DAG has no use for.
+        from airflow.providers.common.compat.sdk import XCom
+
         made = XCom.get_value(ti_key=ti_key, key=XCOM_RETURN_KEY)
         url = made.get("url") if isinstance(made, dict) else None
         return url if isinstance(url, str) else ""
