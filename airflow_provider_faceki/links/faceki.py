@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
@@ -22,8 +22,8 @@ class FacekiHostedPageLink(BaseOperatorLink):
         :param operator: The task's operator; not looked at.
         :param ti_key: The task instance, map index included.
         """
-        # Here, for it brings Airflow's database models, which parsing a DAG has no use for.
-        from airflow.providers.common.compat.sdk import XCom
+        # Here, for they bring Airflow's database models, which parsing a DAG has no use for.
+        from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
 
         made = XCom.get_value(ti_key=ti_key, key=XCOM_RETURN_KEY)
         url = made.get("url") if isinstance(made, dict) else None
