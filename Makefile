@@ -49,13 +49,13 @@ lint: .venv/.ready
 # slow each other down. Every stage runs, whatever the one before it said.
 test:
 	@rm -rf .work/summary
-	@$(MAKE) -j2 .venv/.ready .venv-2.11/.ready
-	@status=0; $(MAKE) -k stages || status=1; echo; cat .work/summary; exit $$status
+	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
+	@status=0; $(MAKE) -s -k stages || status=1; echo; cat .work/summary; exit $$status
 
 stages: stage-lint stage-3.3 stage-2.11 stage-wheel stage-browser
 
 stage-lint:
-	@.ci/stage "lint, types, import rules" $(MAKE) lint
+	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
 
 stage-3.3:
 	@.ci/stage "suite on Airflow 3.3" $(PY3) -m pytest -q $(SUITE)
