@@ -56,6 +56,16 @@ class Run:
         )
         return {_named(task_id, index): state for task_id, index, state in rows}
 
+    def rendered(self, task: str) -> Mapping[str, Any]:
+        """The template fields of a task instance as Airflow keeps them for the user interface."""
+        rows = self._rows(
+            "SELECT task_id, map_index, rendered_fields FROM rendered_task_instance_fields"
+            " WHERE dag_id = ? AND run_id = ?"
+        )
+        found = {_named(task_id, index): fields for task_id, index, fields in rows}
+        fields: Mapping[str, Any] = json.loads(found[task])
+        return fields
+
     def xcom(self, task: str, key: str = "return_value") -> Any:
         """One XCom as it lies in the database; KeyError if there is none."""
         rows = self._rows(

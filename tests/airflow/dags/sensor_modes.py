@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""One sensor for each of the three modes, each outcome, and with soft_fail where that could matter.
+
+A task's id is the identifier that it waits for, so that whoever runs this can give each its own fate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, timezone
+
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke"},
+    "reschedule": {"mode": "reschedule"},
+    "deferred": {"deferrable": True},
+}
+#: Outcome -> what its sensor is told beyond the defaults.
+OUTCOMES: dict[str, dict[str, Any]] = {
+    "accepted": {},
+    "late": {},
+    "review_returned": {"review": "return"},
+    "borne": {"max_failures": 2},
+    "declined_fails": {"fail_on_decline": True},
+    "never": {"timeout": 1.0},
+    "review_awaited": {"timeout": 1.0},
+    "expired_link": {},
+    "wrong_secret": {"faceki_conn_id": "faceki_wrong"},
+    "not_borne": {"max_failures": 1},
+}
+#: Those that can end badly, and so are run with soft_fail as well.
+BAD = ("declined_fails", "never", "expired_link", "wrong_secret", "not_borne")
+
+with DAG(dag_id="sensor_modes", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:
+    for mode, how in MODES.items():
+        for outcome, what in OUTCOMES.items():
+            for soft in (False, True) if outcome in BAD else (False,):
+                name = f"{outcome}-{mode}-{'soft' if soft else 'hard'}"
+                by = "link" if outcome == "expired_link" else "record_identifier"
+                told = {
+                    "poke_interval": 0.5,
+                    "timeout": 600,
+                    by: f"{{{{ dag_run.conf['{name}'] }}}}" if by == "link" else name,
+                    "soft_fail": soft,
+                }
+                FacekiKycDecisionSensor(task_id=name, **{**told, **how, **what})
