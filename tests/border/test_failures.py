@@ -62,7 +62,7 @@ def raised(error: FacekiError) -> Exception:
     return caught.value
 
 
-@pytest.mark.parametrize("kind", sorted(FINAL, key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(FINAL, key=str))
 def test_final(kind: type[FacekiError]) -> None:
     error = kind("what to do", code=5003, http_status=200, request_id="r-1", conn_id="kyc")
     failure = raised(error)
@@ -72,7 +72,7 @@ def test_final(kind: type[FacekiError]) -> None:
     assert "canary" not in "".join(traceback.format_exception(failure))
 
 
-@pytest.mark.parametrize("kind", sorted(PASSED_ON, key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(PASSED_ON, key=str))
 def test_passed_on(kind: type[FacekiError]) -> None:
     error = kind("try again", http_status=503)
     failure = raised(error)

@@ -7,6 +7,7 @@ import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,9 @@ def read(
     )
 
 
-def refused(**fields: object) -> str:
+def refused(**fields: Any) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        read(**fields)  # type: ignore[arg-type]
+        read(**fields)
     text = str(caught.value)
     assert "[connection 'kyc']" in text
     assert SECRET not in text

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,9 +40,9 @@ extras = st.dictionaries(st.sampled_from(sorted(form.EXTRA_FIELDS)) | st.text(ma
 texts = st.none() | st.text(max_size=60) | plausible
 
 
-def read(**fields: object) -> ConnectionSettings | ConfigurationError:
+def read(**fields: Any) -> ConnectionSettings | ConfigurationError:
     try:
-        return connection_settings(conn_id="kyc", **fields)  # type: ignore[arg-type]
+        return connection_settings(conn_id="kyc", **fields)
     except ConfigurationError as error:
         return error
 
