@@ -11,6 +11,7 @@ help:
 	@echo "make ui     a whole Airflow with the provider, a Connection and a local FACEKI, to click through"
 	@echo "make test   every check: lint, types, import rules, Airflow 3.3 and 2.11, the built wheel, a browser"
 	@echo "make lint   only the checks that run nothing"
+	@echo "make coverage  the suite on Airflow 3.3, and which lines and branches of this process it never took"
 	@echo "make bench  the numbers, each beside a peer or a floor measured in the same run"
 	@echo "make dist   build the sdist and the wheel into dist/"
 	@echo "make setup  only the virtual environment, .venv"
@@ -45,6 +46,10 @@ lint: .venv/.ready
 	.venv/bin/lint-imports --no-logo || status=1; \
 	exit $$status
 
+coverage: .venv/.ready
+	@rm -f .coverage .coverage.*; status=0; $(PY3) -m coverage run -m pytest -q $(SUITE) || status=1; \
+	$(PY3) -m coverage combine -q; $(PY3) -m coverage report; exit $$status
+
 # Both environments are made at once; the stages follow one another, since two real Airflows on two cores only
 # slow each other down. Every stage runs, whatever the one before it said.
 test:
@@ -74,4 +79,4 @@ stage-browser:
 clean:
 	rm -rf .venv .venv-2.11 .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench dist lint test stages stage-lint stage-3.3 stage-2.11 stage-wheel stage-browser clean
+.PHONY: help setup demo ui bench dist lint coverage test stages stage-lint stage-3.3 stage-2.11 stage-wheel stage-browser clean
