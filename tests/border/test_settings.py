@@ -39,7 +39,7 @@ def refused(**fields: Any) -> str:
     with pytest.raises(ConfigurationError) as caught:
         read(**fields)
     text = str(caught.value)
-    assert "[connection 'kyc']" in text
+    assert "connection 'kyc'" in text
     assert SECRET not in text
     assert SECRET not in repr(caught.value)
     return text
