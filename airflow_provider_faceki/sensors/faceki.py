@@ -26,7 +26,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.triggers.faceki import LONGEST_POKE, DecisionEvent, FacekiKycDecisionTrigger
+from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -113,13 +113,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, whichever way it ended."""
         with self._skipping():
-            try:
-                return super().resume_execution(next_method, next_kwargs, context)
-            except AirflowException as error:
-                # Airflow 3 says so itself; before, a triggerer that is gone would bring on the task's retries.
-                if type(error).__name__ == "TaskDeferralTimeout":
-                    raise AirflowSensorTimeout(*error.args) from error
-                raise
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
@@ -135,6 +129,8 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
             start of the task is not a substitute: before 3.3 it moves with each deferral.
         :raises AirflowSensorTimeout: there is no decision in time.
         """
+        from airflow_provider_faceki.triggers.faceki import DecisionEvent
+
         told = DecisionEvent.from_payload(event)
         until = float(deadline) if isinstance(deadline, int | float) else time.time() + self.timeout
         # What the trigger gave up on, it has counted itself: one more failure here is one too many.
@@ -207,6 +203,9 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         return failures
 
     def _defer(self, deadline: float) -> Any:
+        # Not at the top: Airflow's own base of triggers takes 20 ms, which a sensor that pokes has no use for.
+        from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
+
         return self.defer(
             trigger=FacekiKycDecisionTrigger(
                 faceki_conn_id=self.faceki_conn_id,

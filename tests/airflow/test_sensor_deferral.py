@@ -1,0 +1,204 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does a deferred sensor hand to the triggerer, and what does it make of what comes back?"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sensors.faceki import DEFERRAL_SLACK, FacekiKycDecisionSensor
+from airflow_provider_faceki.triggers.faceki import DecisionEvent
+from tests.airflow.conftest import Connect
+from tests.airflow.running import AIRFLOW_3
+from tests.airflow.standing_in import context
+
+EVENTS = [
+    pytest.param({"status": "decided", "request_id": "some-id"}, id="decided"),
+    pytest.param({"status": "timeout", "request_id": None}, id="timeout"),
+    pytest.param({"status": "failed", "request_id": None}, id="failed"),
+    pytest.param({"status": "refused", "request_id": None}, id="refused"),
+    pytest.param(None, id="nothing"),
+    pytest.param("decided", id="a text"),
+    pytest.param(["decided"], id="a list"),
+    pytest.param({}, id="an empty object"),
+    pytest.param({"status": "DECIDED"}, id="an unknown status"),
+    pytest.param({"status": ["decided"]}, id="a status that cannot be hashed"),
+    pytest.param({"v": 2, "outcome": {"status": "decided"}}, id="of another version"),
+]
+UNREADABLE = EVENTS[4:]
+
+
+def sensor(**given: Any) -> Any:
+    given = {"record_identifier": "customer-1", "deferrable": True, "timeout": 100, **given}
+    return FacekiKycDecisionSensor(task_id="wait", **given)
+
+
+def deferred(what: Any, *arguments: Any, **more: Any) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as raised:
+        what(*arguments, **more)
+    return raised.value
+
+
+def test_what_goes_to_the_triggerer(faceki_sandbox: FacekiSandbox) -> None:
+    before = time.time()
+    given = {
+        "review": "return",
+        "max_failures": 3,
+        "poke_interval": 7,
+        "max_poke_interval": 70,
+        "poke_growth": 2,
+    }
+    told = deferred(sensor(**given).execute, context())
+    path, arguments = told.trigger.serialize()
+    deadline = arguments.pop("deadline")
+    assert before + 100 <= deadline <= time.time() + 100
+    assert arguments == {
+        "faceki_conn_id": "faceki_default",
+        "link": None,
+        "request_id": None,
+        "record_identifier": "customer-1",
+        "accept_review": True,
+        "poke_interval": 7,
+        "max_poke_interval": 70,
+        "poke_growth": 2,
+        "max_failures": 3,
+        "failed_looks": 0,
+    }
+    assert path == "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger"
+    assert (told.method_name, told.kwargs) == ("execute_complete", {"deadline": deadline})
+    # Airflow's own timeout is only the net for a triggerer that is gone.
+    assert told.timeout is not None
+    assert told.timeout.total_seconds() == pytest.approx(100 + DEFERRAL_SLACK, abs=30)
+
+
+def test_what_is_there_already_needs_no_triggerer(faceki_sandbox: FacekiSandbox) -> None:
+    faceki_sandbox.add_record("customer-1")
+    assert sensor().execute(context())["decision"] == "ACCEPTED"
+
+
+def test_failed_looks_go_along(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
+    connect(faceki_sandbox)
+    faceki_sandbox.add_fault("status", status=503, route="records")
+    assert deferred(sensor().execute, context()).trigger.serialize()[1]["failed_looks"] == 1
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_decision_is_found_whatever_the_event_says(faceki_sandbox: FacekiSandbox, event: object) -> None:
+    record = faceki_sandbox.add_record("customer-1", "DECLINED")
+    summary = sensor().execute_complete(context(), event, deadline=0.0)
+    assert (summary["decision"], summary["request_id"]) == ("DECLINED", record["requestId"])
+
+
+@pytest.mark.parametrize("event", [*UNREADABLE, EVENTS[0], EVENTS[2]])
+def test_without_a_decision_the_wait_goes_on_to_the_same_deadline(
+    faceki_sandbox: FacekiSandbox, event: object
+) -> None:
+    deadline = time.time() + 50
+    again = deferred(sensor().execute_complete, context(), event, deadline=deadline)
+    assert again.trigger.serialize()[1]["deadline"] == deadline
+    assert again.kwargs == {"deadline": deadline}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_without_a_decision_the_wait_ends_at_the_deadline(
+    faceki_sandbox: FacekiSandbox, event: object
+) -> None:
+    with pytest.raises(AirflowSensorTimeout, match="not decided within 100 s"):
+        sensor().execute_complete(context(), event, deadline=time.time() - 1)
+
+
+@pytest.mark.parametrize("lost", [pytest.param(None, id="lost"), pytest.param("soon", id="unreadable")])
+def test_the_triggers_word_on_time_stands_where_the_deadline_is_lost(
+    faceki_sandbox: FacekiSandbox, lost: object
+) -> None:
+    # dag.test() hands over the event alone; before Airflow 3.3 the task's start moves with each deferral.
+    with pytest.raises(AirflowSensorTimeout):
+        sensor().execute_complete(context(), {"status": "timeout"}, deadline=lost)
+    again = deferred(sensor().execute_complete, context(), None, deadline=lost)
+    assert again.trigger.serialize()[1]["deadline"] > time.time() + 90
+
+
+def test_a_triggerer_that_is_refused_does_not_spin(faceki_sandbox: FacekiSandbox) -> None:
+    # The worker may ask and the triggerer may not: deferring again would be refused again, at once, for ever.
+    with pytest.raises(AirflowException, match="same connection 'faceki_default'") as raised:
+        sensor().execute_complete(context(), {"status": "refused"}, deadline=time.time() + 50)
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("status", ["failed", "refused"])
+def test_what_the_trigger_gave_up_on_is_raised_by_the_worker(
+    faceki_sandbox: FacekiSandbox, connect: Connect, status: str
+) -> None:
+    connect(faceki_sandbox)
+    faceki_sandbox.add_fault("status", status=503, route="records")
+    with pytest.raises(api.ServiceError, match="'faceki_default'"):
+        sensor().execute_complete(context(), {"status": status}, deadline=time.time() + 50)
+
+
+def test_the_event_is_small_and_says_no_more_than_it_must() -> None:
+    told = DecisionEvent("decided", "9d0f").to_dict()
+    assert json.loads(json.dumps(told)) == {"status": "decided", "request_id": "9d0f"}
+    assert DecisionEvent.from_payload(told) == DecisionEvent("decided", "9d0f")
+    assert DecisionEvent.from_payload({"status": "decided", "request_id": 7}) == DecisionEvent("decided")
+
+
+@pytest.mark.parametrize("event", UNREADABLE)
+def test_what_cannot_be_read_is_unreadable(event: object) -> None:
+    assert DecisionEvent.from_payload(event) == DecisionEvent("unreadable")
+
+
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+def test_first_look_skips_as_a_poking_sensor_does(faceki_sandbox: FacekiSandbox, flag: str) -> None:
+    given: dict[str, Any] = {flag: True}
+    link = faceki_sandbox.create_link()
+    faceki_sandbox.end_link(link, "expired")
+    with pytest.raises(AirflowSkipException):
+        sensor(link=link, record_identifier=None, **given).execute(context())
+
+
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+def test_a_triggerer_that_is_gone(faceki_sandbox: FacekiSandbox, flag: str) -> None:
+    given: dict[str, Any] = {flag: True}
+    # What Airflow's net says; 2.11 has one word for this and for execution_timeout, so it cannot tell them apart.
+    how = ("__fail__", {"error": "Trigger timeout" if AIRFLOW_3 else "Trigger/execution timeout"})
+    with pytest.raises(AirflowSensorTimeout if AIRFLOW_3 else AirflowException):
+        sensor().resume_execution(*how, context())
+    with pytest.raises(AirflowSkipException):
+        sensor(**given).resume_execution(*how, context())
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_never_fail_skips_passing_trouble_too(
+    faceki_sandbox: FacekiSandbox, connect: Connect, deferrable: bool
+) -> None:
+    connect(faceki_sandbox)
+    faceki_sandbox.add_fault("status", status=503, route="records")
+    with pytest.raises(AirflowSkipException):
+        sensor(never_fail=True, max_failures=0, deferrable=deferrable).execute(context())
+
+
+def test_silent_fail_bears_everything(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
+    connect(faceki_sandbox)
+    faceki_sandbox.add_fault("status", status=503, route="records", count=2)
+    silent = sensor(silent_fail=True, max_failures=0)
+    deferred(silent.execute, context())
+    deferred(silent.execute_complete, context(), {"status": "failed"}, deadline=time.time() + 50)
+
+
+def test_timeout_as_a_time_span(faceki_sandbox: FacekiSandbox) -> None:
+    told = deferred(sensor(timeout=timedelta(days=3)).execute, context())
+    left = told.trigger.serialize()[1]["deadline"] - time.time()
+    assert left == pytest.approx(3 * 24 * 3600, abs=60)

@@ -1,0 +1,185 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does one look of the sensor see, bear, refuse? And what does it refuse while the DAG is parsed?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+from tests.airflow.conftest import Connect
+from tests.airflow.standing_in import StateStore, context
+
+
+def sensor(**given: Any) -> Any:
+    given = {"record_identifier": "customer-1", **given}
+    return FacekiKycDecisionSensor(task_id="wait", **given)
+
+
+@pytest.mark.parametrize("shape", ["empty", "8013", "404"])
+@pytest.mark.parametrize("by", ["link", "request_id", "record_identifier"])
+def test_not_found_is_not_yet(faceki_sandbox: FacekiSandbox, shape: str, by: str) -> None:
+    faceki_sandbox.settings.not_found = shape
+    wanted = {"record_identifier": None, by: faceki_sandbox.create_link() if by == "link" else "nobody"}
+    looked = sensor(**wanted).poke(context())
+    assert (bool(looked), looked.xcom_value) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("decision", "review", "ends"),
+    [
+        pytest.param("ACCEPTED", "wait", True, id="accepted"),
+        pytest.param("DECLINED", "wait", True, id="declined"),
+        pytest.param("REVIEW", "wait", False, id="review is waited for"),
+        pytest.param("REVIEW", "return", True, id="review is an answer"),
+        pytest.param("ESCALATED", "wait", True, id="a word that nobody has documented"),
+        pytest.param("", "return", False, id="no decision yet"),
+    ],
+)
+def test_which_decisions_end_the_wait(
+    faceki_sandbox: FacekiSandbox, decision: str, review: str, ends: bool
+) -> None:
+    faceki_sandbox.add_record("customer-1", "ACCEPTED", fields={"decision": decision})
+    looked = sensor(review=review).poke(context())
+    assert bool(looked) is ends
+    assert (looked.xcom_value or {"decision": None})["decision"] == (decision if ends else None)
+
+
+def test_newest_record_counts(faceki_sandbox: FacekiSandbox) -> None:
+    faceki_sandbox.add_record("customer-1", "DECLINED")
+    faceki_sandbox.add_record("customer-1", "REVIEW")
+    assert not sensor(fail_on_decline=True).poke(context())
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        pytest.param("unknown", 8014, id="unknown link"),
+        pytest.param("expired", 8015, id="expired link"),
+        pytest.param("used_up", 5009, id="used-up link"),
+    ],
+)
+def test_a_dead_link_fails_at_once(faceki_sandbox: FacekiSandbox, end: str, code: int) -> None:
+    link = faceki_sandbox.create_link()
+    if end == "unknown":
+        link = "0b5cde5e-3a52-4e8c-9f0f-6a0c1d2e3f40"
+    else:
+        faceki_sandbox.end_link(link, end)
+    with pytest.raises(AirflowFailException, match=f"LinkError: .*'faceki_default'.*{code}") as raised:
+        sensor(record_identifier=None, link=link).poke(context())
+    assert link not in str(raised.value)
+    cause = raised.value.__cause__
+    assert isinstance(cause, api.LinkError)
+    assert cause.code == code
+
+
+def _fail(sandbox: FacekiSandbox, times: int) -> None:
+    sandbox.add_fault("status", status=503, route="records", count=times)
+
+
+def test_failures_are_borne_only_in_a_row(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
+    connect(faceki_sandbox)
+    waiting = sensor(max_failures=2)
+    for _ in range(2):
+        _fail(faceki_sandbox, 2)
+        assert [bool(waiting.poke(context())) for _ in range(3)] == [False] * 3
+    _fail(faceki_sandbox, 3)
+    assert [bool(waiting.poke(context())) for _ in range(2)] == [False] * 2
+    with pytest.raises(api.ServiceError, match="'faceki_default'.*503"):
+        waiting.poke(context())
+    assert faceki_sandbox.counters.faults_fired == 7
+
+
+def test_count_outlives_a_reschedule_where_airflow_can_remember(
+    faceki_sandbox: FacekiSandbox, connect: Connect
+) -> None:
+    connect(faceki_sandbox)
+    _fail(faceki_sandbox, 6)
+    seen = context(task_state_store=StateStore())
+
+    def look() -> bool:
+        # Each look of a rescheduled sensor is a new object in a new process.
+        return bool(sensor(max_failures=2, mode="reschedule").poke(seen))
+
+    assert [look(), look()] == [False, False]
+    with pytest.raises(api.ServiceError):
+        look()
+    # The task's next try begins to count anew, though what is remembered outlives a try.
+    assert [look(), look()] == [False, False]
+    with pytest.raises(api.ServiceError):
+        look()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "status", "status": 429, "retry_after": 0}, id="throttled"),
+        pytest.param({"kind": "status", "status": 502}, id="gateway"),
+        pytest.param({"kind": "truncated"}, id="half an answer"),
+        pytest.param({"kind": "reset"}, id="reset"),
+        pytest.param({"kind": "reset_after_body"}, id="reset after the request"),
+        pytest.param({"kind": "code", "code": 500}, id="FACEKI's own failure with HTTP 200"),
+        pytest.param({"kind": "code", "code": 77777}, id="a code that nobody has explained"),
+        pytest.param({"kind": "redirect"}, id="a redirect"),
+    ],
+)
+def test_passing_trouble_is_borne(
+    faceki_sandbox: FacekiSandbox, connect: Connect, fault: dict[str, Any]
+) -> None:
+    connect(faceki_sandbox)
+    faceki_sandbox.add_record("customer-1")
+    faceki_sandbox.add_fault(**fault, route="records")
+    waiting = sensor(max_failures=1)
+    assert [bool(waiting.poke(context())) for _ in range(2)] == [False, True]
+    assert faceki_sandbox.counters.faults_fired == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        pytest.param({"fields": {"password": "not-the-secret"}}, "AuthenticationError", id="wrong secret"),
+        pytest.param({"fields": {"password": ""}}, "ConfigurationError", id="no secret"),
+        pytest.param({"timeout": "soon"}, "ConfigurationError", id="a wrong setting"),
+        pytest.param({"fields": {"host": "http://faceki.example"}}, "ConfigurationError", id="plain http"),
+    ],
+)
+def test_what_waiting_cannot_mend_fails_at_once(
+    faceki_sandbox: FacekiSandbox, connect: Connect, given: dict[str, Any], error: str
+) -> None:
+    conn_id = connect(faceki_sandbox, "faceki_wrong", **given)
+    with pytest.raises(AirflowFailException, match=f"{error}: (.|\n)*'faceki_wrong'"):
+        sensor(faceki_conn_id=conn_id).poke(context())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        pytest.param({"review": "maybe"}, "review must be 'wait' or 'return'", id="review"),
+        pytest.param({"max_failures": -1}, "max_failures must be a number of at least 0", id="below zero"),
+        pytest.param({"max_failures": "10"}, "max_failures must be a number", id="a text"),
+        pytest.param({"max_poke_interval": float("nan")}, "max_poke_interval", id="not a number"),
+        pytest.param({"max_poke_interval": None}, "max_poke_interval", id="nothing"),
+        pytest.param({"poke_growth": 0.9}, "poke_growth must be a number of at least 1", id="shrinking"),
+        pytest.param({"poke_growth": True}, "poke_growth must be a number", id="a boolean"),
+    ],
+)
+def test_wrong_shape_is_told_while_the_dag_is_parsed(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        sensor(**wrong)
+
+
+def test_pauses_may_be_given_as_time_spans() -> None:
+    waiting = sensor(poke_interval=timedelta(minutes=1), max_poke_interval=timedelta(hours=1))
+    assert (waiting.poke_interval, waiting.max_poke_interval) == (60.0, 3600.0)
+
+
+def test_every_id_is_a_template() -> None:
+    names = ("faceki_conn_id", "link", "request_id", "record_identifier")
+    waiting = sensor(**{name: f"{{{{ params.{name} }}}}" for name in names})
+    waiting.render_template_fields(context(params={name: name.upper() for name in names}))
+    assert [getattr(waiting, name) for name in names] == [name.upper() for name in names]
