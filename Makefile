@@ -7,15 +7,15 @@ PY2 = .venv-2.11/bin/python
 SUITE = tests --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/packaging/test_tree.py
 
 help:
-	@echo "make demo   run the example DAGs through a real Airflow against a local FACEKI (about two minutes)"
-	@echo "make ui     a whole Airflow with the provider, a Connection and a local FACEKI, to click through"
-	@echo "make test   every check: lint, types, import rules, Airflow 3.3 and 2.11, the built wheel, a browser"
-	@echo "make lint   only the checks that run nothing"
-	@echo "make coverage  the suite on Airflow 3.3, and which lines and branches of this process it never took"
-	@echo "make bench  the numbers, each beside a peer or a floor measured in the same run"
-	@echo "make dist   build the sdist and the wheel into dist/"
-	@echo "make setup  only the virtual environment, .venv"
-	@echo "make clean  remove everything that was made here"
+	@echo "make demo      run the example DAGs through a real Airflow against a local FACEKI (about two minutes)"
+	@echo "make ui        a whole Airflow with the provider, a Connection and a local FACEKI, to click through"
+	@echo "make test      every check: lint, types, import rules, Airflow 3.3 and 2.11, the built wheel, a browser"
+	@echo "make lint      only the checks that run nothing"
+	@echo "make coverage  the suite on Airflow 3.3, and which lines and branches it never took (in its own process)"
+	@echo "make bench     the numbers, each beside a peer or a floor measured in the same run"
+	@echo "make dist      build the sdist and the wheel into dist/"
+	@echo "make setup     only the virtual environment, .venv"
+	@echo "make clean     remove everything that was made here"
 
 setup: .venv/.ready
 
