@@ -18,7 +18,7 @@ from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
-from airflow_provider_faceki.triggers.faceki import LONGEST_POKE, FacekiKycDecisionTrigger
+from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -311,6 +311,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         accept_review: bool = True,
         request_id: str | None = None,
     ) -> None:
+        # Not at the top: Airflow's own base of triggers takes 20 ms, which only a task that waits has to pay.
+        from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
+
         self.defer(
             trigger=FacekiKycDecisionTrigger(
                 faceki_conn_id=self.faceki_conn_id,

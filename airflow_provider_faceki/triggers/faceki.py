@@ -7,14 +7,13 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import another_try_may_help
-from airflow_provider_faceki.triggers.lookout import lookout
+from airflow_provider_faceki.triggers.lookout import LONGEST_POKE, lookout
 
 #: Shortest pause in seconds between two looks, whatever is asked for: thousands of triggers share one process, and
 #: FACEKI charges extra for floods of requests.
@@ -23,14 +22,7 @@ SHORTEST_PAUSE = 1.0
 _STATUSES = ("decided", "timeout", "failed", "refused")
 
 
-#: Seconds between looks at the most. A token lives an hour, so every second look costs a token too; at forty
-#: minutes three days of waiting take about 170 requests, where FACEKI charges for high volumes. Default of
-#: ``max_poke_interval``.
-LONGEST_POKE = 2400.0
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionEvent:
+class DecisionEvent(NamedTuple):
     """What the trigger tells the sensor. It comes back through the database and is written to logs, so it
     holds a word and an id, and the sensor looks for itself before it believes either.
 

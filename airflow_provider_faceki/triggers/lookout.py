@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -31,19 +31,23 @@ FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 300.0
 #: Seconds for which the waits share a hook; a Connection that somebody changes is read again after that.
 HOOK_LIFETIME = 300.0
+#: Seconds between the looks of one wait at the most. A token lives an hour, so every second look costs a token too;
+#: at forty minutes three days of waiting take about 170 requests, where FACEKI charges for high volumes. Default of
+#: ``max_poke_interval``.
+LONGEST_POKE = 2400.0
 
 
-@dataclass(slots=True)
 class Outage:
     """Whether FACEKI answers, as far as the waits on one Connection know.
 
     All times are Unix time in seconds.
     """
 
-    failures: int = 0
-    pause: float = 0.0
-    next_probe: float = 0.0
-    probing: bool = False
+    def __init__(self) -> None:
+        self.failures = 0
+        self.pause = 0.0
+        self.next_probe = 0.0
+        self.probing = False
 
     @property
     def is_down(self) -> bool:
