@@ -1,0 +1,279 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How does the trigger wait? Against a real server; only its clock and its sleep are ours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.triggers import faceki as trigger_module
+from airflow_provider_faceki.triggers import lookout as lookout_module
+from airflow_provider_faceki.triggers.faceki import SHORTEST_PAUSE, FacekiKycDecisionTrigger
+from tests.airflow.conftest import Connect
+
+JITTER = 0.1
+
+
+class Clock:
+    """A clock that moves when somebody sleeps. `at` says what happens once a moment has come."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+        self.slept: list[float] = []
+        self._due: list[tuple[float, Callable[[], object]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        for moment, act in [due for due in self._due if due[0] <= self.now]:
+            self._due.remove((moment, act))
+            act()
+        await asyncio.sleep(0)
+
+    def at(self, seconds: float, act: Callable[[], object]) -> None:
+        """In so many seconds from now, do this."""
+        self._due.append((self.now + seconds, act))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which trigger and lookout go."""
+    made = Clock()
+    monkeypatch.setattr(trigger_module, "asyncio", SimpleNamespace(sleep=made.sleep))
+    for module in (trigger_module, lookout_module):
+        monkeypatch.setattr(module, "time", made)
+    return made
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the jitter, for tests that count seconds."""
+    for module in (trigger_module, lookout_module):
+        monkeypatch.setattr(module, "random", SimpleNamespace(uniform=lambda low, high: 1.0))
+
+
+def trigger(clock: Clock | None = None, *, within: float = 1000.0, **given: Any) -> FacekiKycDecisionTrigger:
+    given = {"faceki_conn_id": "faceki_default", "record_identifier": "customer-1", **given}
+    now = clock.now if clock else time.time()
+    return FacekiKycDecisionTrigger(deadline=now + within, **given)
+
+
+def fired(made: FacekiKycDecisionTrigger) -> Any:
+    """What it tells; it must tell exactly one thing."""
+
+    async def collect() -> list[Any]:
+        return [event.payload async for event in made.run()]
+
+    (payload,) = asyncio.run(asyncio.wait_for(collect(), 60))
+    return payload
+
+
+def test_it_becomes_itself_again() -> None:
+    path, arguments = trigger(link="a-link", record_identifier=None, failed_looks=2).serialize()
+    module, _, name = path.rpartition(".")
+    again = getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
+    assert again.serialize() == (path, arguments)
+
+
+def test_it_carries_scalars_and_no_secret(faceki_sandbox: FacekiSandbox) -> None:
+    arguments = trigger(link=faceki_sandbox.create_link(), record_identifier=None).serialize()[1]
+    assert {type(value) for value in arguments.values()} <= {str, int, float, bool, type(None)}
+    assert faceki_sandbox.client_secret not in json.dumps(arguments)
+    assert faceki_sandbox.client_id not in json.dumps(arguments)
+
+
+def test_repr_hides_the_link() -> None:
+    made = trigger(link="a-link-that-opens-doors", record_identifier=None)
+    for shown in (repr(made), str(made), f"{made}", repr([made])):
+        assert "doors" not in shown
+        assert "faceki_default" in shown
+
+
+def test_decision_is_told_by_id(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
+    faceki_sandbox.add_record("customer-1", "DECLINED")
+    record = faceki_sandbox.add_record("customer-1", "ACCEPTED")
+    assert fired(trigger(clock)) == {"status": "decided", "request_id": record["requestId"]}
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("shape", ["empty", "8013", "404"])
+def test_it_waits_for_what_comes(faceki_sandbox: FacekiSandbox, clock: Clock, shape: str) -> None:
+    faceki_sandbox.settings.not_found = shape
+    clock.at(200, lambda: faceki_sandbox.add_record("customer-1"))
+    assert fired(trigger(clock))["status"] == "decided"
+    assert 200 <= sum(clock.slept) < 1000
+    assert faceki_sandbox.counters.tokens_issued == 1
+
+
+@pytest.mark.parametrize(("accept", "status"), [(True, "decided"), (False, "timeout")])
+def test_review(faceki_sandbox: FacekiSandbox, clock: Clock, accept: bool, status: str) -> None:
+    faceki_sandbox.add_record("customer-1", "REVIEW")
+    assert fired(trigger(clock, accept_review=accept))["status"] == status
+
+
+@pytest.mark.usefixtures("steady")
+@pytest.mark.parametrize(
+    ("given", "pauses"),
+    [
+        pytest.param(
+            {"poke_interval": 10, "poke_growth": 2, "max_poke_interval": 50}, [10, 20, 40, 50, 50], id="grows"
+        ),
+        pytest.param({"poke_interval": 10, "poke_growth": 1}, [10, 10, 10, 10, 10], id="does not"),
+        pytest.param(
+            {"poke_interval": 90, "max_poke_interval": 50}, [90, 90, 90, 90, 90], id="never more often"
+        ),
+        pytest.param({"poke_interval": 0, "poke_growth": 1}, [SHORTEST_PAUSE] * 5, id="no flood"),
+    ],
+)
+def test_pauses_grow(
+    faceki_sandbox: FacekiSandbox, clock: Clock, given: dict[str, float], pauses: list[float]
+) -> None:
+    clock.at(sum(pauses), lambda: faceki_sandbox.add_record("customer-1"))
+    assert fired(trigger(clock, within=10_000, **given))["status"] == "decided"
+    assert clock.slept == pauses
+
+
+def test_waits_do_not_keep_step(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
+    clock.at(500, lambda: faceki_sandbox.add_record("customer-1"))
+    fired(trigger(clock, poke_interval=50, poke_growth=1))
+    assert all(50 * (1 - JITTER) <= pause <= 50 * (1 + JITTER) for pause in clock.slept)
+    assert len(set(clock.slept)) == len(clock.slept)
+
+
+@pytest.mark.usefixtures("steady")
+def test_deadline_is_kept_and_looked_at_once_more(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
+    deadline = clock.now + 100
+    assert fired(trigger(clock, within=100, poke_interval=30, poke_growth=1)) == {
+        "status": "timeout",
+        "request_id": None,
+    }
+    assert clock.slept == [30, 30, 30, pytest.approx(10)]
+    assert clock.now == pytest.approx(deadline)
+    assert len(faceki_sandbox.polls(record_identifier="customer-1")) == 5
+
+
+def test_last_look_may_still_find(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
+    clock.at(100, lambda: faceki_sandbox.add_record("customer-1"))
+    assert fired(trigger(clock, within=100, poke_interval=70, poke_growth=1))["status"] == "decided"
+
+
+def test_one_that_comes_late_looks_once(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
+    # As after a night without a triggerer.
+    assert fired(trigger(clock, within=-3600))["status"] == "timeout"
+    faceki_sandbox.add_record("customer-1")
+    assert fired(trigger(clock, within=-3600))["status"] == "decided"
+    assert clock.slept == []
+
+
+def _fail(sandbox: FacekiSandbox, times: int | None) -> None:
+    sandbox.add_fault("status", status=503, route="records", count=times)
+
+
+def test_failures_are_borne_only_in_a_row(
+    faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect
+) -> None:
+    connect(faceki_sandbox)
+    _fail(faceki_sandbox, 2)
+    faceki_sandbox.add_fault("code", code=8013, route="records")
+    _fail(faceki_sandbox, 2)
+    faceki_sandbox.add_record("customer-1")
+    assert fired(trigger(clock, max_failures=2))["status"] == "decided"
+    _fail(faceki_sandbox, 3)
+    assert fired(trigger(clock, max_failures=2))["status"] == "failed"
+
+
+def test_failures_of_the_worker_count(faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect) -> None:
+    connect(faceki_sandbox)
+    _fail(faceki_sandbox, 1)
+    faceki_sandbox.add_record("customer-1")
+    assert fired(trigger(clock, max_failures=2, failed_looks=2))["status"] == "failed"
+
+
+def test_ten_minutes_without_faceki_are_borne(
+    faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect
+) -> None:
+    connect(faceki_sandbox)
+    _fail(faceki_sandbox, None)
+    clock.at(600, faceki_sandbox.clear_faults)
+    clock.at(600, lambda: faceki_sandbox.add_record("customer-1"))
+    assert fired(trigger(clock, within=3 * 24 * 3600, poke_interval=5))["status"] == "decided"
+
+
+@pytest.mark.parametrize("end", ["expired", "used_up", "unknown"])
+def test_a_dead_link_ends_the_wait(faceki_sandbox: FacekiSandbox, clock: Clock, end: str) -> None:
+    link = "0b5cde5e-3a52-4e8c-9f0f-6a0c1d2e3f40" if end == "unknown" else faceki_sandbox.create_link()
+    if end != "unknown":
+        faceki_sandbox.end_link(link, end)
+    assert fired(trigger(clock, link=link, record_identifier=None))["status"] == "refused"
+    assert clock.slept == []
+
+
+def test_wrong_secret_is_refused_after_one_question(
+    faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect
+) -> None:
+    connect(faceki_sandbox, "faceki_wrong", fields={"password": "not-the-secret"}, max_attempts=4)
+    assert fired(trigger(clock, faceki_conn_id="faceki_wrong"))["status"] == "refused"
+    assert faceki_sandbox.counters.requests == {"token": 1}
+
+
+def test_revoked_token_is_renewed_in_the_middle(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
+    clock.at(100, faceki_sandbox.revoke_tokens)
+    clock.at(300, lambda: faceki_sandbox.add_record("customer-1"))
+    assert fired(trigger(clock))["status"] == "decided"
+    assert faceki_sandbox.counters.tokens_issued == 2
+
+
+def test_a_connection_that_only_the_worker_has_is_airflows_to_tell(airflow_home: object) -> None:
+    with pytest.raises(AirflowNotFoundException, match="faceki_nowhere"):
+        fired(trigger(faceki_conn_id="faceki_nowhere"))
+
+
+@pytest.fixture
+def slow(faceki_sandbox: FacekiSandbox) -> Iterator[FacekiSandbox]:
+    faceki_sandbox.settings.latency = 0.3
+    yield faceki_sandbox
+    faceki_sandbox.settings.latency = 0.0
+
+
+@pytest.mark.parametrize("after", [pytest.param(0.1, id="asking"), pytest.param(1.0, id="sleeping")])
+def test_cancelled_cleanly(slow: FacekiSandbox, after: float) -> None:
+    async def cancel() -> None:
+        made = trigger(poke_interval=30)
+        task = asyncio.ensure_future(anext(aiter(made.run())))
+        await asyncio.sleep(after)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await made.cleanup()
+        # The next one, on the same loop and token store, is not held up by what was cancelled.
+        slow.add_record("customer-1")
+        assert (await anext(aiter(trigger().run()))).payload["status"] == "decided"
+
+    asyncio.run(asyncio.wait_for(cancel(), 30))
+
+
+def test_the_loop_is_never_blocked(slow: FacekiSandbox) -> None:
+    async def watch() -> float:
+        longest = 0.0
+        task = asyncio.ensure_future(anext(aiter(trigger(within=2.0, poke_interval=1).run())))
+        while not task.done():
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - before)
+        assert task.result().payload["status"] == "timeout"
+        return longest
+
+    # Each answer takes 0.3 s, so a blocking call would show; half of that is left to a busy machine.
+    assert min(asyncio.run(watch()) for _ in range(2)) < 0.25
