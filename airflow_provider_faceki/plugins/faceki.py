@@ -35,8 +35,9 @@ class _Applications:
 
 
 def _applications() -> list[dict[str, Any]]:
+    # The API server's own: what compat offers raises an error of another class.
+    from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
-    from airflow.providers.common.compat.sdk import conf
 
     try:
         enabled = conf.getboolean("faceki", "webhook_enabled", fallback=False)
