@@ -50,14 +50,14 @@ coverage: .venv/.ready
 	@rm -f .coverage .coverage.*; status=0; $(PY3) -m coverage run -m pytest -q $(SUITE) || status=1; \
 	$(PY3) -m coverage combine -q; $(PY3) -m coverage report; exit $$status
 
-# Both environments are made at once; the stages follow one another, since two real Airflows on two cores only
-# slow each other down. Every stage runs, whatever the one before it said.
+# Two at a time: first the environments, then the stages, each of which mostly keeps one core busy. Every stage
+# runs, whatever another one said; what each printed stays in .work/.
 test:
 	@rm -rf .work/summary
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
-	@status=0; $(MAKE) -s -k stages || status=1; echo; cat .work/summary; exit $$status
+	@status=0; $(MAKE) -s -k -j2 stages || status=1; echo; cat .work/summary; exit $$status
 
-stages: stage-lint stage-3.3 stage-2.11 stage-wheel stage-browser
+stages: stage-3.3 stage-2.11 stage-lint stage-wheel stage-browser
 
 stage-lint:
 	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
