@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A real browser before a real Airflow: its API server alone, which is all that the Connection form needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from demo.airflow_stack import Airflow, wait_for
+from demo.processes import Processes
+
+# As root Chromium needs the first; without the others it asks its maker's servers for things all the time.
+CHROMIUM = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+#: Milliseconds: an idle machine needs one or two hundred.
+PATIENCE = 60_000
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """An API server with a database of its own."""
+    served = Airflow(tmp_path_factory.mktemp("airflow"))
+    command = str(Path(sys.executable).parent / "airflow")
+    subprocess.run(
+        [command, "db", "migrate"], env=served.environment(), check=True, capture_output=True, timeout=300
+    )
+    with Processes(served.home) as processes:
+        processes.start("api-server", [command, "api-server", "--workers", "1"], served.environment())
+        wait_for("the API server", lambda: _answers(served), 240.0, processes)
+        yield served
+
+
+@pytest.fixture
+def page(airflow: Airflow, chromium: str) -> Iterator[Page]:
+    """A fresh browser at Airflow's list of Connections."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
+        opened = browser.new_page(viewport={"width": 1400, "height": 1600})
+        opened.set_default_timeout(PATIENCE)
+        opened.goto(f"{airflow.url}/connections")
+        yield opened
+        browser.close()
+
+
+def _answers(served: Airflow) -> bool:
+    try:
+        with urllib.request.urlopen(f"{served.url}/api/v2/monitor/health", timeout=5):  # noqa: S310 - loopback
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Can an admin fill in the Connection form, save it, and find it again?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from demo.airflow_stack import Airflow
+
+CONN_ID = "faceki_by_hand"
+
+
+def cli(airflow: Airflow, *arguments: str) -> str:
+    """What Airflow's own command line says."""
+    command = [str(Path(sys.executable).parent / "airflow"), *arguments]
+    done = subprocess.run(
+        command, env=airflow.environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def stored(airflow: Airflow) -> dict[str, Any]:
+    """The Connection as Airflow has it, the secret included."""
+    found: list[dict[str, Any]] = json.loads(cli(airflow, "connections", "get", CONN_ID, "-o", "json"))
+    return found[0]
+
+
+def extra(connection: dict[str, Any]) -> dict[str, Any]:
+    found = connection.get("extra_dejson") or json.loads(connection["extra"])
+    return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+def open_form(page: Page) -> Locator:
+    page.get_by_role("button", name="Add Connection").click()
+    form = page.get_by_role("dialog")
+    form.locator("input[name=connection_id]").fill(CONN_ID)
+    form.get_by_role("combobox").first.click()
+    page.keyboard.type("FACEKI")
+    page.keyboard.press("Enter")
+    expect(form.get_by_text("Client Secret")).to_be_visible()
+    return form
+
+
+def test_the_form_is_filled_saved_and_read_back(page: Page, airflow: Airflow) -> None:
+    with FacekiSandbox() as sandbox:
+        form = open_form(page)
+        fill(form, sandbox)
+        form.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("cell", name=CONN_ID)).to_be_visible()
+
+        saved = stored(airflow)
+        assert (saved["conn_type"], saved["host"]) == ("faceki", sandbox.url)
+        assert (saved["login"], saved["password"]) == (sandbox.client_id, sandbox.client_secret)
+        assert float(extra(saved)["timeout"]) == 12
+        assert extra(saved)["workflow_id"] == "5a4db0c5-0000-4000-8000-000000000001"
+        assert "Connection success!" in cli(airflow, "connections", "test", CONN_ID)
+        assert sandbox.counters.tokens_issued == 1
+
+        change_timeout(page)
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        changed = stored(airflow)
+        assert float(extra(changed)["timeout"]) == 34
+        assert changed["password"] == sandbox.client_secret, "saving the form anew must keep the secret"
+        assert "Connection success!" in cli(airflow, "connections", "test", CONN_ID)
+
+
+def fill(form: Locator, sandbox: FacekiSandbox) -> None:
+    form.locator("input[name=host]").fill(sandbox.url)
+    form.locator("input[name=login]").fill(sandbox.client_id)
+    form.locator("input[name=password]").fill(sandbox.client_secret)
+    form.get_by_role("button", name="Extra Fields", exact=True).click()
+    form.locator("#element_workflow_id").fill("5a4db0c5-0000-4000-8000-000000000001")
+    form.get_by_label("Timeout (s)", exact=True).fill("12")
+
+
+def change_timeout(page: Page) -> None:
+    row = page.get_by_role("row").filter(has=page.get_by_role("cell", name=CONN_ID))
+    row.get_by_role("button", name="Edit Connection").click()
+    form = page.get_by_role("dialog")
+    expect(form.locator("input[name=password]")).not_to_have_value("sandbox-secret-made-up-for-loopback")
+    form.get_by_role("button", name="Extra Fields", exact=True).click()
+    timeout = form.get_by_label("Timeout (s)", exact=True)
+    expect(timeout).to_have_value("12")
+    timeout.fill("34")
+    form.get_by_role("button", name="Save").click()
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        pytest.param("input[name=port]", False, id="port hidden"),
+        pytest.param("input[name=schema]", False, id="schema hidden"),
+        pytest.param("input[name=host][placeholder*='sdk.faceki.com']", True, id="placeholder"),
+        pytest.param("input[name=password][type=password]", True, id="secret masked"),
+        pytest.param("#element_pii_hash_key[type=password]", True, id="hash key masked"),
+        pytest.param("#element_webhook_token[type=password]", True, id="webhook token masked"),
+    ],
+)
+def test_the_form_shows_what_is_needed_and_hides_the_rest(page: Page, field: str, shown: bool) -> None:
+    assert open_form(page).locator(field).count() == (1 if shown else 0)
+
+
+def test_every_field_of_our_own_has_a_label_and_help(page: Page) -> None:
+    form = open_form(page)
+    form.get_by_role("button", name="Extra Fields", exact=True).click()
+    for label in ("Token request", "Upload timeout (s)", "Attempts", "Longest wait (s)", "Token store"):
+        expect(form.get_by_text(label, exact=True).first).to_be_visible()
+    assert form.locator("[id$='helper-text']").count() >= 10
