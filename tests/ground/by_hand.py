@@ -100,7 +100,9 @@ class Table:
             result: T = end.value
             return result
 
-    def _step(self, conversation: Conversation[T], effect: Effect, left: list[Answer | FacekiError]) -> Effect:
+    def _step(
+        self, conversation: Conversation[T], effect: Effect, left: list[Answer | FacekiError]
+    ) -> Effect:
         match effect:
             case Exchange(request):
                 self.requests.append(request)

@@ -24,7 +24,9 @@ class _Talk(BaseHTTPRequestHandler):
         onward.request(self.command, f"{target.path}?{target.query}", body, dict(self.headers.items()))
         answer = onward.getresponse()
         content = answer.read()
-        self.wfile.write(b"HTTP/1.1 %d .\r\nContent-Length: %d\r\n\r\n" % (answer.status, len(content)) + content)
+        self.wfile.write(
+            b"HTTP/1.1 %d .\r\nContent-Length: %d\r\n\r\n" % (answer.status, len(content)) + content
+        )
         onward.close()
 
     do_GET = do_POST = forward
@@ -40,7 +42,7 @@ class _Talk(BaseHTTPRequestHandler):
             _relay(self.connection, onward)
         self.close_connection = True
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
         """Say nothing on stderr."""
 
 

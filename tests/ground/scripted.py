@@ -87,7 +87,7 @@ class Talk(BaseHTTPRequestHandler):
         """Close the connection after this request."""
         self.close_connection = True
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
         """Say nothing on stderr."""
 
 

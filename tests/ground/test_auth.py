@@ -186,7 +186,9 @@ def _failed(status: int, body: bytes) -> AnswerError:
         pytest.param(401, b"", errors.AuthenticationError, "does not accept", id="401"),
         pytest.param(403, b"", errors.AuthenticationError, "does not accept", id="403"),
         pytest.param(400, b"", errors.AuthenticationError, "does not accept", id="400"),
-        pytest.param(200, b'{"responseCode":1}', errors.AuthenticationError, "does not accept", id="200, code 1"),
+        pytest.param(
+            200, b'{"responseCode":1}', errors.AuthenticationError, "does not accept", id="200, code 1"
+        ),
         pytest.param(
             200,
             b'{"status":false,"code":1,"message":"x"}',

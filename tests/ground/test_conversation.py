@@ -136,7 +136,10 @@ REFUSALS = [
         "code 401": {"status": False, "code": 401},
     }.items()
     for status in (200, 201, 400, 401, 403, 404, 500)
-] + [pytest.param(401, None, id="401-empty"), pytest.param(401, {"status": True, "code": 200}, id="401-success")]
+] + [
+    pytest.param(401, None, id="401-empty"),
+    pytest.param(401, {"status": True, "code": 200}, id="401-success"),
+]
 
 
 @pytest.mark.parametrize(("status", "document"), REFUSALS)
@@ -312,8 +315,8 @@ def test_and_an_error_elsewhere(refusal: object, endpoint: GenerateKycLink) -> N
 
 
 def test_an_unknown_token_route_is_not_mistaken_for_no_records() -> None:
+    table = Table()
     with pytest.raises(errors.ConfigurationError, match="does not know the token request"):
-        table = Table()
         table.play(conversation.ask(table.account, FETCH), _refusal(404, None))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -136,9 +137,7 @@ def test_requests(endpoint: GenerateKycLink | FetchRecords | GetWorkflowRules, r
         pytest.param(GetWorkflowRules(link="l"), "/prefix/api/v3/workflows/rulesbylink", id="rules"),
     ],
 )
-def test_another_installation(
-    endpoint: GenerateKycLink | FetchRecords | GetWorkflowRules, url: str
-) -> None:
+def test_another_installation(endpoint: GenerateKycLink | FetchRecords | GetWorkflowRules, url: str) -> None:
     assert endpoint.request(HERE).url == f"https://kyc.example.com{url}"
 
 
@@ -260,6 +259,9 @@ def test_rules_need_exactly_one_filter(both: dict[str, str]) -> None:
         pytest.param(FetchRecords(link=CANARY), id="records"),
         pytest.param(GetWorkflowRules(link=CANARY), id="rules"),
         pytest.param(KycLink(CANARY, f"https://a.example/{CANARY}", CANARY), id="a link"),
+        pytest.param(
+            WorkflowRules((CANARY,), True, {"callbackURL": f"https://a.example/{CANARY}"}), id="rules found"
+        ),
         pytest.param(FetchRecords(link=CANARY).request(), id="request"),
         pytest.param(FetchRecords(link="x").request().bearing(CANARY), id="token"),
     ],
@@ -335,11 +337,15 @@ def test_reading_no_records() -> None:
     [
         pytest.param(
             {"documents": ["Passport", 5, None, "ID Card"], "document_optional": True, "x": 1},
-            (("Passport", "ID Card"), True),
+            WorkflowRules(("Passport", "ID Card"), True, {}),
             id="as seen",
         ),
-        pytest.param({"documents": "Passport", "document_optional": "yes"}, ((), False), id="other types"),
-        pytest.param({"x": 1}, ((), False), id="neither"),
+        pytest.param(
+            {"documents": "Passport", "document_optional": "yes"},
+            WorkflowRules((), False, {}),
+            id="other types",
+        ),
+        pytest.param({"x": 1}, WorkflowRules((), False, {}), id="neither"),
         pytest.param({}, UNREADABLE, id="empty"),
         pytest.param(None, UNREADABLE, id="null"),
         pytest.param([{"documents": []}], UNREADABLE, id="list"),
@@ -351,6 +357,6 @@ def test_reading_rules(result: Json, rules: object) -> None:
         with pytest.raises(UnexpectedAnswerError, match="no workflow rules"):
             asked.read(Answer(result, result))
     else:
-        assert isinstance(rules, tuple)
+        assert isinstance(rules, WorkflowRules)
         assert isinstance(result, dict)
-        assert asked.read(Answer(result, result)) == WorkflowRules(*rules, result)
+        assert asked.read(Answer(result, result)) == replace(rules, document=result)

@@ -100,7 +100,9 @@ def test_so_do_copies_and_pickles_within_pickles(kind: type[FacekiError]) -> Non
             "it went wrong [FACEKI code 1 UNAUTHORIZED, HTTP 401]",
             id="code and status",
         ),
-        pytest.param({"conn_id": "eu", "code": 0}, "it went wrong [connection 'eu', FACEKI code 0]", id="code 0"),
+        pytest.param(
+            {"conn_id": "eu", "code": 0}, "it went wrong [connection 'eu', FACEKI code 0]", id="code 0"
+        ),
         pytest.param({"request_id": "0b0b"}, "it went wrong [request id 0b0b]", id="request id"),
         pytest.param({"retry_after": 3.0, "may_have_acted": True}, "it went wrong", id="for programs only"),
     ],

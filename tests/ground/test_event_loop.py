@@ -85,7 +85,6 @@ def test_fifty_questions_with_a_cold_token_and_slow_answers(
     server: ScriptedServer, client: FacekiClient, tmp_path: Path
 ) -> None:
     """Imports are not measured: those of this file have done them, as those of a triggerer do once."""
-    assert token_file.FileTokenStore
     server.on(TOKEN_PATH, _late(0.4, gives_token()))
     server.on(RECORDS_PATH, guarded(_late(0.3, says(NOTHING_FOUND))))
     tries = _tries_until_smooth(_fifty, replace(client, token_directory=tmp_path / "tokens"))
@@ -171,7 +170,12 @@ def test_tokens_are_concealed_in_the_way_of_each_mode_before_they_are_sent(
 ) -> None:
     masks = Masks()
     seen: list[int] = []
-    server.on(RECORDS_PATH, lambda talk: (seen.append(len(masks.said)), says(NOTHING_FOUND)(talk))[1])
+
+    def count_and_answer(talk: Talk) -> None:
+        seen.append(len(masks.said))
+        says(NOTHING_FOUND)(talk)
+
+    server.on(RECORDS_PATH, count_and_answer)
     concealing = replace(client, concealer=Concealer(masks.here, masks.on_loop))
     concealing.ask(FETCH)
     asyncio.run(replace(concealing, client_secret="other").on_event_loop.ask(FETCH))

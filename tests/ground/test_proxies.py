@@ -72,7 +72,9 @@ def test_the_environment(
     assert len(server.heard) == 3
 
 
-def test_the_connection(ask: Ask, server: ScriptedServer, client: FacekiClient, proxy: RecordingProxy) -> None:
+def test_the_connection(
+    ask: Ask, server: ScriptedServer, client: FacekiClient, proxy: RecordingProxy
+) -> None:
     assert ask(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
     assert proxy.heard == _plainly(server)
 

@@ -65,7 +65,12 @@ TROUBLE = [
 
 @pytest.mark.parametrize(("trouble", "kind"), TROUBLE)
 def test_a_get_is_repeated_and_a_post_is_not(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, trouble: Reply, kind: type[FacekiError]
+    ask: Ask,
+    server: ScriptedServer,
+    client: FacekiClient,
+    naps: Naps,
+    trouble: Reply,
+    kind: type[FacekiError],
 ) -> None:
     server.on(RECORDS_PATH, trouble, trouble, FOUND)
     server.on(LINK_PATH, trouble, MADE)
@@ -90,7 +95,12 @@ def test_an_answer_that_ends_within_its_head_is_not_taken_for_no_records(
 
 @pytest.mark.parametrize(("trouble", "kind"), TROUBLE)
 def test_the_token_request_is_repeated_too(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, trouble: Reply, kind: type[FacekiError]
+    ask: Ask,
+    server: ScriptedServer,
+    client: FacekiClient,
+    naps: Naps,
+    trouble: Reply,
+    kind: type[FacekiError],
 ) -> None:
     server.on(TOKEN_PATH, trouble, trouble, gives_token())
     server.on(RECORDS_PATH, FOUND)
@@ -213,17 +223,13 @@ def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
     server.on(RECORDS_PATH, FOUND)
     ask(client, FETCH)
     # The same account, whose token is there already, at a port where nobody listens.
-    token = ask_token(client)
+    token = client._account.tokens.peek()
+    assert token is not None
     gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{_free_port()}"))
     gone._account.tokens.keep(token)
     with pytest.raises(errors.ConnectError, match="refused") as caught:
         ask(gone, endpoint)
     assert (len(naps.seconds), caught.value.may_have_acted) == (3, False)
-
-
-def ask_token(client: FacekiClient) -> object:
-    """Return the token that ``client`` holds."""
-    return client._account.tokens.peek()
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 63 + ".invalid"])

@@ -77,7 +77,9 @@ def test_a_failed_verification_still_names_its_request() -> None:
 #: What each good sample becomes; made by the endpoint that asks for it.
 GOOD: dict[str, tuple[Callable[[], Any], Any]] = {
     "token": (
-        lambda: RequestToken("https://a.invalid", "i", "s").read(read_answer(response("token")), 5.0).lifetime,
+        lambda: (
+            RequestToken("https://a.invalid", "i", "s").read(read_answer(response("token")), 5.0).lifetime
+        ),
         3600.0,
     ),
     "link": (

@@ -137,8 +137,9 @@ def test_tls_that_ends_without_a_farewell_loses_the_answer(
 
 def test_older_protocols_than_tls_1_2_are_not_spoken(client: FacekiClient, authority: Authority) -> None:
     context = authority.server_context()
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1 is deprecated"):
         context.minimum_version = ssl.TLSVersion.TLSv1
+    with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with ScriptedServer(context) as server, pytest.raises(errors.TransportError):
         _at(client, server.url).fetch_access_token()

@@ -26,7 +26,9 @@ TOKEN = AccessToken("t0ken-canary", 1000.0, 3600.0)
 NEWER = AccessToken("another-canary", 2000.0, 3600.0)
 
 
-def account(secret: str = SECRET, client: str = CLIENT, flow: AuthFlow = AuthFlow.GENERATE_TOKEN) -> RequestToken:
+def account(
+    secret: str = SECRET, client: str = CLIENT, flow: AuthFlow = AuthFlow.GENERATE_TOKEN
+) -> RequestToken:
     """Return an account."""
     return RequestToken(BASE, client, secret, flow)
 
@@ -226,7 +228,9 @@ def test_neighbours_may_make_the_folder_at_the_same_time(
     assert FileTokenStore(folder, account(), warned).read() == TOKEN
 
 
-def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(folder: Path, warned: Warned) -> None:
+def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
+    folder: Path, warned: Warned
+) -> None:
     store = FileTokenStore(folder, account(), warned)
     store.keep(TOKEN)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)

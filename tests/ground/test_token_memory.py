@@ -155,7 +155,9 @@ def test_a_token_revoked_in_the_middle_is_replaced_once(
     assert guarded_server.token_requests == 2
 
 
-def test_a_token_that_is_used_up_is_replaced_once(guarded_server: ScriptedServer, client: FacekiClient) -> None:
+def test_a_token_that_is_used_up_is_replaced_once(
+    guarded_server: ScriptedServer, client: FacekiClient
+) -> None:
     # Its margin is a tenth of its life: so long after, it is good for FACEKI and used up for us.
     guarded_server.on(TOKEN_PATH, gives_token(0.5), gives_token())
     client.ask(FETCH)
@@ -164,7 +166,9 @@ def test_a_token_that_is_used_up_is_replaced_once(guarded_server: ScriptedServer
     assert guarded_server.token_requests == 2
 
 
-def test_a_failed_fetch_is_taken_over_by_the_next(guarded_server: ScriptedServer, client: FacekiClient) -> None:
+def test_a_failed_fetch_is_taken_over_by_the_next(
+    guarded_server: ScriptedServer, client: FacekiClient
+) -> None:
     guarded_server.on(TOKEN_PATH, says({}, 401), gives_token())
     outcomes: list[str] = []
 

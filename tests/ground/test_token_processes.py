@@ -72,7 +72,9 @@ class Worker:
 
 
 @pytest.fixture
-def start(server: ScriptedServer, tmp_path: Path, authority: Authority) -> Iterator[Callable[[int], list[Worker]]]:
+def start(
+    server: ScriptedServer, tmp_path: Path, authority: Authority
+) -> Iterator[Callable[[int], list[Worker]]]:
     """Start processes of one account, and wait until they are ready."""
     server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
     arguments = [server.url, "client-1", f"secret-{tmp_path}", str(tmp_path / "tokens"), authority.bundle]

@@ -135,7 +135,9 @@ def _chunked(body: bytes, size: int) -> bytes:
         pytest.param(says_bytes(gzip.compress(BODY), 200, ("Content-Encoding", "gzip")), id="gzip"),
         pytest.param(says_bytes(zlib.compress(BODY), 200, ("Content-Encoding", "deflate")), id="deflate"),
         pytest.param(says_raw(b"HTTP/1.0 200 OK\r\n\r\n" + BODY), id="until the end of the connection"),
-        pytest.param(says_raw(b"HTTP/1.1 200\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY), id="no phrase"),
+        pytest.param(
+            says_raw(b"HTTP/1.1 200\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY), id="no phrase"
+        ),
         pytest.param(says_bytes(b"\xef\xbb\xbf" + BODY), id="with a byte order mark"),
         pytest.param(says_bytes(BODY, 200, ("Content-Type", "text/html")), id="said to be HTML"),
         pytest.param(says_bytes(BODY, 200, ("Set-Cookie", "a=b"), ("Location", "http://[")), id="headers"),
@@ -153,7 +155,8 @@ def test_forms_of_an_answer(ask: Ask, server: ScriptedServer, client: FacekiClie
         pytest.param(says_bytes(b"no gzip", 200, ("Content-Encoding", "gzip")), id="not what it says"),
         pytest.param(says_bytes(gzip.compress(BODY)[:-12], 200, ("Content-Encoding", "gzip")), id="cut off"),
         pytest.param(
-            says_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), id="a chunk of no length"
+            says_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+            id="a chunk of no length",
         ),
         pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"), id="two lengths"),
         pytest.param(says_raw(b"HTTP/1.1 OK OK\r\n\r\n"), id="no status"),
@@ -246,7 +249,9 @@ BOMB = gzip.compress(b" " * 64 * 1024 * 1024, 1)
             _pours(b"10000\r\n" + b" " * 65536 + b"\r\n", _chunked(b"", 1).removesuffix(b"0\r\n\r\n") % b""),
             id="chunked",
         ),
-        pytest.param(_pours(b" " * 65536, b"HTTP/1.1 200 OK\r\nContent-Length: 65536000\r\n\r\n"), id="plain"),
+        pytest.param(
+            _pours(b" " * 65536, b"HTTP/1.1 200 OK\r\nContent-Length: 65536000\r\n\r\n"), id="plain"
+        ),
         pytest.param(says_bytes(BOMB, 200, ("Content-Encoding", "gzip")), id="small, until it is unpacked"),
     ],
 )
@@ -273,14 +278,21 @@ def over() -> Iterator[threading.Event]:
     ("opening", "piece"),
     [
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" ", id="drop by drop"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", id="chunk by chunk"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", id="chunk by chunk"
+        ),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"", id="nothing after the head"),
         pytest.param(b"HTTP/1.1 302 Found\r\nContent-Length: 100000\r\n\r\n", b" ", id="a redirect"),
         pytest.param(b"", b"", id="nothing at all"),
     ],
 )
 def test_an_answer_that_is_too_slow_is_not_waited_for(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, over: threading.Event, opening: bytes, piece: bytes
+    ask: Ask,
+    server: ScriptedServer,
+    client: FacekiClient,
+    over: threading.Event,
+    opening: bytes,
+    piece: bytes,
 ) -> None:
     server.on(RECORDS_PATH, says(NOTHING_FOUND), drips(piece, 0.05, over, opening))
     ask(client, FETCH)
@@ -309,8 +321,12 @@ def test_uploads_have_a_patience_of_their_own(server: ScriptedServer, client: Fa
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        pytest.param({"client_secret": "s-中", "auth_flow": AuthFlow.ACCESS_TOKEN_HEADERS}, "header", id="header"),
-        pytest.param({"client_secret": "s\nx: y", "auth_flow": AuthFlow.ACCESS_TOKEN_HEADERS}, "header", id="line"),
+        pytest.param(
+            {"client_secret": "s-中", "auth_flow": AuthFlow.ACCESS_TOKEN_HEADERS}, "header", id="header"
+        ),
+        pytest.param(
+            {"client_secret": "s\nx: y", "auth_flow": AuthFlow.ACCESS_TOKEN_HEADERS}, "header", id="line"
+        ),
     ],
 )
 def test_a_secret_that_no_header_can_carry_is_a_wrong_setting_and_is_not_shown(
