@@ -85,7 +85,8 @@ def image(name: str, uri: Place, max_bytes: int, conn_id: str | None = None) -> 
 
     try:
         length = size(uri, conn_id)
-        return Image.checked(name, lambda: open_binary(uri, conn_id), length, max_bytes)
+        with _told_clearly("read", str(uri)):
+            return Image.checked(name, lambda: open_binary(uri, conn_id), length, max_bytes)
     except InputError as error:
         if error.message.startswith(name):
             raise
@@ -107,6 +108,8 @@ def list_files(uri: Place, conn_id: str | None = None) -> list[str]:
     """
     path, text = _path(str(uri).rstrip("/"), conn_id)
     with _told_clearly("list", text):
+        # A filesystem may remember what it listed, while other workers write.
+        path.fs.invalidate_cache(path.path)
         try:
             entries = path.fs.ls(path.path, detail=True)
         except FileNotFoundError:
@@ -246,6 +249,11 @@ def _told_clearly(doing: str, uri: str) -> Iterator[None]:
             why = error.strerror or why
             raise InputError(f"cannot {doing} {_shown(uri)}: {why}") from None
         raise
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - some object stores raise what no class of Python's names
+        # To whoever asked, the storage failed; the text may hold whatever was sent.
+        raise OSError(f"cannot {doing} {_shown(uri)} now: {type(error).__name__}") from None
 
 
 def _shown(uri: str) -> str:
