@@ -33,6 +33,7 @@ BENCHMARKS = {
     "calls": 300,
     "tokens": 400,
     "loop": 300,
+    "waits": 900,
 }
 
 

@@ -7,7 +7,7 @@ input does, so it cannot outlive whoever started it.
 
 ====  =====================================  =======================================================
 POST  ``/auth/api/generate-token``           a new token
-GET   ``/api/v3/kyc_verification``           one record, to whoever brings a token that is good
+GET   ``/api/v3/kyc_verification``           one record, to whoever brings a token that is good; none for a ``link``
 GET   ``/-/counters``                        what was asked so far
 POST  ``/-/revoke``                          from now on every token that was given out is refused
 POST  ``/-/reset``                           counters back to nothing, and the same
@@ -35,6 +35,7 @@ def _response(status: str, body: bytes) -> bytes:
 
 
 _RECORDS_RESPONSE = _response(_OK, _RECORDS)
+_NOTHING_YET_RESPONSE = _response(_OK, b'{"status":true,"code":200,"message":"Success","result":[]}')
 _REFUSED_RESPONSE = _response("401 Unauthorized", _REFUSED)
 _UNKNOWN_RESPONSE = _response("404 Not Found", b"{}")
 
@@ -51,10 +52,13 @@ class Desk:
         self._good: set[bytes] = set()
         self._counters = {"tokens": 0, "calls": 0, "refused": 0}
 
-    def answer(self, target: bytes, head: bytes) -> bytes:
-        """Return the whole response to a request whose first line and headers are ``head``."""
+    def answer(self, target: bytes, query: bytes, head: bytes) -> bytes:
+        """Return the whole response to a request whose headers are ``head``."""
         if target == b"GET /api/v3/kyc_verification":
-            return self._records(head)
+            # A link is one that nobody has answered yet.
+            return self._records(
+                head, _NOTHING_YET_RESPONSE if query.startswith(b"link=") else _RECORDS_RESPONSE
+            )
         routes: dict[bytes, Callable[[], bytes]] = {
             b"POST /auth/api/generate-token": self._token,
             b"GET /-/counters": lambda: _response(_OK, json.dumps(self._counters).encode()),
@@ -75,11 +79,11 @@ class Desk:
         document = {"responseCode": 0, "data": {"access_token": value, "expires_in": 3600}}
         return _response(_OK, json.dumps(document).encode())
 
-    def _records(self, head: bytes) -> bytes:
+    def _records(self, head: bytes, response: bytes) -> bytes:
         _, _, rest = head.partition(b"earer ")
         if rest.partition(b"\r\n")[0] in self._good:
             self._counters["calls"] += 1
-            return _RECORDS_RESPONSE
+            return response
         self._counters["refused"] += 1
         return _REFUSED_RESPONSE
 
@@ -108,8 +112,8 @@ class Connection(asyncio.Protocol):
                 return
             self._head = b""
             first, _, headers = head.partition(b"\r\n")
-            target = first.rpartition(b" ")[0].partition(b"?")[0]
-            self._answer = self._desk.answer(target, headers + b"\r\n")
+            target, _, query = first.rpartition(b" ")[0].partition(b"?")
+            self._answer = self._desk.answer(target, query, headers + b"\r\n")
             self._body_left = _content_length(headers)
             data = body
         self._body_left -= len(data)

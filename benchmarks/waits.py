@@ -1,0 +1,74 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What do a thousand waits in one triggerer cost, each polling a 200 ms server once a minute?
+
+Each contestant runs in a process of its own (``benchmarks/waiting.py``), one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks import clients, peers
+from benchmarks.frame import Reach, Row, counted
+from benchmarks.loopback import Loopback, loopback
+
+LATENCY = 0.2
+OURS, NAIVE, HTTP = "ours", "naive", "http"
+NAMES = {NAIVE: "requests in to_thread", HTTP: "http provider's async hook"}
+
+_Found = Mapping[str, float]
+
+
+def measure(directory: Path) -> list[Row]:
+    """Take the measure."""
+    with loopback(directory, LATENCY) as server:
+        clients.connect(server, tls=True)
+        ours = {count: _waits(server, OURS, count) for count in (1000, 5000)}
+        theirs = {NAIVE: _waits(server, NAIVE, 1000)}
+        if peers.available():
+            theirs[HTTP] = _waits(server, HTTP, 1000)
+    rows = [
+        row
+        for name, found in theirs.items()
+        for row in (
+            _row("1 000 waits, CPU of one core", NAMES[name], found, ours[1000], "cpu", "%", 4.0),
+            _row("1 000 waits, memory a wait", NAMES[name], found, ours[1000], "memory", "KiB", 10.0),
+            _row("1 000 waits, late by, p99", NAMES[name], found, ours[1000], "late_p99", "ms", 1000.0),
+            _row("1 000 waits, loop blocked, longest", NAMES[name], found, ours[1000], "gap_max", "ms", 20.0),
+        )
+    ]
+    for key, measured, unit, limit in (
+        ("cpu", "CPU of one core", "%", 18.0),
+        ("memory", "memory a wait", "KiB", 10.0),
+        ("late_p50", "late by, p50", "ms", None),
+        ("late_p99", "late by, p99", "ms", 1000.0),
+        ("gap_max", "loop blocked, longest", "ms", 20.0),
+        ("polls", "polls a second (83 are due)", "", None),
+        ("tokens", "token requests", "", 1.0),
+    ):
+        rows.append(_row(f"5 000 waits, {measured}", "", None, ours[5000], key, unit, limit))
+    return rows
+
+
+def _row(
+    measured: str, beside: str, theirs: _Found | None, ours: _Found, key: str, unit: str, limit: float | None
+) -> Row:
+    reach = Reach("ours", "≤", limit) if limit is not None else None
+    return counted(measured, beside, theirs[key] if theirs else None, ours[key], unit, reach)
+
+
+def _waits(server: Loopback, name: str, count: int) -> dict[str, float]:
+    server.reset()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.waiting", name, str(count), server.tls, str(server.certificate)],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=400,
+        check=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {**found, "tokens": float(server.counters()["tokens"])}
