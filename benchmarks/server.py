@@ -8,6 +8,8 @@ input does, so it cannot outlive whoever started it.
 ====  =====================================  =======================================================
 POST  ``/auth/api/generate-token``           a new token
 GET   ``/api/v3/kyc_verification``           one record, to whoever brings a token that is good; none for a ``link``
+POST  ``/api/v3/kyc_verification``           a decision, to the same; the pictures are counted off and not looked at
+GET   ``/api/v3/workflows/rules``            what a workflow asks for, to the same: an identity card
 GET   ``/-/counters``                        what was asked so far
 POST  ``/-/revoke``                          from now on every token that was given out is refused
 POST  ``/-/reset``                           counters back to nothing, and the same
@@ -34,8 +36,23 @@ def _response(status: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
+def _result(result: object) -> bytes:
+    return _response(
+        _OK, json.dumps({"status": True, "code": 200, "message": "OK", "result": result}).encode()
+    )
+
+
 _RECORDS_RESPONSE = _response(_OK, _RECORDS)
+_DECISION_RESPONSE = _result(
+    {"requestId": RECORD["requestId"], "decision": "ACCEPTED", "workflowId": "benchmark"}
+)
+_RULES_RESPONSE = _result({"workflowId": "benchmark", "documents": ["ID Card"], "document_optional": False})
 _NOTHING_YET_RESPONSE = _response(_OK, b'{"status":true,"code":200,"message":"Success","result":[]}')
+_TO_TOKENS = {
+    b"GET /api/v3/kyc_verification": _RECORDS_RESPONSE,
+    b"POST /api/v3/kyc_verification": _DECISION_RESPONSE,
+    b"GET /api/v3/workflows/rules": _RULES_RESPONSE,
+}
 _REFUSED_RESPONSE = _response("401 Unauthorized", _REFUSED)
 _UNKNOWN_RESPONSE = _response("404 Not Found", b"{}")
 
@@ -54,10 +71,10 @@ class Desk:
 
     def answer(self, target: bytes, query: bytes, head: bytes) -> bytes:
         """Return the whole response to a request whose headers are ``head``."""
-        if target == b"GET /api/v3/kyc_verification":
+        if target in _TO_TOKENS:
             # A link is one that nobody has answered yet.
-            return self._records(
-                head, _NOTHING_YET_RESPONSE if query.startswith(b"link=") else _RECORDS_RESPONSE
+            return self._checked(
+                head, _NOTHING_YET_RESPONSE if query.startswith(b"link=") else _TO_TOKENS[target]
             )
         routes: dict[bytes, Callable[[], bytes]] = {
             b"POST /auth/api/generate-token": self._token,
@@ -79,7 +96,7 @@ class Desk:
         document = {"responseCode": 0, "data": {"access_token": value, "expires_in": 3600}}
         return _response(_OK, json.dumps(document).encode())
 
-    def _records(self, head: bytes, response: bytes) -> bytes:
+    def _checked(self, head: bytes, response: bytes) -> bytes:
         _, _, rest = head.partition(b"earer ")
         if rest.partition(b"\r\n")[0] in self._good:
             self._counters["calls"] += 1
