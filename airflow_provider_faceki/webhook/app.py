@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 #: A 401 is sent after a multiple of so many seconds, so that the time does not tell what was looked at.
 REFUSED_EVERY = 0.25
-#: Seconds in which an event has to be stored.
-STORE_SECONDS = 10.0
+#: Seconds in which an event has to be stored. Long: a sender that has gone by then has still been heard.
+STORE_SECONDS = 30.0
 #: Seconds after which a sender may find the database, or the DAG, in a better state.
 _COME_AGAIN = 30
 #: What is wrong is logged, but at most so often, whatever the traffic.
@@ -96,20 +96,23 @@ class Receiver:
         return await self._stored(conn_id, hint)
 
     async def _caller(self, conn_id: str, token: str, began: float) -> callers.Caller:
-        """Return who calls, if they may. A stranger pays, once, before anybody is looked up for them."""
-        caller = self._callers.seen(conn_id)
-        if caller is None and conn_id in self._proven:
+        """Return who calls, if they may.
+
+        A stranger pays, once: before somebody is looked up for them, or else before they are refused.
+        """
+        caller, paid = self._callers.seen(conn_id), False
+        if caller is None:
+            if conn_id not in self._proven and not self._callers.looking(conn_id):
+                paid = self._pay_for_refusal()
             caller = await self._look(conn_id)
-        if caller is None or not caller.knows(token):
+        if caller.knows(token):
+            if paid:
+                self._refusals.give()
+            self._proven.add(conn_id)
+            return caller
+        if not paid:
             self._pay_for_refusal()
-            caller = caller or await self._look(conn_id)
-            if not caller.knows(token):
-                raise await self._unauthorized(
-                    caller.why_not or f"wrong token for Connection {conn_id!r}", began
-                )
-            self._refusals.give()
-        self._proven.add(conn_id)
-        return caller
+        raise await self._unauthorized(caller.why_not or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look(self, conn_id: str) -> callers.Caller:
         try:
@@ -118,9 +121,10 @@ class Receiver:
             self._tell("look", "Connections cannot be looked up (%s); answering 503", failed)
             raise Refused(503, "not stored", _COME_AGAIN) from None
 
-    def _pay_for_refusal(self) -> None:
-        if not self._refusals.take():
-            raise Refused(429, "too many webhooks", self._refusals.wait())
+    def _pay_for_refusal(self) -> bool:
+        if self._refusals.take():
+            return True
+        raise Refused(429, "too many webhooks", self._refusals.wait())
 
     async def _unauthorized(self, why: str, began: float) -> Refused:
         self._tell(why, "Refused a webhook: %s", why)
@@ -163,11 +167,12 @@ class Receiver:
             log.warning(text, value)
 
 
-def application() -> FastAPI:
+def application(receiver: Receiver | None = None) -> FastAPI:
     """Return the application that the API server mounts: one route, no documentation of it."""
     from fastapi import FastAPI
 
+    receiver = receiver or Receiver(callers.look_up, events.store)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.add_route(ROUTE, Receiver(callers.look_up, events.store).receive, methods=["POST"])
+    app.add_route(ROUTE, receiver.receive, methods=["POST"])
     app.add_middleware(Door)
     return app

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 #: Seconds for which a look at a Connection is believed. A token that was changed is good for as long as this.
 BELIEVED = 30.0
 #: Seconds in which a Connection has to be found: a secrets backend may be far away, or down.
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 15.0
 #: Connections, real or not, that are remembered.
 MOST_SEEN = 1024
 _LOOKING_AT_ONCE = 2
@@ -94,6 +94,10 @@ class Callers:
             return nobody("there is no such Connection of type faceki")
         until, caller = self._seen.get(conn_id, (0.0, None))
         return caller if until > self._clock() else None
+
+    def looking(self, conn_id: str) -> bool:
+        """Whether this Connection is being looked up just now."""
+        return conn_id in self._looking
 
     async def find(self, conn_id: str) -> Caller:
         """Look who calls for this Connection; several that ask at once share one look.

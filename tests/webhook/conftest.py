@@ -1,0 +1,69 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Airflow's database with DAGs that listen, a receiver over it, and a whole Airflow for those who ask."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.airflow.running import AIRFLOW_3
+from tests.webhook.served import Served, connections, serving
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.webhook.app import Receiver
+
+LISTENING = Path(__file__).parent / "listening"
+
+
+@pytest.fixture(scope="session")
+def listening(airflow_db: Path) -> Path:
+    """The database, with the DAGs of `listening/` in it."""
+    # Airflow reads its environment when it is imported, so another process has to read this one.
+    environment = {
+        **os.environ,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(LISTENING),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    }
+    command = [sys.executable, "-m", "airflow", "dags", "reserialize"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return airflow_db
+
+
+@pytest.fixture(scope="session")
+def _connections() -> Iterator[None]:
+    names = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections().items()}
+    os.environ.update(names)
+    yield
+    for name in names:
+        del os.environ[name]
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    """A receiver as the API server has it, with all its patience left."""
+    from airflow_provider_faceki.webhook import app, callers, events
+
+    return app.Receiver(callers.look_up, events.store)
+
+
+@pytest.fixture
+def served(listening: Path, _connections: None, receiver: Receiver) -> Iterator[Served]:
+    """That receiver, listening."""
+    if not AIRFLOW_3:
+        pytest.skip("Airflow 2 receives no webhooks")
+    # The API server has long imported these when the first webhook comes.
+    importlib.import_module("airflow.models.connection")
+    importlib.import_module("airflow.assets.manager")
+    from airflow_provider_faceki.webhook.app import application
+
+    with serving(application(receiver), listening) as found:
+        yield found

@@ -1,0 +1,25 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""DAGs that listen to webhooks in each way, so that Airflow's database knows them; none of them is ever run."""
+
+from __future__ import annotations
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, PartitionedAssetTimetable
+
+from airflow_provider_faceki.assets import faceki_verifications
+
+
+def _listen(dag_id: str, schedule: object, paused: bool = False) -> DAG:
+    with DAG(dag_id=dag_id, schedule=schedule, catchup=False, is_paused_upon_creation=paused) as dag:  # type: ignore[arg-type]
+        EmptyOperator(task_id="nothing")
+    return dag
+
+
+default = _listen("partitioned", PartitionedAssetTimetable(assets=faceki_verifications("faceki_default")))
+signed = _listen("signed", PartitionedAssetTimetable(assets=faceki_verifications("faceki_signed")))
+paused = _listen(
+    "paused", PartitionedAssetTimetable(assets=faceki_verifications("faceki_paused")), paused=True
+)
+plain = _listen("plain", [faceki_verifications("faceki_plain")])
+mixed_1 = _listen("mixed_partitioned", PartitionedAssetTimetable(assets=faceki_verifications("faceki_mixed")))
+mixed_2 = _listen("mixed_plain", [faceki_verifications("faceki_mixed")])

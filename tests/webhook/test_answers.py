@@ -1,0 +1,270 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Who gets which answer, and what is stored then? The receiver behind uvicorn, Airflow's own database behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote
+
+import pytest
+
+from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, Served, said
+
+REFUSED = {"detail": "unauthorized"}
+
+
+def test_stored_without_the_person(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    body = said()
+    answer = served.post(served.at(), body)
+    assert (answer.status_code, answer.json()) == (200, {"status": "stored"})
+    key, extra = served.events()[-1]
+    assert extra == {"request_id": body["requestId"], "status": "ACCEPTED"}
+    assert key == body["requestId"]
+    assert str(body["requestId"]) in caplog.text
+    for table in ("asset_event", "log", "partitioned_asset_key_log", "asset_partition_dag_run"):
+        assert NAME not in str(served.rows(f"SELECT * FROM {table}"))  # noqa: S608 - the table names are ours
+    assert NAME not in caplog.text
+
+
+def test_no_log_has_the_token(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    wrong = "wrong-" + TOKEN
+    served.post(served.at(), said())
+    served.post(served.at(token=wrong), said())
+    served.post(served.at("faceki_weak", WEAK), said())
+    served.post(served.at(token=PREVIOUS) + "/", said())
+    served.post(f"{served.url}/faceki/webhooks/faceki_default/{TOKEN}", said())
+    served.post(f"{served.url}/faceki/webhook/{TOKEN}/faceki_default", said())
+    served.post(served.at() + "?again=1", said())
+    requested = "\n".join(served.access_log)
+    assert requested.count("POST /faceki/") == 7
+    assert "/faceki/webhook/***/***" in unquote(requested)
+    for secret in (TOKEN, PREVIOUS, WEAK, wrong):
+        assert secret not in requested
+        assert secret not in _ours(caplog)
+
+
+def _ours(caplog: pytest.LogCaptureFixture) -> str:
+    """All that was logged, but by the client that these tests send with."""
+    return "\n".join(each.getMessage() for each in caplog.records if not each.name.startswith("urllib3"))
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "token"),
+    [
+        pytest.param("faceki_default", "wrong-" + TOKEN, id="wrong token"),
+        pytest.param("faceki_default", TOKEN[:-1], id="token cut off"),
+        pytest.param("faceki_default", "x", id="short token"),
+        pytest.param("faceki_default", "%C3%A9" * 40, id="token that is not ASCII"),
+        pytest.param("nobody", TOKEN, id="unknown Connection"),
+        pytest.param("..%2e", TOKEN, id="no Connection id"),
+        pytest.param("x" * 300, TOKEN, id="Connection id of 300 characters"),
+        pytest.param("faceki_bare", TOKEN, id="Connection without a token"),
+        pytest.param("faceki_bare", "None", id="Connection without a token, asked for None"),
+        pytest.param("faceki_weak", WEAK, id="Connection with a weak token, and that token"),
+        pytest.param("not_faceki", TOKEN, id="Connection of another type"),
+        pytest.param("faceki_signed", TOKEN, id="no signature"),
+    ],
+)
+@pytest.mark.parametrize("body", [pytest.param(said(), id="webhook"), pytest.param(b"not json", id="noise")])
+def test_refused_alike(served: Served, conn_id: str, token: str, body: object) -> None:
+    before = served.count()
+    took = []
+    for _ in range(2):  # looked up, then remembered
+        began = time.monotonic()
+        answer = served.post(served.at(conn_id, token), body)
+        took.append(time.monotonic() - began)
+        assert (answer.status_code, answer.json()) == (401, REFUSED)
+        assert sorted(answer.headers) == ["connection", "content-length", "content-type", "date", "server"]
+    # Not before a quarter of a second is over, whatever there was to look at; no upper limit on a busy machine.
+    assert min(took) >= 0.24
+    assert served.count() == before
+
+
+def test_a_wrong_setting_is_told_once(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    from airflow_provider_faceki.webhook import callers
+
+    callers._told.clear()
+    for _ in range(3):
+        assert callers.look_up("faceki_weak").why_not
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(told) == 1
+    assert "'faceki_weak'" in told[0].getMessage()
+    assert "32 or more" in told[0].getMessage()
+    assert WEAK not in _ours(caplog)
+
+
+def test_both_tokens_count_while_one_is_changed(served: Served) -> None:
+    for token in (TOKEN, PREVIOUS):
+        assert served.post(served.at(token=token), said()).status_code == 200
+
+
+def _digest(body: bytes, secret: str = SECRET) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("sign", "status"),
+    [
+        pytest.param(lambda body: _digest(body), 200, id="hex"),
+        pytest.param(lambda body: "sha256=" + _digest(body), 200, id="with the name of the method"),
+        pytest.param(lambda body: _digest(body).upper(), 200, id="in capitals"),
+        pytest.param(lambda body: _digest(body + b" "), 401, id="of another body"),
+        pytest.param(lambda body: _digest(body, TOKEN), 401, id="with another key"),
+        pytest.param(lambda body: "", 401, id="empty"),
+        pytest.param(lambda body: "sha256=", 401, id="only the name of the method"),
+        pytest.param(lambda body: "\u00e9" * 64, 401, id="not ASCII"),
+    ],
+)
+def test_signature(served: Served, sign: object, status: int) -> None:
+    body = json.dumps(said()).encode()
+    assert callable(sign)
+    before = served.count()
+    answer = served.post(served.at("faceki_signed"), body, {"X-Signature": sign(body).encode("latin-1")})
+    assert answer.status_code == status
+    assert served.count() == before + (status == 200)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x1f\x8b\x08", id="compressed"),
+        pytest.param(b"requestId=1", id="a form"),
+        pytest.param(b"[" * 100_000, id="too deep"),
+        pytest.param(b'{"requestId": ' + b"9" * 5000 + b"}", id="a number too long to read"),
+        pytest.param([said()], id="a list"),
+        pytest.param({"status": "ACCEPTED"}, id="no request id"),
+        pytest.param(said("not-a-uuid"), id="a request id that is no UUID"),
+        pytest.param(said("{973f1bb2-c4a6-424c-ae61-d220202b0611}"), id="a UUID in braces"),
+        pytest.param(said("973f1bb2c4a6424cae61d220202b0611"), id="a UUID without hyphens"),
+        pytest.param(said(status=None), id="no status"),
+        pytest.param(said(status=1), id="a number as status"),
+        pytest.param(said(status=""), id="an empty status"),
+        pytest.param(said(status=NAME), id="a person as status"),
+        pytest.param(said(status="A" * 41), id="a long status"),
+        pytest.param(said(status="OK\n"), id="a status with a line break"),
+    ],
+)
+def test_not_a_webhook(served: Served, body: object) -> None:
+    before = served.count()
+    answer = served.post(served.at(), body)
+    assert answer.status_code == 422
+    assert NAME not in answer.text
+    assert served.count() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        pytest.param("GET", f"/faceki/webhook/faceki_default/{TOKEN}", 405, id="GET"),
+        pytest.param("PUT", f"/faceki/webhook/faceki_default/{TOKEN}", 405, id="PUT"),
+        pytest.param("POST", f"/faceki/webhook/faceki_default/{TOKEN}/", 404, id="slash at the end"),
+        pytest.param("POST", "/faceki/webhook/faceki_default", 404, id="no token"),
+        pytest.param("GET", "/faceki/docs", 404, id="docs"),
+        pytest.param("GET", "/faceki/redoc", 404, id="redoc"),
+        pytest.param("GET", "/faceki/openapi.json", 404, id="openapi"),
+        pytest.param("GET", "/faceki/", 404, id="root"),
+    ],
+)
+def test_one_route(served: Served, method: str, path: str, status: int) -> None:
+    import requests
+
+    answer = requests.request(method, served.url + path, timeout=30, allow_redirects=False)
+    assert answer.status_code == status
+    assert TOKEN not in answer.text + str(answer.headers)
+
+
+def test_told_again_is_no_news_but_a_change_is(served: Served) -> None:
+    one, other = str(uuid.uuid4()), str(uuid.uuid4())
+    said_what = [(one, "REVIEW"), (one, "REVIEW"), (other, "REVIEW"), (one, "ACCEPTED"), (one, "REVIEW")]
+    answers = [served.post(served.at(), said(each, status)).json()["status"] for each, status in said_what]
+    assert answers == ["stored", "repeated", "stored", "stored", "repeated"]
+    assert served.statuses(one) == ["REVIEW", "ACCEPTED"]
+    assert served.statuses(other) == ["REVIEW"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "statuses"),
+    [
+        pytest.param(23, ["REVIEW"], id="within a day"),
+        pytest.param(25, ["REVIEW", "REVIEW"], id="after a day"),
+    ],
+)
+def test_a_day_later(served: Served, hours: int, statuses: list[str]) -> None:
+    request_id = str(uuid.uuid4())
+    served.post(served.at(), said(request_id, "REVIEW"))
+    served.rows(
+        "UPDATE asset_event SET timestamp = datetime(timestamp, ?) WHERE partition_key = ?",
+        f"-{hours} hours",
+        request_id,
+    )
+    served.post(served.at(), said(request_id, "REVIEW"))
+    assert served.statuses(request_id) == statuses
+
+
+def test_another_connection_may_say_the_same(served: Served) -> None:
+    body = said()
+    assert served.post(served.at(), body).json() == {"status": "stored"}
+    assert served.post(served.at("faceki_plain"), body).json() == {"status": "stored"}
+
+
+def test_a_plain_schedule_gets_events_without_a_key(served: Served) -> None:
+    body = said()
+    assert served.post(served.at("faceki_plain"), body).status_code == 200
+    assert served.events("faceki_plain")[-1] == (
+        None,
+        {"request_id": body["requestId"], "status": "ACCEPTED"},
+    )
+    assert served.rows("SELECT count(*) FROM asset_dag_run_queue WHERE target_dag_id = 'plain'") == [(1,)]
+    assert served.post(served.at("faceki_plain"), body).json() == {"status": "repeated"}
+
+
+def test_partitioned_before_plain(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    from airflow_provider_faceki.webhook import events
+
+    events._told.clear()
+    for _ in range(2):
+        body = said()
+        assert served.post(served.at("faceki_mixed"), body).status_code == 200
+        assert served.events("faceki_mixed")[-1][0] == body["requestId"]
+    assert caplog.text.count("do not start mixed_plain") == 1
+
+
+@pytest.mark.parametrize("conn_id", ["faceki_unheard", "faceki_paused"])
+def test_nobody_listens(served: Served, conn_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    before = served.count()
+    for _ in range(2):
+        answer = served.post(served.at(conn_id), said())
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
+    assert served.count() == before
+    assert caplog.text.count(f"No DAG that could run is scheduled on faceki://{conn_id}/verifications") == 1
+
+
+def test_two_hundred_at_once(served: Served) -> None:
+    bodies = [said() for _ in range(200)]
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(lambda body: served.post(served.at(), body), bodies))
+    assert [answer.status_code for answer in answers] == [200] * 200
+    keys = [key for key, _ in served.events()]
+    wanted = {body["requestId"] for body in bodies}
+    assert sorted(key for key in keys if key in wanted) == sorted(wanted, key=str)
+    queued = served.rows(
+        "SELECT partition_key FROM asset_partition_dag_run WHERE target_dag_id = 'partitioned'"
+    )
+    assert wanted <= {key for (key,) in queued}
+
+
+def test_the_same_fifty_times_at_once(served: Served) -> None:
+    body = said()
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: served.post(served.at(), body), range(50)))
+    assert sorted(answer.json()["status"] for answer in answers) == ["repeated"] * 49 + ["stored"]
+    assert served.statuses(str(body["requestId"])) == ["ACCEPTED"]

@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does the plugin stay out of every process but the API server? Each question is put to a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.airflow.running import AIRFLOW_3
+
+only_3 = pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 has no API server to mount anything in")
+
+HEAVY = ("fastapi", "starlette", "uvicorn", "requests", "urllib3", "tenacity", "cryptography")
+
+# As any Airflow process does: have the plugins loaded, then look at this one.
+LOADED = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+from airflow import plugins_manager
+plugins_manager.ensure_plugins_loaded()
+import airflow.providers.common.compat.sdk
+before = set(sys.modules)
+from airflow_provider_faceki.plugins.faceki import FacekiWebhookPlugin
+new = sorted({name.partition(".")[0] for name in set(sys.modules) - before})
+plugin = FacekiWebhookPlugin()
+apps = [[each["url_prefix"], type(each["app"]).__name__] for each in plugin.fastapi_apps]
+again = plugin.fastapi_apps == FacekiWebhookPlugin.fastapi_apps
+webhook = sorted(name for name in sys.modules if name.startswith("airflow_provider_faceki.webhook"))
+print(json.dumps({"apps": apps, "again": again, "new": new, "webhook": webhook, "named": plugin.name}))
+"""
+
+
+def _python(code: str, *arguments: str, **environment: str) -> tuple[Any, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("enabled", "modules"),
+    [
+        pytest.param("False", (), id="off"),
+        pytest.param("True", (), id="on, but not the API server"),
+        pytest.param("False", ("airflow.api_fastapi.app",), id="off, in the API server", marks=only_3),
+    ],
+)
+def test_inert(enabled: str, modules: tuple[str, ...]) -> None:
+    found, said = _python(LOADED, *modules, AIRFLOW__FACEKI__WEBHOOK_ENABLED=enabled)
+    assert found["apps"] == found["webhook"] == []
+    assert set(found["new"]) & set(HEAVY) == set()
+    assert "aceki" not in said.replace(json.dumps(found), "")
+
+
+@only_3
+def test_mounted_in_the_api_server() -> None:
+    found, said = _python(LOADED, "airflow.api_fastapi.app", AIRFLOW__FACEKI__WEBHOOK_ENABLED="True")
+    assert found["apps"] == [["/faceki", "FastAPI"]]
+    assert found["again"] is True
+    assert "Traceback" not in said
+
+
+@only_3
+def test_a_wrong_word_keeps_it_out_and_the_server_up() -> None:
+    found, said = _python(LOADED, "airflow.api_fastapi.app", AIRFLOW__FACEKI__WEBHOOK_ENABLED="perhaps")
+    assert found["apps"] == []
+    assert "webhook_enabled is neither true nor false" in said
+
+
+def test_airflow_knows_the_plugin(tmp_path: Path) -> None:
+    code = """
+import json
+from airflow import plugins_manager
+plugins_manager.ensure_plugins_loaded()
+info = {each["name"]: each for each in plugins_manager.get_plugin_info()}
+print(json.dumps(str(info["faceki_webhook"]["source"])))
+"""
+    source, _ = _python(
+        code, AIRFLOW__FACEKI__WEBHOOK_ENABLED="True", AIRFLOW__CORE__PLUGINS_FOLDER=str(tmp_path)
+    )
+    assert "airflow-provider-faceki" in source
