@@ -25,23 +25,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from airflow_provider_faceki.api.errors import AnswerError, FacekiError, NotFoundError, OutcomeUnknownError
-
-if TYPE_CHECKING:
-    from airflow_provider_faceki.api.records import VerificationRecord
+from airflow_provider_faceki import api
 
 
-def another_try_may_help(error: FacekiError) -> bool:
+def another_try_may_help(error: api.FacekiError) -> bool:
     """Whether the task, tried again as it is, may succeed."""
     # An AnswerError of no particular kind carries a code that nobody has explained; a lost outcome is looked for
     # by the next try before anything is sent again.
-    unexplained = type(error) is AnswerError
-    return error.retry_may_help or unexplained or isinstance(error, NotFoundError | OutcomeUnknownError)
+    unexplained = type(error) is api.AnswerError
+    return (
+        error.retry_may_help or unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
+    )
 
 
-def fail_if_declined(record: VerificationRecord | None) -> None:
+def fail_if_declined(record: api.VerificationRecord | None) -> None:
     """Fail the task for good if ``record`` is one of a declined person.
 
     :raises AirflowFailException: it is; the text names the request id and FACEKI's codes.
@@ -66,7 +64,7 @@ def airflow_failures() -> Iterator[None]:
     """
     try:
         yield
-    except FacekiError as error:
+    except api.FacekiError as error:
         error.__cause__ = error.__context__ = None
         if another_try_may_help(error):
             raise

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from airflow_provider_faceki import connection_form
-from airflow_provider_faceki.api.errors import FacekiError, InputError
+from airflow_provider_faceki import api, connection_form
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
@@ -101,7 +100,9 @@ class FacekiHook(BaseHook):
         chosen = workflow_id or self.settings.workflow_id
         if not chosen:
             with self._named():
-                raise InputError("no workflow: give workflow_id, or set the Connection's default workflow")
+                raise api.InputError(
+                    "no workflow: give workflow_id, or set the Connection's default workflow"
+                )
         return chosen
 
     def workflow_rules(self, workflow_id: str) -> WorkflowRules:
@@ -109,8 +110,6 @@ class FacekiHook(BaseHook):
 
         :raises FacekiError: as :meth:`ask`.
         """
-        from airflow_provider_faceki import api
-
         key = (self.settings.base_url, self.settings.client_id, workflow_id)
         # The threads of a batch ask at the same moment; one of them asks FACEKI.
         with self._rules_lock:
@@ -137,7 +136,7 @@ class FacekiHook(BaseHook):
         try:
             once = replace(self._client, retry=RetryPolicy(max_attempts=1))
             token = once.fetch_access_token()
-        except FacekiError as error:
+        except api.FacekiError as error:
             return False, str(error)
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
@@ -189,7 +188,6 @@ class FacekiHook(BaseHook):
         return _Reading(_stored(conn), settings, self._make_client(settings))
 
     def _make_client(self, settings: ConnectionSettings) -> FacekiClient:
-        from airflow_provider_faceki import api
         from airflow_provider_faceki.settings import token_directory
 
         return api.FacekiClient(
@@ -217,7 +215,7 @@ class FacekiHook(BaseHook):
     def _named(self) -> Iterator[None]:
         try:
             yield
-        except FacekiError as error:
+        except api.FacekiError as error:
             raise error.named(self.faceki_conn_id) from None
 
 
