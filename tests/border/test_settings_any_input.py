@@ -48,7 +48,7 @@ def read(**fields: Any) -> ConnectionSettings | ConfigurationError:
 
 
 @given(login=texts, host=texts, port=st.none() | st.integers(), schema=texts, extra=values | extras)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_connection_is_understood_or_refused(
     login: str | None, host: str | None, port: int | None, schema: str | None, extra: Json
 ) -> None:
@@ -71,7 +71,7 @@ def test_any_connection_is_understood_or_refused(
     ),
     others=extras,
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_secret_field_is_ever_shown(extra: dict[str, Json], others: dict[str, Json]) -> None:
     kept = {key: value for key, value in others.items() if CANARY not in json.dumps(value)}
     found = read(login="client", password=f"{CANARY}-too", host=None, extra={**kept, **extra})
@@ -79,7 +79,7 @@ def test_no_secret_field_is_ever_shown(extra: dict[str, Json], others: dict[str,
 
 
 @given(st.text(max_size=80) | st.from_regex(r"https?://[a-z0-9:\[\]@.-]{1,20}(/[a-z?#.]*)?", fullmatch=True))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_a_base_url_is_usable_or_refused(host: str) -> None:
     found = read(login="client", password=CANARY, host=host)
     if isinstance(found, ConnectionSettings):
