@@ -89,7 +89,7 @@ def _parse(response: HttpResponse) -> Json:
     if not response.body.strip():
         return None
     try:
-        document: Json = json.loads(response.body)
+        document: Json = json.loads(response.body, parse_constant=_refuse)
     except (ValueError, RecursionError):
         if response.status >= 300:
             return None
@@ -97,6 +97,11 @@ def _parse(response: HttpResponse) -> Json:
             f"FACEKI's answer is not JSON ({len(response.body)} bytes)", http_status=response.status
         ) from None
     return document
+
+
+def _refuse(constant: str) -> Json:
+    # Python reads NaN and Infinity, which are no JSON, and which no storage or database takes back.
+    raise ValueError(constant)
 
 
 def _result(document: Mapping[str, Json]) -> Json:

@@ -86,7 +86,8 @@ class FacekiError(Exception):
             f"request id {self.request_id}" if self.request_id is not None else None,
         ]
         told = ", ".join(fact for fact in facts if fact)
-        return f"{self.message} [{told}]" if told else self.message
+        # Not in square brackets: Airflow's command line takes those for markup and drops them.
+        return f"{self.message} ({told})" if told else self.message
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"

@@ -93,17 +93,17 @@ def test_so_do_copies_and_pickles_within_pickles(kind: type[FacekiError]) -> Non
     ("facts", "text"),
     [
         pytest.param({}, "it went wrong", id="no facts"),
-        pytest.param({"http_status": 502}, "it went wrong [HTTP 502]", id="status"),
-        pytest.param({"code": 5013}, "it went wrong [FACEKI code 5013]", id="code without a name"),
+        pytest.param({"http_status": 502}, "it went wrong (HTTP 502)", id="status"),
+        pytest.param({"code": 5013}, "it went wrong (FACEKI code 5013)", id="code without a name"),
         pytest.param(
             {"code": 1, "code_name": "UNAUTHORIZED", "http_status": 401},
-            "it went wrong [FACEKI code 1 UNAUTHORIZED, HTTP 401]",
+            "it went wrong (FACEKI code 1 UNAUTHORIZED, HTTP 401)",
             id="code and status",
         ),
         pytest.param(
-            {"conn_id": "eu", "code": 0}, "it went wrong [connection 'eu', FACEKI code 0]", id="code 0"
+            {"conn_id": "eu", "code": 0}, "it went wrong (connection 'eu', FACEKI code 0)", id="code 0"
         ),
-        pytest.param({"request_id": "0b0b"}, "it went wrong [request id 0b0b]", id="request id"),
+        pytest.param({"request_id": "0b0b"}, "it went wrong (request id 0b0b)", id="request id"),
         pytest.param({"retry_after": 3.0, "may_have_acted": True}, "it went wrong", id="for programs only"),
     ],
 )
@@ -116,7 +116,7 @@ def test_text(facts: dict[str, object], text: str) -> None:
 def test_naming_the_connection_keeps_the_error_itself() -> None:
     error = errors.LinkError("it went wrong")
     assert error.named("faceki_eu") is error
-    assert str(error) == "it went wrong [connection 'faceki_eu']"
+    assert str(error) == "it went wrong (connection 'faceki_eu')"
 
 
 def test_a_wrong_argument_is_a_value_error_too() -> None:
