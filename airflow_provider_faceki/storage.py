@@ -84,9 +84,14 @@ def image(name: str, uri: Place, max_bytes: int, conn_id: str | None = None) -> 
     from airflow_provider_faceki.api.multipart import Image
 
     try:
-        length = size(uri, conn_id)
-        with _told_clearly("read", str(uri)):
-            return Image.checked(name, lambda: open_binary(uri, conn_id), length, max_bytes)
+        path, text = _path(uri, conn_id)
+
+        def opened() -> BinaryIO:
+            with _told_clearly("read", text):
+                return cast("BinaryIO", path.fs.open(path.path, "rb"))
+
+        with _told_clearly("read", text):
+            return Image.checked(name, opened, _size(path, text), max_bytes)
     except InputError as error:
         if error.message.startswith(name):
             raise
@@ -129,7 +134,11 @@ def size(uri: Place, conn_id: str | None = None) -> int:
     """Return how many bytes a file has; parameters as for :func:`write_json`."""
     path, text = _path(uri, conn_id)
     with _told_clearly("read", text):
-        info = path.fs.info(path.path)
+        return _size(path, text)
+
+
+def _size(path: ObjectStoragePath, text: str) -> int:
+    info = path.fs.info(path.path)
     if info["type"] != "file" or info["size"] is None:
         raise InputError(f"cannot read {_shown(text)}: it is not a file of known size")
     return int(info["size"])

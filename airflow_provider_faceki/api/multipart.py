@@ -108,11 +108,23 @@ class Multipart:
         return heads + sum(image.size for _, image in self.images) + len(self._end())
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body; each call reads the images anew.
+        """Yield the body, in pieces worth a call of the system; each call reads the images anew.
 
         :raises InputError: an image cannot be read, or has changed its length since it was looked at. The body is
             not complete then, so whoever gets it cannot act on it.
         """
+        held: list[bytes] = []
+        size = 0
+        for piece in self._pieces():
+            held.append(piece)
+            size += len(piece)
+            if size >= CHUNK:
+                yield b"".join(held)
+                held, size = [], 0
+        if held:
+            yield b"".join(held)
+
+    def _pieces(self) -> Iterator[bytes]:
         yield self._text()
         for name, image in self.images:
             yield self._head(name, image)
