@@ -1,41 +1,42 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fetch the records of many identifiers into tables, chunk by chunk.
+"""Fetch the records of many identifiers into tables.
 
-Each chunk makes one part a table, named by the run and the chunk, so that a rerun of the same run replaces its own
-parts and nobody else's. A chunk that is done leaves a note, and a further try of the same run goes on after it; when
-all are done the notes go, so that a rerun fetches afresh.
+What is fetched goes into a journal, under ``_journal/<run>`` in ``output_path``, and a further try of the same run
+goes on after it. When all is there it is put together to one file a table, named by the run: a reader sees a table
+of this run as it was or as it is, and a rerun replaces its own files and nobody else's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from threading import Event
+from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_faceki import api, storage
-from airflow_provider_faceki.batch.journal import Begun
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_faceki import __version__, api, storage
+from airflow_provider_faceki.batch import outcomes
+from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.known import row_key, shown_key
 from airflow_provider_faceki.batch.manifest import Row
-from airflow_provider_faceki.batch.outcomes import Failed, Outcome, Stopped, Unsettled, bad_row, failure
+from airflow_provider_faceki.batch.outcomes import Failed, Finished, Later, Outcome, Stopped
 from airflow_provider_faceki.batch.progress import Progress
-from airflow_provider_faceki.batch.table_files import encoded
+from airflow_provider_faceki.batch.shift import Job, Shift
+from airflow_provider_faceki.batch.table_files import NdjsonFile, TableFile, table_file
 from airflow_provider_faceki.batch.tables import TABLES, Policy, table_rows
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-#: Identifiers of one chunk: what is in memory at once, and what a crash may cost is fetched again.
-ROWS_A_CHUNK = 1000
+#: Seconds for which a further try believes what an earlier one has fetched. Records change: people review them.
+JOURNAL_LIFETIME = 24 * 3600.0
 
-_NOT_SENT = Begun(0.0, 0.0)
-_Fetched = Outcome | tuple["api.VerificationRecord", ...]
+Read = Callable[[], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,9 @@ class FetchOptions:
     :param format: ``ndjson`` or ``parquet``.
     :param output_path: URI of the folder.
     :param output_conn_id: Connection for that storage.
-    :param run: What names this run's parts; letters, digits and ``-``.
-    :param partition: A folder between table and part, such as ``date=2026-01-31``, or nothing.
+    :param run: What names this run's files; letters, digits and ``-``.
+    :param partition: A folder between table and file, such as ``date=2026-01-31``, or nothing.
+    :param max_error_share: Share of error rows above which it ends early.
     """
 
     by: str
@@ -60,6 +62,13 @@ class FetchOptions:
     output_conn_id: str | None
     run: str
     partition: str
+    max_error_share: float
+
+    @property
+    def mark(self) -> str:
+        """What is fetched in one way is no use to a run that would fetch it in another, such as without names."""
+        told = [__version__, self.by, dict(self.policy.choices), self.policy.hash_key]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(slots=True)
@@ -68,128 +77,164 @@ class BatchFetch:
 
     :param hook: Whom to ask.
     :param options: How to go about it.
-    :param killed: Set when the task is to end.
+    :param killed: Whether the task is to end.
     """
 
     hook: FacekiHook
     options: FetchOptions
-    killed: Event
+    killed: Callable[[], bool]
+    #: Records by decision, and rows by the code of their error, once all is written.
     decisions: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    written: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    #: Rows that could not be fetched, and why.
+    unfinished: int = 0
+    problem: Exception | None = None
+    journal: Journal = field(init=False)
+    _shift: Shift = field(init=False)
+    _rows: int = 0
 
-    def run(self, rows: Iterator[Row], progress: Progress) -> None:
-        """Fetch all.
+    def __post_init__(self) -> None:
+        root = f"{self.options.output_path.rstrip('/')}/_journal/{self.options.run}"
+        self.journal = Journal(root, self.options.output_conn_id, self._is_usable)
 
-        :raises FacekiError: FACEKI cannot be asked; the chunks that are done stay done.
+    def run(self, read: Read, progress: Progress) -> None:
+        """Fetch all and write the tables.
+
+        :param read: Reads the identifiers, from their beginning.
+        :param progress: What is told.
+        :raises Exception: why it ended early; what was fetched is kept for the next try.
         """
-        number = 0
-        with ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="faceki-batch") as pool:
-            while chunk := list(islice(rows, ROWS_A_CHUNK)):
-                number += 1
-                fingerprint = _fingerprint(chunk)
-                if not self._recall(number, fingerprint):
-                    self._fetch(chunk, number, fingerprint, pool)
-                progress.tell(self.decisions, self.errors)
-        self._tidy(number)
-        progress.tell(self.decisions, self.errors, now=True)
+        options = self.options
+        self._shift = Shift(
+            options.concurrency, self.journal, progress, self.killed, options.max_error_share, self._put_off
+        )
+        with self._shift:
+            self._fetch(read(), again=False)
+            if self.unfinished and not self._shift.stopped:
+                self.unfinished = 0
+                self._fetch(read(), again=True)
+        if self._shift.stopped:
+            raise self._shift.stopped
+        if not self.unfinished:
+            self._publish()
 
-    def folder(self, table: str) -> str:
-        """Return the URI of a table's folder for this run."""
-        parts = [self.options.output_path.rstrip("/"), table, self.options.partition]
+    def uri(self, table: str) -> str:
+        """Return the URI of this run's file of a table, or of its ``errors``."""
+        ending = self.options.format if table in TABLES else "ndjson"
+        parts = (
+            self.options.output_path.rstrip("/"),
+            table,
+            self.options.partition,
+            f"part-{self.options.run}.{ending}",
+        )
         return "/".join(part for part in parts if part)
 
-    def _fetch(self, chunk: Sequence[Row], number: int, fingerprint: str, pool: ThreadPoolExecutor) -> None:
-        rows: dict[str, list[Mapping[str, object]]] = {table: [] for table in (*TABLES, "errors")}
-        decisions, errors = Counter[str](), Counter[str]()
-        for fetched in pool.map(self._ask, chunk):
-            if self.killed.is_set():
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise KeyboardInterrupt("the task was killed; the chunks that are done stay done")
-            match fetched:
-                case Stopped(error) | Unsettled(error=error):
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise error
-                case Failed(line):
-                    rows["errors"].append(line)
-                    errors[str(line["code"])] += 1
-                case tuple():
-                    for record in fetched:
-                        decisions[str(record.decision)] += 1
-                        for table, values in table_rows(record):
-                            rows[table].append(self.options.policy.row(table, values))
-        self._write(rows, number)
-        note = {"fingerprint": fingerprint, "decisions": decisions, "errors": errors}
-        note["rows"] = {table: len(found) for table, found in rows.items()}
-        storage.write_json(self._note(number), note, self.options.output_conn_id)
-        self._count(note)
+    def _fetch(self, rows: Iterator[Row], *, again: bool) -> None:
+        for row in rows:
+            if self._shift.stopped:
+                return
+            if (key := self._sorted(row, again=again)) is not None:
+                self._shift.give(Job(partial(self._ask, row, key)))
+        self._shift.drain()
 
-    def _ask(self, row: Row) -> _Fetched:
-        problem = bad_row(row, is_first=True)
-        if problem is not None:
-            return problem
+    def _sorted(self, row: Row, *, again: bool) -> str | None:
+        """Return the key of a row that is to be fetched; note one that is an error."""
+        known = self.journal.known
+        bad = outcomes.bad_row(row)
+        line: Mapping[str, object] | None = outcomes.of_bad_row(row, bad) if bad else None
+        key = _key(row.number, None if bad else row.values["record_identifier"])
+        is_first = known.is_first(key, reading=1 + again)
+        if line is None and not is_first:
+            line, key = outcomes.of_duplicate(row), _key(row.number, None)
+            is_first = known.is_first(key, reading=1 + again)
+        self._rows += is_first and not again
+        entry = known.entry(key)
+        if entry.is_done or (again and not entry.again):
+            return None
+        if line is not None:
+            self._shift.failed(self._error_line(key, line))
+            return None
+        return key
+
+    def _ask(self, row: Row, key: str) -> Outcome:
         try:
             records = self.hook.ask(api.FetchRecords(**{self.options.by: row.values["record_identifier"]}))
             if not records:
                 raise api.NotFoundError("FACEKI has no such record")
         except api.FacekiError as error:
-            return failure(row, error, _NOT_SENT)
-        return records
+            if outcomes.is_for_all(error):
+                return Stopped(row, error, sent_by=None)
+            if outcomes.is_passing(error):
+                return Later(row, error, sent_by=None)
+            return Failed(self._error_line(key, outcomes.of_error(row, error)))
+        told = [
+            [table, self.options.policy.row(table, values)]
+            for record in records
+            for table, values in table_rows(record)
+        ]
+        decisions = [str(record.decision) for record in records]
+        return Finished({**self._head(key), "decisions": decisions, "rows": told})
 
-    def _write(self, rows: Mapping[str, Sequence[Mapping[str, object]]], number: int) -> None:
-        for table, found in rows.items():
-            is_table = table in TABLES
-            form = self.options.format if is_table else "ndjson"
-            uri = f"{self.folder(table)}/{self._part(number)}.{form}"
-            if found:
-                columns = self.options.policy.columns(table) if is_table else ()
-                storage.write_bytes(uri, encoded(found, columns, form), self.options.output_conn_id)
-            else:
-                storage.delete(uri, self.options.output_conn_id)
+    def _error_line(self, key: str, line: Mapping[str, object]) -> Mapping[str, object]:
+        told = {name: value for name, value in line.items() if name != "record_identifier"}
+        # Whoever has a link can act on it, so the row's number has to do.
+        named = {} if self.options.by == "link" else {self.options.by: line["record_identifier"]}
+        return {**self._head(key), "error": {"row": told.pop("row"), **named, **told}, "code": line["code"]}
 
-    def _recall(self, number: int, fingerprint: str) -> bool:
-        try:
-            with storage.open_binary(self._note(number), self.options.output_conn_id) as file:
-                note = json.loads(file.read())
-        except (api.InputError, FileNotFoundError, ValueError):
-            return False
-        if not isinstance(note, dict) or note.get("fingerprint") != fingerprint:
-            return False
-        self._count(note)
-        return True
+    def _head(self, key: str) -> dict[str, object]:
+        return {"key": key, "mark": self.options.mark, "at": round(time.time())}
 
-    def _count(self, note: Mapping[str, Mapping[str, int]] | Mapping[str, object]) -> None:
-        for total, name in ((self.decisions, "decisions"), (self.errors, "errors"), (self.written, "rows")):
-            counts = note.get(name)
-            total.update(counts if isinstance(counts, Mapping) else {})
+    def _is_usable(self, line: Mapping[str, object]) -> bool:
+        at = line.get("at")
+        fresh = isinstance(at, int) and time.time() - at < JOURNAL_LIFETIME
+        return fresh and line.get("mark") == self.options.mark
 
-    def _tidy(self, last: int) -> None:
-        """Delete what an earlier, longer run of the same name has left, and the notes."""
-        for table in (*TABLES, "errors"):
-            for uri in storage.list_files(self.folder(table), self.options.output_conn_id):
-                found = re.search(rf"/part-{re.escape(self.options.run)}-(\d+)\.", uri)
-                if found and int(found[1]) > last:
-                    storage.delete(uri, self.options.output_conn_id)
-        for number in range(1, last + 1):
-            with suppress(api.InputError):
-                storage.delete(self._note(number), self.options.output_conn_id)
+    def _put_off(self, later: Later) -> None:
+        self.unfinished += 1
+        self.problem = later.error or self.problem
+        self.journal.known.put_off(_key(later.row.number, later.row.values["record_identifier"]))
 
-    def _part(self, number: int) -> str:
-        return f"part-{self.options.run}-{number:06d}"
+    def _publish(self) -> None:
+        """Put the tables together from the journal, write each in one step, and drop the journal."""
+        policy = self.options.policy
+        files: dict[str, TableFile] = {
+            table: table_file(policy.columns(table), self.options.format) for table in TABLES
+        }
+        files["errors"] = NdjsonFile()
+        if self._put_together(files) != self._rows:
+            raise OSError(
+                "what was fetched has gone from the output's _journal; the next try fetches it again"
+            )
+        # The verifications come last: whoever finds one finds its documents.
+        for table in reversed(files):
+            with files[table].finish() as file:
+                storage.write_file(self.uri(table), file, self.options.output_conn_id)
+        self.journal.delete()
 
-    def _note(self, number: int) -> str:
-        return f"{self.options.output_path.rstrip('/')}/done/{self._part(number)}.json"
+    def _put_together(self, files: Mapping[str, TableFile]) -> int:
+        known, found = self.journal.known, 0
+        for parts in (self.journal.results, self.journal.errors):
+            for line in parts.lines():
+                key = str(line.get("key"))
+                # Two tries may have fetched the same, and an earlier one what is asked for no more.
+                if not self._is_usable(line) or known.is_recorded(key) or not known.is_met(key):
+                    continue
+                known.recorded(key)
+                found += 1
+                self._take_in(line, files)
+                if self.killed():
+                    raise AirflowException("the task was killed; what was fetched is kept for the next try")
+        return found
+
+    def _take_in(self, line: Mapping[str, object], files: Mapping[str, TableFile]) -> None:
+        error, rows, decisions = line.get("error"), line.get("rows"), line.get("decisions")
+        if isinstance(error, dict):
+            files["errors"].add(error)
+            self.failures[str(line.get("code"))] += 1
+        for table, row in rows if isinstance(rows, list) else ():
+            files[table].add(row)
+        self.decisions.update(decisions if isinstance(decisions, list) else ())
 
 
-def rows_of(identifiers: Iterable[object]) -> Iterator[Row]:
-    """Return identifiers as rows."""
-    for number, identifier in enumerate(identifiers, 1):
-        if isinstance(identifier, str) and identifier:
-            yield Row(number, {"record_identifier": identifier})
-        else:
-            yield Row(number, {}, f"an identifier must be text, not {type(identifier).__name__}")
-
-
-def _fingerprint(chunk: Sequence[Row]) -> str:
-    told = json.dumps([[row.number, dict(row.values), row.problem] for row in chunk], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
+def _key(number: int, identifier: str | None) -> str:
+    return shown_key(row_key(number, identifier))

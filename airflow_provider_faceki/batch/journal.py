@@ -3,202 +3,150 @@
 
 Under ``output_path``::
 
-    results/part-….ndjson   one line a verified person: a summary
-    errors/part-….ndjson    one line a row that cannot be verified: number, identifier, code, what to do
-    records/part-….ndjson   full records, only if asked for
-    begun/part-….ndjson     identifiers about to be sent, written before the first of them is
+    results/part-….ndjson            one line a verified person: a summary
+    errors/part-….ndjson             one line a row that cannot be verified: number, identifier, code, what to do
+    records/part-….ndjson            full records, only if asked for
+    _journal/begun/part-….ndjson     identifiers about to be sent, written before the first of them is
+    _journal/unsent/part-….ndjson    those of them that surely were not sent after all
+    _journal/tries/try-….json        who has worked on this (turn.py)
 
-A row that stands in ``results`` or ``errors`` is finished. One that stands only in ``begun`` may have been sent
-and billed, so FACEKI is asked about it first. All others have never been sent.
+A row that stands in ``results`` or ``errors`` is finished. One that was begun more often than taken back may have
+been sent and billed, so FACEKI is asked about it first. All others have never been sent.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
 
-from airflow_provider_faceki import storage
+from airflow_provider_faceki.batch.known import Known, row_key
+from airflow_provider_faceki.batch.parts import Parts
 
-FINISHED = ("results", "errors")
-FOLDERS = (*FINISHED, "records", "begun")
-
-_SEEN, _BEGUN, _DONE = 1, 2, 3
-
-
-class Begun(NamedTuple):
-    """When a row may have been sent, in Unix time: its record is no older than ``first``, and FACEKI has had its
-    time when that has passed since ``last``."""
-
-    first: float
-    last: float
-
-
-class Known:
-    """What is known of each row, in a temporary file of its own, so that memory stays flat.
-
-    Rows go by a hash of their key: an identifier, or the number of a row that has none.
-    """
-
-    def __init__(self) -> None:
-        # An empty name makes a private database on disk that goes when it is closed.
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA synchronous=OFF")
-        self._database.execute("PRAGMA journal_mode=OFF")
-        self._database.execute(
-            "CREATE TABLE known (key BLOB PRIMARY KEY, state INT, first REAL, last REAL, seen INT) WITHOUT ROWID"
-        )
-
-    def begun(self, key: str, at: float) -> None:
-        """Note that the row may have been sent, at Unix time ``at``."""
-        self._put(key, _BEGUN, at)
-
-    def done(self, key: str) -> None:
-        """Note that the row is finished."""
-        self._put(key, _DONE, 0.0)
-
-    def is_done(self, key: str) -> bool:
-        """Whether the row is finished."""
-        return self._get(key)[0] == _DONE
-
-    def begun_at(self, key: str) -> Begun | None:
-        """Return when the row may have been sent by earlier tries, or ``None``."""
-        state, first, last = self._get(key)
-        return Begun(first, last) if state == _BEGUN else None
-
-    def is_first(self, key: str) -> bool:
-        """Whether the manifest has not had this key before; remembers it."""
-        hashed = _hashed(key)
-        changed = self._database.execute(
-            "INSERT INTO known VALUES (?, ?, 0, 0, 1) ON CONFLICT (key) DO UPDATE SET seen = 1 WHERE seen = 0",
-            (hashed, _SEEN),
-        )
-        return changed.rowcount == 1
-
-    def close(self) -> None:
-        """Throw it away."""
-        self._database.close()
-
-    def _put(self, key: str, state: int, at: float) -> None:
-        self._database.execute(
-            "INSERT INTO known VALUES (?, ?, ?, ?, 0) ON CONFLICT (key) DO UPDATE SET state = excluded.state, "
-            "first = min(known.first, excluded.first), last = max(known.last, excluded.last) "
-            "WHERE excluded.state >= known.state",
-            (_hashed(key), state, at, at),
-        )
-
-    def _get(self, key: str) -> tuple[int, float, float]:
-        asked = self._database.execute("SELECT state, first, last FROM known WHERE key = ?", (_hashed(key),))
-        found = asked.fetchone()
-        return (int(found[0]), float(found[1]), float(found[2])) if found else (0, 0.0, 0.0)
+#: Code of the error of a row whose identifier an earlier row has.
+DUPLICATE = "DUPLICATE_IDENTIFIER"
 
 
 class Journal:
     """The parts of a batch.
 
-    :param output_path: URI of the folder.
+    :param root: URI of its folder.
     :param conn_id: Connection for that storage.
+    :param is_usable: Whether a line that an earlier try has left is believed. Default: each is.
     """
 
-    def __init__(self, output_path: str, conn_id: str | None = None) -> None:
-        self._root = output_path.rstrip("/")
-        self._conn_id = conn_id
+    def __init__(
+        self,
+        root: str,
+        conn_id: str | None = None,
+        is_usable: Callable[[Mapping[str, object]], bool] = lambda line: True,
+    ) -> None:
+        self.root = root.rstrip("/")
+        self._is_usable = is_usable
         # Sorts by time, and no two tries on whatever workers share one.
-        self._try = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
-        self._written = Counter[str]()
-        self._waiting: dict[str, list[Mapping[str, object]]] = {folder: [] for folder in FOLDERS}
-        self.known = Known()
-        #: Finished rows by decision, and by error, over all tries.
-        self.decisions = Counter[str]()
-        self.errors = Counter[str]()
+        stem = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
 
-    def folder(self, name: str) -> str:
-        """Return the URI of one of the folders."""
-        return f"{self._root}/{name}"
+        def parts(folder: str) -> Parts:
+            return Parts(f"{self.root}/{folder}", stem, conn_id)
+
+        self.results, self.errors, self.records = parts("results"), parts("errors"), parts("records")
+        self._begun, self._unsent = parts("_journal/begun"), parts("_journal/unsent")
+        self.known = Known()
+        #: Finished rows by decision, and by the code of their error, over all tries.
+        self.decisions = Counter[str]()
+        self.failures = Counter[str]()
+        #: Finished rows over all tries.
+        self.done = 0
+
+    @property
+    def tries(self) -> str:
+        """URI of the folder that tells who has worked on this."""
+        return f"{self.root}/_journal/tries"
 
     def load(self) -> None:
         """Read what earlier tries have left."""
-        for line in self._lines("begun"):
+        for line in self._begun.lines():
             at = line.get("at")
             self.known.begun(_key(line), float(at) if isinstance(at, int | float) else 0.0)
-        for folder in FINISHED:
-            for line in self._lines(folder):
+        for line in self._unsent.lines():
+            self.known.taken_back(_key(line))
+        for parts in (self.results, self.errors):
+            for line in parts.lines():
                 key = _key(line)
-                if not self.known.is_done(key):
-                    self._count(folder, line)
-                self.known.done(key)
+                if self._is_usable(line) and not self.known.entry(key).is_done:
+                    self._count(parts, line)
+                    self.known.done(key)
+
+    def load_records(self) -> None:
+        """Read whose records earlier tries have kept."""
+        for line in self.records.lines():
+            self.known.recorded(_key(line))
+
+    def delete(self) -> None:
+        """Delete what is finished: it has gone elsewhere."""
+        self.results.delete()
+        self.errors.delete()
 
     def begin(self, identifiers: Iterable[str]) -> None:
-        """Write down, before anything is sent, who is about to be."""
+        """Have it written, with :meth:`write_begun`, who is about to be sent."""
         now = time.time()
-        lines: list[Mapping[str, object]] = [
-            {"record_identifier": identifier, "at": now} for identifier in identifiers
-        ]
-        self._write("begun", lines)
+        for identifier in identifiers:
+            self._begun.add({"record_identifier": identifier, "at": now})
+            self.known.begun(row_key(0, identifier), now)
 
-    def finish(self, folder: str, line: Mapping[str, object]) -> None:
-        """Note a finished row; it is written with the next :meth:`flush`."""
-        self._waiting[folder].append(line)
-        if folder in FINISHED:
-            self._count(folder, line)
+    def write_begun(self) -> None:
+        """Write it. Nobody may be sent before this has returned.
+
+        :raises OSError: the store failed; the next call may succeed.
+        """
+        self._begun.write()
+
+    def take_back(self, identifier: str) -> None:
+        """Note that somebody who was begun was surely not sent."""
+        self._unsent.add({"record_identifier": identifier})
+        self.known.taken_back(row_key(0, identifier))
+
+    def finish(self, parts: Parts, line: Mapping[str, object]) -> None:
+        """Note a finished row; it is written with the next :meth:`flush`.
+
+        :param parts: ``results`` or ``errors``.
+        :param line: What became of it.
+        """
+        parts.add(line)
+        self.known.done(_key(line))
+        self._count(parts, line)
 
     @property
     def waiting(self) -> int:
-        """How many finished rows are not written yet."""
-        return sum(len(self._waiting[folder]) for folder in FINISHED)
+        """How many lines are not written yet."""
+        return sum(parts.waiting for parts in self._flushed)
 
     def flush(self) -> None:
         """Write what is waiting; what cannot be written goes on waiting.
 
-        Records go before results: a row counts as finished only when everything about it is there.
+        :raises OSError: the store failed; the next call may succeed.
         """
-        for folder in ("records", "errors", "results"):
-            lines = self._waiting[folder]
-            if lines:
-                self._write(folder, lines)
-                self._waiting[folder] = []
+        for parts in self._flushed:
+            parts.write()
 
-    def _count(self, folder: str, line: Mapping[str, object]) -> None:
-        if folder == "results":
-            self.decisions[str(line.get("decision"))] += 1
-        else:
-            self.errors[str(line.get("code"))] += 1
+    @property
+    def _flushed(self) -> tuple[Parts, ...]:
+        return (self.results, self.errors, self.records, self._unsent)
 
-    def _write(self, folder: str, lines: Iterable[Mapping[str, object]]) -> None:
-        self._written[folder] += 1
-        content = "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in lines).encode()
-        name = f"part-{self._try}-{self._written[folder]:06d}.ndjson"
-        storage.write_bytes(f"{self.folder(folder)}/{name}", content, self._conn_id)
-
-    def _lines(self, folder: str) -> Iterator[Mapping[str, object]]:
-        for uri in storage.list_files(self.folder(folder), self._conn_id):
-            with storage.open_binary(uri, self._conn_id) as file:
-                for line in file:
-                    try:
-                        document = json.loads(line)
-                    except ValueError:
-                        # A part that a store has cut: what it held counts as begun, and is asked about.
-                        continue
-                    if isinstance(document, dict):
-                        yield document
-
-
-def row_key(number: int, identifier: str | None) -> str:
-    """Return what a row goes by: its identifier, or its number if it has none of its own."""
-    return f"id {identifier}" if identifier is not None else f"row {number}"
+    def _count(self, parts: Parts, line: Mapping[str, object]) -> None:
+        self.done += 1
+        if parts is self.errors:
+            self.failures[str(line.get("code"))] += 1
+            return
+        # A request that fetches has as many decisions as it finds records.
+        found = line.get("decisions", [line.get("decision")])
+        self.decisions.update(map(str, found if isinstance(found, list) else ()))
 
 
 def _key(line: Mapping[str, object]) -> str:
-    if line.get("code") == "DUPLICATE_IDENTIFIER":
-        return f"row {line.get('row')}"
-    identifier = line.get("record_identifier")
-    return f"id {identifier}" if isinstance(identifier, str) else f"row {line.get('row')}"
-
-
-def _hashed(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
+    key, identifier = line.get("key"), line.get("record_identifier")
+    if isinstance(key, str):
+        return key
+    has_own = isinstance(identifier, str) and line.get("code") != DUPLICATE
+    return row_key(0, str(identifier)) if has_own else f"row {line.get('row')}"

@@ -3,37 +3,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api.errors import ConfigurationError, InputError
+from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.batch import csv_rows, parquet_rows
+from airflow_provider_faceki.batch.raw import Raw, Unreadable, lines
 
 FORMATS = ("ndjson", "csv", "parquet")
-#: Longest line in bytes; a row of URIs is some hundred, so more is a file of another kind.
-LONGEST_LINE = 1024 * 1024
-#: Rows of a Parquet file that are in memory at once.
-PARQUET_ROWS = 1024
 
-_ENDINGS = {
-    "ndjson": "ndjson",
-    "jsonl": "ndjson",
-    "csv": "csv",
-    "parquet": "parquet",
-}
-_BOM = b"\xef\xbb\xbf"
+_ENDINGS = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
+# What a shard (see shards.py) says of a row beside its values.
+_NUMBER, _PROBLEM = "_row", "_problem"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Row:
     """One row of a manifest.
 
-    :param number: Its place, the first being 1; a header does not count.
-    :param values: Texts by column; empty ones are left out.
+    :param number: Its place, the first being 1; a header and blank lines do not count.
+    :param values: Texts by column, without spaces around them; empty ones are left out.
     :param problem: Why it cannot be read, in which case there are no values.
     """
 
@@ -41,15 +33,10 @@ class Row:
     values: Mapping[str, str]
     problem: str | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """A row that cannot be read, and why."""
-
-    problem: str
-
-
-_Read: TypeAlias = Mapping[str, object] | _Unreadable
+    def shard_line(self) -> bytes:
+        """Return it as a line of NDJSON that is read back as the same row, whatever its place there."""
+        told = {_NUMBER: self.number, **({_PROBLEM: self.problem} if self.problem else self.values)}
+        return json.dumps(told).encode() + b"\n"
 
 
 def rows(
@@ -57,6 +44,7 @@ def rows(
     columns: Mapping[str, str],
     conn_id: str | None = None,
     format: str | None = None,  # noqa: A002
+    required: Collection[str] = ("record_identifier",),
 ) -> Iterator[Row]:
     """Yield the rows of a manifest, one after another.
 
@@ -64,105 +52,61 @@ def rows(
     :param columns: What each column is called in the file, by what it is called here.
     :param conn_id: Connection for that storage.
     :param format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
+    :param required: Columns, by what they are called here, that a file with a header must have.
     :raises InputError: the manifest cannot be read at all.
     """
+    if not isinstance(uri, str):
+        raise InputError(f"manifest must be a URI, not {type(uri).__name__}")
     kind = format or _ENDINGS.get(uri.rpartition(".")[2].lower(), "")
     if kind not in FORMATS:
         raise InputError(
             f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(FORMATS)})"
         )
+    needed = [columns[name] for name in required]
     with storage.open_binary(uri, conn_id) as file:
-        found: Iterator[_Read]
-        if kind == "parquet":
-            found = _parquet(file)
-        elif kind == "csv":
-            found = _csv(file, columns)
-        else:
-            found = (_ndjson(line) for line in _lines(file))
-        for number, values in enumerate(found, 1):
-            if isinstance(values, _Unreadable):
-                yield Row(number, {}, values.problem)
-            else:
-                yield _named(number, values, columns)
+        for place, raw in enumerate(_raw(file, kind, columns, needed), 1):
+            yield raw if isinstance(raw, Row) else _named(place, raw, columns)
 
 
-def _named(number: int, values: Mapping[str, object], columns: Mapping[str, str]) -> Row:
-    named: dict[str, str] = {}
-    for name, column in columns.items():
-        value = values.get(column)
-        if value is None or value == "":
-            continue
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            return Row(number, {}, f"column {column!r} must be text, not {type(value).__name__}")
-        named[name] = str(value)
-    return Row(number, named)
+def _raw(file: BinaryIO, kind: str, columns: Mapping[str, str], needed: list[str]) -> Iterator[Raw | Row]:
+    if kind == "parquet":
+        yield from parquet_rows.read(file, columns.values(), needed)
+    elif kind == "csv":
+        yield from csv_rows.read(file, columns.values(), needed)
+    else:
+        for line in lines(file):
+            yield _ndjson(line, columns)
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes | _Unreadable]:
-    """Yield lines that are not blank; for one that is too long, what is wrong with it."""
-    first = True
-    while line := file.readline(LONGEST_LINE + 1):
-        if len(line) > LONGEST_LINE:
-            while not line.endswith(b"\n") and (line := file.readline(LONGEST_LINE)):
-                pass
-            yield _Unreadable(f"the line is longer than {LONGEST_LINE} bytes")
-            first = False
-            continue
-        if first:
-            line, first = line.removeprefix(_BOM), False
-        if line.strip():
-            yield line
-
-
-def _ndjson(line: bytes | _Unreadable) -> _Read:
-    if isinstance(line, _Unreadable):
+def _ndjson(line: bytes | Unreadable, columns: Mapping[str, str]) -> Raw | Row:
+    if isinstance(line, Unreadable):
         return line
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
-        return _Unreadable("the line is not JSON")
-    return values if isinstance(values, dict) else _Unreadable("the line is not a JSON object")
+        return Unreadable("the line is not JSON")
+    if not isinstance(values, dict):
+        return Unreadable("the line is not a JSON object")
+    number = values.get(_NUMBER)
+    if isinstance(number, int) and not isinstance(number, bool):
+        problem = values.get(_PROBLEM)
+        return _named(number, Unreadable(problem) if isinstance(problem, str) else values, columns)
+    return values
 
 
-def _csv(file: BinaryIO, columns: Mapping[str, str]) -> Iterator[_Read]:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
-    header = _csv_row(reader)
-    if not isinstance(header, list):
-        raise InputError("manifest: the CSV file has no readable header")
-    missing = [
-        column for name, column in columns.items() if name == "record_identifier" and column not in header
-    ]
-    if missing:
-        raise InputError(
-            f"manifest: the CSV header has no column {missing[0]!r}; found {', '.join(header)[:200]}"
-        )
-    while (row := _csv_row(reader)) is not None:
-        if isinstance(row, _Unreadable):
-            yield row
-        elif len(row) > len(header):
-            yield _Unreadable(f"the row has {len(row)} columns, the header {len(header)}")
-        elif any(not cell.isprintable() for cell in row):
-            yield _Unreadable("the row holds characters that are not UTF-8, or are not printable")
-        elif row:
-            yield dict(zip(header, row, strict=False))
-
-
-def _csv_row(reader: Iterator[list[str]]) -> list[str] | _Unreadable | None:
-    try:
-        return next(reader, None)
-    except csv.Error:
-        return _Unreadable("the row is not CSV, or a field in it is longer than 128 KiB")
-
-
-def _parquet(file: BinaryIO) -> Iterator[Mapping[str, object]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise ConfigurationError("Parquet needs pyarrow: install airflow-provider-faceki[parquet]") from None
-    try:
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=PARQUET_ROWS):
-            yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError):
-        raise InputError("manifest: not a readable Parquet file") from None
+def _named(number: int, raw: Raw, columns: Mapping[str, str]) -> Row:
+    if isinstance(raw, Unreadable):
+        return Row(number, {}, raw.problem)
+    named: dict[str, str] = {}
+    for name, column in columns.items():
+        value = raw.get(column)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return Row(number, {}, f"column {column!r} must be text, not {type(value).__name__}")
+        text = str(value).strip()
+        if not text.isprintable():
+            return Row(number, {}, f"column {column!r} holds what is not UTF-8, or not printable")
+        if text:
+            named[name] = text
+    return Row(number, named)

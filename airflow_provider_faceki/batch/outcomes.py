@@ -1,22 +1,25 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What can become of one row of a batch."""
+"""What can become of one row of a batch, and what is told of a row that is an error."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch.journal import Begun
+from airflow_provider_faceki.api.endpoints import check_identifier
+from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row
 
 #: What to do about an error row, by the error's place in the tree.
 _ADVICE: tuple[tuple[str, str], ...] = (
-    ("InputError", "mend the row in a new manifest"),
-    ("RequestRefusedError", "mend the row in a new manifest"),
-    ("WorkflowError", "mend the workflow in FACEKI's portal"),
-    ("VerificationError", "ask the person for other images"),
+    ("InputError", "mend the row, or the picture that it names, and put it into a new batch"),
+    ("RequestRefusedError", "mend the row, and put it into a new batch"),
+    ("WorkflowError", "mend the workflow in FACEKI's portal, and put the row into a new batch"),
+    ("VerificationError", "ask the person for other pictures"),
+    ("LinkError", "make another link"),
     ("NotFoundError", "check the id, or ask again later"),
     ("AnswerError", "ask FACEKI what the code means"),
 )
@@ -24,10 +27,9 @@ _ADVICE: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The row has a result, and a whole record if that was asked for."""
+    """The row has a result."""
 
     line: Mapping[str, object]
-    record: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,72 +38,107 @@ class Failed:
 
     line: Mapping[str, object]
 
-    @property
-    def key_identifier(self) -> str | None:
-        """The identifier by which the row is known; a duplicate goes by its number."""
-        if self.line["code"] == "DUPLICATE_IDENTIFIER":
-            return None
-        found = self.line["record_identifier"]
-        return found if isinstance(found, str) else None
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The whole record of a row that has a result, as far as FACEKI keeps one."""
+
+    line: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Unsettled:
-    """What became of the row is not known."""
+class Later:
+    """The row is for later.
+
+    :param row: The row.
+    :param error: What happened; ``None`` if nothing did, and there is only to be waited.
+    :param sent_by: Unix time at which it had been sent, if it was; ``None`` if what was begun surely was not sent.
+    """
 
     row: Row
-    begun: Begun
-    error: api.FacekiError
+    error: Exception | None
+    sent_by: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Nothing more can be done for any row."""
+    """Nothing more can be done for any row.
 
+    :param row: The row that met it.
+    :param error: What happened.
+    :param sent_by: As for :class:`Later`.
+    """
+
+    row: Row
     error: api.FacekiError
+    sent_by: float | None
 
 
-Outcome: TypeAlias = Finished | Failed | Unsettled | Stopped
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The work for a row ended in a way that nobody foresaw; whether it was sent is not known."""
+
+    error: Exception
 
 
-def bad_row(row: Row, *, is_first: bool) -> Failed | None:
-    """Return the error of a row that cannot be sent at all, or ``None``."""
-    identifier = row.values.get("record_identifier")
+Outcome: TypeAlias = Finished | Failed | Recorded | Later | Stopped | Broken
+
+
+def bad_row(row: Row) -> tuple[str, str, str] | None:
+    """Return code, problem and advice of a row that cannot be asked about at all, or ``None``."""
     if row.problem is not None:
-        return _failed(row, "BAD_ROW", row.problem, "mend the row in a new manifest")
-    if identifier is None:
-        return _failed(
-            row, "NO_IDENTIFIER", "the row has no identifier", "give each row an identifier of its own"
-        )
-    if not is_first:
-        return _failed(
-            row,
-            "DUPLICATE_IDENTIFIER",
-            "an earlier row has this identifier",
-            "nothing, if it is the same person; else give the row an identifier of its own",
-        )
+        return "BAD_ROW", row.problem, "mend the row, and put it into a new batch"
+    identifier = row.values.get("record_identifier")
+    # One of FACEKI's SDKs sends this word where there is no identifier, so it stands for none.
+    if identifier is None or identifier == "undefined":
+        return "NO_IDENTIFIER", "the row has no identifier", "give each row an identifier of its own"
+    try:
+        check_identifier("the identifier", identifier)
+    except api.InputError as error:
+        return "BAD_IDENTIFIER", error.message, "give each row an identifier of its own"
     return None
 
 
-def failure(row: Row, error: api.FacekiError, begun: Begun) -> Outcome:
-    """Return what an error means for the row, or for the batch."""
-    if isinstance(error, api.QuotaError | api.AuthenticationError | api.ConfigurationError | api.TlsError):
-        return Stopped(error)
-    if error.retry_may_help or isinstance(error, api.OutcomeUnknownError):
-        return Unsettled(row, begun, error)
-    kind = type(error).__name__
-    advice = next(advice for name, advice in _ADVICE if isinstance(error, getattr(api, name)))
-    code = str(error.code) if error.code is not None else kind.removesuffix("Error").upper()
-    return _failed(row, code, error.message, advice)
+def of_bad_row(row: Row, problem: tuple[str, str, str]) -> Mapping[str, object]:
+    """Return the line of a row that :func:`bad_row` found; such a row goes by its number."""
+    return _line(row.number, None, *problem)
 
 
-def _failed(row: Row, code: str, problem: str, advice: str) -> Failed:
-    return Failed(
-        {
-            "row": row.number,
-            "record_identifier": row.values.get("record_identifier"),
-            "code": code,
-            "problem": problem,
-            "what_to_do": advice,
-        }
+def of_duplicate(row: Row) -> Mapping[str, object]:
+    """Return the line of a row whose identifier an earlier one has."""
+    return _line(
+        row.number,
+        row.values["record_identifier"],
+        DUPLICATE,
+        "an earlier row has this identifier",
+        "nothing, if it is the same person; else give the row an identifier of its own",
     )
+
+
+def of_error(row: Row, error: api.FacekiError) -> Mapping[str, object]:
+    """Return the line of a row that FACEKI, or what it names, has failed for good."""
+    kind = type(error).__name__.removesuffix("Error")
+    code = str(error.code) if error.code is not None else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).upper()
+    advice = next(advice for name, advice in _ADVICE if isinstance(error, getattr(api, name)))
+    return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
+
+
+def is_for_all(error: api.FacekiError) -> bool:
+    """Whether what happened to one row would happen to every other."""
+    kinds = api.QuotaError | api.AuthenticationError | api.ConfigurationError | api.TlsError
+    return isinstance(error, kinds)
+
+
+def is_passing(error: api.FacekiError) -> bool:
+    """Whether what happened may not happen again."""
+    return error.retry_may_help or isinstance(error, api.OutcomeUnknownError)
+
+
+def _line(number: int, identifier: str | None, code: str, problem: str, advice: str) -> Mapping[str, object]:
+    return {
+        "row": number,
+        "record_identifier": identifier,
+        "code": code,
+        "problem": problem,
+        "what_to_do": advice,
+    }

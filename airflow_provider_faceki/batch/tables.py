@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Records as tables: which columns there are, of which type, and which of them are about the person.
 
-FACEKI sends ages, days and years as texts, often empty; here they are typed, and what cannot be read is ``None``.
-Fields that no column names are kept, as JSON, in the column ``other``. Field names:
+FACEKI sends ages, days and years as texts, often empty; here they are typed. What no column holds, be it a field that
+nobody knew or a value that is not of its column's type, is kept as JSON in the column ``other``. Field names:
 https://docs.faceki.com/data-fields/verification-data .
 """
 
@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
+import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import NamedTuple
@@ -29,8 +31,8 @@ class Column(NamedTuple):
     """One column.
 
     :param name: Its name.
-    :param type: ``text``, ``int``, ``float``, ``bool``, ``date``, ``time`` or ``json``.
-    :param source: FACEKI's field, with dots into objects.
+    :param type: ``text``, ``int``, ``float``, ``bool``, ``date``, ``time`` (UTC) or ``json``.
+    :param source: FACEKI's field, with dots into objects; empty for what is worked out.
     :param personal: Whether it is about the person, and so dropped unless asked for.
     """
 
@@ -40,14 +42,20 @@ class Column(NamedTuple):
     personal: bool = True
 
 
-def _same(names: str, kind: str = "text") -> tuple[Column, ...]:
-    return tuple(Column(name, kind, name) for name in names.split())
+def _plain(kind: str, *names: str) -> tuple[Column, ...]:
+    """Return columns that keep FACEKI's names, in the way that columns are written."""
+    return tuple(Column(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(), kind, name) for name in names)
 
 
 _FLAGS = (
-    "face_verified selfie_liveness_verified document_verified verification_rules_passed "
-    "document_liveness_verified image_quality"
+    "face_verified",
+    "selfie_liveness_verified",
+    "document_verified",
+    "verification_rules_passed",
+    "document_liveness_verified",
+    "image_quality",
 )
+_REQUEST = Column(KEY, "text", "", personal=False)
 _POSITION = Column("position", "int", "", personal=False)
 _OTHER = Column("other", "json", "")
 
@@ -58,7 +66,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("face_id", "text", "face_id", personal=False),
         Column("decision", "text", "decision", personal=False),
         Column("error_codes", "json", "errorCodes", personal=False),
-        *(Column(name, "bool", f"verification_summary.{name}", personal=False) for name in _FLAGS.split()),
+        *(Column(name, "bool", f"verification_summary.{name}", personal=False) for name in _FLAGS),
         Column("liveness_pass", "bool", "selfie_data.liveness_pass", personal=False),
         Column("created_at", "time", "createdAt", personal=False),
         Column("updated_at", "time", "updatedAt", personal=False),
@@ -68,42 +76,32 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _OTHER,
     ),
     "documents": (
-        Column(KEY, "text", "", personal=False),
+        _REQUEST,
         _POSITION,
         Column("passed", "bool", "passed", personal=False),
-        Column("face_similarity", "float", "document_face_match.similarity", personal=False),
-        Column("face_confidence", "float", "document_face_match.confidence", personal=False),
-        *_same(
-            "document_type document_type_full reference full_name first_name middle_name last_name local_name"
-        ),
-        *_same("nationality nationality_iso nationality_iso2 issuer issuer_iso issuer_iso2 gender"),
-        Column("age", "int", "age"),
-        Column("date_of_birth", "date", "date_of_birth"),
-        Column("expiry", "date", "expiry"),
-        Column("issued", "date", "issued"),
-        *_same("document_number documentAdditionalNumber dob mrz"),
+        Column("face_similarity", "float", "document_face_match.similarity"),
+        Column("face_confidence", "float", "document_face_match.confidence"),
+        *_plain("text", "document_type", "document_type_full", "reference"),
+        *_plain("text", "full_name", "first_name", "middle_name", "last_name", "local_name"),
+        *_plain("text", "nationality", "nationality_iso", "nationality_iso2"),
+        *_plain("text", "issuer", "issuer_iso", "issuer_iso2", "gender"),
+        *_plain("int", "age"),
+        *_plain("date", "date_of_birth", "expiry", "issued"),
+        *_plain("text", "document_number", "documentAdditionalNumber", "dob", "mrz"),
         _OTHER,
     ),
     "aml_hits": (
-        Column(KEY, "text", "", personal=False),
+        _REQUEST,
         _POSITION,
-        *_same("list_name type name"),
-        Column("fuzz", "float", "fuzz"),
+        *_plain("text", "list_name", "type", "name"),
+        *_plain("float", "fuzz"),
         _OTHER,
     ),
-    "images": (
-        Column(KEY, "text", "", personal=False),
-        _POSITION,
-        Column("document_name", "text", "documentName"),
-        Column("side", "text", "side"),
-        Column("key", "text", "key"),
-    ),
+    "images": (_REQUEST, _POSITION, *_plain("text", "documentName", "side", "key"), _OTHER),
 }
 
 #: Where in a record the rows of each further table stand.
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
-#: Top-level fields that a table of their own or a column holds, and so are not ``other``.
-_ELSEWHERE = {"verification_summary", "selfie_data", "deviceDetails", *_ITEMS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +119,7 @@ class Policy:
     hash_key: str | None = None
 
     def __post_init__(self) -> None:
-        names = {f"{table}.{column.name}" for table, columns in TABLES.items() for column in columns}
-        names |= {f"{table}.*" for table in TABLES}
-        for name, choice in self.choices.items():
-            if name not in names:
-                raise InputError(f"personal_data: no column {name!r}; write table.column or table.*")
-            if choice not in POLICIES:
-                raise InputError(
-                    f"personal_data: {name} must be one of {', '.join(POLICIES)}, not {choice!r}"
-                )
+        check_choices(self.choices)
         if "hash" in self.choices.values() and not self.hash_key:
             raise ConfigurationError(
                 "personal_data asks for hashes: set pii_hash_key in the Connection's extra"
@@ -151,14 +141,15 @@ class Policy:
         )
 
     def row(self, table: str, values: Mapping[str, object]) -> dict[str, object]:
-        """Return a row with what may be written of ``values``."""
-        return {
-            column.name: self._hashed(values.get(column.name))
-            if self.of(table, column) == "hash"
-            else values.get(column.name)
-            for column in TABLES[table]
-            if self.of(table, column) != "drop"
-        }
+        """Return a row with what may be written of ``values``, dates and times as ISO 8601."""
+        row: dict[str, object] = {}
+        for column in TABLES[table]:
+            choice = self.of(table, column)
+            if choice != "drop":
+                value = values.get(column.name)
+                told = value.isoformat() if isinstance(value, date) else value
+                row[column.name] = self._hashed(told) if choice == "hash" else told
+        return row
 
     def _hashed(self, value: object) -> str | None:
         if value is None:
@@ -168,48 +159,102 @@ class Policy:
         return hmac.new((self.hash_key or "").encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
+def check_choices(choices: Mapping[str, str]) -> None:
+    """Refuse a policy that names no column, or no choice.
+
+    :raises InputError: it does.
+    """
+    names = {f"{table}.{column.name}" for table, columns in TABLES.items() for column in columns}
+    names |= {f"{table}.*" for table in TABLES}
+    for name, choice in choices.items():
+        if name not in names:
+            raise InputError(f"personal_data: no column {name!r}; write table.column or table.*")
+        if choice not in POLICIES:
+            raise InputError(f"personal_data: {name} must be one of {', '.join(POLICIES)}, not {choice!r}")
+
+
 def table_rows(record: api.VerificationRecord) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the rows that a record makes, each with the name of its table; no policy is applied yet."""
     document = record.document
-    first = {column.name: _value(document, column) for column in TABLES["verifications"]}
-    codes = [{"code": code["code"], "name": code["name"]} for code in record.summary()["error_codes"]]
-    first["error_codes"] = json.dumps(codes)
-    first["other"] = _others(document, TABLES["verifications"], _ELSEWHERE)
-    yield "verifications", first
+    first = _values(document, "verifications")
+    codes = record.summary()["error_codes"]
+    first |= {
+        "record_identifier": record.record_identifier,
+        "decision": str(record.decision) if record.decision else None,
+        "error_codes": json.dumps([{"code": code["code"], "name": code["name"]} for code in codes]),
+    }
+    rest = _rest(document, "verifications", first)
+    raw_codes = document.get("errorCodes")
+    if isinstance(raw_codes, list) and len(raw_codes) != len(codes):
+        rest["errorCodes"] = raw_codes
+    rows: list[tuple[str, dict[str, object]]] = []
     for table, field in _ITEMS.items():
-        items = document.get(field)
+        items = rest.pop(field, None)
+        unread = [items] if items and not isinstance(items, list) else []
         for position, item in enumerate(items if isinstance(items, list) else ()):
             if isinstance(item, dict):
-                values = {column.name: _value(item, column) for column in TABLES[table]}
-                values |= {KEY: record.request_id, "position": position}
-                values["other"] = _others(item, TABLES[table], {"document_face_match"})
-                yield table, values
+                rows.append((table, _item_row(table, item, record.request_id, position)))
+            else:
+                unread.append(item)
+        if unread:
+            rest[field] = unread
+    first["other"] = _json(rest)
+    yield "verifications", first
+    yield from rows
 
 
-def _others(document: Mapping[str, object], columns: Sequence[Column], elsewhere: set[str]) -> str | None:
-    known = {column.source.partition(".")[0] for column in columns} | elsewhere
-    rest = {name: value for name, value in document.items() if name not in known}
-    return json.dumps(rest, sort_keys=True) if rest else None
+def _item_row(
+    table: str, item: Mapping[str, object], request_id: str | None, position: int
+) -> dict[str, object]:
+    values = _values(item, table)
+    values |= {KEY: request_id, "position": position, "other": _json(_rest(item, table, values))}
+    return values
 
 
-def _value(document: Mapping[str, object], column: Column) -> object:
+def _values(document: Mapping[str, object], table: str) -> dict[str, object]:
+    return {
+        column.name: _READERS[column.type](_raw(document, column.source)) if column.source else None
+        for column in TABLES[table]
+    }
+
+
+def _raw(document: Mapping[str, object], source: str) -> object:
     value: object = document
-    for field in column.source.split("."):
+    for field in source.split("."):
         value = value.get(field) if isinstance(value, Mapping) else None
-    return _READERS[column.type](value)
+    return value
+
+
+def _rest(document: Mapping[str, object], table: str, values: Mapping[str, object]) -> dict[str, object]:
+    """Return what of ``document`` no column holds: neither fields without a column nor values of another type."""
+    rest = dict(document)
+    for column in TABLES[table]:
+        # An empty text is how FACEKI says that there is nothing.
+        if column.source and (values[column.name] is not None or _raw(document, column.source) in (None, "")):
+            outer, _, inner = column.source.partition(".")
+            held = rest.get(outer)
+            if not inner:
+                rest.pop(outer, None)
+            elif isinstance(held, Mapping):
+                rest[outer] = {name: value for name, value in held.items() if name != inner}
+    return {name: value for name, value in rest.items() if value not in (None, "", {}, [])}
 
 
 def _text(value: object) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
         return None
-    return str(value) if value != "" else None
+    # JSON can tell half of a character, which no file can.
+    return str(value).encode(errors="replace").decode()
 
 
 def _float(value: object) -> float | None:
     try:
-        return float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+        number = (
+            float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+        )
     except (ValueError, OverflowError):
         return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _int(value: object) -> int | None:
@@ -224,7 +269,7 @@ def _bool(value: object) -> bool | None:
 
 def _date(value: object) -> date | None:
     try:
-        return date.fromisoformat(value[:10]) if isinstance(value, str) else None
+        return date.fromisoformat(value) if isinstance(value, str) and len(value) == 10 else None
     except ValueError:
         return None
 

@@ -1,32 +1,31 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verify everybody in a manifest: many at once, each billed once, nothing lost when it is interrupted."""
+"""Verify everybody in a manifest: many at once, each billed once, nothing lost when it is interrupted.
+
+One try reads the manifest up to twice. First, whoever is new is sent, and whoever an earlier try may have sent is
+looked for. Then, when FACEKI has had its time, whoever is still open is looked for once more and sent if there is
+nothing. Nothing is remembered of a row in between but what the journal knows.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Event
 from typing import TYPE_CHECKING
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
-
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch.journal import Begun, Journal, row_key
+from airflow_provider_faceki.batch import outcomes
+from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.known import Entry, row_key
 from airflow_provider_faceki.batch.manifest import Row
-from airflow_provider_faceki.batch.outcomes import (
-    Failed,
-    Finished,
-    Outcome,
-    Stopped,
-    Unsettled,
-    bad_row,
-    failure,
-)
+from airflow_provider_faceki.batch.outcomes import Failed, Finished, Later, Outcome, Recorded, Stopped
+from airflow_provider_faceki.batch.person import LoadImage, People
 from airflow_provider_faceki.batch.progress import Progress
+from airflow_provider_faceki.batch.shift import Job, Shift
+from airflow_provider_faceki.batch.turn import Turn
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -35,19 +34,10 @@ log = logging.getLogger(__name__)
 
 #: Rows whose identifiers are written down together before the first of them is sent.
 ROWS_BEGUN_AT_ONCE = 200
-#: Finished rows, and seconds, after which a part is written: what a crash may cost is asked for again, not billed.
-ROWS_A_PART = 1000
-SECONDS_A_PART = 5.0
-#: Seconds for which rows in flight may still finish when the task is killed; Airflow kills for good soon after.
-KILL_GRACE = 3.0
-#: Rows in a row that fail without an answer, after which FACEKI counts as down and the try ends.
-FAILURES_BEFORE_DOWN = 50
-#: Rows that are done before their errors count as a share.
-ROWS_BEFORE_SHARE = 100
 #: Seconds by which FACEKI's clock may differ from ours.
 CLOCK_MARGIN = 300.0
 
-LoadImage = Callable[[str, str], "api.Image"]
+Read = Callable[[], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,233 +69,239 @@ class BatchVerification:
     :param hook: Whom to ask.
     :param load_image: Gives a checked image for a name and a URI.
     :param journal: What earlier tries have done, loaded.
+    :param turn: This try's turn, taken.
     :param options: How to go about it.
-    :param killed: Set when the task is to end.
+    :param killed: Whether the task is to end.
     """
 
     hook: FacekiHook
     load_image: LoadImage
     journal: Journal
+    turn: Turn
     options: BatchOptions
-    killed: Event
-    _pending: set[Future[Outcome]] = field(default_factory=set)
-    _unsettled: list[tuple[Row, Begun]] = field(default_factory=list)
-    _stopped: Exception | None = None
-    _unfinished: int = 0
-    _failures_in_a_row: int = 0
-    _last_flush: float = field(default_factory=time.monotonic)
+    killed: Callable[[], bool]
+    #: Rows of which this try does not know what became of them, and why.
+    unfinished: int = 0
+    problem: Exception | None = None
+    _people: People = field(init=False)
+    _shift: Shift = field(init=False)
+    _started: float = field(default_factory=time.time)
+    _sent_by: float = 0.0
 
-    def run(self, rows: Iterator[Row], progress: Progress) -> int:
-        """Go through the manifest; return how many rows of it this try has looked at.
+    def __post_init__(self) -> None:
+        self._people = People(
+            self.hook,
+            self.load_image,
+            self.options.workflow_id,
+            self.options.check_rules,
+            self.options.patience,
+        )
 
+    def run(self, read: Read, progress: Progress) -> None:
+        """Go through the manifest.
+
+        :param read: Reads it, from its beginning.
+        :param progress: What is told.
         :raises Exception: why the batch ended early; everything finished is written.
         """
-        seen = 0
-        pool = ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="faceki-batch")
-        try:
-            fresh: list[Row] = []
-            for row in rows:
-                seen += 1
-                self._sort_in(row, fresh, pool, progress)
-                if len(fresh) >= ROWS_BEGUN_AT_ONCE:
-                    self._begin(fresh, pool, progress)
-                if self._stopped:
-                    break
-            if not self._stopped:
-                self._begin(fresh, pool, progress)
-            self._wait_for(0, progress)
-            self._settle(pool, progress)
-        except BaseException:
-            self._end(pool, KILL_GRACE, progress)
-            raise
-        self._end(pool, None, progress)
-        if self._stopped:
-            raise self._stopped
-        return seen
-
-    @property
-    def unfinished(self) -> int:
-        """Rows of which it is not known what became of them."""
-        return self._unfinished + len(self._unsettled)
-
-    def _sort_in(self, row: Row, fresh: list[Row], pool: ThreadPoolExecutor, progress: Progress) -> None:
-        identifier = row.values.get("record_identifier")
-        problem = bad_row(
-            row, is_first=identifier is None or self.journal.known.is_first(row_key(0, identifier))
+        self._shift = Shift(
+            size=self.options.concurrency,
+            journal=self.journal,
+            progress=progress,
+            killed=self.killed,
+            max_error_share=self.options.max_error_share,
+            put_off=self._put_off,
+            watch=self._watch,
         )
-        if problem is not None:
-            if not self.journal.known.is_done(row_key(row.number, problem.key_identifier)):
-                self._note(problem)
-            return
+        with self._shift:
+            self._send_new(read())
+            if self.unfinished and not self._shift.stopped:
+                self._settle(read())
+            if self.options.include_records and not self._shift.stopped:
+                self._keep_records()
+        if self._shift.stopped:
+            raise self._shift.stopped
+
+    def _send_new(self, rows: Iterator[Row]) -> None:
+        new: list[Row] = []
+        for row in rows:
+            entry = self._sorted(row)
+            if entry is None:
+                continue
+            if entry.first is not None:
+                self._shift.give(Job(partial(self._look, row, entry.first)))
+            else:
+                new.append(row)
+            if len(new) >= ROWS_BEGUN_AT_ONCE:
+                self._send(new)
+            if self._shift.stopped:
+                return
+        self._send(new)
+        self._shift.drain()
+
+    def _sorted(self, row: Row) -> Entry | None:
+        """Return what is known of a row that is to be done; note one that is an error."""
+        bad = outcomes.bad_row(row)
+        identifier = None if bad else row.values["record_identifier"]
         key = row_key(row.number, identifier)
-        begun = self.journal.known.begun_at(key)
-        if begun is not None:
-            self._submit(pool, partial(self._look, row, begun), progress)
-        elif not self.journal.known.is_done(key):
-            fresh.append(row)
+        line: Mapping[str, object] | None = outcomes.of_bad_row(row, bad) if bad else None
+        if identifier is not None and not self.journal.known.is_first(key):
+            key, line = row_key(row.number, None), outcomes.of_duplicate(row)
+        entry = self.journal.known.entry(key)
+        if entry.is_done:
+            return None
+        if line is not None:
+            self._shift.failed(line)
+            return None
+        return entry
 
-    def _begin(self, fresh: list[Row], pool: ThreadPoolExecutor, progress: Progress) -> None:
-        if not fresh:
+    def _send(self, rows: list[Row], firsts: Mapping[int, float] | None = None) -> None:
+        """Write down who is about to be sent, and have them sent.
+
+        :param rows: They; none when this returns.
+        :param firsts: The second time: since when those may have been sent who are to be looked for before.
+        """
+        if not rows or self._shift.stopped:
             return
-        self._write_begun(fresh)
-        for row in fresh:
-            if self._stopped:
-                break
-            self._submit(pool, partial(self._verify, row), progress)
-        fresh.clear()
-
-    def _submit(self, pool: ThreadPoolExecutor, work: Callable[[], Outcome], progress: Progress) -> None:
-        # Twice as many wait as run, so that a pause for writing leaves no thread idle.
-        self._wait_for(self.options.concurrency * 2 - 1, progress)
-        if not self._stopped:
-            self._pending.add(pool.submit(work))
-
-    def _wait_for(self, most: int, progress: Progress) -> None:
-        """Wait until at most so many rows are pending; write and tell what is due meanwhile."""
-        while len(self._pending) > most:
-            done, self._pending = wait(self._pending, timeout=1.0, return_when=FIRST_COMPLETED)
-            self._take(done)
-            self._check(progress)
-        self._check(progress)
-
-    def _take(self, done: set[Future[Outcome]]) -> None:
-        for future in done:
-            if not future.cancelled():
-                self._note(future.result())
-
-    def _note(self, outcome: Outcome) -> None:
-        self._failures_in_a_row = self._failures_in_a_row + 1 if isinstance(outcome, Unsettled) else 0
-        match outcome:
-            case Finished(line, record):
-                if record is not None:
-                    self.journal.finish("records", record)
-                self.journal.finish("results", line)
-            case Failed(line):
-                self.journal.finish("errors", line)
-            case Unsettled(row, begun, error):
-                self._unsettled.append((row, begun))
-                if self._failures_in_a_row >= FAILURES_BEFORE_DOWN:
-                    self._stopped = error
-            case Stopped(error):
-                self._stopped = self._stopped or error
-
-    def _check(self, progress: Progress) -> None:
-        if self.killed.is_set():
-            raise KeyboardInterrupt("the task was killed; what is finished is written")
-        due = time.monotonic() - self._last_flush >= SECONDS_A_PART
-        if self.journal.waiting >= ROWS_A_PART or (due and self.journal.waiting):
-            self._flush()
-        progress.tell(self.journal.decisions, self.journal.errors)
-        errors, decided = self.journal.errors.total(), self.journal.decisions.total()
-        done = errors + decided
-        if done >= ROWS_BEFORE_SHARE and errors / done > self.options.max_error_share and not self._stopped:
-            self._stopped = api.InputError(
-                f"{errors} of {done} rows are errors, more than max_error_share={self.options.max_error_share}"
-            )
-
-    def _write_begun(self, rows: Iterable[Row]) -> None:
-        identifiers = [row.values["record_identifier"] for row in rows]
-        # Nothing may be sent that is not written down, so a store that fails now and then is asked again.
-        insist = Retrying(
-            stop=stop_after_attempt(4),
-            wait=wait_exponential(max=4.0),
-            retry=retry_if_exception_type(OSError),
-            reraise=True,
-        )
-        insist(self.journal.begin, identifiers)
-
-    def _flush(self) -> None:
-        self._last_flush = time.monotonic()
+        self.journal.begin(row.values["record_identifier"] for row in rows)
         try:
-            self.journal.flush()
-        except OSError as error:
-            # It goes on waiting, and the last flush of all raises.
-            log.warning("Storage does not take a part; it is written later: %s", type(error).__name__)
-
-    def _settle(self, pool: ThreadPoolExecutor, progress: Progress) -> None:
-        """See to the rows that may have been sent: when FACEKI has had its time, what is not there was not."""
-        rest, self._unsettled = self._unsettled, []
-        if self._stopped or not rest:
-            self._unsettled = rest
+            self._shift.insist(self._write_begun)
+        except api.InputError as error:
+            # Nothing is taken back: what was written of it is not known, so they may count as sent.
+            self._shift.stop(error)
             return
-        log.info("%d row(s) may have been sent without an answer; settling them", len(rest))
-        settled_at = max(begun.last for _, begun in rest) + self.options.settle_seconds
-        while (left := settled_at - time.time()) > 0:
-            self._check(progress)
-            time.sleep(min(1.0, left))
-        self._write_begun(row for row, _ in rest)
-        for row, begun in rest:
-            self._submit(pool, partial(self._look_then_verify, row, begun), progress)
-        self._wait_for(0, progress)
-
-    def _end(self, pool: ThreadPoolExecutor, grace: float | None, progress: Progress) -> None:
-        pool.shutdown(wait=False, cancel_futures=True)
-        done, late = wait(self._pending, timeout=grace)
-        self._take(done)
-        self._unfinished += len(late) + sum(future.cancelled() for future in done)
-        self._pending = set()
-        self.journal.flush()
-        progress.tell(self.journal.decisions, self.journal.errors, now=True)
-
-    def _look(self, row: Row, begun: Begun) -> Outcome:
-        found = self._found(row, begun)
-        return found or Unsettled(row, begun, api.OutcomeUnknownError("sent, and not to be found yet"))
-
-    def _look_then_verify(self, row: Row, begun: Begun) -> Outcome:
-        return self._found(row, begun) or self._verify(row, begun)
-
-    def _found(self, row: Row, begun: Begun) -> Outcome | None:
-        try:
-            records = self.hook.ask(api.FetchRecords(record_identifier=row.values["record_identifier"]))
-            made = api.newest_since(records, begun.first - CLOCK_MARGIN)
-            return self._finished(row, made) if made is not None else None
-        except api.FacekiError as error:
-            return failure(row, error, begun)
-
-    def _verify(self, row: Row, earlier: Begun | None = None) -> Outcome:
         now = time.time()
-        first = earlier.first if earlier else now
-        try:
-            return self._finished(row, self.hook.ask(self._endpoint(row, first)))
-        except api.FacekiError as error:
-            # What surely never left needs no time to settle.
-            return failure(row, error, Begun(first, now if error.may_have_acted else 0.0))
+        for row in rows:
+            first = firsts.get(row.number) if firsts is not None else None
+            work = (
+                partial(self._verify, row, now, is_last=firsts is not None)
+                if first is None
+                else partial(self._settle_one, row, first)
+            )
+            # Where the batch has to end meanwhile, the rest is noted as not sent.
+            self._shift.give(Job(work, row))
+        rows.clear()
 
-    def _endpoint(self, row: Row, begun_at: float) -> api.PerformKycVerification:
-        workflow_id = self.hook.workflow(row.values.get("workflow_id") or self.options.workflow_id)
-        documents = list(self._documents(row.values))
-        if self.options.check_rules:
-            self._check_documents(workflow_id, documents)
-        return api.PerformKycVerification(
-            workflow_id=workflow_id,
-            selfie=self.load_image("selfie", row.values.get("selfie", "")),
-            documents=documents,
-            record_identifier=row.values["record_identifier"],
-            patience=self.options.patience,
-            not_before=begun_at - CLOCK_MARGIN,
+    def _write_begun(self) -> None:
+        self.journal.write_begun()
+        self.turn.check()
+
+    def _settle(self, rows: Iterator[Row]) -> None:
+        """See to the rows that may have been sent: when FACEKI has had its time, what is not there was not."""
+        log.info(
+            "%d row(s) are open: not sent yet, or sent without an answer; settling them", self.unfinished
         )
+        self._shift.pause_until(self._sent_by + self.options.settle_seconds)
+        self.unfinished = 0
+        open_rows: list[Row] = []
+        firsts: dict[int, float] = {}
+        for row in rows:
+            if self._shift.stopped:
+                return
+            if outcomes.bad_row(row):
+                continue
+            key = row_key(row.number, row.values["record_identifier"])
+            entry = self.journal.known.entry(key)
+            if entry.is_done or not entry.again or not self.journal.known.is_first(key, reading=2):
+                continue
+            open_rows.append(row)
+            if entry.first is not None:
+                firsts[row.number] = entry.first
+            if len(open_rows) >= ROWS_BEGUN_AT_ONCE:
+                self._send(open_rows, firsts)
+                firsts.clear()
+        self._send(open_rows, firsts)
+        self._shift.drain()
 
-    def _documents(self, values: Mapping[str, str]) -> Iterator[api.Document]:
-        for number in (1, 2, 3):
-            front, back = f"document_{number}_front", f"document_{number}_back"
-            if front in values:
-                back_image = self.load_image(back, values[back]) if back in values else None
-                yield api.Document(self.load_image(front, values[front]), back_image)
+    def _keep_records(self) -> None:
+        self._shift.drain()
+        self._shift.insist(self.journal.flush)
+        self.journal.load_records()
+        for line in self.journal.results.lines():
+            key = row_key(0, str(line.get("record_identifier")))
+            if not self.journal.known.is_recorded(key):
+                self.journal.known.recorded(key)
+                self._shift.give(Job(partial(self._record, line)))
+            if self._shift.stopped:
+                return
+        self._shift.drain()
 
-    def _check_documents(self, workflow_id: str, documents: Sequence[api.Document]) -> None:
+    def _put_off(self, later: Later) -> None:
+        identifier = later.row.values["record_identifier"]
+        self.unfinished += 1
+        self.problem = later.error or self.problem
+        self.journal.known.put_off(row_key(0, identifier))
+        if later.sent_by is None:
+            self.journal.take_back(identifier)
+        else:
+            self._sent_by = max(self._sent_by, later.sent_by)
+
+    def _watch(self) -> None:
         try:
-            rules = self.hook.workflow_rules(workflow_id)
-        except (api.NotFoundError, api.UnexpectedAnswerError):
-            return
-        api.check_documents(rules, documents)
+            # A list that fails tells nothing; before anything is begun it is asked for until it does not.
+            with suppress(OSError):
+                self.turn.check()
+        except api.InputError as error:
+            self._shift.stop(error)
 
-    def _finished(self, row: Row, made: api.KycVerification) -> Finished:
-        record = self._record(row, made) if self.options.include_records else None
-        return Finished({"row": row.number, **made.summary()}, record)
+    def _look(self, row: Row, first: float) -> Outcome:
+        """Look for somebody whom an earlier try may have sent: no later than this one began."""
+        try:
+            found = self._people.find(row, first - CLOCK_MARGIN)
+        except api.FacekiError as error:
+            return _not_found_out(row, error, sent_by=self._started)
+        if found is None or found.decision is None:
+            return Later(row, None, sent_by=self._started)
+        return _finished(row, found)
 
-    def _record(self, row: Row, made: api.KycVerification) -> Mapping[str, object]:
-        document = made.record.document
-        if not made.is_whole and made.record.request_id:
-            whole = api.latest(self.hook.ask(api.FetchRecords(request_id=made.record.request_id)))
-            document = whole.document if whole is not None else document
-        return {"record_identifier": row.values["record_identifier"], "record": dict(document)}
+    def _settle_one(self, row: Row, first: float) -> Outcome:
+        try:
+            found = self._people.find(row, first - CLOCK_MARGIN)
+        except api.FacekiError as error:
+            return _not_found_out(row, error, sent_by=None)
+        return _finished(row, found) if found is not None else self._verify(row, first, is_last=True)
+
+    def _verify(self, row: Row, first: float, *, is_last: bool) -> Outcome:
+        try:
+            endpoint = self._people.endpoint(row, first - CLOCK_MARGIN)
+        except api.FacekiError as error:
+            return _outcome(row, error, sent_by=None)
+        except OSError as error:
+            # A storage that fails is no fault of the picture.
+            return Later(row, error, sent_by=None)
+        try:
+            return _finished(row, self.hook.ask(endpoint))
+        except api.InputError as error:
+            # The pictures were good a moment ago: a storage fails, or somebody writes them. Once more, then no more.
+            return Failed(outcomes.of_error(row, error)) if is_last else Later(row, error, sent_by=None)
+        except api.FacekiError as error:
+            return _outcome(row, error, sent_by=time.time() if error.may_have_acted else None)
+
+    def _record(self, line: Mapping[str, object]) -> Outcome:
+        identifier, request_id = str(line.get("record_identifier")), line.get("request_id")
+        try:
+            record = self._people.record(identifier, request_id if isinstance(request_id, str) else None)
+        except api.FacekiError as error:
+            return Later(Row(0, {"record_identifier": identifier}), error, sent_by=self._started)
+        document = dict(record.document) if record is not None else None
+        return Recorded({"record_identifier": identifier, "request_id": request_id, "record": document})
+
+
+def _finished(row: Row, made: api.KycVerification) -> Finished:
+    # FACEKI's echo of the identifier need not be what was sent, and a link is for its person only.
+    told: dict[str, object] = {"row": row.number, **made.summary()}
+    del told["link"]
+    return Finished({**told, "record_identifier": row.values["record_identifier"]})
+
+
+def _outcome(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
+    if outcomes.is_for_all(error):
+        return Stopped(row, error, sent_by)
+    if outcomes.is_passing(error):
+        return Later(row, error, sent_by)
+    return Failed(outcomes.of_error(row, error))
+
+
+def _not_found_out(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
+    # However the search failed, it is no fault of somebody who may have been verified and billed.
+    return Stopped(row, error, sent_by) if outcomes.is_for_all(error) else Later(row, error, sent_by)

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from threading import Event
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import airflow_failures
 from airflow_provider_faceki.operators.faceki import FacekiOperator
-from airflow_provider_faceki.operators.images import load_image
+from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.operators.verification import SETTLE_SECONDS, derived_identifier
 
 if TYPE_CHECKING:
@@ -20,7 +19,10 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.fetch import FetchOptions
     from airflow_provider_faceki.batch.journal import Journal
     from airflow_provider_faceki.batch.manifest import Row
+    from airflow_provider_faceki.batch.progress import Progress
+    from airflow_provider_faceki.batch.verification import BatchOptions
 
+MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
 _BY = ("record_identifier", "request_id", "link", "face_id")
 _TABLE_FORMATS = ("ndjson", "parquet")
 #: What a manifest's columns are called unless ``columns`` says otherwise.
@@ -30,9 +32,76 @@ COLUMNS = (
     "selfie",
     *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")),
 )
+#: Those without which nobody can be verified.
+_REQUIRED = ("record_identifier", "selfie", "document_1_front")
 
 
-class FacekiBatchVerificationOperator(FacekiOperator):
+class _BatchOperator(FacekiOperator):
+    """What the operators for many share.
+
+    :param output_path: URI of the folder for what comes out, in any storage that Airflow knows.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
+    :param concurrency: Requests in flight at once. Default 16.
+    :param max_error_share: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
+    :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
+    :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
+    """
+
+    template_fields: Sequence[str] = (
+        *FacekiOperator.template_fields,
+        "output_path",
+        "manifest_conn_id",
+        "output_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        output_path: str,
+        manifest_format: str | None = None,
+        concurrency: int = 16,
+        max_error_share: float = 1.0,
+        manifest_conn_id: str | None = None,
+        output_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_format(manifest_format)
+        if type(concurrency) is not int or concurrency < 1:
+            raise ValueError(f"concurrency must be a whole number, at least 1, not {concurrency!r}")
+        if isinstance(max_error_share, bool) or not 0 <= max_error_share <= 1:
+            raise ValueError(f"max_error_share must be between 0 and 1, not {max_error_share!r}")
+        self.output_path = output_path
+        self.manifest_format = manifest_format
+        self.concurrency = concurrency
+        self.max_error_share = max_error_share
+        self.manifest_conn_id = manifest_conn_id
+        self.output_conn_id = output_conn_id
+        # A plain value: an operator is copied, which no lock or event can be.
+        self._killed = False
+
+    def on_kill(self) -> None:
+        """End soon: what is finished is kept, what is in flight is looked for by the next try."""
+        self._killed = True
+
+    def _warn_of_limit(self) -> None:
+        limit = self.hook.settings.max_concurrency
+        if self.concurrency > limit:
+            self.log.warning(
+                "concurrency=%d is more than the Connection's max_concurrency=%d, which holds",
+                self.concurrency,
+                limit,
+            )
+
+    def _check_finished(self, unfinished: int, problem: Exception | None, total: int) -> None:
+        if unfinished:
+            told = f" ({type(problem).__name__}: {problem})" if problem is not None else ""
+            raise api.OutcomeUnknownError(
+                f"{unfinished} of {total} rows could not be finished{told}; the next try goes on with them"
+            )
+
+
+class FacekiBatchVerificationOperator(_BatchOperator):
     """Verify everybody in a manifest. Each is billed once, also when the task is killed and tried again.
 
     ``output_path`` is the batch's memory: a further try with the same one goes on where the last one was. See
@@ -43,9 +112,11 @@ class FacekiBatchVerificationOperator(FacekiOperator):
 
     :param manifest: URI of the manifest, in any storage that Airflow knows: NDJSON, CSV or Parquet (extra
         ``parquet``), a row a person.
-    :param output_path: URI of a folder for results and errors. Use a new one for each batch.
+    :param output_path: URI of a folder for results and errors. Each batch needs its own.
+    :param batch_id: What the batch is called, in its ``output_path``. Default: the task instance's ids, so that
+        another run cannot go on with it by mistake; to have it do so on purpose, give both the same.
     :param columns: What columns are called in the manifest, by what they are called here: ``record_identifier``
-        (required, a new one for each verification), ``workflow_id``, ``selfie``, ``document_1_front``,
+        (a new one for each verification), ``workflow_id``, ``selfie``, ``document_1_front``,
         ``document_1_back``, and so on to 3. Default: just so.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
     :param workflow_id: Workflow of rows that name none. Default: the Connection's.
@@ -66,62 +137,41 @@ class FacekiBatchVerificationOperator(FacekiOperator):
     """
 
     template_fields: Sequence[str] = (
-        *FacekiOperator.template_fields,
+        *_BatchOperator.template_fields,
         "manifest",
-        "output_path",
+        "batch_id",
         "workflow_id",
-        "manifest_conn_id",
         "image_conn_id",
-        "output_conn_id",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
         *,
         manifest: str,
-        output_path: str,
+        batch_id: str | None = None,
         columns: Mapping[str, str] | None = None,
-        manifest_format: str | None = None,
         workflow_id: str | None = None,
-        concurrency: int = 16,
         include_records: bool = False,
         check_rules: bool = True,
         resize_to: int | None = None,
         settle_seconds: float = SETTLE_SECONDS,
         patience: float = 30.0,
-        max_error_share: float = 1.0,
-        manifest_conn_id: str | None = None,
         image_conn_id: str | None = None,
-        output_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        unknown = set(columns or ()) - set(COLUMNS)
-        if unknown:
-            raise ValueError(
-                f"columns: unknown {', '.join(sorted(unknown))}; allowed are {', '.join(COLUMNS)}"
-            )
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-        if not 0 <= max_error_share <= 1:
-            raise ValueError(f"max_error_share must be between 0 and 1, not {max_error_share}")
+        check_columns(columns)
+        check_resize_to(resize_to)
         self.manifest = manifest
-        self.output_path = output_path
+        self.batch_id = batch_id
         self.columns = columns
-        self.manifest_format = manifest_format
         self.workflow_id = workflow_id
-        self.concurrency = concurrency
         self.include_records = include_records
         self.check_rules = check_rules
         self.resize_to = resize_to
         self.settle_seconds = settle_seconds
         self.patience = patience
-        self.max_error_share = max_error_share
-        self.manifest_conn_id = manifest_conn_id
         self.image_conn_id = image_conn_id
-        self.output_conn_id = output_conn_id
-        self._killed = Event()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Go through the manifest."""
@@ -129,114 +179,109 @@ class FacekiBatchVerificationOperator(FacekiOperator):
         from airflow_provider_faceki.batch.progress import Progress
 
         with airflow_failures():
+            self._warn_of_limit()
             total = sum(1 for _ in self._rows())
             journal = Journal(self.output_path, self.output_conn_id)
-            journal.load()
-            before = journal.decisions.total() + journal.errors.total()
-            self.log.info("%d rows, %d of them done by earlier tries", total, before)
-            self._run(journal, total, Progress(total, before))
+            batch_id = self.batch_id or _name_of(context["ti"])
+            self._run(journal, batch_id, Progress(total))
         return {
             "rows": total,
             "decisions": dict(journal.decisions),
-            "errors": dict(journal.errors),
-            "results_path": journal.folder("results"),
-            "errors_path": journal.folder("errors"),
-            "records_path": journal.folder("records") if self.include_records else None,
+            "errors": dict(journal.failures),
+            "results_path": journal.results.folder,
+            "errors_path": journal.errors.folder,
+            "records_path": journal.records.folder if self.include_records else None,
         }
 
-    def on_kill(self) -> None:
-        """End soon: what is finished is kept, what is in flight is looked for by the next try."""
-        self._killed.set()
+    def _run(self, journal: Journal, batch_id: str, progress: Progress) -> None:
+        from airflow_provider_faceki.batch.turn import Turn
+        from airflow_provider_faceki.batch.verification import BatchVerification
 
-    def _run(self, journal: Journal, total: int, progress: Any) -> None:
-        from airflow_provider_faceki.batch.verification import BatchOptions, BatchVerification
-
+        turn = Turn(journal.tries, batch_id, self.output_conn_id)
+        turn.take()
+        journal.load()
+        self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)
         batch = BatchVerification(
             hook=self.hook,
             load_image=lambda name, uri: load_image(self.hook, name, uri, self.image_conn_id, self.resize_to),
             journal=journal,
-            options=BatchOptions(
-                concurrency=self.concurrency,
-                workflow_id=self.workflow_id,
-                include_records=self.include_records,
-                check_rules=self.check_rules,
-                settle_seconds=self.settle_seconds,
-                patience=self.patience,
-                max_error_share=self.max_error_share,
-            ),
-            killed=self._killed,
+            turn=turn,
+            options=self._options(),
+            killed=lambda: self._killed,
         )
         try:
-            batch.run(self._rows(), progress)
+            batch.run(self._rows, progress)
         except api.FacekiError as error:
-            left = total - journal.decisions.total() - journal.errors.total()
-            error.message = (
-                f"{error.message}; {left} of {total} rows are left, and the next try goes on with them"
+            left = max(0, progress.total - journal.done)
+            error.message += (
+                f"; {left} of {progress.total} rows are left, and a further try goes on with them"
             )
             raise
-        if batch.unfinished:
-            raise api.OutcomeUnknownError(
-                f"{batch.unfinished} of {total} rows could not be settled; the next try goes on with them"
-            )
+        self._check_finished(batch.unfinished, batch.problem, progress.total)
+
+    def _options(self) -> BatchOptions:
+        from airflow_provider_faceki.batch.verification import BatchOptions
+
+        return BatchOptions(
+            concurrency=self.concurrency,
+            workflow_id=self.workflow_id,
+            include_records=self.include_records,
+            check_rules=self.check_rules,
+            settle_seconds=self.settle_seconds,
+            patience=self.patience,
+            max_error_share=self.max_error_share,
+        )
 
     def _rows(self) -> Iterator[Row]:
         from airflow_provider_faceki.batch import manifest
 
-        columns = {name: (self.columns or {}).get(name, name) for name in COLUMNS}
-        return manifest.rows(self.manifest, columns, self.manifest_conn_id, self.manifest_format)
+        return manifest.rows(
+            self.manifest, named(self.columns), self.manifest_conn_id, self.manifest_format, _REQUIRED
+        )
 
 
-class FacekiBatchFetchRecordsOperator(FacekiOperator):
+class FacekiBatchFetchRecordsOperator(_BatchOperator):
     """Fetch the records of many identifiers into tables: verifications, documents, aml_hits, images.
 
     All about the person is dropped unless ``personal_data`` says otherwise; see ``docs/batch.md`` for the
     columns. A rerun of the same run replaces its own files and nobody else's; a further try goes on where the
     last one was.
 
-    XCom: ``{"rows", "decisions": {word: count}, "errors": {code: count}, "tables": {name: folder}}``.
+    XCom: ``{"rows", "decisions": {word: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``.
 
     :param output_path: URI of the folder for the tables, in any storage that Airflow knows.
-    :param identifiers: The identifiers, such as another task's output; or
+    :param identifiers: The identifiers, such as another task's output, mapped or not: a list of them, or of
+        objects that hold them under ``column``; or
     :param manifest: URI of a manifest with them: NDJSON, CSV or Parquet (extra ``parquet``).
-    :param by: What they are: ``record_identifier`` (default), ``request_id``, ``link`` or ``face_id``.
-    :param column: The manifest's column that holds them. Default: what ``by`` says.
+    :param by: What they are: ``record_identifier`` (default), ``request_id``, ``link`` or ``face_id``. Links are
+        better in a manifest: Airflow shows what a task is given.
+    :param column: The column, or field, that holds them. Default: what ``by`` says.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
     :param output_format: ``ndjson`` (default) or ``parquet``.
     :param personal_data: ``keep``, ``drop`` or ``hash`` by ``table.column`` or ``table.*``. Default: ids,
         decisions, codes, flags and times are kept, all else is dropped. ``hash`` needs ``pii_hash_key`` in the
         Connection.
-    :param partition_by_date: Whether the files go into a folder ``date=YYYY-MM-DD`` of the run. Default
+    :param partition_by_date: Whether the files go into a folder ``date=YYYY-MM-DD`` of the run (UTC). Default
         ``False``.
     :param concurrency: Requests in flight at once. Default 16.
+    :param max_error_share: Share of error rows (0 to 1) above which it ends early. Default 1: never.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
     :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
-    template_fields: Sequence[str] = (
-        *FacekiOperator.template_fields,
-        "output_path",
-        "identifiers",
-        "manifest",
-        "manifest_conn_id",
-        "output_conn_id",
-    )
+    template_fields: Sequence[str] = (*_BatchOperator.template_fields, "identifiers", "manifest")
 
     def __init__(
         self,
         *,
-        output_path: str,
-        identifiers: Sequence[str] | None = None,
+        identifiers: Sequence[Any] | None = None,
         manifest: str | None = None,
         by: str = "record_identifier",
         column: str | None = None,
-        manifest_format: str | None = None,
         output_format: str = "ndjson",
         personal_data: Mapping[str, str] | None = None,
         partition_by_date: bool = False,
-        concurrency: int = 16,
-        manifest_conn_id: str | None = None,
-        output_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -246,21 +291,17 @@ class FacekiBatchFetchRecordsOperator(FacekiOperator):
             raise ValueError(
                 f"output_format must be one of {', '.join(_TABLE_FORMATS)}, not {output_format!r}"
             )
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-        self.output_path = output_path
+        if personal_data:
+            from airflow_provider_faceki.batch.tables import check_choices
+
+            check_choices(personal_data)
         self.identifiers = identifiers
         self.manifest = manifest
         self.by = by
         self.column = column
-        self.manifest_format = manifest_format
         self.output_format = output_format
         self.personal_data = personal_data
         self.partition_by_date = partition_by_date
-        self.concurrency = concurrency
-        self.manifest_conn_id = manifest_conn_id
-        self.output_conn_id = output_conn_id
-        self._killed = Event()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch all."""
@@ -269,19 +310,20 @@ class FacekiBatchFetchRecordsOperator(FacekiOperator):
         from airflow_provider_faceki.batch.tables import TABLES
 
         with airflow_failures():
-            total = sum(1 for _ in self._rows())
-            fetch = BatchFetch(self.hook, self._options(context), self._killed)
-            fetch.run(self._rows(), Progress(total, 0))
+            self._warn_of_limit()
+            total = self._total()
+            fetch = BatchFetch(self.hook, self._options(context), lambda: self._killed)
+            fetch.journal.load()
+            self.log.info("%d identifiers, %d of them fetched by earlier tries", total, fetch.journal.done)
+            fetch.run(self._rows, Progress(total))
+            self._check_finished(fetch.unfinished, fetch.problem, total)
         return {
             "rows": total,
             "decisions": dict(fetch.decisions),
-            "errors": dict(fetch.errors),
-            "tables": {table: fetch.folder(table) for table in TABLES},
+            "errors": dict(fetch.failures),
+            "tables": {table: fetch.uri(table) for table in TABLES},
+            "errors_path": fetch.uri("errors"),
         }
-
-    def on_kill(self) -> None:
-        """End soon: the chunks that are done stay done."""
-        self._killed.set()
 
     def _options(self, context: Context) -> FetchOptions:
         from airflow_provider_faceki.batch.fetch import FetchOptions
@@ -296,21 +338,52 @@ class FacekiBatchFetchRecordsOperator(FacekiOperator):
             output_conn_id=self.output_conn_id,
             run=derived_identifier(context["ti"]).removeprefix("airflow-")[:16],
             partition=f"date={_run_date(context)}" if self.partition_by_date else "",
+            max_error_share=self.max_error_share,
         )
 
-    def _rows(self) -> Iterator[Row]:
-        from airflow_provider_faceki.batch import fetch, manifest
+    def _total(self) -> int:
+        from airflow_provider_faceki.batch.identifiers import checked
 
         if (self.identifiers is None) == (self.manifest is None):
             raise api.InputError("give exactly one of identifiers and manifest")
+        return len(checked(self.identifiers)) if self.manifest is None else sum(1 for _ in self._rows())
+
+    def _rows(self) -> Iterator[Row]:
+        from airflow_provider_faceki.batch import identifiers, manifest
+
+        column = self.column or self.by
         if self.manifest is None:
-            return fetch.rows_of(self.identifiers or ())
-        columns = {"record_identifier": self.column or self.by}
-        return manifest.rows(self.manifest, columns, self.manifest_conn_id, self.manifest_format)
+            return identifiers.rows(identifiers.checked(self.identifiers), column)
+        return manifest.rows(
+            self.manifest, {"record_identifier": column}, self.manifest_conn_id, self.manifest_format
+        )
+
+
+def check_format(manifest_format: object) -> None:
+    """Refuse what is no format of manifests, while the DAG is parsed."""
+    if manifest_format is not None and manifest_format not in MANIFEST_FORMATS:
+        raise ValueError(
+            f"manifest_format must be one of {', '.join(MANIFEST_FORMATS)}, not {manifest_format!r}"
+        )
+
+
+def check_columns(columns: Mapping[str, str] | None) -> None:
+    """Refuse names that no column has here, while the DAG is parsed."""
+    if unknown := set(columns or ()) - set(COLUMNS):
+        raise ValueError(f"columns: unknown {', '.join(sorted(unknown))}; allowed are {', '.join(COLUMNS)}")
+
+
+def named(columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Return what all columns are called in the manifest, by what they are called here."""
+    return {name: (columns or {}).get(name, name) for name in COLUMNS}
+
+
+def _name_of(ti: Any) -> str:
+    return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
 
 
 def _run_date(context: Context) -> str:
     """Return the date of the run: of its data where it has a logical date, else of its start."""
     run = context["dag_run"]
     moment = run.logical_date or getattr(run, "run_after", None) or run.start_date or datetime.now(UTC)
-    return str(moment.date())
+    return str(moment.astimezone(UTC).date())

@@ -1,0 +1,91 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What is asked of FACEKI about one person of a batch?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.rules import Rules
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+LoadImage = Callable[[str, str], "api.Image"]
+
+DOCUMENTS = (1, 2, 3)
+
+
+class People:
+    """The questions of one batch; used by many threads at once.
+
+    :param hook: Whom to ask.
+    :param load_image: Gives a checked image for a name and a URI.
+    :param workflow_id: Workflow of the rows that name none.
+    :param check_rules: Whether documents are held against the workflow's rules before paying.
+    :param patience: Seconds to look for a record right after its answer was lost.
+    """
+
+    def __init__(
+        self,
+        hook: FacekiHook,
+        load_image: LoadImage,
+        workflow_id: str | None,
+        check_rules: bool,
+        patience: float,
+    ) -> None:
+        self._hook = hook
+        self._load_image = load_image
+        self._workflow_id = workflow_id
+        self._rules = Rules(hook.workflow_rules) if check_rules else None
+        self._patience = patience
+
+    def endpoint(self, row: Row, not_before: float) -> api.PerformKycVerification:
+        """Return the call that verifies the person, everything that can be checked before paying checked.
+
+        :param not_before: Unix time; a record that FACEKI made before it is of another verification.
+        :raises InputError: the row, or a picture that it names, cannot work.
+        :raises OSError: a storage fails.
+        """
+        workflow_id = self._hook.workflow(row.values.get("workflow_id") or self._workflow_id)
+        documents = list(self._documents(row.values))
+        selfie = self._image("selfie", row.values)
+        if self._rules is not None:
+            self._rules.check(workflow_id, documents)
+        return api.PerformKycVerification(
+            workflow_id=workflow_id,
+            selfie=selfie,
+            documents=documents,
+            record_identifier=row.values["record_identifier"],
+            patience=self._patience,
+            not_before=not_before,
+        )
+
+    def find(self, row: Row, not_before: float) -> api.KycVerification | None:
+        """Look for a verification of the person that was made since Unix time ``not_before``."""
+        return self._hook.ask(
+            api.FindKycVerification(record_identifier=row.values["record_identifier"], not_before=not_before)
+        )
+
+    def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
+        """Return the whole record of a verification that was made, if FACEKI keeps one."""
+        # FACEKI need not tell the request's id, such as with a code about a picture.
+        by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
+        return api.latest(self._hook.ask(api.FetchRecords(**by)))
+
+    def _documents(self, values: Mapping[str, str]) -> Iterator[api.Document]:
+        for number in DOCUMENTS:
+            front, back = f"document_{number}_front", f"document_{number}_back"
+            if front in values:
+                yield api.Document(
+                    self._image(front, values), self._image(back, values) if back in values else None
+                )
+            elif back in values:
+                raise api.InputError(f"{back} is given, but no {front}")
+
+    def _image(self, name: str, values: Mapping[str, str]) -> api.Image:
+        if name not in values:
+            raise api.InputError(f"{name} is missing")
+        return self._load_image(name, values[name])

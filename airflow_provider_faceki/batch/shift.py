@@ -1,0 +1,229 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""One try's work, whatever is worked at: keep a crew busy, write and tell what is due, and end when it has to end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.batch.crew import Crew
+from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.outcomes import Broken, Failed, Finished, Later, Outcome, Recorded, Stopped
+from airflow_provider_faceki.batch.progress import Progress
+
+log = logging.getLogger(__name__)
+
+#: Lines, and seconds, after which a part is written. What a crash costs is asked for again, never billed again.
+LINES_A_PART = 1000
+SECONDS_A_PART = 5.0
+#: Lines that may wait for a store that fails; with more, the try ends.
+LINES_IN_WAITING = 10 * LINES_A_PART
+#: Seconds for which rows in flight may still finish when the task is killed. Airflow 3 ends a process five seconds
+#: after it has asked it to.
+KILL_GRACE = 2.5
+#: Seconds between two looks whether the task is killed.
+LOOK = 0.25
+#: Failures without an answer, one after another, after which FACEKI or a storage counts as down and the try ends.
+FAILURES_BEFORE_DOWN = 50
+#: Rows that are done before the share of errors among them counts.
+ROWS_BEFORE_SHARE = 100
+#: Pauses in seconds before a store that failed is asked again.
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something for the crew.
+
+    :param work: What to do.
+    :param row: The row, if it was begun for this and is not sent by anything else.
+    """
+
+    work: Callable[[], Outcome]
+    row: Row | None = None
+
+
+@dataclass(slots=True)
+class Shift:
+    """One try's work; a context manager, so that however it ends, what is finished is written.
+
+    :param size: How many threads.
+    :param journal: Where what is finished goes.
+    :param progress: What is told.
+    :param killed: Whether the task is to end.
+    :param max_error_share: Share of error rows above which the batch ends early.
+    :param put_off: Called for rows that are for later, or that were not sent after all.
+    :param watch: Called every five seconds.
+    """
+
+    size: int
+    journal: Journal
+    progress: Progress
+    killed: Callable[[], bool]
+    max_error_share: float
+    put_off: Callable[[Later], None]
+    watch: Callable[[], None] = lambda: None
+    #: Why the batch ends early.
+    stopped: Exception | None = None
+    _failures_in_a_row: int = 0
+    _last_flush: float = field(default_factory=time.monotonic)
+    _crew: Crew[Job, Outcome] = field(init=False)
+
+    def __enter__(self) -> Self:
+        self.progress.begin(self.journal.done)
+        self._crew = Crew(self.size, lambda job: job.work(), Broken)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(KILL_GRACE if error is not None else None)
+        if error is None:
+            self._leave_if_killed()
+
+    def give(self, job: Job) -> bool:
+        """Have this done when there is room; whether it will be, which it will not if the batch has to end."""
+        # Twice as many wait as work, so that a pause for writing leaves nobody idle.
+        self._work_off(2 * self.size - 1)
+        if self.stopped:
+            self._unsent(job)
+            return False
+        self._crew.give(job)
+        return True
+
+    def drain(self) -> None:
+        """Wait until all that was given is done."""
+        self._work_off(0)
+
+    def pause_until(self, moment: float) -> None:
+        """Wait until Unix time ``moment``, or until the batch has to end, still seeing to what is due."""
+        while (left := moment - time.time()) > 0 and not self.stopped:
+            self._see_to_things()
+            time.sleep(min(LOOK, left))
+
+    def insist(self, write: Callable[[], None]) -> None:
+        """Write what the work cannot go on without, even if the store fails now and then.
+
+        :raises OSError: it fails again and again.
+        """
+        for pause in PAUSES:
+            try:
+                write()
+                return
+            except OSError as error:
+                log.warning("Storage fails to take a part; it is asked again: %s", type(error).__name__)
+            self._pause(pause)
+        write()
+
+    def failed(self, line: Mapping[str, object]) -> None:
+        """Take in a row that is an error before anything is done for it."""
+        self._note(Failed(line))
+
+    def stop(self, error: Exception) -> None:
+        """Have the batch end early; the first reason counts."""
+        self.stopped = self.stopped or error
+        for job in self._crew.dismiss():
+            self._unsent(job)
+
+    def _work_off(self, most: int) -> None:
+        while self._crew.pending > most:
+            outcome = self._crew.take(LOOK)
+            if outcome is not None:
+                self._note(outcome)
+            self._see_to_things()
+        self._see_to_things()
+
+    def _note(self, outcome: Outcome) -> None:
+        failures, self._failures_in_a_row = self._failures_in_a_row, 0
+        match outcome:
+            case Finished(line):
+                self.journal.finish(self.journal.results, line)
+            case Failed(line):
+                self.journal.finish(self.journal.errors, line)
+            case Recorded(line):
+                self.journal.records.add(line)
+            case Later(_, error, _):
+                self.put_off(outcome)
+                self._failures_in_a_row = failures + (error is not None)
+                if error is not None and self._failures_in_a_row >= FAILURES_BEFORE_DOWN:
+                    self.stop(error)
+            case Stopped(row, error, sent_by):
+                self.put_off(Later(row, None, sent_by))
+                self.stop(error)
+            case Broken(problem):
+                self.stop(problem)
+
+    def _leave_if_killed(self) -> None:
+        if self.killed():
+            raise AirflowException("the task was killed; what is finished is written")
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._leave_if_killed()
+            time.sleep(min(LOOK, left))
+
+    def _see_to_things(self) -> None:
+        self._leave_if_killed()
+        if self._is_due():
+            self._flush()
+            self.watch()
+        self.progress.tell(self.journal.done, self.journal.decisions, self.journal.failures)
+        if not self.stopped:
+            self._judge_errors(ROWS_BEFORE_SHARE)
+
+    def _is_due(self) -> bool:
+        return self.journal.waiting >= LINES_A_PART or time.monotonic() - self._last_flush >= SECONDS_A_PART
+
+    def _flush(self) -> None:
+        self._last_flush = time.monotonic()
+        try:
+            self.journal.flush()
+        except OSError as error:
+            if self.journal.waiting > LINES_IN_WAITING:
+                raise
+            log.warning("Storage fails to take a part; it is written later: %s", type(error).__name__)
+
+    def _judge_errors(self, after: int) -> None:
+        failed, done = self.journal.failures.total(), self.journal.done
+        if done >= after and failed > self.max_error_share * done:
+            self.stop(
+                api.InputError(
+                    f"{failed} of {done} rows are errors, more than max_error_share={self.max_error_share:g}"
+                )
+            )
+
+    def _end(self, grace: float | None) -> None:
+        """Have nothing more begun, wait for what is in flight, and write everything."""
+        for job in self._crew.dismiss():
+            self._unsent(job)
+        # What is there already is safe before anything else is waited for.
+        with suppress(OSError):
+            self.journal.flush()
+        deadline = time.monotonic() + grace if grace is not None else None
+        while self._crew.pending and (deadline is None or time.monotonic() < deadline):
+            if self.killed() and deadline is None:
+                deadline = time.monotonic() + KILL_GRACE
+            outcome = self._crew.take(LOOK)
+            if outcome is not None:
+                self._note(outcome)
+        if not self.stopped:
+            self._judge_errors(1)
+        if self.killed():
+            self.journal.flush()
+        else:
+            self.insist(self.journal.flush)
+        self.progress.end(self.journal.done, self.journal.decisions, self.journal.failures)
+
+    def _unsent(self, job: Job) -> None:
+        if job.row is not None:
+            self.put_off(Later(job.row, None, sent_by=None))

@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Whose turn is it? Two tries that send at the same time would bill twice.
+
+It happens: Airflow loses sight of a worker that lives on, and starts the next try elsewhere. So each try puts a
+marker of its own into a folder, numbered higher than all that it finds there, before it reads what has been begun;
+and it looks for a higher one each time after it has written what it begins, before it sends that. So of two tries,
+the newer one knows what the older one has begun, or the older one sees the newer one's marker and stops. That needs
+a store that shows a file as soon as it is written, as the large ones do, and neither locks nor clocks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from airflow_provider_faceki import storage
+from airflow_provider_faceki.api.errors import InputError
+
+
+class Turn:
+    """One try's claim on a batch.
+
+    :param folder: URI of the folder with the markers.
+    :param batch_id: Which batch this is; another one has no business there.
+    :param conn_id: Connection for that storage.
+    """
+
+    def __init__(self, folder: str, batch_id: str, conn_id: str | None = None) -> None:
+        self._folder = folder
+        self._batch_id = batch_id
+        self._conn_id = conn_id
+        self._name = ""
+
+    def take(self) -> None:
+        """Begin, and end the turn of whoever had it.
+
+        :raises InputError: the folder is another batch's, or somebody came later still.
+        """
+        found = self._names()
+        if found and (owner := self._owner(found[0])) != self._batch_id:
+            raise InputError(
+                f"output_path holds another batch, {owner!r}; this one is {self._batch_id!r}. Give each batch an "
+                "output_path of its own (in a template: run_id, map_index), or both the same batch_id"
+            )
+        numbers = [int(name[4:10]) for name in found if name[4:10].isdigit()]
+        self._name = f"try-{max(numbers, default=0) + 1:06d}-{os.urandom(4).hex()}.json"
+        storage.write_json(f"{self._folder}/{self._name}", {"batch": self._batch_id}, self._conn_id)
+        self.check()
+
+    def check(self) -> None:
+        """Go on only if nobody came later.
+
+        :raises InputError: somebody did.
+        """
+        if self._names()[-1:] != [self._name]:
+            raise InputError("another try has begun to work on this output_path, so this one stops")
+
+    def _names(self) -> list[str]:
+        found = storage.list_files(self._folder, self._conn_id)
+        return [name for uri in found if (name := uri.rpartition("/")[2]).startswith("try-")]
+
+    def _owner(self, name: str) -> str:
+        with storage.open_binary(f"{self._folder}/{name}", self._conn_id) as file:
+            document = json.loads(file.read())
+        return str(document.get("batch")) if isinstance(document, dict) else ""
