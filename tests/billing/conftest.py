@@ -76,7 +76,9 @@ def verify(pictures: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSa
         given = {"settle_seconds": 1.0, "patience": 1.0, **pictures, **arguments}
 
         def make() -> FacekiKycVerificationOperator:
-            return FacekiKycVerificationOperator(task_id="verify", record_identifier=record_identifier, **given)
+            return FacekiKycVerificationOperator(
+                task_id="verify", record_identifier=record_identifier, **given
+            )
 
         return Tries(make, store)
 

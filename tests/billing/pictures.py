@@ -32,7 +32,9 @@ def verification(record_identifier: str, workflow_id: str, **more: object) -> ap
         "workflow_id": workflow_id,
         "selfie": api.Image.of_bytes("selfie", picture(seed=1)),
         "documents": [
-            api.Document(api.Image.of_bytes("front", picture(seed=2)), api.Image.of_bytes("back", picture(seed=3)))
+            api.Document(
+                api.Image.of_bytes("front", picture(seed=2)), api.Image.of_bytes("back", picture(seed=3))
+            )
         ],
         "record_identifier": record_identifier,
         **more,

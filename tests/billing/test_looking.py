@@ -48,7 +48,9 @@ def record(identifier: Json, decision: str = "ACCEPTED", request_id: str = "r-1"
         pytest.param(says({"status": True, "code": 200, "result": None}), id="a result of null"),
     ],
 )
-def test_faceki_says_that_there_is_none(server: ScriptedServer, client: api.FacekiClient, reply: Reply) -> None:
+def test_faceki_says_that_there_is_none(
+    server: ScriptedServer, client: api.FacekiClient, reply: Reply
+) -> None:
     server.on(RECORDS_PATH, reply)
     assert client.ask(api.FindKycVerification(record_identifier="mine")) is None
 
@@ -58,7 +60,9 @@ def test_faceki_says_that_there_is_none(server: ScriptedServer, client: api.Face
     [
         pytest.param(says_bytes(HTML, 404), "HTTP 404", id="a web server's 404"),
         pytest.param(says({"message": "Not Found"}, 404), "HTTP 404", id="a gateway's 404"),
-        pytest.param(says({"statusCode": 404, "message": "Not Found"}, 404), "HTTP 404", id="a framework's 404"),
+        pytest.param(
+            says({"statusCode": 404, "message": "Not Found"}, 404), "HTTP 404", id="a framework's 404"
+        ),
         pytest.param(found(record("another")), "others", id="somebody else's record"),
         pytest.param(found(record(None), record("undefined")), "others", id="records without an identifier"),
         pytest.param(found("mine"), "something else", id="no record at all"),

@@ -118,7 +118,9 @@ def test_what_faceki_says_it_did_not_do_is_sent_again(
 
 
 @pytest.mark.parametrize("refusal_status", [401, 200])
-def test_token_revoked_on_the_way(sandbox: FacekiSandbox, hook: FacekiHook, ask: Ask, refusal_status: int) -> None:
+def test_token_revoked_on_the_way(
+    sandbox: FacekiSandbox, hook: FacekiHook, ask: Ask, refusal_status: int
+) -> None:
     sandbox.settings.refusal_status = refusal_status
     hook.get_access_token()
     sandbox.revoke_tokens()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators import verification as operator
 from airflow_provider_faceki.operators.verification import derived_identifier
@@ -112,7 +112,9 @@ def test_what_is_there_already_is_the_result(sandbox: FacekiSandbox, verify: Ver
     assert "verify" not in sandbox.counters.requests
 
 
-def test_a_finished_task_that_is_run_again_returns_what_it_has(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_a_finished_task_that_is_run_again_returns_what_it_has(
+    sandbox: FacekiSandbox, verify: Verify
+) -> None:
     task = verify("code-8009-x")
     first, second = task.go(), task.go()
     alike = ("request_id", "decision", "record_identifier", "retake_selfie", "error_codes")

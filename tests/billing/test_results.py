@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from airflow.providers.common.compat.sdk import AirflowFailException
+
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -54,6 +54,12 @@ SUMMARY = {
 }
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> KeptInFile:
+    """Airflow's store; what is tried once needs no comparison with older Airflow."""
+    return KeptInFile(tmp_path / "store.json")
+
+
 @pytest.mark.parametrize("code", REJECTIONS)
 def test_a_rejected_image_is_a_result(sandbox: FacekiSandbox, hook: FacekiHook, code: int) -> None:
     summary = hook.ask(verification(f"code-{code}-x", DEFAULT_WORKFLOW)).summary()
@@ -66,7 +72,9 @@ def test_a_rejected_image_is_a_result(sandbox: FacekiSandbox, hook: FacekiHook, 
 
 
 @pytest.mark.parametrize("shape", ["object", "null", "missing"])
-def test_whatever_comes_with_the_code(sandbox: FacekiSandbox, verify: Verify, shape: str, tmp_path: Path) -> None:
+def test_whatever_comes_with_the_code(
+    sandbox: FacekiSandbox, verify: Verify, shape: str, tmp_path: Path
+) -> None:
     sandbox.settings.rejection_result = shape
     task = verify("code-5005-x", output_path=f"{tmp_path.as_uri()}/record.json")
     summary = task.go()
@@ -89,8 +97,8 @@ def test_a_decision_is_a_result(sandbox: FacekiSandbox, verify: Verify, word: st
     assert sandbox.ledger == {f"{word}-1": 1}
 
 
-def never_kept(store: KeptInFile | None) -> bool:
-    return store is None or store.get("faceki_submitting_since") is None
+def never_kept(store: KeptInFile) -> bool:
+    return store.get("faceki_submitting_since") is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +112,7 @@ def never_kept(store: KeptInFile | None) -> bool:
     ],
 )
 def test_what_no_further_try_can_mend_fails_at_once(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None, identifier: str, told: str
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, identifier: str, told: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=told):
         verify(identifier).go()
@@ -120,18 +128,22 @@ def test_empty_wallet(sandbox: FacekiSandbox, verify: Verify) -> None:
     assert sandbox.bills == ()
 
 
-def test_unknown_workflow_is_found_out_before_anything_is_sent(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_unknown_workflow_is_found_out_before_anything_is_sent(
+    sandbox: FacekiSandbox, verify: Verify
+) -> None:
     with pytest.raises(AirflowFailException, match=r"WorkflowError.*5001"):
         verify("accepted-1", workflow_id=WORKFLOW_WITHOUT_RULES).go()
     assert "verify" not in sandbox.counters.requests
 
 
 def test_too_large_for_faceki(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None, tmp_path: Path
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, tmp_path: Path
 ) -> None:
     sandbox.settings.max_upload_bytes = 100_000
     selfie = write(tmp_path, "large.jpg", picture(1_000_000))
-    with pytest.raises(AirflowFailException, match=r"RequestRefusedError: the images are too large.*HTTP 413"):
+    with pytest.raises(
+        AirflowFailException, match=r"RequestRefusedError: the images are too large.*HTTP 413"
+    ):
         verify("accepted-1", selfie=selfie).go()
     assert sandbox.bills == ()
     assert never_kept(store)
@@ -145,7 +157,7 @@ def test_too_large_for_faceki(
     ],
 )
 def test_what_faceki_refuses_leaves_nothing_to_settle(
-    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None, fault: dict[str, Any]
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, fault: dict[str, Any]
 ) -> None:
     sandbox.add_fault(**fault, route="verify")
     with pytest.raises((api.ThrottledError, AirflowFailException)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
+
 from tests.airflow.standing_in import TaskInstance
 
 

@@ -1,0 +1,347 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Which pictures are refused before anything is asked, and which while they are sent, without being billed?"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_faceki import api, connection_form
+from airflow_provider_faceki.api.multipart import MAX_IMAGE_BYTES
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.workflows import (
+    DEFAULT_WORKFLOW,
+    WORKFLOW_ANY_ONE,
+    WORKFLOW_PASSPORT,
+    WORKFLOW_THREE_DOCUMENTS,
+    WORKFLOW_TWO_DOCUMENTS,
+)
+from tests.airflow.running import AIRFLOW_3
+from tests.airflow.standing_in import execute
+from tests.billing.conftest import Connect, Verify
+from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
+from tests.billing.tries import KeptInFile
+
+if AIRFLOW_3:
+    from airflow.sdk.io import attach
+else:
+    from airflow.io.store import attach
+
+LIMIT = 20_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> KeptInFile:
+    """Airflow's store; what is tried once needs no comparison with older Airflow."""
+    return KeptInFile(tmp_path / "store.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        pytest.param(None, "selfie: cannot read '.*': No such file", id="missing"),
+        pytest.param(b"", "selfie is empty", id="empty"),
+        pytest.param(b"GIF89a" + bytes(100), "selfie is not an image of a kind that is recognised", id="GIF"),
+        pytest.param(b"%PDF-1.7 and so on", "selfie is not an image", id="PDF"),
+        pytest.param(b"\xff\xd8", "selfie is not an image", id="two bytes"),
+        pytest.param(b"\x00\x00\x00\x18ftypmp42" + bytes(50), "selfie is not an image", id="film"),
+        pytest.param(
+            picture(LIMIT + 1), f"selfie has 20001 bytes, more than max_image_bytes={LIMIT}.*413", id="large"
+        ),
+    ],
+)
+def test_refused_before_any_request(
+    sandbox: FacekiSandbox, connect: Connect, verify: Verify, tmp_path: Path, content: bytes | None, told: str
+) -> None:
+    connect(sandbox, max_image_bytes=LIMIT)
+    place = tmp_path / "odd.jpg"
+    if content is not None:
+        place.write_bytes(content)
+    with pytest.raises(AirflowFailException, match=f"^InputError: {told}"):
+        verify("accepted-1", selfie=place.as_uri()).go()
+    assert sandbox.counters.requests == {}
+
+
+@pytest.mark.parametrize(
+    ("documents", "told"),
+    [
+        pytest.param([], "one to three documents, not 0", id="none"),
+        pytest.param(["{0}"] * 4, "one to three documents, not 4", id="four"),
+        pytest.param("{0}", "a list of documents, not str", id="a URI instead of a list"),
+        pytest.param({"front": "{0}"}, "a list of documents, not dict", id="a mapping instead of a list"),
+        pytest.param([{"back": "{0}"}], r"documents\[0\] must be a URI, or", id="no front"),
+        pytest.param(
+            [{"front": "{0}", "rear": "{0}"}], r"documents\[0\] must be a URI, or", id="a third side"
+        ),
+        pytest.param(["{0}", 7], r"documents\[1\] must be a URI, or", id="a number"),
+        pytest.param(
+            [{"front": "{0}", "back": "/no/such"}], r"documents\[0\] back: cannot read", id="no such back"
+        ),
+    ],
+)
+def test_documents_of_the_wrong_shape(
+    sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any], documents: Any, told: str
+) -> None:
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: filled(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [filled(item) for item in value]
+        return pictures["selfie"] if value == "{0}" else value
+
+    with pytest.raises(AirflowFailException, match=f"InputError: .*{told}"):
+        verify("accepted-1", documents=filled(documents)).go()
+    assert sandbox.counters.requests == {}
+
+
+WITH_BACK, WITHOUT = {"front": True, "back": True}, {"front": True}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "documents", "told"),
+    [
+        pytest.param(DEFAULT_WORKFLOW, [WITHOUT], "without a back side", id="identity card without its back"),
+        pytest.param(WORKFLOW_TWO_DOCUMENTS, [WITH_BACK], r"asks for 2 document\(s\)", id="one of two"),
+        pytest.param(
+            WORKFLOW_TWO_DOCUMENTS, [WITHOUT, WITHOUT], "without a back side", id="only one is a passport"
+        ),
+        pytest.param(
+            WORKFLOW_THREE_DOCUMENTS, [WITH_BACK, WITHOUT], r"asks for 3 document\(s\)", id="two of three"
+        ),
+    ],
+)
+def test_documents_that_the_workflow_cannot_work_with(
+    sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any], workflow: str, documents: Any, told: str
+) -> None:
+    given = [dict.fromkeys(sides, pictures["selfie"]) for sides in documents]
+    with pytest.raises(AirflowFailException, match=f"InputError: .*{told}"):
+        verify("accepted-1", documents=given, workflow_id=workflow).go()
+    assert "verify" not in sandbox.counters.requests
+    assert sandbox.bills == ()
+
+
+@pytest.mark.parametrize(
+    ("workflow", "documents"),
+    [
+        pytest.param(WORKFLOW_PASSPORT, [WITHOUT], id="passport"),
+        pytest.param(WORKFLOW_ANY_ONE, [WITHOUT], id="a passport may be chosen"),
+        pytest.param(WORKFLOW_ANY_ONE, [WITH_BACK], id="something else is chosen"),
+        pytest.param(WORKFLOW_TWO_DOCUMENTS, [WITHOUT, WITH_BACK], id="two, in any order"),
+        pytest.param(WORKFLOW_THREE_DOCUMENTS, [WITH_BACK, WITH_BACK, WITHOUT], id="three"),
+    ],
+)
+def test_documents_that_do(
+    sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any], workflow: str, documents: Any
+) -> None:
+    given = [dict.fromkeys(sides, pictures["selfie"]) for sides in documents]
+    assert verify("accepted-1", documents=given, workflow_id=workflow).go()["decision"] == "ACCEPTED"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "status", "status": 404}, id="HTTP 404"),
+        pytest.param({"kind": "code", "code": 1, "count": None}, id="a route that FACEKI does not know"),
+        pytest.param({"kind": "truncated"}, id="an unreadable answer"),
+        pytest.param({"kind": "status", "status": 500, "count": None}, id="a failure"),
+    ],
+)
+def test_rules_that_cannot_be_had_are_no_obstacle(
+    sandbox: FacekiSandbox, verify: Verify, fault: dict[str, Any]
+) -> None:
+    sandbox.add_fault(**fault, route="rules")
+    assert verify("accepted-1").go()["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+def test_rules_are_asked_for_once(sandbox: FacekiSandbox, verify: Verify) -> None:
+    for number in range(3):
+        verify(f"accepted-{number}").go()
+    assert sandbox.counters.requests["rules"] == 1
+    verify("accepted-x", check_rules=False, workflow_id=WORKFLOW_PASSPORT).go()
+    assert sandbox.counters.requests["rules"] == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "kind"),
+    [(JPEG, "image/jpeg"), (PNG, "image/png"), (WEBP, "image/webp"), (HEIC, "image/heic")],
+    ids=["JPEG", "PNG", "WEBP", "HEIC"],
+)
+def test_recognised(sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, first: bytes, kind: str) -> None:
+    content = picture(5000, first)
+    assert api.Image.of_bytes("selfie", content).media_type == kind
+    # The name does not count.
+    selfie = write(tmp_path, "selfie.txt", content)
+    assert verify("accepted-1", selfie=selfie).go()["decision"] == "ACCEPTED"
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """Airflow's in-memory storage, empty."""
+    storage = fsspec.filesystem("memory")
+    attach("memory", fs=storage)
+    yield storage
+    storage.store.clear()
+
+
+def test_from_another_storage(sandbox: FacekiSandbox, verify: Verify, memory: Any) -> None:
+    memory.pipe_file("/people/selfie", picture(seed=7))
+    memory.pipe_file("/people/card", picture(seed=8))
+    card = {"front": "memory://people/card", "back": "memory://people/card"}
+    task = verify("accepted-1", selfie="memory://people/selfie", documents=[card])
+    assert task.go()["decision"] == "ACCEPTED"
+    # It arrived as it was: FACEKI finds the face by its bytes.
+    assert len(FacekiHook().ask(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=7))))) == 1
+
+
+class Opened:
+    """A picture whose content is another each time it is opened: first as it is looked at, then as it is sent."""
+
+    def __init__(self, *contents: bytes | Exception) -> None:
+        self.contents = list(contents)
+
+    def __call__(self) -> BinaryIO:
+        content = self.contents.pop(0) if len(self.contents) > 1 else self.contents[0]
+        if isinstance(content, Exception):
+            raise content
+        return io.BytesIO(content)
+
+
+class FailingHalfway(io.BytesIO):
+    def __init__(self, problem: Exception) -> None:
+        super().__init__(picture(300_000))
+        self.problem = problem
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 100_000:
+            raise self.problem
+        return super().read(size)
+
+
+class StorageError(Exception):
+    """Not every storage's errors are an OSError."""
+
+
+def sent(opener: Callable[[], BinaryIO], size: int) -> api.PerformKycVerification:
+    selfie = api.Image.checked("selfie", opener, size, MAX_IMAGE_BYTES)
+    return verification("accepted-1", DEFAULT_WORKFLOW, selfie=selfie, patience=30.0)
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        pytest.param(picture(200_000), "selfie became shorter while it was sent", id="shorter"),
+        pytest.param(picture(300_001), "selfie became longer while it was sent", id="longer"),
+        pytest.param(b"", "selfie became shorter", id="nothing left"),
+        pytest.param(FileNotFoundError("gone"), "selfie could not be read to its end", id="gone"),
+        pytest.param(
+            StorageError("secret"), "selfie could not be read to its end", id="an error of the storage's own"
+        ),
+    ],
+)
+def test_changed_while_it_is_sent(hook: FacekiHook, sandbox: FacekiSandbox, then: Any, told: str) -> None:
+    with pytest.raises(api.InputError, match=told) as caught:
+        hook.ask(sent(Opened(picture(300_000), then), 300_000))
+    assert not caught.value.may_have_acted
+    assert "secret" not in str(caught.value)
+    assert sandbox.bills == ()
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        OSError("the network share is gone"),
+        TimeoutError("timed out"),
+        ConnectionResetError("reset"),
+        StorageError("of its own"),
+    ],
+    ids=lambda problem: type(problem).__name__,
+)
+def test_storage_that_fails_halfway(hook: FacekiHook, sandbox: FacekiSandbox, problem: Exception) -> None:
+    opened: list[BinaryIO] = [io.BytesIO(picture(300_000)), FailingHalfway(problem)]
+    with pytest.raises(api.InputError, match="selfie could not be read to its end"):
+        hook.ask(sent(lambda: opened.pop(0), 300_000))
+    assert sandbox.bills == ()
+    # The connection on which half a body went out is not used again.
+    assert hook.ask(verification("accepted-2", DEFAULT_WORKFLOW)).decision is api.Decision.ACCEPTED
+
+
+def test_the_task_may_try_again(
+    sandbox: FacekiSandbox,
+    verify: Verify,
+    store: KeptInFile,
+    memory: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory.pipe_file("/people/selfie", picture(300_000))
+    really, openings = memory.open, itertools.count(1)
+
+    def flaky(*where: Any, **how: Any) -> BinaryIO:
+        # The first opening is the look, the second the sending.
+        return FailingHalfway(OSError("gone")) if next(openings) == 2 else really(*where, **how)
+
+    monkeypatch.setattr(memory, "open", flaky)
+    task = verify("accepted-1", selfie="memory://people/selfie", settle_seconds=0.1)
+    with pytest.raises(AirflowException, match="selfie could not be read to its end") as caught:
+        task.go()
+    assert not isinstance(caught.value, AirflowFailException)
+    assert store.get("faceki_submitting_since") is None
+    assert sandbox.bills == ()
+    assert task.go()["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        pytest.param({"selfie": "a.jpg"}, "selfie must be an Image", id="a path"),
+        pytest.param({"selfie": b"bytes"}, "selfie must be an Image", id="bytes"),
+        pytest.param(
+            {"documents": ["a.jpg"]}, r"documents\[0\] must be a Document, not str", id="documents of paths"
+        ),
+        pytest.param({"documents": "a.jpg"}, "documents must be a list", id="no list"),
+        pytest.param({"documents": None}, "documents must be a list", id="nothing"),
+        pytest.param({"documents": []}, "one to three documents", id="no documents"),
+        pytest.param({"record_identifier": ""}, "record_identifier is empty", id="no identifier"),
+        pytest.param({"record_identifier": "a\nb"}, "record_identifier must be printable", id="a line break"),
+        pytest.param({"workflow_id": None}, "workflow_id must be text", id="no workflow"),
+        pytest.param({"patience": "60"}, "patience must be a number of seconds", id="a text for a time"),
+        pytest.param({"patience": float("nan")}, "patience must be a number of seconds", id="not a number"),
+    ],
+)
+def test_the_call_itself_refuses(more: dict[str, Any], told: str) -> None:
+    arguments: dict[str, Any] = {"record_identifier": "a", "workflow_id": "w", **more}
+    with pytest.raises(api.InputError, match=told):
+        verification(**arguments)
+
+
+@pytest.mark.parametrize("endpoint", [api.FaceMatch, api.AnalyzeFace, api.CheckImage])
+def test_so_do_the_others(endpoint: Any) -> None:
+    with pytest.raises(api.InputError, match="must be an Image"):
+        endpoint("a.jpg")
+
+
+def test_a_picture_for_another_operator(sandbox: FacekiSandbox, tmp_path: Path) -> None:
+    with pytest.raises(AirflowFailException, match="image is empty"):
+        execute(FacekiCheckImageOperator(task_id="check", image=write(tmp_path, "empty.jpg", b"")))
+    assert sandbox.counters.requests == {}
+
+
+def test_one_default_for_the_limit() -> None:
+    assert connection_form.DEFAULTS["max_image_bytes"] == MAX_IMAGE_BYTES
+    with pytest.raises(api.InputError, match="more than max_image_bytes=10485760"):
+        api.Image.of_bytes("selfie", picture(MAX_IMAGE_BYTES + 1))
+
+
+def test_reprs_show_no_picture() -> None:
+    assert repr(api.Image.of_bytes("selfie", picture(100))) == "<Image image/jpeg, 100 bytes>"
+    assert repr(verification("mine", "workflow")) == "<PerformKycVerification with 1 document(s)>"

@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does the body say what was given, in the length that it announced, however large the pictures are?"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+import tracemalloc
+from collections.abc import Iterator
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_faceki import api, storage
+from airflow_provider_faceki.api.multipart import CHUNK, Image, Multipart
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.sandbox import SandboxProcess
+from airflow_provider_faceki.sandbox.uploads import Form, Upload
+from airflow_provider_faceki.sandbox.workflows import WORKFLOW_THREE_DOCUMENTS
+from tests.billing.conftest import Connect
+from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
+
+MEBI = 1024 * 1024
+
+
+def image(content: bytes, kind: str = "image/jpeg", ending: str = "jpg") -> Image:
+    return Image(lambda: io.BytesIO(content), len(content), kind, ending)
+
+
+@given(
+    fields=st.dictionaries(st.sampled_from(["workflowId", "record_identifier"]), st.text(max_size=50)),
+    contents=st.lists(st.binary(min_size=1, max_size=300), max_size=3),
+    boundary=st.text("0123456789abcdef", min_size=32, max_size=32),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_local_faceki_reads_what_was_given(
+    fields: dict[str, str], contents: list[bytes], boundary: str
+) -> None:
+    images = tuple((f"document_{number}_front", image(content)) for number, content in enumerate(contents))
+    body = Multipart(tuple(fields.items()), images, boundary)
+    said = b"".join(body.chunks())
+    assert body.length == len(said)
+    form = Form(body.media_type)
+    form.feed(said)
+    form.end()
+    uploads = {
+        f"document_{number}_front": Upload(len(content), hashlib.sha256(content).hexdigest())
+        for number, content in enumerate(contents)
+    }
+    assert form.parts == {**fields, **uploads}
+
+
+def test_python_reads_what_was_given() -> None:
+    kinds = [(JPEG, "jpg"), (PNG, "png"), (WEBP, "webp"), (HEIC, "heic")]
+    pictures = {
+        f"document_{number}": picture(CHUNK * number + 7, first) for number, (first, _) in enumerate(kinds)
+    }
+    images = tuple((name, api.Image.of_bytes(name, content)) for name, content in pictures.items())
+    body = Multipart((("workflowId", "w-1"), ("record_identifier", 'Zoë "7" \\ %0D')), images, "b" * 32)
+    said = message_from_bytes(
+        b"Content-Type: " + body.media_type.encode() + b"\r\n\r\n" + b"".join(body.chunks())
+    )
+    parts = said.get_payload()
+    assert isinstance(parts, list)
+    told = [part.get_param("name", header="content-disposition") for part in parts]  # type: ignore[union-attr]
+    assert told == ["workflowId", "record_identifier", *pictures]
+    content = [part.get_payload(decode=True) for part in parts]  # type: ignore[union-attr]
+    assert content == [b"w-1", 'Zoë "7" \\ %0D'.encode(), *pictures.values()]
+    # What the file is called on the disk may name a person; what is said is the field.
+    names = [part.get_filename() for part in parts[2:]]  # type: ignore[union-attr]
+    assert names == [f"document_{number}.{ending}" for number, (_, ending) in enumerate(kinds)]
+    assert [part.get_content_type() for part in parts[2:]] == [  # type: ignore[union-attr]
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+        "image/heic",
+    ]
+
+
+def test_the_very_bytes() -> None:
+    body = Multipart((("workflowId", "w"),), (("selfie", image(b"xyz")),), "BOUNDARY")
+    assert b"".join(body.chunks()) == (
+        b'--BOUNDARY\r\nContent-Disposition: form-data; name="workflowId"\r\n\r\nw\r\n'
+        b'--BOUNDARY\r\nContent-Disposition: form-data; name="selfie"; filename="selfie.jpg"\r\n'
+        b"Content-Type: image/jpeg\r\n\r\nxyz\r\n--BOUNDARY--\r\n"
+    )
+    assert body.media_type == "multipart/form-data; boundary=BOUNDARY"
+
+
+def test_it_can_be_read_as_often_as_it_is_sent() -> None:
+    body = Multipart((), (("selfie", image(picture(200_000))),), "b")
+    assert b"".join(body.chunks()) == b"".join(body.chunks())
+    assert max(map(len, body.chunks())) < CHUNK + 1024
+
+
+def test_every_request_draws_its_own_boundary() -> None:
+    call = verification("a", "w")
+    bodies = [call.request().body for _ in range(2)]
+    assert all(isinstance(body, Multipart) for body in bodies)
+    assert len({body.boundary for body in bodies if isinstance(body, Multipart)}) == 2
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_parts_of_a_verification(number: int) -> None:
+    front, back = (api.Image.of_bytes(name, picture()) for name in ("front", "back"))
+    documents = [api.Document(front, back), api.Document(front), api.Document(front, back)][:number]
+    body = verification("mine", "flow", documents=documents).request().body
+    assert isinstance(body, Multipart)
+    named = [
+        "selfie",
+        "document_1_front",
+        "document_1_back",
+        "document_2_front",
+        "document_3_front",
+        "document_3_back",
+    ]
+    assert [name for name, _ in body.images] == named[: {1: 3, 2: 4, 3: 6}[number]]
+    assert body.fields == (("workflowId", "flow"), ("record_identifier", "mine"))
+
+
+@pytest.fixture
+def seven_pictures(tmp_path: Path) -> Iterator[list[Image]]:
+    """Seven files of 5 MB."""
+    made = []
+    for number in range(7):
+        uri = write(tmp_path, f"{number}.jpg", picture(5 * MEBI, seed=number))
+        made.append(storage.image(f"picture {number}", uri, 10 * MEBI))
+    return made  # type: ignore[return-value]
+
+
+def test_memory_stays_flat(
+    sandbox_process: SandboxProcess, connect: Connect, seven_pictures: list[Image]
+) -> None:
+    sandbox_process.control.post("reset")
+    connect(sandbox_process, upload_timeout=60)
+    hook = FacekiHook()
+    hook.ask(verification("accepted-0", WORKFLOW_THREE_DOCUMENTS, documents=_three(seven_pictures)))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        call = verification(
+            "accepted-1", WORKFLOW_THREE_DOCUMENTS, selfie=seven_pictures[0], documents=_three(seven_pictures)
+        )
+        assert hook.ask(call).decision is api.Decision.ACCEPTED
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most - before < MEBI, f"{(most - before) / 1024:.0f} KiB"
+
+
+def _three(pictures: list[Image]) -> list[api.Document]:
+    return [api.Document(*pictures[number : number + 2]) for number in (1, 3, 5)]
+
+
+def test_it_does_not_dawdle(seven_pictures: list[Image]) -> None:
+    body = Multipart((), tuple((f"p{number}", each) for number, each in enumerate(seven_pictures)), "b")
+    began = time.process_time()
+    assert sum(map(len, body.chunks())) == body.length > 35 * MEBI
+    assert time.process_time() - began < 1.0
