@@ -10,6 +10,8 @@ Airflow's manager from rolling back and going on without the event when it does 
 from __future__ import annotations
 
 import logging
+import random
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds for which SQLite's lock is waited for; less than the receiver gives the whole.
+LOCK_SECONDS = 20.0
 #: The same status of the same verification, told again within this time, is no news.
 REPEATED_WITHIN = timedelta(days=1)
 
@@ -37,6 +41,20 @@ def store(conn_id: str, hint: Hint) -> bool:
 
     :raises NobodyListens: nothing was stored.
     """
+    from sqlalchemy.exc import OperationalError
+
+    give_up = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return _stored_once(conn_id, hint)
+        except OperationalError as error:
+            # SQLite does not queue those who wait for its lock: under load the same one may come too late every time.
+            if "database is locked" not in str(error.orig) or time.monotonic() > give_up:
+                raise
+        time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - guards nothing
+
+
+def _stored_once(conn_id: str, hint: Hint) -> bool:
     from airflow.assets.manager import asset_manager
     from airflow.utils.session import create_session
 
@@ -44,7 +62,7 @@ def store(conn_id: str, hint: Hint) -> bool:
         asset = _locked(session, faceki_verifications(conn_id).uri)
         if asset is None:
             raise NobodyListens
-        if _stored(session, asset, hint):
+        if _is_stored(session, asset, hint):
             return False
         listeners = _listeners(session, asset)
         if not listeners:
@@ -90,7 +108,7 @@ def _locked(session: Session, uri: str) -> AssetModel | None:
     return session.scalar(select(AssetModel).where(this))
 
 
-def _stored(session: Session, asset: AssetModel, hint: Hint) -> bool:
+def _is_stored(session: Session, asset: AssetModel, hint: Hint) -> bool:
     from airflow.models.asset import AssetEvent
     from sqlalchemy import Text, cast, select
 

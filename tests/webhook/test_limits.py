@@ -1,0 +1,317 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What may one caller cost? Size, time, rate, database; and does the API server stay well meanwhile?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from airflow_provider_faceki.webhook import events, limits
+from airflow_provider_faceki.webhook.callers import BELIEVED, MOST_SEEN, Caller, Callers, LookFailed, nobody
+from airflow_provider_faceki.webhook.limits import Bucket
+from tests.webhook.served import TOKEN, Served, said, serving
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.webhook.app import Receiver
+
+HEAD = (
+    f"POST /faceki/webhook/faceki_default/{TOKEN} HTTP/1.1\r\nHost: localhost\r\n"
+    "Content-Type: application/json\r\n"
+)
+
+
+class Clock:
+    """Stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _padded(size: int) -> bytes:
+    empty = json.dumps(said(kycData="")).encode()
+    return empty.replace(b'"kycData": ""', b'"kycData": "' + b"x" * (size - len(empty)) + b'"')
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param(_padded(limits.MAX_BODY), 200, id="as large as may be"),
+        pytest.param(_padded(limits.MAX_BODY + 1), 413, id="one byte more"),
+        pytest.param(_padded(3 * 1024 * 1024), 413, id="3 MiB"),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True], ids=["length told", "chunked"])
+def test_size(served: Served, body: bytes, status: int, chunked: bool) -> None:
+    import requests
+
+    pieces = iter([body[:1000], body[1000:]])
+    answer = requests.post(served.at(), data=pieces if chunked else body, timeout=30)
+    assert answer.status_code == status
+
+
+def test_a_flood_is_cut_off(served: Served) -> None:
+    before = served.count()
+    line = served.raw((HEAD + "Content-Length: 1000000000\r\n\r\n").encode())
+    with pytest.raises(ConnectionError):
+        line.sendall(bytes(200 * 1024 * 1024))
+    line.close()
+    assert served.count() == before
+
+
+def test_slow_bodies_hold_up_nobody(served: Served) -> None:
+    before = served.count()
+    began = time.monotonic()
+    lines = [served.raw((HEAD + "Content-Length: 100\r\n\r\n{").encode()) for _ in range(100)]
+    assert served.post(served.at(), said()).status_code == 200
+    assert served.post(f"{served.url}/alive", b"").status_code == 405
+    answers = [line.recv(65536) for line in lines]
+    took = time.monotonic() - began
+    assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers)
+    assert all(line.recv(1) == b"" for line in lines)  # and hung up
+    assert took >= limits.BODY_SECONDS
+    for line in lines:
+        line.close()
+    assert served.count() == before + 1
+
+
+def test_gone_before_the_end(served: Served) -> None:
+    before = served.count()
+    served.raw((HEAD + "Content-Length: 100\r\n\r\n{").encode()).close()
+    assert served.post(served.at(), said()).status_code == 200
+    assert served.count() == before + 1
+
+
+def test_too_many_calls(served: Served, receiver: Receiver) -> None:
+    receiver._calls = Bucket(3, 0.1)
+    answers = [served.post(served.at(), said()) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 10
+    # Refusing is not paid from the same purse.
+    assert served.post(served.at(token="wrong" * 10), said()).status_code == 401
+
+
+def test_strangers_cannot_lock_a_caller_out(served: Served, receiver: Receiver) -> None:
+    receiver._refusals = Bucket(3, 0.001)
+    assert served.post(served.at(), said()).status_code == 200
+    wrong = [served.at("nobody"), served.at(token="wrong" * 10), served.at("somebody")]
+    assert [served.post(url, said()).status_code for url in wrong] == [401, 401, 401]
+    alike = [
+        served.at("nobody"),
+        served.at(token="wrong" * 10),
+        served.at("stranger"),
+        served.at("faceki_signed"),
+    ]
+    answers = [served.post(url, said()) for url in alike]
+    assert {(answer.status_code, answer.text) for answer in answers} == {
+        (429, '{"detail":"too many webhooks"}')
+    }
+    assert served.post(served.at(), said()).status_code == 200
+    receiver._callers._seen.clear()  # what was known is known no more, but who once knew the token is looked up
+    assert served.post(served.at(), said()).status_code == 200
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    holder = sqlite3.connect(database, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    yield
+    holder.execute("ROLLBACK")
+    holder.close()
+
+
+def test_a_database_that_stays_locked(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "LOCK_SECONDS", 1.0)
+    assert served.post(served.at(), said()).status_code == 200
+    before, body = served.count(), said()
+    with _locked(served.database):
+        answer = served.post(served.at(), body)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
+    assert served.count() == before
+    assert served.post(served.at(), body).json() == {"status": "stored"}
+
+
+def test_a_database_that_is_locked_for_a_moment(served: Served) -> None:
+    assert served.post(served.at(), said()).status_code == 200
+    import threading
+
+    with _locked(served.database):
+        answers: list[int] = []
+        sender = threading.Thread(target=lambda: answers.append(served.post(served.at(), said()).status_code))
+        sender.start()
+        time.sleep(1)
+    sender.join()
+    assert answers == [200]
+
+
+def test_a_database_that_is_not_there(served: Served, receiver: Receiver) -> None:
+    def down(*_: object) -> bool:
+        raise sqlite3.OperationalError("no such table")
+
+    receiver._store, stored = down, receiver._store
+    body = said()
+    assert served.post(served.at(), body).status_code == 503
+    receiver._store = stored
+    assert served.post(served.at(), body).json() == {"status": "stored"}
+
+
+def test_a_secrets_backend_that_is_down(listening: Path) -> None:
+    from airflow_provider_faceki.webhook.app import Receiver, application
+
+    def down(conn_id: str) -> Caller:
+        raise ConnectionError(f"{conn_id}: the vault is closed")
+
+    with serving(application(Receiver(down, lambda *_: True)), listening) as served:
+        answer = served.post(served.at(), said())
+    assert (answer.status_code, answer.json()) == (503, {"detail": "not stored"})
+
+
+STORE = """
+import sys
+import airflow.assets.manager
+from airflow_provider_faceki.webhook import events
+from airflow_provider_faceki.webhook.events import store
+from airflow_provider_faceki.webhook.hint import Hint
+events.LOCK_SECONDS = 120  # they leave SQLite no pause
+sys.stdin.readline()  # all begin together
+print(sum(store("faceki_default", Hint(each, "ACCEPTED")) for each in sys.argv[1:]))
+"""
+
+
+def test_several_api_servers_store_once(served: Served) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(10)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", STORE, *ids],
+            env={**os.environ},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    new = [int(process.communicate(timeout=180)[0].splitlines()[-1]) for process in started]
+    assert sum(new) == len(ids)
+    assert [served.statuses(each) for each in ids] == [["ACCEPTED"]] * len(ids)
+
+
+def test_bucket() -> None:
+    clock = Clock()
+    bucket = Bucket(2, 0.5, clock)
+    assert [bucket.take() for _ in range(3)] == [True, True, False]
+    assert bucket.wait() == 2
+    clock.now += 2
+    assert [bucket.take() for _ in range(2)] == [True, False]
+    clock.now += 100
+    assert [bucket.take() for _ in range(3)] == [True, True, False]
+    bucket.give()
+    assert [bucket.take() for _ in range(2)] == [True, False]
+
+
+class Book:
+    """Looks up as told, and counts."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+        self.looked: list[str] = []
+
+    def __call__(self, conn_id: str) -> Caller:
+        self.looked.append(conn_id)
+        time.sleep(0.05)
+        return Caller("", ()) if conn_id in self.known else nobody("unknown")
+
+
+def test_many_that_ask_at_once_share_one_look() -> None:
+    book, clock = Book("known"), Clock()
+
+    async def ask() -> None:
+        found = Callers(book, clock)
+        await asyncio.gather(
+            *(found.find("known") for _ in range(50)), *(found.find("nobody") for _ in range(50))
+        )
+        assert sorted(book.looked) == ["known", "nobody"]
+        seen = found.seen("known"), found.seen("nobody")
+        assert [each and bool(each.why_not) for each in seen] == [False, True]
+        clock.now += BELIEVED - 1
+        assert found.seen("nobody") is seen[1]
+        clock.now += 1
+        assert found.seen("known") is None
+
+    asyncio.run(ask())
+
+
+def test_strangers_are_forgotten_in_time() -> None:
+    async def ask() -> None:
+        found = Callers(lambda conn_id: nobody("unknown"))
+        for number in range(MOST_SEEN + 10):
+            await found.find(f"nobody_{number}")
+        assert len(found._seen) == MOST_SEEN
+        assert found.seen("nobody_0") is None
+        assert found.seen(f"nobody_{MOST_SEEN}")
+
+    asyncio.run(ask())
+
+
+def test_a_failed_look_is_not_remembered() -> None:
+    looked: list[str] = []
+
+    def down(conn_id: str) -> Caller:
+        looked.append(conn_id)
+        raise OSError("secret address")
+
+    async def ask() -> None:
+        found = Callers(down)
+        for _ in range(2):
+            with pytest.raises(LookFailed, match="^OSError$"):
+                await found.find("known")
+        assert len(looked) == 2
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "shown"),
+    [
+        pytest.param("/faceki/webhook/conn/token", "/faceki", "/faceki/webhook/***/***", id="the route"),
+        pytest.param(
+            "/a/faceki/webhook/conn/token", "/a/faceki", "/a/faceki/webhook/***/***", id="below a path"
+        ),
+        pytest.param("/webhook/conn/token", "", "/webhook/***/***", id="not mounted"),
+        pytest.param("/faceki/webhook/conn/token/", "/faceki", "/faceki/***", id="slash at the end"),
+        pytest.param("/faceki/webhok/conn/token", "/faceki", "/faceki/***", id="mistyped"),
+        pytest.param("/faceki/token", "/faceki", "/faceki/***", id="something else"),
+    ],
+)
+def test_door(path: str, root: str, shown: str) -> None:
+    from airflow_provider_faceki.webhook.door import ASKED, Door
+
+    scope = {"type": "http", "path": path, "raw_path": path.encode(), "root_path": root}
+    inside: list[object] = []
+
+    async def app(*given: object) -> None:
+        inside.extend(given)
+
+    asyncio.run(Door(cast("Callable[..., object]", app))(scope, app, app))  # type: ignore[arg-type]
+    assert scope["path"] == shown
+    assert scope["raw_path"] == shown.encode()
+    assert inside[0] is scope  # or the access log, which has the same dictionary, would not see the stars
+    assert scope.get(ASKED) == (("conn", "token") if shown.endswith("***/***") else None)
