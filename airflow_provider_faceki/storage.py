@@ -181,14 +181,14 @@ def _check_shape(text: str) -> None:
 
 
 def _is_local(path: ObjectStoragePath) -> bool:
-    from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+    from fsspec.implementations.local import LocalFileSystem
 
     return isinstance(path.fs, LocalFileSystem)
 
 
 def _upload(path: ObjectStoragePath, source: BinaryIO) -> None:
     """Copy ``source`` to an object store, which shows the object when the upload is closed, and not before."""
-    from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
+    from fsspec.spec import AbstractBufferedFile
 
     target = path.fs.open(path.path, "wb")
     try:

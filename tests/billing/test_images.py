@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,10 +32,7 @@ from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
 from tests.billing.tries import KeptInFile
 
-if AIRFLOW_3:
-    from airflow.sdk.io import attach
-else:
-    from airflow.io.store import attach
+attach: Any = import_module("airflow.sdk.io" if AIRFLOW_3 else "airflow.io.store").attach
 
 LIMIT = 20_000
 

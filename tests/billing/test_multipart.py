@@ -19,7 +19,8 @@ from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.api.multipart import CHUNK, Image, Multipart
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import SandboxProcess
-from airflow_provider_faceki.sandbox.uploads import Form, Upload
+from airflow_provider_faceki.sandbox.messages import Upload
+from airflow_provider_faceki.sandbox.uploads import Form
 from airflow_provider_faceki.sandbox.workflows import WORKFLOW_THREE_DOCUMENTS
 from tests.billing.conftest import Connect
 from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write

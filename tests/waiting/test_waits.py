@@ -29,7 +29,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def connection(running: FacekiSandbox | SandboxProcess, **extra: object) -> str:
-    form = running.connection()
+    form: dict[str, Any] = running.connection()
     return json.dumps({**form, "extra": {**form["extra"], "token_store": "memory", **extra}})
 
 
@@ -80,7 +80,8 @@ def test_three_days_cost_fewer_than_200_requests_tokens_included(
 
     assert event["status"] == "timeout"
     assert clock.now >= waiting.deadline
-    requests = link[1].control.get("counters")["requests"]
+    counters: Any = link[1].control.get("counters")
+    requests = counters["requests"]
     assert 50 < requests["records"] + requests["token"] < 200
 
 

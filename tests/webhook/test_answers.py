@@ -254,8 +254,8 @@ def test_two_hundred_at_once(served: Served) -> None:
         answers = list(pool.map(lambda body: served.post(served.at(), body), bodies))
     assert [answer.status_code for answer in answers] == [200] * 200
     keys = [key for key, _ in served.events()]
-    wanted = {body["requestId"] for body in bodies}
-    assert sorted(key for key in keys if key in wanted) == sorted(wanted, key=str)
+    wanted = {str(body["requestId"]) for body in bodies}
+    assert sorted(str(key) for key in keys if key in wanted) == sorted(wanted)
     queued = served.rows(
         "SELECT partition_key FROM asset_partition_dag_run WHERE target_dag_id = 'partitioned'"
     )

@@ -10,7 +10,7 @@ from airflow_provider_faceki.assets import faceki_verifications
 
 
 def _listen(dag_id: str, schedule: object, paused: bool = False) -> DAG:
-    with DAG(dag_id=dag_id, schedule=schedule, catchup=False, is_paused_upon_creation=paused) as dag:  # type: ignore[arg-type]
+    with DAG(dag_id=dag_id, schedule=schedule, catchup=False, is_paused_upon_creation=paused) as dag:
         EmptyOperator(task_id="nothing")
     return dag
 
