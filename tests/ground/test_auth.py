@@ -31,6 +31,7 @@ def _asks(flow: AuthFlow = AuthFlow.GENERATE_TOKEN) -> RequestToken:
         pytest.param(3600.0, 3540.0, False, id="an hour, at the last minute"),
         pytest.param(600.0, 539.75, True, id="ten minutes, before the last minute"),
         pytest.param(600.0, 540.0, False, id="ten minutes, at the last minute"),
+        pytest.param(602.0, 541.9, True, id="a little more: before the last minute, in the last tenth"),
         pytest.param(599.0, 539.0, True, id="a second less: before the last tenth"),
         pytest.param(599.0, 539.25, False, id="a second less: in the last tenth"),
         pytest.param(100.0, 89.75, True, id="short, before the last tenth"),

@@ -210,6 +210,7 @@ def test_any_other_error_costs_no_token(error: FacekiError) -> None:
     ("answer", "kind"),
     [
         pytest.param(errors.ConnectError("x"), errors.ConnectError, id="no connection"),
+        pytest.param(errors.AnswerLostError("x"), errors.AnswerLostError, id="lost"),
         pytest.param(_refusal(401, None), errors.AuthenticationError, id="wrong credentials"),
         pytest.param(_refusal(404, None), errors.ConfigurationError, id="unknown form"),
         pytest.param(_refusal(503, None), errors.ServiceError, id="failed"),
@@ -223,6 +224,8 @@ def test_a_failed_fetch_gives_the_claim_back(answer: Answer | FacekiError, kind:
     assert type(caught.value) is kind
     assert table.notes == [*COLD, "release"]
     assert table.store.is_free
+    # What the token is for has not been sent.
+    assert not caught.value.may_have_acted
     if isinstance(answer, AnswerError):
         assert caught.value.__suppress_context__
 

@@ -15,7 +15,7 @@ from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.retry import FIRST_WAIT, RetryPolicy, may_repeat
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.wire import HttpRequest
-from tests.ground.conftest import Ask, Naps
+from tests.ground.conftest import Ask, Naps, impatient
 from tests.ground.scripted import (
     LINK_PATH,
     NOTHING_FOUND,
@@ -230,6 +230,21 @@ def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
     with pytest.raises(errors.ConnectError, match="refused") as caught:
         ask(gone, endpoint)
     assert (len(naps.seconds), caught.value.may_have_acted) == (3, False)
+
+
+def test_where_nobody_answers_the_door_nothing_was_sent(ask: Ask, client: FacekiClient, naps: Naps) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        # One in the queue, and whoever comes next is left standing.
+        waiting = [socket.socket() for _ in range(3)]
+        for caller in waiting:
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with pytest.raises(errors.ConnectError, match="within") as caught:
+            ask(impatient(replace(client, service=Service(base_url=url)), 0.3), MAKE)
+        for caller in waiting:
+            caller.close()
+    assert not caught.value.may_have_acted
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 63 + ".invalid"])
