@@ -22,7 +22,7 @@ from tests.billing.task_process import Task
 
 PEOPLE = 50
 #: Tasks at once: enough that waiting costs little, few enough that nothing but the kill disturbs them.
-AT_ONCE = 10
+AT_ONCE = 16
 #: Seconds that FACEKI takes, and that a try gives it: more than it takes, on a busy machine too.
 FACEKI_TAKES = 0.4
 SETTLE = 5.0
@@ -104,7 +104,7 @@ class Household:
 def household(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, tmp_path: Path) -> Household:
     sandbox_process.control.post("reset")
     # Large enough that a kill may fall into the sending.
-    content = picture(3_000_000)
+    content = picture(1_500_000)
     front, back = (write(tmp_path, name, content) for name in ("front.jpg", "back.jpg"))
     arguments = {
         "selfie": write(tmp_path, "selfie.jpg", content),

@@ -1,0 +1,235 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What do the calls about one picture return, and what when the answer to a charged one is lost?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.operators.images import (
+    FacekiAnalyzeFaceOperator,
+    FacekiCheckImageOperator,
+    FacekiFaceMatchOperator,
+)
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.standing_in import execute
+from tests.billing.conftest import Connect
+from tests.billing.pictures import picture, verification, write
+from tests.billing.tries import KeptInFile, Tries
+from tests.ground.scripted import ScriptedServer, says, says_bytes
+
+SEARCH = "/api/v3/kyc_verification/search-by-face"
+ANALYSIS = {
+    "min_age": 25.0,
+    "max_age": 33.0,
+    "gender": "Female",
+    "gender_confidence": 100.0,
+    "face_detection_confidence": 99.999,
+    "liveness_score": 0.999,
+}
+CHARGED = [
+    pytest.param(FacekiFaceMatchOperator, "search_by_face", id="face match"),
+    pytest.param(FacekiAnalyzeFaceOperator, "analyze_face", id="face analysis"),
+]
+
+
+@pytest.fixture
+def selfie(tmp_path: Path) -> str:
+    return write(tmp_path, "selfie.jpg", picture(seed=9))
+
+
+def test_face_match(sandbox: FacekiSandbox, selfie: str, tmp_path: Path) -> None:
+    for identifier in ("a", "b"):
+        sandbox.add_record(identifier, selfie=picture(seed=9))
+    sandbox.add_record("somebody else", selfie=picture(seed=10))
+    made = FacekiFaceMatchOperator(task_id="match", selfie=selfie, output_path=str(tmp_path / "found.json"))
+    found, pushed = execute(made)
+    assert [summary["record_identifier"] for summary in found] == ["a", "b"]
+    assert pushed == {"output_path": str(tmp_path / "found.json")}
+    records = json.loads((tmp_path / "found.json").read_text())
+    assert [record["record_identifier"] for record in records] == ["a", "b"]
+    assert records[0]["document_data"][0]["full_name"]
+    assert "full_name" not in json.dumps(found)
+    assert [bill.what for bill in sandbox.bills] == ["face_match"]
+
+
+@pytest.mark.parametrize("not_found", ["empty", "8013", "404"])
+def test_nobody_has_that_face(sandbox: FacekiSandbox, selfie: str, not_found: str) -> None:
+    sandbox.settings.not_found = not_found
+    assert execute(FacekiFaceMatchOperator(task_id="match", selfie=selfie)) == ([], {})
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(says_bytes(b"<html>not here</html>", 404), id="a web server's"),
+        pytest.param(says({"statusCode": 404, "message": "Cannot POST"}, 404), id="a framework's"),
+    ],
+)
+def test_a_bare_404_is_nobody_s_absence(reply: Any) -> None:
+    with ScriptedServer() as server:
+        server.on(SEARCH, reply)
+        client = api.FacekiClient("client", server.url, service=api.Service(base_url=server.url))
+        with pytest.raises(api.NotFoundError):
+            client.ask(api.FaceMatch(api.Image.of_bytes("selfie", picture())))
+
+
+def test_face_analysis(sandbox: FacekiSandbox, selfie: str) -> None:
+    assert execute(FacekiAnalyzeFaceOperator(task_id="analyze", selfie=selfie)) == (ANALYSIS, {})
+    assert [bill.what for bill in sandbox.bills] == ["analyze_face"]
+
+
+def test_image_check(sandbox: FacekiSandbox, connect: Connect, selfie: str) -> None:
+    connect(sandbox, addon_url=sandbox.url)
+    done, _ = execute(FacekiCheckImageOperator(task_id="check", image=selfie))
+    assert done == {"objects": ["face"], "quality": 123.4, "is_live": True, "liveness_score": 0.91}
+    assert sandbox.bills == ()
+
+
+def test_the_add_on_host_gets_no_token(connect: Connect, sandbox: FacekiSandbox, selfie: str) -> None:
+    with ScriptedServer() as addon:
+        addon.on("/advance/detect", says({"objects_detected": []}))
+        connect(sandbox, addon_url=addon.url)
+        hook = FacekiHook()
+        hook.get_access_token()
+        done, _ = execute(FacekiCheckImageOperator(task_id="check", image=selfie))
+        (heard,) = addon.heard
+    assert done == {"objects": [], "quality": None, "is_live": None, "liveness_score": None}
+    assert heard.header("authorization") is None
+    assert hook.get_access_token().encode() not in heard.body
+
+
+def test_an_image_check_may_be_repeated(sandbox: FacekiSandbox, connect: Connect, selfie: str) -> None:
+    connect(sandbox, addon_url=sandbox.url)
+    sandbox.add_fault("status", route="detect_advanced", status=502)
+    done, _ = execute(FacekiCheckImageOperator(task_id="check", image=selfie))
+    assert done["quality"] == 123.4
+    assert sandbox.counters.requests["detect_advanced"] == 2
+
+
+@pytest.mark.parametrize(("operator", "route"), CHARGED)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "process_then_reset"}, id="dropped after processing"),
+        pytest.param({"kind": "reset_after_body"}, id="dropped before processing"),
+        pytest.param({"kind": "status", "status": 502}, id="502"),
+        pytest.param({"kind": "truncated"}, id="half an answer"),
+        pytest.param({"kind": "code", "code": 8003}, id="please try again"),
+    ],
+)
+def test_a_lost_answer_fails_for_good(
+    sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, fault: dict[str, Any], tmp_path: Path
+) -> None:
+    sandbox.add_fault(**fault, route=route)
+    store = KeptInFile(tmp_path / "store.json")
+    task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
+    with pytest.raises(AirflowFailException, match="the call may have been charged; it is not sent again"):
+        task.go()
+    assert sandbox.counters.requests[route] == 1
+    # Somebody saw that and clears the task: then it goes ahead.
+    assert task.go() is not None
+    assert sandbox.counters.requests[route] == 2
+
+
+@pytest.mark.parametrize(("operator", "route"), CHARGED)
+@pytest.mark.parametrize(
+    "fault",
+    [{"kind": "status", "status": 429, "retry_after": 0}, {"kind": "status", "status": 401}],
+    ids=["429", "401"],
+)
+def test_what_was_not_done_is_sent_again(
+    sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, fault: dict[str, Any]
+) -> None:
+    sandbox.add_fault(**fault, route=route)
+    execute(operator(task_id="t", selfie=selfie))
+    assert sandbox.counters.requests[route] == 2
+    assert len(sandbox.bills) == 1
+
+
+@pytest.mark.parametrize(("operator", "route"), CHARGED)
+def test_a_killed_try_fails_the_next_one_once(
+    sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, tmp_path: Path
+) -> None:
+    store = KeptInFile(tmp_path / "store.json")
+    store.set("faceki_submitting_since", 1.0)
+    task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
+    with pytest.raises(AirflowFailException, match="clear the task to send it again"):
+        task.go()
+    assert sandbox.bills == ()
+    task.go()
+    assert len(sandbox.bills) == 1
+    assert store.get("faceki_submitting_since") is None
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        pytest.param(8006, "VerificationError: .*8006 FACE_NOT_FOUND", id="no face"),
+        pytest.param(5003, "QuotaError: .*5003", id="no credit"),
+    ],
+)
+@pytest.mark.parametrize(("operator", "route"), CHARGED)
+def test_an_answer_that_is_an_error(
+    sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, code: int, told: str, tmp_path: Path
+) -> None:
+    sandbox.add_fault("code", route=route, code=code)
+    store = KeptInFile(tmp_path / "store.json")
+    with pytest.raises(AirflowFailException, match=told):
+        Tries(lambda: operator(task_id="t", selfie=selfie), store).go()
+    assert store.get("faceki_submitting_since") is None
+
+
+def test_records_that_cannot_be_written_are_not_paid_for_again(
+    sandbox: FacekiSandbox, selfie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = KeptInFile(tmp_path / "store.json")
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o700)
+    output = str(folder / "found.json")
+    monkeypatch.setattr("airflow_provider_faceki.storage.write_json", _full)
+    task = Tries(lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=output), store)
+    with pytest.raises(OSError, match="no space left"):
+        task.go()
+    # Airflow tries again by itself.
+    with pytest.raises(AirflowFailException, match="ended before its result was safe"):
+        task.go()
+    assert len(sandbox.bills) == 1
+
+
+def _full(*_: object) -> str:
+    raise OSError("no space left")
+
+
+def test_a_picture_that_is_being_written_may_be_complete_next_time(
+    sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "growing.jpg"
+    place.write_bytes(picture(1000))
+    looks: Callable[..., api.Image] = api.Image.checked
+
+    def grows(*arguments: Any) -> api.Image:
+        looked_at = looks(*arguments)
+        place.write_bytes(picture(2000))
+        return looked_at
+
+    store = KeptInFile(tmp_path / "store.json")
+    task = Tries(lambda: FacekiAnalyzeFaceOperator(task_id="t", selfie=place.as_uri()), store)
+    monkeypatch.setattr(api.Image, "checked", grows)
+    with pytest.raises(AirflowException, match="selfie became longer while it was sent") as caught:
+        task.go()
+    assert not isinstance(caught.value, AirflowFailException)
+    monkeypatch.undo()
+
+
+def test_face_match_after_a_verification(sandbox: FacekiSandbox, hook: FacekiHook, selfie: str) -> None:
+    hook.ask(verification("declined-1", sandbox.connection()["extra"]["workflow_id"]))  # type: ignore[index]
+    found = hook.ask(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=1))))
+    assert [record.decision for record in found] == [api.Decision.DECLINED]

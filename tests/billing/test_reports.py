@@ -1,0 +1,195 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Where does the PDF report come from, in which forms, and who gets the token on the way?"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.api.report import _Follow
+from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.standing_in import execute
+from tests.billing.conftest import Connect
+from tests.ground.scripted import Reply, ScriptedServer, says, says_bytes
+
+PDF = b"%PDF-1.7\n" + bytes(range(256)) * 40
+REPORT = "/reports/r-1"
+MEBI = 1024 * 1024
+
+
+@pytest.fixture
+def report(sandbox: FacekiSandbox, connect: Connect, tmp_path: Path) -> Any:
+    connect(sandbox, pdf_report_path=sandbox.settings.pdf_path)
+
+    def fetch(request_id: str) -> tuple[object, Path]:
+        target = tmp_path / "reports" / "one.pdf"
+        made = FacekiPdfReportOperator(task_id="report", request_id=request_id, output_path=str(target))
+        path, pushed = execute(made)
+        assert pushed == {}
+        return path, target
+
+    return fetch
+
+
+@pytest.mark.parametrize("form", ["bytes", "json-url", "json-base64"])
+def test_in_its_three_forms(sandbox: FacekiSandbox, report: Any, form: str) -> None:
+    sandbox.settings.pdf_form = form
+    request_id = str(sandbox.add_record("a")["requestId"])
+    path, target = report(request_id)
+    assert path == str(target)
+    content = target.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert request_id.encode() in content
+    assert content.rstrip().endswith(b"%%EOF")
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_large_one_passes_through(sandbox: FacekiSandbox, report: Any) -> None:
+    sandbox.settings.pdf_size = 40 * MEBI
+    _, target = report(str(sandbox.add_record("a")["requestId"]))
+    assert target.stat().st_size > 40 * MEBI
+
+
+@pytest.mark.parametrize("form", ["bytes", "json-url", "json-base64"])
+def test_nobody_s_report(sandbox: FacekiSandbox, report: Any, form: str, tmp_path: Path) -> None:
+    sandbox.settings.pdf_form = form
+    with pytest.raises(api.NotFoundError):
+        report("973f1bb2-0000-4000-8000-000000000000")
+    assert not (tmp_path / "reports").exists()
+
+
+def test_where_nobody_has_said_where(sandbox: FacekiSandbox, connect: Connect, report: Any) -> None:
+    connect(sandbox)
+    with pytest.raises(
+        AirflowFailException, match="ConfigurationError: .*set pdf_report_path in the Connection's"
+    ):
+        report("r-1")
+    assert sandbox.counters.requests == {}
+
+
+@pytest.mark.parametrize("request_id", ["", " ", "a\nb"])
+def test_no_id(report: Any, request_id: str) -> None:
+    with pytest.raises(AirflowFailException, match="request_id"):
+        report(request_id)
+
+
+def test_an_id_is_one_part_of_the_path() -> None:
+    service = api.Service(base_url="https://faceki.example", pdf_report_path="/reports/{requestId}/pdf")
+    url = api.FetchPdfReport("a/../b?c#d e").request(service).url
+    assert url == "https://faceki.example/reports/a%2F..%2Fb%3Fc%23d%20e/pdf"
+
+
+def client(server: ScriptedServer) -> api.FacekiClient:
+    return api.FacekiClient(
+        "client",
+        f"secret of {server.url}",
+        service=api.Service(base_url=server.url, pdf_report_path="/reports/{requestId}"),
+        retry=api.RetryPolicy(max_attempts=1),
+    )
+
+
+def fetch(server: ScriptedServer, reply: Reply) -> bytes:
+    server.on(REPORT, reply)
+    report = client(server).ask(api.FetchPdfReport("r-1"))
+    with report.file:
+        return report.file.read()
+
+
+ENCODED = base64.b64encode(PDF).decode()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(says_bytes(PDF, 200, ("Content-Type", "application/pdf")), id="a PDF"),
+        pytest.param(says_bytes(PDF, 200, ("Content-Type", "text/html")), id="a PDF by another name"),
+        pytest.param(says({"status": True, "code": 200, "result": ENCODED}), id="base64 as the result"),
+        pytest.param(
+            says({"status": True, "code": 200, "result": {"name": "x", "pdf": ENCODED}}), id="in an object"
+        ),
+        pytest.param(
+            says({"responseCode": 0, "data": {"file": {"content": ENCODED}}}), id="in the old envelope"
+        ),
+        pytest.param(says({"result": f"data:application/pdf;base64,{ENCODED}"}), id="a data URL"),
+        pytest.param(says({"pdf": base64.encodebytes(PDF).decode()}), id="base64 in lines"),
+    ],
+)
+def test_in_whatever_form(reply: Reply) -> None:
+    with ScriptedServer() as server:
+        assert fetch(server, reply) == PDF
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        pytest.param(says_bytes(b"<html>sign in</html>"), "not JSON", id="a page"),
+        pytest.param(says_bytes(b"\x89PNG\r\n\x1a\n"), "not JSON", id="a picture"),
+        pytest.param(
+            says({"status": True, "code": 200, "result": {"pdf": "JVBERthis is no base64"}}),
+            "neither",
+            id="no",
+        ),
+        pytest.param(
+            says({"status": True, "code": 200, "result": {"state": "pending"}}), "neither", id="not ready"
+        ),
+        pytest.param(says({"status": True, "code": 200, "result": []}), "neither", id="nothing"),
+        pytest.param(says({"url": "ftp://faceki.example/r.pdf"}), "neither", id="another protocol"),
+        pytest.param(says({"url": "http://elsewhere.example/r.pdf"}), "is not https", id="not encrypted"),
+        pytest.param(says({"url": "https://[elsewhere"}), "gave for the report is none", id="no URL"),
+    ],
+)
+def test_what_is_no_report(reply: Reply, told: str) -> None:
+    with ScriptedServer() as server, pytest.raises(api.UnexpectedAnswerError, match=told) as caught:
+        fetch(server, reply)
+    assert "elsewhere" not in str(caught.value)
+
+
+def test_the_token_goes_only_to_faceki() -> None:
+    # Another host is followed over https alone, so it is told by the request and not by a server on loopback.
+    own = api.Service(base_url="https://faceki.example", pdf_report_path="/reports/{requestId}")
+    report = api.FetchPdfReport("r-1")
+    asked = {
+        url: _Follow(url, report).request(own).authenticated
+        for url in (
+            "https://faceki.example/files/r-1",
+            "https://storage.example/r-1?signature=x",
+            "https://faceki.example.storage.example/r-1",
+            "https://faceki.example@storage.example/r-1",
+            "https://faceki.example:8443/r-1",
+        )
+    }
+    assert list(asked.values()) == [True, False, False, False, False]
+
+
+def test_at_its_own_address_it_brings_the_token() -> None:
+    with ScriptedServer() as server:
+        server.on("/files/r-1", says_bytes(PDF))
+        assert fetch(server, says({"result": {"url": f"{server.url}/files/r-1?signature=a%2Fb"}})) == PDF
+        (heard,) = server.asked("/files/r-1")
+        assert heard.bearer == "token-1"
+        assert heard.target == "/files/r-1?signature=a%2Fb"
+
+
+def test_it_follows_once_only() -> None:
+    with ScriptedServer() as server:
+        server.on("/again", says({"url": f"{server.url}/again"}))
+        with pytest.raises(api.UnexpectedAnswerError, match="no PDF but another URL"):
+            fetch(server, says({"url": f"{server.url}/again"}))
+        assert len(server.asked("/again")) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_an_address_that_has_expired_says_nothing_about_the_credentials(status: int) -> None:
+    with ScriptedServer() as server:
+        server.on("/expired", says_bytes(b"<Error><Code>AccessDenied</Code></Error>", status))
+        with pytest.raises(api.UnexpectedAnswerError, match="not to be had at the URL") as caught:
+            fetch(server, says({"url": f"{server.url}/expired?signature=secret"}))
+        assert caught.value.http_status == status
+        assert "secret" not in json.dumps([str(caught.value), repr(caught.value)])
