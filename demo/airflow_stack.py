@@ -18,7 +18,7 @@ from urllib.parse import quote
 from demo.processes import Processes, free_port, own_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_WITHIN = 240.0  # seconds; twenty on an idle machine of two cores
+READY_WITHIN = 400.0  # seconds; twenty on an idle machine of two cores, minutes on a busy one
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 

@@ -41,7 +41,7 @@ DECIDING = {
     "customer-1002": ("DECLINED",),
     "customer-1003": ("REVIEW", "ACCEPTED"),
 }
-RUNS_WITHIN = 240.0  # seconds; about forty on an idle machine of two cores
+RUNS_WITHIN = 400.0  # seconds; about forty on an idle machine of two cores
 FAILED_STATES = {"failed", "up_for_retry", "upstream_failed"}
 TAIL_LINES = 25
 
