@@ -66,7 +66,7 @@ def test_nobody_s_report(sandbox: FacekiSandbox, report: Any, form: str, tmp_pat
 
 
 def test_where_nobody_has_said_where(sandbox: FacekiSandbox, connect: Connect, report: Any) -> None:
-    connect(sandbox)
+    connect(sandbox, pdf_report_path=None)
     with pytest.raises(
         AirflowFailException, match="ConfigurationError: .*set pdf_report_path in the Connection's"
     ):
