@@ -93,12 +93,13 @@ class Table:
         left = list(answers)
         try:
             effect = next(conversation)
-            while True:
+            for _ in range(10_000):
                 effect = self._step(conversation, effect, left)
         except StopIteration as end:
             assert not left, f"never asked for: {left}"
             result: T = end.value
             return result
+        raise AssertionError("it goes on for ever")
 
     def _step(
         self, conversation: Conversation[T], effect: Effect, left: list[Answer | FacekiError]

@@ -219,11 +219,13 @@ def resets(talk: Talk) -> None:
 
 
 def drips(piece: bytes, pause: float, until: threading.Event, opening: bytes) -> Reply:
-    """Say ``opening``, then ``piece`` again and again, without end."""
+    """Say ``opening``, then ``piece`` again and again, for longer than anybody should wait."""
 
     def reply(talk: Talk) -> None:
         talk.say(opening)
-        while not until.wait(pause):
+        for _ in range(int(6 / pause)):
+            if until.wait(pause):
+                break
             talk.say(piece)
         talk.hang_up()
 

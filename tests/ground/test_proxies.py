@@ -91,6 +91,7 @@ def test_what_the_connection_says_replaces_the_environment(
     assert ask(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
     assert len(proxy.heard) == 2
     # It names a proxy for https alone: so there is none for http.
+    monkeypatch.delenv("no_proxy")
     assert ask(_through(client, ("https", "http://127.0.0.1:1")), FETCH) == ()
     assert len(proxy.heard) == 2
 
