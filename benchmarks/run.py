@@ -29,10 +29,10 @@ WORK = ROOT / ".work" / "benchmarks"
 
 #: Each is a module of this package with a function ``measure``, and the seconds it may take.
 BENCHMARKS = {
-    "imports": 300,
-    "calls": 300,
-    "tokens": 400,
-    "loop": 300,
+    "imports": 600,
+    "calls": 600,
+    "tokens": 600,
+    "loop": 600,
     "waits": 900,
 }
 

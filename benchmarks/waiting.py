@@ -144,9 +144,7 @@ def _naive(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitab
     headers = {"authorization": f"Bearer {clients.fetch_token(session, base_url=url)}"}
 
     def fetch() -> object:
-        answer = session.get(
-            f"{url}{RECORDS_PATH}", params={"link": "open"}, headers=headers, timeout=30
-        )
+        answer = session.get(f"{url}{RECORDS_PATH}", params={"link": "open"}, headers=headers, timeout=30)
         return answer.json()
 
     return _polling(watch, lambda: asyncio.to_thread(fetch))
