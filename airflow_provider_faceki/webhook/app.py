@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 #: A 401 is sent after a multiple of so many seconds, so that the time does not tell what was looked at.
 REFUSED_EVERY = 0.25
 #: Seconds in which an event has to be stored. Long: a sender that has gone by then has still been heard.
-STORE_SECONDS = 30.0
+STORE_SECONDS = 60.0
 #: Seconds after which a sender may find the database, or the DAG, in a better state.
 _COME_AGAIN = 30
 #: What is wrong is logged, but at most so often, whatever the traffic.
@@ -85,15 +85,7 @@ class Receiver:
         caller = await self._caller(conn_id, token, began)
         if not self._calls.take():
             raise Refused(429, "too many webhooks", self._calls.wait())
-        body = await self._body(request)
-        if not caller.signed(request.headers, body):
-            self._pay_for_refusal()
-            raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
-        try:
-            hint = read_hint(body)
-        except Unusable as unusable:
-            raise Refused(422, str(unusable)) from None
-        return await self._stored(conn_id, hint)
+        return await self._stored(conn_id, await self._hint(request, caller, conn_id, began))
 
     async def _caller(self, conn_id: str, token: str, began: float) -> callers.Caller:
         """Return who calls, if they may.
@@ -131,13 +123,20 @@ class Receiver:
         await asyncio.sleep(REFUSED_EVERY - (time.monotonic() - began) % REFUSED_EVERY)
         return Refused(401, "unauthorized")
 
-    async def _body(self, request: Request) -> bytes:
+    async def _hint(self, request: Request, caller: callers.Caller, conn_id: str, began: float) -> Hint:
         try:
-            return await limits.read_body(request)
+            body = await limits.read_body(request)
         except limits.TooLarge:
             raise Refused(413, f"more than {limits.MAX_BODY} bytes") from None
         except limits.TooSlow:
             raise Refused(408, "the body did not arrive in time") from None
+        if not caller.signed(request.headers, body):
+            self._pay_for_refusal()
+            raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
+        try:
+            return read_hint(body)
+        except Unusable as unusable:
+            raise Refused(422, str(unusable)) from None
 
     async def _stored(self, conn_id: str, hint: Hint) -> str:
         loop = asyncio.get_running_loop()

@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A whole Airflow with the receiver switched on, users that have to log in, and a local FACEKI beside it."""
+"""A whole Airflow with the receiver switched on, a user who has to log in, and a local FACEKI beside it."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import shutil
-import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +15,16 @@ from typing import Any
 
 import requests
 
+from airflow_provider_faceki.api import FacekiClient, FetchRecords, Service
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import ROOT, Airflow, wait_for
 from demo.processes import Processes
+from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK, Served
 
-TOKEN = f"current-{secrets.token_urlsafe(32)}"
-PREVIOUS = f"previous-{secrets.token_urlsafe(32)}"
-SECRET = f"hmac-{secrets.token_urlsafe(32)}"
-WEAK = "weak-token-made-up"
+#: Who is verified: names that no other file of an Airflow could hold.
+PERSON = {"first_name": "Canariella", "last_name": "Leckwasser", "document_number": "UT-7731-CANARY"}
 PASSWORD = secrets.token_urlsafe(16)
-DAGS = Path(__file__).parent / "dags"
+DAGS = Path(__file__).parent / "running"
 SHIPPED = ("example_faceki_webhook", "example_faceki_reconcile")
 
 
@@ -36,107 +35,116 @@ class LockedAirflow(Airflow):
     def environment(self) -> dict[str, str]:
         """Return the settings."""
         passwords = self.home / "passwords.json"
-        passwords.parent.mkdir(parents=True, exist_ok=True)
         passwords.write_text(json.dumps({"ada": PASSWORD}))
         return super().environment() | {
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.home / "dags"),
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True",
-            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            # A busy machine's API server may need longer than the default for its first answer to a task.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         }
 
     def ask(self, method: str, path: str, document: object = None) -> Any:
         """Ask the REST API as its one user."""
         if self._token is None:
             login = {"username": "ada", "password": PASSWORD}
-            self._token = requests.post(f"{self.url}/auth/token", json=login, timeout=30).json()[
+            self._token = requests.post(f"{self.url}/auth/token", json=login, timeout=60).json()[
                 "access_token"
             ]
         return super().ask(method, path, document)
 
+    @property
+    def token(self) -> str:
+        """What a script of that user sends to be let in."""
+        assert self._token is not None
+        return self._token
+
 
 @dataclass
-class Stack:
-    """What a test may look at."""
+class Stack(Served):
+    """What a test may look at and act on."""
 
-    airflow: LockedAirflow
-    faceki: SandboxProcess
-    log: Path
+    airflow: LockedAirflow = field(repr=False)
+    faceki: SandboxProcess = field(repr=False)
+    log: Path = field(repr=False)
     processes: Processes = field(repr=False)
-    open_cases: Path
+    cases: Path = field(repr=False)
 
-    def webhook(self, conn_id: str = "faceki_default", token: str = TOKEN) -> str:
-        """Where a webhook goes."""
-        return f"{self.airflow.url}/faceki/webhook/{conn_id}/{token}"
+    def decide(self, record_identifier: str, decision: str) -> str:
+        """Make a link, open its page and press a button there, as a browser does; return the request id."""
+        link = self.faceki.control.post("links", record_identifier=record_identifier)
+        page, pressed = f"{self.faceki.url}/kycverify/{link}", {"decision": decision}
+        assert requests.get(page, timeout=30).status_code == 200
+        assert requests.post(page, data=pressed, timeout=30, allow_redirects=False).status_code == 303
+        return self.request_id(record_identifier)
 
-    def post(self, url: str, body: object, **more: Any) -> requests.Response:
-        """Send what FACEKI might send."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return requests.post(url, data=data, timeout=30, **more)
-
-    def rows(self, query: str, *values: object) -> list[Any]:
-        """Read Airflow's database beside Airflow."""
-        database = sqlite3.connect(f"file:{self.airflow.home / 'airflow.db'}?mode=ro", uri=True, timeout=30)
-        try:
-            return list(database.execute(query, values))
-        finally:
-            database.close()
-
-    def events(self, conn_id: str) -> list[tuple[str | None, dict[str, str]]]:
-        """Return partition key and extra of each event of a Connection's asset."""
-        found = self.rows(
-            "SELECT e.partition_key, e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id"
-            " WHERE a.uri = ? ORDER BY e.id",
-            f"faceki://{conn_id}/verifications",
+    def request_id(self, record_identifier: str) -> str:
+        """Return FACEKI's id of a decided case."""
+        client = FacekiClient(
+            client_id=self.faceki.client_id,
+            client_secret=self.faceki.client_secret,
+            service=Service(self.faceki.url),
         )
-        return [(key, json.loads(extra)) for key, extra in found]
+        return str(client.ask(FetchRecords(record_identifier=record_identifier))[-1].request_id)
 
-    def run_of(self, dag_id: str, key: str) -> str:
-        """Return the state of the run of one partition; empty while there is none."""
-        found = self.rows("SELECT state FROM dag_run WHERE dag_id = ? AND partition_key = ?", dag_id, key)
-        return str(found[0][0]) if found else ""
+    def run_of(self, dag_id: str, key: str) -> tuple[str, str]:
+        """Return id and state of the newest run of one partition; empty while there is none."""
+        query = "SELECT run_id, state FROM dag_run WHERE dag_id = ? AND partition_key = ? ORDER BY id DESC"
+        found = self.rows(query, dag_id, key)
+        return (str(found[0][0]), str(found[0][1])) if found else ("", "")
 
-    def until(self, what: str, done: Any, seconds: float) -> float:
+    def tasks(self, run_id: str) -> dict[str, str]:
+        """Return the states of a run's tasks."""
+        return dict(self.rows("SELECT task_id, state FROM task_instance WHERE run_id = ?", run_id))
+
+    def finished(self, dag_id: str, key: str, seconds: float = 120.0) -> dict[str, str]:
+        """Wait for the run of a partition, and return the states of its tasks."""
+        self.until("a run to finish", lambda: self.run_of(dag_id, key)[1] in ("success", "failed"), seconds)
+        return self.tasks(self.run_of(dag_id, key)[0])
+
+    def until(self, what: str, done: Callable[[], bool], seconds: float) -> float:
         """Wait until done() and return how long that took."""
         began = time.monotonic()
         wait_for(what, done, seconds, self.processes)
         return time.monotonic() - began
 
+    def run(self, dag_id: str) -> dict[str, str]:
+        """Trigger a DAG, wait for the end of its run, and return the states of its tasks."""
+        made = self.airflow.ask("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
+        query = "SELECT 1 FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
+        self.until(f"{dag_id} to finish", lambda: bool(self.rows(query, made)), 240)
+        return self.tasks(made)
+
 
 @contextmanager
 def running(work: Path) -> Iterator[Stack]:
-    """Start it all, and end it all."""
-    home = work / "airflow"
+    """Start it all, warm it up, and end it all."""
+    home, cases = work / "airflow", work / "open"
     (home / "dags").mkdir(parents=True)
-    for name in SHIPPED:
-        shutil.copy(ROOT / "example_dags" / f"{name}.py", home / "dags")
-    for file in DAGS.glob("*.py"):
+    for file in (*(ROOT / "example_dags" / f"{name}.py" for name in SHIPPED), *DAGS.glob("*.py")):
         shutil.copy(file, home / "dags")
-    cases = work / "open"
     with SandboxProcess() as faceki, Processes(work) as processes:
         airflow = LockedAirflow(home)
-        extra = {
-            f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections(faceki).items()
-        }
-        log = airflow.start(processes, {**extra, "FACEKI_EXAMPLE_OPEN": cases.as_uri()})
-        airflow.wait_until_ready(processes, [*SHIPPED, "burst"])
-        stack = Stack(airflow, faceki, log, processes, cases)
-        faceki.control.post("settings", webhook_url=stack.webhook())
+        places = {"FACEKI_EXAMPLE_OPEN": cases.as_uri()}
+        log = airflow.start(processes, {**_connections(faceki), **places})
+        dags = (*SHIPPED, "burst", "warm_up")
+        airflow.wait_until_ready(processes, dags)
+        stack = Stack(airflow.url, home / "airflow.db", [], airflow, faceki, log, processes, cases)
+        for dag_id in dags:
+            airflow.unpause(dag_id)
+        assert stack.run("warm_up") == {"think": "success"}
+        faceki.control.post("settings", webhook_url=stack.at(), person=PERSON)
         yield stack
 
 
-def connections(faceki: SandboxProcess) -> dict[str, object]:
-    """Connections that want webhooks, in each way, or want none."""
+def _connections(faceki: SandboxProcess) -> dict[str, str]:
     signed = {"webhook_hmac_secret": SECRET, "webhook_hmac_header": "X-Signature"}
-    return {
+    made = {
         "faceki_default": faceki.connection(webhook_token=TOKEN, webhook_token_previous=PREVIOUS),
         "faceki_burst": faceki.connection(webhook_token=TOKEN),
         "faceki_signed": faceki.connection(webhook_token=TOKEN, **signed),
-        "faceki_bare": faceki.connection(),
         "faceki_weak": faceki.connection(webhook_token=WEAK),
-        "faceki_unheard": faceki.connection(webhook_token=TOKEN),
-        "not_faceki": {"conn_type": "http", "host": "localhost", "extra": {"webhook_token": TOKEN}},
     }
+    return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in made.items()}

@@ -1,0 +1,22 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A DAG that runs once per verification of `faceki_burst` and does nothing, which needs no worker; one to warm up."""
+
+from __future__ import annotations
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, PartitionedAssetTimetable, task
+
+from airflow_provider_faceki.assets import faceki_verifications
+
+burst_of = PartitionedAssetTimetable(assets=faceki_verifications("faceki_burst"))
+with DAG(dag_id="burst", schedule=burst_of, catchup=False, max_active_runs=50) as burst:
+    EmptyOperator(task_id="nothing")
+
+with DAG(dag_id="warm_up", schedule=None) as warm_up:
+
+    @task
+    def think() -> int:
+        """Make Airflow load all that a task needs."""
+        return 42
+
+    think()

@@ -1,0 +1,199 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""From FACEKI's page to a finished run: a whole Airflow, nobody logged in but where the test says so."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from demo.airflow_stack import ROOT
+from tests.airflow.running import AIRFLOW_3
+from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, said
+from tests.webhook.stack import PASSWORD, PERSON, Stack, running
+
+pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
+
+log = logging.getLogger(__name__)
+
+DAG_ID = "example_faceki_webhook"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One Airflow for all of this; the tests follow one another."""
+    with running(tmp_path_factory.mktemp("whole")) as found:
+        yield found
+
+
+def test_from_the_page_to_a_finished_run(stack: Stack) -> None:
+    began = time.monotonic()
+    request_id = stack.decide("customer-1", "ACCEPTED")
+    states = stack.finished(DAG_ID, request_id)
+    took = time.monotonic() - began
+    log.info("from the button to the end of the run: %.1f s", took)
+    assert states == {"fetch": "success", "act": "success"}
+    assert took < 60
+    assert stack.events()[-1] == (request_id, {"request_id": request_id, "status": "ACCEPTED"})
+    run_id, _ = stack.run_of(DAG_ID, request_id)
+    assert stack.airflow.xcom(DAG_ID, run_id, "act") == "ACCEPTED"
+
+
+def test_a_review_and_its_end_are_two_runs(stack: Stack) -> None:
+    request_id = stack.decide("customer-2", "REVIEW")
+    stack.finished(DAG_ID, request_id)
+    first, _ = stack.run_of(DAG_ID, request_id)
+    assert stack.airflow.xcom(DAG_ID, first, "act") == "REVIEW"
+    stack.faceki.control.post("decide", request_id=request_id, decision="DECLINED")
+    stack.until("a second run", lambda: stack.run_of(DAG_ID, request_id)[0] != first, 60)
+    stack.finished(DAG_ID, request_id)
+    second, _ = stack.run_of(DAG_ID, request_id)
+    assert stack.airflow.xcom(DAG_ID, second, "act") == "DECLINED"
+    assert stack.statuses(request_id) == ["REVIEW", "DECLINED"]
+
+
+@pytest.mark.parametrize("mode", ["twice", "late", "out-of-order"])
+def test_however_it_comes(stack: Stack, mode: str) -> None:
+    stack.faceki.control.post("settings", webhook_mode=mode, webhook_delay=1)
+    ids = [stack.decide(f"customer-{mode}-{number}", "ACCEPTED") for number in range(2)]
+    stack.faceki.control.post("settings", webhook_mode="normal")
+    stack.until("both events", lambda: all(stack.statuses(each) for each in ids), 60)
+    for each in ids:
+        assert stack.finished(DAG_ID, each) == {"fetch": "success", "act": "success"}
+        assert stack.statuses(each) == ["ACCEPTED"]
+
+
+def test_a_forged_one_costs_one_request(stack: Stack) -> None:
+    forged = str(uuid.uuid4())
+    before = stack.faceki.control.get("counters")
+    stack.faceki.control.post("forge-webhook", request_id=forged, status="ACCEPTED", full_name=NAME)
+    assert stack.finished(DAG_ID, forged) == {"fetch": "skipped", "act": "skipped"}
+    after = stack.faceki.control.get("counters")
+    assert isinstance(before, dict)
+    assert isinstance(after, dict)
+    assert after["total"] - before["total"] == 1
+
+
+def test_two_hundred_at_once(stack: Stack) -> None:
+    bodies = [said() for _ in range(200)]
+    began = time.monotonic()
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(lambda body: stack.post(stack.at("faceki_burst"), body), bodies))
+    log.info("200 webhooks answered after %.1f s", time.monotonic() - began)
+    assert [answer.status_code for answer in answers] == [200] * 200
+    wanted = {str(body["requestId"]) for body in bodies}
+    assert sorted(str(key) for key, _ in stack.events("faceki_burst")) == sorted(wanted)
+    query = "SELECT partition_key FROM dag_run WHERE dag_id = 'burst'"
+    took = stack.until("200 runs", lambda: len(stack.rows(query)) >= 200, 240)
+    log.info("200 runs were there %.1f s later", took)
+    assert sorted(key for (key,) in stack.rows(query)) == sorted(wanted)
+
+
+def test_only_this_route_is_open(stack: Stack) -> None:
+    for path in ("assets", "assets/events", "connections", "dags", "plugins", "variables"):
+        assert requests.get(f"{stack.url}/api/v2/{path}", timeout=30).status_code == 401
+    assert requests.get(f"{stack.url}/faceki/docs", timeout=30).status_code == 404
+    assert requests.get(f"{stack.url}/faceki/openapi.json", timeout=30).status_code == 404
+    assert stack.post(stack.at(), said()).status_code == 200
+    # Nor does the webhook's token open anything else, nor a login the webhook.
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert requests.get(f"{stack.url}/api/v2/assets", headers=bearer, timeout=30).status_code in (401, 403)
+    ada = {"Authorization": f"Bearer {stack.airflow.token}"}
+    assert stack.post(stack.at(token="guess" * 8), said(), ada).status_code == 401
+
+
+def test_bad_ones_store_nothing_and_harm_nobody(stack: Stack) -> None:
+    known = said()
+    assert stack.post(stack.at(), known).json() == {"status": "stored"}
+    before = stack.count()
+    head = f"POST /faceki/webhook/faceki_default/{TOKEN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    slow = [stack.raw(head.encode() + b"{") for _ in range(50)]
+    sent = [
+        (stack.at(), known, 200),
+        (stack.at(), b"x" * (256 * 1024 + 1), 413),
+        (stack.at(), b"<html>", 422),
+        (stack.at(token="guess" * 8), said(), 401),
+        (stack.at("nobody"), said(), 401),
+        (stack.at("faceki_weak", WEAK), said(), 401),
+        (stack.at("faceki_signed"), said(), 401),
+        (stack.at("faceki_signed") + "/", said(), 404),
+    ]
+    assert [stack.post(url, body).status_code for url, body, _ in sent] == [status for *_, status in sent]
+    assert all(line.recv(4096).startswith(b"HTTP/1.1 408") for line in slow)
+    for line in slow:
+        line.close()
+    assert stack.count() == before
+    health = requests.get(f"{stack.url}/api/v2/monitor/health", timeout=30).json()
+    assert {part["status"] for part in health.values()} == {"healthy"}
+
+
+def test_what_webhooks_missed(stack: Stack) -> None:
+    stack.faceki.control.post("settings", webhook_mode="never")
+    missed, waiting = stack.decide("case-missed", "DECLINED"), stack.decide("case-review", "REVIEW")
+    stack.faceki.control.post("settings", webhook_mode="normal")
+    told = stack.decide("case-told", "ACCEPTED")
+    stack.until("the webhook", lambda: bool(stack.statuses(told)), 30)
+    stack.cases.mkdir()
+    for case in ("case-missed", "case-review", "case-told", "case-unanswered"):
+        (stack.cases / case).write_text("{}")
+    assert set(stack.run("example_faceki_reconcile").values()) == {"success"}
+    assert [stack.statuses(each) for each in (missed, waiting, told)] == [
+        ["DECLINED"],
+        ["REVIEW"],
+        ["ACCEPTED"],
+    ]
+    assert stack.finished(DAG_ID, missed) == {"fetch": "success", "act": "success"}
+    assert sorted(each.name for each in stack.cases.iterdir()) == ["case-review", "case-unanswered"]
+    again = stack.run("example_faceki_reconcile")
+    assert (again["missed"], again["announce"], again["close"]) == ("success", "skipped", "success")
+    assert stack.statuses(waiting) == ["REVIEW"]
+
+
+def test_relay(stack: Stack) -> None:
+    text = (ROOT / "docs" / "webhooks.md").read_text()
+    recipe = re.search(r"```python\n(# relay\.py\n.*?)```", text, re.DOTALL)
+    assert recipe is not None
+    names: dict[str, object] = {}
+    exec(recipe[1], names)  # noqa: S102 - the recipe is ours, and this is its test
+    relay = names["relay"]
+    assert callable(relay)
+    request_id = stack.decide("customer-relay", "ACCEPTED")
+    body = f'{{"requestId": "{request_id}", "status": "ACCEPTED", "fullName": "{NAME}"}}'.encode()
+    answers = [relay(body, stack.url, stack.airflow.token) for _ in range(2)]
+    assert answers == [200, 409]
+    run_id = f"faceki__{request_id}__ACCEPTED"
+    state = "SELECT state FROM dag_run WHERE run_id = ?"
+    stack.until("the relayed run", lambda: stack.rows(state, run_id) == [("success",)], 120)
+    assert stack.tasks(run_id) == {"fetch": "success", "act": "success"}
+    for wrong in (b"", b"[]", b'{"requestId": "../../variables", "status": "ACCEPTED"}'):
+        with pytest.raises(ValueError, match=r"."):
+            relay(wrong, stack.url, stack.airflow.token)
+
+
+def test_nothing_leaked(stack: Stack) -> None:
+    state = stack.faceki.control.get("state")
+    assert isinstance(state, dict)
+    links = {str(each["link"]) for each in state["links"]}
+    assert links
+    hidden = {TOKEN, PREVIOUS, SECRET, WEAK, PASSWORD, NAME, *PERSON.values(), *links}
+    files = [path for path in stack.log.parent.rglob("*") if path.is_file() and "passwords" not in path.name]
+    assert any(path.name.startswith("attempt=") for path in files)
+    assert stack.log.read_text().count("/faceki/webhook/***/***") > 200
+    leaks = [(path.name, each) for path in files for each in hidden if each.encode() in path.read_bytes()]
+    # A record's summary names the link it came by, and XCom is in the database; by then the link is used up.
+    assert [
+        (name, each) for name, each in leaks if not (each in links and name.startswith("airflow.db"))
+    ] == []
+
+
+def test_airflow_lists_the_plugin(stack: Stack) -> None:
+    listed = stack.airflow.ask("GET", "plugins")
+    ours = next(each for each in listed["plugins"] if each["name"] == "faceki_webhook")
+    assert [each["url_prefix"] for each in ours["fastapi_apps"]] == ["/faceki"]
+    assert TOKEN not in str(listed)
