@@ -20,7 +20,7 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints import FetchRecords, GenerateKycLink
 from airflow_provider_faceki.api.service import Service
 from tests.ground.certificates import Authority
-from tests.ground.conftest import Ask, Naps
+from tests.ground.conftest import Ask, Naps, impatient
 from tests.ground.scripted import NOTHING_FOUND, RECORDS_PATH, ScriptedServer, hangs_up, says, says_raw, waits
 
 FETCH = FetchRecords(link="canary-link")
@@ -142,7 +142,7 @@ def test_older_protocols_than_tls_1_2_are_not_spoken(client: FacekiClient, autho
     with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with ScriptedServer(context) as server, pytest.raises(errors.TransportError):
-        _at(client, server.url).fetch_access_token()
+        impatient(_at(client, server.url), 5.0).fetch_access_token()
     assert server.heard == []
 
 
