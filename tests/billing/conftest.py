@@ -13,12 +13,11 @@ import pytest
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
-from tests.airflow.running import DAGS as OTHER_DAGS
 from tests.airflow.running import EXAMPLES, bundles
 from tests.billing.pictures import write
 from tests.billing.tries import KeptInFile, Tries
 
-DAGS = Path(__file__).parent / "dags"
+DAGS = Path(__file__).parent / "billed_dags"
 
 #: A Connection for tests that meet faults: short of patience.
 IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.3, "timeout": 3, "upload_timeout": 3}
@@ -88,7 +87,7 @@ def verify(pictures: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSa
 @pytest.fixture
 def airflow(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Airflow's database, with the example DAGs and these tests' own in its bundles."""
-    for name, value in bundles(EXAMPLES, OTHER_DAGS, DAGS).items():
+    for name, value in bundles(EXAMPLES, DAGS).items():
         monkeypatch.setenv(name, value)
     return airflow_db
 

@@ -47,6 +47,8 @@ class Tries:
     """One task instance: :meth:`go` is its next try, to the end, whatever it is deferred for on the way.
 
     :param make: Makes the operator.
+    What :attr:`meanwhile` is set to happens whenever it is deferred, before the triggerer comes to look.
+
     :param store: Where the task instance remembers, or ``None`` for an Airflow before 3.3.
     """
 
@@ -55,6 +57,7 @@ class Tries:
         self.store = store
         self.ti = TaskInstance(run_id="run", try_number=0)
         self.deferrals: list[TaskDeferred] = []
+        self.meanwhile: Callable[[TaskDeferred], object] = id
 
     def go(self) -> Any:
         self.ti.try_number += 1
@@ -70,6 +73,7 @@ class Tries:
                 return getattr(operator, step)(context, **event)
             except TaskDeferred as deferred:
                 self.deferrals.append(deferred)
+                self.meanwhile(deferred)
                 event = {"event": asyncio.run(first_event(deferred.trigger))}
                 operator, step = self._begin(context), deferred.method_name
 

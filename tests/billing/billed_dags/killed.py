@@ -1,0 +1,50 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Verifications whose processes somebody kills, and tasks that use the hook under the ready retry policy."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, task, timezone
+
+from airflow_provider_faceki import api, retry_policy
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+
+FOLDER = os.environ.get("BILLED_FOLDER", "file:///tmp/billed")
+#: Whether each waits in the triggerer for what a killed try may have sent.
+SLEEPING, DEFERRED = ("accepted-k1", "declined-k2"), ("review-k3", "code-5004-k4")
+DELAYS: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=1)}
+
+with DAG(dag_id="killed", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:
+    for task_id, people in (("sleeping", SLEEPING), ("deferred", DEFERRED)):
+        FacekiKycVerificationOperator.partial(
+            task_id=task_id,
+            selfie=f"{FOLDER}/selfie-0.jpg",
+            documents=[{"front": f"{FOLDER}/front.jpg", "back": f"{FOLDER}/back.jpg"}],
+            settle_seconds=8.0,
+            deferrable=task_id == "deferred",
+            output_path=f"{FOLDER}/{{{{ task.task_id }}}}-{{{{ ti.map_index }}}}.json",
+            **DELAYS,
+        ).expand(record_identifier=[f"slow-2-{person}" for person in people])
+
+# Absent before Airflow 3.3, where this module is to load all the same.
+POLICY: Any = getattr(retry_policy, "FACEKI_RETRY_POLICY", None)
+
+
+def hopeless() -> None:
+    """Ask with a path that FACEKI does not know."""
+    FacekiHook().ask(api.Call("GET", "/api/v3/no/such/thing"))
+
+
+def throttled() -> int:
+    """Ask what FACEKI answers at the second try."""
+    return len(FacekiHook().ask(api.FetchRecords(record_identifier="throttled")))
+
+
+if POLICY is not None:
+    with DAG(dag_id="own_tasks", schedule=None, start_date=timezone.datetime(2026, 1, 1)):
+        for call in (hopeless, throttled):
+            task(retry_policy=POLICY, **DELAYS)(call)()

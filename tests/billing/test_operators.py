@@ -1,0 +1,179 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What do the operators refuse while a DAG is parsed, which way does a branch go, how does a review end?"""
+
+from __future__ import annotations
+
+import inspect
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_faceki import api, retry_policy
+from airflow_provider_faceki.operators import images
+from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.running import HAS_STATE_STORE
+from tests.billing.conftest import Verify
+
+NEEDED: dict[str, Any] = {"task_id": "t", "selfie": "/a", "documents": ["/a"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(
+            {"resubmit": "maybe"}, "resubmit must be one of never, if_absent, always", id="resubmit"
+        ),
+        pytest.param({"wait_for_review": True, "deferrable": False}, "needs deferrable=True", id="review"),
+        pytest.param({"settle_seconds": "150"}, "settle_seconds must be a number of seconds", id="text"),
+        pytest.param({"settle_seconds": -1}, "settle_seconds must be", id="negative"),
+        pytest.param({"patience": float("nan")}, "patience must be a number", id="not a number"),
+        pytest.param({"patience": True}, "patience must be a number", id="true"),
+        pytest.param({"review_timeout": float("inf")}, "review_timeout must be", id="for ever"),
+    ],
+)
+def test_refused_while_parsing(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        FacekiKycVerificationOperator(**NEEDED, **arguments)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        FacekiKycVerificationOperator,
+        FacekiDecisionBranchOperator,
+        images.FacekiFaceMatchOperator,
+        images.FacekiAnalyzeFaceOperator,
+        images.FacekiCheckImageOperator,
+        images.FacekiPdfReportOperator,
+    ],
+)
+def test_everything_that_names_something_is_a_template(operator: Any) -> None:
+    plain = {"check_rules", "resize_to", "resubmit", "settle_seconds", "patience", "fail_on_decline"}
+    plain |= {"wait_for_review", "review_timeout", "deferrable"}
+    arguments = set(inspect.signature(operator.__init__).parameters)
+    assert arguments - {"self", "kwargs"} - plain <= set(operator.template_fields)
+    assert operator is FacekiDecisionBranchOperator or "faceki_conn_id" in operator.template_fields
+
+
+ROUTES: dict[str, Any] = {"accepted": "yes", "declined": ["no", "tell"], "otherwise": "else"}
+
+
+@pytest.mark.parametrize(
+    ("summary", "chosen"),
+    [
+        pytest.param({"decision": "ACCEPTED"}, "yes", id="accepted"),
+        pytest.param({"decision": "DECLINED"}, ["no", "tell"], id="declined"),
+        pytest.param({"decision": "REVIEW"}, "else", id="review, unnamed"),
+        pytest.param({"decision": "FROZEN"}, "else", id="a word that nobody has documented"),
+        pytest.param({"decision": None}, "else", id="none yet"),
+        pytest.param({"decision": ["ACCEPTED"]}, "else", id="no word at all"),
+        pytest.param([{"decision": "DECLINED"}, {"decision": "ACCEPTED"}], "yes", id="the last of a list"),
+        pytest.param([], "else", id="an empty list"),
+    ],
+)
+def test_which_way(summary: Any, chosen: object) -> None:
+    branch = FacekiDecisionBranchOperator(task_id="branch", summary=summary, **ROUTES)
+    context: Any = {}
+    assert branch.choose_branch(context) == chosen
+
+
+def test_ways_of_ones_own() -> None:
+    context: Any = {}
+    review = FacekiDecisionBranchOperator(task_id="b", summary={"decision": "REVIEW"}, review="see", **ROUTES)
+    assert review.choose_branch(context) == "see"
+    nowhere = FacekiDecisionBranchOperator(task_id="b", summary={"decision": "REVIEW"}, review=[], **ROUTES)
+    assert nowhere.choose_branch(context) == []
+
+
+@pytest.mark.parametrize("summary", ["ACCEPTED", None, {"status": "ACCEPTED"}, [1], 7])
+def test_no_summary(summary: Any) -> None:
+    context: Any = {}
+    with pytest.raises(AirflowFailException, match="summary must be a FACEKI summary"):
+        FacekiDecisionBranchOperator(task_id="b", summary=summary, **ROUTES).choose_branch(context)
+
+
+def deciding(sandbox: FacekiSandbox, decision: str) -> Any:
+    def decide(deferred: Any) -> None:
+        sandbox.decide(deferred.trigger.request_id, decision)
+
+    return decide
+
+
+@pytest.mark.parametrize("decision", ["ACCEPTED", "DECLINED", "FROZEN"])
+def test_a_review_is_waited_for(sandbox: FacekiSandbox, verify: Verify, decision: str) -> None:
+    task = verify("review-1", wait_for_review=True, deferrable=True)
+    task.meanwhile = deciding(sandbox, decision)
+    assert task.go()["decision"] == decision
+    (deferred,) = task.deferrals
+    assert deferred.method_name == "resume_review"
+    assert timedelta(days=7) < deferred.timeout <= timedelta(days=7, minutes=2)
+    arguments = deferred.trigger.serialize()[1]
+    assert (arguments["record_identifier"], arguments["link"]) == (None, None)
+    assert sandbox.ledger == {"review-1": 1}
+
+
+def test_a_review_s_outcome_may_fail_the_task(sandbox: FacekiSandbox, verify: Verify) -> None:
+    task = verify("review-1", wait_for_review=True, deferrable=True, fail_on_decline=True)
+    task.meanwhile = deciding(sandbox, "DECLINED")
+    with pytest.raises(AirflowFailException, match="FACEKI declined"):
+        task.go()
+
+
+def test_without_being_asked_to_it_does_not_wait(sandbox: FacekiSandbox, verify: Verify) -> None:
+    task = verify("review-1", deferrable=True)
+    assert task.go()["decision"] == "REVIEW"
+    assert task.deferrals == []
+
+
+def test_a_review_that_takes_too_long(sandbox: FacekiSandbox, verify: Verify) -> None:
+    task = verify("review-1", wait_for_review=True, deferrable=True, review_timeout=1.0)
+    with pytest.raises(AirflowException, match="review took longer than review_timeout=1 s") as caught:
+        task.go()
+    assert not isinstance(caught.value, AirflowFailException)
+    # The next try waits on, and does not pay again.
+    task.meanwhile = deciding(sandbox, "ACCEPTED")
+    assert task.go()["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"review-1": 1}
+
+
+def test_a_reviewed_record_that_is_gone_is_not_paid_for_again(sandbox: FacekiSandbox, verify: Verify) -> None:
+    task = verify("review-1", wait_for_review=True, deferrable=True, review_timeout=1.0)
+    task.meanwhile = lambda deferred: sandbox.add_fault("code", route="records", code=8013, count=None)
+    with pytest.raises(AirflowException, match="no longer has|review took longer"):
+        task.go()
+    assert sandbox.ledger == {"review-1": 1}
+
+
+DECISIONS = [
+    pytest.param(api.ServiceError("x"), "retry", None, id="a failing service"),
+    pytest.param(api.ThrottledError("x", retry_after=7.0), "retry", 7.0, id="throttled, with a time"),
+    pytest.param(api.ConnectError("x"), "retry", None, id="no connection"),
+    pytest.param(api.NotFoundError("x"), "retry", None, id="not there yet"),
+    pytest.param(api.AnswerError("x", code=6001), "retry", None, id="a code that nobody explains"),
+    pytest.param(api.AuthenticationError("x"), "fail", None, id="wrong credentials"),
+    pytest.param(api.ConfigurationError("x"), "fail", None, id="a wrong Connection"),
+    pytest.param(api.InputError("x"), "fail", None, id="a wrong argument"),
+    pytest.param(api.QuotaError("x", code=5003), "fail", None, id="no credit"),
+    pytest.param(api.VerificationError("x"), "fail", None, id="the same picture once more"),
+    pytest.param(api.LinkError("x"), "fail", None, id="a dead link"),
+    pytest.param(api.TlsError("x"), "fail", None, id="certificates"),
+    pytest.param(api.OutcomeUnknownError("x"), "fail", None, id="sent, and maybe billed"),
+    pytest.param(RuntimeError("x"), "default", None, id="somebody else's"),
+]
+
+
+@pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has retry policies from 3.3 on")
+@pytest.mark.parametrize(("error", "action", "seconds"), DECISIONS)
+def test_retry_policy(error: Exception, action: str, seconds: float | None) -> None:
+    decision = retry_policy.FACEKI_RETRY_POLICY.evaluate(error, 1, 3)
+    assert decision.action.value == action
+    assert decision.retry_delay == (timedelta(seconds=seconds) if seconds is not None else None)
+
+
+def test_retry_policy_is_there_where_airflow_has_it() -> None:
+    assert hasattr(retry_policy, "FACEKI_RETRY_POLICY") is HAS_STATE_STORE
+    assert retry_policy.__all__ == (["FACEKI_RETRY_POLICY"] if HAS_STATE_STORE else [])
