@@ -3,46 +3,15 @@
 
 from __future__ import annotations
 
-import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from airflow_provider_faceki import connection_form as form
-from airflow_provider_faceki import settings
 from airflow_provider_faceki.api.auth import AuthFlow
-from airflow_provider_faceki.api.errors import ConfigurationError
-from airflow_provider_faceki.settings import ConnectionSettings, connection_settings
-
-SECRET = "canary-secret-0451"
-LONG_KEY = "canary-key-" + "k" * 32
-
-
-def read(
-    *,
-    login: str | None = "client-7",
-    password: str | None = SECRET,
-    host: str | None = None,
-    port: int | None = None,
-    schema: str | None = None,
-    extra: object = None,
-) -> ConnectionSettings:
-    return connection_settings(
-        conn_id="kyc", login=login, password=password, host=host, port=port, schema=schema, extra=extra
-    )
-
-
-def refused(**fields: Any) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        read(**fields)
-    text = str(caught.value)
-    assert "connection 'kyc'" in text
-    assert SECRET not in text
-    assert SECRET not in repr(caught.value)
-    return text
+from airflow_provider_faceki.settings import ConnectionSettings
+from tests.border.connections import LONG_KEY, SECRET, read, refused
 
 
 def test_nothing_but_id_and_secret_means_the_documented_service() -> None:
@@ -347,97 +316,3 @@ def test_a_bundle_may_be_a_file_or_a_directory(tmp_path: Path) -> None:
     bundle.touch()
     assert read(extra={"verify": str(bundle)}).verify == str(bundle)
     assert read(extra={"verify": str(tmp_path)}).verify == str(tmp_path)
-
-
-def test_everything_wrong_is_told_at_once() -> None:
-    text = refused(login=None, password=None, host="ftp://h", extra={"timeout": "soon", "verify": 7})
-    named = ["'login'", "'password'", "'host'", "'timeout'", "'verify'"]
-    lines = text.splitlines()
-    assert [sum(name in line for line in lines) for name in named] == [1] * 5
-    assert len(lines) == 7
-
-
-@pytest.mark.parametrize("key", ["timeout", "auth_flow", "verify", "workflow_id", "records_path", "host"])
-def test_a_secret_in_the_wrong_field_is_not_shown(key: str) -> None:
-    misplaced = f"  {SECRET}"
-    text = refused(host=misplaced) if key == "host" else refused(extra={key: misplaced})
-    assert f"text of {len(misplaced)} characters" in text
-
-
-def test_repr_and_pickle() -> None:
-    secrets = {
-        "webhook_token": "canary-token-" + "a" * 32,
-        "webhook_token_previous": "canary-token-" + "b" * 32,
-        "webhook_hmac_secret": "canary-hmac",
-        "pii_hash_key": LONG_KEY,
-    }
-    found = read(
-        extra={
-            **secrets,
-            "webhook_hmac_header": "X-Sig",
-            "proxies": {"http": "http://me:canary%2Fpass@p.example"},
-        }
-    )
-    assert "canary" not in repr(found)
-    assert "client-7" in repr(found)
-    assert set(found.secrets) == {SECRET, *secrets.values(), "canary%2Fpass", "canary/pass"}
-    assert {found: "the same"}[pickle.loads(pickle.dumps(found))] == "the same"  # noqa: S301 - our own
-
-
-class _Conn:
-    """The fields of an Airflow Connection."""
-
-    def __init__(self, extra: str | None) -> None:
-        self.login, self.password, self.host, self.port, self.schema = "i", SECRET, None, None, None
-        self.extra = extra
-
-    @property
-    def extra_dejson(self) -> dict[str, object]:
-        raise AssertionError("would block an event loop")
-
-
-@pytest.mark.parametrize(
-    ("extra", "timeout"),
-    [
-        pytest.param(None, 30, id="none"),
-        pytest.param("", 30, id="empty"),
-        pytest.param("  ", 30, id="blank"),
-        pytest.param("null", 30, id="null"),
-        pytest.param('{"timeout": 5}', 5, id="object"),
-    ],
-)
-def test_extra_is_read_from_its_text(extra: str | None, timeout: float) -> None:
-    assert settings.settings_from_connection("kyc", _Conn(extra)).timeout == timeout
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
-        pytest.param(f'{{"timeout": {SECRET}', id="broken"),
-        pytest.param(f'["{SECRET}"]', id="list"),
-        pytest.param("[" * 100_000, id="deep"),
-        pytest.param("7", id="number"),
-    ],
-)
-def test_an_extra_that_is_no_object_is_told(extra: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"Extra \(field 'extra'\).*a JSON object") as caught:
-        settings.settings_from_connection("kyc", _Conn(extra))
-    assert SECRET not in str(caught.value)
-
-
-def test_unknown_keys_are_named_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings, "_TOLD", set())
-    caplog.set_level(logging.WARNING, logger=settings.__name__)
-    for _ in range(3):
-        read(extra={"timeuot": 5, "x": SECRET, "timeout": 6})
-    read(extra={"x": 1})
-    assert [record.getMessage() for record in caplog.records] == [
-        "Connection 'kyc': unknown keys in extra are ignored: 'timeuot' (did you mean timeout?), 'x'",
-        "Connection 'kyc': unknown keys in extra are ignored: 'x'",
-    ]
-
-
-def test_the_token_directory_is_in_airflows_home(airflow_home: Path) -> None:
-    assert settings.token_directory() == airflow_home / "faceki_tokens"
