@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.real_run import RealRun, real_run
 from tests.airflow.running import DAGS, EXAMPLES, bundles
 
 #: A Connection's settings for tests that meet faults: one attempt, no pause.
@@ -39,3 +40,10 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
         return conn_id
 
     return make
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRun]:
+    """A finished run of a whole Airflow, made when a test first asks."""
+    with real_run(tmp_path_factory.mktemp("real")) as run:
+        yield run

@@ -1,0 +1,89 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Did a secret, a token, a link or a person get out? Canaries are planted, and everything left behind is searched."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+SECRET = "Canary/secret+7f3a9c51e2d04b68"
+OTHER_SECRET = "Canary/other+91b7e2a04f6d3c58"
+PROXY_PASSWORD = "canary-proxy-55d2e8c1"
+CLIENT_ID = "canary-client-40c1de77"
+PERSON = {"first_name": "Quirinazze", "last_name": "Zzyzxdottir", "document_number": "QZ7700991"}
+#: What the local FACEKI's tokens look like; they are different each time.
+TOKEN = re.compile(rb"sbx-[A-Za-z0-9_-]{40,}")
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """What must not be found, by name."""
+
+    words: Mapping[str, str]
+    patterns: Mapping[str, re.Pattern[bytes]] = field(default_factory=dict)
+
+    def found_in(self, content: bytes) -> set[str]:
+        """The names of those that are in there, as they are or in a common disguise."""
+        lower = content.lower()
+        names = {name for name, word in self.words.items() if any(form in lower for form in _disguises(word))}
+        return names | {name for name, pattern in self.patterns.items() if pattern.search(content)}
+
+    def lines_in(self, content: bytes) -> Iterator[tuple[str, str]]:
+        """Name and line, for whoever wants to see what is wrong."""
+        for line in content.splitlines():
+            for name in sorted(self.found_in(line)):
+                yield name, line.decode(errors="replace")
+
+
+def _disguises(word: str) -> set[bytes]:
+    """Lower case throughout: names turn up in capitals in a machine-readable zone."""
+    plain = word.encode()
+    forms = {plain, quote(word, safe="").encode(), json.dumps(word)[1:-1].encode(), repr(word)[1:-1].encode()}
+    # Base64 of a longer text holds one of three forms, but for what hangs over at either end.
+    for shift in range(3):
+        coded = base64.b64encode(b"\0" * shift + plain)
+        forms.add(coded[4 if shift else 0 : len(coded) - 4])
+    return {form.lower() for form in forms}
+
+
+#: What may be nowhere at all.
+NOWHERE = Canaries(
+    {"secret": SECRET, "other secret": OTHER_SECRET, "proxy password": PROXY_PASSWORD, **PERSON},
+    {"token": TOKEN},
+)
+
+
+def logs_clean_of(links: Iterable[str]) -> Canaries:
+    """What may be in no log: that, the links, and the client id, which is half of the credentials."""
+    named = {f"link {name}": name for name in links}
+    return Canaries({**NOWHERE.words, "client id": CLIENT_ID, **named}, NOWHERE.patterns)
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file, by its path; what is packed is unpacked."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            yield str(path), gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+
+
+def rows_of(database: Path) -> Iterator[tuple[str, bytes]]:
+    """Every row of every table, by the table's name."""
+    opened = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
+    try:
+        names = [name for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for name in names:
+            for row in opened.execute(f'SELECT * FROM "{name}"'):  # noqa: S608 - the name is the database's own
+                yield (
+                    name,
+                    b"\n".join(cell if isinstance(cell, bytes) else str(cell).encode() for cell in row),
+                )
+    finally:
+        opened.close()

@@ -1,0 +1,111 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A local FACEKI full of canaries, and every Connection that can be wrong, for the DAG `every_path`."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_faceki.sandbox import SandboxProcess
+from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from tests.airflow.canaries import CLIENT_ID, OTHER_SECRET, PERSON, PROXY_PASSWORD, SECRET
+from tests.airflow.dags.every_path import DEAD_LINKS, FAULTS
+
+UNKNOWN_LINK = "0b5cde5e-3a52-4e8c-9f0f-6a0c1d2e3f40"
+IN_QUERY = {"auth_flow": "access_token_query"}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A running FACEKI, the environment in which Airflow knows it, and what the run of `every_path` is told."""
+
+    faceki: SandboxProcess
+    environment: Mapping[str, str]
+    conf: Mapping[str, str]
+
+    @property
+    def links(self) -> set[str]:
+        """Every link there is, those made by tasks included."""
+        state: Any = self.faceki.control.get("state")
+        return {made["link"] for made in state["links"]} | {UNKNOWN_LINK}
+
+
+@contextmanager
+def planted(folder: Path) -> Iterator[Planted]:
+    """Plant; `folder` is where full records go, which may and must hold the person."""
+    with SandboxProcess(client_id=CLIENT_ID, client_secret=SECRET) as faceki:
+        faceki.control.post("settings", person=PERSON)
+        conf = _fates(faceki)
+        environment = {
+            **{
+                f"AIRFLOW_CONN_{name.upper()}": json.dumps(made)
+                for name, made in _connections(faceki).items()
+            },
+            "EVERY_PATH_OUTPUT": folder.as_uri(),
+            "FACEKI_EXAMPLE_RECORDS": folder.as_uri(),
+        }
+        yield Planted(faceki, environment, conf)
+
+
+def _fates(faceki: SandboxProcess) -> dict[str, str]:
+    """Give each task of `every_path` its records, links and faults; return the conf of its run."""
+    control = faceki.control
+    for name in ("writes_records", "too_large", "unwritable", "two_ids", "customer-1001"):
+        control.post("records", record_identifier=name)
+    control.post("records", record_identifier="declined", decision="DECLINED", code=5005)
+    conf = {"workflow": DEFAULT_WORKFLOW, "link_unknown": UNKNOWN_LINK}
+    for name in (
+        "waits_poke",
+        "waits_reschedule",
+        "waits_deferred",
+        "no_time_left",
+        *DEAD_LINKS[:2],
+        *FAULTS,
+    ):
+        conf[name] = str(control.post("links", record_identifier=name))
+        if name.startswith(("waits_", "fault_")):
+            control.post("decide", link=conf[name], decision="ACCEPTED")
+    for name in DEAD_LINKS[:2]:
+        control.post("end-link", link=conf[name], how=name.removeprefix("link_"))
+    for name, fault in FAULTS.items():
+        control.post("faults", route="records", record_identifier=name, count=None, **fault)
+    return conf
+
+
+def _connections(faceki: SandboxProcess) -> dict[str, Mapping[str, object]]:
+    right = faceki.connection(max_attempts=2, max_wait=1, timeout=5)
+    extra = right["extra"]
+    assert isinstance(extra, dict)
+
+    def wrong(more: Mapping[str, object] = {}, **fields: object) -> Mapping[str, object]:
+        return {**right, **fields, "extra": {**extra, **more}}
+
+    nobody, no_tls = f"http://127.0.0.1:{_closed_port()}", faceki.url.replace("http:", "https:")
+    proxy = f"http://canary:{PROXY_PASSWORD}@127.0.0.1:{_closed_port()}"
+    return {
+        "faceki_default": right,
+        "faceki_in_query": wrong(IN_QUERY),
+        "faceki_wrong_secret": wrong(password=OTHER_SECRET),
+        "faceki_wrong_secret_in_query": wrong(IN_QUERY, password=OTHER_SECRET),
+        "faceki_unreachable": wrong(host=nobody),
+        "faceki_unreachable_in_query": wrong(IN_QUERY, host=nobody),
+        "faceki_not_tls": wrong(host=no_tls),
+        "faceki_not_tls_in_query": wrong(IN_QUERY, host=no_tls),
+        # Slips of the kind that put a secret where a message might show it.
+        "faceki_bad_settings": wrong(
+            {"timeout": SECRET, "clientsecret": SECRET, SECRET: 1, "verify": SECRET}
+        ),
+        "faceki_proxy_gone": wrong({"proxies": {"http": proxy}}),
+    }
+
+
+def _closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,68 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does a whole Airflow at its usual log level leave a secret, a token, a link or a person anywhere?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.canaries import NOWHERE, PERSON, Canaries, files_below, logs_clean_of, rows_of
+from tests.airflow.real_run import RealRun
+from tests.airflow.running import AIRFLOW_3
+
+#: Where a link lies in Airflow's database: it is an identifier that tasks hand to one another.
+LINK_TABLES = {"xcom", "rendered_task_instance_fields", "trigger"}
+
+
+def test_nothing_in_any_file(real: RealRun) -> None:
+    """Task logs, the services' logs, what commands printed, the token store, the database as bytes."""
+    files = dict(files_below(real.airflow.home))
+    assert {
+        path: sorted(NOWHERE.found_in(content))
+        for path, content in files.items()
+        if NOWHERE.found_in(content)
+    } == {}
+    # That the search has seen something: a log for each try, each service's, the database, the token.
+    assert sum("/dag_id=" in path for path in files) >= (50 if AIRFLOW_3 else 10)
+    assert {Path(path).name for path in files} >= {"scheduler.log", "triggerer.log", "airflow.db"}
+    assert any(path.endswith(".token") for path in files)
+
+
+def test_no_link_in_any_log(real: RealRun) -> None:
+    searched = logs_clean_of(real.planted.links)
+    told = [
+        (path, *hit)
+        for path, content in files_below(real.airflow.home)
+        if path.endswith(".log")
+        for hit in searched.lines_in(content)
+    ]
+    assert told == []
+
+
+@pytest.mark.parametrize("which", ["after all", "while they wait"])
+def test_nothing_in_any_table(real: RealRun, which: str) -> None:
+    database = real.waiting if which == "while they wait" else real.airflow.database
+    tables = [name for name, row in rows_of(database) if NOWHERE.found_in(row)]
+    assert tables == []
+
+
+@pytest.mark.parametrize("which", ["after all", "while they wait"])
+def test_links_lie_where_they_are_documented(real: RealRun, which: str) -> None:
+    database = real.waiting if which == "while they wait" else real.airflow.database
+    # Those that the runs were told of as their conf are where Airflow keeps a run's conf.
+    made = real.planted.links - set(real.planted.conf.values())
+    searched = Canaries({link: link for link in made})
+    found = defaultdict(set)
+    for table, row in rows_of(database):
+        for link in searched.found_in(row):
+            found[table].add(link)
+    assert set(found) <= LINK_TABLES
+    assert found["xcom"] >= {run.xcom("make_link")["link"] for run in (real.accepted, real.declined)}
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="no task of the run on Airflow 2.11 writes records")
+def test_the_person_is_where_he_was_asked_for(real: RealRun) -> None:
+    written = b"".join(content for _, content in files_below(real.records))
+    assert NOWHERE.found_in(written) == set(PERSON)
