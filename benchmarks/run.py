@@ -31,8 +31,6 @@ WORK = ROOT / ".work" / "benchmarks"
 BENCHMARKS = {
     "imports": 600,
     "calls": 600,
-    "tokens": 600,
-    "loop": 600,
     "waits": 900,
 }
 
