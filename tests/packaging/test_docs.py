@@ -32,3 +32,18 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_batch_page_lists_exactly_the_columns_there_are() -> None:
+    from airflow_provider_faceki.batch.tables import TABLES
+
+    page = (ROOT / "docs/batch.md").read_text()
+    sections = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^### |\Z)", page, re.MULTILINE | re.DOTALL))
+    told = {
+        table: re.findall(r"^\| `(\w+)` \| (\w+) \| [^|]+ \| (drop|keep) \|", rows, re.MULTILINE)
+        for table, rows in sections.items()
+    }
+    assert told == {
+        table: [(column.name, column.type, "drop" if column.personal else "keep") for column in columns]
+        for table, columns in TABLES.items()
+    }

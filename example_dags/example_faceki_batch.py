@@ -1,0 +1,66 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""
+### A hundred thousand people, on as many workers as there are
+
+A manifest is cut into shards, one task verifies each, and the counts are joined. Each person is billed once: a
+shard that fails or is killed goes on where it was, and the others do not notice (see `docs/batch.md`).
+
+The manifest has a row a person with `record_identifier`, `selfie`, `document_1_front`, `document_1_back`. Use
+identifiers and an `output` folder of this batch's own.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from tempfile import gettempdir
+
+from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
+
+from airflow_provider_faceki.operators.batch import COLUMNS, FacekiBatchVerificationOperator
+
+#: Any storage that Airflow knows: s3://…, gs://…, abfs://…, or a directory.
+BATCHES = os.environ.get("FACEKI_EXAMPLE_BATCHES", f"file://{gettempdir()}/faceki_batches")
+
+with DAG(
+    dag_id="example_faceki_batch",
+    schedule=None,
+    start_date=timezone.datetime(2026, 1, 1),
+    catchup=False,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=2)},
+    params={
+        "manifest": Param(f"{BATCHES}/manifest.ndjson", type="string"),
+        "output": Param(f"{BATCHES}/output", type="string"),
+        "rows_a_shard": Param(1000, type="integer", minimum=1),
+    },
+    doc_md=__doc__,
+    tags=["faceki", "example"],
+) as dag:
+
+    @task
+    def cut(params: dict[str, str]) -> list[dict[str, str]]:
+        """Cut the manifest, and give each shard a folder for what comes of it."""
+        from airflow_provider_faceki.batch.shards import split
+
+        columns = {name: name for name in COLUMNS}
+        shards = split(params["manifest"], f"{params['output']}/shards", int(params["rows_a_shard"]), columns)
+        return [
+            {"manifest": shard, "output_path": f"{params['output']}/{number:05d}"}
+            for number, shard in enumerate(shards, 1)
+        ]
+
+    verify = FacekiBatchVerificationOperator.partial(
+        task_id="verify", concurrency=16, max_active_tis_per_dagrun=8
+    ).expand_kwargs(cut())
+
+    @task
+    def join(shards: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+        """Add up the counts of the shards."""
+        joined: dict[str, dict[str, int]] = {"decisions": {}, "errors": {}}
+        for shard in shards:
+            for kind, counts in joined.items():
+                for name, count in shard[kind].items():
+                    counts[name] = counts.get(name, 0) + count
+        return joined
+
+    join(verify.output)
