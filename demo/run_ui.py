@@ -8,6 +8,7 @@ form, and what is changed there counts.
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -19,21 +20,24 @@ from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
 from demo.run_demo import EXAMPLES, FETCH_DAG, HOOK_DAG, LINK_DAG, VERIFY_DAG, say, tail
 
 CONNECTION = "faceki_default"
+WEBHOOK_DAG = "example_faceki_webhook"
 # The ids that the examples ask for when they are started without any others.
 KNOWN = {"customer-1001": "ACCEPTED", "customer-1002": "DECLINED"}
 
 
 def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work: Path) -> None:
     """Start Airflow and give it what a visitor wants to find."""
-    airflow.start(processes, example_places(work))
-    airflow.wait_until_ready(processes, EXAMPLES)
-    connection = connection_to(faceki)
+    airflow.start(processes, {**example_places(work), "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True"})
+    airflow.wait_until_ready(processes, [*EXAMPLES, WEBHOOK_DAG])
+    connection, token = connection_to(faceki), secrets.token_urlsafe(32)
+    connection["extra"]["webhook_token"] = token
+    faceki.control.post("settings", webhook_url=f"{airflow.url}/faceki/webhook/{CONNECTION}/{token}")
     # Airflow 3.3 refuses to test a stored connection without a port; this one is in the URL, and 0 is never used.
     connection |= {"connection_id": CONNECTION, "port": 0, "extra": json.dumps(connection["extra"])}
     airflow.ask("POST", "connections", connection)
     for identifier, decision in KNOWN.items():
         faceki.control.post("records", record_identifier=identifier, decision=decision)
-    for dag_id in EXAMPLES:
+    for dag_id in (*EXAMPLES, WEBHOOK_DAG):
         airflow.unpause(dag_id)
 
 
@@ -44,6 +48,7 @@ Airflow        {airflow.url}   (nobody needs to log in)
 Connection     {airflow.url}/connections   faceki_default: open it, or test it
 A link         {airflow.url}/dags/{LINK_DAG}   Trigger, then the task make_link:
                its button "FACEKI hosted page" is where you decide, as the person would
+Webhook        {airflow.url}/dags/{WEBHOOK_DAG}   a run appears here when you have decided
 By pictures    {airflow.url}/dags/{VERIFY_DAG}   Trigger; the pictures are prepared
 Scheduled      {airflow.url}/dags/{FETCH_DAG}
                {airflow.url}/dags/{HOOK_DAG}
