@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from airflow.providers.common.compat.sdk import AirflowException
 
@@ -25,6 +25,7 @@ from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.known import row_key, shown_key
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Failed, Finished, Later, Outcome, Stopped
+from airflow_provider_faceki.batch.patience import insist
 from airflow_provider_faceki.batch.progress import Progress
 from airflow_provider_faceki.batch.shift import Job, Shift
 from airflow_provider_faceki.batch.table_files import NdjsonFile, TableFile, table_file
@@ -134,7 +135,7 @@ class BatchFetch:
             if self._shift.stopped:
                 return
             if (key := self._sorted(row, again=again)) is not None:
-                self._shift.give(Job(partial(self._ask, row, key)))
+                self._shift.give(Job(partial(self._ask, row, key), Later(row, None, sent_by=None)))
         self._shift.drain()
 
     def _sorted(self, row: Row, *, again: bool) -> str | None:
@@ -208,8 +209,12 @@ class BatchFetch:
         # The verifications come last: whoever finds one finds its documents.
         for table in reversed(files):
             with files[table].finish() as file:
-                storage.write_file(self.uri(table), file, self.options.output_conn_id)
+                insist(partial(self._write, table, file))
         self.journal.delete()
+
+    def _write(self, table: str, file: BinaryIO) -> None:
+        file.seek(0)
+        storage.write_file(self.uri(table), file, self.options.output_conn_id)
 
     def _put_together(self, files: Mapping[str, TableFile]) -> int:
         known, found = self.journal.known, 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from airflow_provider_faceki import storage
+from airflow_provider_faceki.batch.patience import insist
 
 
 class Parts:
@@ -54,16 +56,19 @@ class Parts:
 
     def lines(self) -> Iterator[Mapping[str, object]]:
         """Yield the lines of all parts that are written, whoever wrote them."""
-        for uri in storage.list_files(self.folder, self._conn_id):
-            with storage.open_binary(uri, self._conn_id) as file:
-                for line in file:
-                    try:
-                        document = json.loads(line)
-                    except ValueError:
-                        # Cut by a store that does not keep its word. What it told is found out again.
-                        continue
-                    if isinstance(document, dict):
-                        yield document
+        for uri in insist(lambda: storage.list_files(self.folder, self._conn_id)):
+            for line in insist(partial(self._read, uri)):
+                try:
+                    document = json.loads(line)
+                except ValueError:
+                    # Cut by a store that does not keep its word. What it told is found out again.
+                    continue
+                if isinstance(document, dict):
+                    yield document
+
+    def _read(self, uri: str) -> list[bytes]:
+        with storage.open_binary(uri, self._conn_id) as file:
+            return file.readlines()
 
     def delete(self) -> None:
         """Delete all parts, whoever wrote them."""

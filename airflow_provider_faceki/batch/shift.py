@@ -16,8 +16,8 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.crew import Crew
 from airflow_provider_faceki.batch.journal import Journal
-from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Broken, Failed, Finished, Later, Outcome, Recorded, Stopped
+from airflow_provider_faceki.batch.patience import insist
 from airflow_provider_faceki.batch.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,6 @@ LOOK = 0.25
 FAILURES_BEFORE_DOWN = 50
 #: Rows that are done before the share of errors among them counts.
 ROWS_BEFORE_SHARE = 100
-#: Pauses in seconds before a store that failed is asked again.
-PAUSES = (0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +43,11 @@ class Job:
     """Something for the crew.
 
     :param work: What to do.
-    :param row: The row, if it was begun for this and is not sent by anything else.
+    :param undone: What becomes of the row if that is never done.
     """
 
     work: Callable[[], Outcome]
-    row: Row | None = None
+    undone: Later
 
 
 @dataclass(slots=True)
@@ -61,7 +59,7 @@ class Shift:
     :param progress: What is told.
     :param killed: Whether the task is to end.
     :param max_error_share: Share of error rows above which the batch ends early.
-    :param put_off: Called for rows that are for later, or that were not sent after all.
+    :param put_off: Called for rows that are for later.
     :param watch: Called every five seconds.
     """
 
@@ -74,13 +72,14 @@ class Shift:
     watch: Callable[[], None] = lambda: None
     #: Why the batch ends early.
     stopped: Exception | None = None
+    _halted: bool = False
     _failures_in_a_row: int = 0
     _last_flush: float = field(default_factory=time.monotonic)
     _crew: Crew[Job, Outcome] = field(init=False)
 
     def __enter__(self) -> Self:
         self.progress.begin(self.journal.done)
-        self._crew = Crew(self.size, lambda job: job.work(), Broken)
+        self._crew = Crew(self.size, self._do, Broken)
         return self
 
     def __exit__(
@@ -95,7 +94,7 @@ class Shift:
         # Twice as many wait as work, so that a pause for writing leaves nobody idle.
         self._work_off(2 * self.size - 1)
         if self.stopped:
-            self._unsent(job)
+            self.put_off(job.undone)
             return False
         self._crew.give(job)
         return True
@@ -115,14 +114,7 @@ class Shift:
 
         :raises OSError: it fails again and again.
         """
-        for pause in PAUSES:
-            try:
-                write()
-                return
-            except OSError as error:
-                log.warning("Storage fails to take a part; it is asked again: %s", type(error).__name__)
-            self._pause(pause)
-        write()
+        insist(write, self._pause)
 
     def failed(self, line: Mapping[str, object]) -> None:
         """Take in a row that is an error before anything is done for it."""
@@ -132,7 +124,16 @@ class Shift:
         """Have the batch end early; the first reason counts."""
         self.stopped = self.stopped or error
         for job in self._crew.dismiss():
-            self._unsent(job)
+            self.put_off(job.undone)
+
+    def _do(self, job: Job) -> Outcome:
+        # Whoever finds the wallet empty stops the others, who are quicker than whoever takes in what was found.
+        if self._halted:
+            return job.undone
+        outcome = job.work()
+        if isinstance(outcome, Stopped):
+            self._halted = True
+        return outcome
 
     def _work_off(self, most: int) -> None:
         while self._crew.pending > most:
@@ -205,7 +206,7 @@ class Shift:
     def _end(self, grace: float | None) -> None:
         """Have nothing more begun, wait for what is in flight, and write everything."""
         for job in self._crew.dismiss():
-            self._unsent(job)
+            self.put_off(job.undone)
         # What is there already is safe before anything else is waited for.
         with suppress(OSError):
             self.journal.flush()
@@ -223,7 +224,3 @@ class Shift:
         else:
             self.insist(self.journal.flush)
         self.progress.end(self.journal.done, self.journal.decisions, self.journal.failures)
-
-    def _unsent(self, job: Job) -> None:
-        if job.row is not None:
-            self.put_off(Later(job.row, None, sent_by=None))

@@ -15,6 +15,7 @@ import os
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.batch.patience import insist
 
 
 class Turn:
@@ -36,21 +37,23 @@ class Turn:
 
         :raises InputError: the folder is another batch's, or somebody came later still.
         """
-        found = self._names()
-        if found and (owner := self._owner(found[0])) != self._batch_id:
+        found = insist(self._names)
+        if found and (owner := insist(lambda: self._owner(found[0]))) != self._batch_id:
             raise InputError(
                 f"output_path holds another batch, {owner!r}; this one is {self._batch_id!r}. Give each batch an "
                 "output_path of its own (in a template: run_id, map_index), or both the same batch_id"
             )
         numbers = [int(name[4:10]) for name in found if name[4:10].isdigit()]
         self._name = f"try-{max(numbers, default=0) + 1:06d}-{os.urandom(4).hex()}.json"
-        storage.write_json(f"{self._folder}/{self._name}", {"batch": self._batch_id}, self._conn_id)
-        self.check()
+        marker = f"{self._folder}/{self._name}"
+        insist(lambda: storage.write_json(marker, {"batch": self._batch_id}, self._conn_id))
+        insist(self.check)
 
     def check(self) -> None:
         """Go on only if nobody came later.
 
         :raises InputError: somebody did.
+        :raises OSError: the store failed.
         """
         if self._names()[-1:] != [self._name]:
             raise InputError("another try has begun to work on this output_path, so this one stops")

@@ -129,7 +129,7 @@ class BatchVerification:
             if entry is None:
                 continue
             if entry.first is not None:
-                self._shift.give(Job(partial(self._look, row, entry.first)))
+                self._shift.give(Job(partial(self._look, row, entry.first), self._still_open(row)))
             else:
                 new.append(row)
             if len(new) >= ROWS_BEGUN_AT_ONCE:
@@ -179,7 +179,7 @@ class BatchVerification:
                 else partial(self._settle_one, row, first)
             )
             # Where the batch has to end meanwhile, the rest is noted as not sent.
-            self._shift.give(Job(work, row))
+            self._shift.give(Job(work, Later(row, None, sent_by=None)))
         rows.clear()
 
     def _write_begun(self) -> None:
@@ -221,7 +221,7 @@ class BatchVerification:
             key = row_key(0, str(line.get("record_identifier")))
             if not self.journal.known.is_recorded(key):
                 self.journal.known.recorded(key)
-                self._shift.give(Job(partial(self._record, line)))
+                self._shift.give(Job(partial(self._record, line), self._still_open(_row_of(line))))
             if self._shift.stopped:
                 return
         self._shift.drain()
@@ -244,14 +244,18 @@ class BatchVerification:
         except api.InputError as error:
             self._shift.stop(error)
 
+    def _still_open(self, row: Row) -> Later:
+        """Leave somebody for later whom an earlier try may have sent: no later than this one began."""
+        return Later(row, None, sent_by=self._started)
+
     def _look(self, row: Row, first: float) -> Outcome:
-        """Look for somebody whom an earlier try may have sent: no later than this one began."""
+        """Look for somebody whom an earlier try may have sent."""
         try:
             found = self._people.find(row, first - CLOCK_MARGIN)
         except api.FacekiError as error:
             return _not_found_out(row, error, sent_by=self._started)
         if found is None or found.decision is None:
-            return Later(row, None, sent_by=self._started)
+            return self._still_open(row)
         return _finished(row, found)
 
     def _settle_one(self, row: Row, first: float) -> Outcome:
@@ -282,9 +286,13 @@ class BatchVerification:
         try:
             record = self._people.record(identifier, request_id if isinstance(request_id, str) else None)
         except api.FacekiError as error:
-            return Later(Row(0, {"record_identifier": identifier}), error, sent_by=self._started)
+            return Later(_row_of(line), error, sent_by=self._started)
         document = dict(record.document) if record is not None else None
         return Recorded({"record_identifier": identifier, "request_id": request_id, "record": document})
+
+
+def _row_of(line: Mapping[str, object]) -> Row:
+    return Row(0, {"record_identifier": str(line.get("record_identifier"))})
 
 
 def _finished(row: Row, made: api.KycVerification) -> Finished:

@@ -155,6 +155,11 @@ class FacekiKycVerificationOperator(FacekiOperator):
             raise AirflowFailException(
                 "FACEKI no longer has the verification that it reviewed; a further try would pay for another"
             )
+        from airflow_provider_faceki.triggers.faceki import DecisionEvent
+
+        if found.decision is api.Decision.REVIEW and DecisionEvent.from_payload(event).status == "timeout":
+            # Before Airflow 3.3 the start of a task moves with each deferral, so the clock alone would not tell.
+            raise self._too_long()
         return self._finish(context, found)
 
     def _look_first(self, context: Context) -> Any:
@@ -292,13 +297,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return dict((whole or made).record.document)
 
     def _await_review(self, context: Context, request_id: str | None) -> None:
-        started: float = context["ti"].start_date.timestamp()
-        deadline = started + self.review_timeout
+        start = context["ti"].start_date
+        deadline = (start.timestamp() if start else time.time()) + self.review_timeout
         if time.time() >= deadline:
-            raise AirflowException(
-                f"FACEKI's review took longer than review_timeout={self.review_timeout:g} s"
-            )
+            raise self._too_long()
         self._defer_until(context, deadline, "resume_review", accept_review=False, request_id=request_id)
+
+    def _too_long(self) -> AirflowException:
+        return AirflowException(f"FACEKI's review took longer than review_timeout={self.review_timeout:g} s")
 
     def _defer_until(
         self,
