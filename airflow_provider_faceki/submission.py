@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
@@ -48,7 +48,8 @@ class Submission:
         :param longest_upload: Seconds after which a call that was begun has sent its last byte.
         """
         # Whatever an earlier try sent, it sent before this one began; `dag.test()` of Airflow 2 does not say when.
-        started: float = self._ti.start_date.timestamp() if self._ti.start_date else time.time()
+        start: Any = self._ti.start_date
+        started: float = start.timestamp() if start else time.time()
         if self._store is None:
             return started + settle_seconds if self._ti.try_number > 1 else None
         since = self._store.get(_SINCE)

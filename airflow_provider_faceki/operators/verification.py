@@ -297,7 +297,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return dict((whole or made).record.document)
 
     def _await_review(self, context: Context, request_id: str | None) -> None:
-        start = context["ti"].start_date
+        start: Any = context["ti"].start_date
         deadline = (start.timestamp() if start else time.time()) + self.review_timeout
         if time.time() >= deadline:
             raise self._too_long()
