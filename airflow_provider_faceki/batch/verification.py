@@ -22,6 +22,7 @@ from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.known import Entry, row_key
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Failed, Finished, Later, Outcome, Recorded, Stopped
+from airflow_provider_faceki.batch.patience import insist
 from airflow_provider_faceki.batch.person import LoadImage, People
 from airflow_provider_faceki.batch.progress import Progress
 from airflow_provider_faceki.batch.shift import Job, Shift
@@ -267,7 +268,7 @@ class BatchVerification:
 
     def _verify(self, row: Row, first: float, *, is_last: bool) -> Outcome:
         try:
-            endpoint = self._people.endpoint(row, first - CLOCK_MARGIN)
+            endpoint = insist(partial(self._people.endpoint, row, first - CLOCK_MARGIN))
         except api.FacekiError as error:
             return _outcome(row, error, sent_by=None)
         except OSError as error:
