@@ -50,12 +50,13 @@ coverage: .venv/.ready
 	@rm -f .coverage .coverage.*; status=0; $(PY3) -m coverage run -m pytest -q $(SUITE) || status=1; \
 	$(PY3) -m coverage combine -q; $(PY3) -m coverage report; exit $$status
 
-# Two at a time: first the environments, then the stages, each of which mostly keeps one core busy. Every stage
+# The environments two at a time; the stages one after the other, since two real Airflows on two cores make each other
+# late. Every stage
 # runs, whatever another one said; what each printed stays in .work/.
 test:
 	@rm -rf .work/summary
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
-	@status=0; $(MAKE) -s -k -j2 stages || status=1; echo; cat .work/summary; exit $$status
+	@status=0; $(MAKE) -s -k stages || status=1; echo; cat .work/summary; exit $$status
 
 stages: stage-3.3 stage-2.11 stage-lint stage-wheel stage-browser
 

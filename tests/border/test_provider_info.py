@@ -98,6 +98,10 @@ def test_options_have_what_airflow_asks_of_them() -> None:
     options = info()["config"]["faceki"]["options"]
     for name, option in options.items():
         assert option.keys() == {"description", "version_added", "type", "example", "default"}, name
+    from airflow.providers_manager import ProvidersManager
+
+    # Airflow 2 reads the options of providers when somebody asks for them, Airflow 3 as it starts.
+    ProvidersManager().initialize_providers_configuration()
     assert conf.getboolean("faceki", "webhook_enabled") is False
 
 
