@@ -60,8 +60,8 @@ def named(outcome: str, mode: str, *, soft: bool = False) -> str:
 
 
 @pytest.fixture(scope="module")
-def waited(airflow_db: Path) -> Iterator[tuple[Run, FacekiSandbox]]:
-    """The finished run, and the FACEKI that it asked."""
+def ended(airflow_db: Path) -> Iterator[tuple[Run, FacekiSandbox, dict[str, str]]]:
+    """The finished run, the FACEKI that it asked, and the links that it was told of."""
     with FacekiSandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
         right = sandbox.connection(**IMPATIENT)
         wrong = {**right, "password": "not-the-secret-at-all"}
@@ -69,7 +69,14 @@ def waited(airflow_db: Path) -> Iterator[tuple[Run, FacekiSandbox]]:
         patch.setenv("AIRFLOW_CONN_FACEKI_WRONG", json.dumps(wrong))
         for name, value in bundles(DAGS).items():
             patch.setenv(name, value)
-        yield run(airflow_db, DAGS, "sensor_modes", **_set_fates(sandbox)), sandbox
+        links = _set_fates(sandbox)
+        yield run(airflow_db, DAGS, "sensor_modes", **links), sandbox, links
+
+
+@pytest.fixture
+def waited(ended: tuple[Run, FacekiSandbox, dict[str, str]]) -> tuple[Run, FacekiSandbox]:
+    """The finished run, and the FACEKI that it asked."""
+    return ended[:2]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -107,7 +114,7 @@ def test_same_timeout(waited: tuple[Run, FacekiSandbox], outcome: str, mode: str
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_dead_link_is_not_waited_for(waited: tuple[Run, FacekiSandbox], mode: str) -> None:
-    done, sandbox = waited
-    link = done.rendered(named("expired_link", mode))["link"]
-    assert len(sandbox.polls(link=link)) == 1
+def test_a_dead_link_is_not_waited_for(ended: tuple[Run, FacekiSandbox, dict[str, str]], mode: str) -> None:
+    # Not read back from the rendered fields: Airflow 2.11 masks in them whatever any test has had masked.
+    _, sandbox, links = ended
+    assert len(sandbox.polls(link=links[named("expired_link", mode)])) == 1

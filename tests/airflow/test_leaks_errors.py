@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does an error, its chain, its pickle and its log say, for each way of failing, in worker and triggerer alike?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+from airflow_provider_faceki.settings import settings_from_connection
+from tests.airflow.canaries import CLIENT_ID, PERSON, SECRET, logs_clean_of
+from tests.airflow.conftest import Connect
+from tests.airflow.planting import IN_QUERY
+
+FAULTS = [
+    pytest.param({"kind": "status", "status": status}, id=f"HTTP {status}")
+    for status in (401, 403, 404, 422, 429, 503)
+] + [
+    pytest.param({"kind": "code", "code": 1}, id="code 1"),
+    pytest.param({"kind": "code", "code": 5003}, id="code 5003"),
+    pytest.param(
+        {"kind": "redirect", "location": f"/?clientSecret={SECRET}"}, id="a redirect that shows the secret"
+    ),
+    pytest.param({"kind": "truncated"}, id="half an answer"),
+    pytest.param({"kind": "cut_off"}, id="cut off"),
+    pytest.param({"kind": "content_type"}, id="odd content type"),
+    pytest.param({"kind": "reset_after_body"}, id="reset"),
+    pytest.param({"kind": "hang", "delay": 0.1}, id="no answer"),
+]
+
+
+@pytest.fixture
+def canary(faceki_sandbox: FacekiSandbox, caplog: pytest.LogCaptureFixture) -> Iterator[FacekiSandbox]:
+    """A FACEKI with a canary for a secret and for a person, while every logger logs everything."""
+    faceki_sandbox.settings.update({"client_id": CLIENT_ID, "client_secret": SECRET, "person": PERSON})
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "urllib3.connectionpool"):
+        yield faceki_sandbox
+
+
+def said(error: BaseException) -> bytes:
+    """All that anybody can print of an error, to the end of its chain."""
+    parts = []
+    seen: BaseException | None = error
+    while seen is not None:
+        parts += [str(seen), repr(seen), repr(seen.args), repr(vars(seen))]
+        if isinstance(seen, api.FacekiError):
+            parts.append(repr(pickle.dumps(seen)))
+        seen = seen.__cause__ or seen.__context__
+    return "\n".join([*parts, *traceback.format_exception(error)]).encode()
+
+
+def clean(link: str, *texts: bytes) -> list[tuple[str, str]]:
+    return [hit for text in texts for hit in logs_clean_of([link]).lines_in(text)]
+
+
+def _fail(hook: FacekiHook, endpoint: Any, mode: str) -> BaseException | None:
+    try:
+        with airflow_failures():
+            if mode == "worker":
+                hook.ask(endpoint)
+            else:
+                asyncio.run(hook.aask(endpoint))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is searched
+        return error
+    return None
+
+
+@pytest.mark.parametrize("mode", ["worker", "triggerer"])
+@pytest.mark.parametrize("form", ["generate_token", "access_token_query"])
+@pytest.mark.parametrize("route", ["token", "records"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(
+    canary: FacekiSandbox,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+    fault: dict[str, Any],
+    route: str,
+    form: str,
+    mode: str,
+) -> None:
+    connect(canary, auth_flow=form, token_store="memory")
+    link = canary.create_link("customer-1")
+    canary.decide(link, "ACCEPTED")
+    # A token of an earlier test must not stand in for the one that this fault is about.
+    canary.settings.client_id = f"{CLIENT_ID}-{len(caplog.records)}-{link}"
+    connect(canary, auth_flow=form, token_store="memory")
+    canary.add_fault(**fault, route=route, count=None)
+    error = _fail(FacekiHook(), api.FetchRecords(link=link), mode)
+    assert canary.counters.faults_fired > 0
+    if fault["kind"] != "content_type":
+        assert error is not None
+        assert "faceki_default" in str(error)
+    logged = "\n".join(record.getMessage() for record in caplog.records).encode()
+    assert clean(link, said(error) if error else b"", logged, caplog.text.encode()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"timeout": SECRET}, id="as the timeout"),
+        pytest.param({"verify": SECRET}, id="as the CA bundle"),
+        pytest.param({"auth_flow": SECRET}, id="as the form"),
+        pytest.param({SECRET: "x"}, id="as a key"),
+        pytest.param({"fields": {"host": f"https://{CLIENT_ID}:{SECRET}@sdk.example"}}, id="in the address"),
+        pytest.param({"fields": {"host": f"https://sdk.example/?clientSecret={SECRET}"}}, id="in the query"),
+        pytest.param({"fields": {"extra": json.dumps(SECRET)}}, id="instead of the extra"),
+        pytest.param({"fields": {"password": f"{SECRET}\n"}}, id="with an end of line"),
+        pytest.param({"proxies": f"http://me:{SECRET}@proxy.example"}, id="as a proxy"),
+        pytest.param({**IN_QUERY, "fields": {"host": "http://127.0.0.1:1"}}, id="in the query, nobody there"),
+    ],
+)
+def test_a_secret_in_the_wrong_place(
+    canary: FacekiSandbox, connect: Connect, caplog: pytest.LogCaptureFixture, wrong: dict[str, Any]
+) -> None:
+    connect(canary, **wrong)
+    link = canary.create_link()
+    shown = [
+        said(error)
+        for mode in ("worker", "triggerer")
+        if (error := _fail(FacekiHook(), api.FetchRecords(link=link), mode))
+    ]
+    told = FacekiHook().test_connection()[1].encode()
+    assert clean(link, *shown, told, caplog.text.encode()) == []
+
+
+def test_wrong_secret(canary: FacekiSandbox, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    canary.settings.client_secret = "another-one-altogether"
+    connect(canary, fields={"password": SECRET})
+    error = _fail(FacekiHook(), api.FetchRecords(link="a"), "worker")
+    assert error is not None
+    assert "AuthenticationError" in str(error)
+    assert (
+        clean("none-such-link", said(error), FacekiHook().test_connection()[1].encode(), caplog.text.encode())
+        == []
+    )
+
+
+def test_reprs(canary: FacekiSandbox, connect: Connect) -> None:
+    connect(canary)
+    link = canary.create_link("customer-1")
+    canary.decide(link, "ACCEPTED")
+    hook = FacekiHook()
+    settings = settings_from_connection("faceki_default", hook.get_connection("faceki_default"))
+    asked = api.FetchRecords(link=link)
+    (record,) = hook.ask(asked)
+    made = hook.ask(api.GenerateKycLink(workflow_id=hook.workflow(None)))
+    sensor = FacekiKycDecisionSensor(task_id="wait", link=link)
+    operator = FacekiFetchRecordsOperator(task_id="fetch", link=link)
+    client = hook.get_conn()
+    shown = [
+        hook,
+        client,
+        client.on_event_loop,
+        asked,
+        record,
+        made,
+        sensor,
+        operator,
+        api.GetWorkflowRules(link=link),
+    ]
+    text = "\n".join(f"{each!r} {each}" for each in shown).encode()
+    assert clean(link, text) == []
+    assert clean(made.link, text) == []
+    # The client id belongs to a Connection's settings and is shown there; the secret is not.
+    assert SECRET not in repr(settings)
