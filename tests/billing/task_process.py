@@ -6,16 +6,20 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import time
+import signal
+import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api import client, token_file, verification
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+from airflow_provider_faceki.submission import Submission
 from tests.billing.tries import KeptInFile, Tries
 
 # Before any fork, for otherwise each try would spend most of its time on it: opening the first file loads Airflow's
@@ -25,6 +29,18 @@ storage.open_binary(__file__).close()
 
 #: A try that hangs longer than this many seconds is a failure of its own.
 LONGEST_TRY = 180.0
+
+
+@dataclass(frozen=True)
+class Death:
+    """When a try is to die, told by how far it is and not by a clock: a busy machine is slow.
+
+    :param calls: At this call of a function, counted from the beginning of the try.
+    :param sending: This many seconds after it began to send.
+    """
+
+    calls: int | None = None
+    sending: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,13 +62,15 @@ class Task:
         place = self.folder / "result.json"
         return json.loads(place.read_text()) if place.exists() else None
 
-    def start(self, try_number: int) -> ForkServerProcess:
-        """Start a try; it is at work when this returns."""
-        started = forks().Process(target=_run, args=(self, try_number), daemon=True)
+    @property
+    def calls(self) -> int:
+        """How many calls of functions a try takes that nobody disturbs."""
+        return int((self.folder / "calls").read_text())
+
+    def start(self, try_number: int, death: Death | None = None) -> ForkServerProcess:
+        """Start a try."""
+        started = forks().Process(target=_run, args=(self, try_number, death), daemon=True)
         started.start()
-        deadline = time.monotonic() + LONGEST_TRY
-        while not (self.folder / f"try-{try_number}.log").exists() and time.monotonic() < deadline:
-            time.sleep(0.002)
         return started
 
     def go_on(self, try_number: int) -> None:
@@ -71,7 +89,28 @@ def forks() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _run(task: Task, try_number: int) -> None:
+class Clockwork:
+    """Counts the calls of a try, and ends it (``kill -9``) when its time has come."""
+
+    def __init__(self, death: Death) -> None:
+        self.death = death
+        self.calls = 0
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event not in ("call", "c_call"):
+            return
+        self.calls += 1
+        if self.calls == self.death.calls:
+            _die()
+        if self.death.sending is not None and event == "call" and frame.f_code is Submission.send.__code__:
+            threading.Timer(self.death.sending, _die).start()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(task: Task, try_number: int, death: Death | None) -> None:
     os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"] = task.connection
     tries = Tries(
         lambda: FacekiKycVerificationOperator(task_id="verify", **task.arguments),
@@ -82,7 +121,11 @@ def _run(task: Task, try_number: int) -> None:
     with open(task.folder / f"try-{try_number}.log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    clockwork = Clockwork(death or Death())
+    sys.setprofile(clockwork)
     result = tries.go()
+    sys.setprofile(None)
+    (task.folder / "calls").write_text(str(clockwork.calls))
     beside = task.folder / "result.new"
     beside.write_text(json.dumps(result))
     os.replace(beside, task.folder / "result.json")
