@@ -31,6 +31,7 @@ WORK = ROOT / ".work" / "benchmarks"
 BENCHMARKS = {
     "imports": 600,
     "calls": 600,
+    "tokens": 300,
     "waits": 900,
 }
 

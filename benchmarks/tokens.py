@@ -1,0 +1,174 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How many tokens are asked for, by calls, hooks, threads and processes, and when a token dies under them?
+
+Counted by the server. Each count is taken in processes that are forked for it, as Airflow forks its tasks, and that
+have never called before. Failed calls are counted as well: a token that is revoked must cost nobody a call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import requests
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_faceki import api
+from benchmarks import clients, peers
+from benchmarks.frame import Reach, Row, counted
+from benchmarks.loopback import Loopback, loopback
+
+#: Seconds, so that whoever starts cold meets others who wait for a token.
+LATENCY = 0.02
+SCRIPT, KEPT = "requests, a token a task", "requests, a token kept"
+HTTP = "http provider, a token a task"
+
+_PATIENCE = 120.0
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Who calls how often.
+
+    :param name: What is told of it.
+    :param threads: Threads of a process.
+    :param calls: Calls of a thread.
+    :param processes: Processes.
+    :param new_hooks: Whether each of our calls is through a hook of its own.
+    :param revoked: Whether the token is revoked when half of the calls are through.
+    :param tokens: Token requests that are enough.
+    """
+
+    name: str
+    threads: int = 1
+    calls: int = 1
+    processes: int = 1
+    new_hooks: bool = True
+    revoked: bool = False
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was counted: tokens asked for, and calls that failed."""
+
+    tokens: int
+    failed: int
+
+
+SCENARIOS = (
+    Scenario("100 calls, one hook", calls=100, new_hooks=False),
+    Scenario("100 calls, a new hook each", calls=100),
+    Scenario("50 threads starting cold", threads=50),
+    Scenario("20 processes starting cold", processes=20),
+    Scenario("100 calls by 10 threads, revoked half way", threads=10, calls=10, revoked=True, tokens=2),
+)
+
+
+def measure(directory: Path) -> list[Row]:
+    """Take the measure."""
+    with loopback(directory, LATENCY) as server:
+        return [row for scenario in SCENARIOS for row in _rows(server, scenario)]
+
+
+def _rows(server: Loopback, scenario: Scenario) -> list[Row]:
+    # In memory there is nothing left of the scenario before; a file is what processes share.
+    clients.connect(server, shared_file=scenario.processes > 1)
+    ours = _count(server, scenario, _ours_new if scenario.new_hooks else _ours_one)
+    theirs = {name: _count(server, scenario, make) for name, make in _contestants(server).items()}
+    enough, none = Reach("ours", "≤", scenario.tokens), Reach("ours", "≤", 0)
+    tokens, failed = f"token requests, {scenario.name}", f"failed calls, {scenario.name}"
+    rows = [
+        counted(tokens, name, found.tokens, ours.tokens, "", None if number else enough)
+        for number, (name, found) in enumerate(theirs.items())
+    ]
+    if scenario.revoked or ours.failed:
+        rows.append(counted(failed, KEPT, theirs[KEPT].failed, ours.failed, "", none))
+    return rows
+
+
+def _contestants(server: Loopback) -> dict[str, Callable[[], Call]]:
+    theirs: dict[str, Callable[[], Call]] = {
+        SCRIPT: lambda: clients.script_task(server.plain),
+        KEPT: lambda: _kept(server.plain),
+    }
+    if peers.available():
+        theirs[HTTP] = lambda: clients.http_provider_task
+    return theirs
+
+
+def _ours_one() -> Call:
+    hook = clients.hook()
+    return lambda: clients.fetch_with(hook)
+
+
+def _ours_new() -> Call:
+    return clients.fetch_with_new_hook
+
+
+def _kept(base_url: str) -> Call:
+    """Return what several providers do: keep the token of the first call for the others."""
+    kept: list[str] = []
+
+    def call() -> None:
+        session = requests.Session()
+        if not kept:
+            kept.append(clients.fetch_token(session, base_url=base_url))
+        clients.bare_fetch(session, base_url, kept[0])
+
+    return call
+
+
+def _count(server: Loopback, scenario: Scenario, make: Callable[[], Call]) -> Found:
+    server.reset()
+    fork = multiprocessing.get_context("fork")
+    start, failures = fork.Barrier(scenario.processes), fork.SimpleQueue()
+    processes = [
+        fork.Process(target=_process, args=(server, scenario, make, start, failures), daemon=True)
+        for _ in range(scenario.processes)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(_PATIENCE)
+        assert process.exitcode == 0, f"{scenario.name}: a process ended with {process.exitcode}"
+    return Found(server.counters()["tokens"], sum(failures.get() for _ in processes))
+
+
+def _process(
+    server: Loopback,
+    scenario: Scenario,
+    make: Callable[[], Call],
+    start: Barrier,
+    failures: SimpleQueue[int],
+) -> None:
+    call, begun = make(), itertools.count(1)
+    half = scenario.threads * scenario.calls // 2 if scenario.revoked else 0
+
+    def thread(_number: int) -> int:
+        failed = 0
+        for _ in range(scenario.calls):
+            if next(begun) == half:
+                server.revoke()
+            failed += _fails(call)
+        return failed
+
+    start.wait(_PATIENCE)
+    with ThreadPoolExecutor(scenario.threads) as pool:
+        failures.put(sum(pool.map(thread, range(scenario.threads))))
+
+
+def _fails(call: Call) -> bool:
+    try:
+        call()
+    except (requests.RequestException, AirflowException, api.FacekiError):
+        return True
+    return False
