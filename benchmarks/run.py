@@ -32,6 +32,7 @@ BENCHMARKS = {
     "imports": 600,
     "calls": 600,
     "tokens": 300,
+    "uploads": 300,
     "waits": 900,
 }
 

@@ -1,0 +1,176 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Who uploads? Ours, its peers and the floor, each as one call that sends seven pictures from files over TLS.
+
+``python -m benchmarks.uploading NAME URL CERTIFICATE SMALL LARGE`` is one of them in a process of its own: it prints
+by how many KiB the process has grown, at its largest, while it sent the folder ``LARGE``, having sent ``SMALL``.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from benchmarks import clients, peers
+from benchmarks.loopback import RECORDS_PATH, trusting
+
+OURS, FLOOR = "ours", "64 KiB at a time, read and sent"
+FILES, HTTP, TOOLBELT = "requests, files=", "http provider, files=", "requests-toolbelt"
+PICTURES = ("selfie", *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")))
+FIELDS = {"workflowId": "benchmark", "record_identifier": "case-0001"}
+
+_CHUNK = 64 * 1024
+_TIMEOUT = 60.0
+
+Upload = Callable[[Path], object]
+
+
+def contestants(url: str, certificate: Path) -> dict[str, Callable[[], Upload]]:
+    """Return what makes each contestant, by name; those that are not installed are left out."""
+    makers: dict[str, Callable[[], Upload]] = {
+        FLOOR: lambda: _floor(url, certificate),
+        OURS: _ours,
+        FILES: lambda: _files(url, certificate),
+    }
+    if peers.available():
+        makers[HTTP] = lambda: _http_provider(url, certificate)
+        makers[TOOLBELT] = lambda: _toolbelt(url, certificate)
+    return makers
+
+
+def _ours() -> Upload:
+    from airflow_provider_faceki import api, storage
+
+    hook = clients.hook()
+
+    def upload(folder: Path) -> None:
+        limit = hook.settings.max_image_bytes
+        selfie, *sides = (storage.image(name, folder / f"{name}.jpg", limit) for name in PICTURES)
+        documents = [api.Document(*pair) for pair in zip(sides[::2], sides[1::2], strict=True)]
+        made = hook.ask(
+            api.PerformKycVerification(
+                workflow_id=FIELDS["workflowId"],
+                selfie=selfie,
+                documents=documents,
+                record_identifier=FIELDS["record_identifier"],
+            )
+        )
+        assert made.decision is api.Decision.ACCEPTED
+
+    return upload
+
+
+def _floor(url: str, certificate: Path) -> Upload:
+    """Return what no client can do with less: the head of a request, then each file as it is read."""
+    token = _token(url, certificate)
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    plain = socket.create_connection((parts.hostname, parts.port or 443), _TIMEOUT)
+    connection = trusting(certificate).wrap_socket(plain, server_hostname=parts.hostname)
+
+    def upload(folder: Path) -> None:
+        files = [folder / f"{name}.jpg" for name in PICTURES]
+        length = sum(file.stat().st_size for file in files)
+        head = f"POST {RECORDS_PATH} HTTP/1.1\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n"
+        connection.sendall(head.encode())
+        for file in files:
+            with file.open("rb", buffering=0) as source:
+                while chunk := source.read(_CHUNK):
+                    connection.sendall(chunk)
+        assert connection.recv(_CHUNK).startswith(b"HTTP/1.1 200 ")
+
+    return upload
+
+
+def _files(url: str, certificate: Path) -> Upload:
+    session, headers = _session(certificate), _headers(url, certificate)
+
+    def upload(folder: Path) -> None:
+        with _opened(folder) as files:
+            _check(
+                session.post(url + RECORDS_PATH, data=FIELDS, files=files, headers=headers, timeout=_TIMEOUT)
+            )
+
+    return upload
+
+
+def _http_provider(url: str, certificate: Path) -> Upload:
+    hook, headers = clients.http_provider("POST"), _headers(url, certificate)
+
+    def upload(folder: Path) -> None:
+        with _opened(folder) as files:
+            _check(hook.run(RECORDS_PATH, data=FIELDS, headers=headers, files=files))
+
+    return upload
+
+
+def _toolbelt(url: str, certificate: Path) -> Upload:
+    # By name, for the checker has no peers.
+    encoder: Any = import_module("requests_toolbelt").MultipartEncoder
+    session, headers = _session(certificate), _headers(url, certificate)
+
+    def upload(folder: Path) -> None:
+        with _opened(folder) as files:
+            body = encoder({**FIELDS, **files})
+            typed = {**headers, "content-type": body.content_type}
+            _check(session.post(url + RECORDS_PATH, data=body, headers=typed, timeout=_TIMEOUT))
+
+    return upload
+
+
+def _session(certificate: Path) -> requests.Session:
+    session = requests.Session()
+    session.verify = str(certificate)
+    return session
+
+
+def _token(url: str, certificate: Path) -> str:
+    with _session(certificate) as session:
+        return clients.fetch_token(session, base_url=url)
+
+
+def _headers(url: str, certificate: Path) -> Mapping[str, str]:
+    return {"authorization": f"Bearer {_token(url, certificate)}"}
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[dict[str, tuple[str, Any, str]]]:
+    with ExitStack() as stack:
+        yield {
+            name: (f"{name}.jpg", stack.enter_context((folder / f"{name}.jpg").open("rb")), "image/jpeg")
+            for name in PICTURES
+        }
+
+
+def _check(answer: requests.Response) -> None:
+    answer.raise_for_status()
+    assert answer.json()["result"]["decision"] == "ACCEPTED"
+
+
+def _growth(upload: Upload, small: Path, large: Path) -> int:
+    """Return by how many KiB this process grows at the most while it uploads; what is imported is warm by then."""
+    upload(small)
+    gc.collect()
+    before = _memory("VmRSS")
+    # Sets the kernel's mark of the largest size back to the present one; proc(5).
+    Path("/proc/self/clear_refs").write_text("5")
+    upload(large)
+    return max(0, _memory("VmHWM") - before)
+
+
+def _memory(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+if __name__ == "__main__":
+    _name, _url, _certificate, _small, _large = sys.argv[1:]
+    print(_growth(contestants(_url, Path(_certificate))[_name](), Path(_small), Path(_large)))

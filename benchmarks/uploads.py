@@ -1,0 +1,85 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What do memory and CPU pay for sending seven pictures of 5 MB over TLS, beside a plain copy to the socket?
+
+CPU is this process's own, contestants taking turns. Memory is what a fresh process grows by, at its largest, for each
+contestant (``benchmarks/uploading.py``).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from benchmarks import clients
+from benchmarks.frame import Reach, Row, counted, take_turns
+from benchmarks.loopback import Loopback, loopback
+from benchmarks.uploading import FLOOR, OURS, PICTURES, contestants
+
+LARGE, SMALL = 5_000_000, 1_000
+ROUNDS = 15
+PROCESSES = 3
+
+
+def measure(directory: Path) -> list[Row]:
+    """Take the measure."""
+    large, small = _pictures(directory / "large", LARGE), _pictures(directory / "small", SMALL)
+    with loopback(directory) as server:
+        clients.connect(server, tls=True)
+        return _cpu(server, large) + _memory(server, small, large)
+
+
+def _cpu(server: Loopback, large: Path) -> list[Row]:
+    made = {name: make() for name, make in contestants(server.tls, server.certificate).items()}
+    uploads = {name: partial(upload, large) for name, upload in made.items()}
+    took = take_turns(uploads, rounds=ROUNDS, calls=1, clock=time.process_time)
+    reach = Reach("ratio", "≤", 2.0)
+    return [
+        took.row("upload of 7 x 5 MB, TLS, CPU", OURS, name, reach=reach if name == FLOOR else None)
+        for name in uploads
+        if name != OURS
+    ]
+
+
+def _memory(server: Loopback, small: Path, large: Path) -> list[Row]:
+    grown = {
+        name: statistics.median(_growth(server, name, small, large) for _ in range(PROCESSES)) / 1024
+        for name in contestants(server.tls, server.certificate)
+    }
+    reach = Reach("ours", "≤", 1.0)
+    return [
+        counted(
+            "upload of 7 x 5 MB, TLS, memory",
+            name,
+            grown[name],
+            grown[OURS],
+            "MiB",
+            reach if name == FLOOR else None,
+        )
+        for name in grown
+        if name != OURS
+    ]
+
+
+def _growth(server: Loopback, name: str, small: Path, large: Path) -> int:
+    arguments = (name, server.tls, str(server.certificate), str(small), str(large))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.uploading", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return int(done.stdout.splitlines()[-1])
+
+
+def _pictures(folder: Path, size: int) -> Path:
+    """Fill a folder with seven files that begin as pictures do and go on as well as any."""
+    folder.mkdir()
+    for name in PICTURES:
+        (folder / f"{name}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + os.urandom(size - 4))
+    return folder
