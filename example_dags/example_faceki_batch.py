@@ -31,7 +31,7 @@ with DAG(
     params={
         "manifest": Param(f"{BATCHES}/manifest.ndjson", type="string"),
         "output": Param(f"{BATCHES}/output", type="string"),
-        "rows_a_shard": Param(1000, type="integer", minimum=1),
+        "shards": Param(8, type="integer", minimum=1, maximum=256),
     },
     doc_md=__doc__,
     tags=["faceki", "example"],
@@ -43,9 +43,9 @@ with DAG(
         from airflow_provider_faceki.batch.shards import split
 
         columns = {name: name for name in COLUMNS}
-        shards = split(params["manifest"], f"{params['output']}/shards", int(params["rows_a_shard"]), columns)
+        shards = split(params["manifest"], f"{params['output']}/shards", int(params["shards"]), columns)
         return [
-            {"manifest": shard, "output_path": f"{params['output']}/{number:05d}"}
+            {"manifest": shard, "output_path": f"{params['output']}/{number:03d}"}
             for number, shard in enumerate(shards, 1)
         ]
 

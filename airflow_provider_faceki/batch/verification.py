@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Rows whose identifiers are written down together before the first of them is sent.
 ROWS_BEGUN_AT_ONCE = 200
+#: Seconds after which a verification is sent again whose pictures a storage failed to give to their end.
+PAUSES_BEFORE_SENDING = (0.5, 2.0)
 #: Seconds by which FACEKI's clock may differ from ours.
 CLOCK_MARGIN = 300.0
 
@@ -275,12 +277,21 @@ class BatchVerification:
             # A storage that fails is no fault of the picture.
             return Later(row, error, sent_by=None)
         try:
-            return _finished(row, self.hook.ask(endpoint))
+            return _finished(row, self._sent(endpoint))
         except api.InputError as error:
             # The pictures were good a moment ago: a storage fails, or somebody writes them. Once more, then no more.
             return Failed(outcomes.of_error(row, error)) if is_last else Later(row, error, sent_by=None)
         except api.FacekiError as error:
             return _outcome(row, error, sent_by=time.time() if error.may_have_acted else None)
+
+    def _sent(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+        for pause in PAUSES_BEFORE_SENDING:
+            try:
+                return self.hook.ask(endpoint)
+            except api.InputError:
+                # A picture broke off on its way, so FACEKI has nothing to act on.
+                time.sleep(pause)
+        return self.hook.ask(endpoint)
 
     def _record(self, line: Mapping[str, object]) -> Outcome:
         identifier, request_id = str(line.get("record_identifier")), line.get("request_id")

@@ -16,15 +16,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from airflow.providers.common.compat.sdk import Connection
+
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api import client, token_file, verification
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.submission import Submission
 from tests.billing.tries import KeptInFile, Tries
 
-# Before any fork, for otherwise each try would spend most of its time on it: opening the first file loads Airflow's
-# plugins.
-LOADED = (client, token_file, verification)
+# Before any fork, for otherwise each try would spend most of its time on it: a first file loads Airflow's plugins, a
+# first operator and a first Connection much of its models.
+LOADED = (client, token_file, verification, Connection(conn_id="first", conn_type="faceki"))
+FacekiKycVerificationOperator(task_id="first", selfie="/", documents=["/"])
 storage.open_binary(__file__).close()
 
 #: A try that hangs longer than this many seconds is a failure of its own.

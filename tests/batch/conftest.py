@@ -1,0 +1,42 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A local FACEKI, a manifest of invented people with their pictures, and the operators without a run of a DAG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.people import People
+
+#: A Connection for tests that meet faults: short of patience.
+IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.2, "timeout": 5, "upload_timeout": 5}
+
+Connect = Callable[..., None]
+
+
+@pytest.fixture
+def connect(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """`connect(max_concurrency=64)` makes the local FACEKI the Connection ``faceki_default``."""
+
+    def make(**extra: object) -> None:
+        connection = faceki_sandbox.connection(**{**IMPATIENT, **extra})
+        monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+
+    return make
+
+
+@pytest.fixture
+def faceki(faceki_sandbox: FacekiSandbox, connect: Connect) -> FacekiSandbox:
+    """An empty FACEKI, and the Connection ``faceki_default`` to it."""
+    connect()
+    return faceki_sandbox
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> People:
+    """Where manifests, pictures and outputs of one test are."""
+    return People(tmp_path)

@@ -1,0 +1,29 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""One batch as a run's whole work, told by the run's conf which FACEKI, which manifest and where to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.providers.common.compat.sdk import DAG, timezone
+
+from airflow_provider_faceki.operators.batch import FacekiBatchVerificationOperator
+
+with DAG(
+    dag_id="batch_verify",
+    schedule=None,
+    start_date=timezone.datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=4,
+    params={"faceki": "faceki_default", "manifest": "", "output": ""},
+) as dag:
+    FacekiBatchVerificationOperator(
+        task_id="verify",
+        faceki_conn_id="{{ params.faceki }}",
+        manifest="{{ params.manifest }}",
+        output_path="{{ params.output }}",
+        settle_seconds=4.0,
+        patience=2.0,
+        retries=8,
+        retry_delay=timedelta(seconds=1),
+    )

@@ -1,0 +1,96 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Who is in a manifest, and what did a batch leave of them?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_faceki.operators.batch import (
+    FacekiBatchFetchRecordsOperator,
+    FacekiBatchVerificationOperator,
+)
+from tests.airflow.standing_in import context
+from tests.billing.pictures import write
+
+#: Of nobody who is anybody; what a row of a manifest is made of.
+Line = dict[str, object]
+
+
+class People:
+    """The files of one test: pictures, manifests, and the folder ``out`` that a batch writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.out = folder / "out"
+        self.selfie, self.front, self.back = (
+            write(folder, f"{name}.jpg") for name in ("selfie", "front", "back")
+        )
+
+    def line(self, identifier: object, **more: object) -> Line:
+        """A row that can be verified, unless ``more`` says otherwise."""
+        made = {
+            "record_identifier": identifier,
+            "selfie": self.selfie,
+            "document_1_front": self.front,
+            "document_1_back": self.back,
+            **more,
+        }
+        return {name: value for name, value in made.items() if value is not None}
+
+    def manifest(self, lines: Iterable[Line | str | bytes], name: str = "people.ndjson") -> str:
+        """Write a manifest and return its URI; texts and bytes are lines as they stand."""
+        place = self.folder / name
+        with place.open("wb") as file:
+            for line in lines:
+                text = json.dumps(line) if isinstance(line, dict) else line
+                file.write((text.encode() if isinstance(text, str) else text) + b"\n")
+        return place.as_uri()
+
+    def everybody(self, *identifiers: object) -> str:
+        """A manifest of these, all of whom can be verified."""
+        return self.manifest(self.line(identifier) for identifier in identifiers)
+
+    def batch(self, manifest: str, **arguments: Any) -> FacekiBatchVerificationOperator:
+        """The task, as short of patience as its Connection."""
+        given = {"output_path": self.out.as_uri(), "settle_seconds": 1.0, "patience": 1.0, **arguments}
+        return FacekiBatchVerificationOperator(task_id="verify", manifest=manifest, **given)
+
+    def verify(self, manifest: str, **arguments: Any) -> dict[str, Any]:
+        """One try of it."""
+        return self.batch(manifest, **arguments).execute(context())
+
+    def fetch(self, **arguments: Any) -> dict[str, Any]:
+        """One try at fetching, into ``out``."""
+        given = {"output_path": self.out.as_uri(), **arguments}
+        operator: Any = FacekiBatchFetchRecordsOperator(task_id="fetch", **given)
+        found: dict[str, Any] = operator.execute(context())
+        return found
+
+    def lines(self, folder: str) -> list[dict[str, Any]]:
+        """All lines of all parts below a folder of ``out``."""
+        return [json.loads(line) for part in self.parts(folder) for line in part.read_text().splitlines()]
+
+    def parts(self, folder: str) -> list[Path]:
+        """Those parts."""
+        return sorted(path for path in (self.out / folder).rglob("*") if path.is_file())
+
+    def results(self) -> dict[str, str]:
+        """Decisions by identifier; nobody may be there twice."""
+        found = [line["record_identifier"] for line in self.lines("results")]
+        assert [name for name, count in Counter(found).items() if count > 1] == []
+        return {line["record_identifier"]: line["decision"] for line in self.lines("results")}
+
+    def errors(self) -> dict[int, str]:
+        """Codes by row; no row may be there twice."""
+        rows = [line["row"] for line in self.lines("errors")]
+        assert len(rows) == len(set(rows))
+        return {line["row"]: line["code"] for line in self.lines("errors")}
+
+
+def once(identifiers: Iterable[str]) -> Mapping[str, int]:
+    """What a ledger says when each of these was billed once."""
+    return dict.fromkeys(identifiers, 1)

@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Storages of the tests' own, registered as Airflow's providers register theirs: one that fails now and then."""
+
+# fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
+# mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call"
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:
+    from airflow.io.store import attach
+
+
+class StoreDown(Exception):
+    """What an object store's own library raises: of no class that Python names."""
+
+
+class FlakyStore(MemoryFileSystem):
+    """An object store in memory. ``fails`` is asked before each operation, and after it has been carried out."""
+
+    protocol = "flaky"
+    cachable = False
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        # The parent's are shared by the whole process.
+        self.store: dict[str, Any] = {}
+        self.pseudo_dirs = [""]
+        self.fails: Callable[[str, str], None] = lambda operation, path: None
+        self._lock = threading.RLock()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("flaky://").strip("/")
+
+    def _guarded(self, operation: str, path: str, carry_out: Callable[[], Any]) -> Any:
+        self.fails(operation, path)
+        with self._lock:
+            done = carry_out()
+        self.fails(f"{operation} done", path)
+        return done
+
+    def pipe_file(self, path: str, value: bytes, **kwargs: object) -> None:
+        self._guarded("write", path, lambda: super(FlakyStore, self).pipe_file(path, value, **kwargs))
+
+    def ls(self, path: str, detail: bool = True, **kwargs: object) -> Any:
+        return self._guarded("list", path, lambda: super(FlakyStore, self).ls(path, detail, **kwargs))
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        return self._guarded("open", path, lambda: super(FlakyStore, self)._open(path, mode, **kwargs))
+
+    def texts(self, folder: str) -> list[str]:
+        """The lines of all objects below a folder."""
+        found = sorted(path for path in self.store if f"/{folder}/" in path)
+        return [line for path in found for line in self.store[path].getvalue().decode().splitlines()]
+
+
+fsspec.register_implementation("flaky", FlakyStore, clobber=True)
+# Airflow keeps the first that is attached.
+_STORE = FlakyStore()
+attach("flaky", fs=_STORE)
+
+
+def attached() -> FlakyStore:
+    """The one that Airflow finds under ``flaky://``, empty and in good health."""
+    _STORE.store.clear()
+    _STORE.pseudo_dirs[:] = [""]
+    _STORE.fails = lambda operation, path: None
+    return _STORE
+
+
+def now_and_then(share: float, seed: int, operations: tuple[str, ...]) -> Callable[[str, str], None]:
+    """Fail this share of these operations, never more than three times in a row."""
+    dice, in_a_row, lock = random.Random(seed), 0, threading.RLock()
+
+    def fails(operation: str, path: str) -> None:
+        nonlocal in_a_row
+        if operation not in operations:
+            return
+        with lock:
+            hit = dice.random() < share and in_a_row < 3
+            in_a_row = in_a_row + 1 if hit else 0
+        if hit:
+            raise dice.choice([OSError("slow down"), StoreDown("slow down"), TimeoutError("slow down")])
+
+    return fails

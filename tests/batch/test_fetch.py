@@ -1,0 +1,324 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Do the records of many become tables, whole at every moment, and nothing in them that nobody asked for?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, overload
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from pyarrow import parquet
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.batch import fetch, identifiers
+from airflow_provider_faceki.batch.tables import TABLES
+from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.canaries import NOWHERE, PERSON, files_below
+from tests.airflow.standing_in import TaskInstance, context
+from tests.batch.conftest import Connect
+from tests.batch.people import People
+
+KEEP = {f"{table}.*": "keep" for table in TABLES}
+
+
+def known(faceki: FacekiSandbox, count: int) -> list[str]:
+    names = [f"case-{number}" for number in range(count)]
+    for name in names:
+        faceki.add_record(name)
+    return names
+
+
+def table(people: People, name: str) -> list[dict[str, Any]]:
+    return people.lines(name)
+
+
+def test_tables_counts_and_uris(faceki: FacekiSandbox, people: People) -> None:
+    names = known(faceki, 3)
+    faceki.add_record(names[0], "DECLINED", code=5008)
+    done = people.fetch(identifiers=[*names, "nobody", "", names[1]])
+    assert (done["rows"], done["decisions"]) == (6, {"ACCEPTED": 3, "DECLINED": 1})
+    assert done["errors"] == {"NOT_FOUND": 1, "NO_IDENTIFIER": 1, "DUPLICATE_IDENTIFIER": 1}
+    assert sorted(row["record_identifier"] for row in table(people, "verifications")) == ["case-0", *names]
+    requests = {row["request_id"] for row in table(people, "verifications")}
+    assert {row["request_id"] for row in table(people, "documents")} == requests
+    assert {line["row"]: line["record_identifier"] for line in table(people, "errors")} == {
+        4: "nobody",
+        5: None,
+        6: "case-1",
+    }
+    assert [Path(uri.removeprefix("file://")).is_file() for uri in done["tables"].values()] == [True] * 4
+    assert faceki.counters.tokens_issued == 1
+    assert people.parts("_journal") == []
+
+
+VALUES = {
+    "record_identifier": "case-1",
+    "requestId": "0b6c5a52-5c1e-4a6d-8a43-0c1f3f6a9d10",
+    "face_id": "face-of-nobody",
+    "link": "5b0d2f55-7e0c-4a5e-9b33-31a3d0d9c0de",
+}
+
+
+@pytest.mark.parametrize(
+    ("by", "field"),
+    [
+        ("record_identifier", "record_identifier"),
+        ("request_id", "requestId"),
+        ("face_id", "face_id"),
+        ("link", "link"),
+    ],
+)
+def test_by_each_kind_of_identifier(
+    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture, by: str, field: str
+) -> None:
+    faceki.add_record("case-1", fields=VALUES)
+    unknown = "9d1c2b7e-90aa-4b1e-8a52-b6f0f3c3beef"
+    with caplog.at_level(logging.DEBUG):
+        done = people.fetch(identifiers=[{by: VALUES[field]}, {by: unknown}], by=by)
+    assert done["decisions"] == {"ACCEPTED": 1}
+    (error,) = table(people, "errors")
+    assert (error["row"], error.get(by)) == (2, None if by == "link" else unknown)
+    assert unknown not in caplog.text
+    if by == "link":
+        # Whoever has a link can act on it.
+        assert VALUES["link"] not in caplog.text
+        content = b"".join(content for _, content in files_below(people.out))
+        assert not any(link.encode() in content for link in (VALUES["link"], unknown))
+
+
+class Lazy(Sequence[object]):
+    """As Airflow's sequence of the XComs of mapped tasks: each access asks the database."""
+
+    def __init__(self, items: list[object]) -> None:
+        self.items = items
+        self.asked: list[object] = []
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, key: int) -> object: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[object]: ...
+    def __getitem__(self, key: int | slice) -> object:
+        self.asked.append(key)
+        return self.items[key]
+
+
+def test_a_lazy_sequence_is_read_in_slices(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identifiers, "SLICE", 4)
+    lazy = Lazy([{"record_identifier": name} for name in known(faceki, 10)])
+    assert people.fetch(identifiers=lazy)["decisions"] == {"ACCEPTED": 10}
+    assert lazy.asked == [slice(0, 4), slice(4, 8), slice(8, 12)]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        pytest.param(
+            {"identifiers": "['a', 'b']"}, "identifiers must be a list, not str", id="a rendered text"
+        ),
+        pytest.param({"identifiers": {"a": 1}}, "identifiers must be a list, not dict", id="an object"),
+        pytest.param({}, "exactly one of identifiers and manifest", id="nothing"),
+        pytest.param({"identifiers": [], "manifest": "file:///m.csv"}, "exactly one of", id="both"),
+    ],
+)
+def test_what_is_no_list_of_identifiers(
+    faceki: FacekiSandbox, people: People, given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=told):
+        people.fetch(**given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param({"by": "name"}, "by must be one of", id="by"),
+        pytest.param({"output_format": "xlsx"}, "output_format must be one of", id="format"),
+        pytest.param({"personal_data": {"documents.nme": "keep"}}, "no column 'documents.nme'", id="policy"),
+    ],
+)
+def test_what_cannot_be_is_refused_while_the_dag_is_parsed(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        FacekiBatchFetchRecordsOperator(task_id="fetch", output_path="/out", **arguments)
+
+
+def test_nothing_of_a_person_is_left_anywhere_by_default(
+    faceki: FacekiSandbox,
+    people: People,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faceki.settings.person = PERSON
+    names = [*known(faceki, 5), "nobody"]
+    with caplog.at_level(logging.DEBUG):
+        done = people.fetch(identifiers=names)
+        written = dict(files_below(people.out))
+        done_parquet = people.fetch(identifiers=names, output_format="parquet")
+    written |= dict(files_below(people.out))
+    printed = "".join(capsys.readouterr()) + caplog.text
+    left = {**written, "log": printed.encode(), "XCom": json.dumps([done, done_parquet]).encode()}
+    assert {
+        name: NOWHERE.found_in(content) for name, content in left.items() if NOWHERE.found_in(content)
+    } == {}
+    # The canaries sing where they were asked for, or this proves nothing.
+    people.fetch(identifiers=names, personal_data=KEEP)
+    assert set(PERSON) <= NOWHERE.found_in(b"".join(content for _, content in files_below(people.out)))
+
+
+def test_kept_and_hashed_only_where_asked_for(
+    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+) -> None:
+    connect(pii_hash_key="a key that nobody guesses, made up here")
+    faceki_sandbox.settings.person = PERSON
+    names = known(faceki_sandbox, 2)
+    policy = {"documents.last_name": "keep", "documents.document_number": "hash"}
+    hashes = set()
+    for _ in range(2):
+        people.fetch(identifiers=names, personal_data=policy)
+        rows = table(people, "documents")
+        assert {row["last_name"] for row in rows} == {PERSON["last_name"]}
+        hashes |= {row["document_number"] for row in rows}
+    (only,) = hashes
+    assert re.fullmatch("[0-9a-f]{64}", only)
+    content = b"".join(content for _, content in files_below(people.out))
+    assert NOWHERE.found_in(content) == {"last_name"}
+
+
+def test_parquet_files(faceki: FacekiSandbox, people: People) -> None:
+    done = people.fetch(identifiers=known(faceki, 4), output_format="parquet", personal_data=KEEP)
+    for name, uri in done["tables"].items():
+        made = parquet.read_table(uri.removeprefix("file://"))
+        assert made.schema.names == [column.name for column in TABLES[name]]
+    assert parquet.read_table(done["tables"]["verifications"].removeprefix("file://")).num_rows == 4
+
+
+def test_partitioned_by_the_runs_date(faceki: FacekiSandbox, people: People) -> None:
+    late = datetime.fromisoformat("2026-01-31T23:30:00-02:00")
+    operator: Any = FacekiBatchFetchRecordsOperator(
+        task_id="fetch", output_path=people.out.as_uri(), identifiers=known(faceki, 1), partition_by_date=True
+    )
+    done = operator.execute(context(dag_run=SimpleNamespace(logical_date=late)))
+    assert all("/date=2026-02-01/part-" in uri for uri in [*done["tables"].values(), done["errors_path"]])
+
+
+def test_a_rerun_replaces_its_own_files_and_nobody_elses(faceki: FacekiSandbox, people: People) -> None:
+    names = known(faceki, 6)
+
+    def go(run_id: str, identifiers: list[str]) -> None:
+        operator: Any = FacekiBatchFetchRecordsOperator(
+            task_id="fetch", output_path=people.out.as_uri(), identifiers=identifiers
+        )
+        operator.execute(context(ti=TaskInstance(run_id=run_id)))
+
+    go("monday", names)
+    before = {path: path.read_bytes() for path in people.parts("verifications")}
+    go("tuesday", names[:2])
+    go("tuesday", names[3:4])
+    assert {path: path.read_bytes() for path in before} == before
+    others = [path for path in people.parts("verifications") if path not in before]
+    assert [json.loads(path.read_text())["record_identifier"] for path in others] == [names[3]]
+
+
+def test_readers_never_see_half(faceki: FacekiSandbox, people: People) -> None:
+    names = known(faceki, 40)
+    done = people.fetch(identifiers=names)
+    place = Path(done["tables"]["verifications"].removeprefix("file://"))
+    seen: set[int] = set()
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            seen.add(len(place.read_text().splitlines()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for count in (10, 40, 25):
+        people.fetch(identifiers=names[:count])
+    over.set()
+    reader.join()
+    assert seen <= {40, 10, 25}
+
+
+def test_a_further_try_goes_on_where_the_last_one_was(faceki: FacekiSandbox, people: People) -> None:
+    names = known(faceki, 200)
+    faceki.add_fault("status", route="records", status=429, retry_after=0, skip=120, count=None)
+    with pytest.raises(api.ThrottledError):
+        people.fetch(identifiers=names)
+    assert people.parts("verifications") == []
+    faceki.clear_faults()
+    asked = faceki.counters.requests["records"]
+    assert people.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 200}
+    assert faceki.counters.requests["records"] - asked == 80
+    assert people.parts("_journal") == []
+
+
+def test_but_not_with_what_was_fetched_under_another_policy_or_long_ago(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    faceki.settings.person = PERSON
+    names = known(faceki, 30)
+    faceki.add_fault("code", route="records", code=500, record_identifier="case-29", count=None)
+    with pytest.raises(api.OutcomeUnknownError, match="1 of 30 rows"):
+        people.fetch(identifiers=names, personal_data=KEEP)
+    faceki.clear_faults()
+    people.fetch(identifiers=names)
+    assert NOWHERE.found_in(b"".join(content for _, content in files_below(people.out))) == set()
+    assert len(table(people, "verifications")) == 30
+    faceki.add_fault("code", route="records", code=500, record_identifier="case-29", count=None)
+    with pytest.raises(api.OutcomeUnknownError):
+        people.fetch(identifiers=names)
+    faceki.clear_faults()
+    long_ago = time.time() - fetch.JOURNAL_LIFETIME - 1
+    for part in people.parts("_journal"):
+        part.write_text(re.sub(r'"at": \d+', f'"at": {long_ago:.0f}', part.read_text()))
+    asked = faceki.counters.requests["records"]
+    people.fetch(identifiers=names)
+    assert faceki.counters.requests["records"] - asked == 30
+
+
+def test_one_that_fails_passing_is_asked_for_again_at_the_end(faceki: FacekiSandbox, people: People) -> None:
+    names = known(faceki, 30)
+    faceki.add_fault("code", route="records", code=500, record_identifier="case-7", count=2)
+    assert people.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 30}
+
+
+def test_a_kill_keeps_what_was_fetched(
+    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+) -> None:
+    connect(timeout=60)
+    names = known(faceki_sandbox, 100)
+    faceki_sandbox.add_fault("slow", route="records", record_identifier="case-50", delay=20.0, count=None)
+    operator: Any = FacekiBatchFetchRecordsOperator(
+        task_id="fetch", output_path=people.out.as_uri(), identifiers=names, concurrency=4
+    )
+    killed_at: list[float] = []
+
+    def kill() -> None:
+        while faceki_sandbox.counters.requests.get("records", 0) < 100:
+            time.sleep(0.02)
+        killed_at.append(time.monotonic())
+        operator.on_kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(AirflowException, match="the task was killed"):
+        operator.execute(context())
+    killer.join()
+    assert time.monotonic() - killed_at[0] < 5
+    faceki_sandbox.clear_faults()
+    asked = faceki_sandbox.counters.requests["records"]
+    assert people.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 100}
+    assert faceki_sandbox.counters.requests["records"] - asked == 1

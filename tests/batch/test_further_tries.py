@@ -1,0 +1,304 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does a further try go on where the last one was, whatever ended it, without billing anybody twice?"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.standing_in import context
+from tests.batch.conftest import Connect
+from tests.batch.people import People, once
+from tests.batch.stores import StoreDown, attached, now_and_then
+from tests.billing.pictures import picture
+
+
+def names(count: int) -> list[str]:
+    return [f"accepted-{number}" for number in range(count)]
+
+
+def asked(faceki: FacekiSandbox, route: str) -> int:
+    return faceki.counters.requests.get(route, 0)
+
+
+def begin(people: People, *identifiers: str, at: float | None = None) -> None:
+    """Leave behind what a try leaves that was killed when it had begun these."""
+    folder = people.out / "_journal" / "begun"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [{"record_identifier": name, "at": time.time() if at is None else at} for name in identifiers]
+    part = folder / f"part-20260101T000000-{len(list(folder.iterdir())):08d}-000000.ndjson"
+    part.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def forget_results(people: People) -> None:
+    for part in people.parts("results"):
+        part.unlink()
+
+
+def test_who_is_finished_is_neither_asked_about_nor_billed_again(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    manifest = people.everybody(*names(20))
+    first = people.verify(manifest)
+    before = faceki.counters.requests
+    assert people.verify(manifest) == first
+    assert faceki.counters.requests == before
+    assert len(people.results()) == 20
+
+
+def test_whose_result_was_lost_is_found_at_once(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody(*names(10))
+    people.verify(manifest)
+    forget_results(people)
+    began = time.monotonic()
+    done = people.verify(manifest, settle_seconds=60)
+    assert time.monotonic() - began < 20
+    assert done["decisions"] == {"ACCEPTED": 10}
+    assert faceki.ledger == once(names(10))
+    assert set(people.results()) == set(names(10))
+
+
+def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    # Long ago, so that only the beginning of this try can say until when they may have been sent.
+    begin(people, *names(120), at=time.time() - 3600)
+    began = time.time()
+    done = people.verify(people.everybody(*names(125)), settle_seconds=3.0)
+    assert done["decisions"] == {"ACCEPTED": 125}
+    assert faceki.ledger == once(names(125))
+    sent = {bill.record_identifier: bill.at for bill in faceki.bills}
+    assert min(sent[name] for name in names(120)) >= began + 3.0
+    # The others did not wait for them.
+    assert max(sent[name] for name in names(125)[120:]) < began + 3.0
+
+
+def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    faceki.add_record("a", "DECLINED", fields={"createdAt": "2026-01-01T00:00:00.000Z"})
+    begin(people, "a")
+    people.verify(people.everybody("a", "b"), include_records=True)
+    assert people.results() == {"a": "ACCEPTED", "b": "ACCEPTED"}
+    assert faceki.ledger == once("ab")
+
+
+def test_several_tries_may_be_interrupted(faceki: FacekiSandbox, people: People) -> None:
+    for number in range(3):
+        # Verified, but the result was never written; and one who was begun and never sent.
+        people.verify(people.everybody(*names(3 * number + 2)))
+        forget_results(people)
+        begin(people, names(9)[3 * number + 2])
+    done = people.verify(people.everybody(*names(9)))
+    assert done["decisions"] == {"ACCEPTED": 9}
+    assert faceki.ledger == once(names(9))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "process_then_reset"}, id="answers lost"),
+        pytest.param({"kind": "reset_then_process", "delay": 1.5}, id="FACEKI finishes later"),
+        pytest.param({"kind": "reset_after_body"}, id="nothing processed"),
+        pytest.param({"kind": "status", "status": 502, "processed": True}, id="502 after processing"),
+        pytest.param({"kind": "status", "status": 503}, id="503 before processing"),
+        pytest.param({"kind": "truncated"}, id="half of an answer"),
+    ],
+)
+def test_answers_that_are_lost_are_settled_in_the_same_try(
+    faceki: FacekiSandbox, people: People, fault: dict[str, Any]
+) -> None:
+    faceki.add_fault(route="verify", count=12, skip=3, **fault)
+    done = people.verify(people.everybody(*names(40)), settle_seconds=4.0, patience=0.3)
+    assert done["decisions"] == {"ACCEPTED": 40}
+    assert faceki.ledger == once(names(40))
+    assert set(people.results()) == set(names(40))
+
+
+def test_who_cannot_be_settled_is_left_to_the_next_try(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody(*names(5))
+    faceki.add_fault("reset_after_body", route="verify", record_identifier="accepted-3", count=None)
+    with pytest.raises(
+        api.OutcomeUnknownError, match=r"1 of 5 rows could not be finished .*the next try goes on"
+    ):
+        people.verify(manifest, patience=0.1)
+    assert set(people.results()) == set(names(5)) - {"accepted-3"}
+    faceki.clear_faults()
+    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 5}
+    assert faceki.ledger == once(names(5))
+
+
+def test_a_search_that_faceki_refuses_makes_nobody_an_error(
+    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+) -> None:
+    connect(records_path="/kycverify/api/kycverify/records")
+    begin(people, "a")
+    with pytest.raises(api.OutcomeUnknownError, match="1 of 2 rows"):
+        people.verify(people.everybody("a", "b"))
+    assert people.errors() == {}
+    assert faceki_sandbox.ledger == once("b")
+
+
+def test_faceki_down_ends_the_try_soon(faceki: FacekiSandbox, people: People) -> None:
+    faceki.add_fault("status", route="verify", status=429, retry_after=0, count=None)
+    manifest = people.everybody(*names(300))
+    with pytest.raises(api.ThrottledError, match="300 of 300 rows are left"):
+        people.verify(manifest)
+    assert asked(faceki, "verify") < 200
+    faceki.clear_faults()
+    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 300}
+    # FACEKI had said that it did nothing, so there was nothing to be looked for.
+    assert asked(faceki, "records") == 0
+    assert faceki.ledger == once(names(300))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [pytest.param(5003, "wallet", id="no credit"), pytest.param(8017, "limit", id="limit")]
+)
+def test_no_credit_stops_at_once_and_goes_on_after_topping_up(
+    faceki: FacekiSandbox, people: People, code: int, kind: str
+) -> None:
+    faceki.add_fault("code", route="verify", code=code, skip=30, count=None)
+    manifest = people.everybody(*names(100))
+    with pytest.raises(AirflowFailException, match=f"QuotaError.* 70 of 100 rows are left.*{code}"):
+        people.verify(manifest, concurrency=8)
+    assert asked(faceki, "verify") <= 30 + 8
+    assert len(people.results()) == 30
+    faceki.clear_faults()
+    began = time.monotonic()
+    done = people.verify(manifest, settle_seconds=60)
+    assert time.monotonic() - began < 30
+    assert done["decisions"] == {"ACCEPTED": 100}
+    assert asked(faceki, "records") == 0
+    assert faceki.ledger == once(names(100))
+
+
+def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
+    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+) -> None:
+    connect(upload_timeout=60, timeout=60)
+    faceki_sandbox.add_fault("slow", route="verify", record_identifier="slow", delay=20.0, count=None)
+    manifest = people.everybody(*names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(500)))
+    operator = people.batch(manifest, concurrency=4)
+    faceki_sandbox.settings.latency = 0.02
+
+    def kill() -> None:
+        while len(faceki_sandbox.ledger) < 60:
+            time.sleep(0.02)
+        killed_at.append(time.monotonic())
+        operator.on_kill()
+
+    killed_at: list[float] = []
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(AirflowException, match="the task was killed"):
+        operator.execute(context())
+    assert time.monotonic() - killed_at[0] < 5
+    killer.join()
+    assert set(people.results()) == set(faceki_sandbox.ledger)
+    faceki_sandbox.clear_faults()
+    assert sum(people.verify(manifest, settle_seconds=25)["decisions"].values()) == 532
+    assert set(faceki_sandbox.ledger.values()) == {1}
+
+
+def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> None:
+    faceki.settings.latency = 0.05
+    manifest = people.everybody(*names(900))
+    failures: list[BaseException] = []
+
+    def older() -> None:
+        try:
+            people.verify(manifest, concurrency=4, settle_seconds=4)
+        except AirflowFailException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=older)
+    thread.start()
+    while len(faceki.ledger) < 50:
+        time.sleep(0.05)
+    done = people.verify(manifest, concurrency=8, settle_seconds=8)
+    thread.join()
+    assert ["another try has begun to work on this output_path" in str(error) for error in failures] == [True]
+    assert faceki.ledger == once(names(900))
+    assert done["rows"] == 900
+    # What the older one wrote after the newer one had looked is there twice, and says the same.
+    assert {line["record_identifier"] for line in people.lines("results")} == set(names(900))
+
+
+def test_a_manifest_that_changes_between_tries(faceki: FacekiSandbox, people: People) -> None:
+    people.verify(people.manifest([people.line("a"), {}, people.line("b", selfie=None), people.line("c")]))
+    changed = [people.line("new"), people.line("c"), people.line("b", selfie=None), {}, people.line("d"), {}]
+    done = people.verify(people.manifest(changed))
+    assert set(people.results()) == {"a", "c", "new", "d"}
+    assert done["errors"] == {"NO_IDENTIFIER": 3, "INPUT": 1}
+    assert faceki.ledger == once(["a", "c", "new", "d"])
+
+
+# Storages that fail
+
+
+def flaky(people: People, **arguments: Any) -> dict[str, Any]:
+    return {"output_path": "flaky://bucket/out", "settle_seconds": 2.0, **arguments}
+
+
+def test_a_store_that_fails_to_write_now_and_then(faceki: FacekiSandbox, people: People) -> None:
+    store = attached()
+    store.fails = now_and_then(0.15, 1, ("write", "write done", "list"))
+    manifest = people.everybody(*names(600), names(600)[7])
+    done = people.verify(manifest, **flaky(people))
+    found = [json.loads(line)["record_identifier"] for line in store.texts("results")]
+    assert sorted(found) == sorted(names(600))
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 600}, {"DUPLICATE_IDENTIFIER": 1})
+    assert faceki.ledger == once(names(600))
+
+
+def test_a_store_that_is_down_for_results_ends_the_try_and_loses_nothing(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    store = attached()
+
+    def down(operation: str, path: str) -> None:
+        if operation == "write" and "/results/" in path:
+            raise StoreDown("no")
+
+    store.fails = down
+    manifest = people.everybody(*names(50))
+    with pytest.raises(OSError, match="cannot write to 'flaky://bucket/out/results/.*' now: StoreDown"):
+        people.verify(manifest, **flaky(people))
+    assert faceki.ledger == once(names(50))
+    store.fails = lambda operation, path: None
+    assert people.verify(manifest, **flaky(people))["decisions"] == {"ACCEPTED": 50}
+    assert faceki.ledger == once(names(50))
+
+
+def test_nothing_is_sent_that_is_not_written_down(faceki: FacekiSandbox, people: People) -> None:
+    store = attached()
+
+    def down(operation: str, path: str) -> None:
+        if operation == "write" and "/begun/" in path:
+            raise StoreDown("no")
+
+    store.fails = down
+    with pytest.raises(OSError, match="StoreDown"):
+        people.verify(people.everybody(*names(50)), **flaky(people))
+    assert faceki.ledger == {}
+
+
+def test_pictures_in_a_store_that_fails_now_and_then(faceki: FacekiSandbox, people: People) -> None:
+    store = attached()
+    uris = {}
+    for name in ("selfie", "document_1_front", "document_1_back"):
+        store.pipe_file(f"/bucket/{name}.jpg", picture())
+        uris[name] = f"flaky://bucket/{name}.jpg"
+    store.fails = now_and_then(0.05, 2, ("open",))
+    manifest = people.manifest(people.line(name, **uris) for name in names(100))
+    done = people.verify(manifest)
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 100}, {})
+    assert faceki.ledger == once(names(100))

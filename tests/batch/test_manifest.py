@@ -1,0 +1,225 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is every row of a manifest read for what it is, whatever is wrong with it or with the one before it?"""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.batch.manifest import Row, rows
+from airflow_provider_faceki.batch.raw import LONGEST_LINE
+
+COLUMNS = {"record_identifier": "id", "selfie": "face"}
+
+
+def read(content: bytes, folder: Path, ending: str, **more: object) -> list[tuple[int, object]]:
+    place = folder / f"people.{ending}"
+    place.write_bytes(content)
+    return [
+        (row.number, row.problem or dict(row.values))
+        for row in rows(place.as_uri(), COLUMNS, **more)  # type: ignore[arg-type]
+    ]
+
+
+GOOD = {"record_identifier": "a", "selfie": "s3://b/a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "expected"),
+    [
+        pytest.param("ndjson", b'{"id": "a", "face": "s3://b/a.jpg", "x": 1}\n', [GOOD], id="ndjson"),
+        pytest.param("jsonl", b'{"id": "a", "face": "s3://b/a.jpg"}', [GOOD], id="no newline at the end"),
+        pytest.param("ndjson", b'\xef\xbb\xbf{"id": "a", "face": "s3://b/a.jpg"}\n', [GOOD], id="BOM"),
+        pytest.param(
+            "ndjson", b'\r\n{"id": "a", "face": "s3://b/a.jpg"}\r\n\r\n', [GOOD], id="CRLF, blank lines"
+        ),
+        pytest.param("ndjson", b'{"id": " a\\t", "face": "s3://b/a.jpg"}\n', [GOOD], id="spaces around"),
+        pytest.param("ndjson", b"{}\n", [{}], id="empty object"),
+        pytest.param("ndjson", b'{"id": "", "face": null}\n', [{}], id="empty values"),
+        pytest.param("ndjson", b'{"id": 17}\n', [{"record_identifier": "17"}], id="a number"),
+        pytest.param("ndjson", b"", [], id="empty file"),
+        pytest.param("csv", b"id,face\na,s3://b/a.jpg\n", [GOOD], id="csv"),
+        pytest.param("csv", b"\xef\xbb\xbfid,face\r\na,s3://b/a.jpg\r\n", [GOOD], id="csv of Excel"),
+        pytest.param("csv", b'face , "id"\n"s3://b/a.jpg","a"\n', "header", id="a space before a quote"),
+        pytest.param("csv", b'face , id\n"s3://b/a.jpg","a"\n', [GOOD], id="spaces in the header"),
+        pytest.param(
+            "csv", b'id,note,face\na,"two\nlines, ""so""",s3://b/a.jpg\n', [GOOD], id="newline in quotes"
+        ),
+        pytest.param("csv", b"id,face\na\n", [{"record_identifier": "a"}], id="csv row that is too short"),
+        pytest.param("csv", b"id,face\n,\n\n", [{}], id="csv row of nothing, and a blank line"),
+        pytest.param(
+            "csv", b"id,note,face\na,\xff\xfe,s3://b/a.jpg\n", [GOOD], id="not UTF-8 where nobody looks"
+        ),
+        pytest.param("csv", b"id,face\n", [], id="csv of a header"),
+    ],
+)
+def test_good_rows(tmp_path: Path, ending: str, content: bytes, expected: object) -> None:
+    if expected == "header":
+        with pytest.raises(InputError, match="there is no column 'id'"):
+            read(content, tmp_path, ending)
+        return
+    assert isinstance(expected, list)
+    assert read(content, tmp_path, ending) == list(enumerate(expected, 1))
+
+
+@pytest.mark.parametrize(
+    ("ending", "bad", "problem"),
+    [
+        pytest.param("ndjson", b"nonsense", "not JSON", id="no JSON"),
+        pytest.param("ndjson", b"[" * 100_000, "not JSON", id="deep"),
+        pytest.param("ndjson", b"[1]", "not a JSON object", id="a list"),
+        pytest.param("ndjson", b'{"id": 1.5}', "must be text, not float", id="a float"),
+        pytest.param("ndjson", b'{"id": true}', "must be text, not bool", id="a bool"),
+        pytest.param("ndjson", b'{"id": ["a"]}', "must be text, not list", id="a list as identifier"),
+        pytest.param("ndjson", b'{"id": "a", "face": {"uri": 1}}', "must be text, not dict", id="an object"),
+        pytest.param("ndjson", b'{"id": "\\ud800"}', "not UTF-8, or not printable", id="half a character"),
+        pytest.param("ndjson", b'{"id": "a\\u0000b"}', "not UTF-8, or not printable", id="NUL"),
+        pytest.param("ndjson", b'{"id": "\xff"}', "not JSON", id="bytes that are no UTF-8"),
+        pytest.param("ndjson", b'{"id": "' + b"x" * LONGEST_LINE + b'"}', "longer than", id="too long"),
+        pytest.param("csv", b"a,s3://b/a.jpg,more", "has 3 columns, the header 2", id="too many columns"),
+        pytest.param("csv", b'"a,s3://b/a.jpg', "a quote that is not closed", id="open quote"),
+        pytest.param("csv", b'"a"b,s3://b/a.jpg', "a quote that is not closed", id="text after a quote"),
+        pytest.param("csv", b"a,\xff", "not UTF-8, or not printable", id="csv that is no UTF-8"),
+        pytest.param("csv", b"a," + b"x" * 200_000, "more than 128 KiB", id="a long field"),
+        pytest.param("csv", b"a," + b"x" * LONGEST_LINE, "longer than", id="a long line"),
+    ],
+)
+def test_a_bad_row_is_one_row(tmp_path: Path, ending: str, bad: bytes, problem: str) -> None:
+    header, good = (
+        (b"id,face\n", b"a,s3://b/a.jpg") if ending == "csv" else (b"", b'{"id":"a","face":"s3://b/a.jpg"}')
+    )
+    content = header + b"\n".join([good, bad, good, good, b""])
+    found = read(content, tmp_path, ending)
+    assert [number for number, _ in found] == [1, 2, 3, 4]
+    assert [values for _, values in found if values == GOOD] == [GOOD] * 3
+    assert problem in str(found[1][1])
+
+
+def test_a_quote_that_was_forgotten_takes_no_other_row_with_it(tmp_path: Path) -> None:
+    quoted = [f'"p{number}","s3://b/{number}.jpg"\n'.encode() for number in range(300)]
+    quoted[50] = b'"p50,"s3://b/50.jpg"\n'
+    found = read(b"id,face\n" + b"".join(quoted), tmp_path, "csv")
+    read_well = {str(values["record_identifier"]) for _, values in found if isinstance(values, dict)}
+    assert read_well == {f"p{number}" for number in range(300) if number != 50}
+    assert len(found) == 300
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "told"),
+    [
+        pytest.param("csv", b"", "no readable header", id="empty csv"),
+        pytest.param("csv", b"name;face\n", "there is no column 'id'; it has 'name;face'", id="semicolons"),
+        pytest.param("csv", b"id,face,id\n", "more than one column 'id'", id="a column twice"),
+        pytest.param("parquet", b"PAR1 no", "not a readable Parquet file", id="no parquet"),
+        pytest.param("parquet", b"", "not a readable Parquet file", id="empty parquet"),
+        pytest.param("txt", b"", "name it .ndjson, .csv or .parquet", id="unknown ending"),
+    ],
+)
+def test_a_file_that_is_no_manifest(tmp_path: Path, ending: str, content: bytes, told: str) -> None:
+    with pytest.raises(InputError, match="manifest") as caught:
+        read(content, tmp_path, ending)
+    assert told in str(caught.value)
+
+
+def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        list(rows((tmp_path / "none.csv").as_uri(), COLUMNS))
+    with pytest.raises(InputError, match="manifest must be a URI, not list"):
+        list(rows(["a"], COLUMNS))  # type: ignore[arg-type]
+
+
+def test_format_by_name(tmp_path: Path) -> None:
+    (tmp_path / "people").write_bytes(b"id\na\n")
+    found = list(rows((tmp_path / "people").as_uri(), COLUMNS, format="csv"))
+    assert [row.values for row in found] == [{"record_identifier": "a"}]
+
+
+def write_parquet(place: Path, columns: dict[str, object], **more: object) -> None:
+    parquet.write_table(pyarrow.table(columns), place, **more)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    place = tmp_path / "people.parquet"
+    identifiers = pyarrow.array(["a", None, " b "]).dictionary_encode()
+    write_parquet(place, {"face": ["s3://b/a.jpg", "", None], "blob": [b"x"] * 3, "id": identifiers})
+    found = [dict(row.values) for row in rows(place.as_uri(), COLUMNS)]
+    assert found == [GOOD, {}, {"record_identifier": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        pytest.param([b"a"], "bytes", id="bytes"),
+        pytest.param([1.0], "float", id="numbers of pandas"),
+        pytest.param([["a"]], "list", id="lists"),
+    ],
+)
+def test_parquet_of_another_type(tmp_path: Path, values: object, kind: str) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": values})
+    assert [row.problem for row in rows(place.as_uri(), COLUMNS)] == [f"column 'id' must be text, not {kind}"]
+
+
+def test_parquet_without_the_column(tmp_path: Path) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"face": ["x"]})
+    with pytest.raises(InputError, match="there is no column 'id'; it has 'face'"):
+        list(rows(place.as_uri(), COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("ending", "some", "many"),
+    [
+        ("ndjson", 1_000, 20_000),
+        ("csv", 1_000, 20_000),
+        # Below a page of a megabyte for each column there is nothing to be held back.
+        ("parquet", 150_000, 300_000),
+    ],
+)
+def test_a_large_manifest_takes_no_more_memory(tmp_path: Path, ending: str, some: int, many: int) -> None:
+    def peak(count: int) -> int:
+        place = tmp_path / f"people-{count}.{ending}"
+        if ending == "parquet":
+            face = [f"s3://bucket/{number}.jpg" for number in range(count)]
+            write_parquet(place, {"id": list(map(str, range(count))), "face": face}, row_group_size=count)
+        else:
+            line = (
+                "{0},s3://bucket/{0}.jpg\n"
+                if ending == "csv"
+                else '{{"id":"{0}","face":"s3://bucket/{0}.jpg"}}\n'
+            )
+            place.write_text(
+                ("id,face\n" if ending == "csv" else "") + "".join(map(line.format, range(count)))
+            )
+        before = pyarrow.total_allocated_bytes()
+        arrow = 0
+        if ending != "parquet":
+            tracemalloc.start()
+        for number, _ in enumerate(rows(place.as_uri(), COLUMNS)):
+            if number % 1000 == 0:
+                arrow = max(arrow, pyarrow.total_allocated_bytes() - before)
+        if ending == "parquet":
+            return arrow
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(some)
+    assert peak(many) < peak(some) + 1_500_000
+
+
+def test_a_shards_line_is_the_row_that_it_was(tmp_path: Path) -> None:
+    made = [
+        Row(7, {"record_identifier": "a", "selfie": "ü"}),
+        Row(12, {}, "the line is not JSON"),
+        Row(13, {}),
+    ]
+    place = tmp_path / "shard.ndjson"
+    place.write_bytes(b"".join(row.shard_line() for row in made))
+    same = {"record_identifier": "record_identifier", "selfie": "selfie"}
+    assert list(rows(place.as_uri(), same)) == made

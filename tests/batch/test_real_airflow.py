@@ -1,0 +1,170 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Two thousand people in a whole Airflow: its task is killed (``kill -9``) at five moments, runs out of credit, and is
+ended by a person. What is billed, what is written, and how soon is it over?"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from airflow_provider_faceki.sandbox import SandboxProcess
+from tests.airflow.running import Run, bundles, reading
+from tests.airflow.whole_airflow import WholeAirflow
+from tests.batch.people import People
+
+DAGS = Path(__file__).parent / "dags"
+PEOPLE = 2000
+#: How many of them are billed when the task is killed: at once, in between, and when all but the last are through.
+MOMENTS = (1, 350, 800, 1400, 1950)
+#: Before the last of these FACEKI slows down, or the task might be over before it can be killed.
+SLOW_FROM, SLOW = 1800, 1.0
+CREDIT = 700
+ENDED = {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One run of the DAG, with a FACEKI and a folder of its own."""
+
+    airflow: WholeAirflow
+    name: str
+    faceki: SandboxProcess
+    people: People
+
+    @property
+    def run(self) -> Run:
+        return self.airflow.run("batch_verify", self.name)
+
+    @property
+    def identifiers(self) -> list[str]:
+        return [f"{self.name}-{number}" for number in range(PEOPLE)]
+
+    @property
+    def conf(self) -> dict[str, object]:
+        manifest = self.people.everybody(*self.identifiers)
+        return {"faceki": f"faceki_{self.name}", "manifest": manifest, "output": self.people.out.as_uri()}
+
+    @property
+    def billed(self) -> int:
+        counters: Any = self.faceki.control.get("counters")
+        return int(counters["bills"])
+
+    @property
+    def ledger(self) -> dict[str, int]:
+        state: Any = self.faceki.control.get("state")
+        return dict(state["ledger"])
+
+    def pid(self) -> int | None:
+        """The process of the task, as far as Airflow knows one that runs."""
+        with reading(self.airflow.database) as database:
+            found = database.execute(
+                "SELECT pid, state FROM task_instance WHERE run_id = ? AND task_id = 'verify'", (self.name,)
+            ).fetchone()
+        return int(found[0]) if found and found[1] == "running" and found[0] else None
+
+    def tries(self) -> int:
+        return len(list((self.people.out / "_journal" / "tries").glob("try-*")))
+
+    def logs(self) -> str:
+        folder = self.airflow.home / "logs" / "dag_id=batch_verify" / f"run_id={self.name}"
+        return "".join(path.read_text(errors="replace") for path in sorted(folder.rglob("*.log")))
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Batch]]:
+    """A whole Airflow in which three batches have been begun, one after the other as they are asked for."""
+    folder = tmp_path_factory.mktemp("batches")
+    with ExitStack() as stack:
+        environment: dict[str, str] = {**bundles(DAGS), "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS)}
+        servers = {name: stack.enter_context(SandboxProcess()) for name in ("killed", "poor", "ended")}
+        for name, server in servers.items():
+            server.control.post("settings", credit=None, latency=0.5 if name == "ended" else 0.02)
+            connection = json.dumps(server.connection(timeout=60, upload_timeout=60, token_store="memory"))
+            environment[f"AIRFLOW_CONN_FACEKI_{name.upper()}"] = connection
+        airflow = stack.enter_context(WholeAirflow(folder / "home", environment))
+        airflow.wait("the DAG to be read", lambda: airflow.knows("batch_verify"))
+        airflow.tell(("dags", "unpause", "batch_verify"))
+        made = {}
+        for name, server in servers.items():
+            (folder / name).mkdir()
+            made[name] = Batch(airflow, name, server, People(folder / name))
+        yield made
+
+
+def begin(batch: Batch) -> None:
+    batch.airflow.tell(batch.airflow.trigger("batch_verify", batch.name, batch.conf))
+
+
+def check(batch: Batch) -> None:
+    """Everybody was billed once, and stands once among the results."""
+    assert Counter(batch.ledger.values()) == {1: PEOPLE}
+    assert batch.people.results() == dict.fromkeys(batch.identifiers, "ACCEPTED")
+    told = batch.run.xcom("verify")
+    assert (told["rows"], told["decisions"], told["errors"]) == (PEOPLE, {"ACCEPTED": PEOPLE}, {})
+
+
+def test_killed_at_five_moments_and_tried_again(airflow: dict[str, Batch]) -> None:
+    batch = airflow["killed"]
+    begin(batch)
+    for number, moment in enumerate(MOMENTS, 1):
+        batch.airflow.wait(f"try {number}", lambda number=number: batch.tries() >= number)  # type: ignore[misc]
+        if moment > SLOW_FROM:
+            batch.airflow.wait(f"{SLOW_FROM} bills", lambda: batch.billed >= SLOW_FROM)
+            batch.faceki.control.post("settings", latency=SLOW)
+        batch.airflow.wait(f"{moment} bills", lambda moment=moment: batch.billed >= moment)  # type: ignore[misc]
+        pid = batch.pid()
+        assert pid is not None, f"try {number} had ended before it could be killed"
+        os.kill(pid, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+        assert batch.billed < PEOPLE
+    batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
+    assert batch.run.state == "success"
+    assert batch.tries() == len(MOMENTS) + 1
+    check(batch)
+    assert f"{PEOPLE} of {PEOPLE} rows done" in batch.logs()
+
+
+def test_out_of_credit_and_topped_up(airflow: dict[str, Batch]) -> None:
+    batch = airflow["poor"]
+    batch.faceki.control.post("credit", credit=CREDIT)
+    begin(batch)
+    batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
+    # It fails at once, retries or not: nobody tops up within a second.
+    assert (batch.run.state, batch.tries(), batch.billed) == ("failed", 1, CREDIT)
+    assert f"{PEOPLE - CREDIT} of {PEOPLE} rows are left" in batch.logs()
+    assert len(batch.people.results()) == CREDIT
+    batch.faceki.control.post("credit", credit=PEOPLE)
+    batch.airflow.tell(("tasks", "clear", "batch_verify", "--yes"))
+    batch.airflow.wait("the run to go on", lambda: batch.tries() == 2)
+    batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
+    assert batch.run.state == "success"
+    check(batch)
+
+
+def test_ended_by_a_person_within_ten_seconds(airflow: dict[str, Batch]) -> None:
+    batch = airflow["ended"]
+    begin(batch)
+    batch.airflow.wait("some bills", lambda: batch.billed >= 100)
+    pid = batch.pid()
+    assert pid is not None
+    process = psutil.Process(pid)
+    began = time.monotonic()
+    # What a worker does to a task that a person has ended; telling Airflow takes a heartbeat more.
+    process.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs([process], timeout=20)
+    assert (alive, time.monotonic() - began < 10) == ([], True)
+    # Everything that FACEKI had decided by then is written, and nobody who is not.
+    finished = set(batch.people.results())
+    assert finished <= set(batch.ledger)
+    assert len(finished) >= 100

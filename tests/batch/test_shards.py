@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is everybody in exactly one shard, always the same one, and is nobody billed by two of them?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.batch.manifest import rows
+from airflow_provider_faceki.batch.shards import split
+from airflow_provider_faceki.operators.batch import COLUMNS
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.running import EXAMPLES, bundles, run
+from tests.batch.people import Line, People, once
+
+SAME = {name: name for name in COLUMNS}
+
+
+def cut(people: People, lines: list[Line | str | bytes], shards: int) -> list[dict[int, str]]:
+    """Identifier, or what is wrong, by row number, for each shard."""
+    uris = split(people.manifest(lines), f"{people.folder.as_uri()}/shards", shards, SAME)
+    return [
+        {row.number: row.problem or row.values.get("record_identifier", "") for row in rows(uri, SAME)}
+        for uri in uris
+    ]
+
+
+def test_each_row_is_in_one_shard_under_its_number(people: People) -> None:
+    lines: list[Line | str | bytes] = [people.line(f"p-{number}") for number in range(200)]
+    lines[17], lines[50] = "nonsense", {}
+    found = cut(people, lines, 4)
+    together = {number: told for shard in found for number, told in shard.items()}
+    assert sum(map(len, found)) == 200
+    assert together[18] == "the line is not JSON"
+    assert together[51] == ""
+    assert together[1] == "p-0"
+    assert min(map(len, found)) > 20
+
+
+def test_whoever_is_there_twice_is_in_one_shard(people: People) -> None:
+    lines: list[Line | str | bytes] = [people.line(f" p-{number % 40}") for number in range(120)]
+    found = cut(people, lines, 8)
+    for number in range(40):
+        assert sum(f"p-{number}" in shard.values() for shard in found) == 1
+
+
+def test_a_manifest_that_grows_moves_nobody(people: People) -> None:
+    some: list[Line | str | bytes] = [people.line(f"p-{number}") for number in range(50)]
+    before = [set(shard.values()) for shard in cut(people, some, 5)]
+    after = [set(shard.values()) for shard in cut(people, [people.line("new"), *some], 5)]
+    assert all(old <= new for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("shards", [0, 257])
+def test_so_many_shards_cannot_be(people: People, shards: int) -> None:
+    with pytest.raises(InputError, match="shards must be between 1 and 256"):
+        cut(people, [], shards)
+
+
+def test_the_example_joins_the_counts(
+    airflow_db: Path, faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in bundles(EXAMPLES).items():
+        monkeypatch.setenv(name, value)
+    names = [f"accepted-{number}" for number in range(12)] + ["declined-1"]
+    manifest = people.manifest([*map(people.line, names), people.line("accepted-3"), {}])
+    done = run(
+        airflow_db,
+        EXAMPLES,
+        "example_faceki_batch",
+        manifest=manifest,
+        output=people.out.as_uri(),
+        shards=3,
+    )
+    assert done.state == "success"
+    assert done.xcom("join") == {
+        "decisions": {"ACCEPTED": 12, "DECLINED": 1},
+        "errors": {"DUPLICATE_IDENTIFIER": 1, "NO_IDENTIFIER": 1},
+    }
+    assert faceki.ledger == once(names)
+    assert json.loads(people.parts("002/_journal/tries")[0].read_text())["batch"].endswith(" verify 1")

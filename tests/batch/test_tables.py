@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is a record laid out in typed columns, is nothing of it lost, and is only that written which was asked for?"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.api.errors import ConfigurationError, InputError
+from airflow_provider_faceki.batch.table_files import table_file
+from airflow_provider_faceki.batch.tables import TABLES, Policy, table_rows
+
+RECORD: dict[str, Any] = {
+    "requestId": "r-1",
+    "record_identifier": "undefined",
+    "decision": "accepted",
+    "errorCodes": ["5008", {"code": 5004}, "odd"],
+    "verification_summary": {"face_verified": True, "new_flag": False},
+    "selfie_data": {"liveness_pass": "yes", "score": 0.5},
+    "createdAt": "2026-01-31T10:00:00+02:00",
+    "updatedAt": "yesterday",
+    "warnings": ["dim"],
+    "notes": [],
+    "document_data": [
+        {
+            "full_name": "Zoë Ünreal \ud800",
+            "age": "26",
+            "date_of_birth": "1999-12-31",
+            "expiry": "",
+            "issued": "31/12/1999",
+            "passed": True,
+            "document_face_match": {"similarity": "99.5", "confidence": "NaN", "model": "x"},
+        },
+        "a text",
+    ],
+    "aml": {"odd": 1},
+    "images": [{"documentName": "ID", "side": "front", "key": "k", "extra": 1}],
+}
+
+
+def rows(**changed: Any) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    for table, row in table_rows(api.VerificationRecord({**RECORD, **changed})):
+        found[table].append(row)
+    return found
+
+
+def test_types() -> None:
+    found = rows()
+    first, document = found["verifications"][0], found["documents"][0]
+    assert (first["request_id"], first["record_identifier"], first["decision"]) == ("r-1", None, "ACCEPTED")
+    assert first["created_at"] == datetime(2026, 1, 31, 8, tzinfo=UTC)
+    assert (first["updated_at"], first["liveness_pass"], first["face_verified"]) == (None, None, True)
+    assert [code["code"] for code in json.loads(first["error_codes"])] == [5008, 5004]
+    assert (document["age"], document["date_of_birth"], document["expiry"]) == (26, date(1999, 12, 31), None)
+    assert (document["face_similarity"], document["face_confidence"]) == (99.5, None)
+    assert document["full_name"] == "Zoë Ünreal ?"
+    assert (document["request_id"], document["position"], document["passed"]) == ("r-1", 0, True)
+
+
+def test_what_no_column_holds_is_kept_beside_them() -> None:
+    found = rows()
+    assert json.loads(found["verifications"][0]["other"]) == {
+        "verification_summary": {"new_flag": False},
+        "selfie_data": {"liveness_pass": "yes", "score": 0.5},
+        "updatedAt": "yesterday",
+        "record_identifier": "undefined",
+        "errorCodes": ["5008", {"code": 5004}, "odd"],
+        "warnings": ["dim"],
+        "document_data": ["a text"],
+        "aml": [{"odd": 1}],
+    }
+    assert json.loads(found["documents"][0]["other"]) == {
+        "issued": "31/12/1999",
+        "document_face_match": {"confidence": "NaN", "model": "x"},
+    }
+    assert json.loads(found["images"][0]["other"]) == {"extra": 1}
+
+
+@pytest.mark.parametrize("odd", [None, "", 1, [], {}, [[]], [None], "x", float("1e300")])
+def test_any_shape_is_borne(odd: Any) -> None:
+    for name in RECORD:
+        rows(**{name: odd})
+        rows(document_data=[dict.fromkeys(RECORD["document_data"][0], odd)])
+
+
+def test_by_default_only_ids_decisions_codes_flags_and_times() -> None:
+    policy = Policy({})
+    assert {table: [column.name for column in policy.columns(table)] for table in TABLES} == {
+        "verifications": [
+            "request_id", "record_identifier", "face_id", "decision", "error_codes", "face_verified",
+            "selfie_liveness_verified", "document_verified", "verification_rules_passed",
+            "document_liveness_verified", "image_quality", "liveness_pass", "created_at", "updated_at",
+        ],
+        "documents": ["request_id", "position", "passed"],
+        "aml_hits": ["request_id", "position"],
+        "images": ["request_id", "position"],
+    }  # fmt: skip
+
+
+def test_the_closer_name_wins_and_a_star_leaves_the_key_alone() -> None:
+    policy = Policy({"documents.*": "hash", "documents.gender": "drop", "documents.age": "keep"}, "key")
+    row = policy.row("documents", rows()["documents"][0])
+    assert (row["request_id"], row["age"], "gender" in row) == ("r-1", 26, False)
+    assert len(str(row["full_name"])) == 64
+
+
+def test_the_same_person_hashes_alike_in_every_run_and_under_no_other_key() -> None:
+    def hashed(name: Any, key: str = "key") -> object:
+        return Policy({"documents.full_name": "hash"}, key).row("documents", {"full_name": name})["full_name"]
+
+    assert hashed("Zoë Ünreal") == hashed(" ZOE\u0308  u\u0308nreal ") != hashed("Zoe Unreal")
+    assert hashed("Zoë Ünreal") != hashed("Zoë Ünreal", "other")
+    assert hashed(None) is None
+
+
+@pytest.mark.parametrize(
+    ("choices", "kind", "told"),
+    [
+        pytest.param({"documents.name": "keep"}, InputError, "no column 'documents.name'", id="column"),
+        pytest.param({"people.*": "keep"}, InputError, "no column 'people.*'", id="table"),
+        pytest.param({"documents.age": "mask"}, InputError, "must be one of keep, drop, hash", id="choice"),
+        pytest.param({"documents.age": "hash"}, ConfigurationError, "pii_hash_key", id="no key"),
+    ],
+)
+def test_a_policy_that_cannot_be(choices: dict[str, str], kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told):
+        Policy(choices)
+
+
+def test_parquet_has_the_types_and_row_groups_of_a_size() -> None:
+    policy = Policy({f"{table}.*": "keep" for table in TABLES})
+    columns = policy.columns("documents")
+    table = table_file(columns, "parquet")
+    row = policy.row("documents", rows()["documents"][0])
+    for _ in range(10_500):
+        table.add(row)
+    with table.finish() as file:
+        made = parquet.ParquetFile(file)
+        types = {field.name: str(field.type) for field in made.schema_arrow}
+        assert [made.metadata.row_group(number).num_rows for number in range(2)] == [10_000, 500]
+        assert made.read_row_group(1).to_pylist()[0]["date_of_birth"] == date(1999, 12, 31)
+    assert (types["age"], types["date_of_birth"], types["face_similarity"]) == (
+        "int64",
+        "date32[day]",
+        "double",
+    )
+    assert (types["passed"], types["mrz"]) == ("bool", "string")
+
+
+def test_an_empty_parquet_table_tells_its_columns() -> None:
+    with table_file(Policy({}).columns("verifications"), "parquet").finish() as file:
+        made = parquet.read_table(file)
+    assert made.num_rows == 0
+    assert str(made.schema.field("created_at").type) == "timestamp[us, tz=UTC]"

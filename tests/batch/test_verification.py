@@ -1,0 +1,343 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is everybody in a manifest verified once, and is everything else a row of the errors?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from pyarrow import parquet
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.batch import shift
+from airflow_provider_faceki.batch.raw import LONGEST_LINE
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.conftest import Connect
+from tests.batch.people import People, once
+from tests.billing.pictures import picture, write
+
+
+def test_results_counts_and_paths(faceki: FacekiSandbox, people: People) -> None:
+    names = ["accepted-1", "declined-2", "review-3", "code-5004-4", "decision-ESCALATED-5"]
+    done = people.verify(people.everybody(*names))
+    assert done == {
+        "rows": 5,
+        "decisions": {"ACCEPTED": 1, "DECLINED": 2, "REVIEW": 1, "ESCALATED": 1},
+        "errors": {},
+        "results_path": f"{people.out.as_uri()}/results",
+        "errors_path": f"{people.out.as_uri()}/errors",
+        "records_path": None,
+    }
+    assert people.results() == {
+        "accepted-1": "ACCEPTED",
+        "declined-2": "DECLINED",
+        "review-3": "REVIEW",
+        "code-5004-4": "DECLINED",
+        "decision-ESCALATED-5": "ESCALATED",
+    }
+    assert {line["record_identifier"]: line["row"] for line in people.lines("results")} == {
+        name: row for row, name in enumerate(names, 1)
+    }
+    assert faceki.ledger == once(names)
+    assert faceki.counters.tokens_issued == 1
+    assert faceki.counters.requests == {"token": 1, "rules": 1, "verify": 5}
+    assert people.parts("records") == []
+
+
+def test_names_of_columns_workflows_and_conn_id(
+    faceki_sandbox: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = faceki_sandbox.connection(workflow_id="5a4db0c5-0000-4000-8000-000000000002")
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(connection))
+    place = people.folder / "people.csv"
+    place.write_text(
+        "who,what,face,first,second\n"
+        f"a,,{people.selfie},{people.front},\n"
+        f"b,5a4db0c5-0000-4000-8000-000000000001,{people.selfie},{people.front},{people.back}\n"
+    )
+    columns = {
+        "record_identifier": "who",
+        "workflow_id": "what",
+        "selfie": "face",
+        "document_1_front": "first",
+        "document_1_back": "second",
+    }
+    done = people.verify(place.as_uri(), columns=columns, faceki_conn_id="other")
+    assert done["decisions"] == {"ACCEPTED": 2}
+    assert faceki_sandbox.ledger == once("ab")
+
+
+def test_parquet_manifest(faceki: FacekiSandbox, people: People) -> None:
+    place = people.folder / "people.parquet"
+    rows = [people.line("a"), people.line("b")]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), place)
+    assert people.verify(place.as_uri())["decisions"] == {"ACCEPTED": 2}
+
+
+def test_duplicates_are_errors_and_no_second_bill(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody("a", "b", "a", " a ", "b")
+    for _ in range(2):
+        done = people.verify(manifest)
+        assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 2}, {"DUPLICATE_IDENTIFIER": 3})
+        assert people.errors() == dict.fromkeys((3, 4, 5), "DUPLICATE_IDENTIFIER")
+    assert faceki.ledger == once("ab")
+    assert people.lines("errors")[0]["record_identifier"] == "a"
+
+
+def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
+    """Name, line, code and a part of the problem."""
+    text, empty, short = (
+        write(people.folder, name, content)
+        for name, content in (("text.jpg", b"hello"), ("empty.jpg", b""), ("short.jpg", picture(40)))
+    )
+    folder = people.folder.as_uri()
+    os.mkfifo(people.folder / "pipe.jpg")
+
+    def line(name: str, **more: object) -> dict[str, object]:
+        return people.line(name, **more)
+
+    return [
+        ("empty object", {}, "NO_IDENTIFIER", "no identifier"),
+        ("no identifier", line("x", record_identifier=None), "NO_IDENTIFIER", "no identifier"),
+        ("blank identifier", line("   "), "NO_IDENTIFIER", "no identifier"),
+        ("an SDK's word for none", line("undefined"), "NO_IDENTIFIER", "no identifier"),
+        ("identifier too long", line("x" * 600), "BAD_IDENTIFIER", "at most 512"),
+        ("identifier of a wrong type", line("x", record_identifier=1.5), "BAD_ROW", "text, not float"),
+        ("not JSON", "nonsense", "BAD_ROW", "not JSON"),
+        ("a line of a megabyte", '{"record_identifier": "%s"}' % ("x" * 1_000_000), "BAD_IDENTIFIER", "512"),
+        ("a longer line", "x" * (LONGEST_LINE + 10), "BAD_ROW", "longer than"),
+        ("wrong type", line("e1", selfie=["a"]), "BAD_ROW", "'selfie' must be text, not list"),
+        ("no selfie", line("e2", selfie=None), "INPUT", "selfie is missing"),
+        ("no document", line("e3", document_1_front=None, document_1_back=None), "INPUT", "0 given"),
+        (
+            "back without front",
+            line("e4", document_1_front=None),
+            "INPUT",
+            "document_1_back is given, but no",
+        ),
+        ("missing image", line("e5", selfie=f"{folder}/none.jpg"), "INPUT", "No such file"),
+        ("empty image", line("e6", selfie=empty), "INPUT", "selfie is empty"),
+        ("no image", line("e7", document_1_back=text), "INPUT", "document_1_back is not an image"),
+        ("a directory", line("e8", document_1_front=folder), "INPUT", "not a file of known size"),
+        ("a folder's URI", line("e9", selfie=f"{folder}/"), "INPUT", "this is a folder"),
+        ("relative path", line("e10", selfie="people/selfie.jpg"), "INPUT", "give the absolute path"),
+        ("relative URI", line("e11", selfie="file://selfie.jpg"), "INPUT", "a local file's URI begins"),
+        ("unknown scheme", line("e12", selfie="gopher://b/selfie.jpg"), "INPUT", "no storage for"),
+        ("NUL in a path", line("e13", selfie=f"{folder}/a\0b.jpg"), "BAD_ROW", "not UTF-8, or not printable"),
+        ("bucket alone", line("e14", selfie="s3://bucket"), "INPUT", "storage path"),
+        ("a pipe", line("e15", selfie=f"{folder}/pipe.jpg"), "INPUT", "not a file of known size"),
+        ("a device", line("e16", selfie="/dev/zero"), "INPUT", "selfie"),
+        ("unknown workflow", line("e17", workflow_id="nobody's"), "5001", "workflow"),
+        (
+            "too few documents",
+            line("e18", workflow_id="5a4db0c5-0000-4000-8000-000000000003"),
+            "INPUT",
+            "asks for 2",
+        ),
+        ("no back side", line("e19", document_1_back=None), "INPUT", "without a back side"),
+        ("FACEKI says no", line("code-5006-e20"), "5006", "document"),
+        ("short picture", line("fine-1", selfie=short), "", ""),
+        ("fine", line("fine-2"), "", ""),
+    ]
+
+
+def test_every_kind_of_bad_row(faceki: FacekiSandbox, people: People) -> None:
+    cases = every_bad_row(people)
+    manifest = people.manifest(line for _, line, _, _ in cases)
+    done = people.verify(manifest)
+    found = {line["row"]: line for line in people.lines("errors")}
+    for number, (name, _, code, problem) in enumerate(cases, 1):
+        if code:
+            assert (found[number]["code"], problem in found[number]["problem"]) == (code, True), (
+                name,
+                found[number],
+            )
+            assert found[number]["what_to_do"], name
+            assert len(json.dumps(found[number])) < 1500
+    assert done["decisions"] == {"ACCEPTED": 2}
+    assert sum(done["errors"].values()) == len(cases) - 2 == len(found)
+    assert faceki.ledger == once(["fine-1", "fine-2"])
+    # A further try finds nothing to do, and tells nothing twice.
+    asked = faceki.counters.requests["verify"]
+    assert people.verify(manifest) == done
+    assert len(people.lines("errors")) == len(found)
+    assert faceki.counters.requests["verify"] == asked
+
+
+def test_a_csv_of_excel_with_bad_rows(faceki: FacekiSandbox, people: People) -> None:
+    place = people.folder / "people.csv"
+    header = "record_identifier,selfie,document_1_front,document_1_back"
+    good = f"{people.selfie},{people.front},{people.back}"
+    rows = [f"a,{good}", f'"b,{good}', f"c,{good},too,many", "d", f",{good}", "", f"e,{good}"]
+    place.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([header, *rows, ""]).encode())
+    done = people.verify(place.as_uri())
+    assert people.results() == {"a": "ACCEPTED", "e": "ACCEPTED"}
+    assert people.errors() == {2: "BAD_ROW", 3: "BAD_ROW", 4: "INPUT", 5: "NO_IDENTIFIER"}
+    assert done["rows"] == 6
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        pytest.param("who,selfie,document_1_front", "no column 'record_identifier'", id="identifier"),
+        pytest.param("record_identifier,document_1_front", "no column 'selfie'", id="selfie"),
+        pytest.param("record_identifier,selfie", "no column 'document_1_front'", id="document"),
+    ],
+)
+def test_a_manifest_without_a_column_is_refused_before_anything_is_paid(
+    faceki: FacekiSandbox, people: People, header: str, told: str
+) -> None:
+    place = people.folder / "people.csv"
+    place.write_text(f"{header}\na,b,c\n")
+    with pytest.raises(AirflowFailException, match=told):
+        people.verify(place.as_uri())
+    assert not people.out.exists()
+    assert faceki.counters.requests == {}
+
+
+def test_a_share_of_errors_ends_it_early(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift, "ROWS_BEFORE_SHARE", 10)
+    lines = [people.line(f"p-{number}", **({"selfie": None} if number % 2 else {})) for number in range(400)]
+    with pytest.raises(
+        AirflowFailException, match=r"rows are errors, more than max_error_share=0.3; \d+ of 400"
+    ):
+        people.verify(people.manifest(lines), max_error_share=0.3, concurrency=2)
+    assert len(people.lines("results")) + len(people.lines("errors")) < 300
+    assert faceki.ledger == once(people.results())
+
+
+def test_a_share_of_errors_counts_at_the_end_of_a_small_batch_too(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    lines = [people.line("a"), people.line("b", selfie=None)]
+    with pytest.raises(AirflowFailException, match="1 of 2 rows are errors"):
+        people.verify(people.manifest(lines), max_error_share=0.4)
+    assert people.results() == {"a": "ACCEPTED"}
+    assert people.verify(people.manifest(lines), max_error_share=0.5)["errors"] == {"INPUT": 1}
+
+
+def test_full_records_only_if_asked_for(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody("a", "code-5004-b")
+    done = people.verify(manifest, include_records=True)
+    records = {line["record_identifier"]: line["record"] for line in people.lines("records")}
+    assert {name: record["requestId"] for name, record in records.items()} == {
+        line["record_identifier"]: line["request_id"] for line in people.lines("results")
+    }
+    assert records["a"]["document_data"]
+    assert done["records_path"] == f"{people.out.as_uri()}/records"
+    people.verify(manifest, include_records=True)
+    assert len(people.lines("records")) == 2
+
+
+def test_records_can_be_asked_for_afterwards(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody("a", "b")
+    people.verify(manifest)
+    people.verify(manifest, include_records=True)
+    assert {line["record_identifier"] for line in people.lines("records")} == {"a", "b"}
+    assert faceki.ledger == once("ab")
+
+
+def test_a_record_that_cannot_be_had_bills_nobody_again(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody("a", "b", "c")
+    faceki.add_fault("status", route="records", status=503, record_identifier="", count=None)
+    faceki.add_fault("status", route="records_by_request", status=503, count=None)
+    for _ in range(2):
+        with pytest.raises(api.OutcomeUnknownError, match="3 of 3 rows could not be finished"):
+            people.verify(manifest, include_records=True)
+        assert set(people.results()) == set("abc")
+    faceki.clear_faults()
+    people.verify(manifest, include_records=True)
+    assert {line["record_identifier"] for line in people.lines("records")} == set("abc")
+    assert faceki.ledger == once("abc")
+
+
+def test_a_record_that_faceki_does_not_keep_is_told_once(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody("a")
+    people.verify(manifest)
+    faceki.add_fault("code", route="records", code=8013, count=None)
+    for _ in range(2):
+        people.verify(manifest, include_records=True)
+        assert [line["record"] for line in people.lines("records")] == [None]
+
+
+def test_rules_that_cannot_be_had_are_asked_for_once(
+    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+) -> None:
+    faceki.add_fault("status", route="rules", status=404, count=None)
+    with caplog.at_level(logging.WARNING):
+        people.verify(people.everybody(*map(str, range(40))))
+    assert faceki.counters.requests["rules"] == 1
+    assert len(people.results()) == 40
+
+
+def test_limits_of_the_connection_hold(
+    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+) -> None:
+    connect(max_concurrency=3)
+    faceki_sandbox.settings.latency = 0.05
+    people.verify(people.everybody(*map(str, range(30))), concurrency=12)
+    assert faceki_sandbox.counters.in_flight_max <= 3
+
+
+def test_pace_of_the_connection_holds(
+    faceki_sandbox: FacekiSandbox, connect: Connect, people: People
+) -> None:
+    connect(max_requests_per_second=20)
+    people.verify(people.everybody(*map(str, range(30))), concurrency=12)
+    times = sorted(bill.at for bill in faceki_sandbox.bills)
+    assert times[-1] - times[0] >= 29 / 20 * 0.9
+
+
+def test_an_empty_manifest(faceki: FacekiSandbox, people: People) -> None:
+    done = people.verify(people.manifest([]))
+    assert (done["rows"], done["decisions"], done["errors"]) == (0, {}, {})
+
+
+def test_another_batch_has_no_business_there(faceki: FacekiSandbox, people: People) -> None:
+    people.verify(people.everybody("a"), batch_id="monday")
+    with pytest.raises(AirflowFailException, match="holds another batch, 'monday'; this one is 'tuesday'"):
+        people.verify(people.everybody("a", "b"), batch_id="tuesday")
+    assert faceki.ledger == once("a")
+    assert people.verify(people.everybody("a", "b"), batch_id="monday")["decisions"] == {"ACCEPTED": 2}
+
+
+def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, people: People) -> None:
+    faceki.settings.rejection_result = "missing"
+    people.verify(people.everybody("code-5004-a", "b"))
+    assert set(people.results()) == {"code-5004-a", "b"}
+    assert all("link" not in line for line in people.lines("results"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param({"concurrency": 0}, "concurrency must be a whole number", id="nobody at work"),
+        pytest.param({"concurrency": True}, "concurrency must be a whole number", id="bool"),
+        pytest.param({"max_error_share": 1.5}, "max_error_share must be between", id="share"),
+        pytest.param({"columns": {"identifier": "id"}}, "columns: unknown identifier", id="column"),
+        pytest.param({"manifest_format": "xlsx"}, "manifest_format must be one of", id="format"),
+        pytest.param({"resize_to": 0}, "resize_to", id="pixels"),
+    ],
+)
+def test_what_cannot_be_is_refused_while_the_dag_is_parsed(
+    people: People, arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        people.batch("file:///people.ndjson", **arguments)
+
+
+def test_a_folder_that_nothing_can_be_written_to(
+    faceki: FacekiSandbox, people: People, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AirflowFailException, match="cannot"):
+        people.verify(people.everybody("a"), output_path=(tmp_path / "file" / "out").as_uri())
+    assert faceki.ledger == {}
