@@ -59,6 +59,9 @@ class WholeAirflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "600",
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+            # After this long without a sign of life a triggerer that was killed is dead to the others.
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
             # Another Airflow may run on this machine, on the usual ports.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
@@ -84,8 +87,10 @@ class WholeAirflow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for service in reversed(tuple(self._running)):
-            self.end(service, signal.SIGTERM)
+        # All are asked before any is waited for.
+        families = {service: self._signal(service, signal.SIGTERM) for service in reversed(self._running)}
+        for service, family in families.items():
+            self._see_off(service, family)
 
     def start(self, service: str) -> None:
         """Start a service in a session of its own."""
@@ -101,13 +106,20 @@ class WholeAirflow:
 
     def end(self, service: str, number: signal.Signals) -> None:
         """End a service by a signal to its group, then whatever of it is left."""
-        process = self._running.pop(service)
+        self._see_off(service, self._signal(service, number))
+
+    def _signal(self, service: str, number: signal.Signals) -> list[psutil.Process]:
+        process = self._running[service]
         # Tasks have sessions of their own, so their group is not enough; the family is known while it lives.
         family = [process.pid, *_descendants(process.pid)]
-        left = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
+        found = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
         if process.poll() is None:
             os.killpg(process.pid, number)
-        _, left = psutil.wait_procs(left, timeout=END_SECONDS)
+        return found
+
+    def _see_off(self, service: str, family: list[psutil.Process]) -> None:
+        process = self._running.pop(service)
+        _, left = psutil.wait_procs(family, timeout=END_SECONDS)
         for each in left:
             each.kill()
         psutil.wait_procs(left, timeout=END_SECONDS)

@@ -184,7 +184,7 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     faceki_sandbox: FacekiSandbox, connect: Connect, people: People
 ) -> None:
     connect(upload_timeout=60, timeout=60)
-    faceki_sandbox.add_fault("slow", route="verify", record_identifier="slow", delay=20.0, count=None)
+    faceki_sandbox.add_fault("slow", route="verify", record_identifier="slow", delay=12.0, count=None)
     manifest = people.everybody(*names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(500)))
     operator = people.batch(manifest, concurrency=4)
     faceki_sandbox.settings.latency = 0.02
@@ -200,11 +200,12 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     killer.start()
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
-    assert time.monotonic() - killed_at[0] < 5
+    # Whoever waited for FACEKI's slowest answers would be here later.
+    assert time.monotonic() - killed_at[0] < 10
     killer.join()
     assert set(people.results()) == set(faceki_sandbox.ledger)
     faceki_sandbox.clear_faults()
-    assert sum(people.verify(manifest, settle_seconds=25)["decisions"].values()) == 532
+    assert sum(people.verify(manifest, settle_seconds=15)["decisions"].values()) == 532
     assert set(faceki_sandbox.ledger.values()) == {1}
 
 

@@ -1,0 +1,15 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Fifty mapped waits, each for somebody of its own, all in the triggerer at once."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG, timezone
+
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+
+PEOPLE = [f"person-{number}" for number in range(50)]
+
+with DAG(dag_id="many_waits", schedule=None, start_date=timezone.datetime(2026, 1, 1), max_active_tasks=50):
+    FacekiKycDecisionSensor.partial(
+        task_id="wait", deferrable=True, poke_interval=2, max_poke_interval=4, timeout=1200
+    ).expand(record_identifier=PEOPLE)
