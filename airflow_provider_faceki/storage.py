@@ -39,6 +39,21 @@ _FOR_GOOD = frozenset(
 )
 
 
+def check_path(uri: Place, conn_id: str | None = None) -> None:
+    """Refuse a place where nothing can ever be written, while nothing has been asked of FACEKI or paid.
+
+    Nothing is written, and a remote storage is not asked: it may still refuse, or be away.
+
+    :param uri: Absolute local path or URI of a file.
+    :param conn_id: Connection for that storage, as for :func:`write_json`.
+    :raises InputError: it is relative, a folder, a device, or below a file; or no storage is known for it.
+    """
+    path, text = _path(uri, conn_id)
+    if _is_local(path):
+        with _told_clearly("write to", text):
+            _refuse_special(path.path)
+
+
 def write_json(uri: Place, document: object, conn_id: str | None = None) -> str:
     """Write ``document`` as one line of JSON, replacing what is there, and return ``uri``.
 

@@ -140,37 +140,58 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert len(seen) > 1, "the file did change while it was read"
 
 
+_NEVER_WRITABLE = [
+    pytest.param("", "absolute path or the URI", id="empty"),
+    pytest.param("  ", "absolute path or the URI", id="blank"),
+    pytest.param(None, "absolute path or the URI", id="none"),
+    pytest.param(7, "absolute path or the URI", id="number"),
+    pytest.param(b"/usr/x", "absolute path or the URI", id="bytes"),
+    pytest.param("/usr/a\0b", "absolute path or the URI", id="NUL"),
+    pytest.param("records.json", "'records.json'", id="relative"),
+    pytest.param("~/records.json", "absolute path", id="home"),
+    pytest.param("file:records.json", "absolute path", id="scheme without slashes"),
+    pytest.param("file://records.json", "folder|begins with file:///", id="two slashes"),
+    pytest.param("file://tmp/records.json", "begins with file:///", id="two slashes and a folder"),
+    pytest.param("gopher://bucket/key", "is the Airflow provider for it installed", id="unknown scheme"),
+    pytest.param("s3://bucket/key", "is the Airflow provider for it installed", id="provider missing"),
+    pytest.param("s3://bucket", "name a file in it", id="bucket only"),
+    pytest.param("s3://bucket/", "name a file in it", id="bucket and slash"),
+    pytest.param("s3://bucket/folder/", "name a file in it", id="folder in a bucket"),
+    pytest.param("/usr/", "name a file in it", id="slash at the end"),
+    pytest.param("/usr", "name a file in it", id="a directory"),
+    pytest.param("/dev/null", "not a regular file", id="a device"),
+    pytest.param("/usr/" + "x" * 300, "(?i)too long", id="name too long"),
+    pytest.param(
+        "/dev/null/r.json", "(?i)a folder on the way to it is a file|not a directory", id="below a file"
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        pytest.param("", "absolute path or the URI", id="empty"),
-        pytest.param("  ", "absolute path or the URI", id="blank"),
-        pytest.param(None, "absolute path or the URI", id="none"),
-        pytest.param(7, "absolute path or the URI", id="number"),
-        pytest.param(b"/usr/x", "absolute path or the URI", id="bytes"),
-        pytest.param("/usr/a\0b", "absolute path or the URI", id="NUL"),
-        pytest.param("records.json", "'records.json'", id="relative"),
-        pytest.param("~/records.json", "absolute path", id="home"),
-        pytest.param("file:records.json", "absolute path", id="scheme without slashes"),
-        pytest.param("file://records.json", "folder|begins with file:///", id="two slashes"),
-        pytest.param("file://tmp/records.json", "begins with file:///", id="two slashes and a folder"),
-        pytest.param("gopher://bucket/key", "is the Airflow provider for it installed", id="unknown scheme"),
-        pytest.param("s3://bucket/key", "is the Airflow provider for it installed", id="provider missing"),
-        pytest.param("s3://bucket", "name a file in it", id="bucket only"),
-        pytest.param("s3://bucket/", "name a file in it", id="bucket and slash"),
-        pytest.param("s3://bucket/folder/", "name a file in it", id="folder in a bucket"),
-        pytest.param("/usr/", "name a file in it", id="slash at the end"),
-        pytest.param("/usr", "name a file in it", id="a directory"),
-        pytest.param("/dev/null", "not a regular file", id="a device"),
-        pytest.param("/dev/null/r.json", "a folder on the way to it is a file", id="below a file"),
+        *_NEVER_WRITABLE,
         pytest.param("/proc/none/r.json", "cannot write to '/proc/none", id="unwritable"),
-        pytest.param("/usr/" + "x" * 300, "(?i)too long", id="name too long"),
     ],
 )
 def test_places_that_cannot_be_written(uri: str, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
         storage.write_json(uri, RECORD)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+@pytest.mark.parametrize(("uri", "expected"), _NEVER_WRITABLE)
+def test_they_are_told_before_anything_is_written(uri: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        storage.check_path(uri)
+
+
+def test_a_place_that_may_be_written_is_let_through_and_left_alone(tmp_path: Path, memory: str) -> None:
+    (tmp_path / "old.json").write_text("old")
+    for uri in (tmp_path / "new" / "r.json", tmp_path / "old.json", f"{memory}/r.json"):
+        storage.check_path(uri)
+    assert os.listdir(tmp_path) == ["old.json"]
+    assert not fsspec.filesystem("memory").store
 
 
 def test_places_that_cannot_be_read(tmp_path: Path, memory: str) -> None:
