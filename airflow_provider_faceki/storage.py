@@ -169,15 +169,31 @@ def _path(uri: object, conn_id: str | None) -> tuple[ObjectStoragePath, str]:
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise InputError(f"storage path: {_ALLOWED}")
     _check_shape(text)
+    with _told_clearly("reach", text):
+        return _reached(text, conn_id), text
+
+
+def _reached(text: str, conn_id: str | None) -> ObjectStoragePath:
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+
     try:
         path = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
-        path.fs  # noqa: B018 - Airflow looks for the filesystem only when asked for it
-    except (ValueError, ImportError) as error:
-        # Airflow names only the scheme here, or the package that is missing.
+        path.fs  # noqa: B018 - Airflow makes the filesystem only when asked for it, of a Connection perhaps
+    except AirflowNotFoundException as error:
+        named = re.search(r"conn_id `([\w.-]+)`", str(error))
+        told = named[1] if named else conn_id or "of its own"
+        raise InputError(f"no storage for {_shown(text)}: there is no Connection {told}") from None
+    except ImportError as error:
         raise InputError(
-            f"no storage for {_shown(text)}: {error}; is the Airflow provider for it installed?"
+            f"no storage for {_shown(text)}: {error.name or 'a package'} is missing; is the Airflow provider for it "
+            "installed, with all that it needs?"
         ) from None
-    return path, text
+    except ValueError:
+        # Airflow's own names the scheme; one of the storage's may hold what its Connection holds.
+        raise InputError(
+            f"no storage for {_shown(text)}: is the Airflow provider for it installed, and its Connection right?"
+        ) from None
+    return path
 
 
 def _check_shape(text: str) -> None:

@@ -11,12 +11,12 @@ import json
 import multiprocessing
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 from fsspec.spec import AbstractBufferedFile
 
 from airflow_provider_faceki import storage
@@ -210,6 +210,46 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="permission denied") as caught:
         storage.write_json("memory://bucket/r.json", 1)
     assert "canary" not in str(caught.value)
+
+
+_CANARY = "secret-canary"
+
+
+def _no_connection(_: object) -> None:
+    raise AirflowNotFoundException("The conn_id `wasb_of_ours` isn't defined")
+
+
+def _odd_connection(_: object) -> None:
+    raise ValueError(f"{_CANARY} is no account key")
+
+
+def _no_package(_: object) -> None:
+    raise ModuleNotFoundError(f"No module named 'adlfs' {_CANARY}", name="adlfs")
+
+
+def _storage_is_away(_: object) -> None:
+    raise RuntimeError(_CANARY)
+
+
+@pytest.mark.parametrize(
+    ("factory", "kind", "expected"),
+    [
+        pytest.param(_no_connection, InputError, "no Connection wasb_of_ours", id="no Connection"),
+        pytest.param(_odd_connection, InputError, "its Connection right", id="odd Connection"),
+        pytest.param(_no_package, InputError, "adlfs is missing", id="package missing"),
+        pytest.param(_storage_is_away, OSError, "now: RuntimeError", id="anything else"),
+    ],
+)
+def test_a_storage_that_cannot_be_made(
+    factory: Callable[[object], None], kind: type[Exception], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = attach("teststore", conn_id="unmade")
+    monkeypatch.setattr(type(store), "fs", property(factory))
+    for touch in (storage.check_path, storage.size, storage.open_binary):
+        with pytest.raises(kind, match=expected) as caught:
+            touch("teststore://bucket/r.json", "unmade")
+        assert _CANARY not in str(caught.value)
+        assert "teststore://bucket/r.json" in str(caught.value)
 
 
 def test_what_may_be_a_credential_is_not_shown() -> None:
