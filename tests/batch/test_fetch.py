@@ -27,6 +27,7 @@ from tests.airflow.canaries import NOWHERE, PERSON, files_below
 from tests.airflow.standing_in import TaskInstance, context
 from tests.batch.conftest import Connect
 from tests.batch.people import People
+from tests.until import until
 
 KEEP = {f"{table}.*": "keep" for table in TABLES}
 
@@ -307,8 +308,7 @@ def test_a_kill_keeps_what_was_fetched(
     killed_at: list[float] = []
 
     def kill() -> None:
-        while faceki_sandbox.counters.requests.get("records", 0) < 100:
-            time.sleep(0.02)
+        until(lambda: faceki_sandbox.counters.requests.get("records", 0) >= 100)
         killed_at.append(time.monotonic())
         operator.on_kill()
 
@@ -317,7 +317,8 @@ def test_a_kill_keeps_what_was_fetched(
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
     killer.join()
-    assert time.monotonic() - killed_at[0] < 5
+    # Whoever waited for the slow answer would be here later.
+    assert time.monotonic() - killed_at[0] < 15
     faceki_sandbox.clear_faults()
     asked = faceki_sandbox.counters.requests["records"]
     assert people.fetch(identifiers=names)["decisions"] == {"ACCEPTED": 100}

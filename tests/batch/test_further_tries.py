@@ -18,6 +18,7 @@ from tests.batch.conftest import Connect
 from tests.batch.people import People, once
 from tests.batch.stores import StoreDown, attached, now_and_then
 from tests.billing.pictures import picture
+from tests.until import until
 
 
 def names(count: int) -> list[str]:
@@ -190,8 +191,7 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     faceki_sandbox.settings.latency = 0.02
 
     def kill() -> None:
-        while len(faceki_sandbox.ledger) < 60:
-            time.sleep(0.02)
+        until(lambda: len(faceki_sandbox.ledger) >= 60)
         killed_at.append(time.monotonic())
         operator.on_kill()
 
@@ -215,15 +215,16 @@ def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> No
     failures: list[BaseException] = []
 
     def older() -> None:
+        operator: Any = people.batch(manifest, concurrency=4, settle_seconds=4)
         try:
-            people.verify(manifest, concurrency=4, settle_seconds=4)
+            # Airflow 2.11 guards `execute` in a way that knows only the thread in which it was imported.
+            type(operator).execute.__wrapped__(operator, context())
         except AirflowFailException as error:
             failures.append(error)
 
     thread = threading.Thread(target=older)
     thread.start()
-    while len(faceki.ledger) < 50:
-        time.sleep(0.05)
+    until(lambda: len(faceki.ledger) >= 50)
     done = people.verify(manifest, concurrency=8, settle_seconds=8)
     thread.join()
     assert ["another try has begun to work on this output_path" in str(error) for error in failures] == [True]
