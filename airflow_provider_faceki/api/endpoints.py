@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import urlencode
 
+from airflow_provider_faceki.api.arguments import (
+    check_choice,
+    check_method,
+    check_minutes,
+    check_path,
+    check_scalars,
+    is_web_url,
+)
+from airflow_provider_faceki.api.arguments import (
+    check_identifier as check_identifier,
+)
 from airflow_provider_faceki.api.envelope import Answer
 from airflow_provider_faceki.api.errors import InputError, UnexpectedAnswerError
 from airflow_provider_faceki.api.records import VerificationRecord
@@ -16,8 +25,6 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import JSON_HEADERS, HttpRequest, Json, json_body
 
 _ACCEPT_JSON = JSON_HEADERS[1:]
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-_LONGEST_IDENTIFIER = 512
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,8 +72,8 @@ class GenerateKycLink:
         check_identifier("workflow_id", self.workflow_id)
         if self.record_identifier is not None:
             check_identifier("record_identifier", self.record_identifier)
-        _minutes("expires_in_minutes", self.expires_in_minutes)
-        if self.redirect_url is not None and not _is_web_url(self.redirect_url):
+        check_minutes("expires_in_minutes", self.expires_in_minutes)
+        if self.redirect_url is not None and not is_web_url(self.redirect_url):
             raise InputError("redirect_url must be an absolute http or https URL, or None")
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
@@ -91,7 +98,7 @@ class GenerateKycLink:
         url = answer.document.get("url") if isinstance(answer.document, dict) else None
         return KycLink(
             answer.result.strip(),
-            url if isinstance(url, str) and _is_web_url(url) else None,
+            url if isinstance(url, str) and is_web_url(url) else None,
             self.record_identifier,
         )
 
@@ -196,6 +203,13 @@ class WorkflowRules:
     document_optional: bool
     document: Mapping[str, Json]
 
+    @property
+    def stores_records(self) -> bool:
+        """Whether FACEKI keeps what it finds out, so that it can be asked for later: ``store_data``, which has no
+        documentation but stands in the rules that FACEKI's iOS SDK reads. Unknown counts as kept.
+        """
+        return self.document.get("store_data") is not False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class GetWorkflowRules:
@@ -275,13 +289,13 @@ class Call:
     idempotent: bool | None = None
 
     def __post_init__(self) -> None:
-        _method("method", self.method)
-        _path("path", self.path)
+        check_method("method", self.method)
+        check_path("path", self.path)
         if self.json is not None and self.data is not None:
             raise InputError("give json or data, not both")
-        _scalars("params", self.params)
-        _scalars("data", self.data)
-        _choice("idempotent", self.idempotent)
+        check_scalars("params", self.params)
+        check_scalars("data", self.data)
+        check_choice("idempotent", self.idempotent)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
@@ -321,78 +335,3 @@ def _query(params: Mapping[str, str | int | float | bool | None]) -> tuple[tuple
 
 def _query_text(value: str | int | float | bool | None) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _method(name: str, value: object) -> None:
-    if not isinstance(value, str) or value.upper() not in _METHODS:
-        raise InputError(f"{name} must be one of {', '.join(_METHODS)}")
-
-
-def _choice(name: str, value: object) -> None:
-    # The text "False" is true: a call that costs money would be repeated.
-    if value is not None and not isinstance(value, bool):
-        raise InputError(f"{name} must be True, False or None, not {type(value).__name__}")
-
-
-def _scalars(name: str, mapping: object) -> None:
-    if mapping is None:
-        return
-    if not isinstance(mapping, Mapping):
-        raise InputError(f"{name} must be a mapping or None, not {type(mapping).__name__}")
-    for key, value in mapping.items():
-        if not isinstance(key, str) or not _is_sendable(key):
-            raise InputError(f"{name} must have text that UTF-8 can carry as names")
-        _scalar(f"{name}[{key!r}]", value)
-
-
-def _minutes(name: str, value: object) -> None:
-    # 2**53: from there on, not every reader of JSON gets the number that was sent.
-    if value is not None and (
-        not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**53
-    ):
-        raise InputError(f"{name} must be a whole number of minutes, at least 1, or None")
-
-
-def _scalar(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, str | int | float):
-        raise InputError(f"{name} must be text, a number, a boolean or None, not {type(value).__name__}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{name} must be a finite number")
-    if not _is_sendable(value):
-        raise InputError(f"{name} must be text that UTF-8 can carry, or a number of sane length")
-
-
-def _is_sendable(value: object) -> bool:
-    try:
-        str(value).encode()
-    except ValueError:  # lone surrogates; integers beyond Python's own limit for text
-        return False
-    return True
-
-
-def check_identifier(name: str, value: object) -> None:
-    """Refuse what cannot be an id; the value may be a link or a person's number, so it is not shown."""
-    if not isinstance(value, str):
-        raise InputError(f"{name} must be text, not {type(value).__name__}")
-    if not value.strip():
-        raise InputError(f"{name} is empty")
-    if len(value) > _LONGEST_IDENTIFIER or not value.isprintable():
-        raise InputError(f"{name} must be printable text of at most {_LONGEST_IDENTIFIER} characters")
-
-
-def _path(name: str, value: object) -> None:
-    if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
-        raise InputError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
-    # On its way the path is normalised: `%2e%2e` goes up as `..` does.
-    if value.startswith("//") or ".." in unquote(value).split("/"):
-        raise InputError(f"{name} must stay below the base URL")
-
-
-def _is_web_url(value: object) -> bool:
-    if not isinstance(value, str) or not value.isprintable() or " " in value:
-        return False
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_faceki.api.arguments import check_identifier
 from airflow_provider_faceki.api.conversation import Account, Conversation, ask_once
-from airflow_provider_faceki.api.endpoints import check_identifier
 from airflow_provider_faceki.api.envelope import Answer
 from airflow_provider_faceki.api.errors import AnswerError, ConfigurationError, UnexpectedAnswerError
 from airflow_provider_faceki.api.service import FACEKI, Service

@@ -11,12 +11,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from airflow_provider_faceki.api.arguments import check_identifier
 from airflow_provider_faceki.api.codes import DATA_NOT_FOUND, RETAKE_SELFIE, code_name
 from airflow_provider_faceki.api.conversation import Account, Conversation, Pause, ask_once
 from airflow_provider_faceki.api.endpoints import (
     FetchRecords,
     WorkflowRules,
-    check_identifier,
     read_records,
 )
 from airflow_provider_faceki.api.envelope import Answer

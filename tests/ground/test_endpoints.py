@@ -360,3 +360,17 @@ def test_reading_rules(result: Json, rules: object) -> None:
         assert isinstance(rules, WorkflowRules)
         assert isinstance(result, dict)
         assert asked.read(Answer(result, result)) == replace(rules, document=result)
+
+
+@pytest.mark.parametrize(
+    ("rules", "stores"),
+    [
+        pytest.param({"store_data": True}, True, id="kept"),
+        pytest.param({"store_data": False}, False, id="not kept"),
+        pytest.param({"documents": []}, True, id="not said"),
+        pytest.param({"store_data": None}, True, id="null"),
+        pytest.param({"store_data": "no"}, True, id="text"),
+    ],
+)
+def test_whether_records_are_kept(rules: dict[str, Json], stores: bool) -> None:
+    assert GetWorkflowRules(workflow_id="w").read(Answer(rules, rules)).stores_records is stores
