@@ -23,9 +23,10 @@ HTTP_CONN_ID = "benchmark_http"
 TIMEOUT = 30.0
 
 
-def connect(server: Loopback, *, tls: bool = False, shared_file: bool = False) -> None:
-    """Put Connections to ``server`` into this process's environment."""
-    os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = server.connection(tls=tls, shared_file=shared_file)
+def connect(server: Loopback, *, tls: bool = False, shared_file: bool = False, **extra: object) -> None:
+    """Put Connections to ``server`` into this process's environment, ours with ``extra`` fields."""
+    ours = server.connection(tls=tls, shared_file=shared_file, **extra)
+    os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = ours
     os.environ[f"AIRFLOW_CONN_{HTTP_CONN_ID.upper()}"] = server.http_connection(tls=tls)
 
 

@@ -55,8 +55,8 @@ class Loopback:
         """Set the counters back, and make every token worthless."""
         self._ask("POST", "/-/reset")
 
-    def connection(self, *, tls: bool = False, shared_file: bool = False) -> str:
-        """Return an Airflow Connection to it, as the environment would hold it."""
+    def connection(self, *, tls: bool = False, shared_file: bool = False, **extra: object) -> str:
+        """Return an Airflow Connection to it, as the environment would hold it, with ``extra`` fields."""
         return json.dumps(
             {
                 "conn_type": "faceki",
@@ -66,6 +66,7 @@ class Loopback:
                 "extra": {
                     "token_store": "file" if shared_file else "memory",
                     **({"verify": str(self.certificate)} if tls else {}),
+                    **extra,
                 },
             }
         )

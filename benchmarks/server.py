@@ -7,7 +7,8 @@ input does, so it cannot outlive whoever started it.
 
 ====  =====================================  =======================================================
 POST  ``/auth/api/generate-token``           a new token
-GET   ``/api/v3/kyc_verification``           one record, to whoever brings a token that is good; none for a ``link``
+GET   ``/api/v3/kyc_verification``           one record, to whoever brings a token that is good; none for a ``link``,
+                                             nor for a ``record_identifier``
 POST  ``/api/v3/kyc_verification``           a decision, to the same; the pictures are counted off and not looked at
 GET   ``/api/v3/workflows/rules``            what a workflow asks for, to the same: an identity card
 GET   ``/-/counters``                        what was asked so far
@@ -72,10 +73,9 @@ class Desk:
     def answer(self, target: bytes, query: bytes, head: bytes) -> bytes:
         """Return the whole response to a request whose headers are ``head``."""
         if target in _TO_TOKENS:
-            # A link is one that nobody has answered yet.
-            return self._checked(
-                head, _NOTHING_YET_RESPONSE if query.startswith(b"link=") else _TO_TOKENS[target]
-            )
+            # A link is one that nobody has answered yet, an identifier of somebody who has not been verified.
+            is_new = query.startswith((b"link=", b"record_identifier="))
+            return self._checked(head, _NOTHING_YET_RESPONSE if is_new else _TO_TOKENS[target])
         routes: dict[bytes, Callable[[], bytes]] = {
             b"POST /auth/api/generate-token": self._token,
             b"GET /-/counters": lambda: _response(_OK, json.dumps(self._counters).encode()),

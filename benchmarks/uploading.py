@@ -2,7 +2,7 @@
 """Who uploads? Ours, its peers and the floor, each as one call that sends seven pictures from files over TLS.
 
 ``python -m benchmarks.uploading NAME URL CERTIFICATE SMALL LARGE`` is one of them in a process of its own: it prints
-by how many KiB the process has grown, at its largest, while it sent the folder ``LARGE``, having sent ``SMALL``.
+by how many MiB the process has grown, at its largest, while it sent the folder ``LARGE``, having sent ``SMALL``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from benchmarks import clients, peers
+from benchmarks import clients, memory, peers
 from benchmarks.loopback import RECORDS_PATH, trusting
 
 OURS, FLOOR = "ours", "64 KiB at a time, read and sent"
@@ -155,20 +155,14 @@ def _check(answer: requests.Response) -> None:
     assert answer.json()["result"]["decision"] == "ACCEPTED"
 
 
-def _growth(upload: Upload, small: Path, large: Path) -> int:
-    """Return by how many KiB this process grows at the most while it uploads; what is imported is warm by then."""
+def _growth(upload: Upload, small: Path, large: Path) -> float:
+    """Return by how many MiB this process grows at the most while it uploads; what is imported is warm by then."""
     upload(small)
     gc.collect()
-    before = _memory("VmRSS")
-    # Sets the kernel's mark of the largest size back to the present one; proc(5).
-    Path("/proc/self/clear_refs").write_text("5")
+    before = memory.resident()
+    memory.forget_peak()
     upload(large)
-    return max(0, _memory("VmHWM") - before)
-
-
-def _memory(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    return max(0.0, memory.peak() - before)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def _cpu(server: Loopback, large: Path) -> list[Row]:
 
 def _memory(server: Loopback, small: Path, large: Path) -> list[Row]:
     grown = {
-        name: statistics.median(_growth(server, name, small, large) for _ in range(PROCESSES)) / 1024
+        name: statistics.median(_growth(server, name, small, large) for _ in range(PROCESSES))
         for name in contestants(server.tls, server.certificate)
     }
     reach = Reach("ours", "≤", 1.0)
@@ -65,7 +65,7 @@ def _memory(server: Loopback, small: Path, large: Path) -> list[Row]:
     ]
 
 
-def _growth(server: Loopback, name: str, small: Path, large: Path) -> int:
+def _growth(server: Loopback, name: str, small: Path, large: Path) -> float:
     arguments = (name, server.tls, str(server.certificate), str(small), str(large))
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.uploading", *arguments],
@@ -74,7 +74,7 @@ def _growth(server: Loopback, name: str, small: Path, large: Path) -> int:
         timeout=120,
         check=True,
     )
-    return int(done.stdout.splitlines()[-1])
+    return float(done.stdout.splitlines()[-1])
 
 
 def _pictures(folder: Path, size: int) -> Path:

@@ -1,0 +1,108 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How near to the ideal does a batch come, how much memory do many rows take, and what does a row cost a scheduler?
+
+Verifications are asked of a server that takes 300 ms, each number in a fresh process (``benchmarks/batching.py``) and
+over the whole task: from reading the manifest to the last result written, a token and the rules included. That start
+takes as long as two rows do, so the task is given about a minute's work. Records are fetched from a server that
+answers at once. The scheduler is a whole Airflow's (``benchmarks/scheduled.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks import clients, scheduled
+from benchmarks.batching import FETCH, POOL, VERIFY, WORKFLOW, write_manifest
+from benchmarks.frame import Reach, Row, counted
+from benchmarks.loopback import Loopback, loopback
+
+LATENCY = 0.3
+#: Bytes of a picture; what larger ones cost is another benchmark's question (uploads.py).
+PICTURE = 20_000
+#: The share of the ideal to be reached, by requests in flight.
+SHARES = {16: 0.95, 64: 0.93}
+#: Seconds of work for ours, and for those beside it, which hardly have a start.
+LONG, SHORT = 50, 20
+FEW, MANY = 1_000, 100_000
+PEOPLE = 200
+
+_Found = Mapping[str, float]
+
+
+def measure(directory: Path) -> list[Row]:
+    """Take the measure."""
+    rows: list[Row] = []
+    with loopback(directory, LATENCY) as server:
+        clients.connect(server, tls=True, workflow_id=WORKFLOW, max_concurrency=max(SHARES))
+        alone = _work_off(server, POOL, directory, 1, SHORT)
+        for concurrency in SHARES:
+            rows += _throughput(server, directory, concurrency, alone)
+    with loopback(directory) as server:
+        clients.connect(server, tls=True)
+        rows += _memory(server, directory)
+        rows += _overhead(server, directory)
+    return rows
+
+
+def _throughput(server: Loopback, directory: Path, concurrency: int, alone: _Found) -> list[Row]:
+    pool = _work_off(server, POOL, directory, concurrency, SHORT)
+    ours = _work_off(server, VERIFY, directory, concurrency, LONG)
+    name, cpu = f"verified, {concurrency} at once, 300 ms server", f"CPU a row, {concurrency} at once"
+    reach = Reach("ratio", "≥", SHARES[concurrency])
+    mine = _rate(ours)
+    return [
+        counted(name, "the ideal", concurrency / LATENCY, mine, "a second", reach),
+        counted(name, "requests in a pool of threads", _rate(pool), mine, "a second", None),
+        counted(name, "requests, one after the other", _rate(alone), mine, "a second", None),
+        counted(cpu, "requests in a pool of threads", _cpu(pool), _cpu(ours), "ms", None),
+    ]
+
+
+def _rate(found: _Found) -> float:
+    return found["rows"] / found["seconds"]
+
+
+def _cpu(found: _Found) -> float:
+    return 1e3 * found["cpu"] / found["rows"]
+
+
+def _memory(server: Loopback, directory: Path) -> list[Row]:
+    few, many = (
+        _run(server, FETCH, write_manifest(directory / f"fetch-{rows}", rows), 16) for rows in (FEW, MANY)
+    )
+    remark = f"{few['peak'] - few['before']:.1f} and {many['peak'] - many['before']:.1f} MiB of it grown"
+    reach = Reach("ratio", "≤", 1.1)
+    name = "memory at its largest, 100 000 records fetched"
+    return [counted(name, "1 000 records", few["peak"], many["peak"], "MiB", reach, remark)]
+
+
+def _overhead(server: Loopback, directory: Path) -> list[Row]:
+    people = write_manifest(directory / "people", PEOPLE, os.urandom(PICTURE))
+    took = scheduled.seconds(server, people, directory / "whole-airflow")
+    one, mapped = (took[dag_id] / PEOPLE for dag_id in (scheduled.ONE_TASK, scheduled.MAPPED_TASKS))
+    return [counted("a row of 200 in a whole Airflow", "a mapped task each", mapped, one, "s", None)]
+
+
+def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, seconds: int) -> _Found:
+    """Have so many seconds' work done."""
+    rows = concurrency * round(seconds / LATENCY)
+    folder = write_manifest(directory / f"{name}-{concurrency}", rows, os.urandom(PICTURE))
+    return _run(server, name, folder, concurrency)
+
+
+def _run(server: Loopback, name: str, folder: Path, concurrency: int) -> _Found:
+    arguments = (name, str(folder), str(concurrency), server.tls, str(server.certificate))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.batching", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=600,
+        check=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found

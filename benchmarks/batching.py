@@ -1,0 +1,138 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""One process that works off a manifest: ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE``.
+
+Prints what it took: rows, seconds, CPU seconds, and the process's memory in MiB, before and at its largest.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from benchmarks import clients, memory
+from benchmarks.loopback import RECORDS_PATH
+
+VERIFY, FETCH, POOL = "verify", "fetch", "pool"
+#: The Connection's default workflow.
+WORKFLOW = "benchmark"
+COLUMN = "record_identifier"
+SIDES = ("selfie", "document_1_front", "document_1_back")
+
+_TIMEOUT = 60.0
+
+#: Works off the manifest in a folder with so many requests in flight, and returns how many rows it has done.
+Work = Callable[[Path, int], int]
+
+
+def write_manifest(folder: Path, rows: int, picture: bytes = b"") -> Path:
+    """Write pictures, and a manifest of so many people who all look like them; return the folder."""
+    folder.mkdir()
+    for side in SIDES:
+        (folder / f"{side}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + picture)
+    same = {side: str(folder / f"{side}.jpg") for side in SIDES}
+    with _manifest(folder).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({COLUMN: f"case-{number:06d}", **same}) + "\n" for number in range(rows))
+    return folder
+
+
+def _manifest(folder: Path) -> Path:
+    return folder / "people.ndjson"
+
+
+def _verify() -> Work:
+    from airflow_provider_faceki.operators.batch import FacekiBatchVerificationOperator
+
+    return partial(_execute, FacekiBatchVerificationOperator)
+
+
+def _fetch() -> Work:
+    from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
+
+    return partial(_execute, partial(FacekiBatchFetchRecordsOperator, by="request_id", column=COLUMN))
+
+
+def _execute(make: Callable[..., Any], folder: Path, concurrency: int) -> int:
+    operator = make(
+        task_id="benchmark",
+        faceki_conn_id=clients.CONN_ID,
+        manifest=str(_manifest(folder)),
+        output_path=str(folder / "out"),
+        concurrency=concurrency,
+    )
+    # All that it sees of Airflow while it works.
+    ti = SimpleNamespace(dag_id="benchmark", run_id="benchmark", task_id="benchmark", map_index=-1)
+    decisions: dict[str, int] = operator.execute({"ti": ti})["decisions"]
+    assert list(decisions) == ["ACCEPTED"]
+    return decisions["ACCEPTED"]
+
+
+def _pool(url: str, certificate: str) -> Work:
+    """Return what a task with plain requests and a pool of threads does; it keeps its results in memory."""
+
+    def work(folder: Path, concurrency: int) -> int:
+        session = requests.Session()
+        session.verify = certificate
+        session.mount("https://", HTTPAdapter(pool_maxsize=concurrency))
+        token = clients.fetch_token(session, base_url=url)
+        with ThreadPoolExecutor(concurrency) as pool:
+            found = list(pool.map(lambda row: _post(session, url, token, row), _people(folder)))
+        assert set(found) == {"ACCEPTED"}
+        return len(found)
+
+    return work
+
+
+def _people(folder: Path) -> Iterator[Mapping[str, str]]:
+    with _manifest(folder).open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _post(session: requests.Session, url: str, token: str, row: Mapping[str, str]) -> str:
+    with ExitStack() as stack:
+        answer = session.post(
+            url + RECORDS_PATH,
+            data={"workflowId": WORKFLOW, COLUMN: row[COLUMN]},
+            files={side: stack.enter_context(Path(row[side]).open("rb")) for side in SIDES},
+            headers={"authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT,
+        )
+    answer.raise_for_status()
+    return str(answer.json()["result"]["decision"])
+
+
+def _main(name: str, folder: Path, concurrency: int, url: str, certificate: str) -> dict[str, float]:
+    makers: dict[str, Callable[[], Work]] = {
+        VERIFY: _verify,
+        FETCH: _fetch,
+        POOL: partial(_pool, url, certificate),
+    }
+    work = makers[name]()
+    gc.collect()
+    before = memory.resident()
+    memory.forget_peak()
+    began, cpu = time.perf_counter(), time.process_time()
+    rows = work(folder, concurrency)
+    return {
+        "rows": rows,
+        "seconds": time.perf_counter() - began,
+        "cpu": time.process_time() - cpu,
+        "before": before,
+        "peak": memory.peak(),
+    }
+
+
+if __name__ == "__main__":
+    _name, _folder, _concurrency, _url, _certificate = sys.argv[1:]
+    print(json.dumps(_main(_name, Path(_folder), int(_concurrency), _url, _certificate)))
