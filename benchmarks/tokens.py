@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -150,11 +151,12 @@ def _process(
     start: Barrier,
     failures: SimpleQueue[int],
 ) -> None:
-    call, begun = make(), itertools.count(1)
+    call, begun, together = make(), itertools.count(1), threading.Barrier(scenario.threads)
     half = scenario.threads * scenario.calls // 2 if scenario.revoked else 0
 
     def thread(_number: int) -> int:
         failed = 0
+        together.wait(_PATIENCE)
         for _ in range(scenario.calls):
             if next(begun) == half:
                 server.revoke()
