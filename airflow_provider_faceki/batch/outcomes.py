@@ -14,14 +14,18 @@ from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row
 
 #: What to do about an error row, by the error's place in the tree.
-_ADVICE: tuple[tuple[str, str], ...] = (
-    ("InputError", "mend the row, or the picture that it names, and put it into a new batch"),
-    ("RequestRefusedError", "mend the row, and put it into a new batch"),
-    ("WorkflowError", "mend the workflow in FACEKI's portal, and put the row into a new batch"),
-    ("VerificationError", "ask the person for other pictures"),
-    ("LinkError", "make another link"),
-    ("NotFoundError", "check the id, or ask again later"),
-    ("AnswerError", "ask FACEKI what the code means"),
+_ADVICE: tuple[tuple[type[api.FacekiError], str], ...] = (
+    (
+        api.OutcomeUnknownError,
+        "look for it in FACEKI's portal; if nothing is there, put the row into a new batch",
+    ),
+    (api.InputError, "mend the row, or the picture that it names, and put it into a new batch"),
+    (api.RequestRefusedError, "mend the row, and put it into a new batch"),
+    (api.WorkflowError, "mend the workflow in FACEKI's portal, and put the row into a new batch"),
+    (api.VerificationError, "ask the person for other pictures"),
+    (api.LinkError, "make another link"),
+    (api.NotFoundError, "check the id, or ask again later"),
+    (api.AnswerError, "ask FACEKI what the code means"),
 )
 
 
@@ -119,7 +123,7 @@ def of_error(row: Row, error: api.FacekiError) -> Mapping[str, object]:
     """Return the line of a row that FACEKI, or what it names, has failed for good."""
     kind = type(error).__name__.removesuffix("Error")
     code = str(error.code) if error.code is not None else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).upper()
-    advice = next(advice for name, advice in _ADVICE if isinstance(error, getattr(api, name)))
+    advice = next(advice for kind, advice in _ADVICE if isinstance(error, kind))
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 
 

@@ -39,7 +39,8 @@ class People:
         self._hook = hook
         self._load_image = load_image
         self._workflow_id = workflow_id
-        self._rules = Rules(hook.workflow_rules) if check_rules else None
+        self._rules = Rules(hook.workflow_rules)
+        self._check_rules = check_rules
         self._patience = patience
 
     def endpoint(self, row: Row, not_before: float) -> api.PerformKycVerification:
@@ -49,10 +50,10 @@ class People:
         :raises InputError: the row, or a picture that it names, cannot work.
         :raises OSError: a storage fails.
         """
-        workflow_id = self._hook.workflow(row.values.get("workflow_id") or self._workflow_id)
+        workflow_id = self._workflow(row)
         documents = list(self._documents(row.values))
         selfie = self._image("selfie", row.values)
-        if self._rules is not None:
+        if self._check_rules:
             self._rules.check(workflow_id, documents)
         return api.PerformKycVerification(
             workflow_id=workflow_id,
@@ -63,17 +64,31 @@ class People:
             not_before=not_before,
         )
 
+    def verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+        """Have the person verified. Billed."""
+        return self._hook.ask(endpoint)
+
     def find(self, row: Row, not_before: float) -> api.KycVerification | None:
         """Look for a verification of the person that was made since Unix time ``not_before``."""
         return self._hook.ask(
             api.FindKycVerification(record_identifier=row.values["record_identifier"], not_before=not_before)
         )
 
+    def keeps_records(self, row: Row) -> bool:
+        """Whether FACEKI keeps a record of the person's verification, so that it means something if there is none.
+
+        :raises FacekiError: FACEKI cannot be asked now.
+        """
+        return self._rules.stores_records(self._workflow(row))
+
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
         """Return the whole record of a verification that was made, if FACEKI keeps one."""
         # FACEKI need not tell the request's id, such as with a code about a picture.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
         return api.latest(self._hook.ask(api.FetchRecords(**by)))
+
+    def _workflow(self, row: Row) -> str:
+        return self._hook.workflow(row.values.get("workflow_id") or self._workflow_id)
 
     def _documents(self, values: Mapping[str, str]) -> Iterator[api.Document]:
         for number in DOCUMENTS:

@@ -41,6 +41,14 @@ class Rules:
         if rules is not None:
             api.check_documents(rules, documents)
 
+    def stores_records(self, workflow_id: str) -> bool:
+        """Whether FACEKI keeps the records of a workflow; unknown counts as kept.
+
+        :raises FacekiError: FACEKI cannot be asked now.
+        """
+        rules = self._rules(workflow_id)
+        return rules.stores_records if isinstance(rules, api.WorkflowRules) else True
+
     def _rules(self, workflow_id: str) -> api.WorkflowRules | api.WorkflowError | None:
         with self._asking:
             if workflow_id not in self._known:

@@ -22,9 +22,10 @@ from airflow_provider_faceki.batch.progress import Progress
 
 log = logging.getLogger(__name__)
 
-#: Lines, and seconds, after which a part is written. What a crash costs is asked for again, never billed again.
+#: Lines, and seconds, after which a part is written. What a crash costs is asked about again, not sent
+#: again; where FACEKI keeps no record that would tell, it costs the result.
 LINES_A_PART = 1000
-SECONDS_A_PART = 5.0
+SECONDS_A_PART = 2.0
 #: Lines that may wait for a store that fails; with more, the try ends.
 LINES_IN_WAITING = 10 * LINES_A_PART
 #: Seconds for which rows in flight may still finish when the task is killed. Airflow 3 ends a process five seconds
@@ -60,7 +61,7 @@ class Shift:
     :param killed: Whether the task is to end.
     :param max_error_share: Share of error rows above which the batch ends early.
     :param put_off: Called for rows that are for later.
-    :param watch: Called every five seconds.
+    :param watch: Called each time that something has been written.
     """
 
     size: int

@@ -21,24 +21,22 @@ from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.known import Entry, row_key
 from airflow_provider_faceki.batch.manifest import Row
-from airflow_provider_faceki.batch.outcomes import Failed, Finished, Later, Outcome, Recorded, Stopped
-from airflow_provider_faceki.batch.patience import insist
+from airflow_provider_faceki.batch.outcomes import Later
 from airflow_provider_faceki.batch.person import LoadImage, People
 from airflow_provider_faceki.batch.progress import Progress
 from airflow_provider_faceki.batch.shift import Job, Shift
 from airflow_provider_faceki.batch.turn import Turn
+from airflow_provider_faceki.batch.work import Work, row_of
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 log = logging.getLogger(__name__)
 
-#: Rows whose identifiers are written down together before the first of them is sent.
+#: Rows whose identifiers are written down together before the first of them is sent: so many for each that is in
+#: flight at once, since a crash leaves open what became of all of them, and so many at the most.
+ROWS_BEGUN_A_THREAD = 4
 ROWS_BEGUN_AT_ONCE = 200
-#: Seconds after which a verification is sent again whose pictures a storage failed to give to their end.
-PAUSES_BEFORE_SENDING = (0.5, 2.0)
-#: Seconds by which FACEKI's clock may differ from ours.
-CLOCK_MARGIN = 300.0
 
 Read = Callable[[], Iterator[Row]]
 
@@ -54,6 +52,8 @@ class BatchOptions:
     :param settle_seconds: Seconds that FACEKI is given to finish what may have been sent.
     :param patience: Seconds to look for a record right after its answer was lost.
     :param max_error_share: Share of error rows above which the batch ends early.
+    :param resubmit: ``if_absent`` or ``never``: whether somebody who may have been sent is sent again if FACEKI has
+        no record.
     """
 
     concurrency: int
@@ -63,6 +63,12 @@ class BatchOptions:
     settle_seconds: float
     patience: float
     max_error_share: float
+    resubmit: str
+
+    @property
+    def rows_begun_at_once(self) -> int:
+        """How many rows are written down together before the first of them is sent."""
+        return min(ROWS_BEGUN_AT_ONCE, ROWS_BEGUN_A_THREAD * self.concurrency)
 
 
 @dataclass(slots=True)
@@ -86,19 +92,19 @@ class BatchVerification:
     #: Rows of which this try does not know what became of them, and why.
     unfinished: int = 0
     problem: Exception | None = None
-    _people: People = field(init=False)
+    _work: Work = field(init=False)
     _shift: Shift = field(init=False)
-    _started: float = field(default_factory=time.time)
     _sent_by: float = 0.0
 
     def __post_init__(self) -> None:
-        self._people = People(
+        people = People(
             self.hook,
             self.load_image,
             self.options.workflow_id,
             self.options.check_rules,
             self.options.patience,
         )
+        self._work = Work(people, time.time(), self.options.resubmit)
 
     def run(self, read: Read, progress: Progress) -> None:
         """Go through the manifest.
@@ -132,10 +138,10 @@ class BatchVerification:
             if entry is None:
                 continue
             if entry.first is not None:
-                self._shift.give(Job(partial(self._look, row, entry.first), self._still_open(row)))
+                self._shift.give(Job(partial(self._work.look, row, entry.first), self._work.still_open(row)))
             else:
                 new.append(row)
-            if len(new) >= ROWS_BEGUN_AT_ONCE:
+            if len(new) >= self.options.rows_begun_at_once:
                 self._send(new)
             if self._shift.stopped:
                 return
@@ -177,9 +183,9 @@ class BatchVerification:
         for row in rows:
             first = firsts.get(row.number) if firsts is not None else None
             work = (
-                partial(self._verify, row, now, is_last=firsts is not None)
+                partial(self._work.verify, row, now, is_last=firsts is not None)
                 if first is None
-                else partial(self._settle_one, row, first)
+                else partial(self._work.settle, row, first)
             )
             # Where the batch has to end meanwhile, the rest is noted as not sent.
             self._shift.give(Job(work, Later(row, None, sent_by=None)))
@@ -210,7 +216,7 @@ class BatchVerification:
             open_rows.append(row)
             if entry.first is not None:
                 firsts[row.number] = entry.first
-            if len(open_rows) >= ROWS_BEGUN_AT_ONCE:
+            if len(open_rows) >= self.options.rows_begun_at_once:
                 self._send(open_rows, firsts)
                 firsts.clear()
         self._send(open_rows, firsts)
@@ -224,7 +230,7 @@ class BatchVerification:
             key = row_key(0, str(line.get("record_identifier")))
             if not self.journal.known.is_recorded(key):
                 self.journal.known.recorded(key)
-                self._shift.give(Job(partial(self._record, line), self._still_open(_row_of(line))))
+                self._shift.give(Job(partial(self._work.record, line), self._work.still_open(row_of(line))))
             if self._shift.stopped:
                 return
         self._shift.drain()
@@ -246,82 +252,3 @@ class BatchVerification:
                 self.turn.check()
         except api.InputError as error:
             self._shift.stop(error)
-
-    def _still_open(self, row: Row) -> Later:
-        """Leave somebody for later whom an earlier try may have sent: no later than this one began."""
-        return Later(row, None, sent_by=self._started)
-
-    def _look(self, row: Row, first: float) -> Outcome:
-        """Look for somebody whom an earlier try may have sent."""
-        try:
-            found = self._people.find(row, first - CLOCK_MARGIN)
-        except api.FacekiError as error:
-            return _not_found_out(row, error, sent_by=self._started)
-        if found is None or found.decision is None:
-            return self._still_open(row)
-        return _finished(row, found)
-
-    def _settle_one(self, row: Row, first: float) -> Outcome:
-        try:
-            found = self._people.find(row, first - CLOCK_MARGIN)
-        except api.FacekiError as error:
-            return _not_found_out(row, error, sent_by=None)
-        return _finished(row, found) if found is not None else self._verify(row, first, is_last=True)
-
-    def _verify(self, row: Row, first: float, *, is_last: bool) -> Outcome:
-        try:
-            endpoint = insist(partial(self._people.endpoint, row, first - CLOCK_MARGIN))
-        except api.FacekiError as error:
-            return _outcome(row, error, sent_by=None)
-        except OSError as error:
-            # A storage that fails is no fault of the picture.
-            return Later(row, error, sent_by=None)
-        try:
-            return _finished(row, self._sent(endpoint))
-        except api.InputError as error:
-            # The pictures were good a moment ago: a storage fails, or somebody writes them. Once more, then no more.
-            return Failed(outcomes.of_error(row, error)) if is_last else Later(row, error, sent_by=None)
-        except api.FacekiError as error:
-            return _outcome(row, error, sent_by=time.time() if error.may_have_acted else None)
-
-    def _sent(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
-        for pause in PAUSES_BEFORE_SENDING:
-            try:
-                return self.hook.ask(endpoint)
-            except api.InputError:
-                # A picture broke off on its way, so FACEKI has nothing to act on.
-                time.sleep(pause)
-        return self.hook.ask(endpoint)
-
-    def _record(self, line: Mapping[str, object]) -> Outcome:
-        identifier, request_id = str(line.get("record_identifier")), line.get("request_id")
-        try:
-            record = self._people.record(identifier, request_id if isinstance(request_id, str) else None)
-        except api.FacekiError as error:
-            return Later(_row_of(line), error, sent_by=self._started)
-        document = dict(record.document) if record is not None else None
-        return Recorded({"record_identifier": identifier, "request_id": request_id, "record": document})
-
-
-def _row_of(line: Mapping[str, object]) -> Row:
-    return Row(0, {"record_identifier": str(line.get("record_identifier"))})
-
-
-def _finished(row: Row, made: api.KycVerification) -> Finished:
-    # FACEKI's echo of the identifier need not be what was sent, and a link is for its person only.
-    told: dict[str, object] = {"row": row.number, **made.summary()}
-    del told["link"]
-    return Finished({**told, "record_identifier": row.values["record_identifier"]})
-
-
-def _outcome(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
-    if outcomes.is_for_all(error):
-        return Stopped(row, error, sent_by)
-    if outcomes.is_passing(error):
-        return Later(row, error, sent_by)
-    return Failed(outcomes.of_error(row, error))
-
-
-def _not_found_out(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
-    # However the search failed, it is no fault of somebody who may have been verified and billed.
-    return Stopped(row, error, sent_by) if outcomes.is_for_all(error) else Later(row, error, sent_by)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
 _BY = ("record_identifier", "request_id", "link", "face_id")
 _TABLE_FORMATS = ("ndjson", "parquet")
+_RESUBMIT = ("if_absent", "never")
 #: What a manifest's columns are called unless ``columns`` says otherwise.
 COLUMNS = (
     "record_identifier",
@@ -126,6 +127,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         further request each. Default ``False``.
     :param check_rules: Whether documents are held against the workflow's rules before paying. Default ``True``.
     :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``).
+    :param resubmit: ``"if_absent"`` (default) to send a row again that may have been sent if FACEKI, asked after
+        ``settle_seconds``, has no record of it; ``"never"`` to make it an error row. Where the workflow keeps no
+        records, it always is one.
     :param settle_seconds: Seconds that FACEKI is given to finish what may have been sent, before its absence is
         believed. Default 150.
     :param patience: Seconds to look for a record right after its answer was lost. Default 30.
@@ -154,6 +158,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         include_records: bool = False,
         check_rules: bool = True,
         resize_to: int | None = None,
+        resubmit: str = "if_absent",
         settle_seconds: float = SETTLE_SECONDS,
         patience: float = 30.0,
         image_conn_id: str | None = None,
@@ -162,6 +167,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         super().__init__(**kwargs)
         check_columns(columns)
         check_resize_to(resize_to)
+        if resubmit not in _RESUBMIT:
+            raise ValueError(f"resubmit must be one of {', '.join(_RESUBMIT)}, not {resubmit!r}")
         self.manifest = manifest
         self.batch_id = batch_id
         self.columns = columns
@@ -169,6 +176,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         self.include_records = include_records
         self.check_rules = check_rules
         self.resize_to = resize_to
+        self.resubmit = resubmit
         self.settle_seconds = settle_seconds
         self.patience = patience
         self.image_conn_id = image_conn_id
@@ -230,6 +238,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             settle_seconds=self.settle_seconds,
             patience=self.patience,
             max_error_share=self.max_error_share,
+            resubmit=self.resubmit,
         )
 
     def _rows(self) -> Iterator[Row]:

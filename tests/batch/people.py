@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from airflow_provider_faceki.operators.batch import (
     FacekiBatchFetchRecordsOperator,
     FacekiBatchVerificationOperator,
 )
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.workflows import Workflow
 from tests.airflow.standing_in import context
 from tests.billing.pictures import write
 
@@ -94,3 +99,24 @@ class People:
 def once(identifiers: Iterable[str]) -> Mapping[str, int]:
     """What a ledger says when each of these was billed once."""
     return dict.fromkeys(identifiers, 1)
+
+
+def names(count: int) -> list[str]:
+    """So many people who will be accepted."""
+    return [f"accepted-{number}" for number in range(count)]
+
+
+def begin(people: People, *identifiers: str, at: float | None = None) -> None:
+    """Leave behind what a try leaves that was killed when it had begun these."""
+    folder = people.out / "_journal" / "begun"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [{"record_identifier": name, "at": time.time() if at is None else at} for name in identifiers]
+    part = folder / f"part-20260101T000000-{len(list(folder.iterdir())):08d}-000000.ndjson"
+    part.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def keep_no_records(faceki: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have FACEKI's workflows keep nothing of whom they verify, and say so."""
+    rules = Workflow.rules
+    monkeypatch.setattr(Workflow, "rules", lambda *given: {**rules(*given), "store_data": False})
+    faceki.add_fault("code", route="records", code=8013, count=None)

@@ -15,27 +15,14 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import context
 from tests.batch.conftest import Connect
-from tests.batch.people import People, once
+from tests.batch.people import People, begin, names, once
 from tests.batch.stores import StoreDown, attached, now_and_then
 from tests.billing.pictures import picture
 from tests.until import until
 
 
-def names(count: int) -> list[str]:
-    return [f"accepted-{number}" for number in range(count)]
-
-
 def asked(faceki: FacekiSandbox, route: str) -> int:
     return faceki.counters.requests.get(route, 0)
-
-
-def begin(people: People, *identifiers: str, at: float | None = None) -> None:
-    """Leave behind what a try leaves that was killed when it had begun these."""
-    folder = people.out / "_journal" / "begun"
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [{"record_identifier": name, "at": time.time() if at is None else at} for name in identifiers]
-    part = folder / f"part-20260101T000000-{len(list(folder.iterdir())):08d}-000000.ndjson"
-    part.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def forget_results(people: People) -> None:

@@ -1,0 +1,89 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is nobody billed twice where FACEKI cannot be asked what it has done, because it keeps no records?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.dying import die
+from tests.batch.people import People, begin, keep_no_records, names, once
+
+
+def test_killed_where_nothing_is_kept_bills_nobody_twice(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_no_records(faceki, monkeypatch)
+    faceki.settings.latency = 0.02
+    manifest = people.everybody(*names(300))
+    die(people, manifest, lambda: len(faceki.ledger) >= 100, concurrency=4)
+    done = people.verify(manifest)
+    assert Counter(faceki.ledger.values()) == {1: len(faceki.ledger)}
+    # Who was begun, and has no result, is told as what nobody knows; the batch has come to its end.
+    unknown = {line["record_identifier"] for line in people.lines("errors")}
+    assert done["errors"] == {"OUTCOME_UNKNOWN": len(unknown)}
+    assert done["decisions"] == {"ACCEPTED": 300 - len(unknown)}
+    assert set(people.results()) | unknown == set(names(300))
+    assert set(faceki.ledger) >= set(people.results())
+    assert people.verify(manifest) == done
+
+
+def test_a_lost_answer_where_nothing_is_kept_is_an_error_row_and_no_second_bill(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_no_records(faceki, monkeypatch)
+    faceki.add_fault("process_then_reset", route="verify", count=3, skip=2)
+    done = people.verify(people.everybody(*names(10)), patience=0.1)
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
+    assert faceki.ledger == once(names(10))
+    problem = people.lines("errors")[0]
+    assert "keeps none (store_data)" in problem["problem"]
+    assert "portal" in problem["what_to_do"]
+
+
+def test_the_rules_are_asked_for_even_where_documents_are_not_held_against_them(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_no_records(faceki, monkeypatch)
+    begin(people, "a")
+    done = people.verify(people.everybody("a", "b"), check_rules=False)
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"OUTCOME_UNKNOWN": 1})
+    assert faceki.ledger == once("b")
+
+
+def test_rules_that_cannot_be_had_now_leave_the_row_open(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_no_records(faceki, monkeypatch)
+    faceki.add_fault("status", route="rules", status=429, retry_after=0, count=None)
+    begin(people, "a")
+    with pytest.raises(api.OutcomeUnknownError, match="1 of 1 rows"):
+        people.verify(people.everybody("a"), check_rules=False)
+    assert (people.lines("errors"), faceki.ledger) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("resubmit", "billed", "errors"), [("if_absent", "ab", {}), ("never", "b", {"OUTCOME_UNKNOWN": 1})]
+)
+def test_resubmit(
+    faceki: FacekiSandbox, people: People, resubmit: str, billed: str, errors: dict[str, Any]
+) -> None:
+    begin(people, "a")
+    done = people.verify(people.everybody("a", "b"), resubmit=resubmit)
+    assert (done["errors"], faceki.ledger) == (errors, once(billed))
+
+
+def test_never_still_sends_whom_faceki_has_refused_for_want_of_credit(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    manifest = people.everybody(*names(10))
+    faceki.add_fault("code", route="verify", code=5003, count=None)
+    with pytest.raises(AirflowFailException, match="QuotaError"):
+        people.verify(manifest, resubmit="never")
+    faceki.clear_faults()
+    assert people.verify(manifest, resubmit="never")["decisions"] == {"ACCEPTED": 10}
