@@ -27,7 +27,10 @@ with DAG(
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
     params={
-        "workflow_id": Param("", type="string", description="Empty: the Connection's default workflow"),
+        # The trigger form takes a string for a required one, and does not let it be empty.
+        "workflow_id": Param(
+            None, type=["null", "string"], description="Empty: the Connection's default workflow"
+        ),
         "record_identifier": Param("customer-1001", type="string"),
     },
     doc_md=__doc__,
@@ -35,7 +38,7 @@ with DAG(
 ) as dag:
     make_link = FacekiGenerateKycLinkOperator(
         task_id="make_link",
-        workflow_id="{{ params.workflow_id }}",
+        workflow_id="{{ params.workflow_id or '' }}",
         record_identifier="{{ params.record_identifier }}",
         expires_in_minutes=3 * 24 * 60,
     )
