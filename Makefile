@@ -74,8 +74,8 @@ stage-wheel:
 	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py tests/packaging/test_tree.py
 
 stage-browser:
-	@if .ci/find-chromium; then .ci/stage "Connection form in Chromium" $(PY3) -m pytest -q tests/browser; \
-	else echo "skipped  Connection form in Chromium: no Chromium, and only root can install it" >>.work/summary; fi
+	@if .ci/find-chromium; then .ci/stage "form and whole loop in Chromium" $(PY3) -m pytest -q tests/browser; \
+	else echo "skipped  form and whole loop in Chromium: no Chromium, and only root can install it" >>.work/summary; fi
 
 clean:
 	rm -rf .venv .venv-2.11 .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

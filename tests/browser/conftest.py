@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A real browser before a real Airflow: its API server alone, which is all that the Connection form needs."""
+"""A real browser, and for the Connection form a real API server: it needs no more of Airflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from demo.airflow_stack import Airflow, wait_for
 from demo.processes import Processes
@@ -27,9 +27,10 @@ CHROMIUM = (
 )
 #: Milliseconds: an idle machine needs one or two hundred.
 PATIENCE = 60_000
+expect.set_options(timeout=PATIENCE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the next module has an Airflow of its own, and there may be two cores only
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """An API server with a database of its own."""
     served = Airflow(tmp_path_factory.mktemp("airflow"))
@@ -44,15 +45,27 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 
 
 @pytest.fixture
-def page(airflow: Airflow, chromium: str) -> Iterator[Page]:
-    """A fresh browser at Airflow's list of Connections."""
+def browser(chromium: str) -> Iterator[Browser]:
+    """A fresh one."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
-        opened = browser.new_page(viewport={"width": 1400, "height": 1600})
-        opened.set_default_timeout(PATIENCE)
-        opened.goto(f"{airflow.url}/connections")
+        opened = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
         yield opened
-        browser.close()
+        opened.close()
+
+
+@pytest.fixture
+def page(airflow: Airflow, browser: Browser) -> Page:
+    """Airflow's list of Connections."""
+    opened = new_page(browser)
+    opened.goto(f"{airflow.url}/connections")
+    return opened
+
+
+def new_page(browser: Browser) -> Page:
+    """An empty one, patient and high enough for a whole form."""
+    opened = browser.new_page(viewport={"width": 1400, "height": 1600})
+    opened.set_default_timeout(PATIENCE)
+    return opened
 
 
 def _answers(served: Airflow) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import shutil
 import time
@@ -21,11 +22,16 @@ from demo.airflow_stack import ROOT, Airflow, wait_for
 from demo.processes import Processes
 from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK, Served
 
+log = logging.getLogger(__name__)
+
+#: The example that a webhook starts, and how long that may take from the button to the end of its run.
+LISTENER = "example_faceki_webhook"
+WHOLE_LOOP = 60.0
 #: Who is verified: names that no other file of an Airflow could hold.
 PERSON = {"first_name": "Canariella", "last_name": "Leckwasser", "document_number": "UT-7731-CANARY"}
 PASSWORD = secrets.token_urlsafe(16)
 DAGS = Path(__file__).parent / "running"
-SHIPPED = ("example_faceki_webhook", "example_faceki_reconcile")
+SHIPPED = (LISTENER, "example_faceki_reconcile")
 
 
 @dataclass
@@ -72,10 +78,14 @@ class Stack(Served):
     processes: Processes = field(repr=False)
     cases: Path = field(repr=False)
 
+    def hosted_page(self, record_identifier: str) -> str:
+        """Make a link and return the address of its page."""
+        link = self.faceki.control.post("links", record_identifier=record_identifier)
+        return f"{self.faceki.url}/kycverify/{link}"
+
     def decide(self, record_identifier: str, decision: str) -> str:
         """Make a link, open its page and press a button there, as a browser does; return the request id."""
-        link = self.faceki.control.post("links", record_identifier=record_identifier)
-        page, pressed = f"{self.faceki.url}/kycverify/{link}", {"decision": decision}
+        page, pressed = self.hosted_page(record_identifier), {"decision": decision}
         assert requests.get(page, timeout=30).status_code == 200
         assert requests.post(page, data=pressed, timeout=30, allow_redirects=False).status_code == 303
         return self.request_id(record_identifier)
@@ -104,6 +114,19 @@ class Stack(Served):
         self.until("a run to finish", lambda: self.run_of(dag_id, key)[1] in ("success", "failed"), seconds)
         return self.tasks(self.run_of(dag_id, key)[0])
 
+    def expect_whole_loop(self, request_id: str, decision: str, pressed: float) -> None:
+        """Wait for what the button that was pressed at that moment has to lead to, and look at all of it."""
+        states = self.finished(LISTENER, request_id)
+        took = time.monotonic() - pressed
+        log.info("from the button to the end of the run: %.1f s", took)
+        assert states == {"fetch": "success", "act": "success"}
+        assert took < WHOLE_LOOP
+        assert self.events()[-1] == (request_id, {"request_id": request_id, "status": decision})
+        run_id, _ = self.run_of(LISTENER, request_id)
+        (record,) = self.airflow.xcom(LISTENER, run_id, "fetch")
+        assert (record["request_id"], record["decision"]) == (request_id, decision)
+        assert self.airflow.xcom(LISTENER, run_id, "act") == decision
+
     def until(self, what: str, done: Callable[[], bool], seconds: float) -> float:
         """Wait until done() and return how long that took."""
         began = time.monotonic()
@@ -119,19 +142,20 @@ class Stack(Served):
 
 
 @contextmanager
-def running(work: Path) -> Iterator[Stack]:
-    """Start it all, warm it up, and end it all."""
+def running(work: Path, *more: str) -> Iterator[Stack]:
+    """Start it all, with more of the examples if they are named, warm it up, and end it all."""
     home, cases = work / "airflow", work / "open"
     (home / "dags").mkdir(parents=True)
-    for file in (*(ROOT / "example_dags" / f"{name}.py" for name in SHIPPED), *DAGS.glob("*.py")):
+    examples = (*SHIPPED, *more)
+    for file in (*(ROOT / "example_dags" / f"{name}.py" for name in examples), *DAGS.glob("*.py")):
         shutil.copy(file, home / "dags")
     with SandboxProcess() as faceki, Processes(work) as processes:
         airflow = LockedAirflow(home)
         places = {"FACEKI_EXAMPLE_OPEN": cases.as_uri()}
-        log = airflow.start(processes, {**_connections(faceki), **places})
-        dags = (*SHIPPED, "burst", "warm_up")
+        printed = airflow.start(processes, {**_connections(faceki), **places})
+        dags = (*examples, "burst", "warm_up")
         airflow.wait_until_ready(processes, dags)
-        stack = Stack(airflow.url, home / "airflow.db", [], airflow, faceki, log, processes, cases)
+        stack = Stack(airflow.url, home / "airflow.db", [], airflow, faceki, printed, processes, cases)
         for dag_id in dags:
             airflow.unpause(dag_id)
         assert stack.run("warm_up") == {"think": "success"}

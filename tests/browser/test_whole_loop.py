@@ -1,0 +1,88 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does a person's click on FACEKI's page start the DAG that listens? All by the mouse, as `make ui` tells it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import new_page
+from tests.webhook.stack import LISTENER, PASSWORD, Stack, running
+
+LINK_DAG = "example_faceki_kyc_link"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A whole Airflow with the example that makes a link, and one that listens."""
+    with running(tmp_path_factory.mktemp("loop"), LINK_DAG) as found:
+        yield found
+
+
+def test_from_a_dags_link_over_the_page_to_a_finished_run(stack: Stack, browser: Browser) -> None:
+    page = new_page(browser)
+    log_in(page, stack)
+    trigger(page, "customer-in-a-browser")
+    hosted = hosted_page_of_the_run(page)
+    pressed = press(hosted, "ACCEPTED")
+    expect(hosted.get_by_role("heading", name="Verification finished")).to_be_visible()
+    stack.expect_whole_loop(stack.request_id("customer-in-a-browser"), "ACCEPTED", pressed)
+    # The run that made the link looks by itself, and goes on with what it finds.
+    ((run_id,),) = stack.rows("SELECT run_id FROM dag_run WHERE dag_id = ?", LINK_DAG)
+    ended = "SELECT state FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
+    stack.until("the link's own run to finish", lambda: bool(stack.rows(ended, run_id)), 240)
+    assert stack.tasks(run_id) == {
+        **dict.fromkeys(("make_link", "send", "wait_for_decision", "choose", "welcome"), "success"),
+        **dict.fromkeys(("decline", "ask_a_person"), "skipped"),
+    }
+
+
+def test_a_reviewer_decides_on_the_same_page(stack: Stack, browser: Browser) -> None:
+    hosted = new_page(browser)
+    hosted.goto(stack.hosted_page("customer-reviewed"))
+    pressed = press(hosted, "REVIEW")
+    expect(hosted.get_by_role("heading", name="In review")).to_be_visible()
+    request_id = stack.request_id("customer-reviewed")
+    stack.expect_whole_loop(request_id, "REVIEW", pressed)
+    first, _ = stack.run_of(LISTENER, request_id)
+    pressed = press(hosted, "DECLINED")
+    expect(hosted.get_by_role("heading", name="Verification finished")).to_be_visible()
+    stack.until("a second run", lambda: stack.run_of(LISTENER, request_id)[0] != first, 60)
+    stack.expect_whole_loop(request_id, "DECLINED", pressed)
+
+
+def log_in(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.url}/dags/{LINK_DAG}")
+    page.locator("input[name=username]").fill("ada")
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def trigger(page: Page, record_identifier: str) -> None:
+    """Start the DAG from its form, where nothing but the identifier is touched."""
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.get_by_role("dialog")
+    form.locator("#element_record_identifier").fill(record_identifier)
+    form.get_by_role("button", name="Trigger", exact=True).click()
+
+
+def hosted_page_of_the_run(page: Page) -> Page:
+    """From the page of the run, which Airflow shows after a trigger, by the task's button to FACEKI."""
+    task = page.get_by_role("row").filter(has=page.get_by_role("link", name="make_link"))
+    # Airflow asks for a task's links once, when its page is opened.
+    expect(task).to_contain_text("Success")
+    task.get_by_role("link", name="make_link").click()
+    page.get_by_role("link", name="Details").click()
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="FACEKI hosted page").click()
+    return opened.value
+
+
+def press(hosted: Page, decision: str) -> float:
+    """Press a button and return the moment."""
+    pressed = time.monotonic()
+    hosted.get_by_role("button", name=decision).click()
+    return pressed
