@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from airflow_provider_faceki.connection_form import EXTRA_FIELDS
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory
 from demo.examples import connection_to, example_places
@@ -30,7 +31,8 @@ def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work
     airflow.start(processes, {**example_places(work), "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True"})
     airflow.wait_until_ready(processes, [*EXAMPLES, WEBHOOK_DAG])
     connection, token = connection_to(faceki), secrets.token_urlsafe(32)
-    connection["extra"]["webhook_token"] = token
+    # Airflow's form shows only the fields that a stored Connection has; null is what it stores for an empty one.
+    connection["extra"] = dict.fromkeys(EXTRA_FIELDS) | connection["extra"] | {"webhook_token": token}
     faceki.control.post("settings", webhook_url=f"{airflow.url}/faceki/webhook/{CONNECTION}/{token}")
     # Airflow 3.3 refuses to test a stored connection without a port; this one is in the URL, and 0 is never used.
     connection |= {"connection_id": CONNECTION, "port": 0, "extra": json.dumps(connection["extra"])}
@@ -45,16 +47,24 @@ def guide(airflow: Airflow, faceki: SandboxProcess) -> str:
     """Where to click."""
     return f"""
 Airflow        {airflow.url}   (nobody needs to log in)
-Connection     {airflow.url}/connections   faceki_default: open it, or test it
-A link         {airflow.url}/dags/{LINK_DAG}   Trigger, then the task make_link:
-               its button "FACEKI hosted page" is where you decide, as the person would
-Webhook        {airflow.url}/dags/{WEBHOOK_DAG}   a run appears here when you have decided
-By pictures    {airflow.url}/dags/{VERIFY_DAG}   Trigger; the pictures are prepared
-Scheduled      {airflow.url}/dags/{FETCH_DAG}
-               {airflow.url}/dags/{HOOK_DAG}
-Local FACEKI   {faceki.url}/_sandbox/state   its links, decisions, tokens
+Connection     {airflow.url}/connections   faceki_default: test it (the first icon), or edit it
 
-Ctrl-C ends all of it."""
+From a link to a decision
+  1. {airflow.url}/dags/{LINK_DAG}
+     Trigger, and Trigger in the form. In the run's list of tasks open make_link as soon as it is green, there Details,
+     there the button "FACEKI hosted page".
+  2. On that page you are the person and FACEKI: decide.
+  3. {airflow.url}/dags/{WEBHOOK_DAG}
+     FACEKI's webhook has started a run here, within seconds. The run of step 1 has a sensor that looks by itself,
+     ever more rarely: it goes on later, about half as long again as it has waited at most.
+
+Also there
+  {airflow.url}/dags/{VERIFY_DAG}   by pictures; Trigger, they are prepared
+  {airflow.url}/dags/{FETCH_DAG}   has run, as scheduled
+  {airflow.url}/dags/{HOOK_DAG}   has run, as scheduled
+  {faceki.url}/_sandbox/state   the local FACEKI: its links, decisions, tokens
+
+Ctrl-C ends all of it, within half a minute."""
 
 
 def show(work: Path) -> None:
@@ -63,9 +73,13 @@ def show(work: Path) -> None:
         airflow = Airflow(work / "airflow")
         prepare(airflow, faceki, processes, work)
         say(guide(airflow, faceki))
-        while True:
-            processes.check()
-            time.sleep(1)
+        try:
+            while True:
+                processes.check()
+                time.sleep(1)
+        except Interrupted:
+            say("\nEnding Airflow ...")
+            raise
 
 
 def main() -> int:
