@@ -86,8 +86,13 @@ def _integer(key: str) -> dict[str, object]:
 
 # No schema has a "default": Airflow's form stores defaults when it saves, which would freeze today's value in
 # the Connection. Every type allows "null": Airflow's form takes a field without it for a required one.
-#: The fields kept in the Connection's extra, by key, in the order in which the form shows them.
+#: The fields kept in the Connection's extra, by key, in the order in which the form shows them: first what most set.
 EXTRA_FIELDS: dict[str, ExtraField] = {
+    "workflow_id": ExtraField(
+        "Default workflow",
+        "Workflow id from the FACEKI portal, used where a task names none.",
+        _text(),
+    ),
     "auth_flow": ExtraField(
         "Token request",
         "How a token is asked for. Default: generate_token. Try another form only if the test of this "
@@ -122,11 +127,6 @@ EXTRA_FIELDS: dict[str, ExtraField] = {
         "Where the access token is kept. file (default): encrypted, one for all tasks of this machine. "
         "memory: one for each process.",
         _text(enum=list(TOKEN_STORES)),
-    ),
-    "workflow_id": ExtraField(
-        "Default workflow",
-        "Workflow id from the FACEKI portal, used where a task names none.",
-        _text(),
     ),
     "verify": ExtraField(
         "Verify TLS / CA bundle",
@@ -174,7 +174,8 @@ EXTRA_FIELDS: dict[str, ExtraField] = {
     ),
     "webhook_token": ExtraField(
         "Webhook token",
-        "Last part of the webhook's path: 32 or more letters, digits and - . _ ~, made at random.",
+        "32 or more letters, digits and - . _ ~, made at random: the end of the webhook's URL in FACEKI's portal, "
+        "https://YOUR_AIRFLOW/faceki/webhook/CONNECTION_ID/TOKEN. When not set, no webhook is let in.",
         _secret(),
     ),
     "webhook_token_previous": ExtraField(
@@ -194,7 +195,8 @@ EXTRA_FIELDS: dict[str, ExtraField] = {
     ),
     "pii_hash_key": ExtraField(
         "Hash key for personal data",
-        "32 or more characters, made at random. Columns with policy hash become HMAC-SHA256 under this key.",
+        "32 or more characters, made at random. Columns of a batch's tables that are to be hashed become "
+        "HMAC-SHA256 under this key. Needed for nothing else.",
         _secret(),
     ),
 }
