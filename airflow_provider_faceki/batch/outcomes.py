@@ -127,6 +127,12 @@ def of_error(row: Row, error: api.FacekiError) -> Mapping[str, object]:
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 
 
+def of_picture(row: Row, error: OSError) -> Mapping[str, object]:
+    """Return the line of a row one of whose pictures its storage never gives."""
+    advice = "see why the storage does not give the picture, and put the row into a new batch"
+    return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
+
+
 def is_for_all(error: api.FacekiError) -> bool:
     """Whether what happened to one row would happen to every other."""
     kinds = api.QuotaError | api.AuthenticationError | api.ConfigurationError | api.TlsError

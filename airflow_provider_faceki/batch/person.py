@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,7 @@ class People:
 
         :param not_before: Unix time; a record that FACEKI made before it is of another verification.
         :raises InputError: the row, or a picture that it names, cannot work.
-        :raises OSError: a storage fails.
+        :raises OSError: a storage does not give a picture; the text tells which, and not where it is.
         """
         workflow_id = self._workflow(row)
         documents = list(self._documents(row.values))
@@ -103,4 +105,20 @@ class People:
     def _image(self, name: str, values: Mapping[str, str]) -> api.Image:
         if name not in values:
             raise api.InputError(f"{name} is missing")
-        return self._load_image(name, values[name])
+        place = values[name]
+        try:
+            return self._load_image(name, place)
+        except api.InputError as error:
+            raise api.InputError(_without_place(error.message, place)) from None
+        except api.FacekiError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a storage raises what it likes, and nothing is sent yet
+            # Its words may be the picture's name, which may be a person's.
+            number = error.errno if isinstance(error, OSError) else None
+            told = os.strerror(number) if number else type(error).__name__
+            raise OSError(f"{name} cannot be read now: {told}") from None
+
+
+def _without_place(message: str, place: str) -> str:
+    """Return ``message`` without where a picture is: pictures are named after people."""
+    return re.sub(r"""(['"])(?:(?!\1).)*/.*?\1""", "…", message.replace(repr(place), "…"))

@@ -33,7 +33,7 @@ LINES_IN_WAITING = 10 * LINES_A_PART
 KILL_GRACE = 2.5
 #: Seconds between two looks whether the task is killed.
 LOOK = 0.25
-#: Failures without an answer, one after another, after which FACEKI or a storage counts as down and the try ends.
+#: Failures without an answer, one after another, after which FACEKI counts as down and the try ends.
 FAILURES_BEFORE_DOWN = 50
 #: Rows that are done before the share of errors among them counts.
 ROWS_BEFORE_SHARE = 100
@@ -145,7 +145,7 @@ class Shift:
         self._see_to_things()
 
     def _note(self, outcome: Outcome) -> None:
-        failures, self._failures_in_a_row = self._failures_in_a_row, 0
+        self._count_failures(outcome)
         match outcome:
             case Finished(line):
                 self.journal.finish(self.journal.results, line)
@@ -155,7 +155,6 @@ class Shift:
                 self.journal.records.add(line)
             case Later(_, error, _):
                 self.put_off(outcome)
-                self._failures_in_a_row = failures + (error is not None)
                 if error is not None and self._failures_in_a_row >= FAILURES_BEFORE_DOWN:
                     self.stop(error)
             case Stopped(row, error, sent_by):
@@ -163,6 +162,13 @@ class Shift:
                 self.stop(error)
             case Broken(problem):
                 self.stop(problem)
+
+    def _count_failures(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, Later) or outcome.error is None:
+            self._failures_in_a_row = 0
+        elif isinstance(outcome.error, api.FacekiError) and not isinstance(outcome.error, api.InputError):
+            self._failures_in_a_row += 1
+        # A picture that cannot be read says nothing about FACEKI.
 
     def _leave_if_killed(self) -> None:
         if self.killed():

@@ -104,7 +104,9 @@ class BatchVerification:
             self.options.check_rules,
             self.options.patience,
         )
-        self._work = Work(people, time.time(), self.options.resubmit)
+        self._work = Work(
+            people, time.time(), self.options.resubmit, has_results=lambda: bool(self.journal.decisions)
+        )
 
     def run(self, read: Read, progress: Progress) -> None:
         """Go through the manifest.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,20 +19,25 @@ from airflow_provider_faceki.batch.person import People
 PAUSES_BEFORE_SENDING = (0.5, 2.0)
 #: Seconds by which FACEKI's clock may differ from ours.
 CLOCK_MARGIN = 300.0
+#: Rows in a row without their pictures, after which a storage counts as down and is asked only once for each.
+LOST_BEFORE_HASTE = 50
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """The work of one try; done by many threads at once.
 
     :param people: Asks FACEKI.
     :param started: Unix time at which this try began.
     :param resubmit: ``never`` if somebody who may have been sent is not sent again, whatever FACEKI shows.
+    :param has_results: Whether the batch, over all tries, has any result.
     """
 
     people: People
     started: float
     resubmit: str
+    has_results: Callable[[], bool]
+    _lost_in_a_row: int = 0
 
     def still_open(self, row: Row) -> Later:
         """Leave somebody for later whom an earlier try may have sent: no later than this one began."""
@@ -82,12 +87,13 @@ class Work:
         :param is_last: Whether the row is not put off once more where its pictures cannot be read.
         """
         try:
-            endpoint = insist(partial(self.people.endpoint, row, first - CLOCK_MARGIN))
+            endpoint = self._endpoint(row, first - CLOCK_MARGIN)
         except api.FacekiError as error:
             return _outcome(row, error, sent_by=None)
         except OSError as error:
-            # A storage that fails is no fault of the picture.
-            return Later(row, error, sent_by=None)
+            # The row's own fault only if nothing is wrong with the storage as a whole.
+            is_final = is_last and self.has_results()
+            return Failed(outcomes.of_picture(row, error)) if is_final else Later(row, error, sent_by=None)
         try:
             return _finished(row, self._sent(endpoint))
         except api.InputError as error:
@@ -108,6 +114,17 @@ class Work:
             return Later(row_of(line), error, sent_by=self.started)
         document = dict(record.document) if record is not None else None
         return Recorded({"record_identifier": identifier, "request_id": request_id, "record": document})
+
+    def _endpoint(self, row: Row, not_before: float) -> api.PerformKycVerification:
+        make = partial(self.people.endpoint, row, not_before)
+        try:
+            # Of a storage that is down, not every picture is asked for again and again.
+            endpoint = insist(make) if self._lost_in_a_row < LOST_BEFORE_HASTE else make()
+        except OSError:
+            self._lost_in_a_row += 1
+            raise
+        self._lost_in_a_row = 0
+        return endpoint
 
     def _sent(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
         for pause in PAUSES_BEFORE_SENDING:

@@ -96,7 +96,9 @@ class _BatchOperator(FacekiOperator):
 
     def _check_finished(self, unfinished: int, problem: Exception | None, total: int) -> None:
         if unfinished:
-            told = f" ({type(problem).__name__}: {problem})" if problem is not None else ""
+            # What is not of our own making may name a picture, and so a person.
+            text = f": {problem}" if isinstance(problem, api.FacekiError) else ""
+            told = f" ({type(problem).__name__}{text})" if problem is not None else ""
             raise api.OutcomeUnknownError(
                 f"{unfinished} of {total} rows could not be finished{told}; the next try goes on with them"
             )
@@ -188,6 +190,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
         with airflow_failures():
             self._warn_of_limit()
+            _check_connection("image_conn_id", self.image_conn_id)
             total = sum(1 for _ in self._rows())
             journal = Journal(self.output_path, self.output_conn_id)
             batch_id = self.batch_id or _name_of(context["ti"])
@@ -385,6 +388,18 @@ def check_columns(columns: Mapping[str, str] | None) -> None:
 def named(columns: Mapping[str, str] | None) -> dict[str, str]:
     """Return what all columns are called in the manifest, by what they are called here."""
     return {name: (columns or {}).get(name, name) for name in COLUMNS}
+
+
+def _check_connection(field: str, conn_id: str | None) -> None:
+    """Refuse, before anything is paid, a Connection that is not there."""
+    if not conn_id:
+        return
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise api.ConfigurationError(f"{field}: there is no Connection {conn_id!r}") from None
 
 
 def _name_of(ti: Any) -> str:

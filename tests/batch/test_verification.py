@@ -133,6 +133,13 @@ def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
         ("bucket alone", line("e14", selfie="s3://bucket"), "INPUT", "storage path"),
         ("a pipe", line("e15", selfie=f"{folder}/pipe.jpg"), "INPUT", "not a file of known size"),
         ("a device", line("e16", selfie="/dev/zero"), "INPUT", "selfie"),
+        (
+            "unknown Connection",
+            line("e21", selfie="flaky://nobodys@b/x.jpg"),
+            "INPUT",
+            "no Connection nobodys",
+        ),
+        ("above the root", line("e22", selfie="file:///../../etc/passwd"), "INPUT", "selfie is not an image"),
         ("unknown workflow", line("e17", workflow_id="nobody's"), "5001", "workflow"),
         (
             "too few documents",

@@ -1,0 +1,118 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does a picture that no storage gives end its own row and nothing else, and does nobody learn what it is called?"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.batch import patience, shift
+from airflow_provider_faceki.operators import batch, images
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.canaries import files_below
+from tests.batch.people import People, names, once
+from tests.batch.stores import FlakyStore, StoreDown, attached
+from tests.billing.pictures import picture
+
+#: What somebody might call a picture.
+PERSON = "quirinazze-zzyzxdottir"
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+
+
+def never_given(error: Exception) -> tuple[FlakyStore, str]:
+    """A store, and the URI of a picture that it does not give."""
+
+    def fails(operation: str, path: str) -> None:
+        if PERSON in path:
+            raise error
+
+    store = attached()
+    store.pipe_file(f"/bucket/{PERSON}.jpg", picture())
+    store.fails = fails
+    return store, f"flaky://bucket/{PERSON}.jpg"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(OSError(5, PERSON), "selfie cannot be read now: Input/output error", id="EIO"),
+        pytest.param(StoreDown(PERSON), "selfie cannot be read now: OSError", id="the store's own"),
+        pytest.param(PermissionError(PERSON), "selfie: cannot read …: permission denied", id="no permission"),
+    ],
+)
+def test_a_picture_that_no_storage_gives_is_an_error_of_its_row(
+    faceki: FacekiSandbox,
+    people: People,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    told: str,
+) -> None:
+    _, uri = never_given(error)
+    manifest = people.manifest([people.line("bad", selfie=uri), *map(people.line, names(3))])
+    with caplog.at_level(logging.INFO):
+        done = people.verify(manifest)
+    assert done["decisions"] == {"ACCEPTED": 3}
+    (line,) = people.lines("errors")
+    assert (line["record_identifier"], line["problem"]) == ("bad", told)
+    assert line["code"] == ("INPUT" if isinstance(error, PermissionError) else "STORAGE")
+    left = b"".join(content for _, content in files_below(people.out)).decode()
+    assert PERSON not in left + caplog.text + "".join(capsys.readouterr())
+
+
+def test_many_of_them_at_the_head_stop_nobody(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift, "FAILURES_BEFORE_DOWN", 10)
+    _, uri = never_given(OSError(5, "archived"))
+    dead = [people.line(f"dead-{number}", selfie=uri) for number in range(90)]
+    done = people.verify(people.manifest([*dead, *map(people.line, names(20))]))
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 20}, {"STORAGE": 90})
+    assert faceki.ledger == once(names(20))
+
+
+def test_a_storage_that_gives_nothing_at_all_makes_nobody_an_error(
+    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, uri = never_given(OSError(5, PERSON))
+    manifest = people.manifest(people.line(name, selfie=uri) for name in names(60))
+    with pytest.raises(api.OutcomeUnknownError, match="60 of 60 rows could not be finished") as caught:
+        people.verify(manifest)
+    assert PERSON not in str(caught.value) + caplog.text
+    assert people.lines("errors") == []
+    store.fails = lambda operation, path: None
+    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 60}
+
+
+def test_what_nobody_foresaw_before_anything_is_sent_is_an_error_of_its_row(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = images.load_image
+
+    def odd(hook: object, name: str, uri: str, *more: object) -> object:
+        if "odd" in uri:
+            raise LookupError(uri)
+        return load(hook, name, uri, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batch, "load_image", odd)
+    done = people.verify(
+        people.manifest([people.line("bad", selfie="s3://bucket/odd.jpg"), *map(people.line, names(5))])
+    )
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 5}, {"STORAGE": 1})
+    assert people.lines("errors")[0]["problem"] == "selfie cannot be read now: LookupError"
+
+
+def test_a_connection_for_all_pictures_that_is_not_there_is_no_rows_fault(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    with pytest.raises(AirflowFailException, match="image_conn_id: there is no Connection 'nobodys'"):
+        people.verify(people.everybody("a"), image_conn_id="nobodys")
+    assert people.parts("errors") == []
+    assert people.verify(people.everybody("a"))["decisions"] == {"ACCEPTED": 1}
