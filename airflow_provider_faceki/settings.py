@@ -38,7 +38,7 @@ class ConnectionSettings:
     :param client_id: Client id.
     :param client_secret: Client secret.
     :param auth_flow: The form of the token request.
-    :param timeout: Seconds without a sign of life after which a call is given up.
+    :param timeout: Seconds for sending a request, and again for waiting for its answer.
     :param upload_timeout: The same for calls that send images.
     :param max_attempts: How often a repeatable call is sent at most.
     :param max_wait: Longest pause in seconds between two attempts.

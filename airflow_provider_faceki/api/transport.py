@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sends one request and reads one answer: one ``requests`` adapter with its connections, one TLS context and one
-small pool of threads for each set of rules, shared by everything in the process.
+"""Sends one request and reads one answer: one ``requests`` adapter with its connections and one small pool of threads
+for each set of rules, shared by everything in the process.
 
 There is no ``requests.Session``. What a session adds to an adapter is what must not happen here (it follows
 redirects, keeps cookies, and puts a ``.netrc`` entry over our bearer token), and a third of the CPU of a call.
@@ -10,7 +10,6 @@ Only so much of an answer is taken, for so long.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import ssl
 import sys
@@ -19,24 +18,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-import certifi
 import requests
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 
+from airflow_provider_faceki.api.connections import NotSentInTime, OneContextAdapter, sending, tls_context
 from airflow_provider_faceki.api.errors import (
     AnswerLostError,
     ConfigurationError,
     ConnectError,
     FacekiError,
     TlsError,
+    TransportError,
     UnexpectedAnswerError,
 )
 from airflow_provider_faceki.api.multipart import Multipart
@@ -68,7 +66,8 @@ T = TypeVar("T")
 class TransportSettings:
     """The rules of one transport.
 
-    :param timeout: Seconds of silence, and seconds for reading the whole answer. Default 30.
+    :param timeout: Seconds for sending the whole request, then seconds of silence, then seconds for reading the
+        whole answer. Default 30.
     :param upload_timeout: The same for requests that carry images. Default 120, as in FACEKI's Android SDK.
     :param verify: ``True`` for the public certificate authorities (or the environment's bundle), a path for a
         bundle file or directory, ``False`` for no check at all.
@@ -97,16 +96,16 @@ class Transport:
         self._in_flight = threading.BoundedSemaphore(self._settings.max_concurrency)
         self.pace = Pace(self._settings.max_requests_per_second)
         self._making = threading.Lock()
-        self._adapter: _OneContextAdapter | None = None
+        self._adapter: OneContextAdapter | None = None
         self._found_proxies: tuple[object, dict[str, str]] | None = None
 
-    def _shared_adapter(self) -> _OneContextAdapter:
+    def _shared_adapter(self) -> OneContextAdapter:
         # Made by the first sender, not by whoever makes the transport: that may be an event loop, and loading
         # the certificate authorities takes 25 ms.
         with self._making:
             if self._adapter is None:
-                context = _tls_context(self._settings.verify)
-                self._adapter = _OneContextAdapter(context, self._settings.max_concurrency)
+                context = tls_context(self._settings.verify)
+                self._adapter = OneContextAdapter(context, self._settings.max_concurrency)
             return self._adapter
 
     def send(self, request: HttpRequest) -> HttpResponse:
@@ -114,13 +113,20 @@ class Transport:
 
         :raises ConnectError: nothing was sent.
         :raises TlsError: nothing was sent, for the server could not be trusted.
+        :raises TransportError: it was not sent to its end, so FACEKI cannot act on it.
         :raises AnswerLostError: something may have been sent, and no whole answer came.
         """
         patience = self._settings.upload_timeout if request.upload else self._settings.timeout
         body = _Upload(request.body) if isinstance(request.body, Multipart) else request.body
         try:
-            with self._in_flight, _without_urllib3_logs():
+            with self._in_flight, sending(patience):
                 return self._send(request, body, patience)
+        except NotSentInTime:
+            setting = "upload_timeout" if request.upload else "timeout"
+            raise TransportError(
+                f"{_host(request)} did not take the whole request within {setting}={patience:g} s; the rest of it was "
+                "not sent"
+            ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
             # Not chained: these carry the URL with its query, some the headers.
             failure = _failure(request, problem)
@@ -206,47 +212,6 @@ def _prepared(request: HttpRequest, body: bytes | _Upload | None) -> requests.Pr
     return prepared
 
 
-def _tls_context(verify: bool | str) -> ssl.SSLContext:
-    bundle = verify if isinstance(verify, str) else None
-    if verify is True:
-        # The variables that requests honours, read here because its own look comes after the context is made.
-        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
-    is_directory = bundle is not None and os.path.isdir(bundle)
-    try:
-        context = ssl.create_default_context(
-            cafile=None if is_directory else bundle, capath=bundle if is_directory else None
-        )
-    except (OSError, ssl.SSLError):
-        raise ConfigurationError(f"verify: {bundle!r} is not a readable bundle of CA certificates") from None
-    if verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-class _OneContextAdapter(HTTPAdapter):
-    """Makes every connection with one TLS context; ``requests`` would load the CA bundle (25 ms) for each."""
-
-    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
-        self._context = context
-        super().__init__(pool_maxsize=connections)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: object, cert: object = None
-    ) -> Any:
-        parts = urlsplit(request.url or "")
-        return {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}, {}
-
-    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
-        """Leave the connection to the context."""
-
-
 class _Upload:
     """A body for ``requests`` that is read as it is sent, and knows whether any of it was."""
 
@@ -296,8 +261,12 @@ def _spooled(chunks: Iterable[bytes]) -> BinaryIO:
     return file
 
 
+def _host(request: HttpRequest) -> str:
+    return urlsplit(request.url).netloc.rpartition("@")[2]
+
+
 def _failure(request: HttpRequest, problem: Exception) -> FacekiError:
-    host = urlsplit(request.url).netloc.rpartition("@")[2]
+    host = _host(request)
     chain = list(_chain(problem))
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     told = f" ({reason})" if reason else ""
@@ -353,26 +322,3 @@ def _chain(problem: BaseException) -> Iterator[BaseException]:
         waiting += [item for item in nested if isinstance(item, BaseException)]
         # Not `__context__`: that may be an earlier failure, which the caller was handling when it asked again.
         waiting.append(link.__cause__)
-
-
-_sending = threading.local()
-
-
-@contextmanager
-def _without_urllib3_logs() -> Iterator[None]:
-    _sending.now = True
-    try:
-        yield
-    finally:
-        _sending.now = False
-
-
-def _not_ours(_record: logging.LogRecord) -> bool:
-    return not getattr(_sending, "now", False)
-
-
-# urllib3 logs a request's path with its query, which may be a link or, in the legacy token form, the secret
-# itself: each one at level DEBUG, and at WARNING the whole URL where an answer's headers are odd. Its lines about
-# anybody else's requests stay.
-for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry"):
-    logging.getLogger(_name).addFilter(_not_ours)

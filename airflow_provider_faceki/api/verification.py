@@ -96,9 +96,9 @@ class PerformKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    Nothing is sent again once a byte of the body may have left, unless FACEKI says that it did not act. If the
-    answer is lost, the record is asked for by ``record_identifier``. A person who does not pass is a result with
-    decision DECLINED and FACEKI's codes.
+    Nothing is sent again once a byte of the body may have left, unless FACEKI says that it did not act or cannot have
+    got the whole. If the answer is lost, the record is asked for by ``record_identifier``. A person who does not pass
+    is a result with decision DECLINED and FACEKI's codes.
 
     :param workflow_id: Workflow from the FACEKI portal.
     :param selfie: Picture of the person.

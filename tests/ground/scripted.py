@@ -64,6 +64,7 @@ class Talk(BaseHTTPRequestHandler):
         self.number = next(self.server.connections)
 
     def serve(self) -> None:
+        self.server.before_body(self)
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         heard = Heard(self.command, self.path, tuple(self.headers.items()), body, self.number)
         self.heard = heard
@@ -113,6 +114,7 @@ class ScriptedServer(ThreadingHTTPServer):
         self.heard: list[Heard] = []
         self.live: set[str] = set()
         self.trouble: list[str] = []
+        self.before_body: Reply = lambda talk: None
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._scripts: dict[str, list[Reply]] = defaultdict(lambda: [says({"unscripted": True}, 599)])
