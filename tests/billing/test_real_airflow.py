@@ -53,7 +53,8 @@ class Killer:
                 break
             if process.pid in (os.getpid(), *self.killed) or not self._talks(process):
                 continue
-            # From before anything is sent to long after FACEKI has begun to work on it.
+            # From before anything is sent to long after FACEKI has begun to work on it, which takes it five seconds;
+            # so that a busy machine, late by three, still meets a process that lives.
             due = self.due.setdefault(process.pid, time.monotonic() + self.dice.uniform(0.0, 2.0))
             if time.monotonic() >= due:
                 process.kill()
@@ -131,7 +132,7 @@ def _live_through(scene: Scene) -> None:
 
 def test_everybody_is_billed_once(scene: Scene) -> None:
     assert len(set(scene.killer.killed)) == KILLS
-    assert scene.ledger == {f"slow-2-{who}": 1 for who in DECISIONS}
+    assert scene.ledger == {f"slow-5-{who}": 1 for who in DECISIONS}
 
 
 def test_every_task_ends_with_the_right_decision(scene: Scene) -> None:
@@ -147,7 +148,7 @@ def test_airflow_did_try_again(scene: Scene) -> None:
 def test_the_records_are_whole(scene: Scene) -> None:
     for task, who in PLACES.items():
         place = Path(scene.run.xcom(task, "output_path").removeprefix("file://"))
-        assert json.loads(place.read_text())["record_identifier"] == f"slow-2-{who}"
+        assert json.loads(place.read_text())["record_identifier"] == f"slow-5-{who}"
 
 
 @pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has retry policies from 3.3 on")

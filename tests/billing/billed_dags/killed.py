@@ -24,11 +24,11 @@ with DAG(dag_id="killed", schedule=None, start_date=timezone.datetime(2026, 1, 1
             task_id=task_id,
             selfie=f"{FOLDER}/selfie-0.jpg",
             documents=[{"front": f"{FOLDER}/front.jpg", "back": f"{FOLDER}/back.jpg"}],
-            settle_seconds=8.0,
+            settle_seconds=12.0,
             deferrable=task_id == "deferred",
             output_path=f"{FOLDER}/{{{{ task.task_id }}}}-{{{{ ti.map_index }}}}.json",
             **DELAYS,
-        ).expand(record_identifier=[f"slow-2-{person}" for person in people])
+        ).expand(record_identifier=[f"slow-5-{person}" for person in people])
 
 # Absent before Airflow 3.3, where this module is to load all the same.
 POLICY: Any = getattr(retry_policy, "FACEKI_RETRY_POLICY", None)
