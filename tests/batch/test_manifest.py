@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import InputError
 from airflow_provider_faceki.batch.manifest import Row, rows
 from airflow_provider_faceki.batch.raw import LONGEST_LINE
@@ -223,3 +225,44 @@ def test_a_shards_line_is_the_row_that_it_was(tmp_path: Path) -> None:
     place.write_bytes(b"".join(row.shard_line() for row in made))
     same = {"record_identifier": "record_identifier", "selfie": "selfie"}
     assert list(rows(place.as_uri(), same)) == made
+
+
+def spoiled(count: int, place: int) -> pyarrow.Array:
+    """Texts, one of which is no UTF-8, as programs write them that do not look."""
+    made = pyarrow.array(
+        [b"\xff\xfe" if number == place else b"p%d" % number for number in range(count)], pyarrow.binary()
+    )
+    return pyarrow.Array.from_buffers(pyarrow.string(), count, made.buffers())
+
+
+def test_a_value_of_a_parquet_file_that_is_not_utf_8_spoils_its_own_row(tmp_path: Path) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": spoiled(1500, 700), "face": ["s3://b/a.jpg"] * 1500})
+    found = list(rows(place.as_uri(), COLUMNS))
+    assert [row.values.get("record_identifier") for row in found if row.number != 701] == [
+        f"p{number}" for number in range(1500) if number != 700
+    ]
+    assert found[700].problem == "column 'id' holds what is not UTF-8, or cannot be read"
+
+
+def test_a_damaged_page_is_no_failure_of_the_storage(tmp_path: Path) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": [f"p{number}" for number in range(5000)]}, use_dictionary=False)
+    content = bytearray(place.read_bytes())
+    content[200:2000] = b"\x00\xff" * 900
+    place.write_bytes(content)
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        list(rows(place.as_uri(), COLUMNS))
+
+
+def test_but_a_storage_that_fails_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": ["a"] * 5000})
+
+    class Failing(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("slow down")
+
+    monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id: Failing(place))
+    with pytest.raises(OSError, match="slow down"):
+        list(rows(place.as_uri(), COLUMNS))

@@ -137,7 +137,7 @@ def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
             "unknown Connection",
             line("e21", selfie="flaky://nobodys@b/x.jpg"),
             "INPUT",
-            "no Connection nobodys",
+            "no storage for",
         ),
         ("above the root", line("e22", selfie="file:///../../etc/passwd"), "INPUT", "selfie is not an image"),
         ("unknown workflow", line("e17", workflow_id="nobody's"), "5001", "workflow"),
