@@ -140,13 +140,17 @@ def test_another_account_has_another_file_which_is_void_under_this_name(folder: 
     assert warned.said == []
 
 
+def _another(byte: bytes) -> bytes:
+    return b"B" if byte == b"A" else b"A"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         pytest.param(lambda sealed: b"", id="empty"),
         pytest.param(lambda sealed: sealed[:-1], id="truncated"),
         pytest.param(lambda sealed: sealed[: len(sealed) // 2], id="half"),
-        pytest.param(lambda sealed: sealed[:60] + b"A" + sealed[61:], id="changed"),
+        pytest.param(lambda sealed: sealed[:60] + _another(sealed[60:61]) + sealed[61:], id="changed"),
         pytest.param(lambda sealed: b"\x00\xff" * 40, id="bytes"),
         pytest.param(lambda sealed: b'{"value":"evil"}', id="plain JSON"),
         pytest.param(lambda sealed: b"A" + sealed, id="something before it"),
