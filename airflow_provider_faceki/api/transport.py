@@ -148,7 +148,7 @@ class Transport:
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
             chunks = _chunks(response, time.monotonic() + patience)
-            first = next(chunks, b"")
+            first = _first(chunks)
             if request.download and response.ok and first.startswith(b"%PDF"):
                 return HttpResponse(response.status_code, headers, file=_spooled(chain([first], chunks)))
             return HttpResponse(response.status_code, headers, _joined(chain([first], chunks)))
@@ -233,6 +233,14 @@ def _chunks(response: requests.Response, deadline: float) -> Iterator[bytes]:
         yield chunk
         if time.monotonic() > deadline:
             raise AnswerLostError("FACEKI's answer came too slowly to be read to its end")
+
+
+def _first(chunks: Iterator[bytes]) -> bytes:
+    """Take enough to tell a PDF from a document: a chunk is whatever has arrived, and may be a single byte."""
+    first = b""
+    while len(first) < len(b"%PDF") and (chunk := next(chunks, b"")):
+        first += chunk
+    return first
 
 
 def _joined(chunks: Iterable[bytes]) -> bytes:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import execute
 from tests.billing.conftest import Connect
-from tests.ground.scripted import Reply, ScriptedServer, says, says_bytes
+from tests.ground.scripted import Reply, ScriptedServer, Talk, says, says_bytes
 
 PDF = b"%PDF-1.7\n" + bytes(range(256)) * 40
 REPORT = "/reports/r-1"
@@ -124,6 +127,46 @@ ENCODED = base64.b64encode(PDF).decode()
 def test_in_whatever_form(reply: Reply) -> None:
     with ScriptedServer() as server:
         assert fetch(server, reply) == PDF
+
+
+def _in_chunks(content: bytes) -> Iterator[bytes]:
+    yield from (b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (content[:2], content[2:]))
+    yield b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "pieces"),
+    [
+        pytest.param(b"Content-Length: %d\r\n" % len(PDF), [PDF[:2], PDF[2:3], PDF[3:]], id="as it is"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n", list(_in_chunks(PDF)), id="in chunks"),
+        pytest.param(
+            b"Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n",
+            list(_in_chunks(gzip.compress(PDF))),
+            id="packed, in chunks",
+        ),
+        pytest.param(
+            b"Content-Encoding: gzip\r\nContent-Length: %d\r\n" % len(gzip.compress(PDF)),
+            [gzip.compress(PDF)[:11], gzip.compress(PDF)[11:20], gzip.compress(PDF)[20:]],
+            id="packed",
+        ),
+    ],
+)
+def test_however_it_arrives(head: bytes, pieces: list[bytes]) -> None:
+    def reply(talk: Talk) -> None:
+        talk.say(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
+        for piece in pieces:
+            # Long enough for the piece to be read before the next one comes.
+            time.sleep(0.2)
+            talk.say(piece)
+
+    with ScriptedServer() as server:
+        assert fetch(server, reply) == PDF
+
+
+@pytest.mark.parametrize("body", [b"", b"%", b"%PD"])
+def test_a_body_that_ends_before_it_can_be_told(body: bytes) -> None:
+    with ScriptedServer() as server, pytest.raises(api.UnexpectedAnswerError):
+        fetch(server, says_bytes(body))
 
 
 @pytest.mark.parametrize(
