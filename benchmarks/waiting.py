@@ -35,6 +35,11 @@ class Stopwatch:
         self.polls = 0
         self._due: dict[object, float] = {}
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the running task has not slept yet."""
+        return asyncio.current_task() not in self._due
+
     def sleeping(self, seconds: float) -> None:
         """Note that the running task means to look again in so many seconds."""
         self._due[asyncio.current_task()] = asyncio.get_running_loop().time() + seconds
@@ -104,6 +109,8 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
 
         @staticmethod
         async def sleep(seconds: float) -> None:
+            # The first pause only spreads waits that begin together. These are spread, as those of the peers are.
+            seconds = 0.0 if watch.is_new else seconds
             watch.sleeping(seconds)
             await sleep(seconds)
 

@@ -58,7 +58,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id.
     :param accept_review: Whether REVIEW ends the wait.
-    :param poke_interval: Seconds between the first looks, at least :data:`SHORTEST_PAUSE`.
+    :param poke_interval: Seconds between the first looks, at least :data:`SHORTEST_PAUSE`. The first of all comes
+        at a moment within them, so that waits that begin together do not look together.
     :param max_poke_interval: Seconds to which that grows at the most.
     :param poke_growth: Factor by which the pause grows from look to look, at least 1.
     :param max_failures: Failed looks in a row that are borne.
@@ -127,6 +128,9 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         )
         pause, failures = max(self.poke_interval, SHORTEST_PAUSE), self.failed_looks
         longest = max(self.max_poke_interval, pause)
+        # Anywhere in the first pause: a triggerer that starts begins all its waits at once, and where a worker has
+        # deferred this one, it has just looked itself.
+        await self._rest(pause * random.uniform(0.0, 1.0))  # noqa: S311 - it guards nothing
         while True:
             left = self.deadline - time.time()
             is_last = left <= 0
@@ -148,5 +152,9 @@ class FacekiKycDecisionTrigger(BaseTrigger):
             if is_last:
                 return DecisionEvent("timeout")
             # Not in step: a thousand waits that began together must not look together.
-            await asyncio.sleep(max(0.0, min(pause * random.uniform(0.9, 1.1), self.deadline - time.time())))  # noqa: S311
+            await self._rest(pause * random.uniform(0.9, 1.1))  # noqa: S311 - it guards nothing
             pause = min(pause * self.poke_growth, longest)
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, but not past the deadline."""
+        await asyncio.sleep(max(0.0, min(seconds, self.deadline - time.time())))

@@ -105,7 +105,7 @@ def test_decision_is_told_by_id(faceki_sandbox: FacekiSandbox, clock: Clock) -> 
     faceki_sandbox.add_record("customer-1", "DECLINED")
     record = faceki_sandbox.add_record("customer-1", "ACCEPTED")
     assert fired(trigger(clock)) == {"status": "decided", "request_id": record["requestId"]}
-    assert clock.slept == []
+    assert len(clock.slept) == 1
 
 
 @pytest.mark.parametrize("shape", ["empty", "8013", "404"])
@@ -128,7 +128,9 @@ def test_review(faceki_sandbox: FacekiSandbox, clock: Clock, accept: bool, statu
     ("given", "pauses"),
     [
         pytest.param(
-            {"poke_interval": 10, "poke_growth": 2, "max_poke_interval": 50}, [10, 20, 40, 50, 50], id="grows"
+            {"poke_interval": 10, "poke_growth": 2, "max_poke_interval": 50},
+            [10, 10, 20, 40, 50, 50],
+            id="grows",
         ),
         pytest.param({"poke_interval": 10, "poke_growth": 1}, [10, 10, 10, 10, 10], id="does not"),
         pytest.param(
@@ -148,7 +150,9 @@ def test_pauses_grow(
 def test_waits_do_not_keep_step(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
     clock.at(500, lambda: faceki_sandbox.add_record("customer-1"))
     fired(trigger(clock, poke_interval=50, poke_growth=1))
-    assert all(50 * (1 - JITTER) <= pause <= 50 * (1 + JITTER) for pause in clock.slept)
+    first, *others = clock.slept
+    assert 0 <= first <= 50
+    assert all(50 * (1 - JITTER) <= pause <= 50 * (1 + JITTER) for pause in others)
     assert len(set(clock.slept)) == len(clock.slept)
 
 
@@ -161,7 +165,7 @@ def test_deadline_is_kept_and_looked_at_once_more(faceki_sandbox: FacekiSandbox,
     }
     assert clock.slept == [30, 30, 30, pytest.approx(10)]
     assert clock.now == pytest.approx(deadline)
-    assert len(faceki_sandbox.polls(record_identifier="customer-1")) == 5
+    assert len(faceki_sandbox.polls(record_identifier="customer-1")) == 4
 
 
 def test_last_look_may_still_find(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
@@ -174,7 +178,7 @@ def test_one_that_comes_late_looks_once(faceki_sandbox: FacekiSandbox, clock: Cl
     assert fired(trigger(clock, within=-3600))["status"] == "timeout"
     faceki_sandbox.add_record("customer-1")
     assert fired(trigger(clock, within=-3600))["status"] == "decided"
-    assert clock.slept == []
+    assert sum(clock.slept) == 0
 
 
 def _fail(sandbox: FacekiSandbox, times: int | None) -> None:
@@ -217,7 +221,7 @@ def test_a_dead_link_ends_the_wait(faceki_sandbox: FacekiSandbox, clock: Clock, 
     if end != "unknown":
         faceki_sandbox.end_link(link, end)
     assert fired(trigger(clock, link=link, record_identifier=None))["status"] == "refused"
-    assert clock.slept == []
+    assert len(clock.slept) == 1
 
 
 def test_wrong_secret_is_refused_after_one_question(
@@ -247,19 +251,19 @@ def slow(faceki_sandbox: FacekiSandbox) -> Iterator[FacekiSandbox]:
     faceki_sandbox.settings.latency = 0.0
 
 
-@pytest.mark.parametrize("after", [pytest.param(0.1, id="asking"), pytest.param(1.0, id="sleeping")])
-def test_cancelled_cleanly(slow: FacekiSandbox, after: float) -> None:
+@pytest.mark.parametrize("within", [pytest.param(0.0, id="asking"), pytest.param(1000.0, id="sleeping")])
+def test_cancelled_cleanly(slow: FacekiSandbox, within: float) -> None:
     async def cancel() -> None:
-        made = trigger(poke_interval=30)
+        made = trigger(within=within, poke_interval=30)
         task = asyncio.ensure_future(anext(aiter(made.run())))
-        await asyncio.sleep(after)
+        await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await made.cleanup()
         # The next one, on the same loop and token store, is not held up by what was cancelled.
         slow.add_record("customer-1")
-        assert (await anext(aiter(trigger().run()))).payload["status"] == "decided"
+        assert (await anext(aiter(trigger(within=0.0).run()))).payload["status"] == "decided"
 
     asyncio.run(asyncio.wait_for(cancel(), 30))
 
