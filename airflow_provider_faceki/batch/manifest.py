@@ -11,9 +11,8 @@ from typing import BinaryIO
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import InputError
 from airflow_provider_faceki.batch import csv_rows, parquet_rows
+from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS
 from airflow_provider_faceki.batch.raw import Raw, Unreadable, lines
-
-FORMATS = ("ndjson", "csv", "parquet")
 
 _ENDINGS = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
 # What a shard (see shards.py) says of a row beside its values.
@@ -58,9 +57,9 @@ def rows(
     if not isinstance(uri, str):
         raise InputError(f"manifest must be a URI, not {type(uri).__name__}")
     kind = format or _ENDINGS.get(uri.rpartition(".")[2].lower(), "")
-    if kind not in FORMATS:
+    if kind not in MANIFEST_FORMATS:
         raise InputError(
-            f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(FORMATS)})"
+            f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(MANIFEST_FORMATS)})"
         )
     needed = [columns[name] for name in required]
     with storage.open_binary(uri, conn_id) as file:

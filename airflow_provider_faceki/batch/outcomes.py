@@ -38,9 +38,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The row has an error of its own, which another try would only find again."""
+    """The row has an error of its own, which another try would only find again.
+
+    :param line: What is told of it.
+    :param refusal: Set where FACEKI's refusal may not be the row's fault; see ``doubt.py``.
+    """
 
     line: Mapping[str, object]
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,18 @@ class Later:
     row: Row
     error: Exception | None
     sent_by: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What FACEKI may as well refuse of everybody.
+
+    :param error: What it said.
+    :param later: What becomes of the row if it says so of everybody.
+    """
+
+    error: api.FacekiError
+    later: Later
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +148,14 @@ def of_picture(row: Row, error: OSError) -> Mapping[str, object]:
     """Return the line of a row one of whose pictures its storage never gives."""
     advice = "see why the storage does not give the picture, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
+
+
+def refusal(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
+    """Return ``error`` as one that may be everybody's, if it may: a workflow that the row itself names is its own."""
+    kinds = api.WorkflowError | api.RequestRefusedError | api.NotFoundError
+    if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
+        return None
+    return Refusal(error, Later(row, None, sent_by)) if isinstance(error, kinds) else None
 
 
 def is_for_all(error: api.FacekiError) -> bool:

@@ -50,6 +50,7 @@ class People:
 
         :param not_before: Unix time; a record that FACEKI made before it is of another verification.
         :raises InputError: the row, or a picture that it names, cannot work.
+        :raises ConfigurationError: neither the row nor anybody else names a workflow.
         :raises OSError: a storage does not give a picture; the text tells which, and not where it is.
         """
         workflow_id = self._workflow(row)
@@ -90,7 +91,12 @@ class People:
         return api.latest(self._hook.ask(api.FetchRecords(**by)))
 
     def _workflow(self, row: Row) -> str:
-        return self._hook.workflow(row.values.get("workflow_id") or self._workflow_id)
+        named = row.values.get("workflow_id") or self._workflow_id or self._hook.settings.workflow_id
+        if not named:
+            raise api.ConfigurationError(
+                f"row {row.number} names no workflow, and neither do workflow_id and the Connection"
+            )
+        return named
 
     def _documents(self, values: Mapping[str, str]) -> Iterator[api.Document]:
         for number in DOCUMENTS:

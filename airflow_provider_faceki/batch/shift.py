@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.crew import Crew
+from airflow_provider_faceki.batch.doubt import Doubt
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.outcomes import Broken, Failed, Finished, Later, Outcome, Recorded, Stopped
 from airflow_provider_faceki.batch.patience import insist
@@ -77,9 +78,11 @@ class Shift:
     _failures_in_a_row: int = 0
     _last_flush: float = field(default_factory=time.monotonic)
     _crew: Crew[Job, Outcome] = field(init=False)
+    _doubt: Doubt = field(init=False)
 
     def __enter__(self) -> Self:
         self.progress.begin(self.journal.done)
+        self._doubt = Doubt(is_over=bool(self.journal.decisions))
         self._crew = Crew(self.size, self._do, Broken)
         return self
 
@@ -148,9 +151,13 @@ class Shift:
         self._count_failures(outcome)
         match outcome:
             case Finished(line):
+                self._be_sure()
                 self.journal.finish(self.journal.results, line)
-            case Failed(line):
+            case Failed(line) if not self._doubt.holds(outcome):
                 self.journal.finish(self.journal.errors, line)
+            case Failed():
+                if not self.stopped and (verdict := self._doubt.verdict):
+                    self.stop(verdict)
             case Recorded(line):
                 self.journal.records.add(line)
             case Later(_, error, _):
@@ -162,6 +169,10 @@ class Shift:
                 self.stop(error)
             case Broken(problem):
                 self.stop(problem)
+
+    def _be_sure(self) -> None:
+        for line in self._doubt.dispelled():
+            self.journal.finish(self.journal.errors, line)
 
     def _count_failures(self, outcome: Outcome) -> None:
         if not isinstance(outcome, Later) or outcome.error is None:
@@ -224,7 +235,11 @@ class Shift:
             outcome = self._crew.take(LOOK)
             if outcome is not None:
                 self._note(outcome)
-        if not self.stopped:
+        if self.stopped or grace is not None:
+            for later in self._doubt.confirmed():
+                self.put_off(later)
+        else:
+            self._be_sure()
             self._judge_errors(1)
         if self.killed():
             self.journal.flush()

@@ -13,8 +13,6 @@ from typing import Any, BinaryIO, Protocol
 from airflow_provider_faceki.api.errors import ConfigurationError
 from airflow_provider_faceki.batch.tables import Column
 
-FORMATS = ("ndjson", "parquet")
-
 #: Bytes of a file that are in memory before it goes to disk.
 _IN_MEMORY = 1024 * 1024
 #: Rows of a Parquet file that are Python objects at once, and those that make one row group: large enough to be read

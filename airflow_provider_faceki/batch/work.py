@@ -153,7 +153,7 @@ def _outcome(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome
         return Stopped(row, error, sent_by)
     if outcomes.is_passing(error):
         return Later(row, error, sent_by)
-    return Failed(outcomes.of_error(row, error))
+    return Failed(outcomes.of_error(row, error), outcomes.refusal(row, error, sent_by))
 
 
 def _not_found_out(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:

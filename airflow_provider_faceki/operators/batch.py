@@ -3,11 +3,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.batch.formats import (
+    COLUMNS as COLUMNS,
+)
+from airflow_provider_faceki.batch.formats import (
+    MANIFEST_FORMATS,
+    REQUIRED,
+    TABLE_FORMATS,
+)
 from airflow_provider_faceki.failures import airflow_failures
 from airflow_provider_faceki.operators.faceki import FacekiOperator
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
@@ -22,19 +31,10 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.progress import Progress
     from airflow_provider_faceki.batch.verification import BatchOptions
 
-MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
 _BY = ("record_identifier", "request_id", "link", "face_id")
-_TABLE_FORMATS = ("ndjson", "parquet")
 _RESUBMIT = ("if_absent", "never")
-#: What a manifest's columns are called unless ``columns`` says otherwise.
-COLUMNS = (
-    "record_identifier",
-    "workflow_id",
-    "selfie",
-    *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")),
-)
-#: Those without which nobody can be verified.
-_REQUIRED = ("record_identifier", "selfie", "document_1_front")
+#: Requests in flight at the most: each is a thread.
+MOST_AT_ONCE = 256
 
 
 class _BatchOperator(FacekiOperator):
@@ -68,10 +68,12 @@ class _BatchOperator(FacekiOperator):
     ) -> None:
         super().__init__(**kwargs)
         check_format(manifest_format)
-        if type(concurrency) is not int or concurrency < 1:
-            raise ValueError(f"concurrency must be a whole number, at least 1, not {concurrency!r}")
-        if isinstance(max_error_share, bool) or not 0 <= max_error_share <= 1:
-            raise ValueError(f"max_error_share must be between 0 and 1, not {max_error_share!r}")
+        if type(concurrency) is not int or not 1 <= concurrency <= MOST_AT_ONCE:
+            raise ValueError(
+                f"concurrency must be a whole number from 1 to {MOST_AT_ONCE}, not {concurrency!r}"
+            )
+        if not _is_number(max_error_share) or not 0 <= max_error_share <= 1:
+            raise ValueError(f"max_error_share must be a number between 0 and 1, not {max_error_share!r}")
         self.output_path = output_path
         self.manifest_format = manifest_format
         self.concurrency = concurrency
@@ -171,6 +173,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         check_resize_to(resize_to)
         if resubmit not in _RESUBMIT:
             raise ValueError(f"resubmit must be one of {', '.join(_RESUBMIT)}, not {resubmit!r}")
+        check_seconds("settle_seconds", settle_seconds)
+        check_seconds("patience", patience)
         self.manifest = manifest
         self.batch_id = batch_id
         self.columns = columns
@@ -248,7 +252,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch import manifest
 
         return manifest.rows(
-            self.manifest, named(self.columns), self.manifest_conn_id, self.manifest_format, _REQUIRED
+            self.manifest, named(self.columns), self.manifest_conn_id, self.manifest_format, REQUIRED
         )
 
 
@@ -299,9 +303,9 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         super().__init__(**kwargs)
         if by not in _BY:
             raise ValueError(f"by must be one of {', '.join(_BY)}, not {by!r}")
-        if output_format not in _TABLE_FORMATS:
+        if output_format not in TABLE_FORMATS:
             raise ValueError(
-                f"output_format must be one of {', '.join(_TABLE_FORMATS)}, not {output_format!r}"
+                f"output_format must be one of {', '.join(TABLE_FORMATS)}, not {output_format!r}"
             )
         if personal_data:
             from airflow_provider_faceki.batch.tables import check_choices
@@ -379,10 +383,23 @@ def check_format(manifest_format: object) -> None:
         )
 
 
-def check_columns(columns: Mapping[str, str] | None) -> None:
-    """Refuse names that no column has here, while the DAG is parsed."""
+def check_columns(columns: Mapping[str, object] | None) -> None:
+    """Refuse names that no column has here, and columns without a name, while the DAG is parsed."""
     if unknown := set(columns or ()) - set(COLUMNS):
         raise ValueError(f"columns: unknown {', '.join(sorted(unknown))}; allowed are {', '.join(COLUMNS)}")
+    for name, column in (columns or {}).items():
+        if not isinstance(column, str) or not column:
+            raise ValueError(f"columns: {name} must be called something in the manifest, not {column!r}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no span of time, while the DAG is parsed."""
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def named(columns: Mapping[str, str] | None) -> dict[str, str]:

@@ -1,0 +1,86 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is a mistake of the whole batch told as one, so that everybody can still be verified when it is mended?"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki.batch.doubt import REFUSALS_ALIKE
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.people import People, keep_no_records, names, once
+
+
+def test_no_workflow_anywhere(faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"]
+    connection = json.loads(whole)
+    workflow = connection["extra"].pop("workflow_id")
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    manifest = people.manifest(
+        [people.line("own", workflow_id=workflow), *(people.line(name) for name in names(50))]
+    )
+    with pytest.raises(AirflowFailException, match=r"ConfigurationError: row \d+ names no workflow"):
+        people.verify(manifest)
+    assert people.lines("errors") == []
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", whole)
+    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 51}
+    assert faceki.ledger == once([*names(50), "own"])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "code", "code": 5001}, id="no rules"),
+        pytest.param({"kind": "status", "status": 400}, id="400"),
+        pytest.param({"kind": "status", "status": 404}, id="no such place"),
+    ],
+)
+def test_what_is_refused_of_everybody_is_nobodys_error(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+) -> None:
+    # Nobody could be looked for: who was refused must be known as not sent.
+    keep_no_records(faceki, monkeypatch)
+    faceki.add_fault(route="verify", count=None, **fault)
+    manifest = people.everybody(*names(100))
+    with pytest.raises(
+        AirflowFailException, match=r"the first \d+ rows that were sent failed alike"
+    ) as caught:
+        people.verify(manifest)
+    assert "100 of 100 rows are left" in str(caught.value)
+    assert people.lines("errors") == []
+    faceki.clear_faults()
+    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 100}
+    assert faceki.ledger == once(names(100))
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_one_that_goes_through_makes_the_others_errors_of_their_rows(
+    faceki: FacekiSandbox, people: People, place: str
+) -> None:
+    refused = [f"code-5006-{number}" for number in range(REFUSALS_ALIKE - 1)]
+    everybody = ["accepted-1", *refused] if place == "first" else [*refused, "accepted-1"]
+    done = people.verify(people.everybody(*everybody))
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"5006": len(refused)})
+
+
+def test_a_few_that_are_all_refused_are_errors(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody("code-5006-1", "code-5006-2")
+    done = people.verify(manifest)
+    assert done["errors"] == {"5006": 2}
+    assert people.verify(manifest) == done
+
+
+def test_a_workflow_that_the_rows_name_is_theirs(faceki: FacekiSandbox, people: People) -> None:
+    lines = [people.line(name, workflow_id="nobody's") for name in names(REFUSALS_ALIKE + 10)]
+    assert people.verify(people.manifest(lines))["errors"] == {"5001": REFUSALS_ALIKE + 10}
+
+
+def test_once_somebody_has_a_result_nothing_is_held_back(faceki: FacekiSandbox, people: People) -> None:
+    people.verify(people.everybody("accepted-1"))
+    faceki.add_fault("status", route="verify", status=400, count=None)
+    done = people.verify(people.everybody("accepted-1", *(f"r-{number}" for number in range(40))))
+    assert done["errors"] == {"400": 40} or done["errors"] == {"REQUEST_REFUSED": 40}
