@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is everything that the provider imports declared, and does each dependency have its reason?"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Airflow, and what it cannot run without where we use it: in its API server, and in its forms before 3.2.
+_BY_AIRFLOW = {"airflow", "fastapi", "flask_appbuilder", "flask_babel", "fsspec", "sqlalchemy", "wtforms"}
+# The plugin of the local FACEKI is loaded by pytest itself.
+_BY_PYTEST = {"pytest"}
+_KNOWN = sys.stdlib_module_names | _BY_AIRFLOW | _BY_PYTEST | {"airflow_provider_faceki"}
+
+
+def _declared() -> set[str]:
+    wanted = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    return {re.split(r"[<>=!~ \[]", each, maxsplit=1)[0].lower() for each in wanted}
+
+
+def _imported() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in (ROOT / "airflow_provider_faceki").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            found |= {name.partition(".")[0]: str(path.relative_to(ROOT)) for name in names}
+    return found
+
+
+def test_what_is_imported_is_declared() -> None:
+    distributions = packages_distributions()
+    undeclared = {
+        module: path
+        for module, path in _imported().items()
+        if module not in _KNOWN and not {name.lower() for name in distributions.get(module, [])} & _declared()
+    }
+    assert not undeclared
+
+
+def test_each_dependency_has_its_reason_and_the_bound_that_is_declared() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    for wanted in PROJECT["dependencies"]:
+        assert f"| `{wanted}` |" in table
