@@ -7,7 +7,6 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +17,7 @@ from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
+from airflow_provider_faceki.triggers.deferral import moment, net
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ SETTLE_SECONDS = 150.0
 #: Seconds between looks for it: at first, and at the most.
 SETTLE_POLL = 5.0
 LONGEST_SETTLE_POLL = 30.0
-#: Seconds that Airflow's own timeout of a deferral comes after ours.
-DEFERRAL_SLACK = 60.0
+#: Seconds between the first looks for a reviewer's decision.
+REVIEW_POLL = 60.0
 
 _RESUBMIT = ("never", "if_absent", "always")
 
@@ -142,14 +142,34 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 self.log.info("A selfie and %d document(s) can be sent", len(self._pictures[1]))
         if self.resubmit == "always":
             return self._submit(context, self._known_request_ids(context))
-        return self._look_first(context)
+        return self._look_first(context, self._settled_at(context))
 
-    def resume_settling(self, context: Context, event: object = None) -> Any:
-        """Go on after waiting for what an earlier try may have sent; the event says nothing worth believing."""
-        return self._look_first(context)
+    def resume_settling(self, context: Context, event: object = None, until: object = None) -> Any:
+        """Go on after waiting for what an earlier try may have sent; look before believing the event.
 
-    def resume_review(self, context: Context, event: object = None) -> Any:
-        """Go on after waiting for a review; look before believing the event."""
+        :param context: The task's context.
+        :param event: What the trigger told.
+        :param until: Unix time from which absence is believed, as it was when the wait began: in Airflow 3.0 to
+            3.2 the start of a task, from which it would be told anew, moves with each deferral
+            (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` loses it.
+        """
+        from airflow_provider_faceki.triggers.faceki import DecisionEvent
+
+        known, settled_at = moment(until), self._settled_at(context)
+        if known is None and DecisionEvent.from_payload(event).status == "timeout":
+            # The trigger has waited for just that moment.
+            known = time.time()
+        if known is not None:
+            settled_at = known if settled_at is None else min(known, settled_at)
+        return self._look_first(context, settled_at)
+
+    def resume_review(self, context: Context, event: object = None, until: object = None) -> Any:
+        """Go on after waiting for a review; look before believing the event.
+
+        :param context: The task's context.
+        :param event: What the trigger told.
+        :param until: Unix time until which the task waits, as for :meth:`resume_settling`.
+        """
         found = self._find(context)
         if found is None:
             raise AirflowFailException(
@@ -158,13 +178,15 @@ class FacekiKycVerificationOperator(FacekiOperator):
         from airflow_provider_faceki.triggers.faceki import DecisionEvent
 
         if found.decision is api.Decision.REVIEW and DecisionEvent.from_payload(event).status == "timeout":
-            # Before Airflow 3.3 the start of a task moves with each deferral, so the clock alone would not tell.
+            # Where the moment was lost and the task's start has moved, the clock alone would not tell.
             raise self._too_long()
-        return self._finish(context, found)
+        return self._finish(context, found, moment(until))
 
-    def _look_first(self, context: Context) -> Any:
+    def _settled_at(self, context: Context) -> float | None:
+        return Submission(context).settled_at(self.settle_seconds, self.hook.settings.upload_timeout)
+
+    def _look_first(self, context: Context, settled_at: float | None) -> Any:
         found = self._find(context)
-        settled_at = Submission(context).settled_at(self.settle_seconds, self.hook.settings.upload_timeout)
         is_settled = settled_at is None or time.time() >= settled_at
         if found is not None and (found.decision is not None or is_settled):
             self.log.info("FACEKI already has verification %s of this task", found.record.request_id)
@@ -190,7 +212,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
             time.sleep(min(SETTLE_POLL, left))
             if self._has_turned_up(context):
                 break
-        return self._look_first(context)
+        return self._look_first(context, settled_at)
 
     def _has_turned_up(self, context: Context) -> bool:
         try:
@@ -278,9 +300,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
             endpoint = api.FetchRecords(record_identifier=self._identifier(context))
         return frozenset(record.request_id for record in self.ask(endpoint) if record.request_id)
 
-    def _finish(self, context: Context, made: api.KycVerification) -> Any:
+    def _finish(self, context: Context, made: api.KycVerification, review_until: float | None = None) -> Any:
         if self.wait_for_review and made.decision is api.Decision.REVIEW:
-            self._await_review(context, made.record.request_id)
+            self._await_review(context, made.record.request_id, review_until)
         if self.output_path:
             with airflow_failures():
                 path = write_json(self.output_path, self._whole(context, made), self.output_conn_id)
@@ -296,12 +318,16 @@ class FacekiKycVerificationOperator(FacekiOperator):
             self.log.warning("FACEKI keeps no record of this verification; writing what it answered")
         return dict((whole or made).record.document)
 
-    def _await_review(self, context: Context, request_id: str | None) -> None:
+    def _await_review(self, context: Context, request_id: str | None, until: float | None) -> None:
         start: Any = context["ti"].start_date
         deadline = (start.timestamp() if start else time.time()) + self.review_timeout
+        if until is not None:
+            deadline = min(deadline, until)
         if time.time() >= deadline:
             raise self._too_long()
-        self._defer_until(context, deadline, "resume_review", accept_review=False, request_id=request_id)
+        self._defer_until(
+            context, deadline, "resume_review", REVIEW_POLL, accept_review=False, request_id=request_id
+        )
 
     def _too_long(self) -> AirflowException:
         return AirflowException(f"FACEKI's review took longer than review_timeout={self.review_timeout:g} s")
@@ -311,7 +337,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         context: Context,
         deadline: float,
         method_name: str,
-        poke_interval: float = 60.0,
+        poke_interval: float,
         max_poke_interval: float = LONGEST_POKE,
         *,
         accept_review: bool = True,
@@ -331,7 +357,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 max_poke_interval=max_poke_interval,
             ),
             method_name=method_name,
-            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK),
+            kwargs={"until": deadline},
+            timeout=net(deadline),
         )
 
 

@@ -26,14 +26,12 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.triggers.deferral import moment, net
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Seconds that Airflow's own timeout of a deferral comes after ours: it is the net for a triggerer that is
-#: gone.
-DEFERRAL_SLACK = 60.0
 #: Where the count of failed looks in a row is kept between the pokes of a rescheduled sensor (Airflow 3.3+).
 _FAILURES = "faceki_failed_looks"
 
@@ -126,13 +124,14 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         :param context: The task's context.
         :param event: What the trigger told.
         :param deadline: Unix time until which this sensor waits. Airflow's ``dag.test()`` loses it, and the
-            start of the task is not a substitute: before 3.3 it moves with each deferral.
+            start of the task is not a substitute: in 3.0 to 3.2 it moves with each deferral.
         :raises AirflowSensorTimeout: there is no decision in time.
         """
         from airflow_provider_faceki.triggers.faceki import DecisionEvent
 
         told = DecisionEvent.from_payload(event)
-        until = float(deadline) if isinstance(deadline, int | float) else time.time() + self.timeout
+        known = moment(deadline)
+        until = time.time() + self.timeout if known is None else known
         # What the trigger gave up on, it has counted itself: one more failure here is one too many.
         self._failed_looks = self.max_failures if told.status in {"failed", "refused"} else 0
         found = self._look(context)
@@ -222,7 +221,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline},
-            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK),
+            timeout=net(deadline),
         )
 
 

@@ -19,7 +19,8 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sensors.faceki import DEFERRAL_SLACK, FacekiKycDecisionSensor
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK
 from airflow_provider_faceki.triggers.faceki import DecisionEvent
 from tests.airflow.conftest import Connect
 from tests.airflow.running import AIRFLOW_3
@@ -124,7 +125,7 @@ def test_without_a_decision_the_wait_ends_at_the_deadline(
 def test_the_triggers_word_on_time_stands_where_the_deadline_is_lost(
     faceki_sandbox: FacekiSandbox, lost: object
 ) -> None:
-    # dag.test() hands over the event alone; before Airflow 3.3 the task's start moves with each deferral.
+    # dag.test() hands over the event alone; in Airflow 3.0 to 3.2 the task's start moves with each deferral.
     with pytest.raises(AirflowSensorTimeout):
         sensor().execute_complete(context(), {"status": "timeout"}, deadline=lost)
     again = deferred(sensor().execute_complete, context(), None, deadline=lost)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators import verification as operator
@@ -21,7 +21,7 @@ from tests.airflow.standing_in import TaskInstance
 from tests.billing.conftest import Connect, Verify
 from tests.billing.tries import KeptInFile, Tries
 
-WAYS = [pytest.param(False, id="sleeping"), pytest.param(True, id="deferred")]
+WAYS = ["sleeping", "deferred", "deferred, and resumed as if begun anew"]
 
 
 @pytest.fixture(autouse=True)
@@ -31,33 +31,42 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator, "LONGEST_SETTLE_POLL", 0.5)
 
 
+@pytest.fixture(params=WAYS)
+def waits(request: pytest.FixtureRequest, verify: Verify) -> Verify:
+    """As ``verify``, in each way to wait."""
+
+    def task(record_identifier: str, **arguments: Any) -> Tries:
+        made = verify(record_identifier, deferrable=request.param != "sleeping", **arguments)
+        made.start_moves = request.param.endswith("anew")
+        return made
+
+    return task
+
+
 def lose(task: Tries) -> None:
     """A try whose outcome stays unknown."""
     with pytest.raises(api.OutcomeUnknownError):
         task.go()
 
 
-@pytest.mark.parametrize("deferrable", WAYS)
 def test_what_faceki_finishes_long_after_is_found(
-    sandbox: FacekiSandbox, verify: Verify, deferrable: bool
+    sandbox: FacekiSandbox, waits: Verify, request: pytest.FixtureRequest
 ) -> None:
     # In the proportions of life: FACEKI needs 60 s, the try looks for 10, and 150 settle it.
     sandbox.add_fault("reset_then_process", route="verify", delay=2.4)
-    task = verify("declined-1", patience=0.4, settle_seconds=6.0, deferrable=deferrable)
+    task = waits("declined-1", patience=0.4, settle_seconds=6.0)
     lose(task)
     assert sandbox.ledger == {}
     assert task.go()["decision"] == "DECLINED"
     assert sandbox.ledger == {"declined-1": 1}
     assert sandbox.counters.requests["verify"] == 1
-    assert [deferred.method_name for deferred in task.deferrals] == ["resume_settling"] * deferrable
+    deferred = {deferral.method_name for deferral in task.deferrals}
+    assert deferred == (set() if "sleeping" in request.node.name else {"resume_settling"})
 
 
-@pytest.mark.parametrize("deferrable", WAYS)
-def test_what_never_arrived_is_sent_again_once_that_is_settled(
-    sandbox: FacekiSandbox, verify: Verify, deferrable: bool
-) -> None:
+def test_what_never_arrived_is_sent_again_once_that_is_settled(sandbox: FacekiSandbox, waits: Verify) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
-    task = verify("accepted-1", patience=0.2, settle_seconds=1.5, deferrable=deferrable)
+    task = waits("accepted-1", patience=0.2, settle_seconds=1.5)
     lose(task)
     began = time.time()
     assert task.go()["decision"] == "ACCEPTED"
@@ -179,12 +188,9 @@ def test_nor_where_its_records_are_not_to_be_found(
     assert "verify" not in sandbox.counters.requests
 
 
-@pytest.mark.parametrize("deferrable", WAYS)
-def test_a_record_without_a_decision_is_waited_for(
-    sandbox: FacekiSandbox, verify: Verify, deferrable: bool
-) -> None:
+def test_a_record_without_a_decision_is_waited_for(sandbox: FacekiSandbox, waits: Verify) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
-    task = verify("accepted-1", patience=0.1, settle_seconds=1.5, deferrable=deferrable)
+    task = waits("accepted-1", patience=0.1, settle_seconds=1.5)
     lose(task)
     sandbox.add_record("accepted-1", "ACCEPTED", fields={"decision": ""})
     began = time.time()
@@ -206,6 +212,44 @@ def test_a_killed_first_try_that_sent_nothing_costs_time_only(
     # The store knows that nothing was sent. Without one, a further try has to reckon with it.
     assert (time.time() - began >= 1.0) is (store is None)
     assert sandbox.ledger == {"accepted-1": 1}
+
+
+AHEAD, BEHIND = 3600.0, -1.0
+
+
+@pytest.mark.parametrize(
+    ("until", "event", "waits_on"),
+    [
+        pytest.param(BEHIND, None, False, id="over"),
+        pytest.param(AHEAD, {"status": "timeout"}, True, id="not over, whatever the event says"),
+        pytest.param(None, {"status": "timeout"}, False, id="lost, but the trigger waited it out"),
+        pytest.param(None, None, True, id="lost"),
+        pytest.param(float("nan"), None, True, id="no number"),
+        pytest.param(float("-inf"), None, True, id="since ever"),
+        pytest.param("0", None, True, id="a text"),
+        pytest.param(True, None, True, id="true"),
+        pytest.param([0], None, True, id="a list"),
+    ],
+)
+def test_the_moment_that_comes_back_from_a_deferral(
+    sandbox: FacekiSandbox, verify: Verify, until: Any, event: Any, waits_on: bool
+) -> None:
+    task = verify("accepted-1", settle_seconds=60.0, deferrable=True)
+    now, task.ti.try_number = time.time(), 2
+    context: Any = {"ti": task.ti, "params": {}}
+    if task.store is not None:
+        task.store.set("faceki_submitting_since", now)
+        context["task_state_store"] = task.store
+    if isinstance(until, float):
+        until += now
+    if not waits_on:
+        assert task.make().resume_settling(context, event, until)["decision"] == "ACCEPTED"
+        return
+    with pytest.raises(TaskDeferred) as deferred:
+        task.make().resume_settling(context, event, until)
+    # Never later than the task itself would say.
+    assert now < (deferred.value.kwargs or {})["until"] < now + 70.0
+    assert "verify" not in sandbox.counters.requests
 
 
 def test_own_identifier() -> None:

@@ -4,19 +4,27 @@
 from __future__ import annotations
 
 import inspect
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_faceki import api, retry_policy
-from airflow_provider_faceki.operators import images
+from airflow_provider_faceki.operators import images, verification
 from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.running import HAS_STATE_STORE
 from tests.billing.conftest import Verify
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look every second for a reviewer's decision instead of every minute."""
+    monkeypatch.setattr(verification, "REVIEW_POLL", 1.0)
+
 
 NEEDED: dict[str, Any] = {"task_id": "t", "selfie": "/a", "documents": ["/a"]}
 
@@ -138,6 +146,21 @@ def test_a_review_that_takes_too_long(sandbox: FacekiSandbox, verify: Verify) ->
     task.meanwhile = deciding(sandbox, "ACCEPTED")
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"review-1": 1}
+
+
+def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify: Verify) -> None:
+    # Whatever is told and wherever the task's start has moved meanwhile.
+    task = verify("review-1", wait_for_review=True, deferrable=True)
+    sandbox.add_record("review-1", "REVIEW")
+    context: Any = {"ti": task.ti, "params": {}}
+    with pytest.raises(AirflowException, match="review took longer"):
+        task.make().resume_review(context, None, until=time.time() - 1.0)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.make().resume_review(context, None, until=time.time() + 100.0)
+    assert (deferred.value.kwargs or {})["until"] == pytest.approx(time.time() + 100.0, abs=30)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.make().resume_review(context, None, until="soon")
+    assert (deferred.value.kwargs or {})["until"] == pytest.approx(time.time() + 7 * 24 * 3600, abs=30)
 
 
 def test_a_reviewed_record_that_is_gone_is_not_paid_for_again(sandbox: FacekiSandbox, verify: Verify) -> None:
