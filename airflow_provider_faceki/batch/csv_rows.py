@@ -45,7 +45,8 @@ def check_header(header: Collection[str], columns: Collection[str], needed: Coll
     :raises InputError: it is one.
     """
     names = list(header)
-    told = f"it has {', '.join(map(repr, names))[:300]}"
+    # Not their names: where there is no header, these are the first person's data.
+    told = f"it has {len(names)} column(s); is the first line a header?"
     if missing := [column for column in needed if column not in names]:
         raise InputError(f"manifest: there is no column {', '.join(map(repr, missing))}; {told}")
     if twice := [column for column in columns if names.count(column) > 1]:

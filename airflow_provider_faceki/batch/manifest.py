@@ -15,8 +15,8 @@ from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS
 from airflow_provider_faceki.batch.raw import Raw, Unreadable, lines
 
 _ENDINGS = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
-# What a shard (see shards.py) says of a row beside its values.
-_NUMBER, _PROBLEM = "_row", "_problem"
+# What a shard (see shards.py) says of a row beside its values, called as no column is.
+_NUMBER, _PROBLEM = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

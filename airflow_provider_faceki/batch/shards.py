@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import IO, BinaryIO
@@ -17,6 +17,7 @@ from typing import IO, BinaryIO
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import InputError
 from airflow_provider_faceki.batch import manifest
+from airflow_provider_faceki.batch.formats import REQUIRED
 from airflow_provider_faceki.batch.known import row_key
 from airflow_provider_faceki.batch.patience import insist
 
@@ -33,6 +34,8 @@ def split(
     columns: Mapping[str, str],
     conn_id: str | None = None,
     output_conn_id: str | None = None,
+    manifest_format: str | None = None,
+    required: Collection[str] = REQUIRED,
 ) -> list[str]:
     """Cut a manifest into NDJSON shards of about the same size and return their URIs, each of them also if empty.
 
@@ -44,6 +47,8 @@ def split(
     :param columns: What columns are called in the manifest, by what they are called in the shards.
     :param conn_id: Connection for the manifest's storage.
     :param output_conn_id: Connection for the folder's storage.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
+    :param required: Columns, by what they are called in the shards, that a manifest with a header must have.
     :raises InputError: the manifest cannot be read at all, or there cannot be so many shards.
     """
     if not 1 <= shards <= MOST_SHARDS:
@@ -52,7 +57,7 @@ def split(
         files: list[IO[bytes]] = [
             stack.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY)) for _ in range(shards)
         ]
-        for row in manifest.rows(uri, columns, conn_id):
+        for row in manifest.rows(uri, columns, conn_id, manifest_format, required):
             key = row_key(row.number, row.values.get("record_identifier"))
             files[_place(key, shards)].write(row.shard_line())
         return [

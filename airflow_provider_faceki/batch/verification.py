@@ -166,11 +166,12 @@ class BatchVerification:
             return None
         return entry
 
-    def _send(self, rows: list[Row], firsts: Mapping[int, float] | None = None) -> None:
+    def _send(self, rows: list[Row], firsts: Mapping[str, float] | None = None) -> None:
         """Write down who is about to be sent, and have them sent.
 
         :param rows: They; none when this returns.
-        :param firsts: The second time: since when those may have been sent who are to be looked for before.
+        :param firsts: The second time: since when those may have been sent who are to be looked for before, by
+            identifier.
         """
         if not rows or self._shift.stopped:
             return
@@ -183,7 +184,7 @@ class BatchVerification:
             return
         now = time.time()
         for row in rows:
-            first = firsts.get(row.number) if firsts is not None else None
+            first = firsts.get(row.values["record_identifier"]) if firsts is not None else None
             work = (
                 partial(self._work.verify, row, now, is_last=firsts is not None)
                 if first is None
@@ -205,7 +206,7 @@ class BatchVerification:
         self._shift.pause_until(self._sent_by + self.options.settle_seconds)
         self.unfinished = 0
         open_rows: list[Row] = []
-        firsts: dict[int, float] = {}
+        firsts: dict[str, float] = {}
         for row in rows:
             if self._shift.stopped:
                 return
@@ -217,7 +218,7 @@ class BatchVerification:
                 continue
             open_rows.append(row)
             if entry.first is not None:
-                firsts[row.number] = entry.first
+                firsts[row.values["record_identifier"]] = entry.first
             if len(open_rows) >= self.options.rows_begun_at_once:
                 self._send(open_rows, firsts)
                 firsts.clear()

@@ -115,7 +115,10 @@ def test_a_quote_that_was_forgotten_takes_no_other_row_with_it(tmp_path: Path) -
     ("ending", "content", "told"),
     [
         pytest.param("csv", b"", "no readable header", id="empty csv"),
-        pytest.param("csv", b"name;face\n", "there is no column 'id'; it has 'name;face'", id="semicolons"),
+        pytest.param("csv", b"name;face\n", "there is no column 'id'; it has 1 column(s)", id="semicolons"),
+        pytest.param(
+            "csv", b"Jane Doe,s3://b/jane.jpg\n", "it has 2 column(s); is the first", id="no header"
+        ),
         pytest.param("csv", b"id,face,id\n", "more than one column 'id'", id="a column twice"),
         pytest.param("parquet", b"PAR1 no", "not a readable Parquet file", id="no parquet"),
         pytest.param("parquet", b"", "not a readable Parquet file", id="empty parquet"),
@@ -126,6 +129,7 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, ending: str, content: bytes,
     with pytest.raises(InputError, match="manifest") as caught:
         read(content, tmp_path, ending)
     assert told in str(caught.value)
+    assert "jane" not in str(caught.value).lower()
 
 
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
@@ -170,7 +174,7 @@ def test_parquet_of_another_type(tmp_path: Path, values: object, kind: str) -> N
 def test_parquet_without_the_column(tmp_path: Path) -> None:
     place = tmp_path / "people.parquet"
     write_parquet(place, {"face": ["x"]})
-    with pytest.raises(InputError, match="there is no column 'id'; it has 'face'"):
+    with pytest.raises(InputError, match="there is no column 'id'; it has 1 column"):
         list(rows(place.as_uri(), COLUMNS))
 
 

@@ -54,6 +54,16 @@ def test_a_manifest_that_grows_moves_nobody(people: People) -> None:
     assert all(old <= new for old, new in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("missing", ["record_identifier", "selfie", "document_1_front"])
+def test_a_manifest_without_a_column_is_refused_before_it_is_cut(people: People, missing: str) -> None:
+    place = people.folder / "people.txt"
+    place.write_text(",".join(name for name in COLUMNS if name != missing) + "\n")
+    folder = people.folder / "shards"
+    with pytest.raises(InputError, match=f"there is no column '{missing}'"):
+        split(place.as_uri(), folder.as_uri(), 2, SAME, manifest_format="csv")
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("shards", [0, 257])
 def test_so_many_shards_cannot_be(people: People, shards: int) -> None:
     with pytest.raises(InputError, match="shards must be between 1 and 256"):

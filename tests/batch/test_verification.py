@@ -177,6 +177,24 @@ def test_every_kind_of_bad_row(faceki: FacekiSandbox, people: People) -> None:
     assert faceki.counters.requests["verify"] == asked
 
 
+def test_a_column_of_the_users_own_is_no_mark_of_a_shard(faceki: FacekiSandbox, people: People) -> None:
+    lines = [people.line(name, _row=1, _problem="odd") for name in "abc"]
+    done = people.verify(people.manifest([*lines, {"_row": 1}, {"_row": 1, "_problem": "odd"}]))
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 3}, {"NO_IDENTIFIER": 2})
+    assert people.errors() == dict.fromkeys((4, 5), "NO_IDENTIFIER")
+    assert {line["row"] for line in people.lines("results")} == {1, 2, 3}
+
+
+def test_a_csv_without_a_header_tells_nobody_who_is_in_it(
+    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = people.folder / "people.csv"
+    place.write_text(f"quirinazze@example.com,{people.selfie},{people.front}\n")
+    with pytest.raises(AirflowFailException, match="it has 3 column.*is the first line a header") as caught:
+        people.verify(place.as_uri())
+    assert "quirinazze" not in str(caught.value) + caplog.text
+
+
 def test_a_csv_of_excel_with_bad_rows(faceki: FacekiSandbox, people: People) -> None:
     place = people.folder / "people.csv"
     header = "record_identifier,selfie,document_1_front,document_1_back"
