@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_faceki import __version__, api, storage
+from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.known import row_key, shown_key
@@ -29,7 +30,7 @@ from airflow_provider_faceki.batch.patience import insist
 from airflow_provider_faceki.batch.progress import Progress
 from airflow_provider_faceki.batch.shift import Job, Shift
 from airflow_provider_faceki.batch.table_files import NdjsonFile, TableFile, table_file
-from airflow_provider_faceki.batch.tables import TABLES, Policy, table_rows
+from airflow_provider_faceki.batch.tables import Policy
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import Any, BinaryIO, Protocol
 
 from airflow_provider_faceki.api.errors import ConfigurationError
-from airflow_provider_faceki.batch.tables import Column
+from airflow_provider_faceki.api.tables import Column
 
 #: Bytes of a file that are in memory before it goes to disk.
 _IN_MEMORY = 1024 * 1024

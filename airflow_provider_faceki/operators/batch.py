@@ -321,9 +321,9 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch all."""
+        from airflow_provider_faceki.api.tables import TABLES
         from airflow_provider_faceki.batch.fetch import BatchFetch
         from airflow_provider_faceki.batch.progress import Progress
-        from airflow_provider_faceki.batch.tables import TABLES
 
         with airflow_failures():
             self._warn_of_limit()

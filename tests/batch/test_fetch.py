@@ -19,8 +19,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from pyarrow import parquet
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.tables import TABLES
 from airflow_provider_faceki.batch import fetch, identifiers
-from airflow_provider_faceki.batch.tables import TABLES
 from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import NOWHERE, PERSON, files_below

@@ -12,8 +12,9 @@ from pyarrow import parquet
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.errors import ConfigurationError, InputError
+from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch.table_files import table_file
-from airflow_provider_faceki.batch.tables import TABLES, Policy, table_rows
+from airflow_provider_faceki.batch.tables import Policy
 
 RECORD: dict[str, Any] = {
     "requestId": "r-1",

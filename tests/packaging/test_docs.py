@@ -35,7 +35,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 def test_the_batch_page_lists_exactly_the_columns_there_are() -> None:
-    from airflow_provider_faceki.batch.tables import TABLES
+    from airflow_provider_faceki.api.tables import TABLES
 
     page = (ROOT / "docs/batch.md").read_text()
     sections = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^### |\Z)", page, re.MULTILINE | re.DOTALL))
