@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ _KNOWN = sys.stdlib_module_names | _BY_AIRFLOW | _BY_PYTEST | {"airflow_provider
 
 
 def _declared() -> set[str]:
-    wanted = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    wanted = [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
     return {re.split(r"[<>=!~ \[]", each, maxsplit=1)[0].lower() for each in wanted}
 
 
