@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
-from airflow_provider_faceki.api.codes import CODES, REFUSED, SUCCESS_CODES
+from airflow_provider_faceki.api.codes import CODES, DATA_NOT_FOUND, REFUSED, SUCCESS_CODES
 from airflow_provider_faceki.api.errors import (
     AnswerError,
     AuthenticationError,
@@ -108,12 +108,17 @@ def _result(document: Mapping[str, Json]) -> Json:
     for field in _RESULT_FIELDS:
         if field in document:
             return document[field]
-    if "responseCode" not in document and not (
-        isinstance(document.get("status"), bool) and ("code" in document or "statusCode" in document)
-    ):
+    if not _is_enveloped(document):
         return dict(document)
     # An envelope may come without a result; it must not be taken for one.
     return {name: value for name, value in document.items() if name not in _WRAPPING} or None
+
+
+def _is_enveloped(document: Mapping[str, Json]) -> bool:
+    """Whether this is one of FACEKI's envelopes. A web framework's `{"statusCode": 404, "message": …}` is none."""
+    return "responseCode" in document or (
+        isinstance(document.get("status"), bool) and ("code" in document or "statusCode" in document)
+    )
 
 
 def _failure_code(document: Mapping[str, Json]) -> int | None:
@@ -130,7 +135,7 @@ def _failure_code(document: Mapping[str, Json]) -> int | None:
 
 def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json]) -> AnswerError:
     kind, message = _kind(response.status, code)
-    return kind(
+    error = kind(
         message,
         code=code,
         code_name=_name(code, document),
@@ -138,8 +143,11 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
         request_id=_request_id(document),
         retry_after=_retry_after(response),
         # A code that nobody explains does not say that nothing was done.
-        may_have_acted=True if kind is AnswerError else None,
+        may_have_acted=True if kind is AnswerError or (code == 404 and response.status < 300) else None,
     )
+    if isinstance(error, NotFoundError):
+        error.in_own_words = code == DATA_NOT_FOUND or _is_enveloped(document)
+    return error
 
 
 def _kind(status: int, code: int | None) -> tuple[type[AnswerError], str]:
@@ -152,7 +160,7 @@ def _kind(status: int, code: int | None) -> tuple[type[AnswerError], str]:
         return known.error, f"FACEKI says: {known.meaning}"
     if status == 403:
         return AuthenticationError, "FACEKI forbids this to these credentials"
-    if status == 404:
+    if status == 404 or (code == 404 and status < 500):
         return NotFoundError, "FACEKI has no such record, or nothing at this address"
     if status == 413:
         return RequestRefusedError, "the images are too large for FACEKI"

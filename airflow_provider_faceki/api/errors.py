@@ -163,7 +163,10 @@ class LinkError(AnswerError):
 
 
 class NotFoundError(AnswerError):
-    """FACEKI has no such record: code 8013 or HTTP 404."""
+    """FACEKI has no such record: code 8013, or HTTP or code 404."""
+
+    #: Whether FACEKI says so in its own words; another 404 may as well come from a wrong address, or from a proxy.
+    in_own_words: bool = False
 
 
 class VerificationError(AnswerError):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_faceki.api.arguments import check_identifier
-from airflow_provider_faceki.api.codes import DATA_NOT_FOUND, RETAKE_SELFIE, code_name
+from airflow_provider_faceki.api.codes import RETAKE_SELFIE, code_name
 from airflow_provider_faceki.api.conversation import Account, Conversation, Pause, ask_once
 from airflow_provider_faceki.api.endpoints import (
     FetchRecords,
@@ -29,7 +29,7 @@ from airflow_provider_faceki.api.errors import (
     VerificationError,
 )
 from airflow_provider_faceki.api.multipart import Image, check_image
-from airflow_provider_faceki.api.records import Decision, Summary, VerificationRecord, latest
+from airflow_provider_faceki.api.records import Decision, Summary, VerificationRecord, is_of, latest
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import HttpRequest, Json, image_request
 
@@ -212,9 +212,10 @@ class FindKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    Whoever finds nothing goes on to pay, so this believes less than :class:`FetchRecords`. "None" is an empty list
-    or code 8013: a bare HTTP 404 may as well mean that records are kept at another path. And what the filter lets
-    through must be what was asked for: how FACEKI takes a filter that it does not know is undocumented.
+    Whoever finds nothing goes on to pay, so this believes less than :class:`FetchRecords`. "None" is an empty list,
+    code 8013, or a 404 in one of FACEKI's envelopes, in which an unknown address is code 1; any other HTTP 404 may as
+    well mean that records are kept at another path. And what the filter lets through must be what was asked for: how
+    FACEKI takes a filter that it does not know is undocumented.
 
     :param record_identifier: Your own id; or the next.
     :param request_id: FACEKI's id.
@@ -257,18 +258,19 @@ class FindKycVerification:
         try:
             return (yield from ask_once(account, self))
         except NotFoundError as error:
-            if error.code == DATA_NOT_FOUND:
+            if error.in_own_words:
                 return None
             raise UnexpectedAnswerError(
-                "FACEKI answers the search for a verification with HTTP 404, which need not mean that there is "
-                "none; is the Connection's records_path right?",
+                "the search for a verification is answered with HTTP 404, and not in FACEKI's words: that need not "
+                "mean that there is none. Fetch a record that exists; if that fails too, set records_path in the "
+                "Connection's extra (FACEKI's documentation also prints /kycverify/api/kycverify/records)",
                 http_status=error.http_status,
             ) from None
 
     def _is_own(self, record: VerificationRecord) -> bool:
         if self.request_id is not None:
-            return record.request_id == self.request_id
-        return (record.record_identifier or "").strip() == (self.record_identifier or "").strip()
+            return is_of(record, "request_id", self.request_id) is True
+        return is_of(record, "record_identifier", self.record_identifier or "") is True
 
     def __repr__(self) -> str:
         return f"<FindKycVerification by {'request_id' if self.request_id else 'record_identifier'}>"

@@ -36,7 +36,9 @@ def _answer(desk: Desk, ask: Ask, allowed: tuple[str, ...]) -> Answer:
 
 
 def nothing_found(desk: Desk) -> Answer:
-    """Three shapes are plausible, none is documented."""
+    """Four shapes are plausible, none is documented."""
+    if desk.settings.not_found == "bare-404":
+        return e2_error(404, 404)
     if desk.settings.not_found == "404":
         return e2_error(8013, 404)
     return e2_error(8013) if desk.settings.not_found == "8013" else e2([])

@@ -103,7 +103,7 @@ _CHECKS: dict[str, Check] = {
     "link_status": _one_of(201, 200),
     "link_limit": _number(1, 1000, whole=True),
     "link_errors": _some_of(*LINK_ERRORS),
-    "not_found": _one_of("empty", "8013", "404"),
+    "not_found": _one_of("empty", "8013", "404", "bare-404"),
     "auto_answer": _or_none(_number(0, 10_000_000)),
     "credit": _or_none(_number(0, 1_000_000_000, whole=True)),
     "bill_rejections": _flag,

@@ -9,6 +9,8 @@ import pytest
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.wire import Json
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.billing.conftest import Verify
 from tests.ground.scripted import NOTHING_FOUND, RECORDS_PATH, Reply, ScriptedServer, says, says_bytes
 
 HTML = b"<html><body>Cannot GET /api/v3/kyc_verification</body></html>"
@@ -45,6 +47,13 @@ def record(identifier: Json, decision: str = "ACCEPTED", request_id: str = "r-1"
         pytest.param(says(NOTHING_FOUND), id="an empty list"),
         pytest.param(says({"status": False, "code": 8013, "message": "DATA_NOT_FOUND"}), id="code 8013"),
         pytest.param(says({"status": False, "code": 8013}, 404), id="code 8013 with HTTP 404"),
+        pytest.param(
+            says({"status": False, "code": 404, "message": "Not Found"}, 404), id="HTTP and code 404"
+        ),
+        pytest.param(
+            says({"status": False, "code": 404, "message": "Not Found"}), id="code 404 with HTTP 200"
+        ),
+        pytest.param(says({"responseCode": 404, "data": {}}, 404), id="the old envelope"),
         pytest.param(says({"status": True, "code": 200, "result": None}), id="a result of null"),
     ],
 )
@@ -58,7 +67,8 @@ def test_faceki_says_that_there_is_none(
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        pytest.param(says_bytes(HTML, 404), "HTTP 404", id="a web server's 404"),
+        pytest.param(says_bytes(HTML, 404), "set records_path.*HTTP 404", id="a web server's 404"),
+        pytest.param(says_bytes(b"", 404), "set records_path.*HTTP 404", id="an empty 404"),
         pytest.param(says({"message": "Not Found"}, 404), "HTTP 404", id="a gateway's 404"),
         pytest.param(
             says({"statusCode": 404, "message": "Not Found"}, 404), "HTTP 404", id="a framework's 404"
@@ -75,6 +85,14 @@ def test_nobody_says_that_there_is_none(
 ) -> None:
     server.on(RECORDS_PATH, reply)
     with pytest.raises(api.UnexpectedAnswerError, match=told):
+        client.ask(api.FindKycVerification(record_identifier="mine"))
+
+
+def test_an_unknown_address_in_faceki_s_words_is_no_absence(
+    server: ScriptedServer, client: api.FacekiClient
+) -> None:
+    server.on(RECORDS_PATH, says({"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID URL"}, 404))
+    with pytest.raises(api.AuthenticationError):
         client.ask(api.FindKycVerification(record_identifier="mine"))
 
 
@@ -123,3 +141,10 @@ def test_exactly_one_id(ids: dict[str, str]) -> None:
 
 def test_reprs_show_no_id() -> None:
     assert "mine" not in repr(api.FindKycVerification(record_identifier="mine"))
+
+
+@pytest.mark.parametrize("not_found", ["empty", "8013", "404", "bare-404"])
+def test_whoever_is_not_there_yet_is_verified(verify: Verify, sandbox: FacekiSandbox, not_found: str) -> None:
+    sandbox.settings.not_found = not_found
+    assert verify("accepted-1").go()["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-1": 1}

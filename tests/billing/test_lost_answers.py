@@ -78,7 +78,7 @@ def test_what_faceki_has_done_is_found(
         pytest.param(fault("hang", delay=1.5), "404", id="never an answer"),
         pytest.param(fault("status", status=502), "empty", id="502 before processing"),
         pytest.param(fault("status", status=503, retry_after=0), "8013", id="503 that asks to come back"),
-        pytest.param(fault("redirect"), "404", id="redirect"),
+        pytest.param(fault("redirect"), "bare-404", id="redirect"),
     ],
 )
 def test_what_faceki_has_not_done_stays_unknown_and_is_not_sent_again(

@@ -74,9 +74,14 @@ def test_the_other_url_knows_the_request_id_only(sandbox: FacekiSandbox, call: C
 
 @pytest.mark.parametrize(
     ("shape", "status", "code"),
-    [pytest.param("empty", 200, 200, id="[]"), ("8013", 200, 8013), ("404", 404, 8013)],
+    [
+        pytest.param("empty", 200, 200, id="[]"),
+        ("8013", 200, 8013),
+        ("404", 404, 8013),
+        ("bare-404", 404, 404),
+    ],
 )
-def test_nothing_found_has_three_shapes(
+def test_nothing_found_has_four_shapes(
     sandbox: FacekiSandbox, call: Caller, shape: str, status: int, code: int
 ) -> None:
     sandbox.settings.not_found = shape
