@@ -17,7 +17,7 @@ from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
-from airflow_provider_faceki.triggers.deferral import moment, net
+from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
 
 if TYPE_CHECKING:
@@ -153,15 +153,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
             3.2 the start of a task, from which it would be told anew, moves with each deferral
             (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` loses it.
         """
-        from airflow_provider_faceki.triggers.faceki import DecisionEvent
-
+        told = DecisionEvent.from_payload(event)
         known, settled_at = moment(until), self._settled_at(context)
-        if known is None and DecisionEvent.from_payload(event).status == "timeout":
+        if known is None and told.status == "timeout":
             # The trigger has waited for just that moment.
             known = time.time()
         if known is not None:
             settled_at = known if settled_at is None else min(known, settled_at)
-        return self._look_first(context, settled_at)
+        return self._look_first(context, settled_at, told)
 
     def resume_review(self, context: Context, event: object = None, until: object = None) -> Any:
         """Go on after waiting for a review; look before believing the event.
@@ -175,17 +174,20 @@ class FacekiKycVerificationOperator(FacekiOperator):
             raise AirflowFailException(
                 "FACEKI no longer has the verification that it reviewed; a further try would pay for another"
             )
-        from airflow_provider_faceki.triggers.faceki import DecisionEvent
-
-        if found.decision is api.Decision.REVIEW and DecisionEvent.from_payload(event).status == "timeout":
-            # Where the moment was lost and the task's start has moved, the clock alone would not tell.
-            raise self._too_long()
+        if self.wait_for_review and found.decision is api.Decision.REVIEW:
+            told = DecisionEvent.from_payload(event)
+            if told.status == "timeout":
+                # Where the moment was lost and the task's start has moved, the clock alone would not tell.
+                raise self._too_long()
+            fail_if_given_up(told, self.faceki_conn_id)
         return self._finish(context, found, moment(until))
 
     def _settled_at(self, context: Context) -> float | None:
         return Submission(context).settled_at(self.settle_seconds, self.hook.settings.upload_timeout)
 
-    def _look_first(self, context: Context, settled_at: float | None) -> Any:
+    def _look_first(
+        self, context: Context, settled_at: float | None, told: DecisionEvent | None = None
+    ) -> Any:
         found = self._find(context)
         is_settled = settled_at is None or time.time() >= settled_at
         if found is not None and (found.decision is not None or is_settled):
@@ -194,6 +196,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if settled_at is None:
             return self._submit(context)
         if not is_settled:
+            if told is not None:
+                fail_if_given_up(told, self.faceki_conn_id)
             return self._settle(context, settled_at)
         if self.resubmit == "never":
             raise AirflowFailException(

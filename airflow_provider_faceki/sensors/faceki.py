@@ -26,12 +26,14 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.triggers.deferral import moment, net
+from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+#: Failed looks that a trigger bears for a sensor that bears all.
+ENDLESS = 10**9
 #: Where the count of failed looks in a row is kept between the pokes of a rescheduled sensor (Airflow 3.3+).
 _FAILURES = "faceki_failed_looks"
 
@@ -126,9 +128,8 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         :param deadline: Unix time until which this sensor waits. Airflow's ``dag.test()`` loses it, and the
             start of the task is not a substitute: in 3.0 to 3.2 it moves with each deferral.
         :raises AirflowSensorTimeout: there is no decision in time.
+        :raises FacekiError: the triggerer gave up, and would again.
         """
-        from airflow_provider_faceki.triggers.faceki import DecisionEvent
-
         told = DecisionEvent.from_payload(event)
         known = moment(deadline)
         until = time.time() + self.timeout if known is None else known
@@ -139,11 +140,8 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
             return found.summary()
         if told.status == "timeout" or time.time() >= until:
             raise AirflowSensorTimeout(f"FACEKI has not decided within {self.timeout:g} s")
-        if told.status == "refused":
-            raise AirflowException(
-                "the triggerer cannot ask FACEKI, and this worker can; the triggerer's log says why. "
-                f"Do both have the same connection {self.faceki_conn_id!r}?"
-            )
+        if told.status != "failed" or not self.silent_fail:
+            fail_if_given_up(told, self.faceki_conn_id)
         return self._defer(until)
 
     @contextmanager
@@ -216,7 +214,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
                 poke_interval=self.poke_interval,
                 max_poke_interval=self.max_poke_interval,
                 poke_growth=self.poke_growth,
-                max_failures=self.max_failures,
+                max_failures=ENDLESS if self.silent_fail else self.max_failures,
                 failed_looks=self._failed_looks,
             ),
             method_name="execute_complete",

@@ -6,45 +6,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import another_try_may_help
+from airflow_provider_faceki.triggers.deferral import DecisionEvent
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE, lookout
 
 #: Shortest pause in seconds between two looks, whatever is asked for: thousands of triggers share one process, and
 #: FACEKI charges extra for floods of requests.
 SHORTEST_PAUSE = 1.0
-
-_STATUSES = ("decided", "timeout", "failed", "refused")
-
-
-class DecisionEvent(NamedTuple):
-    """What the trigger tells the sensor. It comes back through the database and is written to logs, so it
-    holds a word and an id, and the sensor looks for itself before it believes either.
-
-    :param status: ``decided``; ``timeout``; ``failed`` for too many failed looks in a row; ``refused`` for a
-        failure that no further look can mend; ``unreadable`` for an event of another version.
-    :param request_id: FACEKI's id of the decided verification.
-    """
-
-    status: str
-    request_id: str | None = None
-
-    def to_dict(self) -> dict[str, str | None]:
-        """Return it as a trigger event's payload."""
-        return {"status": self.status, "request_id": self.request_id}
-
-    @classmethod
-    def from_payload(cls, payload: object) -> DecisionEvent:
-        """Read a payload, whatever it is."""
-        if not isinstance(payload, Mapping) or payload.get("status") not in _STATUSES:
-            return cls("unreadable")
-        request_id = payload.get("request_id")
-        return cls(payload["status"], request_id if isinstance(request_id, str) else None)
 
 
 class FacekiKycDecisionTrigger(BaseTrigger):

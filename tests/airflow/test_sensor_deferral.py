@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowException,
-    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     TaskDeferred,
@@ -20,8 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
-from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK
-from airflow_provider_faceki.triggers.faceki import DecisionEvent
+from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK, DecisionEvent
 from tests.airflow.conftest import Connect
 from tests.airflow.running import AIRFLOW_3
 from tests.airflow.standing_in import context
@@ -103,7 +101,7 @@ def test_a_decision_is_found_whatever_the_event_says(faceki_sandbox: FacekiSandb
     assert (summary["decision"], summary["request_id"]) == ("DECLINED", record["requestId"])
 
 
-@pytest.mark.parametrize("event", [*UNREADABLE, EVENTS[0], EVENTS[2]])
+@pytest.mark.parametrize("event", [*UNREADABLE, EVENTS[0]])
 def test_without_a_decision_the_wait_goes_on_to_the_same_deadline(
     faceki_sandbox: FacekiSandbox, event: object
 ) -> None:
@@ -132,11 +130,21 @@ def test_the_triggers_word_on_time_stands_where_the_deadline_is_lost(
     assert again.trigger.serialize()[1]["deadline"] > time.time() + 90
 
 
-def test_a_triggerer_that_is_refused_does_not_spin(faceki_sandbox: FacekiSandbox) -> None:
-    # The worker may ask and the triggerer may not: deferring again would be refused again, at once, for ever.
-    with pytest.raises(AirflowException, match="same connection 'faceki_default'") as raised:
-        sensor().execute_complete(context(), {"status": "refused"}, deadline=time.time() + 50)
-    assert not isinstance(raised.value, AirflowFailException)
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        pytest.param("refused", api.ConfigurationError, "same connection 'faceki_default'", id="may not"),
+        pytest.param(
+            "failed", api.TransportError, "triggerer's log .*'faceki_default'", id="does not succeed"
+        ),
+    ],
+)
+def test_a_triggerer_that_gives_up_does_not_spin(
+    faceki_sandbox: FacekiSandbox, status: str, error: type[Exception], told: str
+) -> None:
+    # The worker can ask and the triggerer cannot: deferring again would end the same way, at once, for ever.
+    with pytest.raises(error, match=told):
+        sensor().execute_complete(context(), {"status": status}, deadline=time.time() + 50)
 
 
 @pytest.mark.parametrize("status", ["failed", "refused"])
@@ -196,7 +204,9 @@ def test_silent_fail_bears_everything(faceki_sandbox: FacekiSandbox, connect: Co
     faceki_sandbox.add_fault("status", status=503, route="records", count=2)
     silent = sensor(silent_fail=True, max_failures=0)
     deferred(silent.execute, context())
-    deferred(silent.execute_complete, context(), {"status": "failed"}, deadline=time.time() + 50)
+    told = deferred(silent.execute_complete, context(), {"status": "failed"}, deadline=time.time() + 50)
+    # A trigger that gave up would be made again at once, for ever.
+    assert told.trigger.serialize()[1]["max_failures"] >= 10**6
 
 
 def test_timeout_as_a_time_span(faceki_sandbox: FacekiSandbox) -> None:

@@ -163,6 +163,33 @@ def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify:
     assert (deferred.value.kwargs or {})["until"] == pytest.approx(time.time() + 7 * 24 * 3600, abs=30)
 
 
+@pytest.mark.parametrize("method", ["resume_review", "resume_settling"])
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        pytest.param("refused", api.ConfigurationError, "same connection 'faceki_default'", id="may not"),
+        pytest.param(
+            "failed", api.TransportError, "triggerer's log .*'faceki_default'", id="does not succeed"
+        ),
+    ],
+)
+def test_a_triggerer_that_gives_up_is_not_asked_again(
+    sandbox: FacekiSandbox, verify: Verify, method: str, status: str, error: type[Exception], told: str
+) -> None:
+    fields = {"decision": "REVIEW" if method == "resume_review" else ""}
+    record = sandbox.add_record("review-1", "REVIEW", fields=fields)
+    task = verify("review-1", wait_for_review=True, deferrable=True)
+    context: Any = {"ti": task.ti, "params": {}}
+    resume = getattr(task.make(), method)
+    with pytest.raises(error, match=told):
+        resume(context, {"status": status, "request_id": None}, until=time.time() + 50)
+    # What the worker finds counts, whatever the triggerer could do.
+    sandbox.decide(str(record["requestId"]), "ACCEPTED")
+    decided = resume(context, {"status": status, "request_id": None}, until=time.time() + 50)
+    assert decided["decision"] == "ACCEPTED"
+    assert "verify" not in sandbox.counters.requests
+
+
 def test_a_reviewed_record_that_is_gone_is_not_paid_for_again(sandbox: FacekiSandbox, verify: Verify) -> None:
     task = verify("review-1", wait_for_review=True, deferrable=True, review_timeout=1.0)
     task.meanwhile = lambda deferred: sandbox.add_fault("code", route="records", code=8013, count=None)
