@@ -7,6 +7,7 @@ https://docs.faceki.com/api-integration/verification-apis/fetch-records .
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,9 +21,14 @@ from airflow_provider_faceki.api.wire import Json
 # Identifiers are at most this long in a summary: an XCom stays small whatever the answer holds.
 _LONGEST_IDENTIFIER = 512
 
+#: What a decision is called that is no short word.
+OTHER = "OTHER"
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+
 
 class Decision(StrEnum):
-    """FACEKI's verdict; a word that FACEKI has not documented becomes a member of its own.
+    """FACEKI's verdict; a word that FACEKI has not documented becomes a member of its own, and what is no word
+    ``OTHER``: it may be a sentence about the person.
 
     The three documented words are those of the webhook page:
     https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure .
@@ -36,10 +42,12 @@ class Decision(StrEnum):
     def _missing_(cls, value: object) -> Decision | None:
         if not isinstance(value, str) or not value.strip():
             return None
-        word = value.strip()[:_LONGEST_IDENTIFIER]
+        word = value.strip()
         known = cls.__members__.get(word.upper())
         if known is not None:
             return known
+        if not _WORD.fullmatch(word):
+            word = OTHER
         # Made anew each time, never registered: what a stranger sends must not grow the enum.
         unknown = str.__new__(cls, word)
         unknown._name_ = word
@@ -164,6 +172,27 @@ class VerificationRecord:
 
     def __repr__(self) -> str:
         return f"<VerificationRecord {self.request_id} {self.decision}>"
+
+
+def is_of(record: VerificationRecord, field: str, value: str) -> bool | None:
+    """Whether a record is of what was asked for; ``None`` if it does not say. How FACEKI takes a filter that it does
+    not know is undocumented: it may well answer with others.
+
+    :param field: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
+    :param value: What was asked for.
+    """
+    told = {
+        "request_id": record.request_id,
+        "record_identifier": record.record_identifier,
+        "link": record.link,
+        "face_id": record.face_id,
+    }[field]
+    if told is None:
+        return None
+    # Ids of FACEKI's are UUIDs, which mean the same in either case; an id of the caller's need not.
+    same_case = field == "record_identifier"
+    one, other = (text.strip() if same_case else text.strip().lower() for text in (told, value))
+    return one == other
 
 
 def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
-from airflow_provider_faceki.api.records import VerificationRecord
+from airflow_provider_faceki.api.records import OTHER, VerificationRecord
 
 #: All that a row of another table needs to find its verification.
 KEY = "request_id"
@@ -109,6 +109,8 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
         "error_codes": json.dumps([{"code": code["code"], "name": code["name"]} for code in codes]),
     }
     rest = _rest(document, "verifications", first)
+    if record.decision == OTHER:
+        rest["decision"] = document.get("decision")
     raw_codes = document.get("errorCodes")
     if isinstance(raw_codes, list) and len(raw_codes) != len(codes):
         rest["errorCodes"] = raw_codes

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_faceki import __version__, api, storage
+from airflow_provider_faceki.api.records import is_of
 from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch import outcomes
-from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.journal import Journal, counted
 from airflow_provider_faceki.batch.known import row_key, shown_key
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Failed, Finished, Later, Outcome, Stopped
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 #: Seconds for which a further try believes what an earlier one has fetched. Records change: people review them.
 JOURNAL_LIFETIME = 24 * 3600.0
+
+_OTHERS = api.UnexpectedAnswerError(
+    "FACEKI answers with records of others than asked for; is the Connection's records_path right?"
+)
 
 Read = Callable[[], Iterator[Row]]
 
@@ -159,10 +164,15 @@ class BatchFetch:
         return key
 
     def _ask(self, row: Row, key: str) -> Outcome:
+        by, asked = self.options.by, row.values["record_identifier"]
         try:
-            records = self.hook.ask(api.FetchRecords(**{self.options.by: row.values["record_identifier"]}))
+            records = self.hook.ask(api.FetchRecords(**{by: asked}))
             if not records:
                 raise api.NotFoundError("FACEKI has no such record")
+            records = tuple(record for record in records if is_of(record, by, asked) is not False)
+            if not records:
+                # Not asked again, as what FACEKI says when it fails is: it would say the same.
+                return Failed(self._error_line(key, outcomes.of_error(row, _OTHERS)))
         except api.FacekiError as error:
             if outcomes.is_for_all(error):
                 return Stopped(row, error, sent_by=None)
@@ -174,13 +184,15 @@ class BatchFetch:
             for record in records
             for table, values in table_rows(record)
         ]
-        decisions = [str(record.decision) for record in records]
+        decisions = [counted(record.decision) for record in records]
         return Finished({**self._head(key), "decisions": decisions, "rows": told})
 
     def _error_line(self, key: str, line: Mapping[str, object]) -> Mapping[str, object]:
         told = {name: value for name, value in line.items() if name != "record_identifier"}
-        # Whoever has a link can act on it, so the row's number has to do.
-        named = {} if self.options.by == "link" else {self.options.by: line["record_identifier"]}
+        # What the tables may not tell the errors may not either; the row's number has to do then.
+        by = self.options.by
+        shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
+        named = {by: shown[by]} if by in shown else {}
         return {**self._head(key), "error": {"row": told.pop("row"), **named, **told}, "code": line["code"]}
 
     def _head(self, key: str) -> dict[str, object]:

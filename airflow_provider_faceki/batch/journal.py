@@ -26,6 +26,8 @@ from airflow_provider_faceki.batch.parts import Parts
 
 #: Code of the error of a row whose identifier an earlier row has.
 DUPLICATE = "DUPLICATE_IDENTIFIER"
+#: What a record without a decision counts as.
+UNDECIDED = "UNDECIDED"
 
 
 class Journal:
@@ -141,7 +143,12 @@ class Journal:
             return
         # A request that fetches has as many decisions as it finds records.
         found = line.get("decisions", [line.get("decision")])
-        self.decisions.update(map(str, found if isinstance(found, list) else ()))
+        self.decisions.update(map(counted, found if isinstance(found, list) else ()))
+
+
+def counted(decision: object) -> str:
+    """Return the word under which a decision is counted."""
+    return UNDECIDED if decision is None else str(decision)
 
 
 def _key(line: Mapping[str, object]) -> str:

@@ -21,6 +21,7 @@ from pyarrow import parquet
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.tables import TABLES
 from airflow_provider_faceki.batch import fetch, identifiers
+from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
@@ -68,6 +69,8 @@ VALUES = {
     "face_id": "face-of-nobody",
     "link": "5b0d2f55-7e0c-4a5e-9b33-31a3d0d9c0de",
 }
+
+STRANGER = {"record_identifier": "x", "requestId": "y", "face_id": "z", "link": "l", "decision": "DECLINED"}
 
 
 @pytest.mark.parametrize(
@@ -177,6 +180,46 @@ def test_nothing_of_a_person_is_left_anywhere_by_default(
     # The canaries sing where they were asked for, or this proves nothing.
     people.fetch(identifiers=names, personal_data=KEEP)
     assert set(PERSON) <= NOWHERE.found_in(b"".join(content for _, content in files_below(people.out)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        pytest.param({}, "jane@example.com", id="kept"),
+        pytest.param({"verifications.record_identifier": "drop"}, None, id="dropped"),
+        pytest.param({"verifications.record_identifier": "hash"}, "hash", id="hashed"),
+    ],
+)
+def test_errors_tell_no_more_of_an_identifier_than_the_tables(
+    faceki_sandbox: FacekiSandbox, connect: Connect, people: People, policy: dict[str, str], shown: str | None
+) -> None:
+    connect(pii_hash_key="a key that nobody guesses, made up here")
+    people.fetch(identifiers=["jane@example.com"], personal_data=policy)
+    (error,) = table(people, "errors")
+    found: Any = error.get("record_identifier")
+    assert (found, error["row"]) == (shown, 1) if shown != "hash" else re.fullmatch("[0-9a-f]{64}", found)
+
+
+def test_what_faceki_has_not_decided_or_not_in_a_word(faceki: FacekiSandbox, people: People) -> None:
+    for name, decision in {"a": None, "b": "", "c": "DECLINED Jane Doe, born 1990"}.items():
+        faceki.add_record(name, fields={"decision": decision})
+    done = people.fetch(identifiers=["a", "b", "c"])
+    assert done["decisions"] == {"UNDECIDED": 2, "OTHER": 1}
+    assert "Jane" not in "".join(path.read_text() for path in people.parts("."))
+
+
+@pytest.mark.parametrize("by", ["record_identifier", "request_id", "link", "face_id"])
+def test_records_of_strangers_are_no_answer(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    # FACEKI takes a filter that it does not know for none, and answers with all that it has.
+    documents = [{**VALUES, "decision": "ACCEPTED"}, STRANGER]
+    answer = tuple(map(api.VerificationRecord, documents))
+    monkeypatch.setattr(FacekiHook, "ask", lambda hook, endpoint: answer)
+    own = {"record_identifier": "case-1", "request_id": VALUES["requestId"].upper()}.get(by) or VALUES[by]
+    done = people.fetch(identifiers=[own, "nobody"], by=by)
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"UNEXPECTED_ANSWER": 1})
+    assert [row["request_id"] for row in table(people, "verifications")] == [VALUES["requestId"]]
 
 
 def test_kept_and_hashed_only_where_asked_for(

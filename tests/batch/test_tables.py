@@ -64,6 +64,13 @@ def test_types() -> None:
     assert (document["request_id"], document["position"], document["passed"]) == ("r-1", 0, True)
 
 
+def test_a_decision_that_is_no_word_is_kept_where_people_are() -> None:
+    first = rows(decision="DECLINED Jane Doe, born 1990")["verifications"][0]
+    assert first["decision"] == "OTHER"
+    assert json.loads(first["other"])["decision"] == "DECLINED Jane Doe, born 1990"
+    assert "Jane" not in json.dumps(Policy({}).row("verifications", first))
+
+
 def test_what_no_column_holds_is_kept_beside_them() -> None:
     found = rows()
     assert json.loads(found["verifications"][0]["other"]) == {

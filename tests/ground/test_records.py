@@ -111,6 +111,8 @@ def test_whatever_the_fields_hold_there_is_a_summary(value: Any) -> None:
         pytest.param(" Accepted ", "ACCEPTED", True, True, id="spaces"),
         pytest.param("REJECTED", "REJECTED", False, True, id="another word"),
         pytest.param("Escalated", "Escalated", False, True, id="another word in small letters"),
+        pytest.param("DECLINED Jane Doe, born 1990", "OTHER", False, True, id="a sentence"),
+        pytest.param("x" * 41, "OTHER", False, True, id="too long for a word"),
         pytest.param("__class__", "__class__", False, True, id="a word of Python's"),
     ],
 )
