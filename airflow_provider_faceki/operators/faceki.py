@@ -271,6 +271,7 @@ class FacekiApiOperator(FacekiOperator):
         """Make the call."""
         with airflow_failures():
             endpoint = api.Call(self.method, self.path, self.query, self.json, self.data, self.idempotent)
+            check_output(self.output_path, self.output_conn_id)
         document = self.ask(endpoint)
         if self.output_path:
             with airflow_failures():
@@ -282,6 +283,17 @@ class FacekiApiOperator(FacekiOperator):
                 "XCom; give output_path to have it written to storage"
             )
         return document
+
+
+def check_output(uri: str | None, conn_id: str | None) -> None:
+    """Refuse an ``output_path`` where nothing can be written, before FACEKI is asked for what may cost.
+
+    :raises InputError: it is one.
+    """
+    from airflow_provider_faceki import storage
+
+    if uri:
+        storage.check_path(uri, conn_id)
 
 
 def write_json(uri: str, document: Any, conn_id: str | None) -> str:

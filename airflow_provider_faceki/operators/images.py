@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import airflow_failures
-from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
+from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
 from airflow_provider_faceki.submission import Submission
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class FacekiFaceMatchOperator(_PictureOperator):
 
     def execute(self, context: Context) -> list[api.Summary]:
         """Search."""
+        with airflow_failures():
+            check_output(self.output_path, self.output_conn_id)
         records = self.ask_charged(context, api.FaceMatch(self.load("selfie", self.selfie)))
         if self.output_path:
             with airflow_failures():

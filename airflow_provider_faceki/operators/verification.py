@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
-from airflow_provider_faceki.operators.faceki import FacekiOperator, write_json
+from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
 from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net
@@ -136,6 +136,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     def execute(self, context: Context) -> Any:
         """Look, settle what an earlier try may have left open, and verify if there is nothing."""
+        with airflow_failures():
+            check_output(self.output_path, self.output_conn_id)
         if context["ti"].try_number == 1:
             # A later try may find its result, although the pictures have gone meanwhile.
             with airflow_failures():

@@ -95,6 +95,8 @@ def test_output_path(faceki_sandbox: FacekiSandbox, tmp_path: Path) -> None:
         pytest.param({"path": "/a/../b"}, "path must stay below", id="upwards"),
         pytest.param({"json": {}, "data": {}}, "json or data", id="two bodies"),
         pytest.param({"query": {"a": [1]}}, r"query|params", id="a list in the query"),
+        pytest.param({"output_path": "a.json"}, "absolute path", id="a relative output path"),
+        pytest.param({"output_path": "x://b/a.json"}, "no storage for", id="an unknown storage"),
     ],
 )
 def test_wrong_input_is_told_before_anything_is_sent(

@@ -19,6 +19,13 @@ from tests.billing.tries import KeptInFile, Tries
 
 DAGS = Path(__file__).parent / "billed_dags"
 
+#: Output paths at which nothing can ever be written.
+NOWHERE = [
+    pytest.param("relative.json", "absolute path or the URI", id="relative"),
+    pytest.param("nowhere://bucket/found.json", "no storage for", id="a scheme that nobody provides"),
+    pytest.param("/folder/", "folder", id="a folder"),
+]
+
 #: A Connection for tests that meet faults: short of patience.
 IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.3, "timeout": 3, "upload_timeout": 3}
 

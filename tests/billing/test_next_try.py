@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.operators import verification as operator
 from airflow_provider_faceki.operators.verification import derived_identifier
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -141,17 +142,21 @@ def test_pictures_may_have_gone_meanwhile(
     assert task.go()["decision"] == "ACCEPTED"
 
 
+def no_space_left(*_: object) -> str:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_result_that_could_not_be_written_is_not_paid_for_again(
-    sandbox: FacekiSandbox, verify: Verify, tmp_path: Path
+    sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A rejection of which FACEKI gives no id, and keeps no record either.
     sandbox.settings.rejection_result = "missing"
     sandbox.add_fault("code", route="records", code=8013, count=None)
-    task = verify("code-5004-x", output_path=str(tmp_path / "folder" / "record.json"), settle_seconds=0.5)
-    (tmp_path / "folder").write_text("a file where a folder should be")
-    with pytest.raises(AirflowFailException, match="cannot write"):
-        task.go()
-    (tmp_path / "folder").unlink()
+    task = verify("code-5004-x", output_path=str(tmp_path / "record.json"), settle_seconds=0.5)
+    with monkeypatch.context() as full:
+        full.setattr(storage, "write_json", no_space_left)
+        with pytest.raises(OSError, match="No space left"):
+            task.go()
     summary = task.go() if task.store is not None else None
     if summary is not None:
         assert summary["decision"] == "DECLINED"

@@ -20,7 +20,7 @@ from airflow_provider_faceki.operators.images import (
 )
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import execute
-from tests.billing.conftest import Connect
+from tests.billing.conftest import NOWHERE, Connect
 from tests.billing.pictures import picture, verification, write
 from tests.billing.tries import KeptInFile, Tries
 from tests.ground.scripted import ScriptedServer, says, says_bytes
@@ -185,6 +185,15 @@ def test_an_answer_that_is_an_error(
     with pytest.raises(AirflowFailException, match=told):
         Tries(lambda: operator(task_id="t", selfie=selfie), store).go()
     assert store.get("faceki_submitting_since") is None
+
+
+@pytest.mark.parametrize(("output_path", "told"), NOWHERE)
+def test_nothing_is_paid_for_records_that_can_never_be_written(
+    sandbox: FacekiSandbox, selfie: str, output_path: str, told: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=told):
+        execute(FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=output_path))
+    assert sandbox.counters.total == 0
 
 
 def test_records_that_cannot_be_written_are_not_paid_for_again(

@@ -14,7 +14,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW, WORKFLOW_WITHOUT_RULES
-from tests.billing.conftest import Connect, Verify
+from tests.billing.conftest import NOWHERE, Connect, Verify
 from tests.billing.pictures import picture, verification, write
 from tests.billing.tries import KeptInFile
 
@@ -186,6 +186,15 @@ def test_the_record_is_written_whole(sandbox: FacekiSandbox, verify: Verify, tmp
     assert record["document_data"][0]["full_name"]
     assert (record["requestId"], record["decision"]) == (summary["request_id"], "ACCEPTED")
     assert "full_name" not in json.dumps(summary)
+
+
+@pytest.mark.parametrize(("output_path", "told"), NOWHERE)
+def test_nobody_is_verified_for_a_record_that_cannot_be_written(
+    sandbox: FacekiSandbox, verify: Verify, output_path: str, told: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=told):
+        verify("accepted-1", output_path=output_path).go()
+    assert sandbox.counters.total == 0
 
 
 def test_where_faceki_keeps_no_records_its_answer_is_written(
