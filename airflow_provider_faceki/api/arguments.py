@@ -15,16 +15,23 @@ from airflow_provider_faceki.api.errors import InputError
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _LONGEST_IDENTIFIER = 512
+# What templates and scripts write where they have nothing. FACEKI's React Native SDK sends the last.
+_WORDS_FOR_NOTHING = frozenset({"none", "null", "undefined"})
 
 
 def check_identifier(name: str, value: object) -> None:
-    """Refuse what cannot be an id; the value may be a link or a person's number, so it is not shown."""
+    """Refuse what cannot be an id, or was meant to be one and is the word for nothing: under that, people meet."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be text, not {type(value).__name__}")
     if not value.strip():
         raise InputError(f"{name} is empty")
     if len(value) > _LONGEST_IDENTIFIER or not value.isprintable():
         raise InputError(f"{name} must be printable text of at most {_LONGEST_IDENTIFIER} characters")
+    if value.strip().lower() in _WORDS_FOR_NOTHING:
+        raise InputError(
+            f"{name} is {value.strip()!r}, which is what a template makes of nothing; as an id it would be shared by "
+            "all whose id is missing"
+        )
 
 
 def check_method(name: str, value: object) -> None:

@@ -24,6 +24,9 @@ from airflow_provider_faceki.api.records import VerificationRecord
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import JSON_HEADERS, HttpRequest, Json, json_body
 
+#: What FACEKI's React Native SDK sends as the identifier where its app gives none: such records can be fetched.
+SENT_FOR_NOTHING = "undefined"
+
 _ACCEPT_JSON = JSON_HEADERS[1:]
 
 
@@ -135,7 +138,8 @@ class FetchRecords:
             raise InputError(
                 f"give exactly one of request_id, link, record_identifier and face_id; found {told}"
             )
-        check_identifier(given[0], self._filters()[given[0]])
+        if self.record_identifier != SENT_FOR_NOTHING:
+            check_identifier(given[0], self._filters()[given[0]])
 
     def _filters(self) -> dict[str, str | None]:
         return {

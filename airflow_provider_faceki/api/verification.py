@@ -231,6 +231,8 @@ class FindKycVerification:
 
     def __post_init__(self) -> None:
         self._records()
+        if self.record_identifier is not None:
+            check_identifier("record_identifier", self.record_identifier)
 
     def _records(self) -> FetchRecords:
         return FetchRecords(record_identifier=self.record_identifier, request_id=self.request_id)
