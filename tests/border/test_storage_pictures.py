@@ -1,0 +1,84 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How much of a picture is fetched and held, where it lies in an object store?"""
+
+# fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
+# mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc"
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+
+import fsspec
+import pytest
+from fsspec.spec import AbstractBufferedFile
+
+from airflow_provider_faceki import storage
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:
+    from airflow.io.store import attach
+
+MEBI = 1024 * 1024
+PICTURE = b"\xff\xd8\xff" + bytes(range(253)) * (8 * MEBI // 253)
+URI = "picturestore://bucket/selfie.jpg"
+
+
+class _Ranged(AbstractBufferedFile):
+    """Fetches ranges, as the files of S3, GCS and Azure do."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        part = PICTURE[start:end]
+        self.fs.fetched.append(len(part))
+        return part
+
+
+class _Store(fsspec.AbstractFileSystem):
+    protocol = "picturestore"
+    cachable = False
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.fetched: list[int] = []
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        return {"name": path, "size": len(PICTURE), "type": "file"}
+
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: object) -> _Ranged:
+        options.pop("autocommit", None)
+        return _Ranged(self, path, mode, block_size or "default", **options)
+
+
+fsspec.register_implementation("picturestore", _Store, clobber=True)
+
+
+@pytest.fixture
+def store() -> _Store:
+    made = _Store()
+    attached = attach("picturestore", fs=made)
+    attached.fs = made
+    return made
+
+
+def test_to_look_at_a_picture_is_not_to_fetch_it(store: _Store) -> None:
+    picture = storage.image("selfie", URI, 20 * MEBI)
+    assert (picture.media_type, picture.size) == ("image/jpeg", len(PICTURE))
+    assert sum(store.fetched) < 16 * 1024
+
+
+def test_a_picture_passes_through_in_small_pieces(store: _Store) -> None:
+    picture = storage.image("selfie", URI, 20 * MEBI)
+    digest = hashlib.sha256()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        with picture.open() as file:
+            while chunk := file.read(64 * 1024):
+                digest.update(chunk)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert digest.digest() == hashlib.sha256(PICTURE).digest()
+    assert most - before < MEBI, f"{(most - before) / 1024:.0f} KiB"
+    assert sum(store.fetched) < len(PICTURE) + 64 * 1024, "nothing is fetched twice"
