@@ -41,13 +41,13 @@ class Submission:
         """Whether an earlier try is known to have begun a call that it never ended."""
         return self._store is not None and self._store.get(_SINCE) is not None
 
-    def settled_at(self, settle_seconds: float, longest_upload: float) -> float | None:
+    def settled_at(self, settle_seconds: float) -> float | None:
         """Return the Unix time from which on absence at FACEKI may be believed; ``None`` if nothing was sent.
 
         :param settle_seconds: Seconds that FACEKI is given to finish, from the last byte on.
-        :param longest_upload: Seconds after which a call that was begun has sent its last byte.
         """
-        # Whatever an earlier try sent, it sent before this one began; `dag.test()` of Airflow 2 does not say when.
+        # Whatever an earlier try sent, it sent before this one began. Nothing else bounds it: a process may be held
+        # between the mark and its last byte for as long as you like. `dag.test()` of Airflow 2 does not say when.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -55,7 +55,7 @@ class Submission:
         since = self._store.get(_SINCE)
         if not isinstance(since, int | float):
             return None
-        return max(since, min(started, since + longest_upload)) + settle_seconds
+        return max(since, started) + settle_seconds
 
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Make the call, remembering before its first byte goes out that it may have been made.

@@ -64,8 +64,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param resubmit: ``"if_absent"`` (default) to send unless FACEKI already has a verification under the
         identifier; ``"never"`` to send at most once, so that a try whose outcome stays unknown fails the task;
         ``"always"`` to send in each try, and be billed for each.
-    :param settle_seconds: Seconds that FACEKI is given to finish what an earlier try may have sent, before the task
-        believes that there is nothing. Default 150.
+    :param settle_seconds: Seconds that FACEKI is given to finish what an earlier try may have sent, from the start
+        of this one, before the task believes that there is nothing. Default 150.
     :param patience: Seconds to look for the record within one try, after the answer was lost. Default 60.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``.
     :param wait_for_review: Whether to wait, deferred, until a person at FACEKI has decided a case in REVIEW.
@@ -185,7 +185,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._finish(context, found, moment(until))
 
     def _settled_at(self, context: Context) -> float | None:
-        return Submission(context).settled_at(self.settle_seconds, self.hook.settings.upload_timeout)
+        return Submission(context).settled_at(self.settle_seconds)
 
     def _look_first(
         self, context: Context, settled_at: float | None, told: DecisionEvent | None = None
