@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 #: Longest wait in seconds for a connection to be made, however long a call as a whole may take.
 CONNECT_TIMEOUT = 10.0
+_OUR_TYPES = (form.CONN_TYPE, "generic", "", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class ConnectionFields(Protocol):
     """The part of an Airflow Connection, of whatever Airflow version, that is looked at."""
 
     @property
+    def conn_type(self) -> str | None: ...
+    @property
     def login(self) -> str | None: ...
     @property
     def password(self) -> str | None: ...
@@ -129,6 +133,7 @@ def settings_from_connection(conn_id: str, conn: ConnectionFields) -> Connection
     ``conn.extra_dejson`` would also mask what it finds, by a blocking call to Airflow's supervisor, so it is
     left alone; mask :attr:`ConnectionSettings.secrets` instead, in whatever way the caller may.
     """
+    _check_type(conn_id, conn.conn_type)
     return connection_settings(
         conn_id=conn_id,
         login=conn.login,
@@ -137,6 +142,20 @@ def settings_from_connection(conn_id: str, conn: ConnectionFields) -> Connection
         port=conn.port,
         schema=conn.schema,
         extra=_decoded(conn.extra),
+    )
+
+
+def _check_type(conn_id: str, found: object) -> None:
+    # JSON of a secrets backend may have no type, and "generic" is nobody's; but what was made for another service is
+    # not sent to its host as if that were FACEKI.
+    if found in _OUR_TYPES:
+        return
+    plain = isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", found)
+    shown = repr(found) if plain else "another one"
+    raise ConfigurationError(
+        f"This is no FACEKI Connection: its type is {shown}; allowed is {form.CONN_TYPE!r}, generic, or none. "
+        "Nothing was sent.",
+        conn_id=conn_id,
     )
 
 

@@ -239,7 +239,7 @@ os.register_at_fork(after_in_child=_readings.clear)
 
 
 def _stored(conn: Any) -> tuple[object, ...]:
-    return (conn.login, conn.password, conn.host, conn.port, conn.schema, conn.extra)
+    return (conn.conn_type, conn.login, conn.password, conn.host, conn.port, conn.schema, conn.extra)
 
 
 async def _conceal_async(value: str) -> None:

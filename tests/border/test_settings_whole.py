@@ -52,7 +52,8 @@ def test_repr_and_pickle() -> None:
 class _Conn:
     """The fields of an Airflow Connection."""
 
-    def __init__(self, extra: str | None) -> None:
+    def __init__(self, extra: str | None, conn_type: str | None = "faceki") -> None:
+        self.conn_type = conn_type
         self.login, self.password, self.host, self.port, self.schema = "i", SECRET, None, None, None
         self.extra = extra
 
@@ -87,6 +88,27 @@ def test_extra_is_read_from_its_text(extra: str | None, timeout: float) -> None:
 def test_an_extra_that_is_no_object_is_told(extra: str) -> None:
     with pytest.raises(ConfigurationError, match=r"Extra \(field 'extra'\).*a JSON object") as caught:
         settings.settings_from_connection("kyc", _Conn(extra))
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("conn_type", ["faceki", "generic", "", None])
+def test_a_type_that_is_faceki_s_or_nobody_s(conn_type: str | None) -> None:
+    assert settings.settings_from_connection("kyc", _Conn(None, conn_type)).client_id == "i"
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "shown"),
+    [
+        pytest.param("smtp", "its type is 'smtp'", id="another service's"),
+        pytest.param("http", "its type is 'http'", id="any server's"),
+        pytest.param(f"me:{SECRET}@x", "its type is another one", id="what is no type"),
+    ],
+)
+def test_what_was_made_for_another_service_is_not_sent_to_it(conn_type: str, shown: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"{shown}; allowed is 'faceki'.*connection 'kyc'"
+    ) as caught:
+        settings.settings_from_connection("kyc", _Conn(None, conn_type))
     assert SECRET not in str(caught.value)
 
 

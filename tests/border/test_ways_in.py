@@ -75,6 +75,29 @@ def test_environment_variable(value: str, base_url: str, monkeypatch: pytest.Mon
     assert is_what_was_meant(FacekiHook("kyc").settings, base_url)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(json.dumps({**AS_JSON, "conn_type": None}), id="null"),
+        pytest.param(
+            json.dumps({key: AS_JSON[key] for key in AS_JSON if key != "conn_type"}), id="JSON without it"
+        ),
+        pytest.param(AS_URI.removeprefix("faceki"), id="URI without it"),
+        pytest.param(AS_URI.replace("faceki", "FACEKI"), id="capitals"),
+    ],
+)
+def test_an_environment_variable_need_not_name_the_type(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_KYC", value)
+    assert is_what_was_meant(FacekiHook("kyc").settings)
+
+
+def test_another_service_s_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_KYC", f"smtp://me:{'s' * 20}@mail.example")
+    with pytest.raises(ConfigurationError, match="its type is 'smtp'"):
+        FacekiHook("kyc").settings  # noqa: B018 - it is read when asked for
+    assert FacekiHook("kyc").test_connection()[0] is False
+
+
 def test_a_wrong_environment_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KYC", f"faceki://i:{'s' * 20}@sdk.example/v1?timeout=soon&verify=None")
     with pytest.raises(ConfigurationError) as caught:
