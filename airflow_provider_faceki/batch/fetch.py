@@ -23,6 +23,7 @@ from airflow_provider_faceki import __version__, api, storage
 from airflow_provider_faceki.api.records import is_of
 from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch import outcomes
+from airflow_provider_faceki.batch.formats import TABLE_FORMATS
 from airflow_provider_faceki.batch.journal import Journal, counted
 from airflow_provider_faceki.batch.known import row_key, shown_key
 from airflow_provider_faceki.batch.manifest import Row
@@ -58,6 +59,7 @@ class FetchOptions:
     :param output_conn_id: Connection for that storage.
     :param run: What names this run's files; letters, digits and ``-``.
     :param partition: A folder between table and file, such as ``date=2026-01-31``, or nothing.
+    :param partitions: All those in which an earlier try of this run may have left files.
     :param max_error_share: Share of error rows above which it ends early.
     """
 
@@ -69,6 +71,7 @@ class FetchOptions:
     output_conn_id: str | None
     run: str
     partition: str
+    partitions: tuple[str, ...]
     max_error_share: float
 
     @property
@@ -127,13 +130,11 @@ class BatchFetch:
 
     def uri(self, table: str) -> str:
         """Return the URI of this run's file of a table, or of its ``errors``."""
-        ending = self.options.format if table in TABLES else "ndjson"
-        parts = (
-            self.options.output_path.rstrip("/"),
-            table,
-            self.options.partition,
-            f"part-{self.options.run}.{ending}",
-        )
+        return self._uri(table, self.options.format if table in TABLES else "ndjson", self.options.partition)
+
+    def _uri(self, table: str, ending: str, partition: str) -> str:
+        root = self.options.output_path.rstrip("/")
+        parts = (root, table, partition, f"part-{self.options.run}.{ending}")
         return "/".join(part for part in parts if part)
 
     def _fetch(self, rows: Iterator[Row], *, again: bool) -> None:
@@ -209,7 +210,7 @@ class BatchFetch:
         self.journal.known.put_off(_key(later.row.number, later.row.values["record_identifier"]))
 
     def _publish(self) -> None:
-        """Put the tables together from the journal, write each in one step, and drop the journal."""
+        """Put the tables together from the journal, write each in one step, and drop what is of no use any more."""
         policy = self.options.policy
         files: dict[str, TableFile] = {
             table: table_file(policy.columns(table), self.options.format) for table in TABLES
@@ -223,7 +224,24 @@ class BatchFetch:
         for table in reversed(files):
             with files[table].finish() as file:
                 insist(partial(self._write, table, file))
+        self._delete_others()
         self.journal.delete()
+
+    def _delete_others(self) -> None:
+        """Delete what this run wrote in another format, or with or without its date, or readers would find it twice."""
+        for table in (*TABLES, "errors"):
+            for ending in TABLE_FORMATS:
+                for partition in self.options.partitions:
+                    uri = self._uri(table, ending, partition)
+                    if uri != self.uri(table) and insist(partial(self._is_there, uri)):
+                        insist(partial(storage.delete, uri, self.options.output_conn_id))
+
+    def _is_there(self, uri: str) -> bool:
+        try:
+            storage.size(uri, self.options.output_conn_id)
+        except api.InputError:
+            return False
+        return True
 
     def _write(self, table: str, file: BinaryIO) -> None:
         file.seek(0)

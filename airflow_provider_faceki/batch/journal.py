@@ -8,6 +8,7 @@ Under ``output_path``::
     records/part-….ndjson            full records, only if asked for
     _journal/begun/part-….ndjson     identifiers about to be sent, written before the first of them is
     _journal/unsent/part-….ndjson    those of them that surely were not sent after all
+    _journal/void/part-….ndjson      parts that are believed no more (fetch.py: they have become tables)
     _journal/tries/try-….json        who has worked on this (turn.py)
 
 A row that stands in ``results`` or ``errors`` is finished. One that was begun more often than taken back may have
@@ -16,13 +17,18 @@ been sent and billed, so FACEKI is asked about it first. All others have never b
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+from airflow_provider_faceki.api.errors import InputError
 from airflow_provider_faceki.batch.known import Known, row_key
 from airflow_provider_faceki.batch.parts import Parts
+from airflow_provider_faceki.batch.patience import insist
+
+log = logging.getLogger(__name__)
 
 #: Code of the error of a row whose identifier an earlier row has.
 DUPLICATE = "DUPLICATE_IDENTIFIER"
@@ -54,6 +60,7 @@ class Journal:
 
         self.results, self.errors, self.records = parts("results"), parts("errors"), parts("records")
         self._begun, self._unsent = parts("_journal/begun"), parts("_journal/unsent")
+        self._void = parts("_journal/void")
         self.known = Known()
         #: Finished rows by decision, and by the code of their error, over all tries.
         self.decisions = Counter[str]()
@@ -68,6 +75,10 @@ class Journal:
 
     def load(self) -> None:
         """Read what earlier tries have left."""
+        for line in self._void.lines():
+            void = line.get("void")
+            for parts in (self.results, self.errors):
+                parts.void.update(map(str, void if isinstance(void, list) else ()))
         for line in self._begun.lines():
             at = line.get("at")
             self.known.begun(_key(line), float(at) if isinstance(at, int | float) else 0.0)
@@ -86,9 +97,17 @@ class Journal:
             self.known.recorded(_key(line))
 
     def delete(self) -> None:
-        """Delete what is finished: it has gone elsewhere."""
-        self.results.delete()
-        self.errors.delete()
+        """Delete what is finished: it has gone elsewhere. What cannot be deleted is believed by nobody.
+
+        :raises OSError: neither can it be deleted now, nor made void; the next try will.
+        """
+        self._void.add({"void": self.results.names() + self.errors.names()})
+        insist(self._void.write)
+        try:
+            for parts in (self.results, self.errors, self._void):
+                parts.delete()
+        except (OSError, InputError) as error:
+            log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def begin(self, identifiers: Iterable[str]) -> None:
         """Have it written, with :meth:`write_begun`, who is about to be sent."""

@@ -25,6 +25,8 @@ class Parts:
         self._conn_id = conn_id
         self._number = 0
         self._lines: list[bytes] = []
+        #: Names of parts that are believed no more.
+        self.void: set[str] = set()
         self._cut: tuple[str, list[bytes]] | None = None
 
     def add(self, line: Mapping[str, object]) -> None:
@@ -55,8 +57,10 @@ class Parts:
             self._cut = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines of all parts that are written, whoever wrote them."""
-        for uri in insist(lambda: storage.list_files(self.folder, self._conn_id)):
+        """Yield the lines of all parts that are written, whoever wrote them, and not void."""
+        for uri in self._uris():
+            if _name(uri) in self.void:
+                continue
             for line in insist(partial(self._read, uri)):
                 try:
                     document = json.loads(line)
@@ -66,11 +70,22 @@ class Parts:
                 if isinstance(document, dict):
                     yield document
 
+    def names(self) -> list[str]:
+        """Return what all parts are called that are written, whoever wrote them."""
+        return [_name(uri) for uri in self._uris()]
+
+    def _uris(self) -> list[str]:
+        return insist(lambda: storage.list_files(self.folder, self._conn_id))
+
     def _read(self, uri: str) -> list[bytes]:
         with storage.open_binary(uri, self._conn_id) as file:
             return file.readlines()
 
     def delete(self) -> None:
         """Delete all parts, whoever wrote them."""
-        for uri in storage.list_files(self.folder, self._conn_id):
-            storage.delete(uri, self._conn_id)
+        for uri in self._uris():
+            insist(partial(storage.delete, uri, self._conn_id))
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]

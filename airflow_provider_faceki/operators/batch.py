@@ -345,6 +345,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         from airflow_provider_faceki.batch.fetch import FetchOptions
         from airflow_provider_faceki.batch.tables import Policy
 
+        date = f"date={_run_date(context)}"
         return FetchOptions(
             by=self.by,
             concurrency=self.concurrency,
@@ -353,7 +354,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
             output_path=self.output_path,
             output_conn_id=self.output_conn_id,
             run=derived_identifier(context["ti"]).removeprefix("airflow-")[:16],
-            partition=f"date={_run_date(context)}" if self.partition_by_date else "",
+            partition=date if self.partition_by_date else "",
+            partitions=("", date),
             max_error_share=self.max_error_share,
         )
 
@@ -425,6 +427,7 @@ def _name_of(ti: Any) -> str:
 
 def _run_date(context: Context) -> str:
     """Return the date of the run: of its data where it has a logical date, else of its start."""
-    run = context["dag_run"]
-    moment = run.logical_date or getattr(run, "run_after", None) or run.start_date or datetime.now(UTC)
+    run: Any = context.get("dag_run")
+    found = (getattr(run, name, None) for name in ("logical_date", "run_after", "start_date"))
+    moment = next(filter(None, found), None) or datetime.now(UTC)
     return str(moment.astimezone(UTC).date())

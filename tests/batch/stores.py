@@ -58,6 +58,9 @@ class FlakyStore(MemoryFileSystem):
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         return self._guarded("open", path, lambda: super(FlakyStore, self)._open(path, mode, **kwargs))
 
+    def _rm(self, path: str) -> None:
+        self._guarded("delete", path, lambda: super(FlakyStore, self)._rm(path))
+
     def texts(self, folder: str) -> list[str]:
         """The lines of all objects below a folder."""
         found = sorted(path for path in self.store if f"/{folder}/" in path)

@@ -1,0 +1,99 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does a store that fails make tables twice, or half, or of what was fetched long ago?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki.batch import patience
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.people import People, names
+from tests.batch.stores import FlakyStore, StoreDown, attached, now_and_then
+
+OUT = "flaky://bucket/out"
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PAUSES", (0.0,) * 4)
+
+
+def known(faceki: FacekiSandbox, count: int) -> list[str]:
+    for name in names(count):
+        faceki.add_record(name)
+    return names(count)
+
+
+def told(store: FlakyStore) -> list[str]:
+    return sorted(json.loads(line)["record_identifier"] for line in store.texts("verifications"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_store_that_fails_now_and_then(faceki: FacekiSandbox, people: People, seed: int) -> None:
+    store = attached()
+    store.fails = now_and_then(0.1, seed, ("write", "write done", "list", "open", "delete", "delete done"))
+    everybody = known(faceki, 60)
+    assert people.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 60}
+    assert told(store) == sorted(everybody)
+    assert store.texts("_journal") == []
+
+
+def test_what_cannot_be_deleted_is_believed_by_nobody(
+    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = attached()
+
+    def fails(operation: str, path: str) -> None:
+        if operation == "delete":
+            raise StoreDown("no")
+
+    store.fails = fails
+    everybody = known(faceki, 5)
+    assert people.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 5}
+    assert "could not be deleted" in caplog.text
+    assert store.texts("_journal") != []
+    store.fails = lambda operation, path: None
+    # What has changed since is told as it is.
+    for name in everybody:
+        faceki.add_record(name, "DECLINED")
+    assert people.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 5, "DECLINED": 5}
+    assert store.texts("_journal") == []
+
+
+def test_a_store_that_is_down_for_tables_loses_nothing(faceki: FacekiSandbox, people: People) -> None:
+    store = attached()
+
+    def fails(operation: str, path: str) -> None:
+        if operation == "open" and "/documents/" in path:
+            raise StoreDown("no")
+
+    store.fails = fails
+    everybody = known(faceki, 20)
+    with pytest.raises(OSError, match="StoreDown"):
+        people.fetch(identifiers=everybody, output_path=OUT)
+    assert told(store) == []
+    store.fails = lambda operation, path: None
+    asked = faceki.counters.requests["records"]
+    people.fetch(identifiers=everybody, output_path=OUT)
+    assert (told(store), faceki.counters.requests["records"]) == (sorted(everybody), asked)
+
+
+def test_a_rerun_in_another_form_leaves_nothing_of_the_first(faceki: FacekiSandbox, people: People) -> None:
+    everybody = known(faceki, 2)
+    forms: list[dict[str, Any]] = [
+        {},
+        {"output_format": "parquet"},
+        {"partition_by_date": True},
+        {"output_format": "parquet", "partition_by_date": True},
+        {},
+    ]
+    others = people.out / "verifications" / "part-of-somebody-else.parquet"
+    others.parent.mkdir(parents=True)
+    others.write_text("")
+    for form in forms:
+        done = people.fetch(identifiers=[*everybody, ""], **form)
+        uris = {uri.removeprefix("file://") for uri in [*done["tables"].values(), done["errors_path"]]}
+        assert {str(path) for path in people.parts(".")} == uris | {str(others)}
