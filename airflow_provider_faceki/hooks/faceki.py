@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.conversation import Endpoint
     from airflow_provider_faceki.api.endpoints import WorkflowRules
     from airflow_provider_faceki.settings import ConnectionSettings
+    from airflow_provider_faceki.storage import Place
 
 T = TypeVar("T")
 
@@ -118,6 +119,24 @@ class FacekiHook(BaseHook):
                 rules = self.ask(api.GetWorkflowRules(workflow_id=workflow_id))
                 found = _rules[key] = (time.monotonic(), rules)
         return found[1]
+
+    def image(self, source: bytes | Place, *, name: str = "image", conn_id: str | None = None) -> api.Image:
+        """Return a picture for a call such as ``AnalyzeFace``, checked, and not loaded if it lies in a storage.
+
+        Larger ones than the Connection's ``max_image_bytes`` are refused. Reads the storage: not for an event loop.
+
+        :param source: Its bytes, or where it is: the absolute local path or the URI of a file.
+        :param name: What the picture is for; an error names it.
+        :param conn_id: Connection for that storage. Default: the one in the URI, else the storage's own default.
+        :raises InputError: it is missing, empty, too large, or not an image.
+        """
+        from airflow_provider_faceki import storage
+
+        with self._named():
+            limit = self.settings.max_image_bytes
+            if isinstance(source, bytes):
+                return api.Image.of_bytes(name, source, limit)
+            return storage.image(name, source, limit, conn_id)
 
     def get_access_token(self) -> str:
         """Return a bearer token that is good for at least the renewal margin; from the store if there is one.

@@ -334,6 +334,26 @@ def test_a_picture_for_another_operator(sandbox: FacekiSandbox, tmp_path: Path) 
     assert sandbox.counters.requests == {}
 
 
+@pytest.mark.parametrize("stored", [True, False], ids=["from a storage", "as bytes"])
+def test_the_hook_s_pictures_keep_to_the_connection_s_limit(
+    sandbox: FacekiSandbox, connect: Connect, tmp_path: Path, stored: bool
+) -> None:
+    def given(size: int) -> Any:
+        return write(tmp_path, f"{size}.jpg", picture(size)) if stored else picture(size)
+
+    connect(sandbox, max_image_bytes=500)
+    with pytest.raises(api.InputError, match="selfie has 1009 bytes.*connection 'faceki_default'"):
+        FacekiHook().image(given(1009), name="selfie")
+    with pytest.raises(api.InputError, match="image is empty"):
+        FacekiHook().image(given(0))
+    connect(sandbox, max_image_bytes=20 * 1024 * 1024)
+    large = MAX_IMAGE_BYTES + 2_000_000
+    hook = FacekiHook()
+    found = hook.image(given(large))
+    assert (found.size, found.media_type) == (large, "image/jpeg")
+    assert hook.ask(api.AnalyzeFace(found)).gender
+
+
 def test_one_default_for_the_limit() -> None:
     assert connection_form.DEFAULTS["max_image_bytes"] == MAX_IMAGE_BYTES
     with pytest.raises(api.InputError, match="more than max_image_bytes=10485760"):
