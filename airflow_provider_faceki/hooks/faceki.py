@@ -28,6 +28,7 @@ T = TypeVar("T")
 #: Seconds for which a workflow's rules are believed: they are changed by hand, in FACEKI's portal.
 RULES_LIFETIME = 600.0
 _rules: dict[tuple[str, str, str], tuple[float, WorkflowRules]] = {}
+_rules_locks: dict[tuple[str, str, str], threading.Lock] = {}
 
 
 class FacekiHook(BaseHook):
@@ -57,10 +58,6 @@ class FacekiHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return the form's labels and placeholders for Airflow before 3.2."""
         return connection_form.hook_field_behaviour()
-
-    @cached_property
-    def _rules_lock(self) -> threading.Lock:
-        return threading.Lock()
 
     @property
     def settings(self) -> ConnectionSettings:
@@ -112,8 +109,8 @@ class FacekiHook(BaseHook):
         :raises FacekiError: as :meth:`ask`.
         """
         key = (self.settings.base_url, self.settings.client_id, workflow_id)
-        # The threads of a batch ask at the same moment; one of them asks FACEKI.
-        with self._rules_lock:
+        # Many tasks and threads, each with a hook of its own, ask at the same moment; one of them asks FACEKI.
+        with _rules_locks.setdefault(key, threading.Lock()):
             found = _rules.get(key)
             if found is None or time.monotonic() - found[0] > RULES_LIFETIME:
                 rules = self.ask(api.GetWorkflowRules(workflow_id=workflow_id))
@@ -255,6 +252,8 @@ _readings: dict[str, _Reading] = {}
 
 # What was masked in the parent is not known to whoever masks for the child.
 os.register_at_fork(after_in_child=_readings.clear)
+# Nor does whoever holds a lock in the parent live on to let it go in the child.
+os.register_at_fork(after_in_child=_rules_locks.clear)
 
 
 def _stored(conn: Any) -> tuple[object, ...]:

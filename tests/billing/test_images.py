@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_faceki import api, connection_form
 from airflow_provider_faceki.api.multipart import MAX_IMAGE_BYTES
+from airflow_provider_faceki.hooks import faceki
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -167,6 +170,21 @@ def test_rules_are_asked_for_once(sandbox: FacekiSandbox, verify: Verify) -> Non
     assert sandbox.counters.requests["rules"] == 1
     verify("accepted-x", check_rules=False, workflow_id=WORKFLOW_PASSPORT).go()
     assert sandbox.counters.requests["rules"] == 1
+
+
+def test_rules_are_asked_for_once_by_many_at_once(sandbox: FacekiSandbox) -> None:
+    sandbox.settings.latency = 0.1
+    hooks = [FacekiHook() for _ in range(8)]
+    with ThreadPoolExecutor(len(hooks)) as threads:
+        found = list(threads.map(lambda hook: hook.workflow_rules(DEFAULT_WORKFLOW), hooks))
+    assert len({id(rules) for rules in found}) == 1
+    assert sandbox.counters.requests["rules"] == 1
+    # A child of a process in which somebody asks just now does not wait for somebody who is not there.
+    with faceki._rules_locks[next(iter(faceki._rules_locks))]:
+        child = os.fork()
+        if not child:
+            os._exit(len(faceki._rules_locks))
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize(
