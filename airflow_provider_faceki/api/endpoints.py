@@ -19,7 +19,7 @@ from airflow_provider_faceki.api.arguments import (
     check_identifier as check_identifier,
 )
 from airflow_provider_faceki.api.envelope import Answer
-from airflow_provider_faceki.api.errors import InputError, UnexpectedAnswerError
+from airflow_provider_faceki.api.errors import InputError, LinkError, UnexpectedAnswerError, WorkflowError
 from airflow_provider_faceki.api.records import VerificationRecord
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import JSON_HEADERS, HttpRequest, Json, json_body
@@ -253,10 +253,15 @@ class GetWorkflowRules:
     def read(self, answer: Answer) -> WorkflowRules:
         """Return the rules.
 
-        :raises UnexpectedAnswerError: there are none in the answer; FACEKI's SDKs take that for an unknown
-            workflow.
+        :raises WorkflowError: FACEKI answers with none, which its React Native SDK takes for an unknown workflow.
+        :raises LinkError: the same by a link.
+        :raises UnexpectedAnswerError: the answer holds something else.
         """
         rules = answer.result
+        if rules is None and answer.document is not None:
+            if self.link is not None:
+                raise LinkError("FACEKI has no workflow rules for this link; is it right?")
+            raise WorkflowError("FACEKI has no rules for this workflow; is the workflow id right?")
         if not isinstance(rules, dict) or not rules:
             raise UnexpectedAnswerError("FACEKI's answer holds no workflow rules; is the workflow id right?")
         documents = rules.get("documents")

@@ -16,7 +16,7 @@ from airflow_provider_faceki.api.endpoints import (
     WorkflowRules,
 )
 from airflow_provider_faceki.api.envelope import Answer
-from airflow_provider_faceki.api.errors import InputError, UnexpectedAnswerError
+from airflow_provider_faceki.api.errors import InputError, LinkError, UnexpectedAnswerError, WorkflowError
 from airflow_provider_faceki.api.records import VerificationRecord
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.wire import HttpRequest, Json
@@ -360,6 +360,22 @@ def test_reading_rules(result: Json, rules: object) -> None:
         assert isinstance(rules, WorkflowRules)
         assert isinstance(result, dict)
         assert asked.read(Answer(result, result)) == replace(rules, document=result)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param(GetWorkflowRules(workflow_id="w"), WorkflowError, id="by id"),
+        pytest.param(GetWorkflowRules(link="l"), LinkError, id="by link"),
+    ],
+)
+@pytest.mark.parametrize("beside", [{"result": None}, {}], ids=["null", "absent"])
+def test_a_workflow_without_rules_is_unknown(
+    asked: GetWorkflowRules, expected: type[Exception], beside: dict[str, Json]
+) -> None:
+    answered: dict[str, Json] = {"status": True, "code": 200, "message": "OK", **beside}
+    with pytest.raises(expected, match="FACEKI has no"):
+        asked.read(Answer(None, answered))
 
 
 @pytest.mark.parametrize(
