@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import InputError
@@ -38,7 +39,8 @@ class Turn:
         :raises InputError: the folder is another batch's, or somebody came later still.
         """
         found = insist(self._names)
-        if found and (owner := insist(lambda: self._owner(found[0]))) != self._batch_id:
+        owner = next(filter(None, (insist(partial(self._owner, name)) for name in reversed(found))), None)
+        if owner is not None and owner != self._batch_id:
             raise InputError(
                 f"output_path holds another batch, {owner!r}; this one is {self._batch_id!r}. Give each batch an "
                 "output_path of its own (in a template: run_id, map_index), or both the same batch_id"
@@ -47,7 +49,12 @@ class Turn:
         self._name = f"try-{max(numbers, default=0) + 1:06d}-{os.urandom(4).hex()}.json"
         marker = f"{self._folder}/{self._name}"
         insist(lambda: storage.write_json(marker, {"batch": self._batch_id}, self._conn_id))
-        insist(self.check)
+        try:
+            insist(self.check)
+        except InputError:
+            # Of two that begin at the same moment, whoever loses leaves nothing behind that would keep the other out.
+            insist(lambda: storage.delete(marker, self._conn_id))
+            raise
 
     def check(self) -> None:
         """Go on only if nobody came later.
@@ -62,7 +69,12 @@ class Turn:
         found = storage.list_files(self._folder, self._conn_id)
         return [name for uri in found if (name := uri.rpartition("/")[2]).startswith("try-")]
 
-    def _owner(self, name: str) -> str:
-        with storage.open_binary(f"{self._folder}/{name}", self._conn_id) as file:
-            document = json.loads(file.read())
-        return str(document.get("batch")) if isinstance(document, dict) else ""
+    def _owner(self, name: str) -> str | None:
+        """Return whose marker it is, unless a store keeps half of it, or its maker has taken it back."""
+        try:
+            with storage.open_binary(f"{self._folder}/{name}", self._conn_id) as file:
+                document = json.loads(file.read())
+        except ValueError:
+            return None
+        owner = document.get("batch") if isinstance(document, dict) else None
+        return owner if isinstance(owner, str) else None
