@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from airflow.providers.common.compat.sdk import AirflowException
-
 from airflow_provider_faceki import __version__, api, storage
 from airflow_provider_faceki.api.records import is_of
 from airflow_provider_faceki.api.tables import TABLES, table_rows
@@ -28,9 +26,9 @@ from airflow_provider_faceki.batch.journal import Journal, counted
 from airflow_provider_faceki.batch.known import row_key, shown_key
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Failed, Finished, Later, Outcome, Stopped
-from airflow_provider_faceki.batch.patience import insist
+from airflow_provider_faceki.batch.patience import insist, looking_up
 from airflow_provider_faceki.batch.progress import Progress
-from airflow_provider_faceki.batch.shift import Job, Shift
+from airflow_provider_faceki.batch.shift import Job, Shift, leave_if
 from airflow_provider_faceki.batch.table_files import NdjsonFile, TableFile, table_file
 from airflow_provider_faceki.batch.tables import Policy
 
@@ -138,7 +136,7 @@ class BatchFetch:
         return "/".join(part for part in parts if part)
 
     def _fetch(self, rows: Iterator[Row], *, again: bool) -> None:
-        for row in rows:
+        for row in looking_up(rows, self._shift.look_up):
             if self._shift.stopped:
                 return
             if (key := self._sorted(row, again=again)) is not None:
@@ -250,7 +248,7 @@ class BatchFetch:
     def _put_together(self, files: Mapping[str, TableFile]) -> int:
         known, found = self.journal.known, 0
         for parts in (self.journal.results, self.journal.errors):
-            for line in parts.lines():
+            for line in looking_up(parts.lines(), lambda: leave_if(self.killed)):
                 key = str(line.get("key"))
                 # Two tries may have fetched the same, and an earlier one what is asked for no more.
                 if not self._is_usable(line) or known.is_recorded(key) or not known.is_met(key):
@@ -258,8 +256,6 @@ class BatchFetch:
                 known.recorded(key)
                 found += 1
                 self._take_in(line, files)
-                if self.killed():
-                    raise AirflowException("the task was killed; what was fetched is kept for the next try")
         return found
 
     def _take_in(self, line: Mapping[str, object], files: Mapping[str, TableFile]) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from airflow_provider_faceki.api.errors import InputError
 from airflow_provider_faceki.batch.known import Known, row_key
 from airflow_provider_faceki.batch.parts import Parts
-from airflow_provider_faceki.batch.patience import insist
+from airflow_provider_faceki.batch.patience import insist, looking_up
 
 log = logging.getLogger(__name__)
 
@@ -73,27 +73,30 @@ class Journal:
         """URI of the folder that tells who has worked on this."""
         return f"{self.root}/_journal/tries"
 
-    def load(self) -> None:
-        """Read what earlier tries have left."""
+    def load(self, look: Callable[[], object] = lambda: None) -> None:
+        """Read what earlier tries have left.
+
+        :param look: Called now and then.
+        """
         for line in self._void.lines():
             void = line.get("void")
             for parts in (self.results, self.errors):
                 parts.void.update(map(str, void if isinstance(void, list) else ()))
-        for line in self._begun.lines():
+        for line in looking_up(self._begun.lines(), look):
             at = line.get("at")
             self.known.begun(_key(line), float(at) if isinstance(at, int | float) else 0.0)
-        for line in self._unsent.lines():
+        for line in looking_up(self._unsent.lines(), look):
             self.known.taken_back(_key(line))
         for parts in (self.results, self.errors):
-            for line in parts.lines():
+            for line in looking_up(parts.lines(), look):
                 key = _key(line)
                 if self._is_usable(line) and not self.known.entry(key).is_done:
                     self._count(parts, line)
                     self.known.done(key)
 
-    def load_records(self) -> None:
-        """Read whose records earlier tries have kept."""
-        for line in self.records.lines():
+    def load_records(self, look: Callable[[], object]) -> None:
+        """Read whose records earlier tries have kept; ``look`` is called now and then."""
+        for line in looking_up(self.records.lines(), look):
             self.known.recorded(_key(line))
 
     def delete(self) -> None:

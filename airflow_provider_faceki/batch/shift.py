@@ -120,6 +120,10 @@ class Shift:
         """
         insist(write, self._pause)
 
+    def look_up(self) -> None:
+        """See to what is due, however long nothing was given to the crew."""
+        self._see_to_things()
+
     def failed(self, line: Mapping[str, object]) -> None:
         """Take in a row that is an error before anything is done for it."""
         self._note(Failed(line))
@@ -182,8 +186,7 @@ class Shift:
         # A picture that cannot be read says nothing about FACEKI.
 
     def _leave_if_killed(self) -> None:
-        if self.killed():
-            raise AirflowException("the task was killed; what is finished is written")
+        leave_if(self.killed)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -246,3 +249,12 @@ class Shift:
         else:
             self.insist(self.journal.flush)
         self.progress.end(self.journal.done, self.journal.decisions, self.journal.failures)
+
+
+def leave_if(killed: Callable[[], bool]) -> None:
+    """End if the task is killed.
+
+    :raises AirflowException: it is.
+    """
+    if killed():
+        raise AirflowException("the task was killed; what is finished is written")

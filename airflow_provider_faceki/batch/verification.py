@@ -22,6 +22,7 @@ from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.known import Entry, row_key
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Later
+from airflow_provider_faceki.batch.patience import looking_up
 from airflow_provider_faceki.batch.person import LoadImage, People
 from airflow_provider_faceki.batch.progress import Progress
 from airflow_provider_faceki.batch.shift import Job, Shift
@@ -135,7 +136,7 @@ class BatchVerification:
 
     def _send_new(self, rows: Iterator[Row]) -> None:
         new: list[Row] = []
-        for row in rows:
+        for row in looking_up(rows, self._shift.look_up):
             entry = self._sorted(row)
             if entry is None:
                 continue
@@ -207,7 +208,7 @@ class BatchVerification:
         self.unfinished = 0
         open_rows: list[Row] = []
         firsts: dict[str, float] = {}
-        for row in rows:
+        for row in looking_up(rows, self._shift.look_up):
             if self._shift.stopped:
                 return
             if outcomes.bad_row(row):
@@ -228,8 +229,8 @@ class BatchVerification:
     def _keep_records(self) -> None:
         self._shift.drain()
         self._shift.insist(self.journal.flush)
-        self.journal.load_records()
-        for line in self.journal.results.lines():
+        self.journal.load_records(self._shift.look_up)
+        for line in looking_up(self.journal.results.lines(), self._shift.look_up):
             key = row_key(0, str(line.get("record_identifier")))
             if not self.journal.known.is_recorded(key):
                 self.journal.known.recorded(key)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -86,6 +86,16 @@ class _BatchOperator(FacekiOperator):
     def on_kill(self) -> None:
         """End soon: what is finished is kept, what is in flight is looked for by the next try."""
         self._killed = True
+
+    def _leave_if_killed(self) -> None:
+        from airflow_provider_faceki.batch.shift import leave_if
+
+        leave_if(lambda: self._killed)
+
+    def _count(self, rows: Iterable[Row]) -> int:
+        from airflow_provider_faceki.batch.patience import looking_up
+
+        return sum(1 for _ in looking_up(rows, self._leave_if_killed))
 
     def _warn_of_limit(self) -> None:
         limit = self.hook.settings.max_concurrency
@@ -195,7 +205,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         with airflow_failures():
             self._warn_of_limit()
             _check_connection("image_conn_id", self.image_conn_id)
-            total = sum(1 for _ in self._rows())
+            total = self._count(self._rows())
             journal = Journal(self.output_path, self.output_conn_id)
             batch_id = self.batch_id or _name_of(context["ti"])
             self._run(journal, batch_id, Progress(total))
@@ -214,7 +224,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
         turn = Turn(journal.tries, batch_id, self.output_conn_id)
         turn.take()
-        journal.load()
+        journal.load(self._leave_if_killed)
         self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)
         batch = BatchVerification(
             hook=self.hook,
@@ -329,7 +339,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
             self._warn_of_limit()
             total = self._total()
             fetch = BatchFetch(self.hook, self._options(context), lambda: self._killed)
-            fetch.journal.load()
+            fetch.journal.load(self._leave_if_killed)
             self.log.info("%d identifiers, %d of them fetched by earlier tries", total, fetch.journal.done)
             fetch.run(self._rows, Progress(total))
             self._check_finished(fetch.unfinished, fetch.problem, total)
@@ -364,7 +374,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
 
         if (self.identifiers is None) == (self.manifest is None):
             raise api.InputError("give exactly one of identifiers and manifest")
-        return len(checked(self.identifiers)) if self.manifest is None else sum(1 for _ in self._rows())
+        return len(checked(self.identifiers)) if self.manifest is None else self._count(self._rows())
 
     def _rows(self) -> Iterator[Row]:
         from airflow_provider_faceki.batch import identifiers, manifest

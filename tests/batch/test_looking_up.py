@@ -1,0 +1,77 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is a killed task heard while it reads what is long done, and does anybody learn how far it is meanwhile?"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_faceki.batch import manifest, patience, progress
+from airflow_provider_faceki.batch.parts import Parts
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.standing_in import context
+from tests.batch.people import People, names
+
+READINGS = {"counted": (manifest, "rows", 1), "skipped": (manifest, "rows", 2), "loaded": (Parts, "lines", 3)}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_a_kill_is_heard_while_what_is_done_is_read(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    everybody = people.everybody(*names(200))
+    people.verify(everybody)
+    monkeypatch.setattr(patience, "THINGS_BETWEEN_LOOKS", 10)
+    operator: Any = people.batch(everybody)
+    place, name, number = READINGS[reading]
+    read = getattr(place, name)
+    readings, seen = 0, 0
+
+    def interrupted(*given: Any, **named: Any) -> Iterator[Any]:
+        nonlocal readings, seen
+        readings += 1
+        mine = readings
+        for thing in read(*given, **named):
+            if mine == number or (reading == "loaded" and mine > 1):
+                seen += 1
+                operator.on_kill()
+            yield thing
+
+    monkeypatch.setattr(place, name, interrupted)
+    with pytest.raises(AirflowException, match="the task was killed"):
+        operator.execute(context())
+    assert 0 < seen <= 10
+
+
+def test_progress_tells_how_far_it_is(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 0.2)
+    faceki.settings.latency = 0.05
+    lines = [people.line(name) for name in [*names(60), "declined-1", "code-5004-1"]]
+    with caplog.at_level(logging.INFO, logger=progress.__name__):
+        people.verify(people.manifest([*lines, {}, people.line("x", selfie=None)]), concurrency=2)
+    told = [record.getMessage() for record in caplog.records if record.name == progress.__name__]
+    assert len(told) >= 3
+    between = r"\d+ of 64 rows done, \d+\.\d a second; [\d A-Z,]*ACCEPTED[\d A-Z,]*; \d error\(s\); time left: \d+ s"
+    assert [line for line in told[1:-1] if not re.fullmatch(between, line)] == []
+    assert re.fullmatch(
+        r"64 of 64 rows done, 64 of them by this try in \d+ s\n"
+        r"  decision +rows\n  ACCEPTED +60\n  DECLINED +2\n"
+        r"  error +rows\n  NO_IDENTIFIER +1\n  INPUT +1",
+        told[-1],
+    )
+
+
+def test_progress_of_a_further_try_counts_its_own(
+    faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
+) -> None:
+    people.verify(people.everybody(*names(3)))
+    with caplog.at_level(logging.INFO, logger=progress.__name__):
+        people.verify(people.everybody(*names(5)))
+    assert "5 of 5 rows done, 2 of them by this try" in caplog.messages[-1]
