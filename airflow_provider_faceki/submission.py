@@ -8,16 +8,16 @@ that, a try number above one is all there is to go by.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_faceki import api
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_faceki.api.conversation import Endpoint
-    from airflow_provider_faceki.api.verification import KycVerification
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 T = TypeVar("T")
@@ -65,8 +65,6 @@ class Submission:
         :raises AirflowException: a picture could not be sent as it was found, so FACEKI got no whole call.
         :raises FacekiError: as ``hook.ask``.
         """
-        from airflow_provider_faceki import api
-
         if self._store is not None:
             self._store.set(_SINCE, time.time())
         try:
@@ -85,32 +83,12 @@ class Submission:
         if self._store is not None:
             self._store.delete(_SINCE)
 
-    def keep(self, made: KycVerification) -> None:
+    def keep(self, made: api.KycVerification) -> None:
         """Remember what came of the call: FACEKI may be set up to keep no record of it."""
         if self._store is not None:
-            self._store.set(
-                _OUTCOME,
-                {
-                    "request_id": made.record.request_id,
-                    "decision": made.decision.value if made.decision else None,
-                    "codes": list(made.record.error_codes),
-                },
-            )
+            self._store.set(_OUTCOME, made.to_dict())
 
-    def outcome(self, record_identifier: str) -> KycVerification | None:
-        """Return what an earlier try kept, as far as it goes.
-
-        :param record_identifier: The caller's id of the verification.
-        """
+    def outcome(self) -> api.KycVerification | None:
+        """Return what an earlier try kept, as far as it goes."""
         kept = self._store.get(_OUTCOME) if self._store is not None else None
-        if not isinstance(kept, Mapping):
-            return None
-        from airflow_provider_faceki import api
-
-        document = {
-            "record_identifier": record_identifier,
-            "requestId": kept.get("request_id"),
-            "decision": kept.get("decision"),
-            "errorCodes": kept.get("codes"),
-        }
-        return api.KycVerification(api.VerificationRecord(document), is_whole=False)
+        return api.KycVerification.from_dict(kept) if kept is not None else None

@@ -101,6 +101,32 @@ class VerificationRecord:
 
     document: Mapping[str, Json]
 
+    @classmethod
+    def told(
+        cls,
+        *,
+        record_identifier: str | None,
+        request_id: str | None,
+        decision: str | None,
+        codes: Iterable[int],
+    ) -> VerificationRecord:
+        """Return a record that holds no more than is told here: FACEKI has sent none, or it was not kept.
+
+        :param record_identifier: The caller's id.
+        :param request_id: FACEKI's id.
+        :param decision: The verdict.
+        :param codes: The codes that explain it.
+        """
+        items: list[Json] = [{"code": code, "name": code_name(code)} for code in codes]
+        return cls(
+            {
+                "record_identifier": record_identifier,
+                "requestId": request_id,
+                "decision": decision,
+                "errorCodes": items,
+            }
+        )
+
     @property
     def request_id(self) -> str | None:
         """FACEKI's own id of this verification (a UUID)."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_faceki.api.arguments import check_identifier
-from airflow_provider_faceki.api.codes import RETAKE_SELFIE, code_name
+from airflow_provider_faceki.api.codes import RETAKE_SELFIE
 from airflow_provider_faceki.api.conversation import Account, Conversation, Pause, ask_once
 from airflow_provider_faceki.api.endpoints import (
     FetchRecords,
@@ -85,6 +85,33 @@ class KycVerification:
         """Return what may go to XCom; nothing about the person."""
         codes = set(self.record.error_codes)
         return {**self.record.summary(), "retake_selfie": bool(codes & RETAKE_SELFIE)}
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return what is worth keeping of it where nothing about the person may be: ids, decision, codes."""
+        return {
+            "record_identifier": self.record.record_identifier,
+            "request_id": self.record.request_id,
+            "decision": self.decision.value if self.decision else None,
+            "codes": list(self.record.error_codes),
+        }
+
+    @classmethod
+    def from_dict(cls, kept: object) -> KycVerification | None:
+        """Return what was kept, as far as it goes; ``None`` if it tells of no verification, whatever it is."""
+        if not isinstance(kept, Mapping):
+            return None
+        texts = (kept.get(name) for name in ("record_identifier", "request_id", "decision"))
+        identifier, request_id, decision = (text if isinstance(text, str) else None for text in texts)
+        codes = kept.get("codes")
+        record = VerificationRecord.told(
+            record_identifier=identifier,
+            request_id=request_id,
+            decision=decision,
+            codes=[code for code in codes if type(code) is int] if isinstance(codes, list) else [],
+        )
+        if record.request_id is None and record.decision is None:
+            return None
+        return cls(record, is_whole=False)
 
     def __repr__(self) -> str:
         return f"<KycVerification {self.record.request_id} {self.decision}>"
@@ -193,14 +220,13 @@ class PerformKycVerification:
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
         # FACEKI's own apps take every such code for a failed verification, whether or not a decision comes along.
-        item: dict[str, Json] = {"code": refusal.code, "name": code_name(refusal.code or 0)}
-        document: Mapping[str, Json] = {
-            "record_identifier": self.record_identifier,
-            "requestId": refusal.request_id,
-            "decision": Decision.DECLINED.value,
-            "errorCodes": [item],
-        }
-        return KycVerification(VerificationRecord(document), is_whole=False)
+        record = VerificationRecord.told(
+            record_identifier=self.record_identifier,
+            request_id=refusal.request_id,
+            decision=Decision.DECLINED.value,
+            codes=[refusal.code] if refusal.code is not None else [],
+        )
+        return KycVerification(record, is_whole=False)
 
     def __repr__(self) -> str:
         return f"<PerformKycVerification with {len(self.documents)} document(s)>"

@@ -291,7 +291,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     def _find(self, context: Context) -> api.KycVerification | None:
         """Ask FACEKI for this task's verification. What an earlier try knows of it stands where FACEKI has nothing."""
-        kept = Submission(context).outcome(self._identifier(context))
+        kept = Submission(context).outcome()
         with airflow_failures():
             return self.hook.ask(self._look(context, kept)) or kept
 

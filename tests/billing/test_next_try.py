@@ -331,7 +331,7 @@ def test_a_store_that_holds_no_such_thing(tmp_path: Path, kept: dict[str, object
     context: Any = {"ti": TaskInstance(try_number=2), "task_state_store": KeptInFile(tmp_path / "store.json")}
     submission = Submission(context)
     assert submission.settled_at(150.0) is None
-    assert submission.outcome("x") is None
+    assert submission.outcome() is None
 
 
 def test_a_marker_that_cannot_be_set_keeps_everything_back(

@@ -97,6 +97,48 @@ def test_a_decision_is_a_result(sandbox: FacekiSandbox, verify: Verify, word: st
     assert sandbox.ledger == {f"{word}-1": 1}
 
 
+@pytest.mark.parametrize(
+    ("request_id", "decision", "codes"),
+    [
+        pytest.param("9d0f", "ACCEPTED", (), id="accepted"),
+        pytest.param(None, "DECLINED", (5004, 6001), id="declined, without FACEKI's id"),
+        pytest.param("9d0f", "FROZEN", (), id="a decision that nobody has documented"),
+        pytest.param("9d0f", None, (), id="not decided"),
+    ],
+)
+def test_what_is_kept_of_a_verification_comes_back(
+    request_id: str | None, decision: str | None, codes: tuple[int, ...]
+) -> None:
+    record = api.VerificationRecord.told(
+        record_identifier="mine", request_id=request_id, decision=decision, codes=codes
+    )
+    kept = api.KycVerification(record, is_whole=True).to_dict()
+    again = api.KycVerification.from_dict(json.loads(json.dumps(kept)))
+    assert again is not None
+    assert again.to_dict() == kept
+    assert again.summary() == {**record.summary(), "retake_selfie": 5004 in codes}
+    assert not again.is_whole
+
+
+def test_no_more_is_kept_than_ids_decision_and_codes() -> None:
+    document: Any = {"requestId": "9d0f", "decision": "ACCEPTED", "document_data": [{"full_name": "A Name"}]}
+    kept = api.KycVerification(api.VerificationRecord(document), is_whole=True).to_dict()
+    assert kept == {"record_identifier": None, "request_id": "9d0f", "decision": "ACCEPTED", "codes": []}
+
+
+@pytest.mark.parametrize(
+    "kept", [None, "ACCEPTED", [], {}, {"decision": 1}, {"request_id": ""}, {"codes": [5004]}], ids=repr
+)
+def test_what_tells_of_no_verification(kept: object) -> None:
+    assert api.KycVerification.from_dict(kept) is None
+
+
+def test_odd_codes_are_dropped() -> None:
+    again = api.KycVerification.from_dict({"decision": "DECLINED", "codes": [5004, "x", None, True, 1.5]})
+    assert again is not None
+    assert again.record.error_codes == (5004,)
+
+
 def never_kept(store: KeptInFile) -> bool:
     return store.get("faceki_submitting_since") is None
 
