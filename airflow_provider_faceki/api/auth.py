@@ -51,7 +51,7 @@ class AccessToken:
 
     :param value: The token itself.
     :param obtained_at: Unix time at which it was asked for.
-    :param lifetime: Seconds it is good from then.
+    :param lifetime: Seconds it is good from then; 0 for once.
     """
 
     value: str
@@ -178,4 +178,5 @@ def _lifetime(value: Json) -> float:
         seconds = float(value)
     except (ValueError, OverflowError):
         return DEFAULT_LIFETIME
-    return seconds if math.isfinite(seconds) and seconds > 0 else DEFAULT_LIFETIME
+    # Without any life left it serves the request that it was asked for, and no other.
+    return max(seconds, 0.0) if math.isfinite(seconds) else DEFAULT_LIFETIME

@@ -206,7 +206,8 @@ def _fetch_under(account: Account, claim: Claim | None) -> Conversation[AccessTo
         if found is not None and found.usable(account.clock()):
             return found
         fetched = yield from fetch_token(account)
-        yield Offload(lambda: account.tokens.keep(fetched))
+        if fetched.lifetime:
+            yield Offload(lambda: account.tokens.keep(fetched))
         return fetched
     finally:
         if claim is not None:

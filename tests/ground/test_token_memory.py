@@ -8,14 +8,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from airflow_provider_faceki.api.auth import AccessToken, TokenStore
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints import FetchRecords
-from airflow_provider_faceki.api.errors import FacekiError
+from airflow_provider_faceki.api.errors import AuthenticationError, FacekiError
 from airflow_provider_faceki.api.token_store import MemoryTokenStore, shared_store
+from airflow_provider_faceki.api.wire import Json
+from tests.ground.conftest import Ask
 from tests.ground.scripted import (
     NOTHING_FOUND,
     RECORDS_PATH,
@@ -164,6 +167,31 @@ def test_a_token_that_is_used_up_is_replaced_once(
     threading.Event().wait(0.5)
     _at_once(*[lambda: client.ask(FETCH)] * 10)
     assert guarded_server.token_requests == 2
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["memory", "file"])
+@pytest.mark.parametrize("lifetime", [0, -5, "0"])
+def test_a_token_without_any_life_is_used_once_and_not_kept(
+    ask: Ask,
+    guarded_server: ScriptedServer,
+    client: FacekiClient,
+    tmp_path: Path,
+    lifetime: Json,
+    shared: bool,
+) -> None:
+    client = replace(client, token_directory=tmp_path / "tokens" if shared else None)
+    guarded_server.on(TOKEN_PATH, gives_token(lifetime))
+    for asked in (1, 2):
+        ask(client, FETCH)
+        assert guarded_server.token_requests == asked
+    _at_once(*[lambda: client.ask(FETCH)] * 5)
+    assert guarded_server.token_requests == 7
+    assert not list(tmp_path.rglob("*.token"))
+    guarded_server.live.clear()
+    guarded_server.on(TOKEN_PATH, says({"responseCode": 0, "data": {"access_token": "no", "expires_in": 0}}))
+    with pytest.raises(AuthenticationError):
+        ask(client, FETCH)
+    assert guarded_server.token_requests == 9
 
 
 def test_a_failed_fetch_is_taken_over_by_the_next(
