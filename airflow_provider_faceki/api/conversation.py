@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from airflow_provider_faceki.api.auth import AccessToken, Claim, RequestToken, TokenStore
 from airflow_provider_faceki.api.envelope import Answer, is_token_refusal
-from airflow_provider_faceki.api.errors import AnswerError, FacekiError, NotFoundError
+from airflow_provider_faceki.api.errors import AnswerError, FacekiError, InputError, NotFoundError
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.wire import HttpRequest
 
@@ -114,11 +114,25 @@ class Account:
 def ask(account: Account, endpoint: Endpoint[T]) -> Conversation[T]:
     """Ask one thing, in the way that the endpoint asks for.
 
+    :raises InputError: it is no endpoint.
     :raises FacekiError: any of the tree.
     """
+    _check_endpoint(endpoint)
     if isinstance(endpoint, Conversing):
         return (yield from endpoint.converse(account))  # type: ignore[return-value]  # what read() returns
     return (yield from ask_once(account, endpoint))
+
+
+def _check_endpoint(endpoint: object) -> None:
+    # A class has the same methods; called on it, they fail far from the mistake.
+    if isinstance(endpoint, type):
+        raise InputError(
+            f"ask takes a call with its arguments: {endpoint.__name__}(…), not {endpoint.__name__}"
+        )
+    if not (callable(getattr(endpoint, "request", None)) and callable(getattr(endpoint, "read", None))):
+        raise InputError(
+            f"ask takes a call such as FetchRecords(request_id=…), not {type(endpoint).__name__}"
+        )
 
 
 def ask_once(account: Account, endpoint: Endpoint[T]) -> Conversation[T]:

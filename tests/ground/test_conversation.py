@@ -11,7 +11,7 @@ from airflow_provider_faceki.api import conversation, errors
 from airflow_provider_faceki.api.conversation import CLAIM_PATIENCE, CLAIM_PAUSE, Conceal, Exchange, Offload
 from airflow_provider_faceki.api.endpoints import Call, FetchRecords, GenerateKycLink, GetWorkflowRules
 from airflow_provider_faceki.api.envelope import Answer, read_answer
-from airflow_provider_faceki.api.errors import AnswerError, FacekiError
+from airflow_provider_faceki.api.errors import AnswerError, FacekiError, InputError
 from airflow_provider_faceki.api.wire import HttpResponse, Json
 from tests.ground.by_hand import NOW, Table, token, token_answer
 
@@ -330,3 +330,17 @@ def test_fetching_a_token_on_purpose_passes_the_store_by() -> None:
     assert table.play(conversation.fetch_token(table.account), token_answer("t2")) == token("t2")
     assert table.notes == ["ask token"]
     assert table.store.peek() == token("t1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        pytest.param("r-1", "not str", id="text"),
+        pytest.param(None, "not NoneType", id="nothing"),
+        pytest.param(FetchRecords, r"FetchRecords\(…\), not FetchRecords", id="a class"),
+        pytest.param({"request_id": "r-1"}, "not dict", id="arguments"),
+    ],
+)
+def test_what_is_no_call_is_refused_before_any_effect(asked: object, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        next(conversation.ask(Table().account, asked))  # type: ignore[arg-type]
