@@ -1,13 +1,22 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How must each task of the DAG `every_path` end? A search of what it leaves means nothing where it went elsewhere."""
+"""How must each task of `every_path` and `every_picture` end? Searching what one leaves that went elsewhere is idle."""
 
 from __future__ import annotations
 
 from tests.airflow.dags.every_path import BROKEN, DEAD_LINKS, FAILS, FAULTS
+from tests.airflow.dags.every_picture import BADLY, WELL
 
-ENDS = {
+_PATHS = {
     **dict.fromkeys(("makes_link", "makes_link_in_query", "writes_records", "calls"), "success"),
     **dict.fromkeys(("waits_poke", "waits_reschedule", "waits_deferred"), "success"),
     **dict.fromkeys((*FAILS, *BROKEN, *FAULTS, *DEAD_LINKS), "failed"),
     **{f"{name}_deferred": "failed" for name in DEAD_LINKS},
+}
+ENDS = {
+    "every_path": _PATHS,
+    "every_picture": {
+        **dict.fromkeys(WELL, "success"),
+        **dict.fromkeys(BADLY, "failed"),
+        "not_chosen": "skipped",
+    },
 }

@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A local FACEKI full of canaries, and every Connection that can be wrong, for the DAG `every_path`."""
+"""A local FACEKI full of canaries, and every Connection that can be wrong, for `every_path` and `every_picture`."""
 
 from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from tests.airflow import given
 from tests.airflow.canaries import CLIENT_ID, OTHER_SECRET, PERSON, PROXY_PASSWORD, SECRET
 from tests.airflow.dags.every_path import DEAD_LINKS, FAULTS
+from tests.airflow.dags.every_picture import VERIFY_FAULTS
 
 UNKNOWN_LINK = "0b5cde5e-3a52-4e8c-9f0f-6a0c1d2e3f40"
 IN_QUERY = {"auth_flow": "access_token_query"}
@@ -22,7 +25,7 @@ IN_QUERY = {"auth_flow": "access_token_query"}
 
 @dataclass(frozen=True)
 class Planted:
-    """A running FACEKI, the environment in which Airflow knows it, and what the run of `every_path` is told."""
+    """A running FACEKI, the environment in which Airflow knows it, and what the runs of `every_…` are told."""
 
     faceki: SandboxProcess
     environment: Mapping[str, str]
@@ -40,16 +43,64 @@ def planted(folder: Path) -> Iterator[Planted]:
     """Plant; `folder` is where full records go, which may and must hold the person."""
     with SandboxProcess(client_id=CLIENT_ID, client_secret=SECRET) as faceki:
         faceki.control.post("settings", person=PERSON)
-        conf = _fates(faceki)
+        inputs = folder.with_name("given")
+        _give(faceki, inputs)
+        conf = {**_fates(faceki), **_picture_fates(faceki)}
         environment = {
             **{
                 f"AIRFLOW_CONN_{name.upper()}": json.dumps(made)
                 for name, made in _connections(faceki).items()
             },
             "EVERY_PATH_OUTPUT": folder.as_uri(),
+            "EVERY_PATH_GIVEN": inputs.as_uri(),
             "FACEKI_EXAMPLE_RECORDS": folder.as_uri(),
+            "FACEKI_EXAMPLE_PICTURES": inputs.as_uri(),
+            "FACEKI_EXAMPLE_REPORTS": f"{folder.as_uri()}/reports",
+            "FACEKI_EXAMPLE_BATCHES": f"{inputs.as_uri()}/example",
         }
-        yield Planted(faceki, environment, conf)
+        with _reviewing(faceki):
+            yield Planted(faceki, environment, conf)
+
+
+def _give(faceki: SandboxProcess, folder: Path) -> None:
+    given.pictures(folder)
+    given.people(folder, "many", "many")
+    given.people(folder, "many-more", "more")
+    (folder / "example").mkdir()
+    given.people(folder, "example/manifest", "example")
+    answered = str(faceki.control.post("links", record_identifier="in-a-manifest"))
+    faceki.control.post("decide", link=answered, decision="ACCEPTED")
+    given.links(folder, answered, UNKNOWN_LINK)
+
+
+def _picture_fates(faceki: SandboxProcess) -> dict[str, str]:
+    control = faceki.control
+    for name, fault in VERIFY_FAULTS.items():
+        control.post("faults", route="verify", record_identifier=name, count=None, **fault)
+    reported: Any = control.post("records", record_identifier="reported")
+    return {"reported": reported["requestId"]}
+
+
+@contextmanager
+def _reviewing(faceki: SandboxProcess) -> Iterator[None]:
+    """Somebody at FACEKI, who decides about `reviewed` when a task has seen that it is to be waited for."""
+    record: Any = faceki.control.post("records", record_identifier="reviewed", decision="REVIEW")
+    over = threading.Event()
+
+    def review() -> None:
+        while not faceki.control.get("polls", key="record_identifier=reviewed"):
+            if over.wait(0.5):
+                return
+        over.wait(0.5)
+        faceki.control.post("decide", request_id=record["requestId"], decision="ACCEPTED")
+
+    reviewer = threading.Thread(target=review, name="reviewer")
+    reviewer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        reviewer.join()
 
 
 def _fates(faceki: SandboxProcess) -> dict[str, str]:

@@ -18,6 +18,7 @@ from tests.airflow.whole_airflow import WholeAirflow
 
 LINK_DAG = "example_faceki_kyc_link"
 SCHEDULED = ("example_faceki_fetch_records", "example_faceki_hook_taskflow")
+EVERY = ("every_path", "every_picture")
 ENDED = {"success", "failed"}
 
 
@@ -55,7 +56,7 @@ def real_run(folder: Path) -> Iterator[RealRun]:
 
 def _run_all(run: RealRun) -> None:
     airflow, control = run.airflow, run.planted.faceki.control
-    dags = (LINK_DAG, *SCHEDULED, "every_path") if AIRFLOW_3 else (LINK_DAG,)
+    dags = (LINK_DAG, *SCHEDULED, *EVERY) if AIRFLOW_3 else (LINK_DAG,)
     airflow.wait("the DAGs to be read", lambda: airflow.knows(*dags))
     airflow.tell(
         *(("dags", "unpause", dag_id) for dag_id in dags),
@@ -63,7 +64,7 @@ def _run_all(run: RealRun) -> None:
             airflow.trigger(LINK_DAG, run_id, {"record_identifier": f"real-{run_id}"})
             for run_id in ("accepted", "declined")
         ),
-        *([airflow.trigger("every_path", "every", run.planted.conf)] if AIRFLOW_3 else []),
+        *(airflow.trigger(dag_id, "every", run.planted.conf) for dag_id in EVERY if AIRFLOW_3),
     )
     waits = (run.accepted, run.declined)
     airflow.wait("both to wait", lambda: all(_waits(each) for each in waits))

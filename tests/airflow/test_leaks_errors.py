@@ -175,3 +175,27 @@ def test_reprs(canary: FacekiSandbox, connect: Connect) -> None:
     assert clean(made.link, text) == []
     # The client id belongs to a Connection's settings and is shown there; the secret is not.
     assert SECRET not in repr(settings)
+
+
+def test_reprs_of_pictures_and_what_comes_of_them(canary: FacekiSandbox, connect: Connect) -> None:
+    connect(canary)
+    hook = FacekiHook()
+    person = " ".join(PERSON.values())
+    image = api.Image.of_bytes("selfie", b"\xff\xd8\xff\xe0" + person.encode())
+    document = api.Document(image, image)
+    asked = api.PerformKycVerification(
+        workflow_id=hook.workflow(None), selfie=image, documents=[document], record_identifier="customer-1"
+    )
+    made = hook.ask(asked)
+    found = hook.ask(api.FindKycVerification(record_identifier="customer-1"))
+    assert found is not None
+    assert PERSON["last_name"] in str(found.record.document)
+    analysis = hook.ask(api.AnalyzeFace(image))
+    report = hook.ask(api.FetchPdfReport(str(made.record.request_id)))
+    with report.file:
+        asks = [asked, api.FaceMatch(image), api.AnalyzeFace(image), api.CheckImage(image)]
+        shown = [image, document, *asks, made, found, analysis, report]
+        text = "\n".join(f"{each!r} {each}" for each in shown).encode()
+    assert clean("none-such-link", text) == []
+    assert analysis.gender
+    assert analysis.gender.encode() not in text

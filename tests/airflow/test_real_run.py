@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.airflow.ends import ENDS
-from tests.airflow.real_run import LINK_DAG, SCHEDULED, RealRun
+from tests.airflow.real_run import EVERY, LINK_DAG, SCHEDULED, RealRun
 from tests.airflow.running import AIRFLOW_3, reading
 
 only_airflow_3 = pytest.mark.skipif(
@@ -72,8 +72,9 @@ def test_scheduled_examples_start_by_themselves(real: RealRun) -> None:
 
 
 @only_airflow_3
-def test_every_path_ends_as_it_must(real: RealRun) -> None:
-    assert real.airflow.run("every_path", "every").states == ENDS
+@pytest.mark.parametrize("dag_id", EVERY)
+def test_every_path_ends_as_it_must(real: RealRun, dag_id: str) -> None:
+    assert real.airflow.run(dag_id, "every").states == ENDS[dag_id]
 
 
 @only_airflow_3

@@ -1,0 +1,133 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Each operator that sends pictures, fetches a report, branches, or goes through a manifest, well and badly.
+
+As `every_path`, for whoever searches what is left behind. Pictures, manifests and what is in them is made by
+`tests/airflow/given.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, timezone
+
+from airflow_provider_faceki.operators.batch import (
+    FacekiBatchFetchRecordsOperator,
+    FacekiBatchVerificationOperator,
+)
+from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
+from airflow_provider_faceki.operators.images import (
+    FacekiAnalyzeFaceOperator,
+    FacekiCheckImageOperator,
+    FacekiFaceMatchOperator,
+    FacekiPdfReportOperator,
+)
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+
+GIVEN = os.environ.get("EVERY_PATH_GIVEN", "file:///tmp/every-path-given")
+OUTPUT = os.environ.get("EVERY_PATH_OUTPUT", "file:///tmp/every-path")
+#: Identifiers of verifications, by task; those of the local FACEKI's scenarios say how they end.
+VERIFIED = {
+    "accepted": "accepted-picture",
+    "refused_picture": "code-5004-picture",
+    "review": "review-picture",
+    "reviewed": "reviewed",
+    "answer_lost": "answer_lost",
+    "reduced": "accepted-reduced",
+    "declined_fails": "declined-picture",
+    "outcome_unknown": "outcome_unknown",
+    "wallet_empty": "wallet_empty",
+    "no_picture": "no_picture",
+    "not_reduced": "not_reduced",
+}
+#: What the local FACEKI does to those that are named here.
+VERIFY_FAULTS: dict[str, dict[str, Any]] = {
+    "answer_lost": {"kind": "process_then_reset"},
+    "outcome_unknown": {"kind": "reset_after_body"},
+    "wallet_empty": {"kind": "code", "code": 5003},
+}
+MORE: dict[str, dict[str, Any]] = {
+    # Somebody at FACEKI decides it once a task has seen it: see `planting.py`.
+    "reviewed": {"wait_for_review": True, "deferrable": True, "review_timeout": 15.0},
+    "accepted": {"output_path": f"{OUTPUT}/verification-{{{{ run_id }}}}.json"},
+    "reduced": {
+        "selfie": f"{GIVEN}/large.jpg",
+        "documents": [{"front": f"{GIVEN}/large.jpg", "back": f"{GIVEN}/large.jpg"}],
+        "resize_to": 16,
+    },
+    "declined_fails": {"fail_on_decline": True},
+    "no_picture": {"selfie": f"{GIVEN}/text.jpg"},
+    "not_reduced": {"resize_to": 16},
+}
+#: How each task ends.
+WELL = (
+    *("accepted", "refused_picture", "review", "reviewed", "answer_lost", "reduced"),
+    *("matches", "analyzes", "checks", "reports", "chooses", "verifies_many", "fetches_many"),
+)
+BADLY = (
+    *("declined_fails", "outcome_unknown", "wallet_empty", "no_picture", "not_reduced"),
+    *("matches_text", "analyzes_nowhere", "checks_text", "reports_nothing", "chooses_nothing"),
+    *("too_many_errors", "fetches_many_refused"),
+)
+
+with DAG(dag_id="every_picture", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:
+    verifications = {
+        name: FacekiKycVerificationOperator(
+            task_id=name,
+            record_identifier=identifier,
+            **{
+                "selfie": f"{GIVEN}/selfie.jpg",
+                "documents": [{"front": f"{GIVEN}/front.jpg", "back": f"{GIVEN}/back.jpg"}],
+                "patience": 1.0,
+                **MORE.get(name, {}),
+            },
+        )
+        for name, identifier in VERIFIED.items()
+    }
+
+    matches = FacekiFaceMatchOperator(task_id="matches", selfie=f"{GIVEN}/selfie.jpg")
+    FacekiFaceMatchOperator(task_id="matches_text", selfie=f"{GIVEN}/text.jpg")
+    not_chosen = FacekiAnalyzeFaceOperator(task_id="not_chosen", selfie=f"{GIVEN}/selfie.jpg")
+    FacekiAnalyzeFaceOperator(task_id="analyzes", selfie=f"{GIVEN}/selfie.jpg")
+    FacekiAnalyzeFaceOperator(
+        task_id="analyzes_nowhere", selfie=f"{GIVEN}/selfie.jpg", faceki_conn_id="faceki_unreachable"
+    )
+    FacekiCheckImageOperator(task_id="checks", image=f"{GIVEN}/large.jpg", resize_to=16)
+    FacekiCheckImageOperator(task_id="checks_text", image=f"{GIVEN}/text.jpg")
+    FacekiPdfReportOperator(
+        task_id="reports",
+        request_id="{{ dag_run.conf['reported'] }}",
+        output_path=f"{OUTPUT}/report-{{{{ run_id }}}}.pdf",
+    )
+    FacekiPdfReportOperator(
+        task_id="reports_nothing",
+        request_id="0b5cde5e-3a52-4e8c-9f0f-6a0c1d2e3f41",
+        output_path=f"{OUTPUT}/no-report.pdf",
+    )
+    ways = {"accepted": "matches", "declined": "not_chosen", "otherwise": "not_chosen"}
+    chooses = FacekiDecisionBranchOperator(
+        task_id="chooses", summary=verifications["accepted"].output, **ways
+    )
+    chooses >> [matches, not_chosen]
+    FacekiDecisionBranchOperator(task_id="chooses_nothing", summary="{{ run_id }}", **ways)
+
+    for name, manifest, most in (("verifies_many", "many", 1.0), ("too_many_errors", "many-more", 0.1)):
+        FacekiBatchVerificationOperator(
+            task_id=name,
+            manifest=f"{GIVEN}/{manifest}.ndjson",
+            output_path=f"{OUTPUT}/unasked/{{{{ run_id }}}}/{name}",
+            max_error_share=most,
+            patience=1.0,
+        )
+    for name, conn_id in (
+        ("fetches_many", "faceki_default"),
+        ("fetches_many_refused", "faceki_wrong_secret"),
+    ):
+        FacekiBatchFetchRecordsOperator(
+            task_id=name,
+            by="link",
+            manifest=f"{GIVEN}/links.ndjson",
+            output_path=f"{OUTPUT}/unasked/{{{{ run_id }}}}/{name}",
+            faceki_conn_id=conn_id,
+        )
