@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.verification import VerificationSummary as VerificationSummary
     from airflow_provider_faceki.api.verification import check_documents as check_documents
     from airflow_provider_faceki.api.verification import newest_since as newest_since
+    from airflow_provider_faceki.api.webhook import Hint as Hint
+    from airflow_provider_faceki.api.webhook import Unusable as Unusable
+    from airflow_provider_faceki.api.webhook import read_hint as read_hint
 
 _MODULES = {
     "auth": ("AuthFlow",),
@@ -105,6 +108,7 @@ _MODULES = {
         "check_documents",
         "newest_since",
     ),
+    "webhook": ("Hint", "Unusable", "read_hint"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from airflow_provider_faceki.api.webhook import Hint, Unusable, read_hint
 from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.webhook import callers, events, limits
 from airflow_provider_faceki.webhook.door import ASKED, ROUTE, Door
-from airflow_provider_faceki.webhook.hint import Hint, Unusable, read_hint
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow.models.dag import DagModel
     from sqlalchemy.orm import Session
 
-    from airflow_provider_faceki.webhook.hint import Hint
+    from airflow_provider_faceki.api.webhook import Hint
 
 log = logging.getLogger(__name__)
 

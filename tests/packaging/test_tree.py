@@ -72,6 +72,19 @@ def test_no_file_names(what: str) -> None:
     assert found == []
 
 
+#: FACEKI's fields are written in camel case, Airflow's and ours are not.
+READS_A_FIELD = re.compile(r"""(?:\.get\(|\[)["'][a-z]+[A-Z]\w*["']""")
+
+
+def test_only_the_ground_and_its_stand_in_read_fields_of_faceki() -> None:
+    package = ROOT / "airflow_provider_faceki"
+    above = [path for path in MODULES if path.is_relative_to(package)]
+    above = [path for path in above if path.relative_to(package).parts[0] not in ("api", "sandbox")]
+    assert [_name(path) for path in above if READS_A_FIELD.search(path.read_text(encoding="utf-8"))] == []
+    ground = [path for path in MODULES if path.is_relative_to(package / "api")]
+    assert any(READS_A_FIELD.search(path.read_text(encoding="utf-8")) for path in ground)
+
+
 def test_the_version_exists_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "version" in project["dynamic"]
