@@ -3,20 +3,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch.formats import (
-    COLUMNS as COLUMNS,
-)
-from airflow_provider_faceki.batch.formats import (
-    MANIFEST_FORMATS,
-    REQUIRED,
-    TABLE_FORMATS,
-)
+from airflow_provider_faceki.batch import arguments
+from airflow_provider_faceki.batch.formats import COLUMNS as COLUMNS
+from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS, REQUIRED, TABLE_FORMATS
 from airflow_provider_faceki.failures import airflow_failures
 from airflow_provider_faceki.operators.faceki import FacekiOperator
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
@@ -33,8 +27,6 @@ if TYPE_CHECKING:
 
 _BY = ("record_identifier", "request_id", "link", "face_id")
 _RESUBMIT = ("if_absent", "never")
-#: Requests in flight at the most: each is a thread.
-MOST_AT_ONCE = 256
 
 
 class _BatchOperator(FacekiOperator):
@@ -67,13 +59,10 @@ class _BatchOperator(FacekiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_format(manifest_format)
-        if type(concurrency) is not int or not 1 <= concurrency <= MOST_AT_ONCE:
-            raise ValueError(
-                f"concurrency must be a whole number from 1 to {MOST_AT_ONCE}, not {concurrency!r}"
-            )
-        if not _is_number(max_error_share) or not 0 <= max_error_share <= 1:
-            raise ValueError(f"max_error_share must be a number between 0 and 1, not {max_error_share!r}")
+        if manifest_format is not None:
+            arguments.check_one_of("manifest_format", manifest_format, MANIFEST_FORMATS)
+        arguments.check_concurrency("concurrency", concurrency)
+        arguments.check_share("max_error_share", max_error_share)
         self.output_path = output_path
         self.manifest_format = manifest_format
         self.concurrency = concurrency
@@ -179,12 +168,11 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_columns(columns)
+        arguments.check_columns(columns)
         check_resize_to(resize_to)
-        if resubmit not in _RESUBMIT:
-            raise ValueError(f"resubmit must be one of {', '.join(_RESUBMIT)}, not {resubmit!r}")
-        check_seconds("settle_seconds", settle_seconds)
-        check_seconds("patience", patience)
+        arguments.check_one_of("resubmit", resubmit, _RESUBMIT)
+        arguments.check_seconds("settle_seconds", settle_seconds)
+        arguments.check_seconds("patience", patience)
         self.manifest = manifest
         self.batch_id = batch_id
         self.columns = columns
@@ -262,7 +250,11 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch import manifest
 
         return manifest.rows(
-            self.manifest, named(self.columns), self.manifest_conn_id, self.manifest_format, REQUIRED
+            self.manifest,
+            arguments.named(self.columns),
+            self.manifest_conn_id,
+            self.manifest_format,
+            REQUIRED,
         )
 
 
@@ -311,12 +303,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if by not in _BY:
-            raise ValueError(f"by must be one of {', '.join(_BY)}, not {by!r}")
-        if output_format not in TABLE_FORMATS:
-            raise ValueError(
-                f"output_format must be one of {', '.join(TABLE_FORMATS)}, not {output_format!r}"
-            )
+        arguments.check_one_of("by", by, _BY)
+        arguments.check_one_of("output_format", output_format, TABLE_FORMATS)
         if personal_data:
             from airflow_provider_faceki.batch.tables import check_choices
 
@@ -385,38 +373,6 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         return manifest.rows(
             self.manifest, {"record_identifier": column}, self.manifest_conn_id, self.manifest_format
         )
-
-
-def check_format(manifest_format: object) -> None:
-    """Refuse what is no format of manifests, while the DAG is parsed."""
-    if manifest_format is not None and manifest_format not in MANIFEST_FORMATS:
-        raise ValueError(
-            f"manifest_format must be one of {', '.join(MANIFEST_FORMATS)}, not {manifest_format!r}"
-        )
-
-
-def check_columns(columns: Mapping[str, object] | None) -> None:
-    """Refuse names that no column has here, and columns without a name, while the DAG is parsed."""
-    if unknown := set(columns or ()) - set(COLUMNS):
-        raise ValueError(f"columns: unknown {', '.join(sorted(unknown))}; allowed are {', '.join(COLUMNS)}")
-    for name, column in (columns or {}).items():
-        if not isinstance(column, str) or not column:
-            raise ValueError(f"columns: {name} must be called something in the manifest, not {column!r}")
-
-
-def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no span of time, while the DAG is parsed."""
-    if not _is_number(value) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def named(columns: Mapping[str, str] | None) -> dict[str, str]:
-    """Return what all columns are called in the manifest, by what they are called here."""
-    return {name: (columns or {}).get(name, name) for name in COLUMNS}
 
 
 def _check_connection(field: str, conn_id: str | None) -> None:
