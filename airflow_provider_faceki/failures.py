@@ -39,6 +39,27 @@ def another_try_may_help(error: api.FacekiError) -> bool:
     )
 
 
+def is_silent_about_rules(error: api.FacekiError) -> bool:
+    """Whether FACEKI, asked for a workflow's rules, told nothing that concerns the verification too.
+
+    The route is in no documentation, only in SDKs: without it, FACEKI itself has to say no. So a route that is not
+    there, an answer that is not one, and none at all are no obstacle to a verification.
+
+    :param error: What came of the question, after its repetitions.
+    """
+    from airflow_provider_faceki.api.codes import REFUSED
+
+    # One code stands for a refused token and for an unknown URL; HTTP's own word for the first is plain enough.
+    no_such_url = (
+        isinstance(error, api.AuthenticationError)
+        and error.code == REFUSED
+        and error.http_status not in {401, 403}
+    )
+    no_such_url |= isinstance(error, api.RequestRefusedError) and error.http_status in {404, 405}
+    no_answer = error.retry_may_help and not isinstance(error, api.ThrottledError)
+    return no_such_url or no_answer or isinstance(error, api.NotFoundError)
+
+
 def fail_if_declined(record: api.VerificationRecord | None) -> None:
     """Fail the task for good if ``record`` is one of a declined person.
 

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
+from airflow_provider_faceki.operators.evidence import known_rules, load_documents
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
@@ -58,7 +59,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param output_path: URI to which the full record is written as JSON. It holds personal data.
     :param output_conn_id: Connection for that storage. Default: the storage's own default.
     :param check_rules: Whether to hold the documents against the workflow's rules before paying. Default
-        ``True``; rules that cannot be had are no obstacle.
+        ``True``. Rules that FACEKI does not tell (their route is in no documentation) are no obstacle; what it
+        says instead of them of credentials, credit or the workflow fails the task.
     :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``); 1920 is
         what FACEKI's SDKs use. Default: pictures are sent as they are.
     :param resubmit: ``"if_absent"`` (default) to send unless FACEKI already has a verification under the
@@ -239,8 +241,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
         workflow_id = self.hook.workflow(self.workflow_id)
         selfie, documents = self._pictures
-        if self.check_rules:
-            self._check_rules(workflow_id, documents)
+        rules = known_rules(self.hook, workflow_id) if self.check_rules else None
+        if rules is not None:
+            api.check_documents(rules, documents)
         return api.PerformKycVerification(
             workflow_id=workflow_id,
             selfie=selfie,
@@ -252,39 +255,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     @cached_property
     def _pictures(self) -> tuple[api.Image, list[api.Document]]:
-        documents: object = self.documents
-        if isinstance(documents, str | Mapping) or not isinstance(documents, Sequence):
-            raise api.InputError(f"documents must be a list of documents, not {type(documents).__name__}")
-        if not 1 <= len(documents) <= 3:
-            raise api.InputError(f"documents must be one to three documents, not {len(documents)}")
-        return (
-            self._image("selfie", self.selfie),
-            [self._document(f"documents[{number}]", item) for number, item in enumerate(documents)],
-        )
-
-    def _document(self, name: str, item: object) -> api.Document:
-        sides = {"front": item} if isinstance(item, str) else item
-        front = sides.get("front") if isinstance(sides, Mapping) else None
-        if not front or not isinstance(sides, Mapping) or set(sides) - {"front", "back"}:
-            raise api.InputError(f'{name} must be a URI, or {{"front": uri, "back": uri}}')
-        back = sides.get("back")
-        return api.Document(
-            self._image(f"{name} front", front), self._image(f"{name} back", back) if back else None
-        )
+        return self._image("selfie", self.selfie), load_documents(self._image, self.documents)
 
     def _image(self, name: str, uri: str) -> api.Image:
         return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to)
-
-    def _check_rules(self, workflow_id: str, documents: Sequence[api.Document]) -> None:
-        try:
-            rules = self.hook.workflow_rules(workflow_id)
-        except (api.WorkflowError, api.ThrottledError):
-            raise
-        except api.AnswerError as error:
-            # The route is in no documentation, only in SDKs: without it, FACEKI itself has to say no.
-            self.log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
-        else:
-            api.check_documents(rules, documents)
 
     def _identifier(self, context: Context) -> str:
         return self.record_identifier or derived_identifier(context["ti"])

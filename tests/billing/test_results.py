@@ -163,6 +163,43 @@ def test_what_no_further_try_can_mend_fails_at_once(
     assert never_kept(store)
 
 
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        pytest.param({"kind": "code", "code": 5003}, "QuotaError: .*5003", id="no credit"),
+        pytest.param({"kind": "code", "code": 8017}, "QuotaError: .*8017", id="a limit"),
+        pytest.param({"kind": "code", "code": 5001}, "WorkflowError: .*5001", id="no such workflow"),
+        pytest.param({"kind": "status", "status": 401}, "AuthenticationError: ", id="a token refused twice"),
+        pytest.param({"kind": "status", "status": 403}, "RequestRefusedError: ", id="forbidden"),
+        pytest.param({"kind": "code", "code": 422}, "RequestRefusedError: ", id="a workflow id that is none"),
+    ],
+)
+def test_what_faceki_says_instead_of_rules_is_heard_before_paying(
+    sandbox: FacekiSandbox, verify: Verify, fault: dict[str, Any], error: str
+) -> None:
+    sandbox.add_fault(**fault, route="rules", count=None)
+    with pytest.raises(AirflowFailException, match=error):
+        verify("accepted-1").go()
+    assert "verify" not in sandbox.counters.requests
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "reset"}, id="no answer"),
+        pytest.param({"kind": "code", "code": 1}, id="a URL that FACEKI does not know"),
+        pytest.param({"kind": "status", "status": 502}, id="a failure"),
+    ],
+)
+def test_no_word_about_rules_is_no_obstacle(
+    sandbox: FacekiSandbox, verify: Verify, fault: dict[str, Any]
+) -> None:
+    sandbox.add_fault(**fault, route="rules", count=None)
+    assert verify("accepted-1").go()["decision"] == "ACCEPTED"
+    # Asked as often as the Connection allows, before that.
+    assert sandbox.counters.requests["rules"] == 2
+
+
 def test_empty_wallet(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.settings.credit = 0
     with pytest.raises(AirflowFailException, match="the wallet is empty"):

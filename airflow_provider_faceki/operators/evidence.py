@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Which pictures make up a verification, and what does its workflow ask for? Found out before anything is paid."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.failures import is_silent_about_rules
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+log = logging.getLogger(__name__)
+
+#: Gives the checked image for a name and a URI.
+Load = Callable[[str, str], api.Image]
+
+
+def load_documents(load: Load, documents: object) -> list[api.Document]:
+    """Return the documents that an operator was given, once its templates are rendered.
+
+    :param load: How a picture is had.
+    :param documents: One to three, each ``{"front": uri, "back": uri}`` or the URI of its front.
+    :raises InputError: they are something else.
+    """
+    if isinstance(documents, str | Mapping) or not isinstance(documents, Sequence):
+        raise api.InputError(f"documents must be a list of documents, not {type(documents).__name__}")
+    if not 1 <= len(documents) <= 3:
+        raise api.InputError(f"documents must be one to three documents, not {len(documents)}")
+    return [_document(load, f"documents[{number}]", item) for number, item in enumerate(documents)]
+
+
+def _document(load: Load, name: str, item: object) -> api.Document:
+    sides = {"front": item} if isinstance(item, str) else item
+    front = sides.get("front") if isinstance(sides, Mapping) else None
+    if not front or not isinstance(sides, Mapping) or set(sides) - {"front", "back"}:
+        raise api.InputError(f'{name} must be a URI, or {{"front": uri, "back": uri}}')
+    back = sides.get("back")
+    return api.Document(load(f"{name} front", front), load(f"{name} back", back) if back else None)
+
+
+def known_rules(hook: FacekiHook, workflow_id: str) -> api.WorkflowRules | None:
+    """Return the rules of a workflow; ``None``, and a warning, where FACEKI tells none.
+
+    :param hook: Whom to ask.
+    :param workflow_id: The workflow.
+    :raises FacekiError: what FACEKI said holds for the verification too.
+    """
+    try:
+        return hook.workflow_rules(workflow_id)
+    except api.FacekiError as error:
+        if not is_silent_about_rules(error):
+            raise
+        log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
+        return None
