@@ -12,8 +12,10 @@ import json
 import re
 from dataclasses import dataclass
 
+from airflow_provider_faceki.api.records import OTHER, Decision
+
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-# ACCEPTED, DECLINED and REVIEW are documented as common values, so others must pass; a sentence or a name must not.
+# The documented words are "common values", so others must pass; a sentence must not.
 _STATUS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
@@ -23,14 +25,28 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A verification of which FACEKI is said to have decided something.
+    """A verification of which FACEKI is said to have decided something. Made by :meth:`of` or :func:`read_hint`.
 
-    :param request_id: FACEKI's id of it, as it was sent.
-    :param status: The claimed decision.
+    :param request_id: FACEKI's id of it, in small letters.
+    :param status: The claimed decision in capitals; ``OTHER`` if it is none of the documented ones, since anybody may
+        claim anything, a name too.
     """
 
     request_id: str
     status: str
+
+    @classmethod
+    def of(cls, request_id: object, status: object) -> Hint:
+        """Return the hint that says this, the same one however it is spelled.
+
+        :raises Unusable: ``request_id`` is no UUID, or ``status`` no word.
+        """
+        if not isinstance(request_id, str) or not _UUID.fullmatch(request_id):
+            raise Unusable("requestId is no UUID")
+        if not isinstance(status, str) or not _STATUS.fullmatch(status):
+            raise Unusable("status is no word of at most 40 letters, digits, - and _")
+        word = status.upper()
+        return cls(request_id.lower(), word if word in Decision.__members__ else OTHER)
 
     @property
     def extra(self) -> dict[str, str]:
@@ -49,9 +65,4 @@ def read_hint(body: bytes) -> Hint:
         raise Unusable("the body is no JSON") from None
     if not isinstance(document, dict):
         raise Unusable("the body is no JSON object")
-    request_id, status = document.get("requestId"), document.get("status")
-    if not isinstance(request_id, str) or not _UUID.fullmatch(request_id):
-        raise Unusable("requestId is no UUID")
-    if not isinstance(status, str) or not _STATUS.fullmatch(status):
-        raise Unusable("status is no word of at most 40 letters, digits, - and _")
-    return Hint(request_id, status)
+    return Hint.of(document.get("requestId"), document.get("status"))

@@ -177,6 +177,16 @@ def test_reprs(canary: FacekiSandbox, connect: Connect) -> None:
     assert SECRET not in repr(settings)
 
 
+def _webhook(request_id: str | None) -> dict[str, object]:
+    """What FACEKI may send of a person whose name stands where a decision should."""
+    return {
+        "requestId": request_id,
+        "status": PERSON["last_name"],
+        "fullName": PERSON["last_name"],
+        "kycData": PERSON,
+    }
+
+
 def test_reprs_of_pictures_and_what_comes_of_them(canary: FacekiSandbox, connect: Connect) -> None:
     connect(canary)
     hook = FacekiHook()
@@ -194,7 +204,8 @@ def test_reprs_of_pictures_and_what_comes_of_them(canary: FacekiSandbox, connect
     report = hook.ask(api.FetchPdfReport(str(made.record.request_id)))
     with report.file:
         asks = [asked, api.FaceMatch(image), api.AnalyzeFace(image), api.CheckImage(image)]
-        shown = [image, document, *asks, made, found, analysis, report]
+        hint = api.read_hint(json.dumps(_webhook(made.record.request_id)).encode())
+        shown = [image, document, *asks, made, found, analysis, report, hint]
         text = "\n".join(f"{each!r} {each}" for each in shown).encode()
     assert clean("none-such-link", text) == []
     assert analysis.gender

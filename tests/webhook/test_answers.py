@@ -191,6 +191,25 @@ def test_told_again_is_no_news_but_a_change_is(served: Served) -> None:
     assert served.statuses(other) == ["REVIEW"]
 
 
+def test_a_verification_is_the_same_however_it_is_spelled(served: Served) -> None:
+    one = str(uuid.uuid4())
+    said_what = [(one, "Accepted"), (one.upper(), "accepted"), (one.upper(), "Declined"), (one, "DECLINED")]
+    answers = [served.post(served.at(), said(each, status)).json()["status"] for each, status in said_what]
+    assert answers == ["stored", "repeated", "stored", "repeated"]
+    assert served.statuses(one) == ["ACCEPTED", "DECLINED"]
+
+
+def test_a_word_that_may_be_a_name_is_not_kept(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    one, name = str(uuid.uuid4()), NAME.split()[0]
+    said_what = ["REVIEW", name, name.upper()]
+    answers = [served.post(served.at(), said(one, status)).json()["status"] for status in said_what]
+    assert answers == ["stored", "stored", "repeated"]
+    assert served.statuses(one) == ["REVIEW", "OTHER"]
+    assert name not in str(served.rows("SELECT * FROM asset_event"))
+    assert name.lower() not in caplog.text.lower()
+
+
 @pytest.mark.parametrize(
     ("hours", "statuses"),
     [

@@ -155,8 +155,9 @@ def test_relay(stack: Stack) -> None:
     assert callable(relay)
     request_id = stack.decide("customer-relay", "ACCEPTED")
     body = f'{{"requestId": "{request_id}", "status": "ACCEPTED", "fullName": "{NAME}"}}'.encode()
-    answers = [relay(body, stack.url, stack.airflow.token) for _ in range(2)]
-    assert answers == [200, 409]
+    spelled_otherwise = body.replace(request_id.encode(), request_id.upper().encode()).replace(b"ACC", b"Acc")
+    answers = [relay(each, stack.url, stack.airflow.token) for each in (body, body, spelled_otherwise)]
+    assert answers == [200, 409, 409]
     run_id = f"faceki__{request_id}__ACCEPTED"
     state = "SELECT state FROM dag_run WHERE run_id = ?"
     stack.until("the relayed run", lambda: stack.rows(state, run_id) == [("success",)], 120)
