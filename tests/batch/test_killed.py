@@ -1,0 +1,50 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is a try that dies (``kill -9``) while it waits, or while it fetches records, gone on with as if nothing had been?"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.dying import die
+from tests.batch.people import People, begin, names, once
+
+
+def asked(faceki: FacekiSandbox, route: str) -> int:
+    return faceki.counters.requests.get(route, 0)
+
+
+def test_killed_while_it_waits_until_what_may_have_been_sent_is_settled(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    faceki.add_record("accepted-0")
+    begin(people, *names(3))
+    manifest = people.everybody(*names(6))
+    # Three are sent, three looked for, one of whom is found: two are waited for.
+    die(people, manifest, lambda: len(people.lines("results")) == 4, settle_seconds=120.0)
+    assert faceki.ledger == once(names(6)[3:])
+    asked_before = asked(faceki, "verify")
+    done = people.verify(manifest)
+    assert (done["decisions"], asked(faceki, "verify") - asked_before) == ({"ACCEPTED": 6}, 2)
+    assert faceki.ledger == once(names(6)[1:])
+
+
+def test_killed_while_it_fetches_records(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody(*names(40))
+    faceki.add_fault("slow", route="records", delay=0.3, count=None)
+    die(people, manifest, lambda: asked(faceki, "records") >= 20, include_records=True, concurrency=4)
+    assert len(people.results()) == 40
+    faceki.clear_faults()
+    people.verify(manifest, include_records=True)
+    kept = Counter(line["record_identifier"] for line in people.lines("records"))
+    assert (kept, asked(faceki, "verify")) == (once(names(40)), 40)
+    assert faceki.ledger == once(names(40))
+
+
+def test_killed_twice_between_what_was_sent_and_its_result(faceki: FacekiSandbox, people: People) -> None:
+    faceki.settings.latency = 0.05
+    manifest = people.everybody(*names(200))
+    for billed in (20, 120):
+        die(people, manifest, lambda billed=billed: len(faceki.ledger) >= billed)  # type: ignore[misc]
+    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 200}
+    assert faceki.ledger == once(names(200))

@@ -1,0 +1,116 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does anything that a batch leaves behind tell of a person whom only its pictures, and FACEKI, know?"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from PIL import Image
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.batch import patience
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.canaries import NOWHERE, PERSON, files_below
+from tests.batch.people import Line, People
+from tests.batch.stores import attached
+from tests.billing.pictures import picture, write
+
+NAME = "-".join(PERSON.values())
+
+
+def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
+    """Rows whose pictures are named after somebody."""
+    folder = people.folder / NAME
+    folder.mkdir()
+    painted = io.BytesIO()
+    Image.new("RGB", (100, 80)).save(painted, "JPEG")
+    for name in ("front.jpg", "back.jpg"):
+        write(people.folder, name, painted.getvalue())
+    good, text, empty = (
+        write(folder, f"{NAME}-{number}.jpg", content)
+        for number, content in enumerate([painted.getvalue(), b"no picture", b""])
+    )
+    store = attached()
+    store.pipe_file(f"/bucket/{NAME}.jpg", picture())
+
+    def fails(operation: str, path: str) -> None:
+        raise OSError(5, path)
+
+    store.fails = fails
+    selfies = {
+        "good": good,
+        "text": text,
+        "empty": empty,
+        "missing": f"{folder.as_uri()}/none.jpg",
+        "folder": folder.as_uri(),
+        "relative": f"{NAME}.jpg",
+        "relative-folder": f"{NAME}/{NAME}.jpg",
+        "half": f"file://{NAME}.jpg",
+        "scheme": f"gopher://{NAME}/{NAME}.jpg",
+        "connection": f"flaky://nobodys@bucket/{NAME}.jpg",
+        "quotes": f'/{NAME}\'s "picture"/{NAME}.jpg',
+        "password": f"ftp://me:{NAME}@127.0.0.1:9/{NAME}.jpg",
+        "query": f"http://127.0.0.1:9/{NAME}.jpg?{NAME}",
+        "dead": f"flaky://bucket/{NAME}.jpg",
+        "long": f"/{NAME * 20}.jpg",
+    }
+    rows = [people.line(name, selfie=selfie) for name, selfie in selfies.items()]
+    rows += [
+        people.line(name, selfie=good) for name in ("accepted-1", "declined-2", "code-5004-3", "code-5006-4")
+    ]
+    return [*rows, {"selfie": good}, people.line("list", selfie=[good]), f'{{"selfie": "{NAME}'.encode()]
+
+
+@pytest.mark.parametrize("resize_to", [None, 64])
+def test_of_a_batch(
+    faceki: FacekiSandbox,
+    people: People,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    resize_to: int | None,
+) -> None:
+    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    faceki.settings.person = PERSON
+    faceki.add_fault("process_then_reset", route="verify", record_identifier="accepted-1")
+    manifest = people.manifest(everything_that_can_be_wrong(people))
+    with caplog.at_level(logging.INFO):
+        done = people.verify(manifest, resize_to=resize_to)
+    printed = "".join(capsys.readouterr()) + caplog.text
+    left = {**dict(files_below(people.out)), "log": printed.encode(), "XCom": json.dumps(done).encode()}
+    found = {name: NOWHERE.found_in(content) for name, content in left.items()}
+    assert {name: names for name, names in found.items() if names} == {}
+    assert {part.split("/out/")[1].split("/")[0] for part in left if "/out/" in part} == {
+        "results",
+        "errors",
+        "_journal",
+    }
+    # The canaries sing where full records are asked for, or this proves nothing.
+    people.verify(manifest, include_records=True, resize_to=resize_to)
+    records = b"".join(content for name, content in files_below(people.out / "records"))
+    assert set(PERSON) <= NOWHERE.found_in(records)
+
+
+def test_of_a_batch_whose_pictures_cannot_be_had_at_all(
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    rows = everything_that_can_be_wrong(people)
+    dead = [row for row in rows if isinstance(row, dict) and row.get("record_identifier") == "dead"]
+    with pytest.raises(api.OutcomeUnknownError) as caught:
+        people.verify(people.manifest(dead))
+    assert NOWHERE.found_in(f"{caught.value!r} {caplog.text}".encode()) == set()
+
+
+def test_of_a_manifest_without_a_header(faceki: FacekiSandbox, people: People, tmp_path: Path) -> None:
+    place = people.folder / "people.csv"
+    place.write_text(f"{NAME},{people.selfie},{people.front}\n")
+    for go in (people.verify, lambda uri: people.fetch(manifest=uri)):
+        with pytest.raises(AirflowFailException) as caught:
+            go(place.as_uri())
+        assert NOWHERE.found_in(str(caught.value).encode()) == set()
