@@ -13,6 +13,7 @@ QuotaError             somebody has to top up; trying on would be trying for not
 LinkError              a link that is used up or expired does not come back
 VerificationError      the same images give the same answer, and are billed again
 TlsError               somebody has to mend certificates
+must_not_repeat        of any error: FACEKI may have done what it would do, or charge for, once more
 =====================  =====================================================================================
 
 Everything else is raised as it is, so that the task's ``retries`` apply: no connection, a lost answer,
@@ -30,7 +31,9 @@ from airflow_provider_faceki import api
 
 
 def another_try_may_help(error: api.FacekiError) -> bool:
-    """Whether the task, tried again as it is, may succeed."""
+    """Whether the task, tried again as it is, may succeed, and do no harm."""
+    if error.must_not_repeat:
+        return False
     # An AnswerError of no particular kind carries a code that nobody has explained; a lost outcome is looked for
     # by the next try before anything is sent again.
     unexplained = type(error) is api.AnswerError
@@ -91,4 +94,9 @@ def airflow_failures() -> Iterator[None]:
             raise
         from airflow.providers.common.compat.sdk import AirflowFailException
 
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        told = f"{type(error).__name__}: {error}"
+        if error.must_not_repeat:
+            told += (
+                "; the call may have been made, so it is not made again by itself: clear the task to do so"
+            )
+        raise AirflowFailException(told) from error

@@ -4,7 +4,8 @@
 ``FACEKI_RETRY_POLICY`` goes into ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It exists where Airflow
 has retry policies (3.3 and later); on older Airflow the name is absent from this module. FACEKI's own operators
 need no policy: they fail at once for what another try cannot mend, and look before they send again. A task of your
-own does not look, so after a charged call with an unknown outcome it is not tried again.
+own does not look, so after a charged call with an unknown outcome it is not tried again, and neither is any other
+``Call`` that must not be sent twice and may have arrived.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ else:
             """Decide by the kind of error; errors of others are left to Airflow."""
             if not isinstance(exception, FacekiError):
                 return RetryDecision.default()
-            if isinstance(exception, OutcomeUnknownError):
-                return RetryDecision.fail(reason="OutcomeUnknownError: another try may be billed again")
+            if isinstance(exception, OutcomeUnknownError) or exception.must_not_repeat:
+                kind = type(exception).__name__
+                return RetryDecision.fail(reason=f"{kind}: another try may be billed again")
             if not another_try_may_help(exception):
                 return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
             asked = exception.retry_after

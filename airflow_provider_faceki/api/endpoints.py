@@ -18,8 +18,15 @@ from airflow_provider_faceki.api.arguments import (
 from airflow_provider_faceki.api.arguments import (
     check_identifier as check_identifier,
 )
+from airflow_provider_faceki.api.conversation import Account, Conversation, ask_once
 from airflow_provider_faceki.api.envelope import Answer
-from airflow_provider_faceki.api.errors import InputError, LinkError, UnexpectedAnswerError, WorkflowError
+from airflow_provider_faceki.api.errors import (
+    FacekiError,
+    InputError,
+    LinkError,
+    UnexpectedAnswerError,
+    WorkflowError,
+)
 from airflow_provider_faceki.api.records import VerificationRecord
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import JSON_HEADERS, HttpRequest, Json, json_body
@@ -308,16 +315,28 @@ class Call:
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
-        method = self.method.upper()
         body, headers = self._body()
         return HttpRequest(
-            method,
+            self.method.upper(),
             f"{service.base_url}{self.path}",
             query=_query(self.params or {}),
             headers=headers,
             body=body,
-            repeatable=method in {"GET", "HEAD"} if self.idempotent is None else self.idempotent,
+            repeatable=self.is_repeatable,
         )
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may be sent twice."""
+        return self.method.upper() in {"GET", "HEAD"} if self.idempotent is None else self.idempotent
+
+    def converse(self, account: Account) -> Conversation[Json]:
+        """Ask, and let an error say whether that may be done anew."""
+        try:
+            return (yield from ask_once(account, self))
+        except FacekiError as error:
+            error.must_not_repeat = error.may_have_acted and not self.is_repeatable
+            raise
 
     def _body(self) -> tuple[bytes | None, tuple[tuple[str, str], ...]]:
         if self.json is not None:

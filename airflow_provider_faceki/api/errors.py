@@ -44,6 +44,9 @@ class FacekiError(Exception):
     :param retry_after: Seconds the service asked us to wait (``Retry-After``), if it did.
     :param may_have_acted: Whether the service may already have done what was asked.
     :param conn_id: Airflow Connection id, set when raised through the hook.
+
+    ``must_not_repeat`` is set where FACEKI may have acted on a call that does, or costs, the same again when it is
+    made again, and that leaves nothing to look for: whoever repeats whole calls has to ask a person first.
     """
 
     #: Whether the same request, sent again later, may succeed without anybody changing anything.
@@ -72,6 +75,7 @@ class FacekiError(Exception):
         self.retry_after = retry_after
         self.may_have_acted = self._may_have_acted_default if may_have_acted is None else may_have_acted
         self.conn_id = conn_id
+        self.must_not_repeat = False
 
     def named(self, conn_id: str) -> Self:
         """Return this error, saying which Airflow Connection it concerns."""

@@ -212,6 +212,8 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 class FacekiApiOperator(FacekiOperator):
     """Make any authenticated call of FACEKI that has no operator of its own.
 
+    A call that must not be sent twice is not: if its answer is lost, or cannot be written, the task fails for good.
+
     XCom: the unwrapped answer, if it is small; with ``output_path`` the answer is written there and XCom is
     the path. The answer may hold personal data, and XCom is stored as it is.
 
@@ -274,8 +276,7 @@ class FacekiApiOperator(FacekiOperator):
             check_output(self.output_path, self.output_conn_id)
         document = self.ask(endpoint)
         if self.output_path:
-            with airflow_failures():
-                return write_json(self.output_path, document, self.output_conn_id)
+            return self._write(self.output_path, document, endpoint)
         size = len(json.dumps(document))
         if size > self.max_xcom_bytes:
             raise AirflowFailException(
@@ -283,6 +284,18 @@ class FacekiApiOperator(FacekiOperator):
                 "XCom; give output_path to have it written to storage"
             )
         return document
+
+    def _write(self, path: str, document: Any, endpoint: api.Call) -> str:
+        try:
+            with airflow_failures():
+                return write_json(path, document, self.output_conn_id)
+        except OSError as error:
+            if endpoint.is_repeatable:
+                raise
+            raise AirflowFailException(
+                "the call was made, but its answer could not be written to output_path; it is not made again by "
+                "itself: clear the task to make it again"
+            ) from error
 
 
 def check_output(uri: str | None, conn_id: str | None) -> None:

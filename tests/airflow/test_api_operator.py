@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.operators.faceki import MAX_XCOM_BYTES, FacekiApiOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
@@ -109,6 +110,49 @@ def test_wrong_input_is_told_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "status", "status": 429}, id="too many requests"),
+        pytest.param({"kind": "status", "status": 503, "route": "token"}, id="no token"),
+    ],
+)
+def test_a_call_that_was_not_made_is_left_to_airflows_retries(
+    faceki_sandbox: FacekiSandbox, connect: Connect, fault: dict[str, Any]
+) -> None:
+    connect(faceki_sandbox, max_attempts=1)
+    faceki_sandbox.add_fault(**{"route": "link", **fault})
+    with pytest.raises((api.ThrottledError, api.ServiceError)):
+        execute(FacekiApiOperator(task_id="call", method="POST", path=LINK, json={}))
+
+
+@pytest.mark.parametrize(
+    ("idempotent", "error"), [(None, AirflowFailException), (True, OSError)], ids=["made once", "repeatable"]
+)
+def test_an_answer_that_cannot_be_written(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    idempotent: bool | None,
+    error: type[Exception],
+) -> None:
+    monkeypatch.setattr(storage, "write_json", _full)
+    operator = FacekiApiOperator(
+        task_id="call",
+        method="POST",
+        path=LINK,
+        json={"workflowId": DEFAULT_WORKFLOW},
+        idempotent=idempotent,
+        output_path=str(tmp_path / "a.json"),
+    )
+    with pytest.raises(error, match="output_path|No space left"):
+        execute(operator)
+
+
+def _full(*_: object) -> str:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
     "limit", [pytest.param(value, id=repr(value)) for value in ("48", -1, True, 1.5, None)]
 )
 def test_wrong_limit_is_told_while_the_dag_is_parsed(limit: Any) -> None:
@@ -117,23 +161,42 @@ def test_wrong_limit_is_told_while_the_dag_is_parsed(limit: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "requests"),
+    ("call", "is_repeatable"),
     [
-        pytest.param({"path": RECORDS, "query": {"link": "x"}}, 3, id="GET is repeated"),
-        pytest.param({"method": "POST", "path": LINK}, 1, id="POST is not"),
-        pytest.param({"method": "POST", "path": LINK, "idempotent": True}, 3, id="POST that may be"),
+        pytest.param({"path": RECORDS, "query": {"link": "x"}}, True, id="GET is repeated"),
+        pytest.param({"method": "POST", "path": LINK}, False, id="POST is not"),
+        pytest.param({"method": "POST", "path": LINK, "idempotent": True}, True, id="POST that may be"),
         pytest.param(
-            {"path": RECORDS, "query": {"link": "x"}, "idempotent": False}, 1, id="GET that may not"
+            {"path": RECORDS, "query": {"link": "x"}, "idempotent": False}, False, id="GET that may not"
         ),
     ],
 )
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        pytest.param({"kind": "status", "status": 503}, api.ServiceError, id="a failure"),
+        pytest.param({"kind": "process_then_reset"}, api.AnswerLostError, id="a lost answer"),
+        pytest.param({"kind": "truncated"}, api.UnexpectedAnswerError, id="half an answer"),
+    ],
+)
 def test_what_is_repeated(
-    faceki_sandbox: FacekiSandbox, connect: Connect, call: dict[str, Any], requests: int
+    faceki_sandbox: FacekiSandbox,
+    connect: Connect,
+    call: dict[str, Any],
+    is_repeatable: bool,
+    fault: dict[str, Any],
+    error: type[api.FacekiError],
 ) -> None:
     connect(faceki_sandbox, max_attempts=3, max_wait=0.1)
-    faceki_sandbox.add_fault("status", status=503, route="records", count=None)
-    faceki_sandbox.add_fault("status", status=503, route="link", count=None)
-    with pytest.raises(api.ServiceError):
-        execute(FacekiApiOperator(task_id="call", **call))
+    # Something to answer, so that half of it is less.
+    faceki_sandbox.add_record("customer-1")
+    for route in ("records", "link"):
+        faceki_sandbox.add_fault(**fault, route=route, count=None)
+    given = {"json": {"workflowId": DEFAULT_WORKFLOW}, **call} if call["path"] == LINK else call
+    # What may not be sent twice is not sent by Airflow's retries either.
+    told = error if is_repeatable else AirflowFailException
+    with pytest.raises(told, match=None if is_repeatable else "clear the task to do so"):
+        execute(FacekiApiOperator(task_id="call", **given))
+    requests = 3 if is_repeatable else 1
     counted = faceki_sandbox.counters.requests
     assert counted.get("records", 0) + counted.get("link", 0) == requests

@@ -12,6 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_faceki import api, retry_policy
+from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators import images, verification
 from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
@@ -222,6 +223,32 @@ def test_retry_policy(error: Exception, action: str, seconds: float | None) -> N
     decision = retry_policy.FACEKI_RETRY_POLICY.evaluate(error, 1, 3)
     assert decision.action.value == action
     assert decision.retry_delay == (timedelta(seconds=seconds) if seconds is not None else None)
+
+
+@pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has retry policies from 3.3 on")
+@pytest.mark.parametrize(
+    ("call", "action"),
+    [
+        pytest.param(
+            api.Call("POST", "/kycverify/api/kycverify/kyc-verify-link"), "fail", id="may be charged"
+        ),
+        pytest.param(
+            api.Call("POST", "/kycverify/api/kycverify/kyc-verify-link", idempotent=True),
+            "retry",
+            id="harmless",
+        ),
+        pytest.param(api.Call("GET", "/api/v3/kyc_verification"), "retry", id="only asks"),
+        pytest.param(api.GenerateKycLink(workflow_id="w"), "retry", id="one link more harms nobody"),
+    ],
+)
+def test_a_lost_answer_is_not_bought_again(
+    sandbox: FacekiSandbox, call: api.Call | api.GenerateKycLink, action: str
+) -> None:
+    FacekiHook().get_access_token()
+    sandbox.add_fault("reset_after_body", count=None)
+    with pytest.raises(api.AnswerLostError) as lost:
+        FacekiHook().ask(call)
+    assert retry_policy.FACEKI_RETRY_POLICY.evaluate(lost.value, 1, 3).action.value == action
 
 
 def test_retry_policy_is_there_where_airflow_has_it() -> None:
