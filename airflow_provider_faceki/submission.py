@@ -8,6 +8,7 @@ that, a try number above one is all there is to go by.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _SINCE = "faceki_submitting_since"
 _OUTCOME = "faceki_outcome"
+_MATCHES = "faceki_matches"
 
 
 class Submission:
@@ -87,6 +89,28 @@ class Submission:
         """Remember what came of the call: FACEKI may be set up to keep no record of it."""
         if self._store is not None:
             self._store.set(_OUTCOME, made.to_dict())
+
+    def keep_matches(self, records: Iterable[api.VerificationRecord]) -> bool:
+        """Remember whom a search found, for it is paid for; return whether that is possible."""
+        if self._store is None:
+            return False
+        self._store.set(
+            _MATCHES, [api.KycVerification(record, is_whole=True).to_dict() for record in records]
+        )
+        self.forget()
+        return True
+
+    def matches(self) -> list[api.KycVerification] | None:
+        """Return whom an earlier try found, as far as it goes; ``None`` if no search was kept."""
+        kept = self._store.get(_MATCHES) if self._store is not None else None
+        if not isinstance(kept, list):
+            return None
+        return [made for made in map(api.KycVerification.from_dict, kept) if made is not None]
+
+    def forget_matches(self) -> None:
+        """Let the next search be made anew."""
+        if self._store is not None:
+            self._store.delete(_MATCHES)
 
     def outcome(self) -> api.KycVerification | None:
         """Return what an earlier try kept, as far as it goes."""

@@ -120,7 +120,8 @@ class FacekiFaceMatchOperator(_PictureOperator):
 
     It is not sent twice by itself: a lost answer fails the task for good, and so, from Airflow 3.3 on, does an
     earlier try that was killed. Before that, nothing outlives a killed task: use ``retries=0`` where a second
-    charge would hurt.
+    charge would hurt. Records that could not be written are fetched anew by the next try, which is free; before
+    Airflow 3.3 the task fails for good instead, and leaves the summaries in XCom ``found``.
 
     XCom: a list of summaries without personal data, empty if nobody was found.
 
@@ -158,14 +159,41 @@ class FacekiFaceMatchOperator(_PictureOperator):
         """Search."""
         with airflow_failures():
             check_output(self.output_path, self.output_conn_id)
-        records = self.ask_charged(context, api.FaceMatch(self.load("selfie", self.selfie)))
+        records = self._found_before(context)
+        if records is None:
+            records = self.ask_charged(context, api.FaceMatch(self.load("selfie", self.selfie)))
         if self.output_path:
-            with airflow_failures():
-                documents = [dict(record.document) for record in records]
-                path = write_json(self.output_path, documents, self.output_conn_id)
+            path = self._write(context, self.output_path, records)
             context["ti"].xcom_push(key="output_path", value=path)
         self.settled(context)
+        Submission(context).forget_matches()
         return [record.summary() for record in records]
+
+    def _found_before(self, context: Context) -> Sequence[api.VerificationRecord] | None:
+        matches = Submission(context).matches()
+        if matches is None:
+            return None
+        self.log.info("An earlier try found %d record(s) that it could not write", len(matches))
+        return [self._whole(match) for match in matches]
+
+    def _whole(self, match: api.KycVerification) -> api.VerificationRecord:
+        request_id = match.record.request_id
+        found = self.ask(api.FindKycVerification(request_id=request_id)) if request_id else None
+        return (found or match).record
+
+    def _write(self, context: Context, path: str, records: Sequence[api.VerificationRecord]) -> str:
+        is_kept = Submission(context).keep_matches(records)
+        try:
+            with airflow_failures():
+                return write_json(path, [dict(record.document) for record in records], self.output_conn_id)
+        except (OSError, AirflowFailException) as error:
+            if is_kept:
+                raise
+            context["ti"].xcom_push(key="found", value=[record.summary() for record in records])
+            raise AirflowFailException(
+                "the records that were found could not be written; their summaries are in XCom 'found', and the "
+                "picture is not sent again by itself: clear the task to send it again"
+            ) from error
 
 
 class FacekiAnalyzeFaceOperator(_PictureOperator):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.images import (
     FacekiAnalyzeFaceOperator,
@@ -196,21 +196,45 @@ def test_nothing_is_paid_for_records_that_can_never_be_written(
     assert sandbox.counters.total == 0
 
 
+@pytest.mark.parametrize("keeps_records", [True, False])
 def test_records_that_cannot_be_written_are_not_paid_for_again(
+    sandbox: FacekiSandbox,
+    selfie: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keeps_records: bool,
+) -> None:
+    sandbox.add_record("a", "DECLINED", selfie=picture(seed=9))
+    store, output = KeptInFile(tmp_path / "store.json"), tmp_path / "found.json"
+    task = Tries(lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=str(output)), store)
+    for _ in range(2):
+        with monkeypatch.context() as full:
+            full.setattr(storage, "write_json", _full)
+            with pytest.raises(OSError, match="no space left"):
+                task.go()
+        assert "full_name" not in store.path.read_text()
+    if not keeps_records:
+        sandbox.add_fault("code", route="records", code=8013, count=None)
+    (summary,) = task.go()
+    assert (summary["record_identifier"], summary["decision"]) == ("a", "DECLINED")
+    assert ("full_name" in output.read_text()) is keeps_records
+    assert len(sandbox.bills) == 1
+    # Whoever runs the finished task again wants to know who is found now.
+    task.go()
+    assert len(sandbox.bills) == 2
+
+
+def test_where_nothing_is_remembered_records_that_cannot_be_written_leave_their_summaries(
     sandbox: FacekiSandbox, selfie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = KeptInFile(tmp_path / "store.json")
-    folder = tmp_path / "folder"
-    folder.mkdir(mode=0o700)
-    output = str(folder / "found.json")
-    monkeypatch.setattr("airflow_provider_faceki.storage.write_json", _full)
-    task = Tries(lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=output), store)
-    with pytest.raises(OSError, match="no space left"):
+    sandbox.add_record("a", selfie=picture(seed=9))
+    output = str(tmp_path / "found.json")
+    monkeypatch.setattr(storage, "write_json", _full)
+    task = Tries(lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=output), None)
+    with pytest.raises(AirflowFailException, match="summaries are in XCom 'found'"):
         task.go()
-    # Airflow tries again by itself.
-    with pytest.raises(AirflowFailException, match="ended before its result was safe"):
-        task.go()
-    assert len(sandbox.bills) == 1
+    found: Any = task.ti.pushed["found"]
+    assert [summary["record_identifier"] for summary in found] == ["a"]
 
 
 def _full(*_: object) -> str:
