@@ -64,7 +64,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``); 1920 is
         what FACEKI's SDKs use. Default: pictures are sent as they are.
     :param resubmit: ``"if_absent"`` (default) to send unless FACEKI already has a verification under the
-        identifier; ``"never"`` to send at most once, so that a try whose outcome stays unknown fails the task;
+        identifier, or keeps no records of this workflow and an earlier try may have sent one; ``"never"`` to send
+        at most once, so that a try whose outcome stays unknown fails the task;
         ``"always"`` to send in each try, and be billed for each.
     :param settle_seconds: Seconds that FACEKI is given to finish what an earlier try may have sent, from the start
         of this one, before the task believes that there is nothing. Default 150.
@@ -199,6 +200,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
             return self._finish(context, found)
         if settled_at is None:
             return self._submit(context)
+        if found is None and not self._are_records_kept():
+            raise self._unknowable()
         if not is_settled:
             if told is not None:
                 fail_if_given_up(told, self.faceki_conn_id)
@@ -210,6 +213,22 @@ class FacekiKycVerificationOperator(FacekiOperator):
             )
         self.log.info("FACEKI has nothing of an earlier try, and has had time enough; sending it now")
         return self._submit(context)
+
+    def _are_records_kept(self) -> bool:
+        if not self.check_rules:
+            return True
+        with airflow_failures():
+            rules = known_rules(self.hook, self.hook.workflow(self.workflow_id))
+        return rules is None or rules.stores_records
+
+    def _unknowable(self) -> AirflowFailException:
+        error = api.OutcomeUnknownError(
+            "an earlier try may have sent this verification, and the workflow keeps no records by which that could "
+            "be told: look at FACEKI's portal, then clear the task with resubmit='always' to send it again"
+        ).named(self.faceki_conn_id)
+        failure = AirflowFailException(f"OutcomeUnknownError: {error}")
+        failure.__cause__ = error
+        return failure
 
     def _settle(self, context: Context, settled_at: float) -> Any:
         left = settled_at - time.time()

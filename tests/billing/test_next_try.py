@@ -18,7 +18,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators import verification as operator
 from airflow_provider_faceki.operators.verification import derived_identifier
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW, Workflow
 from airflow_provider_faceki.submission import Submission
 from tests.airflow.standing_in import TaskInstance
 from tests.billing.conftest import Connect, Verify
@@ -120,6 +120,43 @@ def test_never_resubmit_finds_what_was_made(sandbox: FacekiSandbox, verify: Veri
     lose(task)
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
+
+
+@pytest.mark.parametrize("check_rules", [True, False])
+def test_where_no_records_are_kept_absence_means_nothing(
+    sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch, check_rules: bool
+) -> None:
+    rules = Workflow.rules
+    monkeypatch.setattr(Workflow, "rules", lambda self, url: {**rules(self, url), "store_data": False})
+    sandbox.add_fault("process_then_reset", route="verify")
+    sandbox.add_fault("code", route="records", code=8013, count=None)
+    task = verify("accepted-1", patience=0.1, settle_seconds=0.5, check_rules=check_rules)
+    lose(task)
+    if not check_rules:
+        # Without the rules nobody knows.
+        assert task.go()["decision"] == "ACCEPTED"
+        assert sandbox.ledger == {"accepted-1": 2}
+        return
+    with pytest.raises(AirflowFailException, match="keeps no records .* resubmit='always'") as told:
+        task.go()
+    assert isinstance(told.value.__cause__, api.OutcomeUnknownError)
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+def test_where_no_records_are_kept_what_was_answered_is_remembered(
+    sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch, store: KeptInFile | None
+) -> None:
+    rules = Workflow.rules
+    monkeypatch.setattr(Workflow, "rules", lambda self, url: {**rules(self, url), "store_data": False})
+    sandbox.add_fault("code", route="records", code=8013, count=None)
+    task = verify("declined-1", settle_seconds=0.5)
+    assert task.go()["decision"] == "DECLINED"
+    if store is not None:
+        assert task.go()["decision"] == "DECLINED"
+    else:
+        with pytest.raises(AirflowFailException, match="keeps no records"):
+            task.go()
+    assert sandbox.ledger == {"declined-1": 1}
 
 
 def test_always_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
