@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.manifest import Row
-from airflow_provider_faceki.batch.rules import Rules
+from airflow_provider_faceki.batch.rules import REMEMBERED, Rules
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -44,6 +45,10 @@ class People:
         self._rules = Rules(hook.workflow_rules)
         self._check_rules = check_rules
         self._patience = patience
+        #: Somebody accepted, and whether FACEKI shows a record of that, by workflow.
+        self._accepted: dict[str, str] = {}
+        self._shown: dict[str, bool] = {}
+        self._looking = threading.Lock()
 
     def endpoint(self, row: Row, not_before: float) -> api.PerformKycVerification:
         """Return the call that verifies the person, everything that can be checked before paying checked.
@@ -69,7 +74,10 @@ class People:
 
     def verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
         """Have the person verified. Billed."""
-        return self._hook.ask(endpoint)
+        made = self._hook.ask(endpoint)
+        if made.decision is api.Decision.ACCEPTED and len(self._accepted) < REMEMBERED:
+            self._accepted.setdefault(endpoint.workflow_id, endpoint.record_identifier)
+        return made
 
     def find(self, row: Row, not_before: float) -> api.KycVerification | None:
         """Look for a verification of the person that was made since Unix time ``not_before``."""
@@ -82,7 +90,21 @@ class People:
 
         :raises FacekiError: FACEKI cannot be asked now.
         """
-        return self._rules.stores_records(self._workflow(row))
+        workflow_id = self._workflow(row)
+        return self._rules.stores_records(workflow_id) and self._shows_records(workflow_id)
+
+    def _shows_records(self, workflow_id: str) -> bool:
+        """Whether FACEKI has a record of somebody whom it has accepted in this try: what the rules say of it is in no
+        documentation.
+        """
+        with self._looking:
+            if workflow_id not in self._shown:
+                accepted = self._accepted.get(workflow_id)
+                if accepted is None:
+                    return True
+                look = api.FindKycVerification(record_identifier=accepted)
+                self._shown[workflow_id] = self._hook.ask(look) is not None
+            return self._shown[workflow_id]
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
         """Return the whole record of a verification that was made, if FACEKI keeps one."""

@@ -74,7 +74,7 @@ class Work:
                 return self.verify(row, first, is_last=True)
         except api.FacekiError as error:
             return _not_found_out(row, error, sent_by=None)
-        why = "" if self.resubmit == "never" else ", as its workflow keeps none (store_data)"
+        why = "" if self.resubmit == "never" else ", as its workflow keeps none"
         lost = api.OutcomeUnknownError(
             f"this may have been sent and billed, and FACEKI has no record of it{why}"
         )

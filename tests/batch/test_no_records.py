@@ -42,8 +42,18 @@ def test_a_lost_answer_where_nothing_is_kept_is_an_error_row_and_no_second_bill(
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
     assert faceki.ledger == once(names(10))
     problem = people.lines("errors")[0]
-    assert "keeps none (store_data)" in problem["problem"]
+    assert "its workflow keeps none" in problem["problem"]
     assert "portal" in problem["what_to_do"]
+
+
+def test_rules_that_promise_records_are_not_believed_where_there_are_none(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    faceki.add_fault("code", route="records", code=8013, count=None)
+    faceki.add_fault("process_then_reset", route="verify", count=3, skip=2)
+    done = people.verify(people.everybody(*names(10)), patience=0.1)
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
+    assert faceki.ledger == once(names(10))
 
 
 def test_the_rules_are_asked_for_even_where_documents_are_not_held_against_them(
