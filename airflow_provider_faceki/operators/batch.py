@@ -34,7 +34,7 @@ class _BatchOperator(FacekiOperator):
 
     :param output_path: URI of the folder for what comes out, in any storage that Airflow knows.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
-    :param concurrency: Requests in flight at once. Default 16.
+    :param concurrency: Requests in flight at once, 1 to 256. Default 16.
     :param max_error_share: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
     :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
@@ -124,7 +124,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         ``document_1_back``, and so on to 3. Default: just so.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
     :param workflow_id: Workflow of rows that name none. Default: the Connection's.
-    :param concurrency: Verifications in flight at once. Default 16. The Connection's ``max_concurrency`` and
+    :param concurrency: Verifications in flight at once, 1 to 256. Default 16. The Connection's ``max_concurrency`` and
         ``max_requests_per_second`` hold too.
     :param include_records: Whether full records, with personal data, are written to a folder of their own; a
         further request each. Default ``False``.
@@ -281,7 +281,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         Connection.
     :param partition_by_date: Whether the files go into a folder ``date=YYYY-MM-DD`` of the run (UTC). Default
         ``False``.
-    :param concurrency: Requests in flight at once. Default 16.
+    :param concurrency: Requests in flight at once, 1 to 256. Default 16.
     :param max_error_share: Share of error rows (0 to 1) above which it ends early. Default 1: never.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
     :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
