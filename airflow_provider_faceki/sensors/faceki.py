@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
@@ -43,7 +44,9 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
 
     XCom: the summary of the record, without personal data. No record yet means not yet, in whichever of its
     three ways FACEKI says so; a link that FACEKI calls unknown, expired or used up fails the task at once.
-    ``timeout`` and ``soft_fail`` mean the same in all modes.
+    ``timeout`` and ``soft_fail`` mean the same in all modes: what ends the wait for good is skipped, what a retry may
+    mend fails, a triggerer that cannot ask FACEKI included. Only a triggerer that breaks down is skipped too, as
+    Airflow has it.
 
     :param link: Link id; or one of the next two.
     :param request_id: FACEKI's id of the verification.
@@ -149,7 +152,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         """Skip the task where a poking sensor would: Airflow minds these flags in its own loop only."""
         try:
             yield
-        except (AirflowSensorTimeout, AirflowFailException) as error:
+        except (AirflowSensorTimeout, AirflowTaskTimeout, AirflowFailException) as error:
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException("Skipping, for soft_fail or never_fail is set.") from error
             raise

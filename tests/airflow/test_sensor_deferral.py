@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferred,
 )
 
@@ -176,6 +177,58 @@ def test_first_look_skips_as_a_poking_sensor_does(faceki_sandbox: FacekiSandbox,
     faceki_sandbox.end_link(link, "expired")
     with pytest.raises(AirflowSkipException):
         sensor(link=link, record_identifier=None, **given).execute(context())
+
+
+def out_of_time(*_: object) -> None:
+    raise AirflowTaskTimeout("execution_timeout")
+
+
+LOOKS = [
+    pytest.param(False, "execute", id="on the worker"),
+    pytest.param(True, "execute", id="before deferring"),
+    pytest.param(True, "resume", id="when resumed"),
+]
+
+
+@pytest.mark.parametrize(("deferrable", "step"), LOOKS)
+def test_execution_timeout_in_a_look(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, step: str
+) -> None:
+    monkeypatch.setattr(FacekiKycDecisionSensor, "_look", out_of_time)
+
+    def look(made: Any) -> None:
+        if step == "execute":
+            made.execute(context())
+        else:
+            made.resume_execution("execute_complete", {"event": None, "deadline": time.time() + 9}, context())
+
+    with pytest.raises(AirflowTaskTimeout):
+        look(sensor(deferrable=deferrable))
+    for given in ({"soft_fail": True}, {"never_fail": True}):
+        with pytest.raises(AirflowSkipException):
+            look(sensor(deferrable=deferrable, **given))
+
+
+@pytest.mark.parametrize("status", ["failed", "refused"])
+def test_a_triggerer_that_gives_up_is_not_skipped_over_unless_everything_is(
+    faceki_sandbox: FacekiSandbox, status: str
+) -> None:
+    # A retry may mend it, and a poking sensor does not skip over such a failure either.
+    how = ("execute_complete", {"event": {"status": status}, "deadline": time.time() + 50})
+    with pytest.raises(api.FacekiError, match="triggerer"):
+        sensor(soft_fail=True).resume_execution(*how, context())
+    with pytest.raises(AirflowSkipException):
+        sensor(never_fail=True).resume_execution(*how, context())
+
+
+def test_a_triggerer_that_breaks_down_is_skipped_over_as_airflow_has_it(
+    faceki_sandbox: FacekiSandbox,
+) -> None:
+    how = ("__fail__", {"error": "Trigger failure"})
+    with pytest.raises(Exception, match="Trigger failure"):
+        sensor().resume_execution(*how, context())
+    with pytest.raises(AirflowSkipException):
+        sensor(soft_fail=True).resume_execution(*how, context())
 
 
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
