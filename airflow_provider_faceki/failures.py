@@ -24,7 +24,7 @@ task's next try the person may have answered. OutcomeUnknownError: the next try 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from airflow_provider_faceki import api
@@ -40,6 +40,22 @@ def another_try_may_help(error: api.FacekiError) -> bool:
     return (
         error.retry_may_help or unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
     )
+
+
+def is_no_word_of_faceki(error: api.FacekiError) -> bool:
+    """Whether a refusal carries no code of FACEKI's: then it may come from something in front of it, for everybody.
+
+    Not a 401, since credentials that are wrong are not to be tried again and again, nor a 413, which depends on what
+    was sent. A :class:`ConfigurationError` with a status is a token request to which there was no such address.
+    """
+    status = error.http_status or 0
+    refused = isinstance(error, api.AuthenticationError | api.RequestRefusedError | api.ConfigurationError)
+    return refused and error.code is None and 400 <= status < 500 and status not in {401, 413}
+
+
+def another_look_may_help(error: api.FacekiError) -> bool:
+    """Whether a wait, which costs nothing, may go on: where another try may help, and while a gateway is in trouble."""
+    return another_try_may_help(error) or is_no_word_of_faceki(error)
 
 
 def is_silent_about_rules(error: api.FacekiError) -> bool:
@@ -79,18 +95,22 @@ def fail_if_declined(record: api.VerificationRecord | None) -> None:
 
 
 @contextmanager
-def airflow_failures() -> Iterator[None]:
+def airflow_failures(
+    passes: Callable[[api.FacekiError], bool] = another_try_may_help,
+) -> Iterator[None]:
     """Fail the task at once for what another try cannot mend; let the rest pass as it is.
 
     The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so that an ``on_failure_callback``
     can ask it for code and request id. What lies behind it, such as a transport's exception with a URL or a
     header in its text, is cut off in either case, as Airflow logs a chain to its end.
+
+    :param passes: What to let pass.
     """
     try:
         yield
     except api.FacekiError as error:
         error.__cause__ = error.__context__ = None
-        if another_try_may_help(error):
+        if passes(error):
             raise
         from airflow.providers.common.compat.sdk import AirflowFailException
 

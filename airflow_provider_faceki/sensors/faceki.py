@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
-from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
+from airflow_provider_faceki.failures import airflow_failures, another_look_may_help, fail_if_declined
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
@@ -167,7 +167,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         if self.link:
             mask_secret(self.link)
         try:
-            with airflow_failures():
+            with airflow_failures(another_look_may_help):
                 endpoint = api.FetchRecords(
                     link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
                 )

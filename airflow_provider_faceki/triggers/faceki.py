@@ -12,7 +12,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import another_try_may_help
+from airflow_provider_faceki.failures import another_look_may_help
 from airflow_provider_faceki.triggers.deferral import DecisionEvent
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE, lookout
 
@@ -116,7 +116,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
                 failures = 0
             except api.FacekiError as error:
                 failures += 1
-                may_mend = another_try_may_help(error)
+                may_mend = another_look_may_help(error)
                 if not may_mend or failures > self.max_failures:
                     self.log.warning("Giving up the wait for FACEKI: %s", error)
                     return DecisionEvent("failed" if may_mend else "refused")

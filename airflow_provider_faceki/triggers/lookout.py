@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.failures import is_no_word_of_faceki
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Lookout:
             records = await client.ask(endpoint)
         except api.FacekiError as error:
             error.named(self._conn_id)
-            if error.retry_may_help and self._outage.failed(time.time()):
+            silent = error.retry_may_help or is_no_word_of_faceki(error)
+            if silent and self._outage.failed(time.time()):
                 log.warning("FACEKI does not answer; waits look rarely until it does: %s", error)
             raise
         if self._outage.answered():

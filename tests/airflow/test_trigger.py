@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox import FacekiSandbox, gate
 from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import lookout as lookout_module
 from airflow_provider_faceki.triggers.faceki import SHORTEST_PAUSE, FacekiKycDecisionTrigger
@@ -196,6 +196,53 @@ def test_failures_are_borne_only_in_a_row(
     assert fired(trigger(clock, max_failures=2))["status"] == "decided"
     _fail(faceki_sandbox, 3)
     assert fired(trigger(clock, max_failures=2))["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("route", "status"),
+    [
+        *(("token", status) for status in (400, 403, 404, 405, 451)),
+        # A record that is not there is what a wait waits for.
+        *(("records", status) for status in (400, 403, 405, 451)),
+    ],
+)
+def test_a_gateway_that_refuses_everybody_is_an_outage(
+    faceki_sandbox: FacekiSandbox,
+    clock: Clock,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    route: str,
+    status: int,
+) -> None:
+    monkeypatch.setitem(gate._GATEWAY, status, "a page of its own")
+    faceki_sandbox.settings.client_id = client_id = f"{route}-{status}"
+    conn_id = connect(faceki_sandbox, "faceki_gateway", token_store="memory", fields={"login": client_id})
+    faceki_sandbox.add_fault("status", status=status, route=route, count=None)
+    clock.at(600, faceki_sandbox.clear_faults)
+    clock.at(600, lambda: faceki_sandbox.add_record("customer-1"))
+    waiting = trigger(clock, within=3 * 24 * 3600, poke_interval=5, faceki_conn_id=conn_id)
+    assert fired(waiting)["status"] == "decided"
+    assert "FACEKI does not answer" in caplog.text
+    faceki_sandbox.revoke_tokens()
+    faceki_sandbox.add_fault("status", status=status, route=route, count=None)
+    assert fired(trigger(clock, max_failures=2, faceki_conn_id=conn_id))["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "status", "status": 400}, id="FACEKI's own 400"),
+        pytest.param({"kind": "status", "status": 403}, id="its own 403"),
+        pytest.param({"kind": "code", "code": 400}, id="code 400"),
+    ],
+)
+def test_a_refusal_of_faceki_s_own_ends_the_wait(
+    faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect, fault: dict[str, Any]
+) -> None:
+    connect(faceki_sandbox)
+    faceki_sandbox.add_fault(**fault, route="records")
+    assert fired(trigger(clock))["status"] == "refused"
 
 
 def test_failures_of_the_worker_count(faceki_sandbox: FacekiSandbox, clock: Clock, connect: Connect) -> None:
