@@ -100,7 +100,14 @@ def test_the_changelog_knows_the_version() -> None:
     import airflow_provider_faceki
 
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"\n## [{airflow_provider_faceki.__version__}]" in changelog
+    headings = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
+    dated = [re.fullmatch(r"\[([0-9.]+)\] - [0-9]{4}-[0-9]{2}-[0-9]{2}", each) for each in headings[1:]]
+    assert headings[0] == "[Unreleased]"
+    assert None not in dated
+    versions = [each[1] for each in dated if each]
+    assert versions[0] == airflow_provider_faceki.__version__
+    for name in ("Unreleased", *versions):
+        assert re.search(rf"^\[{re.escape(name)}\]: https://\S+$", changelog, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("airflow", ["3.3", "2.11"])
