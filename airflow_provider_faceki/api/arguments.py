@@ -13,6 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import InputError
 
+#: Seconds for which the record of a verification is asked for after the answer was lost. FACEKI verifies while the
+#: caller waits, and its own apps wait two minutes at most, so what is not there after one more is likely not to come.
+#: Here, for an operator has it for a default too, and parsing a DAG must not load the call.
+SETTLE_PATIENCE = 60.0
+
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _LONGEST_IDENTIFIER = 512
 # What templates and scripts write where they have nothing. FACEKI's React Native SDK sends the last.
@@ -57,6 +62,12 @@ def check_scalars(name: str, mapping: object) -> None:
         if not isinstance(key, str) or not _is_sendable(key):
             raise InputError(f"{name} must have text that UTF-8 can carry as names")
         _scalar(f"{name}[{key!r}]", value)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no length of time; the caller finds out now, and not when the waiting begins."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InputError(f"{name} must be a number of seconds from 0, not {value!r}")
 
 
 def check_minutes(name: str, value: object) -> None:

@@ -7,11 +7,10 @@ makes it safe is the caller's ``record_identifier``: whatever happens to the ans
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from airflow_provider_faceki.api.arguments import check_identifier
+from airflow_provider_faceki.api.arguments import SETTLE_PATIENCE, check_identifier, check_seconds
 from airflow_provider_faceki.api.codes import RETAKE_SELFIE
 from airflow_provider_faceki.api.conversation import Account, Conversation, Pause, ask_once
 from airflow_provider_faceki.api.endpoints import (
@@ -33,10 +32,7 @@ from airflow_provider_faceki.api.records import Decision, Summary, VerificationR
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import HttpRequest, Json, image_request
 
-#: Seconds for which the record is asked for after the answer was lost. FACEKI verifies while the caller waits, and
-#: its own apps wait two minutes at most, so what is not there after one more is likely not to come.
-SETTLE_PATIENCE = 60.0
-#: Seconds before the second such question; doubled for each further one, up to the longest.
+#: Seconds before a lost verification is asked for a second time; doubled for each further one, up to the longest.
 FIRST_SETTLE_PAUSE = 1.0
 LONGEST_SETTLE_PAUSE = 15.0
 
@@ -151,7 +147,7 @@ class PerformKycVerification:
         check_identifier("record_identifier", self.record_identifier)
         check_image("selfie", self.selfie)
         _check_documents(self.documents)
-        _check_seconds("patience", self.patience)
+        check_seconds("patience", self.patience)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
@@ -352,9 +348,3 @@ def _check_documents(documents: object) -> None:
     for number, document in enumerate(documents):
         if not isinstance(document, Document):
             raise InputError(f"documents[{number}] must be a Document, not {type(document).__name__}")
-
-
-def _check_seconds(name: str, value: object) -> None:
-    # Found out here, and not when the answer is lost and the waiting begins.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise InputError(f"{name} must be a number of seconds from 0, not {value!r}")

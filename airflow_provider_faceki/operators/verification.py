@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.arguments import SETTLE_PATIENCE, check_seconds
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
 from airflow_provider_faceki.operators.evidence import known_rules, load_documents
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
@@ -104,7 +104,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         resize_to: int | None = None,
         resubmit: str = "if_absent",
         settle_seconds: float = SETTLE_SECONDS,
-        patience: float = 60.0,
+        patience: float = SETTLE_PATIENCE,
         fail_on_decline: bool = False,
         wait_for_review: bool = False,
         review_timeout: float = 7 * 24 * 3600.0,
@@ -117,9 +117,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if wait_for_review and not deferrable:
             raise ValueError("wait_for_review needs deferrable=True: a review takes hours or days")
         check_resize_to(resize_to)
-        _check_seconds("settle_seconds", settle_seconds)
-        _check_seconds("patience", patience)
-        _check_seconds("review_timeout", review_timeout)
+        check_seconds("settle_seconds", settle_seconds)
+        check_seconds("patience", patience)
+        check_seconds("review_timeout", review_timeout)
         self.selfie = selfie
         self.documents = documents
         self.workflow_id = workflow_id
@@ -370,8 +370,3 @@ def derived_identifier(ti: Any) -> str:
     """
     ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
     return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
