@@ -238,7 +238,7 @@ class Shift:
             outcome = self._crew.take(LOOK)
             if outcome is not None:
                 self._note(outcome)
-        if self.stopped or grace is not None:
+        if self.stopped or grace is not None or self.killed():
             for later in self._doubt.confirmed():
                 self.put_off(later)
         else:
