@@ -35,6 +35,7 @@ BENCHMARKS = {
     "uploads": 300,
     "batch": 1800,
     "waits": 900,
+    "webhooks": 300,
 }
 #: Seconds in which a measure that is given up ends what it has started, such as a whole Airflow.
 GRACE = 60.0

@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How soon is a webhook stored and answered, by a real API server on SQLite?
+
+Beside a bare FastAPI route with one committed SQLite insert (``benchmarks/receiving.py``), in a process of its own too.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from benchmarks.frame import Reach, Row, counted, take_turns
+from tests.airflow.running import bundles
+from tests.airflow.whole_airflow import WholeAirflow
+
+#: DAGs that listen. No scheduler runs: what becomes of an event is not the receiver's time.
+DAGS = Path(__file__).resolve().parents[1] / "tests" / "webhook" / "listening"
+OURS, FLOOR = "ours", "FastAPI and one insert"
+ROUNDS = 200
+AT_ONCE = 200
+#: Milliseconds within which a webhook is to be answered.
+LIMIT = 100.0
+
+
+def measure(directory: Path) -> list[Row]:
+    """Take the measure."""
+    with (
+        _floor(directory / "floor.db") as floor,
+        _ours(directory / "airflow") as ours,
+        requests.Session() as line,
+    ):
+        line.trust_env = False
+        contestants = {OURS: lambda: _send(line, ours), FLOOR: lambda: _send(line, floor)}
+        rounds = take_turns(contestants, rounds=ROUNDS, calls=1)
+        seconds = _at_once(ours)
+    reach = Reach("ours", "≤", LIMIT)
+    slow = {name: 1e3 * statistics.quantiles(took, n=20)[18] for name, took in rounds.by_name.items()}
+    return [
+        rounds.row("webhook stored on SQLite, median", OURS, FLOOR, reach=reach),
+        counted("webhook stored on SQLite, p95", FLOOR, slow[FLOOR], slow[OURS], "ms", reach),
+        counted(f"{AT_ONCE} webhooks at once, the last answered", "", None, seconds, "s", None),
+    ]
+
+
+def _send(line: requests.Session, url: str) -> None:
+    answer = line.post(url, json=_webhook(), timeout=60)
+    assert (answer.status_code, answer.json()) == (200, {"status": "stored"}), answer.text
+
+
+def _webhook() -> dict[str, object]:
+    return {
+        "requestId": str(uuid.uuid4()),
+        "fullName": "BELINDA BENCHMARK",
+        "status": "ACCEPTED",
+        "kycData": {},
+    }
+
+
+def _at_once(url: str) -> float:
+    def send() -> None:
+        with requests.Session() as line:
+            line.trust_env = False
+            _send(line, url)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for sent in [pool.submit(send) for _ in range(AT_ONCE)]:
+            sent.result()
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _ours(home: Path) -> Iterator[str]:
+    token = secrets.token_urlsafe(32)
+    connection = {"conn_type": "faceki", "login": "i", "password": "p", "extra": {"webhook_token": token}}
+    airflow = WholeAirflow(
+        home,
+        {
+            **bundles(DAGS),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True",
+            "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(connection),
+        },
+    )
+    airflow.printed.mkdir(parents=True)
+    airflow.tell(["db", "migrate"], ["dags", "reserialize"])
+    url = airflow.environment["AIRFLOW__API__BASE_URL"]
+    airflow.start("api-server")
+    try:
+        airflow.wait("the API server to answer", lambda: _answers(f"{url}/api/v2/version"))
+        yield f"{url}/faceki/webhook/faceki_default/{token}"
+    finally:
+        airflow.end("api-server", signal.SIGTERM)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+@contextmanager
+def _floor(database: Path) -> Iterator[str]:
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.receiving", str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}/"
+    finally:
+        server.stdin.close()
+        try:
+            server.wait(20)
+        finally:
+            server.kill()
+            server.stdout.close()
