@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki.api.codes import CODES, RETAKE_SELFIE
+from tests.airflow.running import AIRFLOW_3
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -47,3 +48,36 @@ def test_the_batch_page_lists_exactly_the_columns_there_are() -> None:
         table: [(column.name, column.type, "drop" if column.personal else "keep") for column in columns]
         for table, columns in TABLES.items()
     }
+
+
+def test_each_operator_and_sensor_has_its_page() -> None:
+    named = {
+        name
+        for page in ROOT.glob("docs/*.md")
+        if page.name not in ("operators.md", "architecture.md")
+        for name in re.findall(r"Faceki\w+(?:Operator|Sensor)\b", page.read_text())
+    }
+    modules = [
+        *ROOT.glob("airflow_provider_faceki/operators/*.py"),
+        *ROOT.glob("airflow_provider_faceki/sensors/*.py"),
+    ]
+    made = {
+        name
+        for module in modules
+        for name in re.findall(r"^class (Faceki\w+(?:Operator|Sensor))\(", module.read_text(), re.MULTILINE)
+    }
+    assert len(made) == 12
+    assert made - {"FacekiOperator"} <= named
+
+
+@pytest.mark.parametrize(
+    "dag",
+    [
+        pytest.param(block, id=f"{page.name}-{number}")
+        for page in PAGES
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+        if "with DAG(" in block and (AIRFLOW_3 or "airflow.sdk" not in block)
+    ],
+)
+def test_dags_on_the_pages_are_dags(dag: str) -> None:
+    exec(compile(dag, "<page>", "exec"), {})  # noqa: S102 - the pages are ours, and this is their test
