@@ -20,6 +20,7 @@ from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.transport import TransportSettings
 from tests.ground.certificates import Authority
 from tests.ground.scripted import ScriptedServer
+from tests.sleeping import let_nobody_sleep_here
 
 T = TypeVar("T")
 
@@ -96,12 +97,7 @@ class Naps:
 def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
     """Let nobody wait, and write down for how long they would have."""
     naps = Naps([])
-
-    async def nap_async(seconds: float) -> None:
-        naps.seconds.append(seconds)
-
-    monkeypatch.setattr(time, "sleep", naps.seconds.append)
-    monkeypatch.setattr(asyncio, "sleep", nap_async)
+    let_nobody_sleep_here(monkeypatch, naps.seconds.append)
     return naps
 
 

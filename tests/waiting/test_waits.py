@@ -17,6 +17,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
 from airflow_provider_faceki.triggers import lookout
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
+from tests.sleeping import let_nobody_sleep_here
 
 DAY = 24 * 3600.0
 
@@ -54,7 +55,7 @@ class Clock:
     def time(self) -> float:
         return self.now
 
-    async def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         self.now += seconds
 
 
@@ -74,7 +75,7 @@ def test_three_days_cost_fewer_than_200_requests_tokens_included(
     waiting = trigger(link[0], 3 * DAY)
     clock = Clock()
     monkeypatch.setattr(time, "time", clock.time)
-    monkeypatch.setattr(asyncio, "sleep", clock.sleep)
+    let_nobody_sleep_here(monkeypatch, clock.sleep)
 
     event = asyncio.run(payload(waiting))
 
@@ -91,12 +92,12 @@ def test_waits_that_begin_together_do_not_look_together(
     pauses: list[float] = []
     clock = Clock()
 
-    async def sleep(seconds: float) -> None:
+    def sleep(seconds: float) -> None:
         pauses.append(seconds)
-        await clock.sleep(seconds)
+        clock.sleep(seconds)
 
     monkeypatch.setattr(time, "time", clock.time)
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    let_nobody_sleep_here(monkeypatch, sleep)
 
     async def one_after_another() -> list[tuple[float, float]]:
         found = []
