@@ -24,6 +24,7 @@ from airflow_provider_faceki.api.endpoints import FetchRecords
 from airflow_provider_faceki.api.token_file import FileTokenStore
 from tests.ground.conftest import Warned
 from tests.ground.scripted import NOTHING_FOUND, RECORDS_PATH, ScriptedServer, guarded, says
+from tests.until import until
 
 FETCH = FetchRecords(request_id="r-1")
 ACCOUNT = RequestToken("https://kyc.example", "client-1", "s3cret")
@@ -169,8 +170,8 @@ def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: Warned) -> None:
         assert store.claim() is None
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
-        # The child is still there: it ends when nobody can write to it any more.
-        assert store.claim() is not None
+        # The child is still there: it ends when nobody can write to it any more. It may need a moment to let go.
+        until(lambda: store.claim() is not None, 10)
     assert warned.said == []
 
 
