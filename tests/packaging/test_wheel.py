@@ -99,9 +99,11 @@ def test_metadata_says_what_it_needs(wheel: Path) -> None:
     assert needed == {
         "apache-airflow",
         "apache-airflow-providers-common-compat",
+        "certifi",
         "cryptography",
         "requests",
         "tenacity",
+        "urllib3",
     }
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
