@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.failures import is_silent_about_rules
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,8 @@ class Rules:
             return self._ask(workflow_id)
         except api.WorkflowError as error:
             return error
-        except (api.ThrottledError, api.AuthenticationError):
-            raise
         except api.AnswerError as error:
-            # The route is in no documentation, only in SDKs: without it, FACEKI itself has to say no.
+            if not is_silent_about_rules(error):
+                raise
             log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
             return None

@@ -303,6 +303,15 @@ def test_rules_that_cannot_be_had_are_asked_for_once(
     assert len(people.results()) == 40
 
 
+def test_what_is_said_instead_of_rules_holds_for_everybody(faceki: FacekiSandbox, people: People) -> None:
+    faceki.add_fault("code", route="rules", code=5003, count=None)
+    with pytest.raises(AirflowFailException, match="5003"):
+        people.verify(people.everybody(*map(str, range(40))))
+    assert faceki.ledger == {}
+    faceki.clear_faults()
+    assert people.verify(people.everybody(*map(str, range(40))))["decisions"] == {"ACCEPTED": 40}
+
+
 def test_limits_of_the_connection_hold(
     faceki_sandbox: FacekiSandbox, connect: Connect, people: People
 ) -> None:
