@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import http.client
-import select
+import selectors
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,15 +47,17 @@ class _Talk(BaseHTTPRequestHandler):
 
 
 def _relay(one: socket.socket, other: socket.socket) -> None:
-    while True:
-        ready, _, _ = select.select([one, other], [], [], 5)
-        for source in ready:
-            data = source.recv(65536)
-            if not data:
-                return
-            (other if source is one else one).sendall(data)
-        if not ready:
-            return
+    # Not `select.select`, which bears no more than 1024 open files in a process.
+    with selectors.DefaultSelector() as selector:
+        selector.register(one, selectors.EVENT_READ, other)
+        selector.register(other, selectors.EVENT_READ, one)
+        while ready := selector.select(5):
+            for key, _ in ready:
+                source, target = (one, other) if key.data is other else (other, one)
+                data = source.recv(65536)
+                if not data:
+                    return
+                target.sendall(data)
 
 
 class RecordingProxy(ThreadingHTTPServer):
