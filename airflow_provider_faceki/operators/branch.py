@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 
 TaskIds = str | Sequence[str]
 
+_FOR_ONE = "a branch is for one person: see docs/verification.md for many"
+
 
 class FacekiDecisionBranchOperator(BaseBranchOperator):
     """Choose the tasks that follow by the decision in a summary, such as a sensor or operator here returns.
 
-    :param summary: The summary, or a list of them of which the last counts; most often another task's output.
+    A branch is for one person. What a mapped task returns is of many, and is refused: one of them would decide for
+    all. Nor does it run in a mapped task group on Airflow 3.2 and later, where Airflow runs what a branch there did
+    not choose (https://github.com/apache/airflow/issues/67265). ``docs/verification.md`` shows how to go on by many
+    decisions.
+
+    :param summary: The summary, or a list of them (of one person) of which the last counts; most often another
+        task's output.
     :param accepted: Task id, or ids, to follow ACCEPTED.
     :param declined: Task ids to follow DECLINED.
     :param review: Task ids to follow REVIEW. Default: ``otherwise``.
@@ -45,8 +53,12 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
 
     def choose_branch(self, context: Context) -> str | list[str]:
         """Return the ids of the tasks to follow."""
+        self._check_that_airflow_follows(context)
         summary = self.summary
-        if isinstance(summary, Sequence) and not isinstance(summary, str):
+        if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):
+            # What a mapped task has returned is a sequence of Airflow's own, read as it is needed.
+            raise AirflowFailException(f"summary holds what {len(summary)} tasks returned; {_FOR_ONE}")
+        if isinstance(summary, list | tuple):
             summary = summary[-1] if summary else {"decision": None}
         if not isinstance(summary, Mapping) or "decision" not in summary:
             raise AirflowFailException("summary must be a FACEKI summary: a mapping with a decision")
@@ -55,3 +67,16 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         if chosen is None:
             chosen = self.otherwise
         return chosen if isinstance(chosen, str) else list(chosen)
+
+    def _check_that_airflow_follows(self, context: Context) -> None:
+        from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
+
+        if getattr(context.get("ti"), "map_index", -1) < 0:
+            return
+        if self.get_closest_mapped_task_group() is None:
+            raise AirflowFailException(f"a branch that is mapped would follow every way at once; {_FOR_ONE}")
+        if AIRFLOW_V_3_2_PLUS:
+            raise AirflowFailException(
+                "this Airflow runs what a branch in a mapped task group did not choose (apache/airflow#67265); "
+                f"{_FOR_ONE}"
+            )

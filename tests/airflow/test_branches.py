@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does anybody go a way that FACEKI's decision on them did not choose?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.dags.branches import PEOPLE, WAYS
+from tests.airflow.running import AIRFLOW_VERSION, DAGS, Run, run
+
+
+@pytest.fixture
+def done(airflow: Path, faceki_sandbox: FacekiSandbox) -> Run:
+    for name, decision in PEOPLE.items():
+        faceki_sandbox.add_record(name, decision=decision)
+    return run(airflow, DAGS, "branches")
+
+
+def test_a_branch_is_for_one_person(done: Run) -> None:
+    states = done.states
+    assert states["of_many"] == "failed"
+    assert {states[f"mapped[{number}]"] for number in range(len(PEOPLE))} == {"failed"}
+    behind = [f"{where}_{way}" for where in ("of_many", "mapped") for way in WAYS.values()]
+    assert {states[task] for task in behind} == {"upstream_failed"}
+
+
+def test_in_a_mapped_group_each_goes_its_own_way_or_none(done: Run) -> None:
+    states = done.states
+    went = {
+        (person, way): states[f"person.{way}[{number}]"]
+        for number, person in enumerate(PEOPLE)
+        for way in WAYS.values()
+    }
+    # Airflow 3.2 and later would run all of them.
+    others = "upstream_failed" if AIRFLOW_VERSION >= (3, 2) else "skipped"
+    expected = dict.fromkeys(went, others)
+    if AIRFLOW_VERSION < (3, 2):
+        expected |= dict.fromkeys([("anna", "welcome"), ("bob", "decline"), ("carla", "ask")], "success")
+    assert went == expected
+
+
+def test_many_go_on_by_their_decisions(done: Run) -> None:
+    assert done.xcom("accepted_one[0]") == "anna"
+    assert done.xcom("declined_one[0]") == "bob"
+    assert {"accepted_one[1]", "declined_one[1]"}.isdisjoint(done.states)
