@@ -32,6 +32,9 @@ FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 300.0
 #: Seconds for which the waits share a hook; a Connection that somebody changes is read again after that.
 HOOK_LIFETIME = 300.0
+#: Seconds after which it is read again if it could not be, and how often in a row that is borne before the waits fail.
+REREAD_PAUSE = 30.0
+FAILED_READS = 3
 #: Seconds between the looks of one wait at the most. A token lives an hour, so every second look costs a token too;
 #: at forty minutes three days of waiting take about 170 requests, where FACEKI charges for high volumes. Default of
 #: ``max_poke_interval``.
@@ -93,7 +96,8 @@ class Lookout:
         self._conn_id = conn_id
         self._outage = Outage()
         self._client: AsyncFacekiClient | None = None
-        self._made_at = 0.0
+        self._read_again_at = 0.0
+        self._failed_reads = 0
 
     def hold(self) -> float:
         """Return for how many seconds not to look, spread so that the waits do not come back in step."""
@@ -120,10 +124,37 @@ class Lookout:
         return records
 
     async def _current_client(self) -> AsyncFacekiClient:
-        if self._client is None or time.time() - self._made_at > HOOK_LIFETIME:
-            client = await FacekiHook(self._conn_id).aget_conn()
-            once = replace(client.on_own_thread, retry=api.RetryPolicy(max_attempts=1))
-            self._client, self._made_at = once.on_event_loop, time.time()
+        if self._client is None:
+            return await self._read_client()
+        if time.time() < self._read_again_at:
+            return self._client
+        # One wait reads, and the others go on meanwhile: a backend in trouble is not asked a thousand times.
+        self._read_again_at, old = time.time() + REREAD_PAUSE, self._client
+        try:
+            return await self._read_client()
+        except api.FacekiError:
+            self._client = None
+            raise
+        # Secrets backends raise whatever they like, and Airflow says of one that fails, too, that there is no such
+        # Connection. One hiccup must not end every wait; a Connection that is gone ends them a little later.
+        except Exception as error:
+            self._failed_reads += 1
+            if self._failed_reads >= FAILED_READS:
+                self._client = None
+                raise
+            if self._failed_reads == 1:
+                log.warning(
+                    "Connection %r could not be read again (%s); going on with what it said before",
+                    self._conn_id,
+                    type(error).__name__,
+                )
+            return old
+
+    async def _read_client(self) -> AsyncFacekiClient:
+        client = await FacekiHook(self._conn_id).aget_conn()
+        once = replace(client.on_own_thread, retry=api.RetryPolicy(max_attempts=1))
+        self._client, self._read_again_at = once.on_event_loop, time.time() + HOOK_LIFETIME
+        self._failed_reads = 0
         return self._client
 
 
