@@ -153,7 +153,8 @@ class FacekiHook(BaseHook):
             once = replace(self._client, retry=RetryPolicy(max_attempts=1))
             token = once.fetch_access_token()
         except api.FacekiError as error:
-            return False, str(error)
+            # Airflow's command line reads markup in it, and fails at what is none, such as `[/x]`.
+            return False, str(error).translate(str.maketrans("[]", "()"))
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
 

@@ -206,6 +206,11 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         # Not at the top: Airflow's own base of triggers takes 20 ms, which a sensor that pokes has no use for.
         from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 
+        self.log.info(
+            "No decision yet; the triggerer looks within %g s and then ever more rarely, for %.0f s at the most",
+            self.poke_interval,
+            max(0.0, deadline - time.time()),
+        )
         return self.defer(
             trigger=FacekiKycDecisionTrigger(
                 faceki_conn_id=self.faceki_conn_id,

@@ -182,11 +182,14 @@ def test_connections_test_asks_faceki(airflow_db: Path, faceki_sandbox: FacekiSa
     right: dict[str, Any] = faceki_sandbox.connection()
     wrong = {**right, "password": "canary-not-this-one"}
     unfit = {**right, "extra": {"timeout": "soon"}}
+    # The command line reads markup in what it is told, and would fail at this host.
+    marked = {**right, "host": "http://example.com/[/x]"}
     tested = airflow(
-        *(["connections", "test", conn_id] for conn_id in ("right", "wrong", "unfit")),
+        *(["connections", "test", conn_id] for conn_id in ("right", "wrong", "unfit", "marked")),
         AIRFLOW_CONN_RIGHT=json.dumps(right),
         AIRFLOW_CONN_WRONG=json.dumps(wrong),
         AIRFLOW_CONN_UNFIT=json.dumps(unfit),
+        AIRFLOW_CONN_MARKED=json.dumps(marked),
     )
     assert tested.statuses[0] == 0
     assert "Connection success!" in tested.outputs[0]
@@ -195,3 +198,4 @@ def test_connections_test_asks_faceki(airflow_db: Path, faceki_sandbox: FacekiSa
     assert "canary" not in tested.outputs[1]
     assert "Timeout (s) (extra 'timeout'): found 'soon'" in tested.outputs[2]
     assert right["password"] not in tested.outputs[2]
+    assert "API base URL (field 'host')" in tested.outputs[3]
