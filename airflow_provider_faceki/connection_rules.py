@@ -177,7 +177,9 @@ def base_url(default_scheme: str | None = None, default_port: int | None = None)
     """Return the rule for a service's base URL; scheme and port are used where the URL itself has none."""
 
     def rule(value: object) -> str:
-        allowed = "https://host, with a port and a path if need be; http:// for localhost, 127.x.x.x and [::1] only"
+        allowed = (
+            "https://host, with a port and a path if need be; http:// for localhost, 127.x.x.x and [::1] only"
+        )
         found_scheme, host, found_port, path = _url_parts(value, allowed)
         used_scheme = found_scheme or default_scheme or "https"
         used_port = found_port or default_port
