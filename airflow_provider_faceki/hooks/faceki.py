@@ -99,7 +99,7 @@ class FacekiHook(BaseHook):
         if not chosen:
             with self._named():
                 raise api.InputError(
-                    "no workflow: give workflow_id, or set the Connection's default workflow"
+                    "no workflow: give workflow_id, or set the Connection's default workflow (extra workflow_id)"
                 )
         return chosen
 
@@ -113,7 +113,11 @@ class FacekiHook(BaseHook):
         with _rules_locks.setdefault(key, threading.Lock()):
             found = _rules.get(key)
             if found is None or time.monotonic() - found[0] > RULES_LIFETIME:
-                rules = self.ask(api.GetWorkflowRules(workflow_id=workflow_id))
+                try:
+                    rules = self.ask(api.GetWorkflowRules(workflow_id=workflow_id))
+                except api.WorkflowError as error:
+                    error.message = f"workflow {workflow_id!r}: {error.message}"
+                    raise
                 found = _rules[key] = (time.monotonic(), rules)
         return found[1]
 

@@ -306,7 +306,10 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
     from airflow_provider_faceki import storage
 
     if uri:
-        storage.check_path(uri, conn_id)
+        try:
+            storage.check_path(uri, conn_id)
+        except api.InputError as error:
+            raise api.InputError(f"output_path: {error.message}") from None
 
 
 def write_json(uri: str, document: Any, conn_id: str | None) -> str:
