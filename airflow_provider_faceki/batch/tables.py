@@ -34,7 +34,7 @@ class Policy:
         check_choices(self.choices)
         if "hash" in self.choices.values() and not self.hash_key:
             raise ConfigurationError(
-                "personal_data asks for hashes: set pii_hash_key in the Connection's extra"
+                "personal_data asks for hashes: set pii_hash_key, 32 or more characters, in the Connection's extra"
             )
 
     def of(self, table: str, column: Column) -> str:
