@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A 401 is sent after a multiple of so many seconds, so that the time does not tell what was looked at.
+#: Who may not call is answered after a multiple of so many seconds: the time does not tell what was looked at.
 REFUSED_EVERY = 0.25
 #: Seconds in which an event has to be stored. Long: a sender that has gone by then has still been heard.
 STORE_SECONDS = 60.0
@@ -58,15 +58,22 @@ class Refused(Exception):
 class Receiver:
     """Receives webhooks in one process."""
 
-    def __init__(self, look: Callable[[str], callers.Caller], store: Callable[[str, Hint], bool]) -> None:
+    def __init__(
+        self,
+        look: Callable[[str], callers.Caller],
+        store: Callable[[str, Hint], bool],
+        named: Callable[[], Set[str]] = events.named,
+    ) -> None:
         self._callers = callers.Callers(look)
+        #: Connections that DAGs name, and those whose token was presented: they are looked up whatever strangers
+        #: are up to. Only a few ids are among them, so that takes nothing away from the limit on look-ups.
+        self._named = callers.Named(named)
+        self._proven: set[str] = set()
         self._calls = limits.Bucket(*limits.CALLS)
         self._refusals = limits.Bucket(*limits.REFUSALS)
         self._store = store
         # One thread: the database lets one write at a time, and a queue is fairer than its lock.
         self._writer = ThreadPoolExecutor(1, "faceki-webhook-writer")
-        #: Connections whose token was presented: they are looked up again whatever strangers are up to.
-        self._proven: set[str] = set()
         self._told: dict[str, float] = {}
 
     async def receive(self, request: Request) -> Response:
@@ -83,9 +90,25 @@ class Receiver:
         began = time.monotonic()
         conn_id, token = request.scope[ASKED]
         caller = await self._caller(conn_id, token, began)
+        signs = caller.hmac_header is not None
+        if not signs:
+            self._admit()
+        body = await _body(request)
+        if signs:
+            if not caller.signed(request.headers, body):
+                await self._pay_for_refusal(began)
+                raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
+            # Not before: whoever knows the token and not the key must not use up what right calls may take.
+            self._admit()
+        try:
+            hint = read_hint(body)
+        except Unusable as unusable:
+            raise Refused(422, str(unusable)) from None
+        return await self._stored(conn_id, hint)
+
+    def _admit(self) -> None:
         if not self._calls.take():
             raise Refused(429, "too many webhooks", self._calls.wait())
-        return await self._stored(conn_id, await self._hint(request, caller, conn_id, began))
 
     async def _caller(self, conn_id: str, token: str, began: float) -> callers.Caller:
         """Return who calls, if they may.
@@ -94,49 +117,37 @@ class Receiver:
         """
         caller, paid = self._callers.seen(conn_id), False
         if caller is None:
-            if conn_id not in self._proven and not self._callers.looking(conn_id):
-                paid = self._pay_for_refusal()
-            caller = await self._look(conn_id)
+            expected = conn_id in self._proven or await self._named.has(conn_id)
+            if not expected and not self._callers.looking(conn_id):
+                paid = await self._pay_for_refusal(began)
+            caller = await self._look(conn_id, expected)
         if caller.knows(token):
             if paid:
                 self._refusals.give()
             self._proven.add(conn_id)
             return caller
         if not paid:
-            self._pay_for_refusal()
+            await self._pay_for_refusal(began)
         raise await self._unauthorized(caller.why_not or f"wrong token for Connection {conn_id!r}", began)
 
-    async def _look(self, conn_id: str) -> callers.Caller:
+    async def _look(self, conn_id: str, expected: bool) -> callers.Caller:
         try:
-            return await self._callers.find(conn_id)
+            return await self._callers.find(conn_id, expected)
         except callers.LookFailed as failed:
             self._tell("look", "Connections cannot be looked up (%s); answering 503", failed)
             raise Refused(503, "not stored", _COME_AGAIN) from None
 
-    def _pay_for_refusal(self) -> bool:
+    async def _pay_for_refusal(self, began: float) -> bool:
         if self._refusals.take():
             return True
-        raise Refused(429, "too many webhooks", self._refusals.wait())
+        wait = self._refusals.wait()
+        await _beat(began)
+        raise Refused(429, "too many webhooks", wait)
 
     async def _unauthorized(self, why: str, began: float) -> Refused:
         self._tell(why, "Refused a webhook: %s", why)
-        await asyncio.sleep(REFUSED_EVERY - (time.monotonic() - began) % REFUSED_EVERY)
+        await _beat(began)
         return Refused(401, "unauthorized")
-
-    async def _hint(self, request: Request, caller: callers.Caller, conn_id: str, began: float) -> Hint:
-        try:
-            body = await limits.read_body(request)
-        except limits.TooLarge:
-            raise Refused(413, f"more than {limits.MAX_BODY} bytes") from None
-        except limits.TooSlow:
-            raise Refused(408, "the body did not arrive in time") from None
-        if not caller.signed(request.headers, body):
-            self._pay_for_refusal()
-            raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
-        try:
-            return read_hint(body)
-        except Unusable as unusable:
-            raise Refused(422, str(unusable)) from None
 
     async def _stored(self, conn_id: str, hint: Hint) -> str:
         loop = asyncio.get_running_loop()
@@ -164,6 +175,19 @@ class Receiver:
             self._told = {each: until for each, until in self._told.items() if until > now}
             self._told[key] = now + _TOLD_EVERY
             log.warning(text, value)
+
+
+async def _beat(began: float) -> None:
+    await asyncio.sleep(REFUSED_EVERY - (time.monotonic() - began) % REFUSED_EVERY)
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await limits.read_body(request)
+    except limits.TooLarge:
+        raise Refused(413, f"more than {limits.MAX_BODY} bytes") from None
+    except limits.TooSlow:
+        raise Refused(408, "the body did not arrive in time") from None
 
 
 def application(receiver: Receiver | None = None) -> FastAPI:

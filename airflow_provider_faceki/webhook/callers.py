@@ -11,10 +11,11 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ LOOK_SECONDS = 15.0
 #: Connections, real or not, that are remembered.
 MOST_SEEN = 1024
 _LOOKING_AT_ONCE = 2
+# Seconds after which what could not be read is read again.
+_FAILED_BELIEVED = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class Callers:
         self._look = look
         self._clock = clock
         self._pool = ThreadPoolExecutor(_LOOKING_AT_ONCE, "faceki-webhook-callers")
+        # Or a right caller would wait, behind a slow secrets backend, until all strangers have been looked up.
+        self._strangers = ThreadPoolExecutor(_LOOKING_AT_ONCE, "faceki-webhook-strangers")
         self._seen: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
         self._looking: dict[str, asyncio.Task[Caller]] = {}
 
@@ -99,26 +104,28 @@ class Callers:
         """Whether this Connection is being looked up just now."""
         return conn_id in self._looking
 
-    async def find(self, conn_id: str) -> Caller:
+    async def find(self, conn_id: str, expected: bool = False) -> Caller:
         """Look who calls for this Connection; several that ask at once share one look.
 
+        :param conn_id: The Connection.
+        :param expected: It is not one that anybody can make up: it need not wait for those.
         :raises LookFailed: a secrets backend or the database did not answer.
         """
         task = self._looking.get(conn_id)
         if task is None:
-            task = self._looking[conn_id] = asyncio.create_task(self._looked_up(conn_id))
+            task = self._looking[conn_id] = asyncio.create_task(
+                self._looked_up(conn_id, self._pool if expected else self._strangers)
+            )
         # Not `await task`: whoever is cancelled must not take the look away from the others.
         await asyncio.wait({task})
         if (error := task.exception()) is not None:
             raise LookFailed(type(error).__name__)
         return task.result()
 
-    async def _looked_up(self, conn_id: str) -> Caller:
+    async def _looked_up(self, conn_id: str, pool: ThreadPoolExecutor) -> Caller:
         try:
             loop = asyncio.get_running_loop()
-            caller = await asyncio.wait_for(
-                loop.run_in_executor(self._pool, self._look, conn_id), LOOK_SECONDS
-            )
+            caller = await asyncio.wait_for(loop.run_in_executor(pool, self._look, conn_id), LOOK_SECONDS)
         finally:
             del self._looking[conn_id]
         self._seen[conn_id] = (self._clock() + BELIEVED, caller)
@@ -126,6 +133,44 @@ class Callers:
         if len(self._seen) > MOST_SEEN:
             self._seen.popitem(last=False)
         return caller
+
+
+class Named:
+    """The Connection ids that DAGs name, read as seldom as a Connection. Belongs to one event loop.
+
+    :param read: Reads them; runs in a thread, may block.
+    """
+
+    def __init__(self, read: Callable[[], Set[str]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, "faceki-webhook-named")
+        self._ids: Set[str] = frozenset()
+        self._until = -math.inf
+        self._reading: asyncio.Task[None] | None = None
+        self._failed = False
+
+    async def has(self, conn_id: str) -> bool:
+        """Whether a DAG names this Connection; while that cannot be read, whether one did."""
+        if self._clock() >= self._until:
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._refresh())
+            await asyncio.wait({self._reading})
+        return conn_id in self._ids
+
+    async def _refresh(self) -> None:
+        reading = asyncio.get_running_loop().run_in_executor(self._pool, self._read)
+        done, _ = await asyncio.wait({reading}, timeout=LOOK_SECONDS)
+        if not done:
+            reading.cancel()
+        error = reading.exception() if done else TimeoutError()
+        if error is None:
+            self._ids = reading.result()
+        elif not self._failed:
+            log.warning("The assets that DAGs listen to cannot be read (%s)", type(error).__name__)
+        self._failed = error is not None
+        self._until = self._clock() + (_FAILED_BELIEVED if self._failed else BELIEVED)
+        self._reading = None
 
 
 def look_up(conn_id: str) -> Caller:
