@@ -3,9 +3,9 @@
 
 A request's path is in its ASGI scope, one dictionary that all layers share. Airflow's access log (3.2 and later) and
 uvicorn's (before) read it there when the request is over. So the first thing done with a request is to take
-Connection id and token out of the path and to leave stars: whoever looks afterwards, whichever log it is, has
-nothing to hide. What is in front of the API server, such as a proxy, sees the path before; docs/webhooks.md
-says what to do there.
+Connection id and token out of the path and to leave stars, and to take away the query, into which a token may have
+been put by mistake: whoever looks afterwards, whichever log it is, has nothing to hide. What is in front of the API
+server, such as a proxy, sees the path before; docs/webhooks.md says what to do there.
 """
 
 from __future__ import annotations
@@ -45,3 +45,4 @@ def _conceal(scope: Scope) -> None:
         shown = f"{root}/{_STARS}"
     scope["path"] = shown
     scope["raw_path"] = shown.encode()
+    scope["query_string"] = b""

@@ -43,8 +43,12 @@ def test_no_log_has_the_token(served: Served, caplog: pytest.LogCaptureFixture) 
     served.post(f"{served.url}/faceki/webhooks/faceki_default/{TOKEN}", said())
     served.post(f"{served.url}/faceki/webhook/{TOKEN}/faceki_default", said())
     served.post(served.at() + "?again=1", said())
+    served.post(f"{served.url}/faceki/webhook/faceki_default?token={TOKEN}", said())
+    served.post(f"{served.at(token='x')}?{TOKEN}", said())
+    served.post(f"{served.url}/faceki/?token={TOKEN}", said())
     requested = "\n".join(served.access_log)
-    assert requested.count("POST /faceki/") == 7
+    assert requested.count("POST /faceki/") == 10
+    assert "?" not in requested
     assert "/faceki/webhook/***/***" in unquote(requested)
     for secret in (TOKEN, PREVIOUS, WEAK, wrong):
         assert secret not in requested

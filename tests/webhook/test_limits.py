@@ -315,7 +315,13 @@ def test_a_failed_look_is_not_remembered() -> None:
 def test_door(path: str, root: str, shown: str) -> None:
     from airflow_provider_faceki.webhook.door import ASKED, Door
 
-    scope = {"type": "http", "path": path, "raw_path": path.encode(), "root_path": root}
+    scope = {
+        "type": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": root,
+        "query_string": b"token=x",
+    }
     inside: list[object] = []
 
     async def app(*given: object) -> None:
@@ -324,5 +330,6 @@ def test_door(path: str, root: str, shown: str) -> None:
     asyncio.run(Door(cast("Callable[..., object]", app))(scope, app, app))  # type: ignore[arg-type]
     assert scope["path"] == shown
     assert scope["raw_path"] == shown.encode()
+    assert scope["query_string"] == b""
     assert inside[0] is scope  # or the access log, which has the same dictionary, would not see the stars
     assert scope.get(ASKED) == (("conn", "token") if shown.endswith("***/***") else None)
