@@ -17,7 +17,7 @@ from airflow_provider_faceki.batch.manifest import Row
 _ADVICE: tuple[tuple[type[api.FacekiError], str], ...] = (
     (
         api.OutcomeUnknownError,
-        "look for it in FACEKI's portal; if nothing is there, put the row into a new batch",
+        "look for it in FACEKI's portal; if it is not there, put the row into a new batch, under a new identifier",
     ),
     (api.InputError, "mend the row, or the picture that it names, and put it into a new batch"),
     (api.RequestRefusedError, "mend the row, and put it into a new batch"),

@@ -79,8 +79,8 @@ class People:
             self._accepted.setdefault(endpoint.workflow_id, endpoint.record_identifier)
         return made
 
-    def find(self, row: Row, not_before: float) -> api.KycVerification | None:
-        """Look for a verification of the person that was made since Unix time ``not_before``."""
+    def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
+        """Look for a verification of the person that was made since Unix time ``not_before``, or ever."""
         return self._hook.ask(
             api.FindKycVerification(record_identifier=row.values["record_identifier"], not_before=not_before)
         )

@@ -17,7 +17,7 @@ from airflow_provider_faceki.batch.person import People
 
 #: Seconds after which a verification is sent again whose pictures a storage failed to give to their end.
 PAUSES_BEFORE_SENDING = (0.5, 2.0)
-#: Seconds by which FACEKI's clock may differ from ours.
+#: Seconds by which FACEKI's clock may differ from ours for a record to count as one of this batch.
 CLOCK_MARGIN = 300.0
 #: Rows in a row without their pictures, after which a storage counts as down and is asked only once for each.
 LOST_BEFORE_HASTE = 50
@@ -70,15 +70,23 @@ class Work:
     def _again(self, row: Row, first: float) -> Outcome:
         """Send somebody again of whom FACEKI has no record, if that means that nothing came of the first time."""
         try:
-            if self.resubmit != "never" and self.people.keeps_records(row):
+            why_not = self._why_not_again(row)
+            if why_not is None:
                 return self.verify(row, first, is_last=True)
         except api.FacekiError as error:
             return _not_found_out(row, error, sent_by=None)
-        why = "" if self.resubmit == "never" else ", as its workflow keeps none"
-        lost = api.OutcomeUnknownError(
-            f"this may have been sent and billed, and FACEKI has no record of it{why}"
-        )
+        lost = api.OutcomeUnknownError(f"this may have been sent and billed, and {why_not}")
         return Failed(outcomes.of_error(row, lost))
+
+    def _why_not_again(self, row: Row) -> str | None:
+        # By the clocks it is older than this batch; where they differ by more than the margin, it need not be.
+        if self.people.find(row, None) is not None:
+            return "what FACEKI has under its identifier is of another verification, or of another clock"
+        if self.resubmit == "never":
+            return "FACEKI has no record of it"
+        if not self.people.keeps_records(row):
+            return "FACEKI has no record of it, as its workflow keeps none"
+        return None
 
     def verify(self, row: Row, first: float, *, is_last: bool) -> Outcome:
         """Send somebody.

@@ -13,8 +13,9 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.clock import Clock
 from tests.airflow.standing_in import context
-from tests.batch.conftest import Connect
+from tests.batch.conftest import IMPATIENT, Connect
 from tests.batch.people import People, begin, names, once
 from tests.batch.stores import StoreDown, attached, now_and_then
 from tests.billing.pictures import picture
@@ -68,14 +69,38 @@ def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
     assert max(sent[name] for name in names(125)[120:]) < began + 3.0
 
 
+@pytest.mark.parametrize("resubmit", ["if_absent", "never"])
 def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
-    faceki: FacekiSandbox, people: People
+    faceki: FacekiSandbox, people: People, resubmit: str
 ) -> None:
     faceki.add_record("a", "DECLINED", fields={"createdAt": "2026-01-01T00:00:00.000Z"})
     begin(people, "a")
-    people.verify(people.everybody("a", "b"), include_records=True)
-    assert people.results() == {"a": "ACCEPTED", "b": "ACCEPTED"}
-    assert faceki.ledger == once("ab")
+    done = people.verify(people.everybody("a", "b"), include_records=True, resubmit=resubmit)
+    assert (people.results(), done["errors"]) == ({"b": "ACCEPTED"}, {"OUTCOME_UNKNOWN": 1})
+    (error,) = people.lines("errors")
+    assert "of another verification, or of another clock" in error["problem"]
+    assert "under a new identifier" in error["what_to_do"]
+    assert faceki.ledger == once("b")
+
+
+@pytest.mark.parametrize("fault", ["process_then_reset", "reset_then_process"])
+@pytest.mark.parametrize(
+    ("behind", "outcome"),
+    [
+        pytest.param(-86400.0, ({"ACCEPTED": 2}, {}), id="FACEKI's clock is a day ahead"),
+        pytest.param(200.0, ({"ACCEPTED": 2}, {}), id="behind by less than the margin"),
+        pytest.param(600.0, ({"ACCEPTED": 1}, {"OUTCOME_UNKNOWN": 1}), id="behind by more"),
+    ],
+)
+def test_clocks_that_differ_bill_nobody_twice(
+    people: People, monkeypatch: pytest.MonkeyPatch, behind: float, outcome: object, fault: str
+) -> None:
+    with FacekiSandbox(clock=Clock(start=time.time() - behind)) as faceki:
+        monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki.connection(**IMPATIENT)))
+        faceki.add_fault(fault, route="verify", record_identifier="accepted-0")
+        done = people.verify(people.everybody(*names(2)))
+        assert (done["decisions"], done["errors"]) == outcome
+        assert faceki.ledger == once(names(2))
 
 
 def test_several_tries_may_be_interrupted(faceki: FacekiSandbox, people: People) -> None:

@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Is somebody billed twice where FACEKI's clock and the worker's differ?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.clock import Clock
+from tests.billing.conftest import Connect, Verify
+
+
+@pytest.fixture(params=[-86400.0, 600.0, 86400.0], ids=["ahead", "ten minutes behind", "a day behind"])
+def sandbox(request: pytest.FixtureRequest, connect: Connect) -> Iterator[FacekiSandbox]:
+    """A FACEKI whose clock is not ours."""
+    with FacekiSandbox(clock=Clock(start=time.time() - request.param)) as other:
+        connect(other)
+        yield other
+
+
+@pytest.mark.parametrize("fault", ["process_then_reset", "reset_then_process"])
+def test_a_lost_answer_is_found(sandbox: FacekiSandbox, verify: Verify, fault: str) -> None:
+    sandbox.add_fault(fault, route="verify")
+    assert verify("declined-1", patience=2.0).go()["decision"] == "DECLINED"
+    assert sandbox.ledger == {"declined-1": 1}
+
+
+def test_so_it_is_by_the_next_try(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.add_fault("process_then_reset", route="verify")
+    sandbox.add_fault("status", route="records", status=502, skip=1, count=4)
+    task = verify("declined-1", patience=0.0, settle_seconds=30.0)
+    with pytest.raises(api.OutcomeUnknownError):
+        task.go()
+    sandbox.clear_faults()
+    assert task.go()["decision"] == "DECLINED"
+    assert sandbox.ledger == {"declined-1": 1}
+
+
+def test_always_finds_the_verification_of_this_try(sandbox: FacekiSandbox, verify: Verify) -> None:
+    sandbox.add_fault("process_then_reset", route="verify", skip=1)
+    task = verify("accepted-1", resubmit="always")
+    first, second = task.go(), task.go()
+    assert first["request_id"] != second["request_id"]
+    assert sandbox.ledger == {"accepted-1": 2}
