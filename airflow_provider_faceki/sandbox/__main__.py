@@ -104,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sandbox(chosen: argparse.Namespace) -> FacekiSandbox:
-    from airflow_provider_faceki.sandbox.server import ExposureRefused, FacekiSandbox, is_loopback
+    from airflow_provider_faceki.sandbox.loopback import is_loopback
+    from airflow_provider_faceki.sandbox.server import ExposureRefused, FacekiSandbox
 
     if not is_loopback(chosen.host) and not (chosen.expose and chosen.i_know_this_is_a_toy):
         raise ExposureRefused(

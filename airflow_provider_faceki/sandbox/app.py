@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from airflow_provider_faceki.sandbox.control import act
 from airflow_provider_faceki.sandbox.desk import Desk
 from airflow_provider_faceki.sandbox.gate import Gate
+from airflow_provider_faceki.sandbox.loopback import is_loopback
 from airflow_provider_faceki.sandbox.routes import ROUTES, Route
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LONGEST_CONTROL = 1024 * 1024
 _LOG = logging.getLogger(__name__)
 
@@ -77,14 +77,14 @@ class _LoopbackOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _host(scope) not in _LOOPBACK:
+        if scope["type"] == "http" and not is_loopback(_host(scope)):
             await JSONResponse({"error": "Host: allowed is a loopback address"}, 403)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
-def _host(scope: Scope) -> str | None:
+def _host(scope: Scope) -> str:
     try:
-        return urlsplit("//" + Headers(scope=scope).get("host", "")).hostname
+        return urlsplit("//" + Headers(scope=scope).get("host", "")).hostname or ""
     except ValueError:
-        return None
+        return ""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from airflow_provider_faceki.sandbox.connection import connection
 from airflow_provider_faceki.sandbox.counters import Counts
 from airflow_provider_faceki.sandbox.desk import Desk, Forged
 from airflow_provider_faceki.sandbox.faults import Fault, fault_from
+from airflow_provider_faceki.sandbox.loopback import is_loopback
 from airflow_provider_faceki.sandbox.routes import NAMES
 from airflow_provider_faceki.sandbox.scenarios import ACCEPTED
 from airflow_provider_faceki.sandbox.settings import Settings
@@ -231,15 +231,6 @@ class FacekiSandbox:
     def reset(self) -> None:
         """As at the start, settings included. Only the clock keeps what it has been advanced by."""
         self._desk.reset()
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -160,12 +160,18 @@ def test_a_web_page_cannot_steer_it(anonymous: Caller, more: dict[str, Any], sta
 
 
 @pytest.mark.parametrize("path", ["/_sandbox/state", "/kycverify/x", "/api/v3/kyc_verification"])
-@pytest.mark.parametrize("host", ["rebound.example", "127.0.0.1.rebound.example:80", "", "["])
+@pytest.mark.parametrize(
+    "host",
+    ["rebound.example", "127.0.0.1.rebound.example:80", "127.0.0.2@rebound.example", "192.0.2.1", "", "["],
+)
 def test_another_name_opens_nothing(anonymous: Caller, path: str, host: str) -> None:
     assert anonymous("GET", path, headers={"Host": host}).status_code == 403
 
 
-@pytest.mark.parametrize("host", ["localhost:80", "127.0.0.1", "[::1]:80"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost:80", "LOCALHOST", "127.0.0.1", "127.0.0.2", "127.8.8.8:80", "[::1]:80", "[0:0:0:0:0:0:0:1]"],
+)
 def test_its_own_names_do(anonymous: Caller, host: str) -> None:
     assert anonymous("GET", "/_sandbox/state", headers={"Host": host}).status_code == 200
 

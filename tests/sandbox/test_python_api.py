@@ -113,6 +113,14 @@ def test_only_loopback_unless_exposed(host: str) -> None:
         FacekiSandbox(host=host)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux is all of 127.0.0.0/8 there unasked")
+def test_any_loopback_address_will_do() -> None:
+    with FacekiSandbox(host="127.0.0.2") as sandbox:
+        assert "127.0.0.2" in sandbox.url
+        assert Caller(sandbox).log_in().records(record_identifier="order-1").status_code == 200
+        assert ControlClient(sandbox.url).post("revoke-tokens") == {"revoked": 1}
+
+
 def test_the_clock_can_stand_still(call: Caller) -> None:
     with FacekiSandbox(clock=Clock(start=1_700_000_000)) as sandbox:
         assert sandbox.add_record()["createdAt"] == "2023-11-14T22:13:20.000Z"
