@@ -10,15 +10,17 @@ from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from airflow_provider_faceki.sandbox.answers import as_json
 from airflow_provider_faceki.sandbox.control import act
 from airflow_provider_faceki.sandbox.desk import Desk
-from airflow_provider_faceki.sandbox.gate import Gate
+from airflow_provider_faceki.sandbox.gate import Gate, TooLarge, pour
 from airflow_provider_faceki.sandbox.loopback import is_loopback
+from airflow_provider_faceki.sandbox.responses import Refusal
 from airflow_provider_faceki.sandbox.routes import ROUTES, Route
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -56,10 +58,14 @@ def _control(desk: Desk) -> Endpoint:
         if request.method == "POST":
             if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
                 return JSONResponse({"error": "Content-Type: allowed is application/json"}, 415)
-            if int(request.headers.get("content-length") or 0) > LONGEST_CONTROL:
-                return JSONResponse({"error": f"body: at most {LONGEST_CONTROL} bytes"}, 413)
+            body = bytearray()
             try:
-                document = json.loads(await request.body() or b"{}")
+                await pour(request, LONGEST_CONTROL, body.extend)
+                document = json.loads(body or b"{}")
+            except TooLarge:
+                return Refusal(as_json({"error": f"body: at most {LONGEST_CONTROL} bytes"}, 413))
+            except ClientDisconnect:
+                return Response(status_code=499)
             except (ValueError, RecursionError):
                 document = None
         if not isinstance(document, Mapping):

@@ -45,7 +45,7 @@ _GATEWAY = {
 Log = Callable[[str], None]
 
 
-class _TooLarge(Exception):
+class TooLarge(Exception):
     """More body than a gateway lets through."""
 
 
@@ -98,7 +98,7 @@ class Gate:
             return Reset(self._cut)
         try:
             ask = await _read(route, request, self._desk.settings.max_upload_bytes)
-        except _TooLarge:
+        except TooLarge:
             return Refusal(gateway_page(413, _GATEWAY[413]))
         except BadForm:
             return Refusal(e2_error(5002, 400))
@@ -218,25 +218,29 @@ async def _read(route: Route, request: Request, most: int) -> Ask:
     declared = request.headers.get("content-length", "")
     most = most if route.body is Body.FORM else LONGEST_JSON
     if declared.isdigit() and int(declared) > most:
-        raise _TooLarge
+        raise TooLarge
     base = f"{request.url.scheme}://{urlsplit(str(request.base_url)).netloc}"
     ask = Ask(base, dict(request.headers), dict(request.query_params), dict(request.path_params))
     if route.body is Body.FORM:
         form = Form(request.headers.get("content-type", ""))
-        await _pour(request, most, form.feed)
+        await pour(request, most, form.feed)
         form.end()
         return replace(ask, parts=form.parts)
     body = bytearray()
-    await _pour(request, most, body.extend)
+    await pour(request, most, body.extend)
     return replace(ask, document=_json(bytes(body))) if route.body is Body.JSON else ask
 
 
-async def _pour(request: Request, most: int, into: Callable[[bytes], None]) -> None:
+async def pour(request: Request, most: int, into: Callable[[bytes], None]) -> None:
+    """Read a body, whatever its Content-Length says; it is not held here.
+
+    :raises TooLarge: it has more than so many bytes; the rest is not read.
+    """
     got = 0
     async for piece in request.stream():
         got += len(piece)
         if got > most:
-            raise _TooLarge
+            raise TooLarge
         into(piece)
 
 

@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
-from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.routes import ROUTES, Body
+from airflow_provider_faceki.sandbox import FacekiSandbox, Settings
+from airflow_provider_faceki.sandbox.app import application
+from airflow_provider_faceki.sandbox.clock import Clock
+from airflow_provider_faceki.sandbox.desk import Desk
+from airflow_provider_faceki.sandbox.gate import Gate
+from airflow_provider_faceki.sandbox.routes import NAMES, ROUTES, Body
 from tests.sandbox.conftest import Caller
 
 FIELDS = (
@@ -56,6 +64,49 @@ def test_its_own_failure_is_not_taken_for_a_fault(
     answer = call.records(record_identifier="order-1")
     assert (answer.status_code, "the sandbox itself failed" in answer.text) == (500, True)
     assert "the sandbox itself failed" in caplog.text
+
+
+def test_a_long_control_call_takes_no_memory(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+    def body() -> Iterator[bytes]:
+        for _ in range(600):
+            yield b" " * 65_536
+
+    tracemalloc.start()
+    try:
+        answer = anonymous(
+            "POST", "/_sandbox/reset", data=body(), headers={"Content-Type": "application/json"}
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (answer.status_code, answer.json()) == (413, {"error": "body: at most 1048576 bytes"})
+    assert peak < 8_000_000
+
+
+def test_a_control_call_that_breaks_off_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    arriving: list[Message] = [
+        {"type": "http.request", "body": b'{"credit"', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    desk = Desk(Settings(), Clock(), NAMES)
+
+    async def receive() -> Message:
+        return arriving.pop(0)
+
+    async def send(message: Message) -> None:
+        assert message.get("status", 499) == 499
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/_sandbox/credit",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+    gate = Gate(desk, lambda client, reset: None, lambda line: None)
+    asyncio.run(application(desk, gate, exposed=False)(scope, receive, send))  # type: ignore[arg-type]  # a coroutine
+    assert caplog.records == []
+    assert arriving == []
 
 
 def test_an_empty_key_decides_for_nobody(sandbox: FacekiSandbox) -> None:
