@@ -13,9 +13,13 @@ from airflow_provider_faceki.sandbox.app import application
 from airflow_provider_faceki.sandbox.desk import Desk
 from airflow_provider_faceki.sandbox.gate import Gate
 from airflow_provider_faceki.sandbox.lines import Lines, protocol_with
+from airflow_provider_faceki.sandbox.naps import nap
 
 # Idle connections outlive the pauses between polls, as they do behind a load balancer.
 KEEP_ALIVE_SECONDS = 65
+# uvicorn counts ten ticks to a second.
+_TICK_SECONDS = 0.1
+_TICKS_A_DAY = 864_000
 
 
 class Engine(Server):
@@ -26,6 +30,13 @@ class Engine(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def main_loop(self) -> None:
+        """As uvicorn has it, but for the sleep."""
+        tick = 0
+        while not await self.on_tick(tick):
+            tick = (tick + 1) % _TICKS_A_DAY
+            await nap(_TICK_SECONDS)
 
 
 def engine(

@@ -29,6 +29,7 @@ from airflow_provider_faceki.sandbox.answers import (
 from airflow_provider_faceki.sandbox.desk import Desk
 from airflow_provider_faceki.sandbox.faults import Fault
 from airflow_provider_faceki.sandbox.messages import Answer, Ask
+from airflow_provider_faceki.sandbox.naps import nap
 from airflow_provider_faceki.sandbox.responses import Cut, CutOff, Drip, Refusal, Reset, whole
 from airflow_provider_faceki.sandbox.routes import PDF, UNKNOWN, Body, Route
 from airflow_provider_faceki.sandbox.scenarios import scenario_of
@@ -91,7 +92,7 @@ class Gate:
 
     async def _serve(self, route: Route, request: Request) -> Response:
         if self._desk.settings.latency:
-            await asyncio.sleep(self._desk.settings.latency)
+            await nap(self._desk.settings.latency)
         with self._desk.lock:
             reset = self._desk.faults.next_is_reset(route.name) and self._take(route, "")
         if reset:
@@ -129,7 +130,7 @@ class Gate:
     async def _process(self, route: Route, ask: Ask) -> Answer:
         generation = self._desk.generation
         if route.takes_time and self._may(route, ask):
-            await asyncio.sleep(scenario_of(self._identifier(ask)).pause)
+            await nap(scenario_of(self._identifier(ask)).pause)
         with self._desk.lock:
             if generation != self._desk.generation:
                 return e2_error(500, 500)
@@ -153,7 +154,7 @@ class Gate:
             case "reset" | "reset_after_body":
                 return Reset(self._cut)
             case "hang":
-                await asyncio.sleep(fault.delay)
+                await nap(fault.delay)
                 return Reset(self._cut)
             case "process_then_reset":
                 await self._process(route, ask)
@@ -172,9 +173,9 @@ class Gate:
     async def _slowly(self, fault: Fault, route: Route, ask: Ask) -> Answer:
         if fault.processed:
             answer = await self._process(route, ask)
-            await asyncio.sleep(fault.delay)
+            await nap(fault.delay)
             return answer
-        await asyncio.sleep(fault.delay)
+        await nap(fault.delay)
         return await self._process(route, ask)
 
     def _spoil(self, fault: Fault, answer: Answer) -> Response:
@@ -189,7 +190,7 @@ class Gate:
 
     async def _process_later(self, delay: float, route: Route, ask: Ask) -> None:
         generation = self._desk.generation
-        await asyncio.sleep(delay)
+        await nap(delay)
         if generation == self._desk.generation:
             await self._process(route, ask)
 

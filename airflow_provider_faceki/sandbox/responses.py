@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from airflow_provider_faceki.sandbox.messages import Answer
+from airflow_provider_faceki.sandbox.naps import nap
 
 Cut = Callable[[tuple[str, int] | None, bool], None]
 
@@ -36,7 +37,7 @@ class Drip(Response):
         body = bytes(self.body)
         step = max(1, -(-len(body) // _DRIPS))
         for place in range(0, len(body), step):
-            await asyncio.sleep(self._seconds / _DRIPS)
+            await nap(self._seconds / _DRIPS)
             await send({"type": "http.response.body", "body": body[place : place + step], "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 

@@ -18,6 +18,7 @@ from airflow_provider_faceki.sandbox.counters import Counts
 from airflow_provider_faceki.sandbox.desk import Desk, Forged
 from airflow_provider_faceki.sandbox.faults import Fault, fault_from
 from airflow_provider_faceki.sandbox.loopback import is_loopback
+from airflow_provider_faceki.sandbox.naps import nap
 from airflow_provider_faceki.sandbox.routes import NAMES
 from airflow_provider_faceki.sandbox.scenarios import ACCEPTED
 from airflow_provider_faceki.sandbox.settings import Settings
@@ -126,7 +127,7 @@ class FacekiSandbox:
     async def _watch(self) -> None:
         """Let links answer themselves when they are due, also when nobody asks."""
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await nap(TICK_SECONDS)
             with self._desk.lock:
                 self._desk.state.tick()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import subprocess
@@ -86,6 +87,23 @@ def test_several_at_once_know_nothing_of_each_other() -> None:
         stranger = Caller(other)
         stranger.session.headers["Authorization"] = token
         assert stranger.records(record_identifier="order-1").status_code == 401
+
+
+def test_it_sleeps_in_earnest_where_a_test_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[float] = []
+    sleep = time.sleep
+
+    async def nap_async(seconds: float) -> None:
+        called.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", nap_async)
+    monkeypatch.setattr(time, "sleep", called.append)
+    with FacekiSandbox() as sandbox:
+        sandbox.settings.latency = 0.05
+        sandbox.add_fault("drip", route="records", delay=0.1)
+        assert Caller(sandbox).log_in().records(record_identifier="order-1").status_code == 200
+        sleep(0.3)  # a few of its ticks
+        assert called == []
 
 
 def test_it_starts_once_and_stops_twice() -> None:
