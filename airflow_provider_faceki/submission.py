@@ -7,11 +7,12 @@ that, a try number above one is all there is to go by.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_faceki import api
 
@@ -32,16 +33,36 @@ class Submission:
     """The charged call of one task instance.
 
     :param context: The task's context.
+    :param identifier: What FACEKI keeps it under, as it is sent; ``None`` for a call of which FACEKI keeps nothing.
+    :param pictures: What tells its pictures from others, where the identifier does not change with the person.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, identifier: str | None = None, pictures: str | None = None) -> None:
         self._ti = context["ti"]
         self._store = context.get("task_state_store")
+        self._pictures = pictures
+        # A hash, for a key has to fit into the path of a URL.
+        apart = "" if identifier is None else f"_{digest(identifier)}"
+        self._since, self._outcome = _SINCE + apart, _OUTCOME + apart
 
     @property
     def is_open(self) -> bool:
         """Whether an earlier try is known to have begun a call that it never ended."""
-        return self._store is not None and self._store.get(_SINCE) is not None
+        return self._kept(self._since) is not None
+
+    def check_pictures(self) -> None:
+        """Refuse to take what was made of other pictures for an outcome of these.
+
+        :raises AirflowFailException: under the same identifier, others were sent or may have been.
+        """
+        for kept in (self._kept(self._since), self._kept(self._outcome)):
+            pictures = kept.get("pictures") if isinstance(kept, Mapping) else None
+            if self._pictures is not None and pictures not in (None, self._pictures):
+                raise AirflowFailException(
+                    "this task instance has verified other pictures, perhaps of another person, under the identifier "
+                    "that is derived from it: give a record_identifier of the person's own, or let the URIs of the "
+                    "pictures be the same in each try; nothing was sent"
+                )
 
     def settled_at(self, settle_seconds: float) -> float | None:
         """Return the Unix time from which on absence at FACEKI may be believed; ``None`` if nothing was sent.
@@ -54,7 +75,8 @@ class Submission:
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
             return started + settle_seconds if self._ti.try_number > 1 else None
-        since = self._store.get(_SINCE)
+        kept = self._kept(self._since)
+        since = kept.get("at") if isinstance(kept, Mapping) else None
         if not isinstance(since, int | float):
             return None
         return max(since, started) + settle_seconds
@@ -68,7 +90,7 @@ class Submission:
         :raises FacekiError: as ``hook.ask``.
         """
         if self._store is not None:
-            self._store.set(_SINCE, time.time())
+            self._store.set(self._since, {"at": time.time(), "pictures": self._pictures})
         try:
             return hook.ask(endpoint)
         except api.InputError as error:
@@ -83,36 +105,56 @@ class Submission:
     def forget(self) -> None:
         """Take that back: FACEKI cannot have acted on the call, or what came of it is safe."""
         if self._store is not None:
-            self._store.delete(_SINCE)
+            self._store.delete(self._since)
 
     def keep(self, made: api.KycVerification) -> None:
         """Remember what came of the call: FACEKI may be set up to keep no record of it."""
         if self._store is not None:
-            self._store.set(_OUTCOME, made.to_dict())
+            self._store.set(self._outcome, {**made.to_dict(), "pictures": self._pictures})
 
-    def keep_matches(self, records: Iterable[api.VerificationRecord]) -> bool:
-        """Remember whom a search found, for it is paid for; return whether that is possible."""
+    def outcome(self) -> api.KycVerification | None:
+        """Return what an earlier try kept, as far as it goes."""
+        return api.KycVerification.from_dict(self._kept(self._outcome))
+
+    def keep_matches(self, records: Iterable[api.VerificationRecord], place: str, size: int | None) -> bool:
+        """Remember whom a search found, for it is paid for; return whether that is possible.
+
+        :param records: They.
+        :param place: Where the picture is that was searched for.
+        :param size: How many bytes it has, if that tells it from others.
+        """
         if self._store is None:
             return False
-        self._store.set(
-            _MATCHES, [api.KycVerification(record, is_whole=True).to_dict() for record in records]
-        )
+        found: list[Any] = [api.KycVerification(record, is_whole=True).to_dict() for record in records]
+        self._store.set(_MATCHES, {"place": digest(place), "size": size, "found": found})
         self.forget()
         return True
 
-    def matches(self) -> list[api.KycVerification] | None:
-        """Return whom an earlier try found, as far as it goes; ``None`` if no search was kept."""
-        kept = self._store.get(_MATCHES) if self._store is not None else None
-        if not isinstance(kept, list):
+    def matches(self, place: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
+        """Return whom an earlier try found by the same picture, as far as it goes; ``None`` if no search was kept.
+
+        :param place: Where the picture is.
+        :param size: Says how many bytes it has now, if that is known.
+        """
+        kept = self._kept(_MATCHES)
+        found = kept.get("found") if isinstance(kept, Mapping) else None
+        if not isinstance(kept, Mapping) or not isinstance(found, list) or kept.get("place") != digest(place):
             return None
-        return [made for made in map(api.KycVerification.from_dict, kept) if made is not None]
+        known = kept.get("size")
+        if known is not None and size() not in (None, known):
+            return None
+        return [made for made in map(api.KycVerification.from_dict, found) if made is not None]
 
     def forget_matches(self) -> None:
         """Let the next search be made anew."""
         if self._store is not None:
             self._store.delete(_MATCHES)
 
-    def outcome(self) -> api.KycVerification | None:
-        """Return what an earlier try kept, as far as it goes."""
-        kept = self._store.get(_OUTCOME) if self._store is not None else None
-        return api.KycVerification.from_dict(kept) if kept is not None else None
+    def _kept(self, key: str) -> Any:
+        return self._store.get(key) if self._store is not None else None
+
+
+def digest(*things: object) -> str:
+    """Return what tells these from others and does not tell what they are: a URI may be named after a person."""
+    text = chr(0).join(map(str, things))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import is_silent_about_rules
+from airflow_provider_faceki.submission import digest
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -40,6 +41,19 @@ def _document(load: Load, name: str, item: object) -> api.Document:
         raise api.InputError(f'{name} must be a URI, or {{"front": uri, "back": uri}}')
     back = sides.get("back")
     return api.Document(load(f"{name} front", front), load(f"{name} back", back) if back else None)
+
+
+def told_apart_by(selfie: object, documents: object) -> str:
+    """Return what tells the pictures of one verification from those of another: where they are.
+
+    :param selfie: The selfie's URI, rendered.
+    :param documents: The documents, rendered, of whatever shape.
+    """
+    places = [selfie]
+    for item in documents if isinstance(documents, Sequence) else ():
+        sides = item if isinstance(item, Mapping) else {"front": item}
+        places += [sides.get("front"), sides.get("back")]
+    return digest(*places)
 
 
 def known_rules(hook: FacekiHook, workflow_id: str) -> api.WorkflowRules | None:

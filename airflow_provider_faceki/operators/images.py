@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -159,30 +160,52 @@ class FacekiFaceMatchOperator(_PictureOperator):
         """Search."""
         with airflow_failures():
             check_output(self.output_path, self.output_conn_id)
-        records = self._found_before(context)
+        records, is_kept = self._found_before(context), True
         if records is None:
-            records = self.ask_charged(context, api.FaceMatch(self.load("selfie", self.selfie)))
+            records = self.ask_charged(context, api.FaceMatch(self._picture))
+            is_kept = self._keep(context, records)
         if self.output_path:
-            path = self._write(context, self.output_path, records)
+            path = self._write(context, self.output_path, records, is_kept)
             context["ti"].xcom_push(key="output_path", value=path)
         self.settled(context)
         Submission(context).forget_matches()
         return [record.summary() for record in records]
 
+    @cached_property
+    def _picture(self) -> api.Image:
+        return self.load("selfie", self.selfie)
+
     def _found_before(self, context: Context) -> Sequence[api.VerificationRecord] | None:
-        matches = Submission(context).matches()
+        with airflow_failures():
+            matches = Submission(context).matches(self.selfie, self._size)
         if matches is None:
             return None
         self.log.info("An earlier try found %d record(s) that it could not write", len(matches))
         return [self._whole(match) for match in matches]
+
+    def _size(self) -> int | None:
+        """Return what tells the picture from another that has taken its place, if it is still there."""
+        try:
+            image = load_image(self.hook, "selfie", self.selfie, self.image_conn_id)
+        except api.InputError:
+            return None
+        return image.size
 
     def _whole(self, match: api.KycVerification) -> api.VerificationRecord:
         request_id = match.record.request_id
         found = self.ask(api.FindKycVerification(request_id=request_id)) if request_id else None
         return (found or match).record
 
-    def _write(self, context: Context, path: str, records: Sequence[api.VerificationRecord]) -> str:
-        is_kept = Submission(context).keep_matches(records)
+    def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
+        if not self.output_path:
+            return False
+        # Once made smaller, a picture has another size with each version of Pillow.
+        size = self._picture.size if self.resize_to is None else None
+        return Submission(context).keep_matches(records, self.selfie, size)
+
+    def _write(
+        self, context: Context, path: str, records: Sequence[api.VerificationRecord], is_kept: bool
+    ) -> str:
         try:
             with airflow_failures():
                 return write_json(path, [dict(record.document) for record in records], self.output_conn_id)

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import SETTLE_PATIENCE, check_seconds
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
-from airflow_provider_faceki.operators.evidence import known_rules, load_documents
+from airflow_provider_faceki.operators.evidence import known_rules, load_documents, told_apart_by
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
@@ -53,8 +53,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param documents: One to three documents, each ``{"front": uri, "back": uri}`` (a passport without ``back``)
         or just the URI of its front.
     :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
-    :param record_identifier: Your own id of this verification; use each only once. Default: one derived from
-        the task instance, the same over all its retries.
+    :param record_identifier: Your own id of this verification; use each only once. Give one where a task may be
+        cleared, or mapped again, with another person. Default: one derived from the task instance, the same over
+        all its retries, and so the same for whoever it is about.
     :param image_conn_id: Connection for the storage of the images. Default: the storage's own default.
     :param output_path: URI to which the full record is written as JSON. It holds personal data.
     :param output_conn_id: Connection for that storage. Default: the storage's own default.
@@ -147,6 +148,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 self.log.info("A selfie and %d document(s) can be sent", len(self._pictures[1]))
         if self.resubmit == "always":
             return self._submit(context, self._known_request_ids(context))
+        self._submission(context).check_pictures()
         return self._look_first(context, self._settled_at(context))
 
     def resume_settling(self, context: Context, event: object = None, until: object = None) -> Any:
@@ -188,7 +190,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._finish(context, found, moment(until))
 
     def _settled_at(self, context: Context) -> float | None:
-        return Submission(context).settled_at(self.settle_seconds)
+        return self._submission(context).settled_at(self.settle_seconds)
 
     def _look_first(
         self, context: Context, settled_at: float | None, told: DecisionEvent | None = None
@@ -250,7 +252,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return found is not None and found.decision is not None
 
     def _submit(self, context: Context, known_request_ids: frozenset[str] = frozenset()) -> Any:
-        submission = Submission(context)
+        submission = self._submission(context)
         with airflow_failures():
             made = submission.send(self.hook, self._endpoint(context, known_request_ids))
         submission.keep(made)
@@ -282,9 +284,13 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def _identifier(self, context: Context) -> str:
         return self.record_identifier or derived_identifier(context["ti"])
 
+    def _submission(self, context: Context) -> Submission:
+        pictures = None if self.record_identifier else told_apart_by(self.selfie, self.documents)
+        return Submission(context, self._identifier(context), pictures)
+
     def _find(self, context: Context) -> api.KycVerification | None:
         """Ask FACEKI for this task's verification. What an earlier try knows of it stands where FACEKI has nothing."""
-        kept = Submission(context).outcome()
+        kept = self._submission(context).outcome()
         with airflow_failures():
             return self.hook.ask(self._look(context, kept)) or kept
 

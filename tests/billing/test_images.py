@@ -310,7 +310,7 @@ def test_the_task_may_try_again(
     with pytest.raises(AirflowException, match="selfie could not be read to its end") as caught:
         task.go()
     assert not isinstance(caught.value, AirflowFailException)
-    assert store.get("faceki_submitting_since") is None
+    assert not store.is_marked
     assert sandbox.bills == ()
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}

@@ -88,7 +88,7 @@ class Household:
             return "ended"
         if case.record_identifier in self.ledger():
             return "billed"
-        return "begun" if task.store.get("faceki_submitting_since") else "before"
+        return "begun" if task.store.is_marked else "before"
 
     def live_through(self, case: Case) -> Ending:
         task = self.task(case)

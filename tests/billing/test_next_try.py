@@ -23,7 +23,7 @@ from airflow_provider_faceki.submission import Submission
 from tests.airflow.standing_in import TaskInstance
 from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import verification
-from tests.billing.tries import KeptInFile, Tries
+from tests.billing.tries import KeptInFile, Tries, mark
 
 WAYS = ["sleeping", "deferred", "deferred, and resumed as if begun anew"]
 
@@ -83,7 +83,7 @@ def test_a_try_that_was_held_before_its_last_byte(sandbox: FacekiSandbox, verify
     # It marked its beginning long ago, was held, and sent its last byte just before it died.
     task = verify("accepted-1", settle_seconds=4.0)
     if task.store is not None:
-        task.store.set("faceki_submitting_since", time.time() - 3600.0)
+        mark(task.store, time.time() - 3600.0, "accepted-1")
     task.ti.try_number = 1
     sandbox.add_fault("reset_then_process", route="verify", delay=1.5)
     with pytest.raises(api.OutcomeUnknownError):
@@ -297,7 +297,7 @@ def test_the_moment_that_comes_back_from_a_deferral(
     now, task.ti.try_number = time.time(), 2
     context: Any = {"ti": task.ti, "params": {}}
     if task.store is not None:
-        task.store.set("faceki_submitting_since", now)
+        mark(task.store, now, "accepted-1")
         context["task_state_store"] = task.store
     if isinstance(until, float):
         until += now
@@ -349,10 +349,10 @@ MARKED = datetime(2026, 1, 1, tzinfo=UTC)
 )
 def test_when_absence_is_believed(tmp_path: Path, started_after: int, settled_after: int) -> None:
     store = KeptInFile(tmp_path / "store.json")
-    store.set("faceki_submitting_since", MARKED.timestamp())
+    mark(store, MARKED.timestamp(), "mine")
     ti = TaskInstance(try_number=2, start_date=MARKED + timedelta(seconds=started_after))
     context: Any = {"ti": ti, "task_state_store": store}
-    settled_at = Submission(context).settled_at(150.0)
+    settled_at = Submission(context, "mine").settled_at(150.0)
     assert settled_at == MARKED.timestamp() + settled_after
 
 
@@ -361,6 +361,7 @@ def test_when_absence_is_believed(tmp_path: Path, started_after: int, settled_af
     [
         pytest.param({}, id="nothing"),
         pytest.param({"faceki_submitting_since": "soon", "faceki_outcome": [1]}, id="something else"),
+        pytest.param({"faceki_submitting_since": {"at": "soon"}, "faceki_outcome": {}}, id="words"),
     ],
 )
 def test_a_store_that_holds_no_such_thing(tmp_path: Path, kept: dict[str, object]) -> None:

@@ -22,7 +22,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import execute
 from tests.billing.conftest import NOWHERE, Connect
 from tests.billing.pictures import picture, verification, write
-from tests.billing.tries import KeptInFile, Tries
+from tests.billing.tries import KeptInFile, Tries, mark
 from tests.ground.scripted import ScriptedServer, says, says_bytes
 
 SEARCH = "/api/v3/kyc_verification/search-by-face"
@@ -159,14 +159,14 @@ def test_a_killed_try_fails_the_next_one_once(
     sandbox: FacekiSandbox, selfie: str, operator: Any, route: str, tmp_path: Path
 ) -> None:
     store = KeptInFile(tmp_path / "store.json")
-    store.set("faceki_submitting_since", 1.0)
+    mark(store, 1.0)
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
     with pytest.raises(AirflowFailException, match="clear the task to send it again"):
         task.go()
     assert route not in sandbox.counters.requests
     task.go()
     assert len(sandbox.bills) == 1
-    assert store.get("faceki_submitting_since") is None
+    assert not store.is_marked
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_an_answer_that_is_an_error(
     store = KeptInFile(tmp_path / "store.json")
     with pytest.raises(AirflowFailException, match=told):
         Tries(lambda: operator(task_id="t", selfie=selfie), store).go()
-    assert store.get("faceki_submitting_since") is None
+    assert not store.is_marked
 
 
 @pytest.mark.parametrize(("output_path", "told"), NOWHERE)

@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_faceki.submission import digest
 from tests.airflow.standing_in import TaskInstance
 
 #: No test here waits for more than a few events.
@@ -36,6 +37,11 @@ class KeptInFile:
     def delete(self, key: str) -> None:
         self._write({name: value for name, value in self._all().items() if name != key})
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether anything may have been sent, as far as it knows."""
+        return any(key.startswith("faceki_submitting_since") for key in self._all())
+
     def _all(self) -> dict[str, object]:
         found: dict[str, object] = json.loads(self.path.read_text()) if self.path.exists() else {}
         return found
@@ -44,6 +50,12 @@ class KeptInFile:
         beside = self.path.with_name(f"{self.path.name}.new")
         beside.write_text(json.dumps(content, allow_nan=False))
         os.replace(beside, self.path)
+
+
+def mark(store: KeptInFile, at: object, identifier: str | None = None) -> None:
+    """Leave behind what a try leaves that was killed while it sent."""
+    apart = "" if identifier is None else f"_{digest(identifier)}"
+    store.set(f"faceki_submitting_since{apart}", {"at": at, "pictures": None})
 
 
 class Tries:

@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A task that is cleared, or mapped again, may be about somebody else: does everybody get their own result?
+
+Airflow's store outlives a clear, and is told apart by run, task and map index only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki import api, storage
+from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.people import keep_no_records
+from tests.billing.pictures import picture, write
+from tests.billing.tries import KeptInFile, Tries
+
+
+class Someone:
+    """A task instance whose arguments render to whatever is :attr:`given` at the time."""
+
+    def __init__(self, store: KeptInFile | None, **given: Any) -> None:
+        self.given = given
+        self.task = Tries(self._make, store)
+
+    def _make(self) -> FacekiKycVerificationOperator:
+        return FacekiKycVerificationOperator(task_id="verify", **self.given)
+
+    def now(self, **given: Any) -> Any:
+        """Clear the task, and run it with these."""
+        self.given.update(given)
+        return self.task.go()
+
+
+@pytest.fixture
+def someone(sandbox: FacekiSandbox, store: KeptInFile | None, pictures: dict[str, Any]) -> Someone:
+    return Someone(store, settle_seconds=0.5, patience=0.2, **pictures)
+
+
+def written(place: Path) -> object:
+    return json.loads(place.read_text())["record_identifier"]
+
+
+def test_everybody_gets_their_own(sandbox: FacekiSandbox, someone: Someone, tmp_path: Path) -> None:
+    place = tmp_path / "record.json"
+    for identifier, decision in [("accepted-anna", "ACCEPTED"), ("declined-bob", "DECLINED")] * 2:
+        summary = someone.now(record_identifier=identifier, output_path=str(place))
+        assert (summary["record_identifier"], summary["decision"]) == (identifier, decision)
+        assert written(place) == identifier
+    assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
+
+
+def test_and_so_where_no_records_are_kept(
+    sandbox: FacekiSandbox, someone: Someone, store: KeptInFile | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_no_records(sandbox, monkeypatch)
+    someone.now(record_identifier="accepted-anna")
+    if store is None:
+        with pytest.raises(AirflowFailException, match="keeps no records"):
+            someone.now(record_identifier="declined-bob")
+        return
+    for _ in range(2):
+        assert someone.now(record_identifier="declined-bob")["decision"] == "DECLINED"
+        assert someone.now(record_identifier="accepted-anna")["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
+
+
+def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
+    sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path
+) -> None:
+    someone = Someone(KeptInFile(tmp_path / "store.json"), settle_seconds=4.0, patience=0.1, **pictures)
+    sandbox.add_fault("reset_then_process", route="verify", delay=2.5)
+    with pytest.raises(api.OutcomeUnknownError):
+        someone.now(record_identifier="accepted-anna")
+    began = time.monotonic()
+    assert someone.now(record_identifier="declined-bob", resubmit="never")["decision"] == "DECLINED"
+    assert time.monotonic() - began < 2.0
+    assert sandbox.ledger == {"declined-bob": 1}
+    assert someone.now(record_identifier="accepted-anna", resubmit="if_absent")["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-anna": 1, "declined-bob": 1}
+    assert sandbox.counters.requests["verify"] == 2
+
+
+@pytest.fixture
+def derived(sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path) -> Someone:
+    """A task without an identifier of its own, on an Airflow that remembers."""
+    return Someone(KeptInFile(tmp_path / "store.json"), settle_seconds=1.0, patience=0.1, **pictures)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["verified", "perhaps verified"])
+@pytest.mark.parametrize("which", ["selfie", "a back", "one more document"])
+def test_a_derived_identifier_is_not_shared_by_pictures_of_others(
+    sandbox: FacekiSandbox, derived: Someone, tmp_path: Path, which: str, lost: bool
+) -> None:
+    mine, other = dict(derived.given), write(tmp_path, "other.jpg")
+    others: dict[str, dict[str, Any]] = {
+        "selfie": {"selfie": other},
+        "a back": {"documents": [{**mine["documents"][0], "back": other}]},
+        "one more document": {"documents": [*mine["documents"], other]},
+    }
+    if lost:
+        sandbox.add_fault("process_then_reset", route="verify")
+        sandbox.add_fault("status", route="records", status=502, skip=1, count=6)
+        with pytest.raises(api.OutcomeUnknownError):
+            derived.now()
+        sandbox.clear_faults()
+    else:
+        derived.now()
+    with pytest.raises(AirflowFailException, match="other pictures.*give a record_identifier"):
+        derived.now(**others[which])
+    assert derived.now(**mine)["decision"] == "ACCEPTED"
+    assert list(sandbox.ledger.values()) == [1]
+    bob = derived.now(record_identifier="declined-bob", **others["selfie"])
+    assert bob["decision"] == "DECLINED"
+
+
+def test_where_nothing_was_sent_pictures_may_change(
+    sandbox: FacekiSandbox, derived: Someone, tmp_path: Path
+) -> None:
+    sandbox.add_fault("code", route="verify", code=5003)
+    with pytest.raises(AirflowFailException, match="5003"):
+        derived.now()
+    assert derived.now(selfie=write(tmp_path, "other.jpg"))["decision"] == "ACCEPTED"
+
+
+def test_always_verifies_other_pictures_too(sandbox: FacekiSandbox, derived: Someone, tmp_path: Path) -> None:
+    first = derived.now(resubmit="always")
+    second = derived.now(selfie=write(tmp_path, "other.jpg"))
+    assert first["request_id"] != second["request_id"]
+    # What is kept is of the last pictures.
+    assert derived.now(resubmit="if_absent")["request_id"] == second["request_id"]
+
+
+def test_an_identifier_of_its_own_may_be_of_any_pictures(
+    sandbox: FacekiSandbox, someone: Someone, tmp_path: Path
+) -> None:
+    first = someone.now(record_identifier="accepted-anna")
+    assert someone.now(selfie=write(tmp_path, "moved.jpg"))["request_id"] == first["request_id"]
+    assert sandbox.ledger == {"accepted-anna": 1}
+
+
+@pytest.mark.parametrize(
+    ("how", "found", "bills"),
+    [
+        pytest.param("another picture", ["bob"], 2, id="another picture"),
+        pytest.param("another in its place", ["bob"], 2, id="another in the same place"),
+        pytest.param("gone", ["anna"], 1, id="the same, which has gone"),
+        pytest.param("same", ["anna"], 1, id="the same"),
+    ],
+)
+def test_matches_are_of_their_picture(
+    sandbox: FacekiSandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    found: list[str],
+    bills: int,
+) -> None:
+    anna, bob = picture(seed=5), picture(5000, seed=6)
+    sandbox.add_record("anna", selfie=anna)
+    sandbox.add_record("bob", selfie=bob)
+    given = {"selfie": write(tmp_path, "anna.jpg", anna)}
+    task = Tries(
+        lambda: FacekiFaceMatchOperator(task_id="t", output_path=str(tmp_path / "found.json"), **given),
+        KeptInFile(tmp_path / "store.json"),
+    )
+    with monkeypatch.context() as full:
+        full.setattr(storage, "write_json", _full)
+        with pytest.raises(OSError, match="no space left"):
+            task.go()
+    if how == "another picture":
+        given["selfie"] = write(tmp_path, "bob.jpg", bob)
+    elif how == "another in its place":
+        write(tmp_path, "anna.jpg", bob)
+    elif how == "gone":
+        (tmp_path / "anna.jpg").unlink()
+    assert [summary["record_identifier"] for summary in task.go()] == found
+    assert len(sandbox.bills) == bills
+    assert [
+        record["record_identifier"] for record in json.loads((tmp_path / "found.json").read_text())
+    ] == found
+
+
+def _full(*_: object) -> str:
+    raise OSError("no space left")
+
+
+def test_pictures_are_kept_as_hashes(sandbox: FacekiSandbox, derived: Someone) -> None:
+    derived.now()
+    assert derived.task.store is not None
+    assert "selfie" not in derived.task.store.path.read_text()
