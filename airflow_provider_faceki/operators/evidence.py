@@ -1,9 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which pictures make up a verification, and what does its workflow ask for? Found out before anything is paid."""
+"""Which pictures make up a verification, and what does its workflow ask for? Found out before anything is paid.
+
+And what of its record may a log show?
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 log = logging.getLogger(__name__)
+
+# FACEKI's are UUIDs. Anything else may be a sentence about the person, or lines that pass for others of the log.
+_ID = re.compile(r"(?=[^0-9]*[0-9])[A-Za-z0-9_-]{1,64}")
 
 #: Gives the checked image for a name and a URI.
 Load = Callable[[str, str], api.Image]
@@ -70,3 +77,9 @@ def known_rules(hook: FacekiHook, workflow_id: str) -> api.WorkflowRules | None:
             raise
         log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
         return None
+
+
+def shown_id(record: api.VerificationRecord) -> str:
+    """Return the request's id for a log, or that there is none which looks like one."""
+    request_id = record.request_id
+    return request_id if request_id and _ID.fullmatch(request_id) else "(without a usable id)"

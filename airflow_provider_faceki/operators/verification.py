@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import SETTLE_PATIENCE, check_seconds
 from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
-from airflow_provider_faceki.operators.evidence import known_rules, load_documents, told_apart_by
+from airflow_provider_faceki.operators.evidence import known_rules, load_documents, shown_id, told_apart_by
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.submission import Submission
@@ -198,7 +198,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         found = self._find(context)
         is_settled = settled_at is None or time.time() >= settled_at
         if found is not None and (found.decision is not None or is_settled):
-            self.log.info("FACEKI already has verification %s of this task", found.record.request_id)
+            self.log.info("FACEKI already has verification %s of this task", shown_id(found.record))
             return self._finish(context, found)
         if settled_at is None:
             return self._submit(context)
@@ -256,7 +256,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         with airflow_failures():
             made = submission.send(self.hook, self._endpoint(context, known_request_ids))
         submission.keep(made)
-        self.log.info("FACEKI verified: request %s, %s", made.record.request_id, made.decision)
+        self.log.info("FACEKI verified: request %s, %s", shown_id(made.record), made.decision)
         return self._finish(context, made)
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:

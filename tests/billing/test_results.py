@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.records import Record
 from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW, WORKFLOW_WITHOUT_RULES
 from tests.billing.conftest import NOWHERE, Connect, Verify
 from tests.billing.pictures import picture, verification, write
@@ -285,3 +288,37 @@ def test_where_faceki_keeps_no_records_its_answer_is_written(
     summary = task.go()
     assert summary["decision"] == "ACCEPTED"
     assert json.loads((tmp_path / "record.json").read_text()).keys() >= {"requestId", "decision", "companyId"}
+
+
+@pytest.mark.parametrize(
+    ("request_id", "is_shown"),
+    [
+        pytest.param("0c3d2f60-98f1-4d5e-8f5c-1f3cf2a1a001", True, id="as FACEKI's are"),
+        pytest.param("Anna Example, 12 Some Street", False, id="a sentence"),
+        pytest.param("1\nINFO - another line", False, id="lines"),
+        pytest.param("Example", False, id="a name"),
+        pytest.param("9" * 65, False, id="long"),
+    ],
+)
+@pytest.mark.parametrize("is_found", [True, False], ids=["found", "verified"])
+def test_the_log_shows_what_can_be_an_id_only(
+    sandbox: FacekiSandbox,
+    verify: Verify,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    request_id: str,
+    is_shown: bool,
+    is_found: bool,
+) -> None:
+    if is_found:
+        sandbox.add_record("accepted-1", fields={"requestId": request_id})
+    else:
+        answer = Record.answer
+        monkeypatch.setattr(Record, "answer", lambda self: {**answer(self), "requestId": request_id})
+    # Airflow's own loggers lead past pytest.
+    monkeypatch.setattr(FacekiKycVerificationOperator, "log", logging.getLogger("seen by pytest"))
+    with caplog.at_level(logging.INFO):
+        verify("accepted-1").go()
+    logged = [record.getMessage() for record in caplog.records]
+    assert any("(without a usable id)" in line for line in logged) is not is_shown
+    assert any(request_id in line for line in logged) is is_shown
