@@ -55,9 +55,11 @@ class Submission:
 
         :raises AirflowFailException: under the same identifier, others were sent or may have been.
         """
+        if self._pictures is None:
+            return
         for kept in (self._kept(self._since), self._kept(self._outcome)):
             pictures = kept.get("pictures") if isinstance(kept, Mapping) else None
-            if self._pictures is not None and pictures not in (None, self._pictures):
+            if pictures not in (None, self._pictures):
                 raise AirflowFailException(
                     "this task instance has verified other pictures, perhaps of another person, under the identifier "
                     "that is derived from it: give a record_identifier of the person's own, or let the URIs of the "
