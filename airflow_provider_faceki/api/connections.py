@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,17 +37,30 @@ class NotSentInTime(Exception):
     """The request was not sent to its end, so whoever got a part of it cannot act on it."""
 
 
-_sending = threading.local()
+@dataclass
+class Sending:
+    """How far a request has got.
+
+    :param patience: Seconds that it has to be sent.
+    :param begun: Whether a byte of it may have left. What urllib3 raises does not tell: a connection that breaks
+        when all has been sent may pass for one that a proxy has never made.
+    """
+
+    patience: float
+    begun: bool = False
+
+
+_this_thread = threading.local()
 
 
 @contextmanager
-def sending(patience: float) -> Iterator[None]:
-    """Give this thread's requests so many seconds, each, to be sent; and keep them out of urllib3's logs."""
-    _sending.patience = patience
+def sending(sent: Sending) -> Iterator[None]:
+    """Let this thread's request be sent within its patience, say how far it got, and keep it out of urllib3's logs."""
+    _this_thread.sending = sent
     try:
         yield
     finally:
-        _sending.patience = None
+        _this_thread.sending = None
 
 
 class _Patient(HTTPConnection):
@@ -58,7 +72,7 @@ class _Patient(HTTPConnection):
         if self.sock is None:
             # With its own patience: what is sent while a connection is made is not the request.
             self.connect()
-        self._until = time.monotonic() + _sending.patience
+        self._until = time.monotonic() + _this_thread.sending.patience
         try:
             super().request(*args, **kwargs)
         finally:
@@ -70,6 +84,7 @@ class _Patient(HTTPConnection):
         left = self._until - time.monotonic()
         if left <= 0:
             raise NotSentInTime
+        _this_thread.sending.begun = True
         self.sock.settimeout(left)
         try:
             super().send(data)
@@ -149,7 +164,7 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
 
 
 def _not_ours(_record: logging.LogRecord) -> bool:
-    return getattr(_sending, "patience", None) is None
+    return getattr(_this_thread, "sending", None) is None
 
 
 # urllib3 logs a request's path with its query, which may be a link or, in the legacy token form, the secret

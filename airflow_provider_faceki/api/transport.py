@@ -27,7 +27,13 @@ import requests
 import urllib3.exceptions
 from requests.utils import get_environ_proxies
 
-from airflow_provider_faceki.api.connections import NotSentInTime, OneContextAdapter, sending, tls_context
+from airflow_provider_faceki.api.connections import (
+    NotSentInTime,
+    OneContextAdapter,
+    Sending,
+    sending,
+    tls_context,
+)
 from airflow_provider_faceki.api.errors import (
     AnswerLostError,
     ConfigurationError,
@@ -118,8 +124,9 @@ class Transport:
         """
         patience = self._settings.upload_timeout if request.upload else self._settings.timeout
         body = _Upload(request.body) if isinstance(request.body, Multipart) else request.body
+        sent = Sending(patience)
         try:
-            with self._in_flight, sending(patience):
+            with self._in_flight, sending(sent):
                 return self._send(request, body, patience)
         except NotSentInTime:
             setting = "upload_timeout" if request.upload else "timeout"
@@ -129,7 +136,7 @@ class Transport:
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
             # Not chained: these carry the URL with its query, some the headers.
-            failure = _failure(request, problem)
+            failure = _failure(request, problem, begun=sent.begun)
             if isinstance(body, _Upload) and not body.begun:
                 # FACEKI cannot have acted on a body of which nothing has left.
                 failure.may_have_acted = False
@@ -273,26 +280,26 @@ def _host(request: HttpRequest) -> str:
     return urlsplit(request.url).netloc.rpartition("@")[2]
 
 
-def _failure(request: HttpRequest, problem: Exception) -> FacekiError:
+def _failure(request: HttpRequest, problem: Exception, *, begun: bool) -> FacekiError:
     host = _host(request)
     chain = list(_chain(problem))
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     told = f" ({reason})" if reason else ""
-    # urllib3's own InvalidHeader is about a header of the answer.
-    answered = any(isinstance(link, urllib3.exceptions.InvalidHeader) for link in chain)
-    if isinstance(problem, _MALFORMED) and not answered:
+    if begun:
+        # Whatever the problem is called: urllib3 takes a lost answer for a proxy that cannot be reached, and TLS
+        # knows errors that come in a handshake or in the midst of an answer.
+        return AnswerLostError(f"the answer of {host} was lost{told}; the request may have arrived")
+    if isinstance(problem, _MALFORMED):
         return ConfigurationError(
             f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
         )
     if any(_is_distrust(link) for link in chain):
         return TlsError(f"no trusted TLS connection to {host}{told}; see the Connection's verify")
-    if isinstance(problem, requests.ConnectTimeout):
+    if isinstance(problem, requests.Timeout):
         return ConnectError(f"no connection to {host} within {LONGEST_CONNECT:g} s or the timeout")
     if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
         return ConnectError(f"no connection to {host} through the proxy{told}")
-    if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in chain):
-        return ConnectError(f"no connection to {host}{told}")
-    return AnswerLostError(f"the answer of {host} was lost{told}; the request may have arrived")
+    return ConnectError(f"no connection to {host}{told}")
 
 
 # Raised before anything is sent: for an address, a proxy's address, or a header that HTTP cannot carry.
@@ -309,7 +316,7 @@ _MALFORMED = (
 def _is_distrust(problem: BaseException) -> bool:
     if isinstance(problem, ssl.SSLCertVerificationError):
         return True
-    # These end the handshake, before anything of the request is sent. Others may come later.
+    # What speaks no TLS; other reasons may be gone at the next attempt.
     return isinstance(problem, ssl.SSLError) and problem.reason in {
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",

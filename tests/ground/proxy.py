@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import selectors
 import socket
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -14,6 +16,8 @@ from urllib.parse import urlsplit
 
 
 class _Talk(BaseHTTPRequestHandler):
+    # Else it would end a connection that a client may be about to use again.
+    protocol_version = "HTTP/1.1"
     server: RecordingProxy
 
     def forward(self) -> None:
@@ -22,14 +26,29 @@ class _Talk(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         onward = http.client.HTTPConnection(target.hostname or "", target.port, timeout=5)
         onward.request(self.command, f"{target.path}?{target.query}", body, dict(self.headers.items()))
-        answer = onward.getresponse()
-        content = answer.read()
+        try:
+            answer = onward.getresponse()
+        except (ConnectionError, http.client.BadStatusLine):
+            self.lose()
+            return
+        length = answer.length
+        try:
+            content = answer.read()
+        except http.client.IncompleteRead as cut_off:
+            content = cut_off.partial
+            self.close_connection = True
         self.wfile.write(
-            b"HTTP/1.1 %d .\r\nContent-Length: %d\r\n\r\n" % (answer.status, len(content)) + content
+            b"HTTP/1.1 %d .\r\nContent-Length: %d\r\n\r\n" % (answer.status, length or 0) + content
         )
         onward.close()
 
     do_GET = do_POST = forward
+
+    def lose(self) -> None:
+        """Break off, for an answer has been lost further on."""
+        if self.server.resets:
+            reset(self.connection)
+        self.close_connection = True
 
     def do_CONNECT(self) -> None:
         self.server.note(f"CONNECT {self.path}", self.headers.get("Proxy-Authorization"))
@@ -39,8 +58,9 @@ class _Talk(BaseHTTPRequestHandler):
         host, _, port = self.path.rpartition(":")
         with socket.create_connection((host, int(port)), 5) as onward:
             self.wfile.write(b"HTTP/1.1 200 .\r\n\r\n")
-            _relay(self.connection, onward)
-        self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                _relay(self.connection, onward)
+        self.lose()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
         """Say nothing on stderr."""
@@ -60,18 +80,26 @@ def _relay(one: socket.socket, other: socket.socket) -> None:
                 target.sendall(data)
 
 
+def reset(connection: socket.socket) -> None:
+    """Break a connection off, as a crashing server does."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
 class RecordingProxy(ThreadingHTTPServer):
     """A proxy.
 
     :param refuses: Whether it asks for a login before it tunnels.
+    :param resets: Whether it breaks a connection off where the one further on has ended, instead of ending it.
     """
 
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, *, refuses: bool = False) -> None:
+    def __init__(self, *, refuses: bool = False, resets: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Talk)
         self.refuses = refuses
+        self.resets = resets
         self.heard: list[str] = []
         self.logins: list[str | None] = []
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
