@@ -7,6 +7,7 @@ urllib3 sends with the patience for connecting, a few seconds, and knows no boun
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,9 +65,48 @@ def sending(sent: Sending) -> Iterator[None]:
         _this_thread.sending = None
 
 
+class _Hearing(io.RawIOBase):
+    """What comes in on a connection: as much silence is borne as its timeout says, and from the first byte on as much
+    time again for all the rest, however it drips.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._socket = connection
+        self._raw = connection.makefile("rb", buffering=0)
+        self._patience = connection.gettimeout()
+        self._until: float | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._patience if self._until is None else self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        size: int | None = self._raw.readinto(buffer)
+        if self._until is None:
+            self._until = time.monotonic() + self._patience
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Heard(HTTPResponse):
+    """An answer, or what a proxy says to ``CONNECT``."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Hearing(sock))
+
+
 class _Patient(HTTPConnection):
     """Mixed into the connections of urllib3, whichever kind they are."""
 
+    response_class = _Heard
     _until: float | None = None
 
     def request(self, *args: Any, **kwargs: Any) -> None:

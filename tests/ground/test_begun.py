@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -175,3 +177,26 @@ def test_what_breaks_tls_after_the_request_loses_the_answer(
             ask(there, MAKE)
         assert (type(caught.value), caught.value.may_have_acted) == (errors.AnswerLostError, True)
         assert len(server.asked(LINK_PATH)) == 1
+
+
+def test_a_proxy_whose_word_drips_is_not_waited_for(ask: Ask, client: FacekiClient) -> None:
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            talk, _address = listening.accept()
+            with talk, contextlib.suppress(OSError):
+                talk.sendall(b"HTTP/1.1 200 .\r\nX: ")
+                while not over.wait(0.05):
+                    talk.sendall(b"x")
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        proxy = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        away = replace(client, transport=replace(client.transport, proxies=(("https", proxy),)))
+        begun = time.monotonic()
+        with pytest.raises(errors.ConnectError):
+            ask(impatient(replace(away, service=Service(base_url="https://kyc.invalid")), 0.3), MAKE)
+        assert time.monotonic() - begun < 3
+        over.set()
+        server.join(5)
