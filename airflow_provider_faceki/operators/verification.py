@@ -308,20 +308,29 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def _finish(self, context: Context, made: api.KycVerification, review_until: float | None = None) -> Any:
         if self.wait_for_review and made.decision is api.Decision.REVIEW:
             self._await_review(context, made.record.request_id, review_until)
-        if self.output_path:
-            with airflow_failures():
-                path = write_json(self.output_path, self._whole(context, made), self.output_conn_id)
-            context["ti"].xcom_push(key="output_path", value=path)
+        with airflow_failures():
+            made = self._whole(context, made)
+            if self.output_path:
+                path = write_json(self.output_path, dict(made.record.document), self.output_conn_id)
+                context["ti"].xcom_push(key="output_path", value=path)
         fail_if_declined(made.record if self.fail_on_decline else None)
         return made.summary()
 
-    def _whole(self, context: Context, made: api.KycVerification) -> dict[str, Any]:
-        if made.is_whole:
-            return dict(made.record.document)
-        whole = self.hook.ask(self._look(context, made))
+    def _whole(self, context: Context, made: api.KycVerification) -> api.KycVerification:
+        # FACEKI's answer is little more than the decision; why somebody did not pass is in the record.
+        is_enough = made.decision is api.Decision.ACCEPTED or bool(made.record.error_codes)
+        if made.is_whole or (is_enough and not self.output_path):
+            return made
+        try:
+            whole = self.hook.ask(self._look(context, made))
+        except api.FacekiError as error:
+            if self.output_path:
+                raise
+            self.log.warning("The record cannot be had, so the summary is what FACEKI answered: %s", error)
+            return made
         if whole is None:
-            self.log.warning("FACEKI keeps no record of this verification; writing what it answered")
-        return dict((whole or made).record.document)
+            self.log.warning("FACEKI keeps no record of this verification; this is what it answered")
+        return whole or made
 
     def _await_review(self, context: Context, request_id: str | None, until: float | None) -> None:
         start: Any = context["ti"].start_date

@@ -82,9 +82,27 @@ def test_whatever_comes_with_the_code(
     task = verify("code-5005-x", output_path=f"{tmp_path.as_uri()}/record.json")
     summary = task.go()
     assert (summary["decision"], summary["retake_selfie"]) == ("DECLINED", False)
-    assert (summary["request_id"] is not None) is (shape == "object")
+    # Where the answer does not tell it, the record does, which is fetched to be written.
+    assert summary["request_id"] is not None
     # The whole record is found in any case: by FACEKI's id, or by the caller's.
     assert json.loads((tmp_path / "record.json").read_text())["selfie_data"] == {"liveness_pass": True}
+
+
+def test_why_somebody_did_not_pass_is_in_the_summary(sandbox: FacekiSandbox, verify: Verify) -> None:
+    summary = verify("declined-1").go()
+    assert summary["error_codes"] == [{"code": 5008, "name": "KYC_FAILED"}]
+    assert summary["verification_summary"]["document_verified"] is not None
+    assert summary["created_at"] is not None
+    before = sandbox.counters.requests["records"]
+    sandbox.add_fault("status", route="records", status=503, count=None, skip=1)
+    assert verify("declined-2").go()["decision"] == "DECLINED"
+    assert sandbox.counters.requests["records"] > before
+
+
+def test_somebody_who_passes_needs_no_further_request(sandbox: FacekiSandbox, verify: Verify) -> None:
+    assert verify("accepted-1").go()["decision"] == "ACCEPTED"
+    # The look before it is paid for.
+    assert sandbox.counters.requests["records"] == 1
 
 
 @pytest.mark.parametrize(
