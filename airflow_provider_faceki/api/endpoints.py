@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.errors import (
     UnexpectedAnswerError,
     WorkflowError,
 )
-from airflow_provider_faceki.api.records import VerificationRecord
+from airflow_provider_faceki.api.records import VerificationRecord, is_of
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.wire import JSON_HEADERS, HttpRequest, Json, json_body
 
@@ -173,8 +173,21 @@ class FetchRecords:
         )
 
     def read(self, answer: Answer) -> tuple[VerificationRecord, ...]:
-        """Return the records in FACEKI's order."""
-        return read_records(answer)
+        """Return the records in FACEKI's order, without those that say that they are of something else.
+
+        :raises UnexpectedAnswerError: so say all of them: the filter is not known where they come from.
+        """
+        records = read_records(answer)
+        field, value = next((name, value) for name, value in self._filters().items() if value is not None)
+        meant = tuple(record for record in records if is_of(record, field, value) is not False)
+        if records and not meant:
+            others = UnexpectedAnswerError(
+                "FACEKI answers with records of others than asked for; is the Connection's records_path right?"
+            )
+            # Asked again it would say the same.
+            others.retry_may_help = False
+            raise others
+        return meant
 
     def absent(self) -> tuple[VerificationRecord, ...]:
         """Return what stands for nothing found."""

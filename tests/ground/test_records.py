@@ -13,6 +13,9 @@ from typing import Any, cast
 
 import pytest
 
+from airflow_provider_faceki.api.endpoints import FetchRecords
+from airflow_provider_faceki.api.envelope import Answer
+from airflow_provider_faceki.api.errors import UnexpectedAnswerError
 from airflow_provider_faceki.api.records import Decision, VerificationRecord, decided, latest
 from airflow_provider_faceki.api.wire import Json
 from tests.ground.sample_files import sample
@@ -231,3 +234,29 @@ def test_decided(
 ) -> None:
     assert decided(records, accept_review=False) is waiting_for_people
     assert decided(records, accept_review=True) is at_once
+
+
+@pytest.mark.parametrize(
+    ("fetch", "field", "same"),
+    [
+        pytest.param(FetchRecords(request_id="AB-1"), "requestId", "ab-1", id="request_id"),
+        pytest.param(FetchRecords(link="AB-1"), "link", "ab-1", id="link"),
+        pytest.param(FetchRecords(record_identifier="AB-1"), "record_identifier", "AB-1", id="identifier"),
+        pytest.param(FetchRecords(face_id="AB-1"), "face_id", "ab-1", id="face_id"),
+    ],
+)
+def test_records_of_others_are_not_taken(fetch: FetchRecords, field: str, same: str) -> None:
+    own: Json = {field: same, "decision": "ACCEPTED"}
+    silent: Json = {"decision": "DECLINED"}
+    other: Json = {field: "somebody-else", "decision": "ACCEPTED"}
+    answer: Json = [other, own, silent, other]
+    assert [record.document for record in fetch.read(Answer(answer, answer))] == [own, silent]
+    with pytest.raises(UnexpectedAnswerError, match="others than asked for") as caught:
+        fetch.read(Answer([other, other], [other, other]))
+    assert not caught.value.retry_may_help
+    assert "somebody" not in str(caught.value)
+
+
+def test_records_under_the_word_for_nothing() -> None:
+    answer: Json = [{"record_identifier": "undefined", "decision": "ACCEPTED"}]
+    assert len(FetchRecords(record_identifier="undefined").read(Answer(answer, answer))) == 1
