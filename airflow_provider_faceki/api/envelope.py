@@ -93,10 +93,12 @@ def _parse(response: HttpResponse) -> Json:
     except (ValueError, RecursionError):
         if response.status >= 300:
             return None
-        raise UnexpectedAnswerError(
-            f"FACEKI's answer is not JSON ({len(response.body)} bytes)", http_status=response.status
-        ) from None
-    return document
+    else:
+        return document
+    # Not where it is handled, for it would become this one's context, and it carries the whole body.
+    raise UnexpectedAnswerError(
+        f"FACEKI's answer is not JSON ({len(response.body)} bytes)", http_status=response.status
+    )
 
 
 def _refuse(constant: str) -> Json:

@@ -129,17 +129,18 @@ class Transport:
                 return self._send(request, body, patience)
         except NotSentInTime:
             setting = "upload_timeout" if request.upload else "timeout"
-            raise TransportError(
+            failure: FacekiError = TransportError(
                 f"{_host(request)} did not take the whole request within {setting}={patience:g} s; the rest of it was "
                 "not sent"
-            ) from None
+            )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
-            # Not chained: these carry the URL with its query, some the headers.
             failure = _failure(request, problem, begun=sent.begun)
             if isinstance(body, _Upload) and not body.begun:
                 # FACEKI cannot have acted on a body of which nothing has left.
                 failure.may_have_acted = False
-            raise failure from None
+        # Not where it is handled, for it would become this one's context, and it carries the URL with its query, or
+        # the headers.
+        raise failure
 
     async def run_off_loop(self, operation: Callable[[], T]) -> T:
         """Run a blocking ``operation`` in the transport's threads."""
