@@ -83,8 +83,12 @@ class TokenStore(Protocol):
     def read(self) -> AccessToken | None:
         """Return the newest token known to this process or its neighbours."""
 
-    def claim(self) -> Claim | None:
-        """Take the right to fetch, or return ``None`` while somebody else has it."""
+    def claim(self, turn: int = 0) -> Claim | None:
+        """Take the right to fetch, or return ``None`` while somebody else has it.
+
+        :param turn: How many holders have been waited for in vain. So many rights there are besides the first, each
+            for one holder: whoever has lost patience with the first takes the second, and serves all.
+        """
 
     def keep(self, token: AccessToken) -> None:
         """Make ``token`` the one that everybody gets."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from airflow_provider_faceki.api.auth import AccessToken, Claim, RequestToken, TokenStore
@@ -20,7 +21,8 @@ from airflow_provider_faceki.api.wire import HttpRequest
 #: Seconds between two looks while somebody else fetches the token: a token request takes about ten of these.
 CLAIM_PAUSE = 0.05
 #: Seconds after which a claim is not waited for any more: its holder may be stopped, or the claim be stuck.
-#: A killed holder gives its claim back at once; this is for one that neither lives nor dies.
+#: A killed holder gives its claim back at once; this is for one that neither lives nor dies. Of those who waited one
+#: takes the next turn, and the others wait for that one as long again.
 CLAIM_PATIENCE = 30.0
 
 T = TypeVar("T")
@@ -206,14 +208,15 @@ def _shared_token(account: Account) -> Conversation[AccessToken]:
         found: AccessToken | None = yield Offload(account.tokens.read)
         if found is not None and found.usable(account.clock()):
             return found
-        claim: Claim | None = yield Offload(account.tokens.claim)
-        if claim is not None or waited >= CLAIM_PATIENCE:
+        turn = int(waited / CLAIM_PATIENCE)
+        claim: Claim | None = yield Offload(partial(account.tokens.claim, turn))
+        if claim is not None:
             return (yield from _fetch_under(account, claim))
         yield Pause(CLAIM_PAUSE)
         waited += CLAIM_PAUSE
 
 
-def _fetch_under(account: Account, claim: Claim | None) -> Conversation[AccessToken]:
+def _fetch_under(account: Account, claim: Claim) -> Conversation[AccessToken]:
     try:
         # Somebody may have finished between our look and our claim.
         found: AccessToken | None = yield Offload(account.tokens.read)
@@ -224,5 +227,4 @@ def _fetch_under(account: Account, claim: Claim | None) -> Conversation[AccessTo
             yield Offload(lambda: account.tokens.keep(fetched))
         return fetched
     finally:
-        if claim is not None:
-            claim.release()
+        claim.release()

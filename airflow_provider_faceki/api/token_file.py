@@ -65,13 +65,16 @@ class FileTokenStore:
             self.memory.adopt(found)
         return self.memory.read()
 
-    def claim(self) -> FileClaim | None:
+    def claim(self, turn: int = 0) -> FileClaim | None:
         """Take the right to fetch for this host; where files do not work, for this process."""
-        inner = self.memory.claim()
+        return next(filter(None, map(self._take, range(turn + 1))), None)
+
+    def _take(self, turn: int) -> FileClaim | None:
+        inner = self.memory.take(turn)
         if inner is None:
             return None
         try:
-            lock = self._try_lock()
+            lock = self._try_lock(turn)
         except BlockingIOError:
             inner.release()
             return None
@@ -144,9 +147,10 @@ class FileTokenStore:
         with _Directory(self._directory) as directory:
             directory.remove(f"{self._name}.token")
 
-    def _try_lock(self) -> int:
+    def _try_lock(self, turn: int) -> int:
+        name = f"{self._name}.claim.{turn}" if turn else f"{self._name}.claim"
         with _Directory(self._directory) as directory:
-            descriptor = directory.open(f"{self._name}.claim", os.O_RDWR | os.O_CREAT)
+            descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
         try:
             # The kernel gives the lock back when its holder dies, however it dies.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

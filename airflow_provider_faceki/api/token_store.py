@@ -13,14 +13,14 @@ from airflow_provider_faceki.api.auth import AccessToken, TokenStore
 
 
 class MemoryTokenStore:
-    """One token and one claim. Its lock is held for a few assignments, never across I/O."""
+    """One token and one claim, or one for each turn. Its lock is held for a few assignments, never across I/O."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
         # Weak: a claim that nobody holds any more is none. A cancelled task may never get to see its claim.
-        self._claim: weakref.ref[MemoryClaim] | None = None
+        self._claims: dict[int, weakref.ref[MemoryClaim]] = {}
 
     def peek(self) -> AccessToken | None:
         """Return the token, if there is one."""
@@ -30,13 +30,18 @@ class MemoryTokenStore:
         """Return the token, if there is one; memory has no neighbours to ask."""
         return self._token
 
-    def claim(self) -> MemoryClaim | None:
+    def claim(self, turn: int = 0) -> MemoryClaim | None:
         """Take the right to fetch, unless somebody in this process has it."""
+        return next(filter(None, map(self.take, range(turn + 1))), None)
+
+    def take(self, turn: int) -> MemoryClaim | None:
+        """Take the right of this turn and no other."""
         with self._lock:
-            if self._claim is not None and self._claim() is not None:
+            held = self._claims.get(turn)
+            if held is not None and held() is not None:
                 return None
-            claim = MemoryClaim(self)
-            self._claim = weakref.ref(claim)
+            claim = MemoryClaim(self, turn)
+            self._claims[turn] = weakref.ref(claim)
             return claim
 
     def keep(self, token: AccessToken) -> None:
@@ -61,20 +66,22 @@ class MemoryTokenStore:
 
     def _released(self, claim: MemoryClaim) -> None:
         with self._lock:
-            if self._claim is not None and self._claim() is claim:
-                self._claim = None
+            held = self._claims.get(claim.turn)
+            if held is not None and held() is claim:
+                del self._claims[claim.turn]
 
     def _after_fork(self) -> None:
         # The child has none of its parent's threads: whoever held lock or claim is not here.
         self._lock = threading.Lock()
-        self._claim = None
+        self._claims = {}
 
 
 class MemoryClaim:
     """The right to fetch, within one process."""
 
-    def __init__(self, store: MemoryTokenStore) -> None:
+    def __init__(self, store: MemoryTokenStore, turn: int) -> None:
         self._store = store
+        self.turn = turn
 
     def release(self) -> None:
         """Give it back."""

@@ -31,8 +31,8 @@ class Notes(MemoryTokenStore):
         self.notes.append("read")
         return super().read()
 
-    def claim(self) -> MemoryClaim | None:
-        claim = super().claim()
+    def claim(self, turn: int = 0) -> MemoryClaim | None:
+        claim = super().claim(turn)
         self.notes.append("claim" if claim else "no claim")
         return claim
 

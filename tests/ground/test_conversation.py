@@ -121,10 +121,20 @@ def test_a_claim_that_is_never_freed_is_not_waited_for_any_longer_than_patience_
     table.notes.clear()
     table.play(conversation.ask(table.account, FETCH), token_answer("ours"), NONE)
     assert table.now - NOW == pytest.approx(CLAIM_PATIENCE, abs=2 * CLAIM_PAUSE)
-    assert table.notes[-6:] == ["no claim", "read", "ask token", "keep ours", "conceal ours", "ask"]
+    assert table.notes[-7:] == ["claim", "read", "ask token", "keep ours", "release", "conceal ours", "ask"]
     # The claim is still theirs.
     assert theirs is not None
     assert not table.store.is_free
+
+
+def test_who_loses_patience_first_fetches_for_those_who_lose_it_with_him() -> None:
+    table = Table()
+    held = [table.store.claim()]
+    table.between = lambda: held.append(table.store.claim(1)) if len(held) == 1 else None
+    table.play(conversation.ask(table.account, FETCH), token_answer("ours"), NONE)
+    # The second holder is waited for as long as the first one was.
+    assert None not in held
+    assert table.now - NOW == pytest.approx(2 * CLAIM_PATIENCE, abs=2 * CLAIM_PAUSE)
 
 
 REFUSALS = [

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_faceki.api import client as client_module
+from airflow_provider_faceki.api import conversation
 from airflow_provider_faceki.api.auth import AccessToken, TokenStore
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints import FetchRecords
@@ -24,6 +26,7 @@ from tests.ground.scripted import (
     RECORDS_PATH,
     TOKEN_PATH,
     ScriptedServer,
+    Talk,
     gives_token,
     guarded,
     says,
@@ -140,6 +143,30 @@ def test_event_loops_and_threads_mixed(guarded_server: ScriptedServer, client: F
     assert len(guarded_server.asked(RECORDS_PATH)) == 60
 
 
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "as if processes"])
+def test_a_token_that_is_long_in_coming_is_not_asked_for_by_all_who_wait(
+    guarded_server: ScriptedServer,
+    client: FacekiClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: bool,
+) -> None:
+    monkeypatch.setattr(conversation, "CLAIM_PATIENCE", 0.5)
+    if processes:
+        # Each with a store of its own, which share no more than files.
+        monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
+        client = replace(client, token_directory=tmp_path / "tokens")
+
+    def slow(talk: Talk) -> None:
+        threading.Event().wait(0.8)
+        gives_token()(talk)
+
+    guarded_server.on(TOKEN_PATH, slow)
+    _at_once(*[lambda: replace(client).ask(FETCH)] * 20)
+    assert guarded_server.token_requests in {2, 3}
+    assert len(guarded_server.asked(RECORDS_PATH)) == 20
+
+
 @pytest.mark.parametrize("change", ["client_id", "client_secret"])
 def test_another_account_has_a_token_of_its_own(
     guarded_server: ScriptedServer, client: FacekiClient, change: str
@@ -222,8 +249,8 @@ def test_a_cancelled_task_holds_nobody_up(
     take = store.claim
     if moment == "claim":
 
-        def slow_claim() -> object:
-            claim = take()
+        def slow_claim(turn: int) -> object:
+            claim = take(turn)
             reached.set()
             released.wait(10)
             return claim
