@@ -187,7 +187,9 @@ def test_a_proxy_whose_word_drips_is_not_waited_for(ask: Ask, client: FacekiClie
             talk, _address = listening.accept()
             with talk, contextlib.suppress(OSError):
                 talk.sendall(b"HTTP/1.1 200 .\r\nX: ")
-                while not over.wait(0.05):
+                for _ in range(120):
+                    if over.wait(0.05):
+                        break
                     talk.sendall(b"x")
 
         server = threading.Thread(target=serve, daemon=True)
