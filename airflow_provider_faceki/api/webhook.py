@@ -62,7 +62,8 @@ def read_hint(body: bytes) -> Hint:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        raise Unusable("the body is no JSON") from None
+        # Raised below, where the error takes along no context that holds the body.
+        document = None
     if not isinstance(document, dict):
         raise Unusable("the body is no JSON object")
     return Hint.of(document.get("requestId"), document.get("status"))
