@@ -26,6 +26,7 @@ with DAG(
     schedule=None,
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
+    default_args={"retries": 1, "retry_delay": timedelta(minutes=1)},
     params={
         # The trigger form takes a string for a required one, and does not let it be empty.
         "workflow_id": Param(

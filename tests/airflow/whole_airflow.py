@@ -22,6 +22,7 @@ from tests.airflow.running import AIRFLOW_3, Run, reading
 #: Seconds; on an idle machine of two cores a tenth of it is enough.
 PATIENCE = 300.0
 END_SECONDS = 15.0
+SETTLE_SECONDS = 10.0
 
 SERVICES = (
     ("api-server", "dag-processor", "scheduler", "triggerer") if AIRFLOW_3 else ("scheduler", "triggerer")
@@ -179,6 +180,11 @@ class WholeAirflow:
             if ended or time.monotonic() > deadline:
                 raise AssertionError(f"waited in vain for {what}; ended: {ended}\n{self._tails()}")
             time.sleep(0.2)
+
+    def settle(self) -> None:
+        """Let the scheduler hear of processes that have ended: a task that has deferred itself and is queued again
+        before it has heard fails for it ("reported that the task instance finished with state success, but ...")."""
+        time.sleep(SETTLE_SECONDS)
 
     def _tails(self) -> str:
         logs = sorted(self.printed.glob("*.log"))
