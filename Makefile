@@ -66,17 +66,17 @@ stage-lint:
 	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
 
 stage-3.3:
-	@.ci/stage "suite on Airflow 3.3" $(PY3) -m pytest -q $(SUITE)
+	@.ci/stage "suite on Airflow 3.3" .ci/suite 3.3 $(PY3) -m pytest -q $(SUITE)
 
 stage-2.11:
-	@if test -e .venv-2.11/.ready; then .ci/stage "suite on Airflow 2.11" $(PY2) -m pytest -q $(SUITE); \
+	@if test -e .venv-2.11/.ready; then .ci/stage "suite on Airflow 2.11" .ci/suite 2.11 $(PY2) -m pytest -q $(SUITE); \
 	else echo "skipped  suite on Airflow 2.11: it needs a Python 3.11 or 3.12, and none is here" >>.work/summary; fi
 
 stage-wheel:
 	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py tests/packaging/test_tree.py
 
 stage-browser:
-	@if .ci/find-chromium; then .ci/stage "form and whole loop in Chromium" $(PY3) -m pytest -q tests/browser; \
+	@if .ci/find-chromium; then .ci/stage "form and whole loop in Chromium" .ci/suite browser $(PY3) -m pytest -q tests/browser; \
 	else echo "skipped  form and whole loop in Chromium: no Chromium, and only root can install it" >>.work/summary; fi
 
 clean:
