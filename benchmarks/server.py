@@ -44,6 +44,18 @@ def _result(result: object) -> bytes:
 
 
 _RECORDS_RESPONSE = _response(_OK, _RECORDS)
+_BY_REQUEST = b"requestId="
+_REQUEST_ID = str(RECORD["requestId"]).encode()
+
+
+def _of(query: bytes) -> bytes:
+    """Return the record under the id that is asked for: whoever asks holds it against that."""
+    wanted = query.removeprefix(_BY_REQUEST)
+    if wanted == _REQUEST_ID:
+        return _RECORDS_RESPONSE
+    return _response(_OK, _RECORDS.replace(_REQUEST_ID, wanted))
+
+
 _DECISION_RESPONSE = _result(
     {"requestId": RECORD["requestId"], "decision": "ACCEPTED", "workflowId": "benchmark"}
 )
@@ -75,7 +87,8 @@ class Desk:
         if target in _TO_TOKENS:
             # A link is one that nobody has answered yet, an identifier of somebody who has not been verified.
             is_new = query.startswith((b"link=", b"record_identifier="))
-            return self._checked(head, _NOTHING_YET_RESPONSE if is_new else _TO_TOKENS[target])
+            found = _NOTHING_YET_RESPONSE if is_new else _TO_TOKENS[target]
+            return self._checked(head, _of(query) if query.startswith(_BY_REQUEST) else found)
         routes: dict[bytes, Callable[[], bytes]] = {
             b"POST /auth/api/generate-token": self._token,
             b"GET /-/counters": lambda: _response(_OK, json.dumps(self._counters).encode()),
