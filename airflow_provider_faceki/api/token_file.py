@@ -260,6 +260,7 @@ class _Directory:
                 file.write(content)
             os.rename(draft, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
+            # Whatever it was goes on its way; a draft left behind would hold a token that nobody looks for.
             os.unlink(draft, dir_fd=self._fd)
             raise
 

@@ -268,6 +268,7 @@ def _spooled(chunks: Iterable[bytes]) -> BinaryIO:
             if file.tell() > LARGEST_DOWNLOAD:
                 raise UnexpectedAnswerError(f"FACEKI's report is larger than {LARGEST_DOWNLOAD} bytes")
     except BaseException:
+        # Whatever it was goes on its way; nobody else knows of the file.
         file.close()
         raise
     file.seek(0)
