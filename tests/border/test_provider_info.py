@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 from importlib.metadata import metadata
 from pathlib import Path
@@ -17,6 +17,7 @@ import airflow_provider_faceki
 from airflow_provider_faceki import connection_form
 from airflow_provider_faceki.api.auth import AuthFlow
 from airflow_provider_faceki.get_provider_info import get_provider_info
+from tests.airflow.running import AIRFLOW_VERSION
 from tests.border.command_line import Said, airflow, python
 
 # What the strict schema, that of Airflow's own repository, may want beside what a provider says at run time.
@@ -149,8 +150,10 @@ def test_airflows_command_line_lists_it(listed: Said) -> None:
     (hook,) = [row for row in json.loads(hooks) if row["connection_type"] == "faceki"]
     assert hook["class"] == connection_form.HOOK_CLASS
     assert hook["hook_name"] == "FACEKI"
-    assert {"field_behaviours": "faceki"} in json.loads(behaviours)
-    assert widgets.count("extra__faceki__") == len(connection_form.EXTRA_FIELDS)
+    # For these two Airflow 3.0 and 3.1 ask the hook, where the form's libraries are; their API server has stand-ins.
+    if AIRFLOW_VERSION not in ((3, 0), (3, 1)) or importlib.util.find_spec("wtforms"):
+        assert {"field_behaviours": "faceki"} in json.loads(behaviours)
+        assert widgets.count("extra__faceki__") == len(connection_form.EXTRA_FIELDS)
     assert "FacekiHostedPageLink" in links
     assert "airflow_provider_faceki.triggers.faceki" in triggers
 
