@@ -5,6 +5,9 @@ PY3 = .venv/bin/python
 PY2 = .venv-2.11/bin/python
 # All but what is a stage of its own: the browser needs Chromium and Airflow 3.3; wheel and files need one look only.
 SUITE = tests --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/packaging/test_tree.py
+# In two parts, so that they can run beside each other.
+PART_1 = tests/airflow tests/waiting tests/webhook tests/border
+PART_2 = $(SUITE) $(PART_1:%=--ignore=%)
 
 help:
 	@echo "make demo      run the example DAGs through a real Airflow against a local FACEKI (about two minutes)"
@@ -50,27 +53,30 @@ coverage: .venv/.ready
 	@rm -f .coverage .coverage.*; status=0; $(PY3) -m coverage run -m pytest -q $(SUITE) || status=1; \
 	$(PY3) -m coverage combine -q; $(PY3) -m coverage report; exit $$status
 
-# Two lanes for two cores: a suite waits more than it computes. Every stage runs, whatever another one said; what each
-# printed stays in .work/.
+# Three stages at a time on two cores, for a suite waits more than it computes; those that take longest come first. Every
+# stage runs, whatever another one said; what each printed stays in .work/.
 test:
-	@rm -rf .work/summary
+	@mkdir -p .work && rm -f .work/summary
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
-	@status=0; $(MAKE) -s -k -j2 lane-1 lane-2 || status=1; echo; cat .work/summary; exit $$status
-
-lane-1: stage-3.3
-
-lane-2:
-	@MAKEFLAGS= $(MAKE) -s -k stage-lint stage-2.11 stage-wheel stage-browser
+	@older=; if test -e .venv-2.11/.ready; then older="stage-2.11-2 stage-2.11-1"; \
+	else echo "skipped  suite on Airflow 2.11: it needs a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
+	status=0; $(MAKE) -s -k -j3 stage-3.3-2 stage-3.3-1 $$older stage-browser stage-wheel stage-lint || status=1; \
+	echo; cat .work/summary; exit $$status
 
 stage-lint:
 	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
 
-stage-3.3:
-	@.ci/stage "suite on Airflow 3.3" .ci/suite 3.3 $(PY3) -m pytest -q $(SUITE)
+stage-3.3-1:
+	@.ci/stage "suite on Airflow 3.3, part 1" .ci/suite 3.3-1 $(PY3) -m pytest -q $(PART_1)
 
-stage-2.11:
-	@if test -e .venv-2.11/.ready; then .ci/stage "suite on Airflow 2.11" .ci/suite 2.11 $(PY2) -m pytest -q $(SUITE); \
-	else echo "skipped  suite on Airflow 2.11: it needs a Python 3.11 or 3.12, and none is here" >>.work/summary; fi
+stage-3.3-2:
+	@.ci/stage "suite on Airflow 3.3, part 2" .ci/suite 3.3-2 $(PY3) -m pytest -q $(PART_2)
+
+stage-2.11-1:
+	@.ci/stage "suite on Airflow 2.11, part 1" .ci/suite 2.11-1 $(PY2) -m pytest -q $(PART_1)
+
+stage-2.11-2:
+	@.ci/stage "suite on Airflow 2.11, part 2" .ci/suite 2.11-2 $(PY2) -m pytest -q $(PART_2)
 
 stage-wheel:
 	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py tests/packaging/test_tree.py
@@ -82,4 +88,5 @@ stage-browser:
 clean:
 	rm -rf .venv .venv-2.11 .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench dist lint coverage test lane-1 lane-2 stage-lint stage-3.3 stage-2.11 stage-wheel stage-browser clean
+.PHONY: help setup demo ui bench dist lint coverage test clean \
+	stage-lint stage-3.3-1 stage-3.3-2 stage-2.11-1 stage-2.11-2 stage-wheel stage-browser

@@ -286,9 +286,11 @@ def test_revoked_token_is_renewed_in_the_middle(faceki_sandbox: FacekiSandbox, c
     assert faceki_sandbox.counters.tokens_issued == 2
 
 
-def test_a_connection_that_only_the_worker_has_is_airflows_to_tell(airflow_home: object) -> None:
+def test_a_connection_that_only_the_worker_has_is_airflows_to_tell(
+    airflow_home: object, clock: Clock
+) -> None:
     with pytest.raises(AirflowNotFoundException, match="faceki_nowhere"):
-        fired(trigger(faceki_conn_id="faceki_nowhere"))
+        fired(trigger(clock, faceki_conn_id="faceki_nowhere"))
 
 
 @pytest.fixture
