@@ -40,7 +40,9 @@ def measure(directory: Path) -> list[Row]:
             _row("1 000 waits, memory a wait", NAMES[name], found, ours[1000], "memory", "KiB", 10.0),
             _row("1 000 waits, late by, p99", NAMES[name], found, ours[1000], "late_p99", "ms", 1000.0),
             _row("1 000 waits, loop blocked, longest", NAMES[name], found, ours[1000], "gap_max", "ms", 20.0),
-            _row("the same by a collection of all loaded", NAMES[name], found, ours[1000], "heap", "ms", None),
+            _row(
+                "the same by a collection of all loaded", NAMES[name], found, ours[1000], "heap", "ms", None
+            ),
         )
     ]
     for key, measured, unit, limit in (
