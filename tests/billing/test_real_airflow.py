@@ -141,8 +141,9 @@ def test_every_task_ends_with_the_right_decision(scene: Scene) -> None:
 
 
 def test_airflow_did_try_again(scene: Scene) -> None:
-    # A killed process is a try of its own.
-    assert sum(scene.tries("killed").values()) == len(PLACES) + KILLS
+    # A killed process is a try of its own. Airflow 3.3 may make more: of a task that has deferred itself and whose
+    # wait ends before the scheduler has heard of it. That has to bill nobody twice either.
+    assert sum(scene.tries("killed").values()) >= len(PLACES) + KILLS
 
 
 def test_the_records_are_whole(scene: Scene) -> None:
