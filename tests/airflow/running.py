@@ -21,6 +21,8 @@ AIRFLOW_VERSION = tuple(int(part) for part in version("apache-airflow").split(".
 AIRFLOW_3 = AIRFLOW_VERSION >= (3, 0)
 #: Whether a task can remember something over its pokes and tries.
 HAS_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
+#: Whether an asset event can have a key, and a DAG a run for each.
+HAS_PARTITIONS = AIRFLOW_VERSION >= (3, 2)
 
 
 def bundles(*folders: Path) -> dict[str, str]:
@@ -91,7 +93,7 @@ def reading(database: Path) -> Iterator[sqlite3.Connection]:
 
 def load(folder: Path, dag_id: str) -> Any:
     """The DAG `dag_id`, parsed as Airflow parses it. A file that cannot be parsed fails here, with its reason."""
-    if AIRFLOW_3:
+    if AIRFLOW_VERSION >= (3, 2):
         from airflow.dag_processing.dagbag import BundleDagBag
 
         bag: Any = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name=_bundle(folder))

@@ -4,9 +4,16 @@
 from __future__ import annotations
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, PartitionedAssetTimetable
+from airflow.sdk import DAG
 
 from airflow_provider_faceki.assets import faceki_verifications
+
+try:
+    from airflow.sdk import PartitionedAssetTimetable
+except ImportError:  # Airflow 3.0 and 3.1 have the plain schedule only.
+
+    def PartitionedAssetTimetable(*, assets):  # type: ignore[no-redef,no-untyped-def]
+        return [assets]
 
 
 def _listen(dag_id: str, schedule: object, paused: bool = False) -> DAG:
