@@ -35,6 +35,17 @@ class Events:
         )
 
 
+class Inlets:
+    """Stands in for the events of all assets; not a dictionary, for an asset has no hash in Airflow 3.1."""
+
+    def __init__(self, asset: object, events: object) -> None:
+        self.of = asset, events
+
+    def __getitem__(self, asset: object) -> object:
+        assert asset == self.of[0]
+        return self.of[1]
+
+
 def record(request_id: str, decision: str | None, created_at: datetime | None = NOON) -> dict[str, Any]:
     return {
         "request_id": request_id,
@@ -46,7 +57,7 @@ def record(request_id: str, decision: str | None, created_at: datetime | None = 
 def missed(airflow_db: object, fetched: list[list[dict[str, Any]]], events: Any) -> list[tuple[str, str]]:
     dag = load(EXAMPLES, "example_faceki_reconcile")
     asset = dag.get_task("missed").inlets[0]
-    found = dag.get_task("missed").python_callable(fetched, inlet_events={asset: events})
+    found = dag.get_task("missed").python_callable(fetched, inlet_events=Inlets(asset, events))
     return [(each["request_id"], each["status"]) for each in found]
 
 
