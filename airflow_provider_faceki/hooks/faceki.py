@@ -269,7 +269,11 @@ async def _conceal_async(value: str) -> None:
     try:
         from airflow.sdk.log import amask_secret
     except ImportError:
-        # Before it existed, masking spoke to the supervisor synchronously, which must not happen on the loop.
-        await asyncio.to_thread(mask_secret, value)
+        from asgiref.sync import sync_to_async
+
+        # Before it existed, masking spoke to the supervisor synchronously, which must not happen on the loop. In a
+        # triggerer of Airflow 3.0 and 3.1 it does so by asgiref, which finds the way back to the loop only from a
+        # thread of its own; from any other the answers get mixed up, and the triggerer ends.
+        await sync_to_async(mask_secret)(value)
     else:
         await amask_secret(value)

@@ -13,8 +13,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Airflow, and what it cannot run without where we use it: in its API server, and in its forms before 3.2.
-_BY_AIRFLOW = {"airflow", "fastapi", "flask_appbuilder", "flask_babel", "fsspec", "sqlalchemy", "wtforms"}
+# Airflow, and what it cannot run without where we use it: in its API server, in its forms before
+# 3.2, and for masking from an event loop before 3.2.
+_BY_AIRFLOW = {
+    "airflow", "asgiref", "fastapi", "flask_appbuilder", "flask_babel", "fsspec", "sqlalchemy", "wtforms"
+}  # fmt: skip
 # The plugin of the local FACEKI is loaded by pytest itself.
 _BY_PYTEST = {"pytest"}
 _KNOWN = sys.stdlib_module_names | _BY_AIRFLOW | _BY_PYTEST | {"airflow_provider_faceki"}
