@@ -23,6 +23,7 @@ from airflow_provider_faceki.settings import settings_from_connection
 from tests.airflow.canaries import CLIENT_ID, PERSON, SECRET, logs_clean_of
 from tests.airflow.conftest import Connect
 from tests.airflow.planting import IN_QUERY
+from tests.airflow.running import AIRFLOW_VERSION
 
 FAULTS = [
     pytest.param({"kind": "status", "status": status}, id=f"HTTP {status}")
@@ -115,7 +116,14 @@ def test_faults(
         pytest.param({SECRET: "x"}, id="as a key"),
         pytest.param({"fields": {"host": f"https://{CLIENT_ID}:{SECRET}@sdk.example"}}, id="in the address"),
         pytest.param({"fields": {"host": f"https://sdk.example/?clientSecret={SECRET}"}}, id="in the query"),
-        pytest.param({"fields": {"extra": json.dumps(SECRET)}}, id="instead of the extra"),
+        pytest.param(
+            {"fields": {"extra": json.dumps(SECRET)}},
+            id="instead of the extra",
+            marks=pytest.mark.skipif(
+                AIRFLOW_VERSION in ((3, 0), (3, 1)),
+                reason="Airflow says of such a Connection that there is none",
+            ),
+        ),
         pytest.param({"fields": {"password": f"{SECRET}\n"}}, id="with an end of line"),
         pytest.param({"proxies": f"http://me:{SECRET}@proxy.example"}, id="as a proxy"),
         pytest.param({**IN_QUERY, "fields": {"host": "http://127.0.0.1:1"}}, id="in the query, nobody there"),
