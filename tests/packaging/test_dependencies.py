@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Airflow, and what it cannot run without where we use it: in its API server, in its forms before
-# 3.2, and for masking from an event loop before 3.2.
+# 3.2, and for masking from an event loop before 3.3.
 _BY_AIRFLOW = {
     "airflow", "asgiref", "fastapi", "flask_appbuilder", "flask_babel", "fsspec", "sqlalchemy", "wtforms"
 }  # fmt: skip
