@@ -231,7 +231,7 @@ def _upload(path: ObjectStoragePath, source: BinaryIO) -> None:
     try:
         shutil.copyfileobj(source, target)
     except BaseException:
-        # To close it would publish the part that was sent.
+        # Whatever it was goes on its way; but to close the upload would publish the part that was sent.
         if isinstance(target, AbstractBufferedFile):
             target.discard()
             target.closed = True
