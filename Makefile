@@ -6,7 +6,7 @@ PY2 = .venv-2.11/bin/python
 # All but what is a stage of its own: the browser needs Chromium and Airflow 3.3; wheel and files need one look only.
 SUITE = tests --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/packaging/test_tree.py
 # In two parts, so that they can run beside each other.
-PART_1 = tests/airflow tests/waiting tests/webhook tests/border
+PART_1 = tests/airflow tests/triggerer tests/webhook tests/provider
 PART_2 = $(SUITE) $(PART_1:%=--ignore=%)
 
 help:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from airflow_provider_faceki import connection_form as form
-from airflow_provider_faceki.api.auth import AuthFlow
+from airflow_provider_faceki.api.protocol.auth import AuthFlow
 
 #: Shortest webhook token and hash key: 32 characters of base64 hold 192 bits, out of reach of guessing.
 MIN_KEY_LENGTH = 32

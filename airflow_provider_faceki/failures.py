@@ -5,9 +5,9 @@
 fails at once          why another try cannot help
 =====================  =====================================================================================
 ConfigurationError     somebody has to change the Connection
-InputError             somebody has to change the DAG, or what it was given
+ValidationError             somebody has to change the DAG, or what it was given
 AuthenticationError    wrong credentials stay wrong, and asking again looks like an attack
-RequestRefusedError    FACEKI finds the request itself wrong
+InvalidRequestError    FACEKI finds the request itself wrong
 WorkflowError          somebody has to repair the workflow in the FACEKI portal
 QuotaError             somebody has to top up; trying on would be trying for nothing
 LinkError              a link that is used up or expired does not come back
@@ -18,7 +18,7 @@ must_not_repeat        of any error: FACEKI may have done what it would do, or c
 
 Everything else is raised as it is, so that the task's ``retries`` apply: no connection, a lost answer,
 throttling, a failing service, an answer that makes no sense or carries a code that nobody has explained. So
-are two whose ``retry_may_help`` says that the same call, sent again at once, is useless. NotFoundError: by the
+are two whose ``is_transient`` says that the same call, sent again at once, is useless. NotFoundError: by the
 task's next try the person may have answered. OutcomeUnknownError: the next try looks before it sends.
 """
 
@@ -30,32 +30,30 @@ from contextlib import contextmanager
 from airflow_provider_faceki import api
 
 
-def another_try_may_help(error: api.FacekiError) -> bool:
+def is_task_retryable(error: api.FacekiError) -> bool:
     """Whether the task, tried again as it is, may succeed, and do no harm."""
     if error.must_not_repeat:
         return False
-    # An AnswerError of no particular kind carries a code that nobody has explained; a lost outcome is looked for
+    # An ResponseError of no particular kind carries a code that nobody has explained; a lost outcome is looked for
     # by the next try before anything is sent again.
-    unexplained = type(error) is api.AnswerError
-    return (
-        error.retry_may_help or unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
-    )
+    unexplained = type(error) is api.ResponseError
+    return error.is_transient or unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
 
 
-def is_no_word_of_faceki(error: api.FacekiError) -> bool:
+def is_gateway_error(error: api.FacekiError) -> bool:
     """Whether a refusal carries no code of FACEKI's: then it may come from something in front of it, for everybody.
 
     Not a 401, since credentials that are wrong are not to be tried again and again, nor a 413, which depends on what
     was sent. A :class:`ConfigurationError` with a status is a token request to which there was no such address.
     """
     status = error.http_status or 0
-    refused = isinstance(error, api.AuthenticationError | api.RequestRefusedError | api.ConfigurationError)
+    refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)
     return refused and error.code is None and 400 <= status < 500 and status not in {401, 413}
 
 
 def another_look_may_help(error: api.FacekiError) -> bool:
     """Whether a wait, which costs nothing, may go on: where another try may help, and while a gateway is in trouble."""
-    return another_try_may_help(error) or is_no_word_of_faceki(error)
+    return is_task_retryable(error) or is_gateway_error(error)
 
 
 def is_silent_about_rules(error: api.FacekiError) -> bool:
@@ -74,8 +72,8 @@ def is_silent_about_rules(error: api.FacekiError) -> bool:
         and error.code == REFUSED
         and error.http_status not in {401, 403}
     )
-    no_such_url |= isinstance(error, api.RequestRefusedError) and error.http_status in {404, 405}
-    no_answer = error.retry_may_help and not isinstance(error, api.ThrottledError)
+    no_such_url |= isinstance(error, api.InvalidRequestError) and error.http_status in {404, 405}
+    no_answer = error.is_transient and not isinstance(error, api.RateLimitError)
     return no_such_url or no_answer or isinstance(error, api.NotFoundError)
 
 
@@ -95,8 +93,8 @@ def fail_if_declined(record: api.VerificationRecord | None) -> None:
 
 
 @contextmanager
-def airflow_failures(
-    passes: Callable[[api.FacekiError], bool] = another_try_may_help,
+def translate_errors(
+    passes: Callable[[api.FacekiError], bool] = is_task_retryable,
 ) -> Iterator[None]:
     """Fail the task at once for what another try cannot mend; let the rest pass as it is.
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from airflow_provider_faceki.api.errors import ConfigurationError, InputError
+from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 
 if TYPE_CHECKING:
-    from airflow_provider_faceki.api.multipart import Image
+    from airflow_provider_faceki.api.transport.multipart import Image
 
 #: JPEG quality: no loss that a person or a text reader would see, at about a tenth of the bytes.
 _QUALITY = 90
@@ -25,7 +25,7 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
     :param longest: Pixels.
     :param max_bytes: Largest size in bytes of what comes out.
     :raises ConfigurationError: Pillow is not installed (extra ``images``).
-    :raises InputError: Pillow cannot read the picture (for HEIC it cannot by itself), or it is still too large.
+    :raises ValidationError: Pillow cannot read the picture (for HEIC it cannot by itself), or it is still too large.
     """
     try:
         from PIL import Image as Pillow
@@ -45,5 +45,5 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
             upright.save(buffer, "JPEG", quality=_QUALITY)
     except Exception as problem:
         # For broken pictures Pillow's readers raise whatever they stumble over: OSError, SyntaxError, struct.error …
-        raise InputError(f"{name} cannot be made smaller: Pillow cannot read it") from problem
+        raise ValidationError(f"{name} cannot be made smaller: Pillow cannot read it") from problem
     return image.of_bytes(name, buffer.getvalue(), max_bytes)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.api.errors import FacekiError, OutcomeUnknownError
-from airflow_provider_faceki.failures import another_try_may_help
+from airflow_provider_faceki.failures import is_task_retryable
 
 try:
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
@@ -43,7 +43,7 @@ else:
             if isinstance(exception, OutcomeUnknownError) or exception.must_not_repeat:
                 kind = type(exception).__name__
                 return RetryDecision.fail(reason=f"{kind}: another try may be billed again")
-            if not another_try_may_help(exception):
+            if not is_task_retryable(exception):
                 return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
             asked = exception.retry_after
             return RetryDecision.retry(

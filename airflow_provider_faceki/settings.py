@@ -19,8 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki import connection_form as form
 from airflow_provider_faceki import connection_rules as rules
-from airflow_provider_faceki.api.auth import AuthFlow
 from airflow_provider_faceki.api.errors import ConfigurationError
+from airflow_provider_faceki.api.protocol.auth import AuthFlow
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_faceki.api.multipart import Image
+    from airflow_provider_faceki.api.transport.multipart import Image
 
 #: A file: its absolute local path, its URI, or an object that stands for either.
 Place: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
@@ -51,7 +51,7 @@ def check_path(uri: Place, conn_id: str | None = None) -> None:
 
     :param uri: Absolute local path or URI of a file.
     :param conn_id: Connection for that storage, as for :func:`write_json`.
-    :raises InputError: it is relative, a folder, a device, or below a file; or no storage is known for it.
+    :raises ValidationError: it is relative, a folder, a device, or below a file; or no storage is known for it.
     """
     path, text = _path(uri, conn_id)
     if _is_local(path):
@@ -65,7 +65,7 @@ def write_json(uri: Place, document: object, conn_id: str | None = None) -> str:
     :param uri: Absolute local path or URI of a file; folders on the way are made.
     :param document: What ``json`` can write. Non-ASCII is escaped, so that any reader's encoding will do.
     :param conn_id: Connection for that storage. Default: the one in the URI, else the storage's own default.
-    :raises InputError: nothing can be written there.
+    :raises ValidationError: nothing can be written there.
     """
     return write_bytes(uri, json.dumps(document, allow_nan=False).encode() + b"\n", conn_id)
 
@@ -99,9 +99,9 @@ def image(name: str, uri: Place, max_bytes: int, conn_id: str | None = None) -> 
     :param uri: Absolute local path or URI of a file.
     :param max_bytes: Largest size that is accepted; see :meth:`Image.checked`.
     :param conn_id: Connection for that storage, as for :func:`write_json`.
-    :raises InputError: it is missing, empty, too large, or not an image.
+    :raises ValidationError: it is missing, empty, too large, or not an image.
     """
-    from airflow_provider_faceki.api.multipart import Image
+    from airflow_provider_faceki.api.transport.multipart import Image
 
     try:
         path, text = _path(uri, conn_id)
@@ -113,10 +113,10 @@ def image(name: str, uri: Place, max_bytes: int, conn_id: str | None = None) -> 
         with _told_clearly("read", text):
             looked_at = Image.checked(name, partial(opened, _FIRST_LOOK), _size(path, text), max_bytes)
             return replace(looked_at, open=partial(opened, _READ_AHEAD))
-    except InputError as error:
+    except ValidationError as error:
         if error.message.startswith(name):
             raise
-        raise InputError(f"{name}: {error.message}") from None
+        raise ValidationError(f"{name}: {error.message}") from None
 
 
 def open_binary(uri: Place, conn_id: str | None = None) -> BinaryIO:
@@ -161,7 +161,7 @@ def size(uri: Place, conn_id: str | None = None) -> int:
 def _size(path: ObjectStoragePath, text: str) -> int:
     info = path.fs.info(path.path)
     if info["type"] != "file" or info["size"] is None:
-        raise InputError(f"cannot read {_shown(text)}: it is not a file of known size")
+        raise ValidationError(f"cannot read {_shown(text)}: it is not a file of known size")
     return int(info["size"])
 
 
@@ -173,7 +173,7 @@ def _path(uri: object, conn_id: str | None) -> tuple[ObjectStoragePath, str]:
     text = str(uri) if isinstance(uri, ObjectStoragePath) else uri
     text = os.fspath(text) if isinstance(text, os.PathLike) else text
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise InputError(f"storage path: {_ALLOWED}")
+        raise ValidationError(f"storage path: {_ALLOWED}")
     _check_shape(text)
     with _told_clearly("reach", text):
         return _reached(text, conn_id), text
@@ -188,15 +188,15 @@ def _reached(text: str, conn_id: str | None) -> ObjectStoragePath:
     except AirflowNotFoundException as error:
         named = re.search(r"conn_id `([\w.-]+)`", str(error))
         told = named[1] if named else conn_id or "of its own"
-        raise InputError(f"no storage for {_shown(text)}: there is no Connection {told}") from None
+        raise ValidationError(f"no storage for {_shown(text)}: there is no Connection {told}") from None
     except ImportError as error:
-        raise InputError(
+        raise ValidationError(
             f"no storage for {_shown(text)}: {error.name or 'a package'} is missing; is the Airflow provider for it "
             "installed, with all that it needs?"
         ) from None
     except ValueError:
         # Airflow's own names the scheme; one of the storage's may hold what its Connection holds.
-        raise InputError(
+        raise ValidationError(
             f"no storage for {_shown(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
     return path
@@ -209,12 +209,12 @@ def _check_shape(text: str) -> None:
     place, _, key = rest.partition("/")
     if not separator or "/" in scheme:
         if not text.startswith("/"):
-            raise InputError(f"storage path {_shown(text)}: {_ALLOWED}")
+            raise ValidationError(f"storage path {_shown(text)}: {_ALLOWED}")
         key = text
     elif scheme.lower() in _LOCAL_SCHEMES and place:
-        raise InputError(f"storage path {_shown(text)}: a local file's URI begins with {scheme}:///")
+        raise ValidationError(f"storage path {_shown(text)}: a local file's URI begins with {scheme}:///")
     if not key or key.endswith("/"):
-        raise InputError(f"storage path {_shown(text)}: this is a folder; name a file in it")
+        raise ValidationError(f"storage path {_shown(text)}: this is a folder; name a file in it")
 
 
 def _is_local(path: ObjectStoragePath) -> bool:
@@ -293,9 +293,9 @@ def _told_clearly(doing: str, uri: str) -> Iterator[None]:
         )
         if why or error.errno in _FOR_GOOD:
             why = error.strerror or why
-            raise InputError(f"cannot {doing} {_shown(uri)}: {why}") from None
+            raise ValidationError(f"cannot {doing} {_shown(uri)}: {why}") from None
         raise
-    except InputError:
+    except ValidationError:
         raise
     except Exception as error:  # noqa: BLE001 - some object stores raise what no class of Python's names
         # To whoever asked, the storage failed; the text may hold whatever was sent.

@@ -41,7 +41,7 @@ def fetch_with(one: FacekiHook) -> None:
     """Fetch a record through a hook."""
     from airflow_provider_faceki.api import FetchRecords
 
-    assert one.ask(FetchRecords(request_id=REQUEST_ID))[0].request_id == REQUEST_ID
+    assert one.call(FetchRecords(request_id=REQUEST_ID))[0].request_id == REQUEST_ID
 
 
 def fetch_with_new_hook() -> None:

@@ -55,7 +55,7 @@ def _ours() -> Upload:
         limit = hook.settings.max_image_bytes
         selfie, *sides = (storage.image(name, folder / f"{name}.jpg", limit) for name in PICTURES)
         documents = [api.Document(*pair) for pair in zip(sides[::2], sides[1::2], strict=True)]
-        made = hook.ask(
+        made = hook.call(
             api.PerformKycVerification(
                 workflow_id=FIELDS["workflowId"],
                 selfie=selfie,

@@ -113,9 +113,9 @@ async def _pulse(seconds: float) -> list[float]:
 def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitable[None]]:
     from airflow_provider_faceki.triggers import faceki, lookout
 
-    look, sleep = lookout.Lookout.look, asyncio.sleep
+    look, sleep = lookout.SharedPoller.look, asyncio.sleep
 
-    async def watched_look(self: lookout.Lookout, endpoint: object) -> object:
+    async def watched_look(self: lookout.SharedPoller, endpoint: object) -> object:
         found = await look(self, endpoint)  # type: ignore[arg-type]  # passed on as it came
         watch.answered()
         return found
@@ -130,7 +130,7 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
             watch.sleeping(seconds)
             await sleep(seconds)
 
-    lookout.Lookout.look = watched_look  # type: ignore[method-assign,assignment]
+    lookout.SharedPoller.look = watched_look  # type: ignore[method-assign,assignment]
     faceki.asyncio = WatchedAsyncio  # type: ignore[attr-defined,assignment]
 
     async def wait() -> None:

@@ -78,7 +78,7 @@ class Airflow:
         wanted = set(dag_ids)
 
         def read() -> bool:
-            return wanted <= {dag["dag_id"] for dag in self.ask("GET", "dags?limit=100")["dags"]}
+            return wanted <= {dag["dag_id"] for dag in self.call("GET", "dags?limit=100")["dags"]}
 
         wait_for("the example DAGs to be read", read, READY_WITHIN, processes)
 
@@ -89,7 +89,7 @@ class Airflow:
             return False
         return all(health[name]["status"] == "healthy" for name in COMPONENTS)
 
-    def ask(self, method: str, path: str, document: object = None) -> Any:
+    def call(self, method: str, path: str, document: object = None) -> Any:
         """Ask the public REST API, as anybody's script would."""
         if self._token is None:
             # With all users being admins, Airflow hands a token to whoever asks; it is good for a day.
@@ -97,19 +97,19 @@ class Airflow:
         return _ask(method, f"{self.url}/api/v2/{path}", document, self._token)
 
     def unpause(self, dag_id: str) -> None:
-        self.ask("PATCH", f"dags/{dag_id}", {"is_paused": False})
+        self.call("PATCH", f"dags/{dag_id}", {"is_paused": False})
 
     def trigger(self, dag_id: str, params: Mapping[str, object]) -> None:
-        self.ask("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(params)})
+        self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(params)})
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask("GET", f"dags/{dag_id}/dagRuns")["dag_runs"]
+        found: list[dict[str, Any]] = self.call("GET", f"dags/{dag_id}/dagRuns")["dag_runs"]
         return found
 
     def tasks(self, dag_id: str, run_id: str = "~") -> list[dict[str, Any]]:
         """The task instances of a run, or of all runs, without those that were skipped."""
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances?limit=1000"
-        found = self.ask("GET", path)["task_instances"]
+        found = self.call("GET", path)["task_instances"]
         return [each for each in found if each["state"] != "skipped"]
 
     def told_by(self, task: Mapping[str, Any]) -> str:
@@ -126,7 +126,7 @@ class Airflow:
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
-        return self.ask("GET", path + "?deserialize=true")["value"]
+        return self.call("GET", path + "?deserialize=true")["value"]
 
 
 def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Processes) -> None:

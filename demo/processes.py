@@ -92,12 +92,12 @@ def _end_descendants() -> None:
     Children of what has ended are this process's own children by then, so the second look finds them too.
     `airflow standalone` is not trusted to end its components: on SIGTERM it leaves them running.
     """
-    for send, patience in ((psutil.Process.terminate, GRACE_SECONDS), (psutil.Process.kill, KILL_SECONDS)):
+    for send, limit in ((psutil.Process.terminate, GRACE_SECONDS), (psutil.Process.kill, KILL_SECONDS)):
         left = psutil.Process().children(recursive=True)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 send(process)
-        psutil.wait_procs(left, timeout=patience)
+        psutil.wait_procs(left, timeout=limit)
 
 
 @contextlib.contextmanager

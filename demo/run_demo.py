@@ -62,7 +62,7 @@ class Demo:
         connection = {"AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(connection_to(self.faceki))}
         self.airflow.start(self.processes, connection | example_places(self.work))
         self.airflow.wait_until_ready(self.processes, EXAMPLES)
-        version = self.airflow.ask("GET", "version")["version"]
+        version = self.airflow.call("GET", "version")["version"]
         say(
             f"Airflow {version} is up after {time.monotonic() - began:.0f} s; local FACEKI on {self.faceki.url}.\n"
         )

@@ -36,7 +36,7 @@ def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work
     faceki.control.post("settings", webhook_url=f"{airflow.url}/faceki/webhook/{CONNECTION}/{token}")
     # Airflow 3.3 refuses to test a stored connection without a port; this one is in the URL, and 0 is never used.
     connection |= {"connection_id": CONNECTION, "port": 0, "extra": json.dumps(connection["extra"])}
-    airflow.ask("POST", "connections", connection)
+    airflow.call("POST", "connections", connection)
     for identifier, decision in KNOWN.items():
         faceki.control.post("records", record_identifier=identifier, decision=decision)
     for dag_id in (*EXAMPLES, WEBHOOK_DAG):

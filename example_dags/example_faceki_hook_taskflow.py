@@ -38,7 +38,7 @@ with DAG(
         from airflow_provider_faceki.api import FetchRecords, latest
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-        newest = latest(FacekiHook().ask(FetchRecords(record_identifier=record_identifier)))
+        newest = latest(FacekiHook().call(FetchRecords(record_identifier=record_identifier)))
         return str(newest.decision) if newest else "no record yet"
 
     @task
@@ -48,7 +48,7 @@ with DAG(
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
         hook = FacekiHook()
-        return list(hook.ask(GetWorkflowRules(workflow_id=hook.workflow(None))).documents)
+        return list(hook.call(GetWorkflowRules(workflow_id=hook.workflow(None))).documents)
 
     decision.expand(record_identifier=identifiers())
     documents()

@@ -54,7 +54,7 @@ with DAG(
     @task(inlets=[verifications])
     def missed(fetched: Any, inlet_events: Any = None) -> list[dict[str, str]]:
         """List what FACEKI's records say and no event has said. A record without a decision says nothing."""
-        from airflow_provider_faceki.api import Hint
+        from airflow_provider_faceki.api import WebhookNotification
 
         decided = [record for records in fetched for record in records if record["decision"]]
         began = [record["created_at"] for record in decided]
@@ -64,7 +64,7 @@ with DAG(
             oldest = min(datetime.fromisoformat(moment) for moment in began)
             events = events.after((oldest - timedelta(days=1)).isoformat())
         said = {(event.extra.get("request_id"), event.extra.get("status")) for event in events}
-        hints = [Hint.of(record["request_id"], record["decision"]) for record in decided]
+        hints = [WebhookNotification.of(record["request_id"], record["decision"]) for record in decided]
         return [hint.extra for hint in hints if (hint.request_id, hint.status) not in said]
 
     @task(outlets=[verifications], map_index_template="{{ hint['request_id'] }}")

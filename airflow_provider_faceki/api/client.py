@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""FACEKI from any Python program: ``FacekiClient(...).ask(FetchRecords(request_id=...))``."""
+"""FACEKI from any Python program: ``FacekiClient(...).call(FetchRecords(request_id=...))``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from airflow_provider_faceki.api import conversation
-from airflow_provider_faceki.api.auth import AccessToken, AuthFlow, RequestToken, TokenStore
-from airflow_provider_faceki.api.conversation import Account, Endpoint
-from airflow_provider_faceki.api.performers import AsyncPerformer, Concealer, Performer
-from airflow_provider_faceki.api.retry import RetryPolicy
+from airflow_provider_faceki.api.protocol import session
+from airflow_provider_faceki.api.protocol.auth import AccessToken, AuthFlow, TokenRequest, TokenStore
+from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint
 from airflow_provider_faceki.api.service import FACEKI, Service
-from airflow_provider_faceki.api.token_store import MemoryTokenStore, shared_store
-from airflow_provider_faceki.api.transport import Transport, TransportSettings, shared_transport
+from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore, shared_store
+from airflow_provider_faceki.api.transport.drivers import (
+    AsyncDriver,
+    SecretMasker,
+    SyncDriver,
+)
+from airflow_provider_faceki.api.transport.requests_transport import (
+    Transport,
+    TransportSettings,
+    shared_transport,
+)
+from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -35,7 +43,7 @@ class FacekiClient:
     :param retry: What is sent again.
     :param token_directory: Directory (made with mode 0700) through which the processes of one host share the
         token, encrypted; ``None`` keeps it in this process.
-    :param concealer: How to keep tokens out of logs.
+    :param secret_masker: How to keep tokens out of logs.
     :param warn: Called with a sentence when the directory cannot be used.
     """
 
@@ -46,46 +54,45 @@ class FacekiClient:
     transport: TransportSettings = field(default_factory=TransportSettings)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     token_directory: Path | None = None
-    concealer: Concealer = field(default_factory=Concealer)
+    secret_masker: SecretMasker = field(default_factory=SecretMasker)
     warn: Callable[[str], None] = warnings.warn
 
-    def ask(self, endpoint: Endpoint[T]) -> T:
+    def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
 
         :raises FacekiError: any of the tree in ``api/errors.py``.
         """
-        return self._performer.perform(conversation.ask(self._account, endpoint))
+        return self._performer.perform(session.call(self._account, endpoint))
 
     def get_access_token(self) -> str:
         """Return a usable bearer token, from the store if there is one."""
-        return self._performer.perform(conversation.token(self._account)).value
+        return self._performer.perform(session.token(self._account)).value
 
     def fetch_access_token(self) -> AccessToken:
         """Ask FACEKI for a new token, past the store and without keeping it."""
-        return self._performer.perform(conversation.fetch_token(self._account))
+        return self._performer.perform(session.fetch_token(self._account))
 
-    @cached_property
-    def on_event_loop(self) -> AsyncFacekiClient:
-        """The same for an event loop."""
+    def as_async(self) -> AsyncFacekiClient:
+        """Return the client for an event loop that shares this account and its token."""
         return AsyncFacekiClient(self)
 
     @cached_property
-    def _performer(self) -> Performer:
-        return Performer(self._shared_transport(), self.retry, self.concealer)
+    def _performer(self) -> SyncDriver:
+        return SyncDriver(self._shared_transport(), self.retry, self.secret_masker)
 
     @cached_property
-    def _account(self) -> Account:
-        request = RequestToken(self.service.base_url, self.client_id, self.client_secret, self.auth_flow)
-        return Account(self.service, request, self._store(request), time.time)
+    def _account(self) -> AuthSession:
+        request = TokenRequest(self.service.base_url, self.client_id, self.client_secret, self.auth_flow)
+        return AuthSession(self.service, request, self._store(request), time.time)
 
     def _shared_transport(self) -> Transport:
         return shared_transport(f"{self.service.base_url} {self.client_id}", self.transport)
 
-    def _store(self, request: RequestToken) -> TokenStore:
+    def _store(self, request: TokenRequest) -> TokenStore:
         def make() -> TokenStore:
             if self.token_directory is None:
                 return MemoryTokenStore()
-            from airflow_provider_faceki.api.token_file import FileTokenStore
+            from airflow_provider_faceki.api.tokens.file import FileTokenStore
 
             return FileTokenStore(self.token_directory, request, self.warn)
 
@@ -101,23 +108,22 @@ class AsyncFacekiClient:
     def __init__(self, client: FacekiClient) -> None:
         self._client = client
 
-    @property
-    def on_own_thread(self) -> FacekiClient:
-        """The same for the caller's thread."""
+    def as_sync(self) -> FacekiClient:
+        """Return the client for the caller's thread that shares this account and its token."""
         return self._client
 
-    async def ask(self, endpoint: Endpoint[T]) -> T:
+    async def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
 
         :raises FacekiError: any of the tree in ``api/errors.py``.
         """
-        return await self._performer.perform(conversation.ask(self._client._account, endpoint))
+        return await self._performer.perform(session.call(self._client._account, endpoint))
 
     async def get_access_token(self) -> str:
         """Return a usable bearer token, from the store if there is one."""
-        return (await self._performer.perform(conversation.token(self._client._account))).value
+        return (await self._performer.perform(session.token(self._client._account))).value
 
     @cached_property
-    def _performer(self) -> AsyncPerformer:
+    def _performer(self) -> AsyncDriver:
         client = self._client
-        return AsyncPerformer(client._shared_transport(), client.retry, client.concealer)
+        return AsyncDriver(client._shared_transport(), client.retry, client.secret_masker)

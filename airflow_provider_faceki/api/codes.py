@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from airflow_provider_faceki.api.errors import (
-    AnswerError,
     AuthenticationError,
+    InvalidRequestError,
     LinkError,
     NotFoundError,
     QuotaError,
-    RequestRefusedError,
+    ResponseError,
     ServiceError,
     VerificationError,
     WorkflowError,
@@ -31,7 +31,7 @@ class Code(NamedTuple):
 
     name: str
     meaning: str
-    error: type[AnswerError]
+    error: type[ResponseError]
     source: str
 
 
@@ -49,17 +49,17 @@ RETAKE_SELFIE = frozenset({5004, 8004, 8005, 8006, 8007, 8008, 8009, 8018, 8019}
 
 CODES: dict[int, Code] = {
     REFUSED: Code("UNAUTHORIZED", "token refused, or no such URL", AuthenticationError, DOCS),
-    400: Code("BAD_REQUEST", "malformed request", RequestRefusedError, DOCS),
-    422: Code("UNPROCESSABLE", "a field is missing or wrong", RequestRefusedError, DOCS),
+    400: Code("BAD_REQUEST", "malformed request", InvalidRequestError, DOCS),
+    422: Code("UNPROCESSABLE", "a field is missing or wrong", InvalidRequestError, DOCS),
     500: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError, DOCS),
     1000: Code("INTERNAL_SYSTEM_ERROR", "FACEKI failed", ServiceError, SDK),
     5001: Code("WORKFLOW_RULES_MISSING", "the workflow has no rules", WorkflowError, DOCS),
-    5002: Code("INVALID_MISSING_REQUEST_FIELDS", "a field is missing or wrong", RequestRefusedError, DOCS),
+    5002: Code("INVALID_MISSING_REQUEST_FIELDS", "a field is missing or wrong", InvalidRequestError, DOCS),
     5003: Code("NOT_ENOUGH_WALLET_CREDIT", "the wallet is empty", QuotaError, DOCS),
     5004: Code("SELFIE_LIVENESS_FAILED", "the selfie is not of a live person", VerificationError, DOCS),
     5005: Code("DOCUMENT_FACE_MATCH_FAILED", "selfie and document differ", VerificationError, DOCS),
     5006: Code(
-        "REQUIRED_DOCUMENT_MISSING", "a document of the workflow is missing", RequestRefusedError, DOCS
+        "REQUIRED_DOCUMENT_MISSING", "a document of the workflow is missing", InvalidRequestError, DOCS
     ),
     5007: Code("MISMATCH_AS_PER_RULES", "the data breaks a rule of the workflow", VerificationError, DOCS),
     5008: Code("KYC_FAILED", "verification failed; the portal tells why", VerificationError, DOCS),
@@ -69,7 +69,7 @@ CODES: dict[int, Code] = {
     # The name is documented; that 5012 is its number is an assumption (it is the next one).
     5012: Code("DOCUMENT_LIVENESS_FAILED", "the document is not an original", VerificationError, DOCS),
     7001: Code("NO_RULES_FOR_COMPANY", "the company has no rules (V2)", WorkflowError, SDK),
-    8001: Code("NEED_REQUIRED_IMAGES", "images are missing", RequestRefusedError, SDK),
+    8001: Code("NEED_REQUIRED_IMAGES", "images are missing", InvalidRequestError, SDK),
     8002: Code("DOCUMENT_VERIFY_FAILED", "the document did not pass", VerificationError, SDK),
     8003: Code("PLEASE_TRY_AGAIN", "run the verification again", ServiceError, SDK),
     8004: Code("FACE_CROPPED", "the face is cut off", VerificationError, DOCS),

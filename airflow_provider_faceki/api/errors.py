@@ -5,23 +5,23 @@
 
     FacekiError
     ├── ConfigurationError        the Connection or a setting is wrong: fix it there
-    ├── InputError                an argument of the call is wrong: fix the call
+    ├── ValidationError                an argument of the call is wrong: fix the call
     ├── TransportError            nothing came back
     │   ├── ConnectError          … and nothing left: try again
     │   ├── TlsError              … and nothing left: fix certificates (verify, CA bundle)
-    │   └── AnswerLostError       … but the request may have arrived: look before sending again
+    │   └── ResponseLostError       … but the request may have arrived: look before sending again
     ├── OutcomeUnknownError       sent, maybe billed, and not to be found: look again before sending again
-    └── AnswerError               FACEKI said something
+    └── ResponseError               FACEKI said something
         ├── AuthenticationError   it does not know these credentials, or refuses the token
-        ├── RequestRefusedError   the request itself is wrong: fix the call
+        ├── InvalidRequestError   the request itself is wrong: fix the call
         ├── WorkflowError         the workflow is unknown or has no rules: fix it in the FACEKI portal
         ├── QuotaError            no credit, or a limit is reached: top up, then go on
         ├── LinkError             the link is unknown, expired or used up: make another
         ├── NotFoundError         no such record (yet)
         ├── VerificationError     this person or image did not pass: a result, rarely a fault
-        ├── ThrottledError        too many requests: wait; nothing was done
+        ├── RateLimitError        too many requests: wait; nothing was done
         ├── ServiceError          FACEKI failed: try again if the call may be repeated
-        └── UnexpectedAnswerError the answer cannot be understood: likely not FACEKI, or a changed FACEKI
+        └── UnexpectedResponseError the answer cannot be understood: likely not FACEKI, or a changed FACEKI
 
 No message, ``repr`` or pickle of these holds a body, a header, a URL's query, a secret or a person: they are
 built from machine-readable fields only.
@@ -42,7 +42,7 @@ class FacekiError(Exception):
     :param http_status: HTTP status of the answer, if one came.
     :param request_id: FACEKI's ``requestId`` for the verification, if the answer carried one.
     :param retry_after: Seconds the service asked us to wait (``Retry-After``), if it did.
-    :param may_have_acted: Whether the service may already have done what was asked.
+    :param is_ambiguous: Whether the service may already have done what was asked.
     :param conn_id: Airflow Connection id, set when raised through the hook.
 
     ``must_not_repeat`` is set where FACEKI may have acted on a call that does, or costs, the same again when it is
@@ -50,9 +50,9 @@ class FacekiError(Exception):
     """
 
     #: Whether the same request, sent again later, may succeed without anybody changing anything.
-    retry_may_help: bool = False
-    #: What :attr:`may_have_acted` is where the raiser does not know better.
-    _may_have_acted_default: bool = False
+    is_transient: bool = False
+    #: What :attr:`is_ambiguous` is where the raiser does not know better.
+    _is_ambiguous_default: bool = False
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class FacekiError(Exception):
         http_status: int | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
-        may_have_acted: bool | None = None,
+        is_ambiguous: bool | None = None,
         conn_id: str | None = None,
     ) -> None:
         super().__init__(message)
@@ -73,11 +73,11 @@ class FacekiError(Exception):
         self.http_status = http_status
         self.request_id = request_id
         self.retry_after = retry_after
-        self.may_have_acted = self._may_have_acted_default if may_have_acted is None else may_have_acted
+        self.is_ambiguous = self._is_ambiguous_default if is_ambiguous is None else is_ambiguous
         self.conn_id = conn_id
         self.must_not_repeat = False
 
-    def named(self, conn_id: str) -> Self:
+    def with_conn_id(self, conn_id: str) -> Self:
         """Return this error, saying which Airflow Connection it concerns."""
         self.conn_id = conn_id
         return self
@@ -110,14 +110,14 @@ class ConfigurationError(FacekiError):
     """The Connection or a setting cannot work as it is."""
 
 
-class InputError(FacekiError, ValueError):
+class ValidationError(FacekiError, ValueError):
     """An argument of the call cannot work; nothing was sent."""
 
 
 class TransportError(FacekiError):
     """No answer came back."""
 
-    retry_may_help = True
+    is_transient = True
 
 
 class ConnectError(TransportError):
@@ -127,73 +127,73 @@ class ConnectError(TransportError):
 class TlsError(TransportError):
     """The server's certificate was not accepted, so nothing was sent."""
 
-    retry_may_help = False
+    is_transient = False
 
 
-class AnswerLostError(TransportError):
+class ResponseLostError(TransportError):
     """The request, or a part of it, may have left, and no whole answer came back."""
 
-    _may_have_acted_default = True
+    _is_ambiguous_default = True
 
 
 class OutcomeUnknownError(FacekiError):
     """A charged call was sent, its answer was lost, and nothing tells whether FACEKI acted on it."""
 
-    _may_have_acted_default = True
+    _is_ambiguous_default = True
 
 
-class AnswerError(FacekiError):
+class ResponseError(FacekiError):
     """FACEKI answered, and the answer is not a success."""
 
 
-class AuthenticationError(AnswerError):
+class AuthenticationError(ResponseError):
     """FACEKI does not accept the client id and secret, or refuses a token it has just issued."""
 
 
-class RequestRefusedError(AnswerError):
+class InvalidRequestError(ResponseError):
     """FACEKI found the request itself wrong, and so did nothing."""
 
 
-class WorkflowError(AnswerError):
+class WorkflowError(ResponseError):
     """The workflow is unknown to FACEKI or has no rules."""
 
 
-class QuotaError(AnswerError):
+class QuotaError(ResponseError):
     """The wallet is empty (5003) or a verification limit is reached (8017)."""
 
 
-class LinkError(AnswerError):
+class LinkError(ResponseError):
     """The verification link is unknown (8014), expired (8015), used up (5009), or could not be used."""
 
 
-class NotFoundError(AnswerError):
+class NotFoundError(ResponseError):
     """FACEKI has no such record: code 8013, or HTTP or code 404."""
 
     #: Whether FACEKI says so in its own words; another 404 may as well come from a wrong address, or from a proxy.
     in_own_words: bool = False
 
 
-class VerificationError(AnswerError):
+class VerificationError(ResponseError):
     """FACEKI ran the check and the person or an image did not pass."""
 
-    _may_have_acted_default = True
+    _is_ambiguous_default = True
 
 
-class ThrottledError(AnswerError):
+class RateLimitError(ResponseError):
     """Too many requests (HTTP 429); FACEKI did not act on this one."""
 
-    retry_may_help = True
+    is_transient = True
 
 
-class ServiceError(AnswerError):
+class ServiceError(ResponseError):
     """FACEKI, or something in front of it, failed while handling the request."""
 
-    retry_may_help = True
-    _may_have_acted_default = True
+    is_transient = True
+    _is_ambiguous_default = True
 
 
-class UnexpectedAnswerError(AnswerError):
+class UnexpectedResponseError(ResponseError):
     """The answer is not one that FACEKI is known to give."""
 
-    retry_may_help = True
-    _may_have_acted_default = True
+    is_transient = True
+    _is_ambiguous_default = True

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
-from airflow_provider_faceki.api.records import OTHER, VerificationRecord
+from airflow_provider_faceki.api.models import OTHER, VerificationRecord
 
 #: All that a row of another table needs to find its verification.
 KEY = "request_id"

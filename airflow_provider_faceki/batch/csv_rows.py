@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.raw import Raw, Unreadable, lines
 
 #: Lines over which a quoted field may go on; a longer one is a quote that was forgotten.
@@ -22,12 +22,12 @@ def read(file: BinaryIO, columns: Collection[str], needed: Collection[str]) -> I
     :param file: The file.
     :param columns: Columns that are wanted.
     :param needed: Columns that must be there.
-    :raises InputError: the header does not have them, or has one of those wanted twice.
+    :raises ValidationError: the header does not have them, or has one of those wanted twice.
     """
     records = _records(lines(file))
     header = next(records, None)
     if not isinstance(header, list):
-        raise InputError("manifest: the CSV file has no readable header")
+        raise ValidationError("manifest: the CSV file has no readable header")
     header = [name.strip() for name in header]
     check_header(header, columns, needed)
     for record in records:
@@ -42,15 +42,17 @@ def read(file: BinaryIO, columns: Collection[str], needed: Collection[str]) -> I
 def check_header(header: Collection[str], columns: Collection[str], needed: Collection[str]) -> None:
     """Refuse a file without the columns that must be there, or with one of those wanted twice.
 
-    :raises InputError: it is one.
+    :raises ValidationError: it is one.
     """
     names = list(header)
     # Not their names: where there is no header, these are the first person's data.
     told = f"it has {len(names)} column(s); is the first line a header?"
     if missing := [column for column in needed if column not in names]:
-        raise InputError(f"manifest: there is no column {', '.join(map(repr, missing))}; {told}")
+        raise ValidationError(f"manifest: there is no column {', '.join(map(repr, missing))}; {told}")
     if twice := [column for column in columns if names.count(column) > 1]:
-        raise InputError(f"manifest: there is more than one column {', '.join(map(repr, twice))}; {told}")
+        raise ValidationError(
+            f"manifest: there is more than one column {', '.join(map(repr, twice))}; {told}"
+        )
 
 
 def _records(found: Iterator[bytes | Unreadable]) -> Iterator[list[str] | Unreadable]:

@@ -53,7 +53,7 @@ class FetchOptions:
     :param run: What names this run's files; letters, digits and ``-``.
     :param partition: A folder between table and file, such as ``date=2026-01-31``, or nothing.
     :param partitions: All those in which an earlier try of this run may have left files.
-    :param max_error_share: Share of error rows above which it ends early.
+    :param max_error_rate: Share of error rows above which it ends early.
     """
 
     by: str
@@ -65,7 +65,7 @@ class FetchOptions:
     run: str
     partition: str
     partitions: tuple[str, ...]
-    max_error_share: float
+    max_error_rate: float
 
     @property
     def mark(self) -> str:
@@ -109,7 +109,7 @@ class BatchFetch:
         """
         options = self.options
         self._shift = Shift(
-            options.concurrency, self.journal, progress, self.killed, options.max_error_share, self._put_off
+            options.concurrency, self.journal, progress, self.killed, options.max_error_rate, self._put_off
         )
         with self._shift:
             self._fetch(read(), again=False)
@@ -159,7 +159,7 @@ class BatchFetch:
 
     def _ask(self, row: Row, key: str) -> Outcome:
         try:
-            records = self.hook.ask(api.FetchRecords(**{self.options.by: row.values["record_identifier"]}))
+            records = self.hook.call(api.FetchRecords(**{self.options.by: row.values["record_identifier"]}))
             if not records:
                 raise api.NotFoundError("FACEKI has no such record")
         except api.FacekiError as error:
@@ -227,7 +227,7 @@ class BatchFetch:
     def _is_there(self, uri: str) -> bool:
         try:
             storage.size(uri, self.options.output_conn_id)
-        except api.InputError:
+        except api.ValidationError:
             return False
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.manifest import Row
 
 #: Identifiers that are asked of Airflow's database at once, where they are XComs of mapped tasks.
@@ -15,10 +15,10 @@ SLICE = 500
 def checked(identifiers: object) -> Sequence[object]:
     """Return ``identifiers`` if they are some, be it a list or Airflow's lazy sequence of XComs.
 
-    :raises InputError: they are not; a text is none, though it could be read letter by letter.
+    :raises ValidationError: they are not; a text is none, though it could be read letter by letter.
     """
     if isinstance(identifiers, str | bytes) or not isinstance(identifiers, Sequence):
-        raise InputError(
+        raise ValidationError(
             f"identifiers must be a list, not {type(identifiers).__name__}: hand over a task's output "
             "(`task.output`), or let the DAG render templates as native objects"
         )

@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.known import Known, row_key
 from airflow_provider_faceki.batch.parts import Parts
 from airflow_provider_faceki.batch.patience import insist, looking_up
@@ -109,7 +109,7 @@ class Journal:
         try:
             for parts in (self.results, self.errors, self._void):
                 parts.delete()
-        except (OSError, InputError) as error:
+        except (OSError, ValidationError) as error:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def begin(self, identifiers: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch import csv_rows, parquet_rows
 from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS
 from airflow_provider_faceki.batch.raw import Raw, Unreadable, lines
@@ -52,13 +52,13 @@ def rows(
     :param conn_id: Connection for that storage.
     :param format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
     :param required: Columns, by what they are called here, that a file with a header must have.
-    :raises InputError: the manifest cannot be read at all.
+    :raises ValidationError: the manifest cannot be read at all.
     """
     if not isinstance(uri, str):
-        raise InputError(f"manifest must be a URI, not {type(uri).__name__}")
+        raise ValidationError(f"manifest must be a URI, not {type(uri).__name__}")
     kind = format or _ENDINGS.get(uri.rpartition(".")[2].lower(), "")
     if kind not in MANIFEST_FORMATS:
-        raise InputError(
+        raise ValidationError(
             f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(MANIFEST_FORMATS)})"
         )
     needed = [columns[name] for name in required]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.endpoints import check_identifier
+from airflow_provider_faceki.api.endpoints.records import check_identifier
 from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row
 
@@ -19,13 +19,13 @@ _ADVICE: tuple[tuple[type[api.FacekiError], str], ...] = (
         api.OutcomeUnknownError,
         "look for it in FACEKI's portal; if it is not there, put the row into a new batch, under a new identifier",
     ),
-    (api.InputError, "mend the row, or the picture that it names, and put it into a new batch"),
-    (api.RequestRefusedError, "mend the row, and put it into a new batch"),
+    (api.ValidationError, "mend the row, or the picture that it names, and put it into a new batch"),
+    (api.InvalidRequestError, "mend the row, and put it into a new batch"),
     (api.WorkflowError, "mend the workflow in FACEKI's portal, and put the row into a new batch"),
     (api.VerificationError, "ask the person for other pictures"),
     (api.LinkError, "make another link"),
     (api.NotFoundError, "check the id, or ask again later"),
-    (api.AnswerError, "ask FACEKI what the code means"),
+    (api.ResponseError, "ask FACEKI what the code means"),
 )
 
 
@@ -115,7 +115,7 @@ def bad_row(row: Row) -> tuple[str, str, str] | None:
         return "NO_IDENTIFIER", "the row has no identifier", "give each row an identifier of its own"
     try:
         check_identifier("the identifier", identifier)
-    except api.InputError as error:
+    except api.ValidationError as error:
         return "BAD_IDENTIFIER", error.message, "give each row an identifier of its own"
     return None
 
@@ -152,7 +152,7 @@ def of_picture(row: Row, error: OSError) -> Mapping[str, object]:
 
 def refusal(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
     """Return ``error`` as one that may be everybody's, if it may: a workflow that the row itself names is its own."""
-    kinds = api.WorkflowError | api.RequestRefusedError | api.NotFoundError
+    kinds = api.WorkflowError | api.InvalidRequestError | api.NotFoundError
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None
     return Refusal(error, Later(row, None, sent_by)) if isinstance(error, kinds) else None
@@ -166,7 +166,7 @@ def is_for_all(error: api.FacekiError) -> bool:
 
 def is_passing(error: api.FacekiError) -> bool:
     """Whether what happened may not happen again."""
-    return error.retry_may_help or isinstance(error, api.OutcomeUnknownError)
+    return error.is_transient or isinstance(error, api.OutcomeUnknownError)
 
 
 def _line(number: int, identifier: str | None, code: str, problem: str, advice: str) -> Mapping[str, object]:

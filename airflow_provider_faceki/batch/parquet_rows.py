@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
-from airflow_provider_faceki.api.errors import ConfigurationError, InputError
+from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.batch.csv_rows import check_header
 from airflow_provider_faceki.batch.raw import Raw, Unreadable
 
@@ -40,7 +40,7 @@ def read(file: BinaryIO, columns: Collection[str], needed: Collection[str]) -> I
         # Of a damaged page pyarrow says what a storage says that fails.
         if watched.failure is not None:
             raise watched.failure from None
-        raise InputError("manifest: not a readable Parquet file") from None
+        raise ValidationError("manifest: not a readable Parquet file") from None
 
 
 def _rows(batch: Any) -> Iterator[Raw]:

@@ -45,7 +45,7 @@ class Parts:
         lines under the same name.
 
         :raises OSError: the store failed; the next call may succeed.
-        :raises InputError: nothing can be written there.
+        :raises ValidationError: nothing can be written there.
         """
         while self._cut or self._lines:
             if self._cut is None:

@@ -28,7 +28,7 @@ class People:
     :param load_image: Gives a checked image for a name and a URI.
     :param workflow_id: Workflow of the rows that name none.
     :param check_rules: Whether documents are held against the workflow's rules before paying.
-    :param patience: Seconds to look for a record right after its answer was lost.
+    :param lookup_timeout: Seconds to look for a record right after its answer was lost.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class People:
         load_image: LoadImage,
         workflow_id: str | None,
         check_rules: bool,
-        patience: float,
+        lookup_timeout: float,
     ) -> None:
         self._hook = hook
         self._load_image = load_image
         self._workflow_id = workflow_id
         self._rules = Rules(hook.workflow_rules)
         self._check_rules = check_rules
-        self._patience = patience
+        self._lookup_timeout = lookup_timeout
         #: Somebody accepted, and whether FACEKI shows a record of that, by workflow.
         self._accepted: dict[str, str] = {}
         self._shown: dict[str, bool] = {}
@@ -54,7 +54,7 @@ class People:
         """Return the call that verifies the person, everything that can be checked before paying checked.
 
         :param not_before: Unix time; a record that FACEKI made before it is of another verification.
-        :raises InputError: the row, or a picture that it names, cannot work.
+        :raises ValidationError: the row, or a picture that it names, cannot work.
         :raises ConfigurationError: neither the row nor anybody else names a workflow.
         :raises OSError: a storage does not give a picture; the text tells which, and not where it is.
         """
@@ -68,20 +68,20 @@ class People:
             selfie=selfie,
             documents=documents,
             record_identifier=row.values["record_identifier"],
-            patience=self._patience,
+            lookup_timeout=self._lookup_timeout,
             not_before=not_before,
         )
 
     def verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
         """Have the person verified. Billed."""
-        made = self._hook.ask(endpoint)
+        made = self._hook.call(endpoint)
         if made.decision is api.Decision.ACCEPTED and len(self._accepted) < REMEMBERED:
             self._accepted.setdefault(endpoint.workflow_id, endpoint.record_identifier)
         return made
 
     def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
         """Look for a verification of the person that was made since Unix time ``not_before``, or ever."""
-        return self._hook.ask(
+        return self._hook.call(
             api.FindKycVerification(record_identifier=row.values["record_identifier"], not_before=not_before)
         )
 
@@ -103,14 +103,14 @@ class People:
                 if accepted is None:
                     return True
                 look = api.FindKycVerification(record_identifier=accepted)
-                self._shown[workflow_id] = self._hook.ask(look) is not None
+                self._shown[workflow_id] = self._hook.call(look) is not None
             return self._shown[workflow_id]
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
         """Return the whole record of a verification that was made, if FACEKI keeps one."""
         # FACEKI need not tell the request's id, such as with a code about a picture.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
-        return api.latest(self._hook.ask(api.FetchRecords(**by)))
+        return api.latest(self._hook.call(api.FetchRecords(**by)))
 
     def _workflow(self, row: Row) -> str:
         named = row.values.get("workflow_id") or self._workflow_id or self._hook.settings.workflow_id
@@ -128,16 +128,16 @@ class People:
                     self._image(front, values), self._image(back, values) if back in values else None
                 )
             elif back in values:
-                raise api.InputError(f"{back} is given, but no {front}")
+                raise api.ValidationError(f"{back} is given, but no {front}")
 
     def _image(self, name: str, values: Mapping[str, str]) -> api.Image:
         if name not in values:
-            raise api.InputError(f"{name} is missing")
+            raise api.ValidationError(f"{name} is missing")
         place = values[name]
         try:
             return self._load_image(name, place)
-        except api.InputError as error:
-            raise api.InputError(_without_place(error.message, place)) from None
+        except api.ValidationError as error:
+            raise api.ValidationError(_without_place(error.message, place)) from None
         except api.FacekiError:
             raise
         except Exception as error:  # noqa: BLE001 - a storage raises what it likes, and nothing is sent yet

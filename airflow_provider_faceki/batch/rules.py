@@ -31,7 +31,7 @@ class Rules:
     def check(self, workflow_id: str, documents: Sequence[api.Document]) -> None:
         """Hold documents against a workflow's rules, if they can be had.
 
-        :raises InputError: they do not fit.
+        :raises ValidationError: they do not fit.
         :raises WorkflowError: the workflow is unknown or has no rules.
         :raises FacekiError: FACEKI cannot be asked now.
         """
@@ -63,7 +63,7 @@ class Rules:
             return self._ask(workflow_id)
         except api.WorkflowError as error:
             return error
-        except api.AnswerError as error:
+        except api.ResponseError as error:
             if not is_silent_about_rules(error):
                 raise
             log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import IO, BinaryIO
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch import manifest
 from airflow_provider_faceki.batch.formats import REQUIRED
 from airflow_provider_faceki.batch.known import row_key
@@ -49,10 +49,10 @@ def split(
     :param output_conn_id: Connection for the folder's storage.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
     :param required: Columns, by what they are called in the shards, that a manifest with a header must have.
-    :raises InputError: the manifest cannot be read at all, or there cannot be so many shards.
+    :raises ValidationError: the manifest cannot be read at all, or there cannot be so many shards.
     """
     if not 1 <= shards <= MOST_SHARDS:
-        raise InputError(f"shards must be between 1 and {MOST_SHARDS}, not {shards}")
+        raise ValidationError(f"shards must be between 1 and {MOST_SHARDS}, not {shards}")
     with ExitStack() as stack:
         files: list[IO[bytes]] = [
             stack.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY)) for _ in range(shards)

@@ -60,7 +60,7 @@ class Shift:
     :param journal: Where what is finished goes.
     :param progress: What is told.
     :param killed: Whether the task is to end.
-    :param max_error_share: Share of error rows above which the batch ends early.
+    :param max_error_rate: Share of error rows above which the batch ends early.
     :param put_off: Called for rows that are for later.
     :param watch: Called each time that something has been written.
     """
@@ -69,7 +69,7 @@ class Shift:
     journal: Journal
     progress: Progress
     killed: Callable[[], bool]
-    max_error_share: float
+    max_error_rate: float
     put_off: Callable[[Later], None]
     watch: Callable[[], None] = lambda: None
     #: Why the batch ends early.
@@ -181,7 +181,9 @@ class Shift:
     def _count_failures(self, outcome: Outcome) -> None:
         if not isinstance(outcome, Later) or outcome.error is None:
             self._failures_in_a_row = 0
-        elif isinstance(outcome.error, api.FacekiError) and not isinstance(outcome.error, api.InputError):
+        elif isinstance(outcome.error, api.FacekiError) and not isinstance(
+            outcome.error, api.ValidationError
+        ):
             self._failures_in_a_row += 1
         # A picture that cannot be read says nothing about FACEKI.
 
@@ -217,10 +219,10 @@ class Shift:
 
     def _judge_errors(self, after: int) -> None:
         failed, done = self.journal.failures.total(), self.journal.done
-        if done >= after and failed > self.max_error_share * done:
+        if done >= after and failed > self.max_error_rate * done:
             self.stop(
-                api.InputError(
-                    f"{failed} of {done} rows are errors, more than max_error_share={self.max_error_share:g}"
+                api.ValidationError(
+                    f"{failed} of {done} rows are errors, more than max_error_rate={self.max_error_rate:g}"
                 )
             )
 

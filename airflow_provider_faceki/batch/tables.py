@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from airflow_provider_faceki.api.errors import ConfigurationError, InputError
+from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.api.tables import TABLES, Column
 
 POLICIES = ("keep", "drop", "hash")
@@ -23,7 +23,7 @@ class Policy:
     :param choices: ``keep``, ``drop`` or ``hash`` by ``table.column`` or ``table.*``; the closer name wins.
         Default for the rest: ids, decisions, codes, flags and times are kept, all about the person is dropped.
     :param hash_key: Key for ``hash``, so that the same value gives the same hash in every run.
-    :raises InputError: a name or a word in ``choices`` is unknown.
+    :raises ValidationError: a name or a word in ``choices`` is unknown.
     :raises ConfigurationError: something is to be hashed, and there is no key.
     """
 
@@ -74,12 +74,14 @@ class Policy:
 def check_choices(choices: Mapping[str, str]) -> None:
     """Refuse a policy that names no column, or no choice.
 
-    :raises InputError: it does.
+    :raises ValidationError: it does.
     """
     names = {f"{table}.{column.name}" for table, columns in TABLES.items() for column in columns}
     names |= {f"{table}.*" for table in TABLES}
     for name, choice in choices.items():
         if name not in names:
-            raise InputError(f"personal_data: no column {name!r}; write table.column or table.*")
+            raise ValidationError(f"personal_data: no column {name!r}; write table.column or table.*")
         if choice not in POLICIES:
-            raise InputError(f"personal_data: {name} must be one of {', '.join(POLICIES)}, not {choice!r}")
+            raise ValidationError(
+                f"personal_data: {name} must be one of {', '.join(POLICIES)}, not {choice!r}"
+            )

@@ -15,7 +15,7 @@ import os
 from functools import partial
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.patience import insist
 
 
@@ -36,12 +36,12 @@ class Turn:
     def take(self) -> None:
         """Begin, and end the turn of whoever had it.
 
-        :raises InputError: the folder is another batch's, or somebody came later still.
+        :raises ValidationError: the folder is another batch's, or somebody came later still.
         """
         found = insist(self._names)
         owner = next(filter(None, (insist(partial(self._owner, name)) for name in reversed(found))), None)
         if owner is not None and owner != self._batch_id:
-            raise InputError(
+            raise ValidationError(
                 f"output_path holds another batch, {owner!r}; this one is {self._batch_id!r}. Give each batch an "
                 "output_path of its own (in a template: run_id, map_index), or both the same batch_id"
             )
@@ -51,7 +51,7 @@ class Turn:
         insist(lambda: storage.write_json(marker, {"batch": self._batch_id}, self._conn_id))
         try:
             insist(self.check)
-        except InputError:
+        except ValidationError:
             # Of two that begin at the same moment, whoever loses leaves nothing behind that would keep the other out.
             insist(lambda: storage.delete(marker, self._conn_id))
             raise
@@ -59,11 +59,11 @@ class Turn:
     def check(self) -> None:
         """Go on only if nobody came later.
 
-        :raises InputError: somebody did.
+        :raises ValidationError: somebody did.
         :raises OSError: the store failed.
         """
         if self._names()[-1:] != [self._name]:
-            raise InputError("another try has begun to work on this output_path, so this one stops")
+            raise ValidationError("another try has begun to work on this output_path, so this one stops")
 
     def _names(self) -> list[str]:
         found = storage.list_files(self._folder, self._conn_id)

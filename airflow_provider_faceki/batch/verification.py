@@ -50,9 +50,9 @@ class BatchOptions:
     :param workflow_id: Workflow of the rows that name none.
     :param include_records: Whether full records, with personal data, are fetched and written too.
     :param check_rules: Whether documents are held against the workflow's rules before paying.
-    :param settle_seconds: Seconds that FACEKI is given to finish what may have been sent.
-    :param patience: Seconds to look for a record right after its answer was lost.
-    :param max_error_share: Share of error rows above which the batch ends early.
+    :param resubmit_after: Seconds that FACEKI is given to finish what may have been sent.
+    :param lookup_timeout: Seconds to look for a record right after its answer was lost.
+    :param max_error_rate: Share of error rows above which the batch ends early.
     :param resubmit: ``if_absent`` or ``never``: whether somebody who may have been sent is sent again if FACEKI has
         no record.
     """
@@ -61,9 +61,9 @@ class BatchOptions:
     workflow_id: str | None
     include_records: bool
     check_rules: bool
-    settle_seconds: float
-    patience: float
-    max_error_share: float
+    resubmit_after: float
+    lookup_timeout: float
+    max_error_rate: float
     resubmit: str
 
     @property
@@ -103,7 +103,7 @@ class BatchVerification:
             self.load_image,
             self.options.workflow_id,
             self.options.check_rules,
-            self.options.patience,
+            self.options.lookup_timeout,
         )
         self._work = Work(
             people, time.time(), self.options.resubmit, has_results=lambda: bool(self.journal.decisions)
@@ -121,7 +121,7 @@ class BatchVerification:
             journal=self.journal,
             progress=progress,
             killed=self.killed,
-            max_error_share=self.options.max_error_share,
+            max_error_rate=self.options.max_error_rate,
             put_off=self._put_off,
             watch=self._watch,
         )
@@ -179,7 +179,7 @@ class BatchVerification:
         self.journal.begin(row.values["record_identifier"] for row in rows)
         try:
             self._shift.insist(self._write_begun)
-        except api.InputError as error:
+        except api.ValidationError as error:
             # Nothing is taken back: what was written of it is not known, so they may count as sent.
             self._shift.stop(error)
             return
@@ -204,7 +204,7 @@ class BatchVerification:
         log.info(
             "%d row(s) are open: not sent yet, or sent without an answer; settling them", self.unfinished
         )
-        self._shift.pause_until(self._sent_by + self.options.settle_seconds)
+        self._shift.pause_until(self._sent_by + self.options.resubmit_after)
         self.unfinished = 0
         open_rows: list[Row] = []
         firsts: dict[str, float] = {}
@@ -254,5 +254,5 @@ class BatchVerification:
             # A list that fails tells nothing; before anything is begun it is asked for until it does not.
             with suppress(OSError):
                 self.turn.check()
-        except api.InputError as error:
+        except api.ValidationError as error:
             self._shift.stop(error)

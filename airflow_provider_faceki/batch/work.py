@@ -104,11 +104,11 @@ class Work:
             return Failed(outcomes.of_picture(row, error)) if is_final else Later(row, error, sent_by=None)
         try:
             return _finished(row, self._sent(endpoint))
-        except api.InputError as error:
+        except api.ValidationError as error:
             # The pictures were good a moment ago: a storage fails, or somebody writes them. Once more, then no more.
             return Failed(outcomes.of_error(row, error)) if is_last else Later(row, error, sent_by=None)
         except api.FacekiError as error:
-            return _outcome(row, error, sent_by=time.time() if error.may_have_acted else None)
+            return _outcome(row, error, sent_by=time.time() if error.is_ambiguous else None)
 
     def record(self, line: Mapping[str, object]) -> Outcome:
         """Fetch the whole record of somebody who has a result.
@@ -138,7 +138,7 @@ class Work:
         for pause in PAUSES_BEFORE_SENDING:
             try:
                 return self.people.verify(endpoint)
-            except api.InputError:
+            except api.ValidationError:
                 # A picture broke off on its way, so FACEKI has nothing to act on.
                 time.sleep(pause)
         return self.people.verify(endpoint)

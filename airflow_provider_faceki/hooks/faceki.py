@@ -18,8 +18,8 @@ from airflow_provider_faceki import api, connection_form
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
-    from airflow_provider_faceki.api.conversation import Endpoint
-    from airflow_provider_faceki.api.endpoints import WorkflowRules
+    from airflow_provider_faceki.api.endpoints.records import WorkflowRules
+    from airflow_provider_faceki.api.protocol.session import Endpoint
     from airflow_provider_faceki.settings import ConnectionSettings
     from airflow_provider_faceki.storage import Place
 
@@ -71,16 +71,16 @@ class FacekiHook(BaseHook):
         """Return the client: FACEKI without Airflow."""
         return self._client
 
-    def ask(self, endpoint: Endpoint[T]) -> T:
+    def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call of FACEKI and return its typed result.
 
         :param endpoint: One of ``airflow_provider_faceki.api``, such as ``FetchRecords(request_id=...)``.
         :raises FacekiError: any of the tree in ``api/errors.py``, naming the Connection.
         """
         with self._named():
-            return self._client.ask(endpoint)
+            return self._client.call(endpoint)
 
-    async def aask(self, endpoint: Endpoint[T]) -> T:
+    async def acall(self, endpoint: Endpoint[T]) -> T:
         """Do what :meth:`ask` does, for an event loop: nothing here blocks it.
 
         :param endpoint: As for :meth:`ask`.
@@ -88,17 +88,17 @@ class FacekiHook(BaseHook):
         """
         client = await self.aget_conn()
         with self._named():
-            return await client.ask(endpoint)
+            return await client.call(endpoint)
 
     def workflow(self, workflow_id: str | None) -> str:
         """Return ``workflow_id``, or the Connection's default workflow.
 
-        :raises InputError: there is neither.
+        :raises ValidationError: there is neither.
         """
         chosen = workflow_id or self.settings.workflow_id
         if not chosen:
             with self._named():
-                raise api.InputError(
+                raise api.ValidationError(
                     "no workflow: give workflow_id, or set the Connection's default workflow (extra workflow_id)"
                 )
         return chosen
@@ -114,7 +114,7 @@ class FacekiHook(BaseHook):
             found = _rules.get(key)
             if found is None or time.monotonic() - found[0] > RULES_LIFETIME:
                 try:
-                    rules = self.ask(api.GetWorkflowRules(workflow_id=workflow_id))
+                    rules = self.call(api.GetWorkflowRules(workflow_id=workflow_id))
                 except api.WorkflowError as error:
                     error.message = f"workflow {workflow_id!r}: {error.message}"
                     raise
@@ -129,7 +129,7 @@ class FacekiHook(BaseHook):
         :param source: Its bytes, or where it is: the absolute local path or the URI of a file.
         :param name: What the picture is for; an error names it.
         :param conn_id: Connection for that storage. Default: the one in the URI, else the storage's own default.
-        :raises InputError: it is missing, empty, too large, or not an image.
+        :raises ValidationError: it is missing, empty, too large, or not an image.
         """
         from airflow_provider_faceki import storage
 
@@ -151,7 +151,7 @@ class FacekiHook(BaseHook):
         """Ask FACEKI for one token, past the store, and say what came of it. Nothing is charged."""
         from dataclasses import replace
 
-        from airflow_provider_faceki.api.retry import RetryPolicy
+        from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
         try:
             once = replace(self._client, retry=RetryPolicy(max_attempts=1))
@@ -196,7 +196,7 @@ class FacekiHook(BaseHook):
                     await _conceal_async(secret)
                 _readings[self.faceki_conn_id] = reading
             self.__dict__["_reading"] = reading
-        return self._client.on_event_loop
+        return self._client.as_async()
 
     def _known(self, conn: Any) -> _Reading | None:
         known = _readings.get(self.faceki_conn_id)
@@ -228,7 +228,7 @@ class FacekiHook(BaseHook):
             ),
             retry=api.RetryPolicy(settings.max_attempts, settings.max_wait),
             token_directory=token_directory() if settings.token_store == "file" else None,  # noqa: S105
-            concealer=api.Concealer(mask_secret, _conceal_async),
+            secret_masker=api.SecretMasker(mask_secret, _conceal_async),
             warn=self.log.warning,
         )
 
@@ -237,7 +237,7 @@ class FacekiHook(BaseHook):
         try:
             yield
         except api.FacekiError as error:
-            raise error.named(self.faceki_conn_id) from None
+            raise error.with_conn_id(self.faceki_conn_id) from None
 
 
 class _Reading:

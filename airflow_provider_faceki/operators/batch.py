@@ -11,7 +11,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import arguments
 from airflow_provider_faceki.batch.formats import COLUMNS as COLUMNS
 from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS, REQUIRED, TABLE_FORMATS
-from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.operators.faceki import FacekiOperator
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.operators.verification import SETTLE_SECONDS, derived_identifier
@@ -35,7 +35,7 @@ class _BatchOperator(FacekiOperator):
     :param output_path: URI of the folder for what comes out, in any storage that Airflow knows.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
     :param concurrency: Requests in flight at once, 1 to 256. Default 16.
-    :param max_error_share: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
+    :param max_error_rate: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
     :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
     """
@@ -53,7 +53,7 @@ class _BatchOperator(FacekiOperator):
         output_path: str,
         manifest_format: str | None = None,
         concurrency: int = 16,
-        max_error_share: float = 1.0,
+        max_error_rate: float = 1.0,
         manifest_conn_id: str | None = None,
         output_conn_id: str | None = None,
         **kwargs: Any,
@@ -62,11 +62,11 @@ class _BatchOperator(FacekiOperator):
         if manifest_format is not None:
             arguments.check_one_of("manifest_format", manifest_format, MANIFEST_FORMATS)
         arguments.check_concurrency("concurrency", concurrency)
-        arguments.check_share("max_error_share", max_error_share)
+        arguments.check_share("max_error_rate", max_error_rate)
         self.output_path = output_path
         self.manifest_format = manifest_format
         self.concurrency = concurrency
-        self.max_error_share = max_error_share
+        self.max_error_rate = max_error_rate
         self.manifest_conn_id = manifest_conn_id
         self.output_conn_id = output_conn_id
         # A plain value: an operator is copied, which no lock or event can be.
@@ -131,12 +131,12 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     :param check_rules: Whether documents are held against the workflow's rules before paying. Default ``True``.
     :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``).
     :param resubmit: ``"if_absent"`` (default) to send a row again that may have been sent if FACEKI, asked after
-        ``settle_seconds``, has no record of it; ``"never"`` to make it an error row. Where the workflow keeps no
+        ``resubmit_after``, has no record of it; ``"never"`` to make it an error row. Where the workflow keeps no
         records, it always is one.
-    :param settle_seconds: Seconds that FACEKI is given to finish what may have been sent, before its absence is
+    :param resubmit_after: Seconds that FACEKI is given to finish what may have been sent, before its absence is
         believed. Default 150.
-    :param patience: Seconds to look for a record right after its answer was lost. Default 30.
-    :param max_error_share: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
+    :param lookup_timeout: Seconds to look for a record right after its answer was lost. Default 30.
+    :param max_error_rate: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
     :param image_conn_id: Connection for the images' storage. Default: the storage's own default.
     :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
@@ -162,8 +162,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         check_rules: bool = True,
         resize_to: int | None = None,
         resubmit: str = "if_absent",
-        settle_seconds: float = SETTLE_SECONDS,
-        patience: float = 30.0,
+        resubmit_after: float = SETTLE_SECONDS,
+        lookup_timeout: float = 30.0,
         image_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -171,8 +171,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         arguments.check_columns(columns)
         check_resize_to(resize_to)
         arguments.check_one_of("resubmit", resubmit, _RESUBMIT)
-        arguments.check_seconds("settle_seconds", settle_seconds)
-        arguments.check_seconds("patience", patience)
+        arguments.check_seconds("resubmit_after", resubmit_after)
+        arguments.check_seconds("lookup_timeout", lookup_timeout)
         self.manifest = manifest
         self.batch_id = batch_id
         self.columns = columns
@@ -181,8 +181,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         self.check_rules = check_rules
         self.resize_to = resize_to
         self.resubmit = resubmit
-        self.settle_seconds = settle_seconds
-        self.patience = patience
+        self.resubmit_after = resubmit_after
+        self.lookup_timeout = lookup_timeout
         self.image_conn_id = image_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.journal import Journal
         from airflow_provider_faceki.batch.progress import Progress
 
-        with airflow_failures():
+        with translate_errors():
             self._warn_of_limit()
             _check_connection("image_conn_id", self.image_conn_id)
             total = self._count(self._rows())
@@ -240,9 +240,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             workflow_id=self.workflow_id,
             include_records=self.include_records,
             check_rules=self.check_rules,
-            settle_seconds=self.settle_seconds,
-            patience=self.patience,
-            max_error_share=self.max_error_share,
+            resubmit_after=self.resubmit_after,
+            lookup_timeout=self.lookup_timeout,
+            max_error_rate=self.max_error_rate,
             resubmit=self.resubmit,
         )
 
@@ -282,7 +282,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param partition_by_date: Whether the files go into a folder ``date=YYYY-MM-DD`` of the run (UTC). Default
         ``False``.
     :param concurrency: Requests in flight at once, 1 to 256. Default 16.
-    :param max_error_share: Share of error rows (0 to 1) above which it ends early. Default 1: never.
+    :param max_error_rate: Share of error rows (0 to 1) above which it ends early. Default 1: never.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
     :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -323,7 +323,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         from airflow_provider_faceki.batch.fetch import BatchFetch
         from airflow_provider_faceki.batch.progress import Progress
 
-        with airflow_failures():
+        with translate_errors():
             self._warn_of_limit()
             total = self._total()
             fetch = BatchFetch(self.hook, self._options(context), lambda: self._killed)
@@ -354,14 +354,14 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
             run=derived_identifier(context["ti"]).removeprefix("airflow-")[:16],
             partition=date if self.partition_by_date else "",
             partitions=("", date),
-            max_error_share=self.max_error_share,
+            max_error_rate=self.max_error_rate,
         )
 
     def _total(self) -> int:
         from airflow_provider_faceki.batch.identifiers import checked
 
         if (self.identifiers is None) == (self.manifest is None):
-            raise api.InputError("give exactly one of identifiers and manifest")
+            raise api.ValidationError("give exactly one of identifiers and manifest")
         return len(checked(self.identifiers)) if self.manifest is None else self._count(self._rows())
 
     def _rows(self) -> Iterator[Row]:

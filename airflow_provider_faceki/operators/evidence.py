@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.charged_call import digest
 from airflow_provider_faceki.failures import is_silent_about_rules
-from airflow_provider_faceki.submission import digest
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -32,12 +32,12 @@ def load_documents(load: Load, documents: object) -> list[api.Document]:
 
     :param load: How a picture is had.
     :param documents: One to three, each ``{"front": uri, "back": uri}`` or the URI of its front.
-    :raises InputError: they are something else.
+    :raises ValidationError: they are something else.
     """
     if isinstance(documents, str | Mapping) or not isinstance(documents, Sequence):
-        raise api.InputError(f"documents must be a list of documents, not {type(documents).__name__}")
+        raise api.ValidationError(f"documents must be a list of documents, not {type(documents).__name__}")
     if not 1 <= len(documents) <= 3:
-        raise api.InputError(f"documents must be one to three documents, not {len(documents)}")
+        raise api.ValidationError(f"documents must be one to three documents, not {len(documents)}")
     return [_document(load, f"documents[{number}]", item) for number, item in enumerate(documents)]
 
 
@@ -45,12 +45,12 @@ def _document(load: Load, name: str, item: object) -> api.Document:
     sides = {"front": item} if isinstance(item, str) else item
     front = sides.get("front") if isinstance(sides, Mapping) else None
     if not front or not isinstance(sides, Mapping) or set(sides) - {"front", "back"}:
-        raise api.InputError(f'{name} must be a URI, or {{"front": uri, "back": uri}}')
+        raise api.ValidationError(f'{name} must be a URI, or {{"front": uri, "back": uri}}')
     back = sides.get("back")
     return api.Document(load(f"{name} front", front), load(f"{name} back", back) if back else None)
 
 
-def told_apart_by(selfie: object, documents: object) -> str:
+def images_fingerprint(selfie: object, documents: object) -> str:
     """Return what tells the pictures of one verification from those of another: where they are.
 
     :param selfie: The selfie's URI, rendered.
@@ -63,7 +63,7 @@ def told_apart_by(selfie: object, documents: object) -> str:
     return digest(*places)
 
 
-def known_rules(hook: FacekiHook, workflow_id: str) -> api.WorkflowRules | None:
+def rules_or_none(hook: FacekiHook, workflow_id: str) -> api.WorkflowRules | None:
     """Return the rules of a workflow; ``None``, and a warning, where FACEKI tells none.
 
     :param hook: Whom to ask.
@@ -79,7 +79,7 @@ def known_rules(hook: FacekiHook, workflow_id: str) -> api.WorkflowRules | None:
         return None
 
 
-def shown_id(record: api.VerificationRecord) -> str:
+def loggable_id(record: api.VerificationRecord) -> str:
     """Return the request's id for a log, or that there is none which looks like one."""
     request_id = record.request_id
     return request_id if request_id and _ID.fullmatch(request_id) else "(without a usable id)"

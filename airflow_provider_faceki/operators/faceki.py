@@ -18,14 +18,14 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
-from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
+from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.links.faceki import FacekiHostedPageLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_faceki.api.conversation import Endpoint
+    from airflow_provider_faceki.api.protocol.session import Endpoint
 
 T = TypeVar("T")
 
@@ -52,14 +52,14 @@ class FacekiOperator(BaseOperator):
         """The hook of this task's Connection."""
         return FacekiHook(self.faceki_conn_id)
 
-    def ask(self, endpoint: Endpoint[T]) -> T:
+    def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call of FACEKI.
 
         :raises AirflowFailException: a retry cannot mend what went wrong.
         :raises FacekiError: a retry may.
         """
-        with airflow_failures():
-            return self.hook.ask(endpoint)
+        with translate_errors():
+            return self.hook.call(endpoint)
 
 
 class FacekiGenerateKycLinkOperator(FacekiOperator):
@@ -103,7 +103,7 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
 
     def execute(self, context: Context) -> dict[str, str | None]:
         """Make the link."""
-        with airflow_failures():
+        with translate_errors():
             endpoint = api.GenerateKycLink(
                 workflow_id=self.hook.workflow(self.workflow_id),
                 record_identifier=self.record_identifier,
@@ -111,7 +111,7 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
                 redirect_url=self.redirect_url,
             )
         asked_at = datetime.now(UTC)
-        made = self.ask(endpoint)
+        made = self.call(endpoint)
         mask_secret(made.link)
         self.log.info("FACEKI made a verification link")
         minutes = self.expires_in_minutes
@@ -186,21 +186,21 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         """Fetch, write what was asked for, return the summaries."""
         if self.link:
             mask_secret(self.link)
-        with airflow_failures():
+        with translate_errors():
             endpoint = api.FetchRecords(
                 request_id=self.request_id,
                 link=self.link,
                 record_identifier=self.record_identifier,
                 face_id=self.face_id,
             )
-        records = self.ask(endpoint)
+        records = self.call(endpoint)
         self.log.info("FACEKI has %d record(s)", len(records))
         if not records and self.skip_if_missing:
             raise AirflowSkipException("FACEKI has no such record")
         if not records and self.fail_if_missing:
-            raise api.NotFoundError("FACEKI has no such record (yet)").named(self.faceki_conn_id)
+            raise api.NotFoundError("FACEKI has no such record (yet)").with_conn_id(self.faceki_conn_id)
         if self.output_path:
-            with airflow_failures():
+            with translate_errors():
                 path = write_json(
                     self.output_path, [dict(record.document) for record in records], self.output_conn_id
                 )
@@ -271,10 +271,10 @@ class FacekiApiOperator(FacekiOperator):
 
     def execute(self, context: Context) -> Any:
         """Make the call."""
-        with airflow_failures():
-            endpoint = api.Call(self.method, self.path, self.query, self.json, self.data, self.idempotent)
+        with translate_errors():
+            endpoint = api.RawCall(self.method, self.path, self.query, self.json, self.data, self.idempotent)
             check_output(self.output_path, self.output_conn_id)
-        document = self.ask(endpoint)
+        document = self.call(endpoint)
         if self.output_path:
             return self._write(self.output_path, document, endpoint)
         size = len(json.dumps(document))
@@ -285,9 +285,9 @@ class FacekiApiOperator(FacekiOperator):
             )
         return document
 
-    def _write(self, path: str, document: Any, endpoint: api.Call) -> str:
+    def _write(self, path: str, document: Any, endpoint: api.RawCall) -> str:
         try:
-            with airflow_failures():
+            with translate_errors():
                 return write_json(path, document, self.output_conn_id)
         except OSError as error:
             if endpoint.is_repeatable:
@@ -301,15 +301,15 @@ class FacekiApiOperator(FacekiOperator):
 def check_output(uri: str | None, conn_id: str | None) -> None:
     """Refuse an ``output_path`` where nothing can be written, before FACEKI is asked for what may cost.
 
-    :raises InputError: it is one.
+    :raises ValidationError: it is one.
     """
     from airflow_provider_faceki import storage
 
     if uri:
         try:
             storage.check_path(uri, conn_id)
-        except api.InputError as error:
-            raise api.InputError(f"output_path: {error.message}") from None
+        except api.ValidationError as error:
+            raise api.ValidationError(f"output_path: {error.message}") from None
 
 
 def write_json(uri: str, document: Any, conn_id: str | None) -> str:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.charged_call import Submission
+from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
-from airflow_provider_faceki.submission import Submission
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_faceki.api.conversation import Endpoint
+    from airflow_provider_faceki.api.protocol.session import Endpoint
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def load_image(
     :param uri: Where it is.
     :param conn_id: Connection for that storage.
     :param resize_to: Pixels of the longer side.
-    :raises InputError: it is missing, empty, too large, or not an image.
+    :raises ValidationError: it is missing, empty, too large, or not an image.
     """
     from airflow_provider_faceki import storage
 
@@ -49,7 +49,7 @@ def load_image(
 
     picture = storage.image(name, uri, sys.maxsize, conn_id)
     if picture.size > limit * _BEFORE_RESIZING:
-        raise api.InputError(
+        raise api.ValidationError(
             f"{name} has {picture.size} bytes; what is to be made smaller may have {_BEFORE_RESIZING} times "
             f"max_image_bytes={limit}"
         )
@@ -84,7 +84,7 @@ class _PictureOperator(FacekiOperator):
 
     def load(self, name: str, uri: str) -> api.Image:
         """Return the picture, checked."""
-        with airflow_failures():
+        with translate_errors():
             return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to)
 
     def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
@@ -101,7 +101,7 @@ class _PictureOperator(FacekiOperator):
                 "an earlier try sent this picture and ended before its result was safe; the call may have been "
                 "charged, so it is not sent again by itself: clear the task to send it again"
             )
-        with airflow_failures():
+        with translate_errors():
             try:
                 return submission.send(self.hook, endpoint)
             except api.FacekiError as error:
@@ -158,7 +158,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
 
     def execute(self, context: Context) -> list[api.Summary]:
         """Search."""
-        with airflow_failures():
+        with translate_errors():
             check_output(self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
@@ -176,7 +176,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
         return self.load("selfie", self.selfie)
 
     def _found_before(self, context: Context) -> Sequence[api.VerificationRecord] | None:
-        with airflow_failures():
+        with translate_errors():
             matches = Submission(context).matches(self.selfie, self._size)
         if matches is None:
             return None
@@ -187,13 +187,13 @@ class FacekiFaceMatchOperator(_PictureOperator):
         """Return what tells the picture from another that has taken its place, if it is still there."""
         try:
             image = load_image(self.hook, "selfie", self.selfie, self.image_conn_id)
-        except api.InputError:
+        except api.ValidationError:
             return None
         return image.size
 
     def _whole(self, match: api.KycVerification) -> api.VerificationRecord:
         request_id = match.record.request_id
-        found = self.ask(api.FindKycVerification(request_id=request_id)) if request_id else None
+        found = self.call(api.FindKycVerification(request_id=request_id)) if request_id else None
         return (found or match).record
 
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
@@ -207,7 +207,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
         self, context: Context, path: str, records: Sequence[api.VerificationRecord], is_kept: bool
     ) -> str:
         try:
-            with airflow_failures():
+            with translate_errors():
                 return write_json(path, [dict(record.document) for record in records], self.output_conn_id)
         except (OSError, AirflowFailException) as error:
             if is_kept:
@@ -265,7 +265,7 @@ class FacekiCheckImageOperator(_PictureOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check."""
-        found = asdict(self.ask(api.CheckImage(self.load("image", self.image))))
+        found = asdict(self.call(api.CheckImage(self.load("image", self.image))))
         del found["document"]
         return {**found, "objects": list(found["objects"])}
 
@@ -301,7 +301,7 @@ class FacekiPdfReportOperator(FacekiOperator):
         """Fetch and write."""
         from airflow_provider_faceki import storage
 
-        with airflow_failures():
-            report = self.hook.ask(api.FetchPdfReport(self.request_id))
+        with translate_errors():
+            report = self.hook.call(api.FetchPdfReport(self.request_id))
             with report.file:
                 return storage.write_file(self.output_path, report.file, self.output_conn_id)

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.arguments import SETTLE_PATIENCE, check_seconds
-from airflow_provider_faceki.failures import airflow_failures, fail_if_declined
-from airflow_provider_faceki.operators.evidence import known_rules, load_documents, shown_id, told_apart_by
+from airflow_provider_faceki.api.protocol.arguments import SETTLE_PATIENCE, check_seconds
+from airflow_provider_faceki.charged_call import Submission
+from airflow_provider_faceki.failures import fail_if_declined, translate_errors
+from airflow_provider_faceki.operators.evidence import (
+    images_fingerprint,
+    load_documents,
+    loggable_id,
+    rules_or_none,
+)
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
-from airflow_provider_faceki.submission import Submission
 from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
 
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 #: Seconds within which FACEKI may still finish what an earlier try sent. Its own apps wait two minutes for an
-#: answer, so what has not turned up half a minute after that will not. Default of ``settle_seconds``.
+#: answer, so what has not turned up half a minute after that will not. Default of ``resubmit_after``.
 SETTLE_SECONDS = 150.0
 #: Seconds between looks for it: at first, and at the most.
 SETTLE_POLL = 5.0
@@ -41,7 +46,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     The pictures are looked at before FACEKI is asked for anything, and FACEKI is asked whether it already has a
     verification under this task's ``record_identifier`` before it is sent one; if so, that is the result. If an
-    earlier try may have sent one that FACEKI is still working on, the task waits for it (``settle_seconds``)
+    earlier try may have sent one that FACEKI is still working on, the task waits for it (``resubmit_after``)
     before it sends again. See ``docs/billing.md``.
 
     XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal
@@ -68,9 +73,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         identifier, or keeps no records of this workflow and an earlier try may have sent one; ``"never"`` to send
         at most once, so that a try whose outcome stays unknown fails the task;
         ``"always"`` to send in each try, and be billed for each.
-    :param settle_seconds: Seconds that FACEKI is given to finish what an earlier try may have sent, from the start
+    :param resubmit_after: Seconds that FACEKI is given to finish what an earlier try may have sent, from the start
         of this one, before the task believes that there is nothing. Default 150.
-    :param patience: Seconds to look for the record within one try, after the answer was lost. Default 60.
+    :param lookup_timeout: Seconds to look for the record within one try, after the answer was lost. Default 60.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``.
     :param wait_for_review: Whether to wait, deferred, until a person at FACEKI has decided a case in REVIEW.
         Default ``False``: REVIEW is a result.
@@ -104,8 +109,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         check_rules: bool = True,
         resize_to: int | None = None,
         resubmit: str = "if_absent",
-        settle_seconds: float = SETTLE_SECONDS,
-        patience: float = SETTLE_PATIENCE,
+        resubmit_after: float = SETTLE_SECONDS,
+        lookup_timeout: float = SETTLE_PATIENCE,
         fail_on_decline: bool = False,
         wait_for_review: bool = False,
         review_timeout: float = 7 * 24 * 3600.0,
@@ -118,8 +123,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if wait_for_review and not deferrable:
             raise ValueError("wait_for_review needs deferrable=True: a review takes hours or days")
         check_resize_to(resize_to)
-        check_seconds("settle_seconds", settle_seconds)
-        check_seconds("patience", patience)
+        check_seconds("resubmit_after", resubmit_after)
+        check_seconds("lookup_timeout", lookup_timeout)
         check_seconds("review_timeout", review_timeout)
         self.selfie = selfie
         self.documents = documents
@@ -131,8 +136,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.check_rules = check_rules
         self.resize_to = resize_to
         self.resubmit = resubmit
-        self.settle_seconds = settle_seconds
-        self.patience = patience
+        self.resubmit_after = resubmit_after
+        self.lookup_timeout = lookup_timeout
         self.fail_on_decline = fail_on_decline
         self.wait_for_review = wait_for_review
         self.review_timeout = review_timeout
@@ -140,11 +145,11 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     def execute(self, context: Context) -> Any:
         """Look, settle what an earlier try may have left open, and verify if there is nothing."""
-        with airflow_failures():
+        with translate_errors():
             check_output(self.output_path, self.output_conn_id)
         if context["ti"].try_number == 1:
             # A later try may find its result, although the pictures have gone meanwhile.
-            with airflow_failures():
+            with translate_errors():
                 self.log.info("A selfie and %d document(s) can be sent", len(self._pictures[1]))
         if self.resubmit == "always":
             return self._submit(context, self._known_request_ids(context))
@@ -190,7 +195,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._finish(context, found, moment(until))
 
     def _settled_at(self, context: Context) -> float | None:
-        return self._submission(context).settled_at(self.settle_seconds)
+        return self._submission(context).settled_at(self.resubmit_after)
 
     def _look_first(
         self, context: Context, settled_at: float | None, told: DecisionEvent | None = None
@@ -198,7 +203,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         found = self._find(context)
         is_settled = settled_at is None or time.time() >= settled_at
         if found is not None and (found.decision is not None or is_settled):
-            self.log.info("FACEKI already has verification %s of this task", shown_id(found.record))
+            self.log.info("FACEKI already has verification %s of this task", loggable_id(found.record))
             return self._finish(context, found)
         if settled_at is None:
             return self._submit(context)
@@ -219,15 +224,15 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def _are_records_kept(self) -> bool:
         if not self.check_rules:
             return True
-        with airflow_failures():
-            rules = known_rules(self.hook, self.hook.workflow(self.workflow_id))
+        with translate_errors():
+            rules = rules_or_none(self.hook, self.hook.workflow(self.workflow_id))
         return rules is None or rules.stores_records
 
     def _unknowable(self) -> AirflowFailException:
         error = api.OutcomeUnknownError(
             "an earlier try may have sent this verification, and the workflow keeps no records by which that could "
             "be told: look at FACEKI's portal, then clear the task with resubmit='always' to send it again"
-        ).named(self.faceki_conn_id)
+        ).with_conn_id(self.faceki_conn_id)
         failure = AirflowFailException(f"OutcomeUnknownError: {error}")
         failure.__cause__ = error
         return failure
@@ -253,16 +258,16 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     def _submit(self, context: Context, known_request_ids: frozenset[str] = frozenset()) -> Any:
         submission = self._submission(context)
-        with airflow_failures():
+        with translate_errors():
             made = submission.send(self.hook, self._endpoint(context, known_request_ids))
         submission.keep(made)
-        self.log.info("FACEKI verified: request %s, %s", shown_id(made.record), made.decision)
+        self.log.info("FACEKI verified: request %s, %s", loggable_id(made.record), made.decision)
         return self._finish(context, made)
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
         workflow_id = self.hook.workflow(self.workflow_id)
         selfie, documents = self._pictures
-        rules = known_rules(self.hook, workflow_id) if self.check_rules else None
+        rules = rules_or_none(self.hook, workflow_id) if self.check_rules else None
         if rules is not None:
             api.check_documents(rules, documents)
         return api.PerformKycVerification(
@@ -270,7 +275,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
             selfie=selfie,
             documents=documents,
             record_identifier=self._identifier(context),
-            patience=self.patience,
+            lookup_timeout=self.lookup_timeout,
             known_request_ids=known,
         )
 
@@ -285,14 +290,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self.record_identifier or derived_identifier(context["ti"])
 
     def _submission(self, context: Context) -> Submission:
-        pictures = None if self.record_identifier else told_apart_by(self.selfie, self.documents)
+        pictures = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
         return Submission(context, self._identifier(context), pictures)
 
     def _find(self, context: Context) -> api.KycVerification | None:
         """Ask FACEKI for this task's verification. What an earlier try knows of it stands where FACEKI has nothing."""
         kept = self._submission(context).outcome()
-        with airflow_failures():
-            return self.hook.ask(self._look(context, kept)) or kept
+        with translate_errors():
+            return self.hook.call(self._look(context, kept)) or kept
 
     def _look(self, context: Context, made: api.KycVerification | None) -> api.FindKycVerification:
         request_id = made.record.request_id if made else None
@@ -301,14 +306,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return api.FindKycVerification(record_identifier=self._identifier(context))
 
     def _known_request_ids(self, context: Context) -> frozenset[str]:
-        with airflow_failures():
+        with translate_errors():
             endpoint = api.FetchRecords(record_identifier=self._identifier(context))
-        return frozenset(record.request_id for record in self.ask(endpoint) if record.request_id)
+        return frozenset(record.request_id for record in self.call(endpoint) if record.request_id)
 
     def _finish(self, context: Context, made: api.KycVerification, review_until: float | None = None) -> Any:
         if self.wait_for_review and made.decision is api.Decision.REVIEW:
             self._await_review(context, made.record.request_id, review_until)
-        with airflow_failures():
+        with translate_errors():
             made = self._whole(context, made)
             if self.output_path:
                 path = write_json(self.output_path, dict(made.record.document), self.output_conn_id)
@@ -322,7 +327,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if made.is_whole or (is_enough and not self.output_path):
             return made
         try:
-            whole = self.hook.ask(self._look(context, made))
+            whole = self.hook.call(self._look(context, made))
         except api.FacekiError as error:
             if self.output_path:
                 raise

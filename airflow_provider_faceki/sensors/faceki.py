@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
-from airflow_provider_faceki.failures import airflow_failures, another_look_may_help, fail_if_declined
+from airflow_provider_faceki.failures import another_look_may_help, fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net
 from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
@@ -167,16 +167,16 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         if self.link:
             mask_secret(self.link)
         try:
-            with airflow_failures(another_look_may_help):
+            with translate_errors(another_look_may_help):
                 endpoint = api.FetchRecords(
                     link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
                 )
-                records = self.hook.ask(endpoint)
+                records = self.hook.call(endpoint)
         except api.FacekiError as error:
             self._bear(error, context)
             return None
         self._count(context, 0)
-        found = api.decided(records, accept_review=self.review == "return")
+        found = api.final_record(records, accept_review=self.review == "return")
         if found is not None:
             self.log.info("FACEKI decided verification %s: %s", found.request_id, found.decision)
             fail_if_declined(found if self.fail_on_decline else None)

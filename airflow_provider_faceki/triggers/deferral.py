@@ -61,7 +61,7 @@ def fail_if_given_up(told: DecisionEvent, conn_id: str) -> None:
         raise api.TransportError(
             "FACEKI has not answered the triggerer, too often in a row, and answers this worker; the "
             "triggerer's log says why"
-        ).named(conn_id)
+        ).with_conn_id(conn_id)
 
 
 def net(deadline: float) -> timedelta:

@@ -112,7 +112,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
                 await asyncio.sleep(min(held, left))
                 continue
             try:
-                found = api.decided(await line.look(endpoint), accept_review=self.accept_review)
+                found = api.final_record(await line.look(endpoint), accept_review=self.accept_review)
                 failures = 0
             except api.FacekiError as error:
                 failures += 1

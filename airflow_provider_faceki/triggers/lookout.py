@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import is_no_word_of_faceki
+from airflow_provider_faceki.failures import is_gateway_error
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ FAILED_READS = 3
 LONGEST_POKE = 2400.0
 
 
-class Outage:
+class CircuitBreaker:
     """Whether FACEKI answers, as far as the waits on one Connection know.
 
     All times are Unix time in seconds.
@@ -86,7 +86,7 @@ class Outage:
         return was_down
 
 
-class Lookout:
+class SharedPoller:
     """The one place from which a triggerer's waits on one Connection look at FACEKI.
 
     :param conn_id: Connection of type ``faceki``.
@@ -94,7 +94,7 @@ class Lookout:
 
     def __init__(self, conn_id: str) -> None:
         self._conn_id = conn_id
-        self._outage = Outage()
+        self._outage = CircuitBreaker()
         self._client: AsyncFacekiClient | None = None
         self._read_again_at = 0.0
         self._failed_reads = 0
@@ -108,14 +108,14 @@ class Lookout:
         failed looks in between are not.
 
         :param endpoint: What to look for.
-        :raises FacekiError: as ``FacekiHook.aask``.
+        :raises FacekiError: as ``FacekiHook.acall``.
         """
         try:
             client = await self._current_client()
-            records = await client.ask(endpoint)
+            records = await client.call(endpoint)
         except api.FacekiError as error:
-            error.named(self._conn_id)
-            silent = error.retry_may_help or is_no_word_of_faceki(error)
+            error.with_conn_id(self._conn_id)
+            silent = error.is_transient or is_gateway_error(error)
             if silent and self._outage.failed(time.time()):
                 log.warning("FACEKI does not answer; waits look rarely until it does: %s", error)
             raise
@@ -152,16 +152,16 @@ class Lookout:
 
     async def _read_client(self) -> AsyncFacekiClient:
         client = await FacekiHook(self._conn_id).aget_conn()
-        once = replace(client.on_own_thread, retry=api.RetryPolicy(max_attempts=1))
-        self._client, self._read_again_at = once.on_event_loop, time.time() + HOOK_LIFETIME
+        once = replace(client.as_sync(), retry=api.RetryPolicy(max_attempts=1))
+        self._client, self._read_again_at = once.as_async(), time.time() + HOOK_LIFETIME
         self._failed_reads = 0
         return self._client
 
 
-_lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Lookout]] = WeakKeyDictionary()
+_lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedPoller]] = WeakKeyDictionary()
 
 
-def lookout(conn_id: str) -> Lookout:
+def lookout(conn_id: str) -> SharedPoller:
     """Return the running event loop's lookout for a Connection."""
     mine = _lookouts.setdefault(asyncio.get_running_loop(), {})
-    return mine.setdefault(conn_id, Lookout(conn_id))
+    return mine.setdefault(conn_id, SharedPoller(conn_id))

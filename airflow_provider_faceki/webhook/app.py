@@ -20,7 +20,11 @@ from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from airflow_provider_faceki.api.webhook import Hint, Unusable, read_hint
+from airflow_provider_faceki.api.protocol.webhook import (
+    InvalidWebhookError,
+    WebhookNotification,
+    parse_webhook,
+)
 from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.webhook import callers, events, limits
 from airflow_provider_faceki.webhook.door import ASKED, ROUTE, Door
@@ -61,7 +65,7 @@ class Receiver:
     def __init__(
         self,
         look: Callable[[str], callers.Caller],
-        store: Callable[[str, Hint], bool],
+        store: Callable[[str, WebhookNotification], bool],
         named: Callable[[], Set[str]] = events.named,
     ) -> None:
         self._callers = callers.Callers(look)
@@ -101,8 +105,8 @@ class Receiver:
             # Not before: whoever knows the token and not the key must not use up what right calls may take.
             self._admit()
         try:
-            hint = read_hint(body)
-        except Unusable as unusable:
+            hint = parse_webhook(body)
+        except InvalidWebhookError as unusable:
             raise Refused(422, str(unusable)) from None
         return await self._stored(conn_id, hint)
 
@@ -149,7 +153,7 @@ class Receiver:
         await _beat(began)
         return Refused(401, "unauthorized")
 
-    async def _stored(self, conn_id: str, hint: Hint) -> str:
+    async def _stored(self, conn_id: str, hint: WebhookNotification) -> str:
         loop = asyncio.get_running_loop()
         storing = loop.run_in_executor(self._writer, self._store, conn_id, hint)
         done, _ = await asyncio.wait({storing}, timeout=STORE_SECONDS)

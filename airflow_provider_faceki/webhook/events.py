@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow.models.dag import DagModel
     from sqlalchemy.orm import Session
 
-    from airflow_provider_faceki.api.webhook import Hint
+    from airflow_provider_faceki.api.protocol.webhook import WebhookNotification
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def named() -> frozenset[str]:
     return frozenset(uri.removeprefix(before).removesuffix(after) for uri in uris)
 
 
-def store(conn_id: str, hint: Hint) -> bool:
+def store(conn_id: str, hint: WebhookNotification) -> bool:
     """Store the event, or return ``False`` if it was stored within the last day.
 
     :raises NobodyListens: nothing was stored.
@@ -66,7 +66,7 @@ def store(conn_id: str, hint: Hint) -> bool:
         time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - guards nothing
 
 
-def _stored_once(conn_id: str, hint: Hint) -> bool:
+def _stored_once(conn_id: str, hint: WebhookNotification) -> bool:
     from airflow.assets.manager import asset_manager
     from airflow.utils.session import create_session
 
@@ -120,7 +120,7 @@ def _locked(session: Session, uri: str) -> AssetModel | None:
     return session.scalar(select(AssetModel).where(this))
 
 
-def _is_stored(session: Session, asset: AssetModel, hint: Hint) -> bool:
+def _is_stored(session: Session, asset: AssetModel, hint: WebhookNotification) -> bool:
     from airflow.models.asset import AssetEvent
     from sqlalchemy import Text, cast, select
 

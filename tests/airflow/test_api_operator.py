@@ -105,7 +105,7 @@ def test_wrong_input_is_told_before_anything_is_sent(
 ) -> None:
     with pytest.raises(AirflowFailException, match=told) as raised:
         execute(FacekiApiOperator(**{"task_id": "call", "path": "/", **wrong}))
-    assert isinstance(raised.value.__cause__, api.InputError)
+    assert isinstance(raised.value.__cause__, api.ValidationError)
     assert faceki_sandbox.counters.total == 0
 
 
@@ -121,7 +121,7 @@ def test_a_call_that_was_not_made_is_left_to_airflows_retries(
 ) -> None:
     connect(faceki_sandbox, max_attempts=1)
     faceki_sandbox.add_fault(**{"route": "link", **fault})
-    with pytest.raises((api.ThrottledError, api.ServiceError)):
+    with pytest.raises((api.RateLimitError, api.ServiceError)):
         execute(FacekiApiOperator(task_id="call", method="POST", path=LINK, json={}))
 
 
@@ -175,8 +175,8 @@ def test_wrong_limit_is_told_while_the_dag_is_parsed(limit: Any) -> None:
     ("fault", "error"),
     [
         pytest.param({"kind": "status", "status": 503}, api.ServiceError, id="a failure"),
-        pytest.param({"kind": "process_then_reset"}, api.AnswerLostError, id="a lost answer"),
-        pytest.param({"kind": "truncated"}, api.UnexpectedAnswerError, id="half an answer"),
+        pytest.param({"kind": "process_then_reset"}, api.ResponseLostError, id="a lost answer"),
+        pytest.param({"kind": "truncated"}, api.UnexpectedResponseError, id="half an answer"),
     ],
 )
 def test_what_is_repeated(

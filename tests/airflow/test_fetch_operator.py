@@ -61,9 +61,9 @@ def test_summaries_hold_no_person(faceki_sandbox: FacekiSandbox, by: str, field:
     ],
 )
 def test_exactly_one_id(faceki_sandbox: FacekiSandbox, given: dict[str, Any]) -> None:
-    with pytest.raises(AirflowFailException, match="InputError") as raised:
+    with pytest.raises(AirflowFailException, match="ValidationError") as raised:
         execute(FacekiFetchRecordsOperator(task_id="fetch", **given), {"params": {"none": ""}})
-    assert isinstance(raised.value.__cause__, api.InputError)
+    assert isinstance(raised.value.__cause__, api.ValidationError)
     assert faceki_sandbox.counters.total == 0
 
 
@@ -135,7 +135,7 @@ def test_full_records_go_to_storage_only(faceki_sandbox: FacekiSandbox, tmp_path
 )
 def test_where_nothing_can_be_written(faceki_sandbox: FacekiSandbox, where: str) -> None:
     faceki_sandbox.add_record("customer-1")
-    with pytest.raises(AirflowFailException, match=r"InputError: .*(storage|write)"):
+    with pytest.raises(AirflowFailException, match=r"ValidationError: .*(storage|write)"):
         execute(
             FacekiFetchRecordsOperator(task_id="fetch", record_identifier="customer-1", output_path=where)
         )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import airflow_failures
+from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -68,11 +68,11 @@ def clean(link: str, *texts: bytes) -> list[tuple[str, str]]:
 
 def _fail(hook: FacekiHook, endpoint: Any, mode: str) -> BaseException | None:
     try:
-        with airflow_failures():
+        with translate_errors():
             if mode == "worker":
-                hook.ask(endpoint)
+                hook.call(endpoint)
             else:
-                asyncio.run(hook.aask(endpoint))
+                asyncio.run(hook.acall(endpoint))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is searched
         return error
     return None
@@ -162,15 +162,15 @@ def test_reprs(canary: FacekiSandbox, connect: Connect) -> None:
     hook = FacekiHook()
     settings = settings_from_connection("faceki_default", hook.get_connection("faceki_default"))
     asked = api.FetchRecords(link=link)
-    (record,) = hook.ask(asked)
-    made = hook.ask(api.GenerateKycLink(workflow_id=hook.workflow(None)))
+    (record,) = hook.call(asked)
+    made = hook.call(api.GenerateKycLink(workflow_id=hook.workflow(None)))
     sensor = FacekiKycDecisionSensor(task_id="wait", link=link)
     operator = FacekiFetchRecordsOperator(task_id="fetch", link=link)
     client = hook.get_conn()
     shown = [
         hook,
         client,
-        client.on_event_loop,
+        client.as_async(),
         asked,
         record,
         made,
@@ -204,15 +204,15 @@ def test_reprs_of_pictures_and_what_comes_of_them(canary: FacekiSandbox, connect
     asked = api.PerformKycVerification(
         workflow_id=hook.workflow(None), selfie=image, documents=[document], record_identifier="customer-1"
     )
-    made = hook.ask(asked)
-    found = hook.ask(api.FindKycVerification(record_identifier="customer-1"))
+    made = hook.call(asked)
+    found = hook.call(api.FindKycVerification(record_identifier="customer-1"))
     assert found is not None
     assert PERSON["last_name"] in str(found.record.document)
-    analysis = hook.ask(api.AnalyzeFace(image))
-    report = hook.ask(api.FetchPdfReport(str(made.record.request_id)))
+    analysis = hook.call(api.AnalyzeFace(image))
+    report = hook.call(api.FetchPdfReport(str(made.record.request_id)))
     with report.file:
         asks = [asked, api.FaceMatch(image), api.AnalyzeFace(image), api.CheckImage(image)]
-        hint = api.read_hint(json.dumps(_webhook(made.record.request_id)).encode())
+        hint = api.parse_webhook(json.dumps(_webhook(made.record.request_id)).encode())
         shown = [image, document, *asks, made, found, analysis, report, hint]
         text = "\n".join(f"{each!r} {each}" for each in shown).encode()
     assert clean("none-such-link", text) == []

@@ -67,7 +67,7 @@ def test_a_gateway_s_refusal_is_borne_and_faceki_s_is_not(
     with pytest.raises(api.AuthenticationError):
         waiting.poke(context())
     faceki_sandbox.add_fault("status", status=400, route="records")
-    with pytest.raises(AirflowFailException, match="RequestRefusedError"):
+    with pytest.raises(AirflowFailException, match="InvalidRequestError"):
         waiting.poke(context())
 
 

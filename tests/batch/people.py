@@ -61,7 +61,7 @@ class People:
 
     def batch(self, manifest: str, **arguments: Any) -> FacekiBatchVerificationOperator:
         """The task, as short of patience as its Connection."""
-        given = {"output_path": self.out.as_uri(), "settle_seconds": 1.0, "patience": 1.0, **arguments}
+        given = {"output_path": self.out.as_uri(), "resubmit_after": 1.0, "lookup_timeout": 1.0, **arguments}
         return FacekiBatchVerificationOperator(task_id="verify", manifest=manifest, **given)
 
     def verify(self, manifest: str, **arguments: Any) -> dict[str, Any]:

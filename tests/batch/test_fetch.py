@@ -300,7 +300,7 @@ def test_readers_never_see_half(faceki: FacekiSandbox, people: People) -> None:
 def test_a_further_try_goes_on_where_the_last_one_was(faceki: FacekiSandbox, people: People) -> None:
     names = known(faceki, 200)
     faceki.add_fault("status", route="records", status=429, retry_after=0, skip=120, count=None)
-    with pytest.raises(api.ThrottledError):
+    with pytest.raises(api.RateLimitError):
         people.fetch(identifiers=names)
     assert people.parts("verifications") == []
     faceki.clear_faults()

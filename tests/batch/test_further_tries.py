@@ -47,7 +47,7 @@ def test_whose_result_was_lost_is_found_at_once(faceki: FacekiSandbox, people: P
     people.verify(manifest)
     forget_results(people)
     began = time.monotonic()
-    done = people.verify(manifest, settle_seconds=60)
+    done = people.verify(manifest, resubmit_after=60)
     assert time.monotonic() - began < 20
     assert done["decisions"] == {"ACCEPTED": 10}
     assert faceki.ledger == once(names(10))
@@ -60,7 +60,7 @@ def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
     # Long ago, so that only the beginning of this try can say until when they may have been sent.
     begin(people, *names(120), at=time.time() - 3600)
     began = time.time()
-    done = people.verify(people.everybody(*names(125)), settle_seconds=3.0)
+    done = people.verify(people.everybody(*names(125)), resubmit_after=3.0)
     assert done["decisions"] == {"ACCEPTED": 125}
     assert faceki.ledger == once(names(125))
     sent = {bill.record_identifier: bill.at for bill in faceki.bills}
@@ -129,7 +129,7 @@ def test_answers_that_are_lost_are_settled_in_the_same_try(
     faceki: FacekiSandbox, people: People, fault: dict[str, Any]
 ) -> None:
     faceki.add_fault(route="verify", count=12, skip=3, **fault)
-    done = people.verify(people.everybody(*names(40)), settle_seconds=4.0, patience=0.3)
+    done = people.verify(people.everybody(*names(40)), resubmit_after=4.0, lookup_timeout=0.3)
     assert done["decisions"] == {"ACCEPTED": 40}
     assert faceki.ledger == once(names(40))
     assert set(people.results()) == set(names(40))
@@ -141,7 +141,7 @@ def test_who_cannot_be_settled_is_left_to_the_next_try(faceki: FacekiSandbox, pe
     with pytest.raises(
         api.OutcomeUnknownError, match=r"1 of 5 rows could not be finished .*the next try goes on"
     ):
-        people.verify(manifest, patience=0.1)
+        people.verify(manifest, lookup_timeout=0.1)
     assert set(people.results()) == set(names(5)) - {"accepted-3"}
     faceki.clear_faults()
     assert people.verify(manifest)["decisions"] == {"ACCEPTED": 5}
@@ -162,7 +162,7 @@ def test_a_search_that_faceki_refuses_makes_nobody_an_error(
 def test_faceki_down_ends_the_try_soon(faceki: FacekiSandbox, people: People) -> None:
     faceki.add_fault("status", route="verify", status=429, retry_after=0, count=None)
     manifest = people.everybody(*names(300))
-    with pytest.raises(api.ThrottledError, match="300 of 300 rows are left"):
+    with pytest.raises(api.RateLimitError, match="300 of 300 rows are left"):
         people.verify(manifest)
     assert asked(faceki, "verify") < 200
     faceki.clear_faults()
@@ -186,7 +186,7 @@ def test_no_credit_stops_at_once_and_goes_on_after_topping_up(
     assert len(people.results()) == 30
     faceki.clear_faults()
     began = time.monotonic()
-    done = people.verify(manifest, settle_seconds=60)
+    done = people.verify(manifest, resubmit_after=60)
     assert time.monotonic() - began < 30
     assert done["decisions"] == {"ACCEPTED": 100}
     assert asked(faceki, "records") == 0
@@ -217,7 +217,7 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     killer.join()
     assert set(people.results()) == set(faceki_sandbox.ledger)
     faceki_sandbox.clear_faults()
-    assert sum(people.verify(manifest, settle_seconds=15)["decisions"].values()) == 532
+    assert sum(people.verify(manifest, resubmit_after=15)["decisions"].values()) == 532
     assert set(faceki_sandbox.ledger.values()) == {1}
 
 
@@ -227,7 +227,7 @@ def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> No
     failures: list[BaseException] = []
 
     def older() -> None:
-        operator: Any = people.batch(manifest, concurrency=4, settle_seconds=4)
+        operator: Any = people.batch(manifest, concurrency=4, resubmit_after=4)
         try:
             # Airflow 2.11 guards `execute` in a way that knows only the thread in which it was imported.
             type(operator).execute.__wrapped__(operator, context())
@@ -237,7 +237,7 @@ def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> No
     thread = threading.Thread(target=older)
     thread.start()
     until(lambda: len(faceki.ledger) >= 50)
-    done = people.verify(manifest, concurrency=8, settle_seconds=8)
+    done = people.verify(manifest, concurrency=8, resubmit_after=8)
     thread.join()
     assert ["another try has begun to work on this output_path" in str(error) for error in failures] == [True]
     assert faceki.ledger == once(names(900))
@@ -259,7 +259,7 @@ def test_a_manifest_that_changes_between_tries(faceki: FacekiSandbox, people: Pe
 
 
 def flaky(people: People, **arguments: Any) -> dict[str, Any]:
-    return {"output_path": "flaky://bucket/out", "settle_seconds": 2.0, **arguments}
+    return {"output_path": "flaky://bucket/out", "resubmit_after": 2.0, **arguments}
 
 
 def test_a_store_that_fails_to_write_now_and_then(faceki: FacekiSandbox, people: People) -> None:

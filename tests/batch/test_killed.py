@@ -21,7 +21,7 @@ def test_killed_while_it_waits_until_what_may_have_been_sent_is_settled(
     begin(people, *names(3))
     manifest = people.everybody(*names(6))
     # Three are sent, three looked for, one of whom is found: two are waited for.
-    die(people, manifest, lambda: len(people.lines("results")) == 4, settle_seconds=120.0)
+    die(people, manifest, lambda: len(people.lines("results")) == 4, resubmit_after=120.0)
     assert faceki.ledger == once(names(6)[3:])
     asked_before = asked(faceki, "verify")
     done = people.verify(manifest)

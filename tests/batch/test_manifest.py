@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.manifest import Row, rows
 from airflow_provider_faceki.batch.raw import LONGEST_LINE
 
@@ -62,7 +62,7 @@ GOOD = {"record_identifier": "a", "selfie": "s3://b/a.jpg"}
 )
 def test_good_rows(tmp_path: Path, ending: str, content: bytes, expected: object) -> None:
     if expected == "header":
-        with pytest.raises(InputError, match="there is no column 'id'"):
+        with pytest.raises(ValidationError, match="there is no column 'id'"):
             read(content, tmp_path, ending)
         return
     assert isinstance(expected, list)
@@ -126,16 +126,16 @@ def test_a_quote_that_was_forgotten_takes_no_other_row_with_it(tmp_path: Path) -
     ],
 )
 def test_a_file_that_is_no_manifest(tmp_path: Path, ending: str, content: bytes, told: str) -> None:
-    with pytest.raises(InputError, match="manifest") as caught:
+    with pytest.raises(ValidationError, match="manifest") as caught:
         read(content, tmp_path, ending)
     assert told in str(caught.value)
     assert "jane" not in str(caught.value).lower()
 
 
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(ValidationError, match="cannot read"):
         list(rows((tmp_path / "none.csv").as_uri(), COLUMNS))
-    with pytest.raises(InputError, match="manifest must be a URI, not list"):
+    with pytest.raises(ValidationError, match="manifest must be a URI, not list"):
         list(rows(["a"], COLUMNS))  # type: ignore[arg-type]
 
 
@@ -174,7 +174,7 @@ def test_parquet_of_another_type(tmp_path: Path, values: object, kind: str) -> N
 def test_parquet_without_the_column(tmp_path: Path) -> None:
     place = tmp_path / "people.parquet"
     write_parquet(place, {"face": ["x"]})
-    with pytest.raises(InputError, match="there is no column 'id'; it has 1 column"):
+    with pytest.raises(ValidationError, match="there is no column 'id'; it has 1 column"):
         list(rows(place.as_uri(), COLUMNS))
 
 
@@ -255,7 +255,7 @@ def test_a_damaged_page_is_no_failure_of_the_storage(tmp_path: Path) -> None:
     content = bytearray(place.read_bytes())
     content[200:2000] = b"\x00\xff" * 900
     place.write_bytes(content)
-    with pytest.raises(InputError, match="not a readable Parquet file"):
+    with pytest.raises(ValidationError, match="not a readable Parquet file"):
         list(rows(place.as_uri(), COLUMNS))
 
 

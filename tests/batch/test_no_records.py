@@ -38,7 +38,7 @@ def test_a_lost_answer_where_nothing_is_kept_is_an_error_row_and_no_second_bill(
 ) -> None:
     keep_no_records(faceki, monkeypatch)
     faceki.add_fault("process_then_reset", route="verify", count=3, skip=2)
-    done = people.verify(people.everybody(*names(10)), patience=0.1)
+    done = people.verify(people.everybody(*names(10)), lookup_timeout=0.1)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
     assert faceki.ledger == once(names(10))
     problem = people.lines("errors")[0]
@@ -51,7 +51,7 @@ def test_rules_that_promise_records_are_not_believed_where_there_are_none(
 ) -> None:
     faceki.add_fault("code", route="records", code=8013, count=None)
     faceki.add_fault("process_then_reset", route="verify", count=3, skip=2)
-    done = people.verify(people.everybody(*names(10)), patience=0.1)
+    done = people.verify(people.everybody(*names(10)), lookup_timeout=0.1)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
     assert faceki.ledger == once(names(10))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.manifest import rows
 from airflow_provider_faceki.batch.shards import split
 from airflow_provider_faceki.operators.batch import COLUMNS
@@ -59,14 +59,14 @@ def test_a_manifest_without_a_column_is_refused_before_it_is_cut(people: People,
     place = people.folder / "people.txt"
     place.write_text(",".join(name for name in COLUMNS if name != missing) + "\n")
     folder = people.folder / "shards"
-    with pytest.raises(InputError, match=f"there is no column '{missing}'"):
+    with pytest.raises(ValidationError, match=f"there is no column '{missing}'"):
         split(place.as_uri(), folder.as_uri(), 2, SAME, manifest_format="csv")
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("shards", [0, 257])
 def test_so_many_shards_cannot_be(people: People, shards: int) -> None:
-    with pytest.raises(InputError, match="shards must be between 1 and 256"):
+    with pytest.raises(ValidationError, match="shards must be between 1 and 256"):
         cut(people, [], shards)
 
 

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.errors import ConfigurationError, InputError
+from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch.table_files import table_file
 from airflow_provider_faceki.batch.tables import Policy
@@ -130,9 +130,11 @@ def test_the_same_person_hashes_alike_in_every_run_and_under_no_other_key() -> N
 @pytest.mark.parametrize(
     ("choices", "kind", "told"),
     [
-        pytest.param({"documents.name": "keep"}, InputError, "no column 'documents.name'", id="column"),
-        pytest.param({"people.*": "keep"}, InputError, "no column 'people.*'", id="table"),
-        pytest.param({"documents.age": "mask"}, InputError, "must be one of keep, drop, hash", id="choice"),
+        pytest.param({"documents.name": "keep"}, ValidationError, "no column 'documents.name'", id="column"),
+        pytest.param({"people.*": "keep"}, ValidationError, "no column 'people.*'", id="table"),
+        pytest.param(
+            {"documents.age": "mask"}, ValidationError, "must be one of keep, drop, hash", id="choice"
+        ),
         pytest.param({"documents.age": "hash"}, ConfigurationError, "pii_hash_key", id="no key"),
     ],
 )

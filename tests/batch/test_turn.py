@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api.errors import InputError
+from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.turn import Turn
 
 
@@ -32,14 +32,14 @@ def test_of_two_batches_at_the_same_moment_one_is_left(
     monkeypatch.setattr(storage, "write_json", at_the_same_moment)
     monday = Turn(str(tmp_path), "monday")
     if later == "ffffffff":
-        with pytest.raises(InputError, match="another try has begun"):
+        with pytest.raises(ValidationError, match="another try has begun"):
             monday.take()
     else:
         monday.take()
     monkeypatch.undo()
     winner, loser = ("tuesday", "monday") if later == "ffffffff" else ("monday", "tuesday")
     Turn(str(tmp_path), winner).take()
-    with pytest.raises(InputError, match="holds another batch"):
+    with pytest.raises(ValidationError, match="holds another batch"):
         Turn(str(tmp_path), loser).take()
 
 
@@ -47,7 +47,7 @@ def test_of_two_batches_at_the_same_moment_one_is_left(
 def test_a_marker_that_cannot_be_read_keeps_nobody_out(tmp_path: Path, content: bytes) -> None:
     Turn(str(tmp_path), "monday").take()
     (tmp_path / "try-000002-00000000.json").write_bytes(content)
-    with pytest.raises(InputError, match="holds another batch, 'monday'"):
+    with pytest.raises(ValidationError, match="holds another batch, 'monday'"):
         Turn(str(tmp_path), "tuesday").take()
     Turn(str(tmp_path), "monday").take()
     assert len(list(tmp_path.iterdir())) == 3

@@ -232,9 +232,9 @@ def test_a_share_of_errors_ends_it_early(
     monkeypatch.setattr(shift, "ROWS_BEFORE_SHARE", 10)
     lines = [people.line(f"p-{number}", **({"selfie": None} if number % 2 else {})) for number in range(400)]
     with pytest.raises(
-        AirflowFailException, match=r"rows are errors, more than max_error_share=0.3; \d+ of 400"
+        AirflowFailException, match=r"rows are errors, more than max_error_rate=0.3; \d+ of 400"
     ):
-        people.verify(people.manifest(lines), max_error_share=0.3, concurrency=2)
+        people.verify(people.manifest(lines), max_error_rate=0.3, concurrency=2)
     assert len(people.lines("results")) + len(people.lines("errors")) < 300
     assert faceki.ledger == once(people.results())
 
@@ -244,9 +244,9 @@ def test_a_share_of_errors_counts_at_the_end_of_a_small_batch_too(
 ) -> None:
     lines = [people.line("a"), people.line("b", selfie=None)]
     with pytest.raises(AirflowFailException, match="1 of 2 rows are errors"):
-        people.verify(people.manifest(lines), max_error_share=0.4)
+        people.verify(people.manifest(lines), max_error_rate=0.4)
     assert people.results() == {"a": "ACCEPTED"}
-    assert people.verify(people.manifest(lines), max_error_share=0.5)["errors"] == {"INPUT": 1}
+    assert people.verify(people.manifest(lines), max_error_rate=0.5)["errors"] == {"INPUT": 1}
 
 
 def test_full_records_only_if_asked_for(faceki: FacekiSandbox, people: People) -> None:
@@ -355,15 +355,17 @@ def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, people:
     [
         pytest.param({"concurrency": 0}, "concurrency must be a whole number", id="nobody at work"),
         pytest.param({"concurrency": 257}, "from 1 to 256, not 257", id="too many at work"),
-        pytest.param({"max_error_share": "0.5"}, "max_error_share must be a number", id="share as text"),
-        pytest.param({"max_error_share": float("nan")}, "max_error_share must be a number", id="NaN"),
-        pytest.param({"patience": -1}, "patience must be a number of seconds from 0", id="patience"),
-        pytest.param({"settle_seconds": "soon"}, "settle_seconds must be a number", id="soon"),
-        pytest.param({"settle_seconds": float("nan")}, "settle_seconds must be a number", id="time NaN"),
+        pytest.param({"max_error_rate": "0.5"}, "max_error_rate must be a number", id="share as text"),
+        pytest.param({"max_error_rate": float("nan")}, "max_error_rate must be a number", id="NaN"),
+        pytest.param(
+            {"lookup_timeout": -1}, "lookup_timeout must be a number of seconds from 0", id="lookup_timeout"
+        ),
+        pytest.param({"resubmit_after": "soon"}, "resubmit_after must be a number", id="soon"),
+        pytest.param({"resubmit_after": float("nan")}, "resubmit_after must be a number", id="time NaN"),
         pytest.param({"columns": {"selfie": None}}, "selfie must be called something", id="no name"),
         pytest.param({"resubmit": "always"}, "resubmit must be one of if_absent, never", id="resubmit"),
         pytest.param({"concurrency": True}, "concurrency must be a whole number", id="bool"),
-        pytest.param({"max_error_share": 1.5}, "max_error_share must be a number between", id="share"),
+        pytest.param({"max_error_rate": 1.5}, "max_error_rate must be a number between", id="share"),
         pytest.param({"columns": {"identifier": "id"}}, "columns: unknown identifier", id="column"),
         pytest.param({"manifest_format": "xlsx"}, "manifest_format must be one of", id="format"),
         pytest.param({"resize_to": 0}, "resize_to", id="pixels"),

@@ -76,10 +76,10 @@ Verify = Callable[..., Tries]
 
 @pytest.fixture
 def verify(pictures: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSandbox) -> Verify:
-    """`verify("accepted-1", settle_seconds=1)` is a task that verifies somebody under that identifier."""
+    """`verify("accepted-1", resubmit_after=1)` is a task that verifies somebody under that identifier."""
 
     def task(record_identifier: str | None = None, **arguments: Any) -> Tries:
-        given = {"settle_seconds": 1.0, "patience": 1.0, **pictures, **arguments}
+        given = {"resubmit_after": 1.0, "lookup_timeout": 1.0, **pictures, **arguments}
 
         def make() -> FacekiKycVerificationOperator:
             return FacekiKycVerificationOperator(

@@ -19,9 +19,11 @@ from typing import Any
 from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api import client, token_file, verification
+from airflow_provider_faceki.api import client
+from airflow_provider_faceki.api.endpoints import verification
+from airflow_provider_faceki.api.tokens import file as token_file
+from airflow_provider_faceki.charged_call import Submission
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
-from airflow_provider_faceki.submission import Submission
 from tests.billing.tries import KeptInFile, Tries
 
 # Before any fork, for otherwise each try would spend most of its time on it: a first file loads Airflow's plugins, a

@@ -41,7 +41,7 @@ class Someone:
 
 @pytest.fixture
 def someone(sandbox: FacekiSandbox, store: KeptInFile | None, pictures: dict[str, Any]) -> Someone:
-    return Someone(store, settle_seconds=0.5, patience=0.2, **pictures)
+    return Someone(store, resubmit_after=0.5, lookup_timeout=0.2, **pictures)
 
 
 def written(place: Path) -> object:
@@ -75,7 +75,7 @@ def test_and_so_where_no_records_are_kept(
 def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
     sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path
 ) -> None:
-    someone = Someone(KeptInFile(tmp_path / "store.json"), settle_seconds=4.0, patience=0.1, **pictures)
+    someone = Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=4.0, lookup_timeout=0.1, **pictures)
     sandbox.add_fault("reset_then_process", route="verify", delay=2.5)
     with pytest.raises(api.OutcomeUnknownError):
         someone.now(record_identifier="accepted-anna")
@@ -91,7 +91,7 @@ def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
 @pytest.fixture
 def derived(sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path) -> Someone:
     """A task without an identifier of its own, on an Airflow that remembers."""
-    return Someone(KeptInFile(tmp_path / "store.json"), settle_seconds=1.0, patience=0.1, **pictures)
+    return Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=1.0, lookup_timeout=0.1, **pictures)
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["verified", "perhaps verified"])

@@ -28,14 +28,14 @@ def sandbox(request: pytest.FixtureRequest, connect: Connect) -> Iterator[Faceki
 @pytest.mark.parametrize("fault", ["process_then_reset", "reset_then_process"])
 def test_a_lost_answer_is_found(sandbox: FacekiSandbox, verify: Verify, fault: str) -> None:
     sandbox.add_fault(fault, route="verify")
-    assert verify("declined-1", patience=2.0).go()["decision"] == "DECLINED"
+    assert verify("declined-1", lookup_timeout=2.0).go()["decision"] == "DECLINED"
     assert sandbox.ledger == {"declined-1": 1}
 
 
 def test_so_it_is_by_the_next_try(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("status", route="records", status=502, skip=1, count=4)
-    task = verify("declined-1", patience=0.0, settle_seconds=30.0)
+    task = verify("declined-1", lookup_timeout=0.0, resubmit_after=30.0)
     with pytest.raises(api.OutcomeUnknownError):
         task.go()
     sandbox.clear_faults()

@@ -17,7 +17,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_faceki import api, connection_form
-from airflow_provider_faceki.api.multipart import MAX_IMAGE_BYTES
+from airflow_provider_faceki.api.transport.multipart import MAX_IMAGE_BYTES
 from airflow_provider_faceki.hooks import faceki
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
@@ -67,7 +67,7 @@ def test_refused_before_any_request(
     place = tmp_path / "odd.jpg"
     if content is not None:
         place.write_bytes(content)
-    with pytest.raises(AirflowFailException, match=f"^InputError: {told}"):
+    with pytest.raises(AirflowFailException, match=f"^ValidationError: {told}"):
         verify("accepted-1", selfie=place.as_uri()).go()
     assert sandbox.counters.requests == {}
 
@@ -99,7 +99,7 @@ def test_documents_of_the_wrong_shape(
             return [filled(item) for item in value]
         return pictures["selfie"] if value == "{0}" else value
 
-    with pytest.raises(AirflowFailException, match=f"InputError: .*{told}"):
+    with pytest.raises(AirflowFailException, match=f"ValidationError: .*{told}"):
         verify("accepted-1", documents=filled(documents)).go()
     assert sandbox.counters.requests == {}
 
@@ -124,7 +124,7 @@ def test_documents_that_the_workflow_cannot_work_with(
     sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any], workflow: str, documents: Any, told: str
 ) -> None:
     given = [dict.fromkeys(sides, pictures["selfie"]) for sides in documents]
-    with pytest.raises(AirflowFailException, match=f"InputError: .*{told}"):
+    with pytest.raises(AirflowFailException, match=f"ValidationError: .*{told}"):
         verify("accepted-1", documents=given, workflow_id=workflow).go()
     assert "verify" not in sandbox.counters.requests
     assert sandbox.bills == ()
@@ -216,7 +216,7 @@ def test_from_another_storage(sandbox: FacekiSandbox, verify: Verify, memory: An
     task = verify("accepted-1", selfie="memory://people/selfie", documents=[card])
     assert task.go()["decision"] == "ACCEPTED"
     # It arrived as it was: FACEKI finds the face by its bytes.
-    assert len(FacekiHook().ask(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=7))))) == 1
+    assert len(FacekiHook().call(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=7))))) == 1
 
 
 class Opened:
@@ -249,7 +249,7 @@ class StorageError(Exception):
 
 def sent(opener: Callable[[], BinaryIO], size: int) -> api.PerformKycVerification:
     selfie = api.Image.checked("selfie", opener, size, MAX_IMAGE_BYTES)
-    return verification("accepted-1", DEFAULT_WORKFLOW, selfie=selfie, patience=30.0)
+    return verification("accepted-1", DEFAULT_WORKFLOW, selfie=selfie, lookup_timeout=30.0)
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def sent(opener: Callable[[], BinaryIO], size: int) -> api.PerformKycVerificatio
     ],
 )
 def test_changed_while_it_is_sent(hook: FacekiHook, sandbox: FacekiSandbox, then: Any, told: str) -> None:
-    with pytest.raises(api.InputError, match=told) as caught:
-        hook.ask(sent(Opened(picture(300_000), then), 300_000))
-    assert not caught.value.may_have_acted
+    with pytest.raises(api.ValidationError, match=told) as caught:
+        hook.call(sent(Opened(picture(300_000), then), 300_000))
+    assert not caught.value.is_ambiguous
     assert "secret" not in str(caught.value)
     assert sandbox.bills == ()
 
@@ -284,11 +284,11 @@ def test_changed_while_it_is_sent(hook: FacekiHook, sandbox: FacekiSandbox, then
 )
 def test_storage_that_fails_halfway(hook: FacekiHook, sandbox: FacekiSandbox, problem: Exception) -> None:
     opened: list[BinaryIO] = [io.BytesIO(picture(300_000)), FailingHalfway(problem)]
-    with pytest.raises(api.InputError, match="selfie could not be read to its end"):
-        hook.ask(sent(lambda: opened.pop(0), 300_000))
+    with pytest.raises(api.ValidationError, match="selfie could not be read to its end"):
+        hook.call(sent(lambda: opened.pop(0), 300_000))
     assert sandbox.bills == ()
     # The connection on which half a body went out is not used again.
-    assert hook.ask(verification("accepted-2", DEFAULT_WORKFLOW)).decision is api.Decision.ACCEPTED
+    assert hook.call(verification("accepted-2", DEFAULT_WORKFLOW)).decision is api.Decision.ACCEPTED
 
 
 def test_the_task_may_try_again(
@@ -306,7 +306,7 @@ def test_the_task_may_try_again(
         return FailingHalfway(OSError("gone")) if next(openings) == 2 else really(*where, **how)
 
     monkeypatch.setattr(memory, "open", flaky)
-    task = verify("accepted-1", selfie="memory://people/selfie", settle_seconds=0.1)
+    task = verify("accepted-1", selfie="memory://people/selfie", resubmit_after=0.1)
     with pytest.raises(AirflowException, match="selfie could not be read to its end") as caught:
         task.go()
     assert not isinstance(caught.value, AirflowFailException)
@@ -330,19 +330,23 @@ def test_the_task_may_try_again(
         pytest.param({"record_identifier": ""}, "record_identifier is empty", id="no identifier"),
         pytest.param({"record_identifier": "a\nb"}, "record_identifier must be printable", id="a line break"),
         pytest.param({"workflow_id": None}, "workflow_id must be text", id="no workflow"),
-        pytest.param({"patience": "60"}, "patience must be a number of seconds", id="a text for a time"),
-        pytest.param({"patience": float("nan")}, "patience must be a number of seconds", id="not a number"),
+        pytest.param(
+            {"lookup_timeout": "60"}, "lookup_timeout must be a number of seconds", id="a text for a time"
+        ),
+        pytest.param(
+            {"lookup_timeout": float("nan")}, "lookup_timeout must be a number of seconds", id="not a number"
+        ),
     ],
 )
 def test_the_call_itself_refuses(more: dict[str, Any], told: str) -> None:
     arguments: dict[str, Any] = {"record_identifier": "a", "workflow_id": "w", **more}
-    with pytest.raises(api.InputError, match=told):
+    with pytest.raises(api.ValidationError, match=told):
         verification(**arguments)
 
 
 @pytest.mark.parametrize("endpoint", [api.FaceMatch, api.AnalyzeFace, api.CheckImage])
 def test_so_do_the_others(endpoint: Any) -> None:
-    with pytest.raises(api.InputError, match="must be an Image"):
+    with pytest.raises(api.ValidationError, match="must be an Image"):
         endpoint("a.jpg")
 
 
@@ -360,21 +364,21 @@ def test_the_hook_s_pictures_keep_to_the_connection_s_limit(
         return write(tmp_path, f"{size}.jpg", picture(size)) if stored else picture(size)
 
     connect(sandbox, max_image_bytes=500)
-    with pytest.raises(api.InputError, match="selfie has 1009 bytes.*connection 'faceki_default'"):
+    with pytest.raises(api.ValidationError, match="selfie has 1009 bytes.*connection 'faceki_default'"):
         FacekiHook().image(given(1009), name="selfie")
-    with pytest.raises(api.InputError, match="image is empty"):
+    with pytest.raises(api.ValidationError, match="image is empty"):
         FacekiHook().image(given(0))
     connect(sandbox, max_image_bytes=20 * 1024 * 1024)
     large = MAX_IMAGE_BYTES + 2_000_000
     hook = FacekiHook()
     found = hook.image(given(large))
     assert (found.size, found.media_type) == (large, "image/jpeg")
-    assert hook.ask(api.AnalyzeFace(found)).gender
+    assert hook.call(api.AnalyzeFace(found)).gender
 
 
 def test_one_default_for_the_limit() -> None:
     assert connection_form.DEFAULTS["max_image_bytes"] == MAX_IMAGE_BYTES
-    with pytest.raises(api.InputError, match="more than max_image_bytes=10485760"):
+    with pytest.raises(api.ValidationError, match="more than max_image_bytes=10485760"):
         api.Image.of_bytes("selfie", picture(MAX_IMAGE_BYTES + 1))
 
 

@@ -110,8 +110,8 @@ def household(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, t
     arguments = {
         "selfie": write(tmp_path, "selfie.jpg", content),
         "documents": [{"front": front, "back": back}],
-        "settle_seconds": SETTLE,
-        "patience": 2.0,
+        "resubmit_after": SETTLE,
+        "lookup_timeout": 2.0,
     }
     return Household(sandbox_process, tmp_path, arguments, request.param)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.wire import Json
+from airflow_provider_faceki.api.protocol.http import Json
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, Reply, ScriptedServer, says, says_bytes
 from tests.billing.conftest import Verify
-from tests.ground.scripted import NOTHING_FOUND, RECORDS_PATH, Reply, ScriptedServer, says, says_bytes
 
 HTML = b"<html><body>Cannot GET /api/v3/kyc_verification</body></html>"
 
@@ -61,7 +61,7 @@ def test_faceki_says_that_there_is_none(
     server: ScriptedServer, client: api.FacekiClient, reply: Reply
 ) -> None:
     server.on(RECORDS_PATH, reply)
-    assert client.ask(api.FindKycVerification(record_identifier="mine")) is None
+    assert client.call(api.FindKycVerification(record_identifier="mine")) is None
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_nobody_says_that_there_is_none(
     server: ScriptedServer, client: api.FacekiClient, reply: Reply, told: str
 ) -> None:
     server.on(RECORDS_PATH, reply)
-    with pytest.raises(api.UnexpectedAnswerError, match=told):
-        client.ask(api.FindKycVerification(record_identifier="mine"))
+    with pytest.raises(api.UnexpectedResponseError, match=told):
+        client.call(api.FindKycVerification(record_identifier="mine"))
 
 
 def test_an_unknown_address_in_faceki_s_words_is_no_absence(
@@ -93,21 +93,21 @@ def test_an_unknown_address_in_faceki_s_words_is_no_absence(
 ) -> None:
     server.on(RECORDS_PATH, says({"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID URL"}, 404))
     with pytest.raises(api.AuthenticationError):
-        client.ask(api.FindKycVerification(record_identifier="mine"))
+        client.call(api.FindKycVerification(record_identifier="mine"))
 
 
 def test_only_ones_own_counts(server: ScriptedServer, client: api.FacekiClient) -> None:
     server.on(RECORDS_PATH, found(record("mine", "DECLINED"), record("another", request_id="r-2")))
-    made = client.ask(api.FindKycVerification(record_identifier="mine"))
+    made = client.call(api.FindKycVerification(record_identifier="mine"))
     assert made is not None
     assert made.decision is api.Decision.DECLINED
 
 
 def test_by_request_id_the_request_id_counts(server: ScriptedServer, client: api.FacekiClient) -> None:
     server.on(RECORDS_PATH, found(record("another")))
-    assert client.ask(api.FindKycVerification(request_id="r-1")) is not None
-    with pytest.raises(api.UnexpectedAnswerError, match="others"):
-        client.ask(api.FindKycVerification(request_id="r-2"))
+    assert client.call(api.FindKycVerification(request_id="r-1")) is not None
+    with pytest.raises(api.UnexpectedResponseError, match="others"):
+        client.call(api.FindKycVerification(request_id="r-2"))
 
 
 def test_known_ones_and_old_ones_are_not_meant(server: ScriptedServer, client: api.FacekiClient) -> None:
@@ -117,7 +117,7 @@ def test_known_ones_and_old_ones_are_not_meant(server: ScriptedServer, client: a
     look = api.FindKycVerification
 
     def request_id(endpoint: api.FindKycVerification) -> str | None:
-        made = client.ask(endpoint)
+        made = client.call(endpoint)
         return made.record.request_id if made else None
 
     assert request_id(look(record_identifier="mine")) == "new"
@@ -135,7 +135,7 @@ def test_known_ones_and_old_ones_are_not_meant(server: ScriptedServer, client: a
     ],
 )
 def test_exactly_one_id(ids: dict[str, str]) -> None:
-    with pytest.raises(api.InputError):
+    with pytest.raises(api.ValidationError):
         api.FindKycVerification(**ids)  # type: ignore[arg-type]
 
 

@@ -21,11 +21,11 @@ Ask = Callable[[FacekiHook, Any], Any]
 
 
 def on_a_thread(hook: FacekiHook, endpoint: Any) -> Any:
-    return hook.ask(endpoint)
+    return hook.call(endpoint)
 
 
 def on_a_loop(hook: FacekiHook, endpoint: Any) -> Any:
-    return asyncio.run(hook.aask(endpoint))
+    return asyncio.run(hook.acall(endpoint))
 
 
 @pytest.fixture(params=[on_a_thread, on_a_loop])
@@ -63,7 +63,7 @@ def test_what_faceki_has_done_is_found(
 ) -> None:
     connect(sandbox, upload_timeout=1)
     sandbox.add_fault(**fault)  # type: ignore[arg-type]
-    made = ask(FacekiHook(), verification("declined-1", DEFAULT_WORKFLOW, patience=5.0))
+    made = ask(FacekiHook(), verification("declined-1", DEFAULT_WORKFLOW, lookup_timeout=5.0))
     assert (made.decision, made.record.record_identifier) == (api.Decision.DECLINED, "declined-1")
     assert made.is_whole
     assert sandbox.ledger == {"declined-1": 1}
@@ -89,8 +89,8 @@ def test_what_faceki_has_not_done_stays_unknown_and_is_not_sent_again(
     sandbox.add_fault(**fault)  # type: ignore[arg-type]
     began = time.monotonic()
     with pytest.raises(api.OutcomeUnknownError, match="look again by its record_identifier") as caught:
-        ask(FacekiHook(), verification("accepted-1", DEFAULT_WORKFLOW, patience=0.3))
-    assert caught.value.may_have_acted
+        ask(FacekiHook(), verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=0.3))
+    assert caught.value.is_ambiguous
     assert time.monotonic() - began < 5
     assert sandbox.ledger == {}
     assert sandbox.counters.requests["verify"] == 1
@@ -133,8 +133,8 @@ def test_token_revoked_on_the_way(
 def test_a_token_that_cannot_be_had_loses_no_verification(sandbox: FacekiSandbox, hook: FacekiHook) -> None:
     sandbox.add_fault("status", route="token", status=503, count=None)
     with pytest.raises(api.ServiceError) as caught:
-        hook.ask(verification("accepted-1", DEFAULT_WORKFLOW, patience=30.0))
-    assert not caught.value.may_have_acted
+        hook.call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=30.0))
+    assert not caught.value.is_ambiguous
     assert "verify" not in sandbox.counters.requests
 
 
@@ -142,16 +142,16 @@ def test_nor_does_one_that_cannot_be_renewed(sandbox: FacekiSandbox, hook: Facek
     hook.get_access_token()
     sandbox.revoke_tokens()
     sandbox.add_fault("reset_after_body", route="token", count=None)
-    with pytest.raises(api.AnswerLostError) as caught:
-        hook.ask(verification("accepted-1", DEFAULT_WORKFLOW, patience=30.0))
-    assert not caught.value.may_have_acted
+    with pytest.raises(api.ResponseLostError) as caught:
+        hook.call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=30.0))
+    assert not caught.value.is_ambiguous
     assert sandbox.ledger == {}
 
 
 def test_looks_that_fail_meanwhile_are_borne(sandbox: FacekiSandbox, hook: FacekiHook) -> None:
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("status", route="records", status=502, count=3)
-    made = hook.ask(verification("review-1", DEFAULT_WORKFLOW, patience=10.0))
+    made = hook.call(verification("review-1", DEFAULT_WORKFLOW, lookup_timeout=10.0))
     assert made.decision is api.Decision.REVIEW
     assert sandbox.ledger == {"review-1": 1}
 
@@ -170,7 +170,7 @@ def test_where_records_cannot_be_asked_for_it_says_so_at_once(
     sandbox.add_fault("process_then_reset", route="verify")
     began = time.monotonic()
     with pytest.raises(api.OutcomeUnknownError, match="cannot be asked for"):
-        FacekiHook().ask(verification("accepted-1", DEFAULT_WORKFLOW, patience=30.0))
+        FacekiHook().call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=30.0))
     assert time.monotonic() - began < 5
     assert sandbox.counters.requests["verify"] == 1
 
@@ -180,6 +180,6 @@ def test_patience_is_a_time_and_not_a_number_of_looks(sandbox: FacekiSandbox, co
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("hang", route="records", delay=1.5, count=None)
     with pytest.raises(api.OutcomeUnknownError, match="has shown no record of it for"):
-        FacekiHook().ask(verification("accepted-1", DEFAULT_WORKFLOW, patience=2.0))
+        FacekiHook().call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=2.0))
     # A look lasts a second here. Were only the pauses between looks counted, there would be a third one.
     assert sandbox.counters.requests["records"] <= 2

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_faceki import api, storage
-from airflow_provider_faceki.api.multipart import CHUNK, Image, Multipart
+from airflow_provider_faceki.api.transport.multipart import CHUNK, Image, Multipart
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.messages import Upload
@@ -138,14 +138,14 @@ def test_memory_stays_flat(
     sandbox_process.control.post("reset")
     connect(sandbox_process, upload_timeout=60)
     hook = FacekiHook()
-    hook.ask(verification("accepted-0", WORKFLOW_THREE_DOCUMENTS, documents=_three(seven_pictures)))
+    hook.call(verification("accepted-0", WORKFLOW_THREE_DOCUMENTS, documents=_three(seven_pictures)))
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         call = verification(
             "accepted-1", WORKFLOW_THREE_DOCUMENTS, selfie=seven_pictures[0], documents=_three(seven_pictures)
         )
-        assert hook.ask(call).decision is api.Decision.ACCEPTED
+        assert hook.call(call).decision is api.Decision.ACCEPTED
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

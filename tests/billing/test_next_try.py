@@ -14,12 +14,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_faceki import api, storage
+from airflow_provider_faceki.charged_call import Submission
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators import verification as operator
 from airflow_provider_faceki.operators.verification import derived_identifier
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW, Workflow
-from airflow_provider_faceki.submission import Submission
 from tests.airflow.standing_in import TaskInstance
 from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import verification
@@ -58,7 +58,7 @@ def test_what_faceki_finishes_long_after_is_found(
 ) -> None:
     # In the proportions of life: FACEKI needs 60 s, the try looks for 10, and 150 settle it.
     sandbox.add_fault("reset_then_process", route="verify", delay=2.4)
-    task = waits("declined-1", patience=0.4, settle_seconds=6.0)
+    task = waits("declined-1", lookup_timeout=0.4, resubmit_after=6.0)
     lose(task)
     assert sandbox.ledger == {}
     assert task.go()["decision"] == "DECLINED"
@@ -70,7 +70,7 @@ def test_what_faceki_finishes_long_after_is_found(
 
 def test_what_never_arrived_is_sent_again_once_that_is_settled(sandbox: FacekiSandbox, waits: Verify) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
-    task = waits("accepted-1", patience=0.2, settle_seconds=1.5)
+    task = waits("accepted-1", lookup_timeout=0.2, resubmit_after=1.5)
     lose(task)
     began = time.time()
     assert task.go()["decision"] == "ACCEPTED"
@@ -81,13 +81,13 @@ def test_what_never_arrived_is_sent_again_once_that_is_settled(sandbox: FacekiSa
 
 def test_a_try_that_was_held_before_its_last_byte(sandbox: FacekiSandbox, verify: Verify) -> None:
     # It marked its beginning long ago, was held, and sent its last byte just before it died.
-    task = verify("accepted-1", settle_seconds=4.0)
+    task = verify("accepted-1", resubmit_after=4.0)
     if task.store is not None:
         mark(task.store, time.time() - 3600.0, "accepted-1")
     task.ti.try_number = 1
     sandbox.add_fault("reset_then_process", route="verify", delay=1.5)
     with pytest.raises(api.OutcomeUnknownError):
-        FacekiHook().ask(verification("accepted-1", DEFAULT_WORKFLOW, patience=0.0))
+        FacekiHook().call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=0.0))
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
     assert sandbox.counters.requests["verify"] == 1
@@ -96,7 +96,7 @@ def test_a_try_that_was_held_before_its_last_byte(sandbox: FacekiSandbox, verify
 def test_many_lost_tries(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("status", route="verify", status=502, count=3)
     sandbox.add_fault("truncated", route="verify")
-    task = verify("accepted-1", patience=0.1, settle_seconds=0.5)
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=0.5)
     for _ in range(3):
         lose(task)
     assert task.go()["decision"] == "ACCEPTED"
@@ -106,7 +106,7 @@ def test_many_lost_tries(sandbox: FacekiSandbox, verify: Verify) -> None:
 
 def test_never_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
-    task = verify("accepted-1", patience=0.1, settle_seconds=0.5, resubmit="never")
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=0.5, resubmit="never")
     lose(task)
     with pytest.raises(AirflowFailException, match="resubmit='never'"):
         task.go()
@@ -116,7 +116,7 @@ def test_never_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
 
 def test_never_resubmit_finds_what_was_made(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("reset_then_process", route="verify", delay=1.0)
-    task = verify("accepted-1", patience=0.1, settle_seconds=3.0, resubmit="never")
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=3.0, resubmit="never")
     lose(task)
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
@@ -130,7 +130,7 @@ def test_where_no_records_are_kept_absence_means_nothing(
     monkeypatch.setattr(Workflow, "rules", lambda self, url: {**rules(self, url), "store_data": False})
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("code", route="records", code=8013, count=None)
-    task = verify("accepted-1", patience=0.1, settle_seconds=0.5, check_rules=check_rules)
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=0.5, check_rules=check_rules)
     lose(task)
     if not check_rules:
         # Without the rules nobody knows.
@@ -149,7 +149,7 @@ def test_where_no_records_are_kept_what_was_answered_is_remembered(
     rules = Workflow.rules
     monkeypatch.setattr(Workflow, "rules", lambda self, url: {**rules(self, url), "store_data": False})
     sandbox.add_fault("code", route="records", code=8013, count=None)
-    task = verify("declined-1", settle_seconds=0.5)
+    task = verify("declined-1", resubmit_after=0.5)
     assert task.go()["decision"] == "DECLINED"
     if store is not None:
         assert task.go()["decision"] == "DECLINED"
@@ -190,7 +190,7 @@ def test_pictures_may_have_gone_meanwhile(
     sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any]
 ) -> None:
     sandbox.add_fault("reset_then_process", route="verify", delay=0.6)
-    task = verify("accepted-1", patience=0.1, settle_seconds=3.0)
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=3.0)
     lose(task)
     Path(pictures["selfie"].removeprefix("file://")).unlink()
     assert task.go()["decision"] == "ACCEPTED"
@@ -206,7 +206,7 @@ def test_a_result_that_could_not_be_written_is_not_paid_for_again(
     # A rejection of which FACEKI gives no id, and keeps no record either.
     sandbox.settings.rejection_result = "missing"
     sandbox.add_fault("code", route="records", code=8013, count=None)
-    task = verify("code-5004-x", output_path=str(tmp_path / "record.json"), settle_seconds=0.5)
+    task = verify("code-5004-x", output_path=str(tmp_path / "record.json"), resubmit_after=0.5)
     with monkeypatch.context() as full:
         full.setattr(storage, "write_json", no_space_left)
         with pytest.raises(OSError, match="No space left"):
@@ -221,7 +221,7 @@ def test_a_result_that_could_not_be_written_is_not_paid_for_again(
 
 def test_looks_that_fail_while_it_settles_are_borne(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("reset_then_process", route="verify", delay=1.5)
-    task = verify("accepted-1", patience=0.1, settle_seconds=5.0)
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=5.0)
     lose(task)
     sandbox.add_fault("status", route="records", status=502, skip=1, count=2)
     assert task.go()["decision"] == "ACCEPTED"
@@ -249,7 +249,7 @@ def test_nor_where_its_records_are_not_to_be_found(
 
 def test_a_record_without_a_decision_is_waited_for(sandbox: FacekiSandbox, waits: Verify) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
-    task = waits("accepted-1", patience=0.1, settle_seconds=1.5)
+    task = waits("accepted-1", lookup_timeout=0.1, resubmit_after=1.5)
     lose(task)
     sandbox.add_record("accepted-1", "ACCEPTED", fields={"decision": ""})
     began = time.time()
@@ -263,7 +263,7 @@ def test_a_killed_first_try_that_sent_nothing_costs_time_only(
     sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None
 ) -> None:
     sandbox.add_fault("status", route="token", status=503, count=2)
-    task = verify("accepted-1", settle_seconds=1.0)
+    task = verify("accepted-1", resubmit_after=1.0)
     with pytest.raises(api.ServiceError):
         task.go()
     began = time.time()
@@ -293,7 +293,7 @@ AHEAD, BEHIND = 3600.0, -1.0
 def test_the_moment_that_comes_back_from_a_deferral(
     sandbox: FacekiSandbox, verify: Verify, until: Any, event: Any, waits_on: bool
 ) -> None:
-    task = verify("accepted-1", settle_seconds=60.0, deferrable=True)
+    task = verify("accepted-1", resubmit_after=60.0, deferrable=True)
     now, task.ti.try_number = time.time(), 2
     context: Any = {"ti": task.ti, "params": {}}
     if task.store is not None:
@@ -329,7 +329,7 @@ def test_own_identifier() -> None:
 def test_own_identifier_is_sent(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("status", route="records", status=502, skip=1, count=2)
-    task = verify(None, patience=0.0, settle_seconds=2.0)
+    task = verify(None, lookup_timeout=0.0, resubmit_after=2.0)
     lose(task)
     summary = task.go()
     assert summary["record_identifier"] == derived_identifier(task.ti)

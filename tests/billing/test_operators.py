@@ -37,10 +37,10 @@ NEEDED: dict[str, Any] = {"task_id": "t", "selfie": "/a", "documents": ["/a"]}
             {"resubmit": "maybe"}, "resubmit must be one of never, if_absent, always", id="resubmit"
         ),
         pytest.param({"wait_for_review": True, "deferrable": False}, "needs deferrable=True", id="review"),
-        pytest.param({"settle_seconds": "150"}, "settle_seconds must be a number of seconds", id="text"),
-        pytest.param({"settle_seconds": -1}, "settle_seconds must be", id="negative"),
-        pytest.param({"patience": float("nan")}, "patience must be a number", id="not a number"),
-        pytest.param({"patience": True}, "patience must be a number", id="true"),
+        pytest.param({"resubmit_after": "150"}, "resubmit_after must be a number of seconds", id="text"),
+        pytest.param({"resubmit_after": -1}, "resubmit_after must be", id="negative"),
+        pytest.param({"lookup_timeout": float("nan")}, "lookup_timeout must be a number", id="not a number"),
+        pytest.param({"lookup_timeout": True}, "lookup_timeout must be a number", id="true"),
         pytest.param({"review_timeout": float("inf")}, "review_timeout must be", id="for ever"),
     ],
 )
@@ -61,7 +61,7 @@ def test_refused_while_parsing(arguments: dict[str, Any], told: str) -> None:
     ],
 )
 def test_everything_that_names_something_is_a_template(operator: Any) -> None:
-    plain = {"check_rules", "resize_to", "resubmit", "settle_seconds", "patience", "fail_on_decline"}
+    plain = {"check_rules", "resize_to", "resubmit", "resubmit_after", "lookup_timeout", "fail_on_decline"}
     plain |= {"wait_for_review", "review_timeout", "deferrable"}
     arguments = set(inspect.signature(operator.__init__).parameters)
     assert arguments - {"self", "kwargs"} - plain <= set(operator.template_fields)
@@ -201,13 +201,13 @@ def test_a_reviewed_record_that_is_gone_is_not_paid_for_again(sandbox: FacekiSan
 
 DECISIONS = [
     pytest.param(api.ServiceError("x"), "retry", None, id="a failing service"),
-    pytest.param(api.ThrottledError("x", retry_after=7.0), "retry", 7.0, id="throttled, with a time"),
+    pytest.param(api.RateLimitError("x", retry_after=7.0), "retry", 7.0, id="throttled, with a time"),
     pytest.param(api.ConnectError("x"), "retry", None, id="no connection"),
     pytest.param(api.NotFoundError("x"), "retry", None, id="not there yet"),
-    pytest.param(api.AnswerError("x", code=6001), "retry", None, id="a code that nobody explains"),
+    pytest.param(api.ResponseError("x", code=6001), "retry", None, id="a code that nobody explains"),
     pytest.param(api.AuthenticationError("x"), "fail", None, id="wrong credentials"),
     pytest.param(api.ConfigurationError("x"), "fail", None, id="a wrong Connection"),
-    pytest.param(api.InputError("x"), "fail", None, id="a wrong argument"),
+    pytest.param(api.ValidationError("x"), "fail", None, id="a wrong argument"),
     pytest.param(api.QuotaError("x", code=5003), "fail", None, id="no credit"),
     pytest.param(api.VerificationError("x"), "fail", None, id="the same picture once more"),
     pytest.param(api.LinkError("x"), "fail", None, id="a dead link"),
@@ -230,24 +230,24 @@ def test_retry_policy(error: Exception, action: str, seconds: float | None) -> N
     ("call", "action"),
     [
         pytest.param(
-            api.Call("POST", "/kycverify/api/kycverify/kyc-verify-link"), "fail", id="may be charged"
+            api.RawCall("POST", "/kycverify/api/kycverify/kyc-verify-link"), "fail", id="may be charged"
         ),
         pytest.param(
-            api.Call("POST", "/kycverify/api/kycverify/kyc-verify-link", idempotent=True),
+            api.RawCall("POST", "/kycverify/api/kycverify/kyc-verify-link", idempotent=True),
             "retry",
             id="harmless",
         ),
-        pytest.param(api.Call("GET", "/api/v3/kyc_verification"), "retry", id="only asks"),
+        pytest.param(api.RawCall("GET", "/api/v3/kyc_verification"), "retry", id="only asks"),
         pytest.param(api.GenerateKycLink(workflow_id="w"), "retry", id="one link more harms nobody"),
     ],
 )
 def test_a_lost_answer_is_not_bought_again(
-    sandbox: FacekiSandbox, call: api.Call | api.GenerateKycLink, action: str
+    sandbox: FacekiSandbox, call: api.RawCall | api.GenerateKycLink, action: str
 ) -> None:
     FacekiHook().get_access_token()
     sandbox.add_fault("reset_after_body", count=None)
-    with pytest.raises(api.AnswerLostError) as lost:
-        FacekiHook().ask(call)
+    with pytest.raises(api.ResponseLostError) as lost:
+        FacekiHook().call(call)
     assert retry_policy.FACEKI_RETRY_POLICY.evaluate(lost.value, 1, 3).action.value == action
 
 

@@ -20,10 +20,10 @@ from airflow_provider_faceki.operators.images import (
 )
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import execute
+from tests.api.scripted import ScriptedServer, says, says_bytes
 from tests.billing.conftest import NOWHERE, Connect
 from tests.billing.pictures import picture, verification, write
 from tests.billing.tries import KeptInFile, Tries, mark
-from tests.ground.scripted import ScriptedServer, says, says_bytes
 
 SEARCH = "/api/v3/kyc_verification/search-by-face"
 ANALYSIS = {
@@ -78,7 +78,7 @@ def test_a_bare_404_is_nobody_s_absence(reply: Any) -> None:
         server.on(SEARCH, reply)
         client = api.FacekiClient("client", server.url, service=api.Service(base_url=server.url))
         with pytest.raises(api.NotFoundError):
-            client.ask(api.FaceMatch(api.Image.of_bytes("selfie", picture())))
+            client.call(api.FaceMatch(api.Image.of_bytes("selfie", picture())))
 
 
 def test_face_analysis(sandbox: FacekiSandbox, selfie: str) -> None:
@@ -263,6 +263,6 @@ def test_a_picture_that_is_being_written_may_be_complete_next_time(
 
 
 def test_face_match_after_a_verification(sandbox: FacekiSandbox, hook: FacekiHook, selfie: str) -> None:
-    hook.ask(verification("declined-1", sandbox.connection()["extra"]["workflow_id"]))  # type: ignore[index]
-    found = hook.ask(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=1))))
+    hook.call(verification("declined-1", sandbox.connection()["extra"]["workflow_id"]))  # type: ignore[index]
+    found = hook.call(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=1))))
     assert [record.decision for record in found] == [api.Decision.DECLINED]

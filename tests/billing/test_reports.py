@@ -15,12 +15,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.report import _Follow
+from airflow_provider_faceki.api.endpoints.reports import _Follow
 from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import execute
+from tests.api.scripted import Reply, ScriptedServer, Talk, says, says_bytes
 from tests.billing.conftest import Connect
-from tests.ground.scripted import Reply, ScriptedServer, Talk, says, says_bytes
 
 PDF = b"%PDF-1.7\n" + bytes(range(256)) * 40
 REPORT = "/reports/r-1"
@@ -100,7 +100,7 @@ def client(server: ScriptedServer) -> api.FacekiClient:
 
 def fetch(server: ScriptedServer, reply: Reply) -> bytes:
     server.on(REPORT, reply)
-    report = client(server).ask(api.FetchPdfReport("r-1"))
+    report = client(server).call(api.FetchPdfReport("r-1"))
     with report.file:
         return report.file.read()
 
@@ -165,7 +165,7 @@ def test_however_it_arrives(head: bytes, pieces: list[bytes]) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"%", b"%PD"])
 def test_a_body_that_ends_before_it_can_be_told(body: bytes) -> None:
-    with ScriptedServer() as server, pytest.raises(api.UnexpectedAnswerError):
+    with ScriptedServer() as server, pytest.raises(api.UnexpectedResponseError):
         fetch(server, says_bytes(body))
 
 
@@ -189,7 +189,7 @@ def test_a_body_that_ends_before_it_can_be_told(body: bytes) -> None:
     ],
 )
 def test_what_is_no_report(reply: Reply, told: str) -> None:
-    with ScriptedServer() as server, pytest.raises(api.UnexpectedAnswerError, match=told) as caught:
+    with ScriptedServer() as server, pytest.raises(api.UnexpectedResponseError, match=told) as caught:
         fetch(server, reply)
     assert "elsewhere" not in str(caught.value)
 
@@ -223,7 +223,7 @@ def test_at_its_own_address_it_brings_the_token() -> None:
 def test_it_follows_once_only() -> None:
     with ScriptedServer() as server:
         server.on("/again", says({"url": f"{server.url}/again"}))
-        with pytest.raises(api.UnexpectedAnswerError, match="no PDF but another URL"):
+        with pytest.raises(api.UnexpectedResponseError, match="no PDF but another URL"):
             fetch(server, says({"url": f"{server.url}/again"}))
         assert len(server.asked("/again")) == 1
 
@@ -232,7 +232,7 @@ def test_it_follows_once_only() -> None:
 def test_an_address_that_has_expired_says_nothing_about_the_credentials(status: int) -> None:
     with ScriptedServer() as server:
         server.on("/expired", says_bytes(b"<Error><Code>AccessDenied</Code></Error>", status))
-        with pytest.raises(api.UnexpectedAnswerError, match="not to be had at the URL") as caught:
+        with pytest.raises(api.UnexpectedResponseError, match="not to be had at the URL") as caught:
             fetch(server, says({"url": f"{server.url}/expired?signature=secret"}))
         assert caught.value.http_status == status
         assert "secret" not in json.dumps([str(caught.value), repr(caught.value)])

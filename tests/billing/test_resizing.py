@@ -118,7 +118,7 @@ def test_any_kind_of_colour(mode: str) -> None:
 def outcome(content: bytes) -> str:
     try:
         smaller(content)
-    except api.InputError as error:
+    except api.ValidationError as error:
         return str(error)
     return "read"
 

@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> KeptInFile:
 
 @pytest.mark.parametrize("code", REJECTIONS)
 def test_a_rejected_image_is_a_result(sandbox: FacekiSandbox, hook: FacekiHook, code: int) -> None:
-    summary = hook.ask(verification(f"code-{code}-x", DEFAULT_WORKFLOW)).summary()
+    summary = hook.call(verification(f"code-{code}-x", DEFAULT_WORKFLOW)).summary()
     assert summary["decision"] == "DECLINED"
     assert summary["error_codes"] == [{"code": code, "name": REJECTIONS[code]}]
     assert summary["retake_selfie"] is (code in RETAKE)
@@ -170,8 +170,8 @@ def never_kept(store: KeptInFile) -> bool:
         pytest.param("code-5003-x", "QuotaError: .*5003 NOT_ENOUGH_WALLET_CREDIT", id="5003"),
         pytest.param("code-8017-x", "QuotaError: .*8017 KYC_VERIFICATION_LIMIT_REACHED", id="8017"),
         pytest.param("code-5001-x", "WorkflowError: .*5001 WORKFLOW_RULES_MISSING", id="5001"),
-        pytest.param("code-5002-x", "RequestRefusedError: .*5002", id="5002"),
-        pytest.param("code-5006-x", "RequestRefusedError: .*5006 REQUIRED_DOCUMENT_MISSING", id="5006"),
+        pytest.param("code-5002-x", "InvalidRequestError: .*5002", id="5002"),
+        pytest.param("code-5006-x", "InvalidRequestError: .*5006 REQUIRED_DOCUMENT_MISSING", id="5006"),
     ],
 )
 def test_what_no_further_try_can_mend_fails_at_once(
@@ -191,8 +191,8 @@ def test_what_no_further_try_can_mend_fails_at_once(
         pytest.param({"kind": "code", "code": 8017}, "QuotaError: .*8017", id="a limit"),
         pytest.param({"kind": "code", "code": 5001}, "WorkflowError: .*5001", id="no such workflow"),
         pytest.param({"kind": "status", "status": 401}, "AuthenticationError: ", id="a token refused twice"),
-        pytest.param({"kind": "status", "status": 403}, "RequestRefusedError: ", id="forbidden"),
-        pytest.param({"kind": "code", "code": 422}, "RequestRefusedError: ", id="a workflow id that is none"),
+        pytest.param({"kind": "status", "status": 403}, "InvalidRequestError: ", id="forbidden"),
+        pytest.param({"kind": "code", "code": 422}, "InvalidRequestError: ", id="a workflow id that is none"),
     ],
 )
 def test_what_faceki_says_instead_of_rules_is_heard_before_paying(
@@ -242,7 +242,7 @@ def test_too_large_for_faceki(
     sandbox.settings.max_upload_bytes = 100_000
     selfie = write(tmp_path, "large.jpg", picture(1_000_000))
     with pytest.raises(
-        AirflowFailException, match=r"RequestRefusedError: the images are too large.*HTTP 413"
+        AirflowFailException, match=r"InvalidRequestError: the images are too large.*HTTP 413"
     ):
         verify("accepted-1", selfie=selfie).go()
     assert sandbox.bills == ()
@@ -260,7 +260,7 @@ def test_what_faceki_refuses_leaves_nothing_to_settle(
     sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, fault: dict[str, Any]
 ) -> None:
     sandbox.add_fault(**fault, route="verify")
-    with pytest.raises((api.ThrottledError, AirflowFailException)):
+    with pytest.raises((api.RateLimitError, AirflowFailException)):
         verify("accepted-1").go()
     assert sandbox.bills == ()
     assert never_kept(store)

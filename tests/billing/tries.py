@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_faceki.submission import digest
+from airflow_provider_faceki.charged_call import digest
 from tests.airflow.standing_in import TaskInstance
 
 #: No test here waits for more than a few events.

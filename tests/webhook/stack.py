@@ -52,14 +52,14 @@ class LockedAirflow(Airflow):
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         }
 
-    def ask(self, method: str, path: str, document: object = None) -> Any:
+    def call(self, method: str, path: str, document: object = None) -> Any:
         """Ask the REST API as its one user."""
         if self._token is None:
             login = {"username": "ada", "password": PASSWORD}
             self._token = requests.post(f"{self.url}/auth/token", json=login, timeout=60).json()[
                 "access_token"
             ]
-        return super().ask(method, path, document)
+        return super().call(method, path, document)
 
     @property
     def token(self) -> str:
@@ -97,7 +97,7 @@ class Stack(Served):
             client_secret=self.faceki.client_secret,
             service=Service(self.faceki.url),
         )
-        return str(client.ask(FetchRecords(record_identifier=record_identifier))[-1].request_id)
+        return str(client.call(FetchRecords(record_identifier=record_identifier))[-1].request_id)
 
     def run_of(self, dag_id: str, key: str) -> tuple[str, str]:
         """Return id and state of the newest run of one partition; empty while there is none."""
@@ -135,7 +135,7 @@ class Stack(Served):
 
     def run(self, dag_id: str) -> dict[str, str]:
         """Trigger a DAG, wait for the end of its run, and return the states of its tasks."""
-        made = self.airflow.ask("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
+        made = self.airflow.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
         query = "SELECT 1 FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
         self.until(f"{dag_id} to finish", lambda: bool(self.rows(query, made)), 240)
         return self.tasks(made)

@@ -194,12 +194,12 @@ def test_a_secrets_backend_that_is_down(listening: Path) -> None:
 STORE = """
 import sys
 import airflow.assets.manager
-from airflow_provider_faceki.api.webhook import Hint
+from airflow_provider_faceki.api.protocol.webhook import WebhookNotification
 from airflow_provider_faceki.webhook import events
 from airflow_provider_faceki.webhook.events import store
 events.LOCK_SECONDS = 120  # they leave SQLite no pause
 sys.stdin.readline()  # all begin together
-print(sum(store("faceki_default", Hint(each, "ACCEPTED")) for each in sys.argv[1:]))
+print(sum(store("faceki_default", WebhookNotification(each, "ACCEPTED")) for each in sys.argv[1:]))
 """
 
 

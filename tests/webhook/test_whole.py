@@ -186,7 +186,7 @@ def test_nothing_leaked(stack: Stack) -> None:
 
 
 def test_airflow_lists_the_plugin(stack: Stack) -> None:
-    listed = stack.airflow.ask("GET", "plugins")
+    listed = stack.airflow.call("GET", "plugins")
     ours = next(each for each in listed["plugins"] if each["name"] == "faceki_webhook")
     assert [each["url_prefix"] for each in ours["fastapi_apps"]] == ["/faceki"]
     assert TOKEN not in str(listed)

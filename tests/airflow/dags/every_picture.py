@@ -79,7 +79,7 @@ with DAG(dag_id="every_picture", schedule=None, start_date=timezone.datetime(202
             **{
                 "selfie": f"{GIVEN}/selfie.jpg",
                 "documents": [{"front": f"{GIVEN}/front.jpg", "back": f"{GIVEN}/back.jpg"}],
-                "patience": 1.0,
+                "lookup_timeout": 1.0,
                 **MORE.get(name, {}),
             },
         )
@@ -117,8 +117,8 @@ with DAG(dag_id="every_picture", schedule=None, start_date=timezone.datetime(202
             task_id=name,
             manifest=f"{GIVEN}/{manifest}.ndjson",
             output_path=f"{OUTPUT}/unasked/{{{{ run_id }}}}/{name}",
-            max_error_share=most,
-            patience=1.0,
+            max_error_rate=most,
+            lookup_timeout=1.0,
         )
     for name, conn_id in (
         ("fetches_many", "faceki_default"),

@@ -22,8 +22,8 @@ with DAG(
         faceki_conn_id="{{ params.faceki }}",
         manifest="{{ params.manifest }}",
         output_path="{{ params.output }}",
-        settle_seconds=4.0,
-        patience=2.0,
+        resubmit_after=4.0,
+        lookup_timeout=2.0,
         retries=8,
         retry_delay=timedelta(seconds=1),
     )

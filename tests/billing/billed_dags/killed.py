@@ -24,7 +24,7 @@ with DAG(dag_id="killed", schedule=None, start_date=timezone.datetime(2026, 1, 1
             task_id=task_id,
             selfie=f"{FOLDER}/selfie-0.jpg",
             documents=[{"front": f"{FOLDER}/front.jpg", "back": f"{FOLDER}/back.jpg"}],
-            settle_seconds=12.0,
+            resubmit_after=12.0,
             deferrable=task_id == "deferred",
             output_path=f"{FOLDER}/{{{{ task.task_id }}}}-{{{{ ti.map_index }}}}.json",
             **DELAYS,
@@ -36,12 +36,12 @@ POLICY: Any = getattr(retry_policy, "FACEKI_RETRY_POLICY", None)
 
 def hopeless() -> None:
     """Ask with a path that FACEKI does not know."""
-    FacekiHook().ask(api.Call("GET", "/api/v3/no/such/thing"))
+    FacekiHook().call(api.RawCall("GET", "/api/v3/no/such/thing"))
 
 
 def throttled() -> int:
     """Ask what FACEKI answers at the second try."""
-    return len(FacekiHook().ask(api.FetchRecords(record_identifier="throttled")))
+    return len(FacekiHook().call(api.FetchRecords(record_identifier="throttled")))
 
 
 if POLICY is not None:

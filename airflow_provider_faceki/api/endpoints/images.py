@@ -1,0 +1,215 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The calls that look at one picture: face match, face analysis, image check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from airflow_provider_faceki.api.codes import DATA_NOT_FOUND
+from airflow_provider_faceki.api.endpoints.records import read_records
+from airflow_provider_faceki.api.errors import (
+    FacekiError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnexpectedResponseError,
+    VerificationError,
+)
+from airflow_provider_faceki.api.models import VerificationRecord
+from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
+from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint, Steps, call_once
+from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.transport.multipart import Image, check_image
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FaceMatch:
+    """Search the people verified before for a face. Charged for each call.
+
+    https://docs.faceki.com/api-integration/verification-apis/face-match-api
+
+    How "nobody" is answered is undocumented: an empty list and code 8013 give an empty tuple. A bare HTTP 404 does
+    not: it may as well mean a wrong address, and whoever looks for duplicates must not take that for "none".
+
+    :param selfie: Picture of the person.
+    :raises ValidationError: it is no :class:`Image`.
+    """
+
+    selfie: Image
+
+    def __post_init__(self) -> None:
+        check_image("selfie", self.selfie)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        return image_request(
+            f"{service.base_url}/api/v3/kyc_verification/search-by-face", (), [("selfie", self.selfie)]
+        )
+
+    def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
+        """Return the records of the people found."""
+        return read_records(answer)
+
+    def steps(self, account: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
+        """Ask, once."""
+        try:
+            return (yield from _charged(account, self))
+        except NotFoundError as error:
+            if error.code != DATA_NOT_FOUND:
+                raise
+            return ()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FaceAnalysis:
+    """What FACEKI makes of a face. ``repr`` shows nothing of it.
+
+    :param min_age: Lower bound of the age in years.
+    :param max_age: Upper bound.
+    :param gender: ``Male`` or ``Female``, as FACEKI puts it.
+    :param gender_confidence: 0 to 100.
+    :param face_detection_confidence: 0 to 100.
+    :param liveness_score: 0 to 1.
+    :param document: The answer as FACEKI sent it.
+    """
+
+    min_age: float | None
+    max_age: float | None
+    gender: str | None
+    gender_confidence: float | None
+    face_detection_confidence: float | None
+    liveness_score: float | None
+    document: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzeFace:
+    """Estimate age, gender and liveness of a face. Not in FACEKI's documentation; seen in an official SDK.
+
+    Whether it is charged is unknown, so it is treated as charged.
+
+    :param selfie: Picture of the person.
+    :raises ValidationError: it is no :class:`Image`.
+    """
+
+    selfie: Image
+
+    def __post_init__(self) -> None:
+        check_image("selfie", self.selfie)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        return image_request(
+            f"{service.base_url}/api/v3/kyc_verification/analyzeFace", (), [("selfie", self.selfie)]
+        )
+
+    def read(self, answer: Payload) -> FaceAnalysis:
+        """Return the analysis; numbers may have been sent as strings."""
+        found = _object(answer, "face analysis")
+        gender = found.get("gender")
+        return FaceAnalysis(
+            min_age=_number(found.get("minAge")),
+            max_age=_number(found.get("maxAge")),
+            gender=gender if isinstance(gender, str) else None,
+            gender_confidence=_number(found.get("genderConfidence")),
+            face_detection_confidence=_number(found.get("faceDetectionConfidence")),
+            liveness_score=_number(found.get("livenessScore")),
+            document=found,
+        )
+
+    def steps(self, account: AuthSession) -> Steps[FaceAnalysis]:
+        """Ask, once."""
+        return _charged(account, self)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCheck:
+    """How good a picture is. FACEKI publishes no thresholds; its SDKs ask for a quality of 110 for fronts and 80
+    for backs, at least one object, and a liveness score of 0.7 to 0.87.
+
+    :param objects: What was found in it.
+    :param quality: Sharpness, the higher the better.
+    :param is_live: Whether it is a picture of the thing itself.
+    :param liveness_score: 0 to 1.
+    :param document: The answer as FACEKI sent it.
+    """
+
+    objects: tuple[str, ...]
+    quality: float | None
+    is_live: bool | None
+    liveness_score: float | None
+    document: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckImage:
+    """Check the quality of a picture, at FACEKI's add-on host. Seen in official SDKs, which send no token to it,
+    and neither does this. Free as far as is known, so it may be repeated.
+
+    :param image: The picture.
+    :raises ValidationError: it is no :class:`Image`.
+    """
+
+    image: Image
+
+    def __post_init__(self) -> None:
+        check_image("image", self.image)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        return image_request(
+            f"{service.addon_url}/advance/detect",
+            (),
+            [("image", self.image)],
+            authenticated=False,
+            idempotent=True,
+        )
+
+    def read(self, answer: Payload) -> ImageCheck:
+        """Return the check; numbers may have been sent as strings."""
+        found = _object(answer, "image check")
+        objects, liveness = found.get("objects_detected"), found.get("liveness")
+        live = liveness if isinstance(liveness, dict) else {}
+        actual = live.get("actual")
+        return ImageCheck(
+            objects=tuple(item for item in objects if isinstance(item, str))
+            if isinstance(objects, list)
+            else (),
+            quality=_number(found.get("quality")),
+            is_live=actual if isinstance(actual, bool) else None,
+            liveness_score=_number(live.get("livenessScore")),
+            document=found,
+        )
+
+
+def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
+    """Ask what is charged and leaves nothing behind to look for."""
+    try:
+        return (yield from call_once(account, endpoint))
+    except FacekiError as error:
+        if not error.is_ambiguous or isinstance(error, VerificationError):
+            raise
+        raise OutcomeUnknownError(
+            "the picture was sent, the answer was lost, and the call may have been charged; it is not sent again"
+        ) from error
+
+
+def _object(answer: Payload, what: str) -> dict[str, Json]:
+    if not isinstance(answer.result, dict) or not answer.result:
+        raise UnexpectedResponseError(f"FACEKI's answer holds no {what}")
+    return answer.result
+
+
+def _number(value: Json) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,350 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The call that costs money: verify one person, once.
+
+A verification is billed, cannot be repeated without being billed again, and FACEKI knows no idempotency keys. What
+makes it safe is the caller's ``record_identifier``: whatever happens to the answer, the record can be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from airflow_provider_faceki.api.codes import RETAKE_SELFIE
+from airflow_provider_faceki.api.endpoints.records import (
+    FetchRecords,
+    WorkflowRules,
+    read_records,
+)
+from airflow_provider_faceki.api.errors import (
+    FacekiError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnexpectedResponseError,
+    ValidationError,
+    VerificationError,
+)
+from airflow_provider_faceki.api.models import Decision, Summary, VerificationRecord, is_of, latest
+from airflow_provider_faceki.api.protocol.arguments import SETTLE_PATIENCE, check_identifier, check_seconds
+from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
+from airflow_provider_faceki.api.protocol.session import AuthSession, Sleep, Steps, call_once
+from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.transport.multipart import Image, check_image
+
+#: Seconds before a lost verification is asked for a second time; doubled for each further one, up to the longest.
+FIRST_SETTLE_PAUSE = 1.0
+LONGEST_SETTLE_PAUSE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An identity document.
+
+    :param front: Its front, or the page with the picture.
+    :param back: Its back; a passport has none.
+    :raises ValidationError: one of them is no :class:`Image`.
+    """
+
+    front: Image
+    back: Image | None = None
+
+    def __post_init__(self) -> None:
+        check_image("front", self.front)
+        if self.back is not None:
+            check_image("back", self.back)
+
+
+class VerificationSummary(Summary):
+    """A summary that also says whether the person should send another selfie."""
+
+    retake_selfie: bool
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KycVerification:
+    """What came of a verification.
+
+    :param record: The record, as far as it is known: whole if it had to be looked up, else what FACEKI answered.
+    :param is_whole: Whether :attr:`record` is a whole record.
+    """
+
+    record: VerificationRecord
+    is_whole: bool
+
+    @property
+    def decision(self) -> Decision | None:
+        """The verdict."""
+        return self.record.decision
+
+    def summary(self) -> VerificationSummary:
+        """Return what may go to XCom; nothing about the person."""
+        codes = set(self.record.error_codes)
+        return {**self.record.summary(), "retake_selfie": bool(codes & RETAKE_SELFIE)}
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return what is worth keeping of it where nothing about the person may be: ids, decision, codes."""
+        return {
+            "record_identifier": self.record.record_identifier,
+            "request_id": self.record.request_id,
+            "decision": self.decision.value if self.decision else None,
+            "codes": list(self.record.error_codes),
+        }
+
+    @classmethod
+    def from_dict(cls, kept: object) -> KycVerification | None:
+        """Return what was kept, as far as it goes; ``None`` if it tells of no verification, whatever it is."""
+        if not isinstance(kept, Mapping):
+            return None
+        texts = (kept.get(name) for name in ("record_identifier", "request_id", "decision"))
+        identifier, request_id, decision = (text if isinstance(text, str) else None for text in texts)
+        codes = kept.get("codes")
+        record = VerificationRecord.told(
+            record_identifier=identifier,
+            request_id=request_id,
+            decision=decision,
+            codes=[code for code in codes if type(code) is int] if isinstance(codes, list) else [],
+        )
+        if record.request_id is None and record.decision is None:
+            return None
+        return cls(record, is_whole=False)
+
+    def __repr__(self) -> str:
+        return f"<KycVerification {self.record.request_id} {self.decision}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class PerformKycVerification:
+    """Verify a person by a selfie and one to three documents. Billed.
+
+    https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
+
+    Nothing is sent again once a byte of the body may have left, unless FACEKI says that it did not act or cannot have
+    got the whole. If the answer is lost, the record is asked for by ``record_identifier``. A person who does not pass
+    is a result with decision DECLINED and FACEKI's codes.
+
+    :param workflow_id: Workflow from the FACEKI portal.
+    :param selfie: Picture of the person.
+    :param documents: One to three documents, in any order.
+    :param record_identifier: Your own id of *this* verification; a second one under the same id cannot be told
+        from the first.
+    :param lookup_timeout: Seconds to ask for the record after the answer was lost. Default 60.
+    :param known_request_ids: Verifications under this identifier that are already known, and so not this one.
+    :param not_before: Unix time; records that FACEKI made before it are not of this verification either.
+    :raises ValidationError: an argument cannot work.
+    """
+
+    workflow_id: str
+    selfie: Image
+    documents: Sequence[Document]
+    record_identifier: str
+    lookup_timeout: float = SETTLE_PATIENCE
+    known_request_ids: frozenset[str] = frozenset()
+    not_before: float | None = None
+
+    def __post_init__(self) -> None:
+        check_identifier("workflow_id", self.workflow_id)
+        check_identifier("record_identifier", self.record_identifier)
+        check_image("selfie", self.selfie)
+        _check_documents(self.documents)
+        check_seconds("lookup_timeout", self.lookup_timeout)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        images = [("selfie", self.selfie)]
+        for number, document in enumerate(self.documents, 1):
+            images.append((f"document_{number}_front", document.front))
+            if document.back is not None:
+                images.append((f"document_{number}_back", document.back))
+        fields = (("workflowId", self.workflow_id), ("record_identifier", self.record_identifier))
+        return image_request(f"{service.base_url}/api/v3/kyc_verification", fields, images)
+
+    def read(self, answer: Payload) -> KycVerification:
+        """Return the result.
+
+        :raises UnexpectedResponseError: the answer tells no decision; the verification may well have been made.
+        """
+        result = answer.result if isinstance(answer.result, dict) else {}
+        named: dict[str, Json] = {"record_identifier": self.record_identifier, **result}
+        record = VerificationRecord(named)
+        if record.decision is None:
+            raise UnexpectedResponseError("FACEKI's answer to a verification tells no decision")
+        return KycVerification(record, is_whole="document_data" in result)
+
+    def steps(self, account: AuthSession) -> Steps[KycVerification]:
+        """Submit, and settle what became of it."""
+        try:
+            return (yield from call_once(account, self))
+        except VerificationError as refusal:
+            return self._did_not_pass(refusal)
+        except FacekiError as error:
+            if not error.is_ambiguous:
+                raise
+        return (yield from self._settle(account))
+
+    def _settle(self, account: AuthSession) -> Steps[KycVerification]:
+        began, paused, pause = account.clock(), 0.0, FIRST_SETTLE_PAUSE
+        while True:
+            found = yield from self._find(account)
+            # A look takes its time too, most of all where FACEKI does not answer; and the clock may be set back.
+            waited = max(paused, account.clock() - began)
+            if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
+                return found
+            if waited >= self.lookup_timeout:
+                raise OutcomeUnknownError(
+                    "the verification was sent, its answer was lost, and FACEKI has shown no record of it for "
+                    f"{waited:.0f} s; look again by its record_identifier before sending it again"
+                )
+            pause = min(pause, self.lookup_timeout - waited)
+            yield Sleep(pause)
+            paused, pause = paused + pause, min(pause * 2, LONGEST_SETTLE_PAUSE)
+
+    def _find(self, account: AuthSession) -> Steps[KycVerification | None]:
+        look = FindKycVerification(
+            record_identifier=self.record_identifier,
+            known_request_ids=self.known_request_ids,
+            not_before=self.not_before,
+        )
+        try:
+            return (yield from look.steps(account))
+        except FacekiError as error:
+            if error.is_transient:
+                return None
+            raise OutcomeUnknownError(
+                "the verification was sent, its answer was lost, and its record cannot be asked for"
+            ) from error
+
+    def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
+        # FACEKI's own apps take every such code for a failed verification, whether or not a decision comes along.
+        record = VerificationRecord.told(
+            record_identifier=self.record_identifier,
+            request_id=refusal.request_id,
+            decision=Decision.DECLINED.value,
+            codes=[refusal.code] if refusal.code is not None else [],
+        )
+        return KycVerification(record, is_whole=False)
+
+    def __repr__(self) -> str:
+        return f"<PerformKycVerification with {len(self.documents)} document(s)>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FindKycVerification:
+    """Look for a verification that was made, or may have been; ``None`` if FACEKI says that there is none.
+
+    https://docs.faceki.com/api-integration/verification-apis/fetch-records
+
+    Whoever finds nothing goes on to pay, so this believes less than :class:`FetchRecords`. "None" is an empty list,
+    code 8013, or a 404 in one of FACEKI's envelopes, in which an unknown address is code 1; any other HTTP 404 may as
+    well mean that records are kept at another path. And what the filter lets through must be what was asked for: how
+    FACEKI takes a filter that it does not know is undocumented.
+
+    :param record_identifier: Your own id; or the next.
+    :param request_id: FACEKI's id.
+    :param known_request_ids: Verifications that are not meant.
+    :param not_before: Unix time; records made before it are not meant.
+    :raises ValidationError: not exactly one of the two ids is given, or it cannot be an id.
+    """
+
+    record_identifier: str | None = None
+    request_id: str | None = None
+    known_request_ids: frozenset[str] = frozenset()
+    not_before: float | None = None
+
+    def __post_init__(self) -> None:
+        self._records()
+        if self.record_identifier is not None:
+            check_identifier("record_identifier", self.record_identifier)
+
+    def _records(self) -> FetchRecords:
+        return FetchRecords(record_identifier=self.record_identifier, request_id=self.request_id)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        return self._records().request(service)
+
+    def read(self, answer: Payload) -> KycVerification | None:
+        """Return the newest that is meant.
+
+        :raises UnexpectedResponseError: what FACEKI found is not what was asked for.
+        """
+        records = read_records(answer)
+        own = [record for record in records if self._is_own(record)]
+        if records and not own:
+            raise UnexpectedResponseError(
+                "FACEKI answers the search for one verification with others; is the Connection's records_path right?"
+            )
+        meant = (record for record in own if record.request_id not in self.known_request_ids)
+        return newest_since(meant, self.not_before)
+
+    def steps(self, account: AuthSession) -> Steps[KycVerification | None]:
+        """Ask."""
+        try:
+            return (yield from call_once(account, self))
+        except NotFoundError as error:
+            if error.in_own_words:
+                return None
+            raise UnexpectedResponseError(
+                "the search for a verification is answered with HTTP 404, and not in FACEKI's words: that need not "
+                "mean that there is none. Fetch a record that exists; if that fails too, set records_path in the "
+                "Connection's extra (FACEKI's documentation also prints /kycverify/api/kycverify/records)",
+                http_status=error.http_status,
+            ) from None
+
+    def _is_own(self, record: VerificationRecord) -> bool:
+        if self.request_id is not None:
+            return is_of(record, "request_id", self.request_id) is True
+        return is_of(record, "record_identifier", self.record_identifier or "") is True
+
+    def __repr__(self) -> str:
+        return f"<FindKycVerification by {'request_id' if self.request_id else 'record_identifier'}>"
+
+
+def newest_since(records: Iterable[VerificationRecord], not_before: float | None) -> KycVerification | None:
+    """Return the newest of ``records`` that FACEKI made since ``not_before``; one without a time counts as such.
+
+    :param records: What FACEKI has.
+    :param not_before: Unix time, or ``None`` for all times.
+    """
+    since = [
+        record
+        for record in records
+        if not_before is None or record.created_at is None or record.created_at.timestamp() >= not_before
+    ]
+    newest = latest(since)
+    return KycVerification(newest, is_whole=True) if newest is not None else None
+
+
+def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None:
+    """Hold documents against a workflow's rules, before the call that costs money.
+
+    FACEKI sorts out itself which image shows which document, so only numbers can be compared.
+
+    :raises ValidationError: there are fewer documents than the workflow asks for, or too few back sides.
+    """
+    asked = rules.documents
+    needed = min(1, len(asked)) if rules.document_optional else len(asked)
+    if len(documents) < needed:
+        raise ValidationError(
+            f"the workflow asks for {needed} document(s) ({', '.join(asked)}); {len(documents)} given"
+        )
+    without_back = sum(document.back is None for document in documents)
+    passports = sum(name.strip().lower() == "passport" for name in asked)
+    allowed = len(documents) if rules.document_optional and passports else passports
+    if asked and without_back > allowed:
+        raise ValidationError(
+            f"{without_back} document(s) without a back side, but the workflow's documents "
+            f"({', '.join(asked)}) allow that for {allowed}: only a passport has none"
+        )
+
+
+def _check_documents(documents: object) -> None:
+    if not isinstance(documents, Sequence) or isinstance(documents, str):
+        raise ValidationError(
+            f"documents must be a list of one to three Documents, not {type(documents).__name__}"
+        )
+    if not 1 <= len(documents) <= 3:
+        raise ValidationError(f"documents must be one to three documents, not {len(documents)}")
+    for number, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise ValidationError(f"documents[{number}] must be a Document, not {type(document).__name__}")

@@ -1,0 +1,116 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Can this argument of a call work? Asked of rendered values, before anything is sent.
+
+An argument may be a link or a person's number, so an error names it and never shows it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
+
+from airflow_provider_faceki.api.errors import ValidationError
+
+#: Seconds for which the record of a verification is asked for after the answer was lost. FACEKI verifies while the
+#: caller waits, and its own apps wait two minutes at most, so what is not there after one more is likely not to come.
+#: Here, for an operator has it for a default too, and parsing a DAG must not load the call.
+SETTLE_PATIENCE = 60.0
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_LONGEST_IDENTIFIER = 512
+# What templates and scripts write where they have nothing. FACEKI's React Native SDK sends the last.
+_WORDS_FOR_NOTHING = frozenset({"none", "null", "undefined"})
+
+
+def check_identifier(name: str, value: object) -> None:
+    """Refuse what cannot be an id, or was meant to be one and is the word for nothing: under that, people meet."""
+    if not isinstance(value, str):
+        raise ValidationError(f"{name} must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise ValidationError(f"{name} is empty")
+    if len(value) > _LONGEST_IDENTIFIER or not value.isprintable():
+        raise ValidationError(f"{name} must be printable text of at most {_LONGEST_IDENTIFIER} characters")
+    if value.strip().lower() in _WORDS_FOR_NOTHING:
+        raise ValidationError(
+            f"{name} is {value.strip()!r}, which is what a template makes of nothing; as an id it would be shared by "
+            "all whose id is missing"
+        )
+
+
+def check_method(name: str, value: object) -> None:
+    """Refuse what is no HTTP method that FACEKI could know."""
+    if not isinstance(value, str) or value.upper() not in _METHODS:
+        raise ValidationError(f"{name} must be one of {', '.join(_METHODS)}")
+
+
+def check_choice(name: str, value: object) -> None:
+    """Refuse what is neither true, false nor left open."""
+    # The text "False" is true: a call that costs money would be repeated.
+    if value is not None and not isinstance(value, bool):
+        raise ValidationError(f"{name} must be True, False or None, not {type(value).__name__}")
+
+
+def check_scalars(name: str, mapping: object) -> None:
+    """Refuse what cannot be query parameters or form fields."""
+    if mapping is None:
+        return
+    if not isinstance(mapping, Mapping):
+        raise ValidationError(f"{name} must be a mapping or None, not {type(mapping).__name__}")
+    for key, value in mapping.items():
+        if not isinstance(key, str) or not _is_sendable(key):
+            raise ValidationError(f"{name} must have text that UTF-8 can carry as names")
+        _scalar(f"{name}[{key!r}]", value)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no length of time; the caller finds out now, and not when the waiting begins."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}")
+
+
+def check_minutes(name: str, value: object) -> None:
+    """Refuse what is no number of minutes, unless there is none."""
+    # 2**53: from there on, not every reader of JSON gets the number that was sent.
+    if value is not None and (
+        not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**53
+    ):
+        raise ValidationError(f"{name} must be a whole number of minutes, at least 1, or None")
+
+
+def _scalar(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str | int | float):
+        raise ValidationError(f"{name} must be text, a number, a boolean or None, not {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValidationError(f"{name} must be a finite number")
+    if not _is_sendable(value):
+        raise ValidationError(f"{name} must be text that UTF-8 can carry, or a number of sane length")
+
+
+def _is_sendable(value: object) -> bool:
+    try:
+        str(value).encode()
+    except ValueError:  # lone surrogates; integers beyond Python's own limit for text
+        return False
+    return True
+
+
+def check_path(name: str, value: object) -> None:
+    """Refuse what is no path below the base URL."""
+    if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
+        raise ValidationError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
+    # On its way the path is normalised: `%2e%2e` goes up as `..` does.
+    if value.startswith("//") or ".." in unquote(value).split("/"):
+        raise ValidationError(f"{name} must stay below the base URL")
+
+
+def is_web_url(value: object) -> bool:
+    """Whether a browser can be sent there."""
+    if not isinstance(value, str) or not value.isprintable() or " " in value:
+        return False
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)

@@ -1,0 +1,101 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What goes over the wire and what comes back, as frozen values that no one can send by accident."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, TypeAlias
+from urllib.parse import urlsplit
+
+from airflow_provider_faceki.api.transport.multipart import Image, Multipart
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class HttpRequest:
+    """One request, complete but for the bearer token.
+
+    :param method: HTTP method, upper case.
+    :param url: Absolute URL without a query.
+    :param query: Query parameters in order.
+    :param headers: Headers with lower-case names.
+    :param body: Body to send; its media type is among ``headers``.
+    :param download: Whether a PDF is expected, which is put into a temporary file instead of memory.
+    :param authenticated: Whether a bearer token belongs to it.
+    :param idempotent: Whether sending it twice does no harm and costs nothing.
+    :param upload: Whether it carries images, which take longer (see the Connection's upload timeout).
+    """
+
+    method: str
+    url: str
+    query: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | Multipart | None = None
+    authenticated: bool = True
+    idempotent: bool = False
+    upload: bool = False
+    download: bool = False
+
+    def with_bearer(self, token: str) -> HttpRequest:
+        """Return this request with the bearer token on it."""
+        return replace(self, headers=(*self.headers, ("authorization", f"Bearer {token}")))
+
+    def __repr__(self) -> str:
+        # Query, headers and body carry links, secrets, tokens and people.
+        return f"<HttpRequest {self.method} {urlsplit(self.url).path}>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class HttpResponse:
+    """One answer, read to its end.
+
+    :param status: HTTP status.
+    :param headers: Headers with lower-case names.
+    :param body: The whole body, decompressed.
+    :param file: A downloaded PDF, at its first byte; ``body`` is empty then.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    file: BinaryIO | None = None
+
+    def __repr__(self) -> str:
+        return f"<HttpResponse {self.status}, {len(self.body)} bytes>"
+
+
+#: One header: its name in lower case, its value.
+Header: TypeAlias = tuple[str, str]
+
+JSON_HEADERS: tuple[Header, ...] = (("content-type", "application/json"), ("accept", "application/json"))
+
+
+def image_request(
+    url: str,
+    fields: tuple[tuple[str, str], ...],
+    images: Sequence[tuple[str, Image]],
+    *,
+    authenticated: bool = True,
+    idempotent: bool = False,
+) -> HttpRequest:
+    """Return a request that carries images and texts; the calls that take images are charged, so not repeatable."""
+    body = Multipart(fields, tuple(images), boundary=secrets.token_hex(16))
+    headers = (("content-type", body.media_type), JSON_HEADERS[1])
+    return HttpRequest(
+        "POST",
+        url,
+        headers=headers,
+        body=body,
+        authenticated=authenticated,
+        idempotent=idempotent,
+        upload=True,
+    )
+
+
+def json_body(document: Json) -> bytes:
+    """Encode ``document`` the way every JSON route of FACEKI takes it."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

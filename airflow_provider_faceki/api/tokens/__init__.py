@@ -1,0 +1,2 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Stores for the access token of an account."""

@@ -1,0 +1,73 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""May this be sent again, and when? Plain numbers in, keyword arguments for tenacity's two loops out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_random
+from tenacity.retry import RetryBaseT
+from tenacity.stop import StopBaseT
+from tenacity.wait import WaitBaseT
+
+from airflow_provider_faceki.api.errors import FacekiError
+from airflow_provider_faceki.api.protocol.http import HttpRequest
+
+#: Seconds before the second attempt; doubled for each further one.
+FIRST_WAIT = 0.5
+
+# With jitter of up to the first wait, so that many who failed together do not come back together.
+_BACKOFF = wait_exponential(multiplier=FIRST_WAIT) + wait_random(0, FIRST_WAIT)
+
+
+class RetryArguments(TypedDict):
+    """What ``tenacity.Retrying`` and ``tenacity.AsyncRetrying`` take alike."""
+
+    stop: StopBaseT
+    wait: WaitBaseT
+    retry: RetryBaseT
+    reraise: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently one request is repeated inside one call.
+
+    :param max_attempts: Attempts in all. Default 4: three pauses of about half, one and two seconds carry
+        over a restart of a gateway without holding a worker long.
+    :param max_wait: Longest pause in seconds, also where ``Retry-After`` asks for more. Default 30.
+    """
+
+    max_attempts: int = 4
+    max_wait: float = 30.0
+
+    def arguments(self) -> RetryArguments:
+        """Return the keyword arguments for tenacity; the retried function's first argument is the request."""
+        return {
+            "stop": stop_after_attempt(self.max_attempts),
+            "wait": self._wait,
+            "retry": _retry,
+            "reraise": True,
+        }
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, FacekiError) else None
+        return min(max(asked or 0.0, _BACKOFF(state)), self.max_wait)
+
+
+def may_repeat(request: HttpRequest, error: BaseException) -> bool:
+    """Whether ``request`` may go out again after ``error``.
+
+    Only where that may help, and where it does no harm: the request is idempotent, or FACEKI cannot have
+    acted.
+    """
+    if not isinstance(error, FacekiError) or not error.is_transient:
+        return False
+    return request.idempotent or not error.is_ambiguous
+
+
+def _retry(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    return error is not None and may_repeat(state.args[0], error)

@@ -1,0 +1,91 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What hangs on an error of ours? Whoever shows it may show its causes and contexts as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_faceki.api import errors
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.api.service import Service
+from tests.api.conftest import Ask, Naps, impatient
+from tests.api.scripted import (
+    RECORDS_PATH,
+    Reply,
+    ScriptedServer,
+    gives_token,
+    hangs_up,
+    resets,
+    says,
+    says_bytes,
+    says_raw,
+)
+
+FETCH = FetchRecords(link="canary-link")
+CANARIES = ("canary-secret", "canary-link", "canary-body", "token-1")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    if error is not None:
+        yield error
+        yield from _chain(error.__cause__)
+        yield from _chain(error.__context__)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(hangs_up, id="end"),
+        pytest.param(resets, id="reset"),
+        pytest.param(lambda talk: talk.connection.recv(1), id="silence"),
+        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), id="half"),
+        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"), id="two lengths"),
+        pytest.param(says_bytes(b'{"name": "canary-body'), id="half of the JSON"),
+        pytest.param(says({}, 401), id="refused"),
+        pytest.param(says({}, 500), id="trouble"),
+        pytest.param(says({}, 307, ("Location", "/elsewhere")), id="a redirect"),
+        pytest.param(says("canary-body"), id="no token"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/auth/api/access-token", RECORDS_PATH])
+def test_no_cause_and_no_context_holds_what_is_secret(
+    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, path: str, answer: Reply
+) -> None:
+    server.on("/auth/api/access-token", gives_token())
+    server.on(path, answer)
+    _check(ask, impatient(_telling(client), 0.5))
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        pytest.param("http://127.0.0.1:1", id="nobody there"),
+        pytest.param("https://127.0.0.1:1", id="nobody there, TLS"),
+        pytest.param("http://127.0.0.1:99999", id="no such port"),
+        pytest.param("http://nowhere.invalid", id="unknown host"),
+    ],
+)
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1"])
+def test_nor_where_no_connection_is_made(
+    ask: Ask, client: FacekiClient, naps: Naps, base_url: str, proxy: str | None
+) -> None:
+    through = tuple((scheme, proxy) for scheme in ("http", "https") if proxy)
+    away = replace(client, transport=replace(client.transport, proxies=through))
+    _check(ask, replace(_telling(away), service=Service(base_url=base_url)))
+
+
+def _telling(client: FacekiClient) -> FacekiClient:
+    return replace(client, client_secret="canary-secret", auth_flow=AuthFlow.ACCESS_TOKEN_QUERY)
+
+
+def _check(ask: Ask, client: FacekiClient) -> None:
+    with pytest.raises(errors.FacekiError) as caught:
+        ask(client, FETCH)
+    # What json raises has all that it read in an attribute.
+    told = [f"{type(link).__name__}: {link!r} {link} {vars(link)}" for link in _chain(caught.value)]
+    assert [line for line in told if any(canary in line for canary in CANARIES)] == []

@@ -1,0 +1,399 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What does each call ask, to the byte, and what does it make of an answer?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_faceki.api.endpoints.records import (
+    FetchRecords,
+    GenerateKycLink,
+    GetWorkflowRules,
+    KycLink,
+    WorkflowRules,
+)
+from airflow_provider_faceki.api.errors import (
+    LinkError,
+    UnexpectedResponseError,
+    ValidationError,
+    WorkflowError,
+)
+from airflow_provider_faceki.api.models import VerificationRecord
+from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.http import HttpRequest, Json
+from airflow_provider_faceki.api.service import Service
+
+HERE = Service(base_url="https://kyc.example.com/prefix", records_path="/records/v9")
+ACCEPT = (("accept", "application/json"),)
+POSTED = (("content-type", "application/json"), ("accept", "application/json"))
+LINK_URL = "https://sdk.faceki.com/kycverify/api/kycverify/kyc-verify-link"
+#: Values that could not be shown without showing a secret, a link or a person.
+CANARY = "canary-4711"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "request_"),
+    [
+        pytest.param(
+            GenerateKycLink(workflow_id="wf"),
+            HttpRequest("POST", LINK_URL, (), POSTED, b'{"workflowId":"wf"}'),
+            id="link",
+        ),
+        pytest.param(
+            GenerateKycLink(
+                workflow_id="wf",
+                record_identifier="Fall ü",
+                expires_in_minutes=30,
+                redirect_url="https://example.com/done?x=1",
+            ),
+            HttpRequest(
+                "POST",
+                LINK_URL,
+                (),
+                POSTED,
+                b'{"workflowId":"wf","applicationId":"Fall \xc3\xbc","expiryTime":30,'
+                b'"redirect_url":"https://example.com/done?x=1"}',
+            ),
+            id="link with everything",
+        ),
+        pytest.param(
+            FetchRecords(request_id="r-1"),
+            HttpRequest(
+                "GET",
+                "https://sdk.faceki.com/api/v3/kyc_verification",
+                (("requestId", "r-1"),),
+                ACCEPT,
+                idempotent=True,
+            ),
+            id="records by request id",
+        ),
+        pytest.param(
+            FetchRecords(link="l-1"),
+            HttpRequest(
+                "GET",
+                "https://sdk.faceki.com/api/v3/kyc_verification",
+                (("link", "l-1"),),
+                ACCEPT,
+                idempotent=True,
+            ),
+            id="records by link",
+        ),
+        pytest.param(
+            FetchRecords(record_identifier="a b&c"),
+            HttpRequest(
+                "GET",
+                "https://sdk.faceki.com/api/v3/kyc_verification",
+                (("record_identifier", "a b&c"),),
+                ACCEPT,
+                idempotent=True,
+            ),
+            id="records by own id",
+        ),
+        pytest.param(
+            FetchRecords(face_id="f-1"),
+            HttpRequest(
+                "GET",
+                "https://sdk.faceki.com/api/v3/kyc_verification",
+                (("face_id", "f-1"),),
+                ACCEPT,
+                idempotent=True,
+            ),
+            id="records by person",
+        ),
+        pytest.param(
+            GetWorkflowRules(workflow_id="wf"),
+            HttpRequest(
+                "GET",
+                "https://sdk.faceki.com/api/v3/workflows/rules",
+                (("workflowId", "wf"),),
+                ACCEPT,
+                idempotent=True,
+            ),
+            id="rules",
+        ),
+        pytest.param(
+            GetWorkflowRules(link="l-1"),
+            HttpRequest(
+                "GET",
+                "https://sdk.faceki.com/api/v3/workflows/rulesbylink",
+                (("link", "l-1"),),
+                ACCEPT,
+                authenticated=False,
+                idempotent=True,
+            ),
+            id="rules by link, without a token",
+        ),
+    ],
+)
+def test_requests(endpoint: GenerateKycLink | FetchRecords | GetWorkflowRules, request_: HttpRequest) -> None:
+    assert endpoint.request() == request_
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        pytest.param(
+            GenerateKycLink(workflow_id="wf"), "/prefix/kycverify/api/kycverify/kyc-verify-link", id="link"
+        ),
+        pytest.param(FetchRecords(link="l"), "/prefix/records/v9", id="records"),
+        pytest.param(GetWorkflowRules(link="l"), "/prefix/api/v3/workflows/rulesbylink", id="rules"),
+    ],
+)
+def test_another_installation(endpoint: GenerateKycLink | FetchRecords | GetWorkflowRules, url: str) -> None:
+    assert endpoint.request(HERE).url == f"https://kyc.example.com{url}"
+
+
+BAD_IDS = [
+    pytest.param("", "is empty", id="empty"),
+    pytest.param("  ", "is empty", id="blank"),
+    pytest.param(f"{CANARY}\n", "printable", id="line end"),
+    pytest.param(f"{CANARY}\0", "printable", id="zero byte"),
+    pytest.param(f"{CANARY}\ud800", "printable", id="half a character"),
+    pytest.param(CANARY * 60, "512", id="too long"),
+    pytest.param(4711, "not int", id="number"),
+    pytest.param(True, "not bool", id="true"),
+    pytest.param([CANARY], "not list", id="list"),
+]
+MAKERS: list[tuple[str, Callable[[object], object]]] = [
+    ("workflow_id", lambda value: GenerateKycLink(workflow_id=value)),  # type: ignore[arg-type]
+    ("record_identifier", lambda v: GenerateKycLink(workflow_id="w", record_identifier=v)),  # type: ignore[arg-type]
+    ("request_id", lambda value: FetchRecords(request_id=value)),  # type: ignore[arg-type]
+    ("link", lambda value: FetchRecords(link=value)),  # type: ignore[arg-type]
+    ("record_identifier", lambda value: FetchRecords(record_identifier=value)),  # type: ignore[arg-type]
+    ("face_id", lambda value: FetchRecords(face_id=value)),  # type: ignore[arg-type]
+    ("workflow_id", lambda value: GetWorkflowRules(workflow_id=value)),  # type: ignore[arg-type]
+    ("link", lambda value: GetWorkflowRules(link=value)),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("value", "word"), BAD_IDS)
+@pytest.mark.parametrize(("name", "make"), [pytest.param(*maker, id=maker[0]) for maker in MAKERS])
+def test_what_cannot_be_an_id(name: str, make: Callable[[object], object], value: object, word: str) -> None:
+    with pytest.raises(ValidationError, match=f"^{name} ") as caught:
+        make(value)
+    assert word in str(caught.value)
+    assert CANARY not in repr(caught.value)
+    assert "4711" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        pytest.param(1, True, id="one"),
+        pytest.param(None, True, id="FACEKI's default"),
+        pytest.param(525_600, True, id="a year"),
+        pytest.param(0, False, id="zero"),
+        pytest.param(-1, False, id="negative"),
+        pytest.param(True, False, id="true"),
+        pytest.param(1.5, False, id="fraction"),
+        pytest.param(30.0, False, id="float"),
+        pytest.param("30", False, id="string"),
+        pytest.param(10**5000, False, id="a number that no JSON takes"),
+    ],
+)
+def test_minutes(value: object, allowed: bool) -> None:
+    def make() -> HttpRequest:
+        return GenerateKycLink(workflow_id="w", expires_in_minutes=value).request()  # type: ignore[arg-type]
+
+    if allowed:
+        assert (make().body == b'{"workflowId":"w"}') is (value is None)
+    else:
+        with pytest.raises(ValidationError, match="^expires_in_minutes must be a whole number of minutes"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        pytest.param("https://example.com", True, id="https"),
+        pytest.param("http://localhost:8080/done?x=1#top", True, id="http"),
+        pytest.param("https://müller.example/ü", True, id="not ASCII"),
+        pytest.param("", False, id="empty"),
+        pytest.param("example.com/done", False, id="no scheme"),
+        pytest.param("//example.com", False, id="no scheme, slashes"),
+        pytest.param("/done", False, id="path"),
+        pytest.param("javascript:alert(1)//canary-4711", False, id="script"),
+        pytest.param("https://", False, id="no host"),
+        pytest.param("https:///canary-4711", False, id="path for a host"),
+        pytest.param("https://[canary-4711", False, id="half an address"),
+        pytest.param("https://example.com/ canary-4711", False, id="space"),
+        pytest.param("https://example.com/\ncanary-4711", False, id="line end"),
+        pytest.param(4711, False, id="number"),
+    ],
+)
+def test_redirect_url(value: object, allowed: bool) -> None:
+    if allowed:
+        GenerateKycLink(workflow_id="w", redirect_url=value)  # type: ignore[arg-type]
+        return
+    with pytest.raises(
+        ValidationError, match="^redirect_url must be an absolute http or https URL"
+    ) as caught:
+        GenerateKycLink(workflow_id="w", redirect_url=value)  # type: ignore[arg-type]
+    assert "4711" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        pytest.param({}, "found none", id="none"),
+        pytest.param({"link": CANARY, "face_id": "f"}, "found link and face_id", id="two"),
+        pytest.param({"request_id": "", "link": CANARY}, "found request_id and link", id="one of them empty"),
+    ],
+)
+def test_records_need_exactly_one_filter(filters: dict[str, str], told: str) -> None:
+    with pytest.raises(ValidationError, match="^give exactly one of request_id, link") as caught:
+        FetchRecords(**filters)
+    assert told in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("both", [{}, {"workflow_id": "w", "link": CANARY}], ids=["none", "both"])
+def test_rules_need_exactly_one_filter(both: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="^give exactly one of workflow_id and link$"):
+        GetWorkflowRules(**both)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(GenerateKycLink(workflow_id="w", record_identifier=CANARY), id="link, own id"),
+        pytest.param(
+            GenerateKycLink(workflow_id="w", redirect_url=f"https://a.example/{CANARY}"), id="link, redirect"
+        ),
+        pytest.param(FetchRecords(link=CANARY), id="records"),
+        pytest.param(GetWorkflowRules(link=CANARY), id="rules"),
+        pytest.param(KycLink(CANARY, f"https://a.example/{CANARY}", CANARY), id="a link"),
+        pytest.param(
+            WorkflowRules((CANARY,), True, {"callbackURL": f"https://a.example/{CANARY}"}), id="rules found"
+        ),
+        pytest.param(FetchRecords(link=CANARY).request(), id="request"),
+        pytest.param(FetchRecords(link="x").request().with_bearer(CANARY), id="token"),
+    ],
+)
+def test_nothing_shows_a_link_or_a_person(value: object) -> None:
+    assert CANARY not in repr(value)
+    assert CANARY not in str(value)
+
+
+UNREADABLE = object()
+LINKS = GenerateKycLink(workflow_id="w", record_identifier="mine")
+
+
+@pytest.mark.parametrize(
+    ("answer", "link"),
+    [
+        pytest.param(
+            Payload("l-1", {"url": "https://apps.example/l-1"}),
+            KycLink("l-1", "https://apps.example/l-1", "mine"),
+            id="link and URL",
+        ),
+        pytest.param(Payload(" l-1 ", {"url": None}), KycLink("l-1", None, "mine"), id="no URL"),
+        pytest.param(Payload("l-1", {"url": "javascript:x"}), KycLink("l-1", None, "mine"), id="no web URL"),
+        pytest.param(Payload("l-1", "l-1"), KycLink("l-1", None, "mine"), id="no object"),
+        pytest.param(Payload("", {}), UNREADABLE, id="empty"),
+        pytest.param(Payload(" ", {}), UNREADABLE, id="blank"),
+        pytest.param(Payload(None, {}), UNREADABLE, id="null"),
+        pytest.param(Payload({"link": "l-1"}, {}), UNREADABLE, id="object"),
+    ],
+)
+def test_reading_a_link(answer: Payload, link: object) -> None:
+    if link is UNREADABLE:
+        with pytest.raises(UnexpectedResponseError, match="no link id"):
+            LINKS.read(answer)
+    else:
+        assert LINKS.read(answer) == link
+
+
+@pytest.mark.parametrize(
+    ("result", "records"),
+    [
+        pytest.param([], (), id="none"),
+        pytest.param({}, (), id="empty object"),
+        pytest.param([{}], (), id="list of an empty object"),
+        pytest.param([{"a": 1}, {"b": 2}], ({"a": 1}, {"b": 2}), id="two, in order"),
+        pytest.param({"a": 1}, ({"a": 1},), id="one without a list"),
+        pytest.param([None], UNREADABLE, id="null in it"),
+        pytest.param([{"a": 1}, "x"], UNREADABLE, id="a string in it"),
+        pytest.param("x", UNREADABLE, id="string"),
+        pytest.param(7, UNREADABLE, id="number"),
+        pytest.param(False, UNREADABLE, id="false"),
+    ],
+)
+def test_reading_records(result: Json, records: object) -> None:
+    if records is UNREADABLE:
+        with pytest.raises(UnexpectedResponseError, match="something else"):
+            FetchRecords(link="l").read(Payload(result, result))
+    else:
+        assert isinstance(records, tuple)
+        read = FetchRecords(link="l").read(Payload(result, result))
+        assert read == tuple(VerificationRecord(document) for document in records)
+
+
+def test_reading_no_records() -> None:
+    assert FetchRecords(link="l").empty() == ()
+    assert FetchRecords(link="l").read(Payload(None, {"responseCode": 0, "data": None})) == ()
+    with pytest.raises(UnexpectedResponseError, match="something else"):
+        FetchRecords(link="l").read(Payload(None, None))
+
+
+@pytest.mark.parametrize(
+    ("result", "rules"),
+    [
+        pytest.param(
+            {"documents": ["Passport", 5, None, "ID Card"], "document_optional": True, "x": 1},
+            WorkflowRules(("Passport", "ID Card"), True, {}),
+            id="as seen",
+        ),
+        pytest.param(
+            {"documents": "Passport", "document_optional": "yes"},
+            WorkflowRules((), False, {}),
+            id="other types",
+        ),
+        pytest.param({"x": 1}, WorkflowRules((), False, {}), id="neither"),
+        pytest.param({}, UNREADABLE, id="empty"),
+        pytest.param(None, UNREADABLE, id="null"),
+        pytest.param([{"documents": []}], UNREADABLE, id="list"),
+    ],
+)
+def test_reading_rules(result: Json, rules: object) -> None:
+    asked = GetWorkflowRules(workflow_id="w")
+    if rules is UNREADABLE:
+        with pytest.raises(UnexpectedResponseError, match="no workflow rules"):
+            asked.read(Payload(result, result))
+    else:
+        assert isinstance(rules, WorkflowRules)
+        assert isinstance(result, dict)
+        assert asked.read(Payload(result, result)) == replace(rules, document=result)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param(GetWorkflowRules(workflow_id="w"), WorkflowError, id="by id"),
+        pytest.param(GetWorkflowRules(link="l"), LinkError, id="by link"),
+    ],
+)
+@pytest.mark.parametrize("beside", [{"result": None}, {}], ids=["null", "absent"])
+def test_a_workflow_without_rules_is_unknown(
+    asked: GetWorkflowRules, expected: type[Exception], beside: dict[str, Json]
+) -> None:
+    answered: dict[str, Json] = {"status": True, "code": 200, "message": "OK", **beside}
+    with pytest.raises(expected, match="FACEKI has no"):
+        asked.read(Payload(None, answered))
+
+
+@pytest.mark.parametrize(
+    ("rules", "stores"),
+    [
+        pytest.param({"store_data": True}, True, id="kept"),
+        pytest.param({"store_data": False}, False, id="not kept"),
+        pytest.param({"documents": []}, True, id="not said"),
+        pytest.param({"store_data": None}, True, id="null"),
+        pytest.param({"store_data": "no"}, True, id="text"),
+    ],
+)
+def test_whether_records_are_kept(rules: dict[str, Json], stores: bool) -> None:
+    assert GetWorkflowRules(workflow_id="w").read(Payload(rules, rules)).stores_records is stores

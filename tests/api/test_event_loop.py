@@ -1,0 +1,190 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does anything block the event loop? A heart beats on it, and no two beats may lie far apart."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.tokens import file as token_file
+from airflow_provider_faceki.api.transport.drivers import SecretMasker
+from airflow_provider_faceki.api.transport.retry import RetryPolicy
+from tests.api.scripted import (
+    NOTHING_FOUND,
+    RECORDS_PATH,
+    TOKEN_PATH,
+    ScriptedServer,
+    Talk,
+    gives_token,
+    guarded,
+    says,
+)
+
+FETCH = FetchRecords(request_id="r-1")
+#: Seconds between two beats that would be felt by the other triggers on the loop.
+LONGEST_GAP = 0.2
+
+
+def _late(seconds: float, reply: Callable[[Talk], None]) -> Callable[[Talk], None]:
+    def late(talk: Talk) -> None:
+        threading.Event().wait(seconds)
+        reply(talk)
+
+    return late
+
+
+async def _longest_gap(work: Awaitable[object]) -> float:
+    """Return the longest time between two beats while ``work`` was done."""
+    gaps: list[float] = []
+
+    async def beat() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.005)
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+
+    heart = asyncio.create_task(beat())
+    await asyncio.sleep(0.02)
+    await work
+    await asyncio.sleep(0.02)
+    heart.cancel()
+    assert len(gaps) > 4
+    return max(gaps)
+
+
+def _tries_until_smooth(work: Callable[[FacekiClient], Awaitable[object]], client: FacekiClient) -> int:
+    """Do ``work`` with an account of its own, again if there was a gap, and return how often it took.
+
+    A machine with other work to do may stop us at any time, but what blocks the loop blocks it each time.
+    """
+    gaps = []
+    for attempt in range(1, 4):
+        fresh = replace(client, client_secret=f"{client.client_secret}-{attempt}")
+        gaps.append(asyncio.run(_longest_gap(work(fresh))))
+        if gaps[-1] < LONGEST_GAP:
+            return attempt
+    pytest.fail(f"the loop stood still for {gaps} s")
+
+
+async def _fifty(client: FacekiClient) -> None:
+    answers = await asyncio.gather(*(client.as_async().call(FETCH) for _ in range(50)))
+    assert answers == [()] * 50
+
+
+def test_fifty_questions_with_a_cold_token_and_slow_answers(
+    server: ScriptedServer, client: FacekiClient, tmp_path: Path
+) -> None:
+    """Imports are not measured: those of this file have done them, as those of a triggerer do once."""
+    server.on(TOKEN_PATH, _late(0.4, gives_token()))
+    server.on(RECORDS_PATH, guarded(_late(0.3, says(NOTHING_FOUND))))
+    tries = _tries_until_smooth(_fifty, replace(client, token_directory=tmp_path / "tokens"))
+    assert server.token_requests == tries
+
+
+def test_waiting_for_a_neighbour_and_for_a_refused_token(
+    server: ScriptedServer, client: FacekiClient, tmp_path: Path
+) -> None:
+    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+
+    async def ask_while_a_neighbour_fetches(sharing: FacekiClient) -> None:
+        await sharing.as_async().call(FETCH)
+        server.live.clear()
+        neighbour = token_file.FileTokenStore(tmp_path / "tokens", sharing._account.token_request, print)
+        claim = neighbour.try_lock()
+        assert claim is not None
+        threading.Timer(0.4, claim.release).start()
+        await _fifty(sharing)
+
+    tries = _tries_until_smooth(
+        ask_while_a_neighbour_fetches, replace(client, token_directory=tmp_path / "tokens")
+    )
+    assert server.token_requests == 2 * tries
+
+
+def test_retries_do_not_hold_each_other_up(server: ScriptedServer, client: FacekiClient) -> None:
+    """Each waits for itself: fifty of them wait no longer than one."""
+    patient = replace(client, retry=RetryPolicy(max_attempts=3, max_wait=0.5))
+
+    async def ask_again(patient: FacekiClient) -> None:
+        server.on(RECORDS_PATH, *[says({}, 429, ("Retry-After", "0.5"))] * 50, says(NOTHING_FOUND))
+        begun = time.monotonic()
+        await _fifty(patient)
+        assert time.monotonic() - begun < 10
+
+    tries = _tries_until_smooth(ask_again, patient)
+    assert len(server.asked(RECORDS_PATH)) == 100 * tries
+
+
+def test_slow_files_are_waited_for_elsewhere(
+    server: ScriptedServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home on a network may take its time."""
+    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    on_loop: list[bool] = []
+
+    def slow(operation: Callable[..., object]) -> Callable[..., object]:
+        def late(*arguments: object) -> object:
+            on_loop.append(asyncio._get_running_loop() is not None)
+            threading.Event().wait(0.3)
+            return operation(*arguments)
+
+        return late
+
+    for name in ("_load", "_save", "_try_lock"):
+        monkeypatch.setattr(token_file.FileTokenStore, name, slow(getattr(token_file.FileTokenStore, name)))
+    _tries_until_smooth(
+        lambda sharing: sharing.as_async().call(FETCH), replace(client, token_directory=tmp_path / "tokens")
+    )
+    assert len(on_loop) >= 4
+    assert not any(on_loop)
+
+
+@dataclass
+class Masks:
+    """What was concealed, and whether it was on an event loop."""
+
+    said: list[tuple[str, str]] = field(default_factory=list)
+
+    def here(self, value: str) -> None:
+        """MaskSecret on this thread."""
+        self.said.append(("here", value))
+
+    async def on_loop(self, value: str) -> None:
+        """MaskSecret on an event loop."""
+        await asyncio.sleep(0)
+        self.said.append(("on loop", value))
+
+
+def test_tokens_are_concealed_in_the_way_of_each_mode_before_they_are_sent(
+    server: ScriptedServer, client: FacekiClient
+) -> None:
+    masks = Masks()
+    seen: list[int] = []
+
+    def count_and_answer(talk: Talk) -> None:
+        seen.append(len(masks.said))
+        says(NOTHING_FOUND)(talk)
+
+    server.on(RECORDS_PATH, count_and_answer)
+    concealing = replace(client, secret_masker=SecretMasker(masks.here, masks.on_loop))
+    concealing.call(FETCH)
+    asyncio.run(replace(concealing, client_secret="other").as_async().call(FETCH))
+    assert masks.said == [("here", "token-1"), ("on loop", "token-2")]
+    assert seen == [1, 2]
+
+
+def test_more_questions_than_threads_all_come_through(server: ScriptedServer, client: FacekiClient) -> None:
+    server.on(RECORDS_PATH, _late(0.05, says(NOTHING_FOUND)))
+    narrow = replace(client, transport=replace(client.transport, max_concurrency=2))
+    asyncio.run(_fifty(narrow))
+    assert len({heard.connection for heard in server.heard}) <= 2

@@ -1,0 +1,196 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does a child work that was forked at an awkward moment? It has none of its parent's threads, and all else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
+from airflow_provider_faceki.api.tokens import memory as token_store
+from airflow_provider_faceki.api.tokens.file import FileTokenStore
+from airflow_provider_faceki.api.transport import requests_transport as transport
+from tests.api.conftest import Warned
+from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, ScriptedServer, guarded, says
+from tests.until import until
+
+FETCH = FetchRecords(request_id="r-1")
+ACCOUNT = TokenRequest("https://kyc.example", "client-1", "s3cret")
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+
+
+def _fork(work: Callable[[], bool]) -> int:
+    """Do ``work`` in a child and return its process id; the child ends with 0 if it returned true."""
+    child = os.fork()
+    if child:
+        return child
+    code = 2
+    try:
+        code = 0 if work() else 1
+    except Exception:  # noqa: BLE001 - whatever it is, the parent learns of it by the code
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _outcome(child: int) -> int | None:
+    """Return a child's exit code, or ``None`` if it had to be killed."""
+    for _ in range(500):
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+@pytest.fixture
+def sharing(server: ScriptedServer, client: FacekiClient, tmp_path: Path) -> FacekiClient:
+    """A client that shares its token with its neighbours."""
+    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    return replace(client, token_directory=tmp_path / "tokens", warn=Warned([]))
+
+
+def _both_ways(client: FacekiClient) -> bool:
+    return client.call(FETCH) == asyncio.run(client.as_async().call(FETCH)) == ()
+
+
+def test_a_child_speaks_on_connections_of_its_own(server: ScriptedServer, sharing: FacekiClient) -> None:
+    assert _both_ways(sharing)
+    ours = {heard.connection for heard in server.heard}
+    before = len(server.heard)
+    assert _outcome(_fork(lambda: _both_ways(sharing))) == 0
+    theirs = {heard.connection for heard in server.heard[before:]}
+    assert len(server.heard) == before + 2
+    assert ours & theirs == set()
+    assert _both_ways(sharing)
+    assert {heard.connection for heard in server.heard[before + 2 :]} <= ours
+    assert server.token_requests == 1
+
+
+def test_a_child_forked_while_every_lock_is_held(server: ScriptedServer, sharing: FacekiClient) -> None:
+    store = sharing._account.tokens
+    assert isinstance(store, FileTokenStore)
+    pool = sharing._performer._transport
+    with (
+        transport._transports_lock,
+        token_store._shared_lock,
+        store.memory._lock,
+        pool._making,
+    ):
+        child = _fork(lambda: _both_ways(sharing) and _both_ways(replace(sharing, client_secret="other")))
+    assert _outcome(child) == 0
+    assert server.token_requests == 2
+
+
+def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
+    server: ScriptedServer, sharing: FacekiClient
+) -> None:
+    store = sharing._account.tokens
+    claim = store.try_lock()
+    assert claim is not None
+    child = _fork(lambda: _both_ways(sharing))
+    time.sleep(0.3)
+    assert server.heard == []
+    store.set(AccessToken(server.new_token(), time.time(), 3600.0))
+    claim.release()
+    assert _outcome(child) == 0
+    assert server.token_requests == 0
+
+
+def test_a_child_of_a_process_with_a_claim_in_memory_has_no_part_in_it(
+    server: ScriptedServer, client: FacekiClient
+) -> None:
+    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    claim = client._account.tokens.try_lock()
+    assert claim is not None
+    assert _outcome(_fork(lambda: _both_ways(client))) == 0
+    assert server.token_requests == 1
+    claim.release()
+
+
+def test_a_child_that_lives_on_does_not_keep_its_parents_claim(tmp_path: Path, warned: Warned) -> None:
+    store, neighbour = (FileTokenStore(tmp_path / "tokens", ACCOUNT, warned) for _ in range(2))
+    claim = store.try_lock()
+    assert claim is not None
+    reader, writer = os.pipe()
+    child = _fork(lambda: os.read(reader, 1) == b"x")
+    assert neighbour.try_lock() is None
+    claim.release()
+    again = neighbour.try_lock()
+    os.write(writer, b"x")
+    assert _outcome(child) == 0
+    assert again is not None
+    os.close(reader)
+    os.close(writer)
+
+
+FETCHER = """
+import os, sys, time
+from pathlib import Path
+from airflow_provider_faceki.api.protocol.auth import TokenRequest
+from airflow_provider_faceki.api.tokens.file import FileTokenStore
+store = FileTokenStore(Path(sys.argv[1]), TokenRequest("https://kyc.example", "client-1", "s3cret"), print)
+claim = store.try_lock()
+child = os.fork()
+if child == 0:
+    sys.stdin.read()
+    os._exit(0)
+print("forked" if claim else "no claim", flush=True)
+time.sleep(60)
+"""
+
+
+def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: Warned) -> None:
+    folder = tmp_path / "tokens"
+    with subprocess.Popen(
+        [sys.executable, "-c", FETCHER, str(folder)],
+        cwd=Path(__file__).resolve().parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "forked\n"
+        store = FileTokenStore(folder, ACCOUNT, warned)
+        assert store.try_lock() is None
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(10)
+        # The child is still there: it ends when nobody can write to it any more. It may need a moment to let go.
+        until(lambda: store.try_lock() is not None, 10)
+    assert warned.said == []
+
+
+def test_a_child_forked_in_the_middle_of_many_threads(server: ScriptedServer, sharing: FacekiClient) -> None:
+    over = threading.Event()
+
+    def keep_asking() -> None:
+        while not over.is_set():
+            sharing.call(FETCH)
+
+    threads = [threading.Thread(target=keep_asking) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        children = [_fork(lambda: _both_ways(sharing)) for _ in range(8)]
+        assert [_outcome(child) for child in children] == [0] * 8
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(10)
+    assert server.token_requests == 1

@@ -1,0 +1,40 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How fast do requests follow one another? No faster than was asked for, whoever sends them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.transport.rate_limiter import RateLimiter
+from tests.api.conftest import Ask, Naps
+from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, ScriptedServer, says
+
+
+@pytest.mark.parametrize(
+    ("per_second", "moments", "waits"),
+    [
+        pytest.param(None, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], id="no limit"),
+        pytest.param(4.0, [0.0, 0.0, 0.0], [0.0, 0.25, 0.5], id="all at once"),
+        pytest.param(4.0, [0.0, 0.1, 0.2], [0.0, 0.15, 0.3], id="a little too fast"),
+        pytest.param(4.0, [0.0, 1.0, 2.0], [0.0, 0.0, 0.0], id="slow enough"),
+        pytest.param(4.0, [5.0, 9.0, 9.0], [0.0, 0.0, 0.25], id="what is not used is not saved up"),
+        pytest.param(0.5, [0.0, 0.0], [0.0, 2.0], id="less than one"),
+    ],
+)
+def test_moments(per_second: float | None, moments: list[float], waits: list[float]) -> None:
+    pace = RateLimiter(per_second)
+    assert [pace.reserve(now) for now in moments] == pytest.approx(waits)
+
+
+def test_both_performers_keep_to_it(
+    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps
+) -> None:
+    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    slow = replace(client, transport=replace(client.transport, max_requests_per_second=0.001))
+    ask(slow, FetchRecords(link="l"))
+    # The token request went at once, the question a thousand seconds after it.
+    assert [round(seconds, -2) for seconds in naps.seconds] == [1000.0]

@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Which way do requests go: directly, through the proxy of the environment, or through the Connection's?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_faceki.api import errors
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.records import FetchRecords, GenerateKycLink
+from airflow_provider_faceki.api.service import Service
+from tests.api.certificates import Authority
+from tests.api.conftest import Ask, Naps
+from tests.api.proxy import RecordingProxy
+from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, TOKEN_PATH, ScriptedServer, says
+
+FETCH = FetchRecords(request_id="r-1")
+
+
+@pytest.fixture
+def proxy() -> Iterator[RecordingProxy]:
+    """A proxy that would serve anybody."""
+    with RecordingProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def tls_server(authority: Authority) -> Iterator[ScriptedServer]:
+    """The scripted FACEKI behind TLS."""
+    with ScriptedServer(authority.server_context()) as server:
+        server.on(RECORDS_PATH, says(NOTHING_FOUND))
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def answers(server: ScriptedServer) -> None:
+    """Let the plain server find nothing."""
+    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+
+
+def _through(client: FacekiClient, *proxies: tuple[str, str]) -> FacekiClient:
+    return replace(client, transport=replace(client.transport, proxies=proxies))
+
+
+def _plainly(server: ScriptedServer) -> list[str]:
+    return [f"POST {server.url}{TOKEN_PATH}", f"GET {server.url}{RECORDS_PATH}?requestId=r-1"]
+
+
+def test_directly(ask: Ask, server: ScriptedServer, client: FacekiClient, proxy: RecordingProxy) -> None:
+    assert ask(client, FETCH) == ()
+    assert proxy.heard == []
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_the_environment(
+    ask: Ask,
+    server: ScriptedServer,
+    client: FacekiClient,
+    proxy: RecordingProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setenv(name, f"http://{proxy.address}")
+    assert ask(client, FETCH) == ()
+    assert proxy.heard == _plainly(server)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert ask(client, FETCH) == ()
+    assert len(proxy.heard) == 2
+    assert len(server.heard) == 3
+
+
+def test_the_connection(
+    ask: Ask, server: ScriptedServer, client: FacekiClient, proxy: RecordingProxy
+) -> None:
+    assert ask(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
+    assert proxy.heard == _plainly(server)
+
+
+def test_what_the_connection_says_replaces_the_environment(
+    ask: Ask,
+    server: ScriptedServer,
+    client: FacekiClient,
+    proxy: RecordingProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "*")
+    assert ask(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
+    assert len(proxy.heard) == 2
+    # It names a proxy for https alone: so there is none for http.
+    monkeypatch.delenv("no_proxy")
+    assert ask(_through(client, ("https", "http://127.0.0.1:1")), FETCH) == ()
+    assert len(proxy.heard) == 2
+
+
+def test_tls_goes_through_a_tunnel_and_the_proxy_learns_the_host_alone(
+    ask: Ask, client: FacekiClient, tls_server: ScriptedServer, proxy: RecordingProxy
+) -> None:
+    away = replace(client, service=Service(base_url=tls_server.url))
+    tunnel = _through(away, ("https", f"http://us%40er:pass@{proxy.address}"))
+    assert ask(tunnel, FETCH) == ()
+    assert ask(tunnel, FETCH) == ()
+    # One tunnel for all of it, in the sync mode; event loops share the same connections.
+    assert proxy.heard == [f"CONNECT 127.0.0.1:{tls_server.server_port}"]
+    assert proxy.logins == ["Basic dXNAZXI6cGFzcw=="]
+    assert len(tls_server.heard) == 3
+    assert all(heard.header("proxy-authorization") is None for heard in tls_server.heard)
+
+
+def test_through_a_tunnel_the_server_still_has_to_be_trusted(
+    ask: Ask, client: FacekiClient, tls_server: ScriptedServer, proxy: RecordingProxy
+) -> None:
+    away = replace(client, service=Service(base_url=tls_server.url))
+    distrustful = replace(away, transport=replace(away.transport, verify=True))
+    with pytest.raises(errors.TlsError):
+        ask(_through(distrustful, ("https", f"http://{proxy.address}")), FETCH)
+    assert tls_server.heard == []
+
+
+MAKE = GenerateKycLink(workflow_id="w")
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "waits"),
+    [
+        pytest.param("http://127.0.0.1:1", errors.ConnectError, 3, id="nobody there"),
+        pytest.param("http://user:hunter2@nowhere.invalid:8080", errors.ConnectError, 3, id="unknown host"),
+        pytest.param("socks5://user:hunter2@127.0.0.1:1", errors.FacekiError, None, id="socks"),
+        pytest.param("gopher://user:hunter2@127.0.0.1:1", errors.ConfigurationError, 0, id="another scheme"),
+        pytest.param("http://user:hunter2@127.0.0.1:99999", errors.ConfigurationError, 0, id="no such port"),
+        pytest.param("http://", errors.ConfigurationError, 0, id="no host"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_cannot_be_used(
+    ask: Ask,
+    client: FacekiClient,
+    naps: Naps,
+    scheme: str,
+    address: str,
+    kind: type[errors.FacekiError],
+    waits: int | None,
+) -> None:
+    away = replace(client, service=Service(base_url=f"{scheme}://kyc.invalid"))
+    with pytest.raises(kind) as caught:
+        ask(_through(away, (scheme, address)), MAKE)
+    assert "hunter2" not in str(caught.value)
+    assert not caught.value.is_ambiguous
+    assert waits is None or len(naps.seconds) == waits
+
+
+def test_a_proxy_that_wants_a_login(ask: Ask, client: FacekiClient, naps: Naps) -> None:
+    with RecordingProxy(refuses=True) as proxy:
+        away = _through(
+            replace(client, service=Service(base_url="https://kyc.invalid")),
+            ("https", f"http://{proxy.address}"),
+        )
+        with pytest.raises(errors.ConnectError, match="through the proxy"):
+            ask(away, FETCH)
+    assert len(proxy.heard) == 4

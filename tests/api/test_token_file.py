@@ -1,0 +1,293 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What do the processes of a host share, and who else could read it?"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.api.protocol.auth import AccessToken, AuthFlow, TokenRequest
+from airflow_provider_faceki.api.tokens.file import FileTokenStore
+from tests.api.conftest import Warned
+
+SECRET = "s3cr3t-canary"
+CLIENT = "client-canary"
+BASE = "https://kyc-canary.example"
+TOKEN = AccessToken("t0ken-canary", 1000.0, 3600.0)
+NEWER = AccessToken("another-canary", 2000.0, 3600.0)
+
+
+def account(
+    secret: str = SECRET, client: str = CLIENT, flow: AuthFlow = AuthFlow.GENERATE_TOKEN
+) -> TokenRequest:
+    """Return an account."""
+    return TokenRequest(BASE, client, secret, flow)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the files shall lie; nobody has made it yet."""
+    return tmp_path / "tokens"
+
+
+@pytest.fixture
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let files be made with whatever the process's user is used to."""
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {path.name: stat.filemode(path.lstat().st_mode) for path in folder.iterdir()}
+
+
+def test_neighbours_share_a_token(folder: Path, warned: Warned) -> None:
+    ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
+    assert ours.read() is theirs.read() is None
+    ours.set(TOKEN)
+    assert theirs.peek() is None
+    assert theirs.read() == TOKEN
+    assert theirs.peek() == TOKEN
+    theirs.set(NEWER)
+    assert ours.peek() == TOKEN
+    assert ours.read() == NEWER
+    assert warned.said == []
+
+
+def test_a_refused_token_is_not_read_back(folder: Path, warned: Warned) -> None:
+    ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
+    ours.set(TOKEN)
+    theirs.read()
+    theirs.invalidate(TOKEN)
+    assert theirs.read() is None
+    assert FileTokenStore(folder, account(), warned).read() is None
+    # The neighbour finds out by itself, and its refusal does not harm what has come since.
+    theirs.set(NEWER)
+    ours.invalidate(TOKEN)
+    assert ours.read() == NEWER
+    assert warned.said == []
+
+
+def test_while_somebody_fetches_the_file_is_theirs(folder: Path, warned: Warned) -> None:
+    ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
+    ours.set(TOKEN)
+    fetching = theirs.try_lock()
+    assert fetching is not None
+    ours.invalidate(TOKEN)
+    # It still lies there, and is not trusted again by those who saw it refused.
+    assert theirs.read() == TOKEN
+    assert ours.read() is None
+    fetching.release()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], indirect=True)
+@pytest.mark.usefixtures("umask")
+def test_nobody_else_may_look(folder: Path, warned: Warned) -> None:
+    store = FileTokenStore(folder / "deeper" / "still", account(), warned)
+    claim = store.try_lock()
+    assert claim is not None
+    store.set(TOKEN)
+    claim.release()
+    made = folder / "deeper" / "still"
+    assert stat.filemode(made.stat().st_mode) == "drwx------"
+    files = _files(made)
+    assert sorted(name.partition(".")[2] for name in files) == ["claim", "token"]
+    assert set(files.values()) == {"-rw-------"}
+    assert warned.said == []
+
+
+def test_names_and_contents_tell_nothing(folder: Path, warned: Warned) -> None:
+    store = FileTokenStore(folder, account(), warned)
+    store.set(TOKEN)
+    told = "".join(_files(folder)).encode() + b"".join(path.read_bytes() for path in folder.iterdir())
+    for word in (TOKEN.value, SECRET, CLIENT, BASE, "canary", "3600", "generate"):
+        assert word.encode() not in told
+    assert all(len(name) == 40 for name in (file.partition(".")[0] for file in _files(folder)))
+
+
+def test_another_secret_makes_the_file_void_and_may_replace_it(folder: Path, warned: Warned) -> None:
+    FileTokenStore(folder, account(), warned).set(TOKEN)
+    rotated = FileTokenStore(folder, account("another"), warned)
+    assert rotated.read() is None
+    rotated.set(NEWER)
+    assert len(_files(folder)) == 1
+    assert FileTokenStore(folder, account("another"), warned).read() == NEWER
+    assert FileTokenStore(folder, account(), warned).read() is None
+    assert warned.said == []
+
+
+def test_another_account_has_another_file_which_is_void_under_this_name(folder: Path, warned: Warned) -> None:
+    ours = FileTokenStore(folder, account(), warned)
+    ours.set(TOKEN)
+    (mine,) = folder.iterdir()
+    for other in (account(client="other"), account(flow=AuthFlow.ACCESS_TOKEN_BODY)):
+        assert FileTokenStore(folder, other, warned).read() is None
+        FileTokenStore(folder, other, warned).set(NEWER)
+    assert len(_files(folder)) == 3
+    for path in set(folder.iterdir()) - {mine}:
+        shutil.copy2(path, mine)
+        assert FileTokenStore(folder, account(), warned).read() is None
+    assert warned.said == []
+
+
+def _another(byte: bytes) -> bytes:
+    return b"B" if byte == b"A" else b"A"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda sealed: b"", id="empty"),
+        pytest.param(lambda sealed: sealed[:-1], id="truncated"),
+        pytest.param(lambda sealed: sealed[: len(sealed) // 2], id="half"),
+        pytest.param(lambda sealed: sealed[:60] + _another(sealed[60:61]) + sealed[61:], id="changed"),
+        pytest.param(lambda sealed: b"\x00\xff" * 40, id="bytes"),
+        pytest.param(lambda sealed: b'{"value":"evil"}', id="plain JSON"),
+        pytest.param(lambda sealed: b"A" + sealed, id="something before it"),
+    ],
+)
+def test_a_damaged_file_is_void_and_replaced_by_the_next_token(
+    folder: Path, warned: Warned, spoil: object
+) -> None:
+    assert callable(spoil)
+    FileTokenStore(folder, account(), warned).set(TOKEN)
+    (path,) = folder.iterdir()
+    path.write_bytes(spoil(path.read_bytes()))
+    store = FileTokenStore(folder, account(), warned)
+    assert store.read() is None
+    store.set(NEWER)
+    assert FileTokenStore(folder, account(), warned).read() == NEWER
+    assert warned.said == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param([], id="list"),
+        pytest.param("x", id="string"),
+        pytest.param(None, id="null"),
+        pytest.param({"value": "x"}, id="fields missing"),
+        pytest.param({"value": "x", "obtained_at": "soon", "lifetime": 1}, id="word for a number"),
+        pytest.param({"value": "x", "obtained_at": None, "lifetime": 1}, id="null for a number"),
+    ],
+)
+def test_a_file_of_another_version_is_left_alone_with_a_word(
+    folder: Path, warned: Warned, document: object
+) -> None:
+    store = FileTokenStore(folder, account(), warned)
+    store.set(TOKEN)
+    (path,) = folder.iterdir()
+    path.write_bytes(store._fernet.encrypt(json.dumps(document).encode()))
+    fresh = FileTokenStore(folder, account(), warned)
+    assert fresh.read() is fresh.read() is None
+    assert len(warned.said) == 1
+    assert "another version" in warned.said[0]
+
+
+def open_in(folder: Path) -> list[str]:
+    """What this process has open there; other tests may close theirs meanwhile."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [path for path in found if path.startswith(str(folder))]
+
+
+def test_one_claim_on_a_host_and_no_descriptor_lost(folder: Path, warned: Warned) -> None:
+    ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
+    for _ in range(50):
+        claim = ours.try_lock()
+        assert claim is not None
+        assert open_in(folder) != []
+        assert theirs.try_lock() is None
+        assert ours.try_lock() is None
+        claim.release()
+        claim.release()
+        again = theirs.try_lock()
+        assert again is not None
+        # Nobody releases it: its holder is gone.
+        del again
+        ours.set(TOKEN)
+        theirs.read()
+        theirs.invalidate(TOKEN)
+    assert open_in(folder) == []
+    assert warned.said == []
+
+
+def test_neighbours_may_make_the_folder_at_the_same_time(
+    folder: Path, warned: Warned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def made_by_a_neighbour(path: str, mode: int = 0o777) -> None:
+        if not folder.exists():
+            make(folder, 0o700)
+            raise FileNotFoundError(errno.ENOENT, "not yet there when we looked", str(path))
+        make(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", made_by_a_neighbour)
+    FileTokenStore(folder, account(), warned).set(TOKEN)
+    assert warned.said == []
+    assert FileTokenStore(folder, account(), warned).read() == TOKEN
+
+
+def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
+    folder: Path, warned: Warned
+) -> None:
+    store = FileTokenStore(folder, account(), warned)
+    store.set(TOKEN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        for _ in range(3):
+            claim = store.try_lock()
+            assert claim is not None
+            store.set(NEWER)
+            claim.release()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert store.read() == NEWER
+    assert len(warned.said) == 1
+    assert "File too large" in warned.said[0]
+    assert str(folder) in warned.said[0]
+    assert "canary" not in warned.said[0].replace(str(folder), "")
+    assert sorted(name.partition(".")[2] for name in _files(folder)) == ["claim", "token"]
+
+
+def test_no_reader_ever_sees_half_a_file(folder: Path, warned: Warned) -> None:
+    tokens = [AccessToken("x" * length, 1000.0 + length, 3600.0) for length in (10, 6000)]
+    writer = FileTokenStore(folder, account(), warned)
+    writer.set(tokens[0])
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            for token in tokens:
+                writer.set(token)
+                over.wait(0.0005)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        # A fresh store each time: one that has seen a token would hide that it could not read the next.
+        seen = {len(found.value) if (found := _fresh(folder, warned).read()) else 0 for _ in range(2000)}
+    finally:
+        over.set()
+        writing.join(10)
+    assert seen == {10, 6000}
+    assert warned.said == []
+
+
+def _fresh(folder: Path, warned: Warned) -> FileTokenStore:
+    return FileTokenStore(folder, account(), warned)

@@ -1,0 +1,275 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How many tokens does a process ask for? One, however many threads, clients and event loops are in it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.api import client as client_module
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.errors import AuthenticationError, FacekiError
+from airflow_provider_faceki.api.protocol import session
+from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenStore
+from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore, shared_store
+from tests.api.conftest import Ask
+from tests.api.scripted import (
+    NOTHING_FOUND,
+    RECORDS_PATH,
+    TOKEN_PATH,
+    ScriptedServer,
+    Talk,
+    gives_token,
+    guarded,
+    says,
+    waits,
+)
+
+FETCH = FetchRecords(request_id="r-1")
+OLD = AccessToken("old", 1000.0, 3600.0)
+NEW = AccessToken("new", 2000.0, 3600.0)
+
+
+def test_one_claim_at_a_time() -> None:
+    store = MemoryTokenStore()
+    first = store.try_lock()
+    assert first is not None
+    assert store.try_lock() is None
+    first.release()
+    second = store.try_lock()
+    assert second is not None
+    # Released twice, it does not free the next one's.
+    first.release()
+    assert store.try_lock() is None
+    second.release()
+
+
+def test_a_claim_that_nobody_holds_any_more_is_none() -> None:
+    store = MemoryTokenStore()
+    assert store.try_lock() is not None
+    assert store.try_lock() is not None
+
+
+@pytest.mark.parametrize(
+    ("do", "kept"),
+    [
+        pytest.param([("set", OLD)], OLD, id="kept"),
+        pytest.param([("set", OLD), ("set", NEW)], NEW, id="kept over another"),
+        pytest.param([("set", NEW), ("set", OLD)], OLD, id="ours counts, whatever its age"),
+        pytest.param([("set", OLD), ("invalidate", OLD)], None, id="dropped"),
+        pytest.param([("set", NEW), ("invalidate", OLD)], NEW, id="another dropped"),
+        pytest.param([("merge", OLD)], OLD, id="adopted"),
+        pytest.param([("set", OLD), ("merge", NEW)], NEW, id="a newer one adopted"),
+        pytest.param([("set", NEW), ("merge", OLD)], NEW, id="an older one not"),
+        pytest.param([("set", OLD), ("invalidate", OLD), ("merge", OLD)], None, id="a refused one not"),
+        pytest.param([("invalidate", OLD), ("merge", OLD)], None, id="nor if refused before it was seen"),
+        pytest.param([("set", OLD), ("invalidate", OLD), ("merge", NEW)], NEW, id="but another"),
+        pytest.param([("invalidate", OLD), ("set", OLD)], OLD, id="FACEKI may give the same one again"),
+    ],
+)
+def test_what_is_in_the_store(do: list[tuple[str, AccessToken]], kept: AccessToken | None) -> None:
+    store = MemoryTokenStore()
+    for action, token in do:
+        getattr(store, action)(token)
+    assert store.peek() is store.read() is kept
+
+
+def _at_once(*jobs: Callable[[], object]) -> None:
+    """Run all jobs at the same time, each on a thread of its own, and see them end well."""
+    start = threading.Barrier(len(jobs))
+
+    def run(job: Callable[[], object]) -> None:
+        start.wait(10)
+        job()
+
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        done, late = wait([threads.submit(run, job) for job in jobs], 20)
+        assert not late
+        for job in done:
+            job.result()
+
+
+def test_a_store_is_made_once_for_an_account() -> None:
+    made: list[TokenStore] = []
+    found: list[TokenStore] = []
+
+    def make() -> TokenStore:
+        made.append(MemoryTokenStore())
+        return made[-1]
+
+    _at_once(*[lambda: found.append(shared_store("test_a_store_is_made_once", make))] * 20)
+    assert len(made) == 1
+    assert found == made * 20
+    assert shared_store("another account", MemoryTokenStore) is not made[0]
+
+
+async def _many(client: FacekiClient, questions: int) -> None:
+    await asyncio.gather(*(client.as_async().call(FETCH) for _ in range(questions)))
+
+
+@pytest.fixture
+def guarded_server(server: ScriptedServer) -> ScriptedServer:
+    """A FACEKI that wants a live token."""
+    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    return server
+
+
+def test_fifty_threads_starting_cold(guarded_server: ScriptedServer, client: FacekiClient) -> None:
+    _at_once(*[lambda: client.call(FETCH)] * 50)
+    assert guarded_server.token_requests == 1
+    assert len(guarded_server.asked(RECORDS_PATH)) == 50
+
+
+def test_a_hundred_clients(guarded_server: ScriptedServer, client: FacekiClient) -> None:
+    for _ in range(100):
+        replace(client).call(FETCH)
+    assert guarded_server.token_requests == 1
+    assert {heard.bearer for heard in guarded_server.asked(RECORDS_PATH)} == {"token-1"}
+
+
+def test_event_loops_and_threads_mixed(guarded_server: ScriptedServer, client: FacekiClient) -> None:
+    loops = [lambda: asyncio.run(_many(replace(client), 10))] * 5
+    threads = [lambda: replace(client).call(FETCH)] * 10
+    _at_once(*loops, *threads)
+    assert guarded_server.token_requests == 1
+    assert len(guarded_server.asked(RECORDS_PATH)) == 60
+
+
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "as if processes"])
+def test_a_token_that_is_long_in_coming_is_not_asked_for_by_all_who_wait(
+    guarded_server: ScriptedServer,
+    client: FacekiClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: bool,
+) -> None:
+    monkeypatch.setattr(session, "MAX_LOCK_WAIT_SECONDS", 0.5)
+    if processes:
+        # Each with a store of its own, which share no more than files.
+        monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
+        client = replace(client, token_directory=tmp_path / "tokens")
+
+    def slow(talk: Talk) -> None:
+        threading.Event().wait(0.8)
+        gives_token()(talk)
+
+    guarded_server.on(TOKEN_PATH, slow)
+    _at_once(*[lambda: replace(client).call(FETCH)] * 20)
+    assert guarded_server.token_requests in {2, 3}
+    assert len(guarded_server.asked(RECORDS_PATH)) == 20
+
+
+@pytest.mark.parametrize("change", ["client_id", "client_secret"])
+def test_another_account_has_a_token_of_its_own(
+    guarded_server: ScriptedServer, client: FacekiClient, change: str
+) -> None:
+    client.call(FETCH)
+    replace(client, **{change: "another"}).call(FETCH)  # type: ignore[arg-type]  # a table of changes
+    assert guarded_server.token_requests == 2
+
+
+def test_a_token_revoked_in_the_middle_is_replaced_once(
+    guarded_server: ScriptedServer, client: FacekiClient
+) -> None:
+    client.call(FETCH)
+    guarded_server.live.clear()
+    _at_once(*[lambda: client.call(FETCH)] * 20, *[lambda: asyncio.run(_many(client, 5))] * 4)
+    assert guarded_server.token_requests == 2
+
+
+def test_a_token_that_is_used_up_is_replaced_once(
+    guarded_server: ScriptedServer, client: FacekiClient
+) -> None:
+    # Its margin is a tenth of its life: so long after, it is good for FACEKI and used up for us.
+    guarded_server.on(TOKEN_PATH, gives_token(0.5), gives_token())
+    client.call(FETCH)
+    threading.Event().wait(0.5)
+    _at_once(*[lambda: client.call(FETCH)] * 10)
+    assert guarded_server.token_requests == 2
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["memory", "file"])
+@pytest.mark.parametrize("lifetime", [0, -5, "0"])
+def test_a_token_without_any_life_is_used_once_and_not_kept(
+    ask: Ask,
+    guarded_server: ScriptedServer,
+    client: FacekiClient,
+    tmp_path: Path,
+    lifetime: Json,
+    shared: bool,
+) -> None:
+    client = replace(client, token_directory=tmp_path / "tokens" if shared else None)
+    guarded_server.on(TOKEN_PATH, gives_token(lifetime))
+    for asked in (1, 2):
+        ask(client, FETCH)
+        assert guarded_server.token_requests == asked
+    _at_once(*[lambda: client.call(FETCH)] * 5)
+    assert guarded_server.token_requests == 7
+    assert not list(tmp_path.rglob("*.token"))
+    guarded_server.live.clear()
+    guarded_server.on(TOKEN_PATH, says({"responseCode": 0, "data": {"access_token": "no", "expires_in": 0}}))
+    with pytest.raises(AuthenticationError):
+        ask(client, FETCH)
+    assert guarded_server.token_requests == 9
+
+
+def test_a_failed_fetch_is_taken_over_by_the_next(
+    guarded_server: ScriptedServer, client: FacekiClient
+) -> None:
+    guarded_server.on(TOKEN_PATH, says({}, 401), gives_token())
+    outcomes: list[str] = []
+
+    def ask() -> None:
+        try:
+            client.call(FETCH)
+            outcomes.append("found")
+        except FacekiError as error:
+            outcomes.append(type(error).__name__)
+
+    _at_once(*[ask] * 10)
+    assert sorted(outcomes) == ["AuthenticationError", *["found"] * 9]
+    assert guarded_server.token_requests == 2
+
+
+@pytest.mark.parametrize("moment", ["claim", "fetch"])
+def test_a_cancelled_task_holds_nobody_up(
+    guarded_server: ScriptedServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Triggers are cancelled at any moment; a claim that is on its way to one must not be lost for ever."""
+    reached, released = threading.Event(), threading.Event()
+    store = client._account.tokens
+    take = store.try_lock
+    if moment == "claim":
+
+        def slow_claim(turn: int) -> object:
+            claim = take(turn)
+            reached.set()
+            released.wait(10)
+            return claim
+
+        monkeypatch.setattr(store, "try_lock", slow_claim)
+    else:
+        guarded_server.on(TOKEN_PATH, waits(released, gives_token(), reached), gives_token())
+
+    async def cancel_midway() -> None:
+        task = asyncio.create_task(client.as_async().call(FETCH))
+        await asyncio.to_thread(reached.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel_midway())
+    monkeypatch.setattr(store, "try_lock", take)
+    released.set()
+    asked = threading.Thread(target=client.call, args=(FETCH,), daemon=True)
+    asked.start()
+    asked.join(5)
+    assert not asked.is_alive()

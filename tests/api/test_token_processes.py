@@ -1,0 +1,142 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""How many tokens do the processes of a host ask for, and what if one of them dies over it?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api.certificates import Authority
+from tests.api.scripted import (
+    NOTHING_FOUND,
+    RECORDS_PATH,
+    TOKEN_PATH,
+    ScriptedServer,
+    gives_token,
+    guarded,
+    says,
+    waits,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Worker:
+    """A process that asks when told to."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.api.worker", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def hear(self) -> str:
+        """Return the next line that it says."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def tell(self) -> None:
+        """Let it ask."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("ask\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """Kill it, so that it can do nothing about it."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(10)
+
+    def end(self) -> None:
+        """See it end."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(10)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+
+
+@pytest.fixture
+def start(
+    server: ScriptedServer, tmp_path: Path, authority: Authority
+) -> Iterator[Callable[[int], list[Worker]]]:
+    """Start processes of one account, and wait until they are ready."""
+    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    arguments = [server.url, "client-1", f"secret-{tmp_path}", str(tmp_path / "tokens"), authority.bundle]
+    started: list[Worker] = []
+
+    def start(number: int) -> list[Worker]:
+        new = [Worker(arguments) for _ in range(number)]
+        started.extend(new)
+        assert [worker.hear() for worker in new] == ["ready"] * number
+        return new
+
+    yield start
+    for worker in started:
+        worker.end()
+
+
+def _ask(workers: list[Worker]) -> list[str]:
+    for worker in workers:
+        worker.tell()
+    return [worker.hear() for worker in workers]
+
+
+def test_twenty_processes_starting_cold_and_a_token_revoked_under_them(
+    server: ScriptedServer, start: Callable[[int], list[Worker]]
+) -> None:
+    workers = start(20)
+    assert _ask(workers) == ["found 0"] * 20
+    assert server.token_requests == 1
+    assert _ask(workers) == ["found 0"] * 20
+    assert server.token_requests == 1
+    server.live.clear()
+    assert _ask(workers) == ["found 0"] * 20
+    assert server.token_requests == 2
+    assert {heard.bearer for heard in server.asked(RECORDS_PATH)} == {"token-1", "token-2"}
+
+
+def test_a_fetcher_that_is_killed_holds_nobody_up(
+    server: ScriptedServer, start: Callable[[int], list[Worker]]
+) -> None:
+    released, reached = threading.Event(), threading.Event()
+    server.on(TOKEN_PATH, waits(released, gives_token(), reached), gives_token())
+    fetcher, waiting, late = start(3)
+    fetcher.tell()
+    assert reached.wait(10)
+    waiting.tell()
+    # The second one sees the claim and waits: it has asked nothing.
+    time.sleep(0.3)
+    assert server.token_requests == 1
+    fetcher.kill()
+    killed = time.monotonic()
+    assert waiting.hear() == "found 0"
+    assert _ask([late]) == ["found 0"]
+    assert time.monotonic() - killed < 3
+    assert server.token_requests == 2
+    released.set()
+
+
+def test_a_token_outlives_the_process_that_fetched_it(
+    server: ScriptedServer, start: Callable[[int], list[Worker]]
+) -> None:
+    first, second = start(2)
+    assert _ask([first]) == ["found 0"]
+    first.kill()
+    assert _ask([second]) == ["found 0"]
+    assert server.token_requests == 1

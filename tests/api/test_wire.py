@@ -1,0 +1,384 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What really goes over the wire, and what of an answer is taken? Both performers, a real server."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import resource
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.api import errors
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.records import FetchRecords, GenerateKycLink, RawCall
+from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.transport import requests_transport as transport
+from tests.api.conftest import Ask, Naps, impatient
+from tests.api.scripted import (
+    LINK_PATH,
+    NOTHING_FOUND,
+    RECORDS_PATH,
+    TOKEN_PATH,
+    ScriptedServer,
+    Talk,
+    drips,
+    gives_token,
+    says,
+    says_bytes,
+    says_raw,
+)
+
+FETCH = FetchRecords(record_identifier="Fall ü&1 +/")
+BODY = json.dumps(NOTHING_FOUND).encode()
+
+
+def test_a_question_to_the_byte(ask: Ask, server: ScriptedServer, client: FacekiClient) -> None:
+    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    ask(client, FETCH)
+    (heard,) = server.asked(RECORDS_PATH)
+    assert heard.target == f"{RECORDS_PATH}?record_identifier=Fall+%C3%BC%261+%2B%2F"
+    assert {name.lower(): value for name, value in heard.headers} == {
+        "host": f"127.0.0.1:{server.server_port}",
+        "user-agent": "airflow-provider-faceki",
+        "accept": "application/json",
+        "accept-encoding": "gzip, deflate",
+        "connection": "keep-alive",
+        "authorization": "Bearer token-1",
+    }
+    assert (heard.method, heard.body) == ("GET", b"")
+
+
+def test_a_link_request_to_the_byte(ask: Ask, server: ScriptedServer, client: FacekiClient) -> None:
+    server.on(LINK_PATH, says({"responseCode": 0, "data": "l-1"}, 201))
+    ask(client, GenerateKycLink(workflow_id="wf", record_identifier="ü"))
+    (heard,) = server.asked(LINK_PATH)
+    assert heard.body == b'{"workflowId":"wf","applicationId":"\xc3\xbc"}'
+    assert heard.header("content-length") == str(len(heard.body))
+    assert heard.header("content-type") == "application/json"
+    assert len([name for name, _ in heard.headers if name.lower() == "authorization"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("flow", "method", "target", "body", "headers"),
+    [
+        pytest.param(
+            AuthFlow.GENERATE_TOKEN,
+            "POST",
+            "/auth/api/generate-token",
+            b'{"clientId":"c 1","clientSecret":"s&1"}',
+            (None, None),
+            id="generate_token",
+        ),
+        pytest.param(
+            AuthFlow.ACCESS_TOKEN_BODY,
+            "POST",
+            "/auth/api/access-token",
+            b'{"clientId":"c 1","clientSecret":"s&1"}',
+            (None, None),
+            id="access_token_body",
+        ),
+        pytest.param(
+            AuthFlow.ACCESS_TOKEN_HEADERS,
+            "POST",
+            "/auth/api/access-token",
+            b"{}",
+            ("c 1", "s&1"),
+            id="access_token_headers",
+        ),
+        pytest.param(
+            AuthFlow.ACCESS_TOKEN_QUERY,
+            "GET",
+            "/auth/api/access-token?clientId=c+1&clientSecret=s%261",
+            b"",
+            (None, None),
+            id="access_token_query",
+        ),
+    ],
+)
+def test_token_requests_to_the_byte(
+    ask: Ask,
+    server: ScriptedServer,
+    client: FacekiClient,
+    flow: AuthFlow,
+    method: str,
+    target: str,
+    body: bytes,
+    headers: tuple[str | None, str | None],
+) -> None:
+    server.on("/auth/api/access-token", gives_token(status=201))
+    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    ask(replace(client, client_id="c 1", client_secret="s&1", auth_flow=flow), FETCH)
+    heard = server.heard[0]
+    assert (heard.method, heard.target, heard.body) == (method, target, body)
+    assert (heard.header("clientId"), heard.header("clientSecret")) == headers
+    assert (heard.header("authorization"), heard.bearer) == (None, None)
+    assert heard.header("content-type") == ("application/json" if body else None)
+
+
+def _chunked(body: bytes, size: int) -> bytes:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    coded = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%b\r\n" + coded + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(says_raw(_chunked(BODY, 7) % b""), id="chunked"),
+        pytest.param(
+            says_raw(_chunked(gzip.compress(BODY, mtime=0), 3) % b"Content-Encoding: gzip\r\n"), id="both"
+        ),
+        pytest.param(says_bytes(gzip.compress(BODY, mtime=0), 200, ("Content-Encoding", "gzip")), id="gzip"),
+        pytest.param(says_bytes(zlib.compress(BODY), 200, ("Content-Encoding", "deflate")), id="deflate"),
+        pytest.param(says_raw(b"HTTP/1.0 200 OK\r\n\r\n" + BODY), id="until the end of the connection"),
+        pytest.param(
+            says_raw(b"HTTP/1.1 200\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY), id="no phrase"
+        ),
+        pytest.param(says_bytes(b"\xef\xbb\xbf" + BODY), id="with a byte order mark"),
+        pytest.param(says_bytes(BODY, 200, ("Content-Type", "text/html")), id="said to be HTML"),
+        pytest.param(says_bytes(BODY, 200, ("Set-Cookie", "a=b"), ("Location", "http://[")), id="headers"),
+    ],
+)
+def test_forms_of_an_answer(ask: Ask, server: ScriptedServer, client: FacekiClient, answer: object) -> None:
+    assert callable(answer)
+    server.on(RECORDS_PATH, answer)
+    assert ask(client, FETCH) == ()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(says_bytes(b"no gzip", 200, ("Content-Encoding", "gzip")), id="not what it says"),
+        pytest.param(
+            says_bytes(gzip.compress(BODY, mtime=0)[:-12], 200, ("Content-Encoding", "gzip")), id="cut off"
+        ),
+        pytest.param(
+            says_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+            id="a chunk of no length",
+        ),
+        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"), id="two lengths"),
+        pytest.param(says_raw(b"HTTP/1.1 OK OK\r\n\r\n"), id="no status"),
+        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"), id="a long header"),
+        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 200 + b"\r\n"), id="many headers"),
+    ],
+)
+def test_answers_that_break_off_or_make_no_sense(
+    ask: Ask, server: ScriptedServer, client: FacekiClient, answer: object
+) -> None:
+    assert callable(answer)
+    server.on(LINK_PATH, answer)
+    with pytest.raises(errors.FacekiError) as caught:
+        ask(client, GenerateKycLink(workflow_id="w"))
+    assert isinstance(caught.value, errors.ResponseLostError | errors.UnexpectedResponseError)
+    assert caught.value.is_ambiguous
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+def test_one_connection_serves_many_questions(server: ScriptedServer, client: FacekiClient) -> None:
+    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    server.on("/empty", says_bytes(b"", 204))
+    server.on("/chunked", lambda talk: talk.say(_chunked(BODY, 9) % b""))
+    for endpoint in (
+        FETCH,
+        RawCall("HEAD", "/head"),
+        RawCall("GET", "/empty"),
+        RawCall("GET", "/chunked"),
+        FETCH,
+    ):
+        server.on("/head", lambda talk: talk.answer(200, b"", [("Content-Length", "99")]))
+        client.call(endpoint)
+    assert len(server.heard) == 6
+    assert {heard.connection for heard in server.heard} == {1}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["/elsewhere", "http://127.0.0.1:1/", "http://[", "http://\xff\xfe/", ""])
+def test_a_redirect_is_not_followed(
+    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, status: int, where: str
+) -> None:
+    server.on(RECORDS_PATH, says_bytes(b"moved", status, ("Location", where)))
+    server.on("/elsewhere", says(NOTHING_FOUND))
+    with pytest.raises(errors.UnexpectedResponseError, match="redirect, which is never followed"):
+        ask(client, FETCH)
+    assert server.asked("/elsewhere") == []
+
+
+def test_no_cookie_is_kept(ask: Ask, server: ScriptedServer, client: FacekiClient) -> None:
+    cookie = ("Set-Cookie", "session=1; Path=/")
+    server.on(RECORDS_PATH, says(NOTHING_FOUND, 200, cookie))
+    for _ in range(3):
+        ask(client, FETCH)
+    assert [heard.header("cookie") for heard in server.heard] == [None] * 4
+
+
+@pytest.fixture
+def home_with_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the user a .netrc that knows the server."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1\nlogin somebody\npassword theirs\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+
+
+@pytest.mark.usefixtures("home_with_netrc")
+def test_netrc_is_not_used(ask: Ask, server: ScriptedServer, client: FacekiClient) -> None:
+    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    ask(client, FETCH)
+    assert [heard.header("authorization") for heard in server.heard] == [None, "Bearer token-1"]
+
+
+def _pours(piece: bytes, opening: bytes) -> object:
+    def reply(talk: Talk) -> None:
+        talk.say(opening)
+        for _ in range(1000):
+            talk.say(piece)
+        talk.hang_up()
+
+    return reply
+
+
+def _memory_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+BOMB = gzip.compress(b" " * 64 * 1024 * 1024, 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(
+            _pours(b"10000\r\n" + b" " * 65536 + b"\r\n", _chunked(b"", 1).removesuffix(b"0\r\n\r\n") % b""),
+            id="chunked",
+        ),
+        pytest.param(
+            _pours(b" " * 65536, b"HTTP/1.1 200 OK\r\nContent-Length: 65536000\r\n\r\n"), id="plain"
+        ),
+        pytest.param(says_bytes(BOMB, 200, ("Content-Encoding", "gzip")), id="small, until it is unpacked"),
+    ],
+)
+def test_an_answer_that_is_too_large_is_not_read_to_its_end(
+    ask: Ask, server: ScriptedServer, client: FacekiClient, answer: object
+) -> None:
+    assert callable(answer)
+    server.on(RECORDS_PATH, answer)
+    before = _memory_kib()
+    with pytest.raises(errors.UnexpectedResponseError, match="larger than 33554432 bytes"):
+        ask(impatient(client, 20.0), FETCH)
+    assert _memory_kib() - before < 3 * transport.LARGEST_ANSWER / 1024
+
+
+@pytest.fixture
+def over() -> Iterator[threading.Event]:
+    """Set at the end: servers that would go on for ever stop then."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("opening", "piece"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" ", id="drop by drop"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", id="chunk by chunk"
+        ),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"", id="nothing after the head"),
+        pytest.param(b"HTTP/1.1 302 Found\r\nContent-Length: 100000\r\n\r\n", b" ", id="a redirect"),
+        pytest.param(b"", b"", id="nothing at all"),
+        pytest.param(b"HTTP/1.1 2", b"0", id="the status"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: ", b"x", id="a header"),
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="go on, go on"),
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 9999, id="go on, and fast"),
+        pytest.param(CHUNKED, b"0", id="the length of a chunk"),
+        pytest.param(CHUNKED + b"2;", b"x", id="what else a chunk says"),
+        pytest.param(CHUNKED + b"2\r\n{}\r\n0\r\n", b"x: y\r\n", id="what follows the last chunk"),
+    ],
+)
+@pytest.mark.parametrize("path", [RECORDS_PATH, TOKEN_PATH])
+def test_an_answer_that_is_too_slow_is_not_waited_for(
+    ask: Ask,
+    server: ScriptedServer,
+    client: FacekiClient,
+    over: threading.Event,
+    opening: bytes,
+    piece: bytes,
+    path: str,
+) -> None:
+    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    # A life of no length, so that each question asks for a token.
+    server.on(TOKEN_PATH, gives_token(0))
+    ask(client, FETCH)
+    server.on(path, drips(piece, 0.05, over, opening))
+    begun = time.monotonic()
+    with pytest.raises(errors.ResponseLostError) as caught:
+        ask(impatient(client, 0.3), FETCH)
+    assert time.monotonic() - begun < 3
+    assert caught.value.is_ambiguous == (path == RECORDS_PATH)
+
+
+def test_uploads_have_a_patience_of_their_own(server: ScriptedServer, client: FacekiClient) -> None:
+    slow: Json = {"slow": True}
+
+    def late(talk: Talk) -> None:
+        threading.Event().wait(0.5)
+        says(slow)(talk)
+
+    server.on("/slow", late)
+    hasty = transport.Transport(replace(client.transport, timeout=0.1, upload_timeout=5.0))
+    question = RawCall("GET", "/slow").request(client.service)
+    assert hasty.send(replace(question, upload=True)).body == b'{"slow": true}'
+    with pytest.raises(errors.ResponseLostError):
+        hasty.send(question)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        pytest.param(
+            {"client_secret": "s-中", "auth_flow": AuthFlow.ACCESS_TOKEN_HEADERS}, "header", id="header"
+        ),
+        pytest.param(
+            {"client_secret": "s\nx: y", "auth_flow": AuthFlow.ACCESS_TOKEN_HEADERS}, "header", id="line"
+        ),
+    ],
+)
+def test_a_secret_that_no_header_can_carry_is_a_wrong_setting_and_is_not_shown(
+    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, change: dict[str, str], word: str
+) -> None:
+    with pytest.raises(errors.ConfigurationError, match=word) as caught:
+        ask(replace(client, **change), FETCH)  # type: ignore[arg-type]  # a table of changes
+    assert "s-" not in str(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert (server.heard, naps.seconds) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        pytest.param("ftp://127.0.0.1", id="scheme"),
+        pytest.param("http://" + "a" * 70 + ".invalid", id="label too long"),
+        pytest.param("http://.invalid", id="empty label"),
+        pytest.param("http://127.0.0.1:99999", id="port"),
+        pytest.param("http://user:hunter2@nowhere.invalid:99999", id="password"),
+    ],
+)
+def test_an_address_that_is_none_is_a_wrong_setting(
+    ask: Ask, client: FacekiClient, naps: Naps, base: str
+) -> None:
+    with pytest.raises(errors.ConfigurationError, match="no request can be made") as caught:
+        ask(replace(client, service=replace(client.service, base_url=base)), FETCH)
+    assert "hunter2" not in str(caught.value)
+    assert naps.seconds == []

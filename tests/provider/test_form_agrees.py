@@ -1,0 +1,80 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does the form agree with the ground, which it may not import, and with the Airflow that asks the hook for it?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki import api, connection_form
+from airflow_provider_faceki.api.transport.multipart import MAX_IMAGE_BYTES
+from tests.airflow.running import AIRFLOW_VERSION
+from tests.provider.command_line import python
+
+
+def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
+    service, transport, retry = api.Service(), api.TransportSettings(), api.RetryPolicy()
+    ground = {
+        "host": service.base_url,
+        "addon_url": service.addon_url,
+        "records_path": service.records_path,
+        "auth_flow": api.AuthFlow.GENERATE_TOKEN.value,
+        "timeout": transport.timeout,
+        "upload_timeout": transport.upload_timeout,
+        "verify": transport.verify,
+        "max_concurrency": transport.max_concurrency,
+        "max_attempts": retry.max_attempts,
+        "max_wait": retry.max_wait,
+        "max_image_bytes": MAX_IMAGE_BYTES,
+        "token_store": connection_form.TOKEN_STORES[0],
+    }
+    assert ground == connection_form.DEFAULTS
+    assert tuple(flow.value for flow in api.AuthFlow) == connection_form.AUTH_FLOWS
+
+
+# Airflow 3.1 has none of the form's libraries in its API server, and puts stand-ins in their place while it asks the
+# hooks. That code is in 3.3 still; only whom it asks is made up here: one who asks this hook, as it did.
+STAND_INS = """
+import json
+from types import SimpleNamespace
+from airflow.api_fastapi.core_api.services.ui import connections
+from airflow.providers_manager import ConnectionFormWidgetInfo
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+def asked():
+    widgets = {
+        f"extra__faceki__{name}": ConnectionFormWidgetInfo("", "", field, name, False)
+        for name, field in FacekiHook.get_connection_form_widgets().items()
+    }
+    return SimpleNamespace(
+        hooks={}, connection_form_widgets=widgets, field_behaviours=FacekiHook.get_ui_field_behaviour()
+    )
+
+connections.ProvidersManager = asked
+service = connections.HookMetaService
+_, widgets, behaviour = service._get_hooks_with_mocked_fab()
+fields = service._convert_extra_fields(widgets)["faceki"]
+standard = service._make_standard_fields(behaviour)
+print(json.dumps({"fields": fields, "standard": standard.model_dump()}))
+"""
+
+
+@pytest.mark.skipif(
+    AIRFLOW_VERSION < (3, 3), reason="an older Airflow asks the hook by itself, in test_form.py"
+)
+def test_stand_ins_for_the_form_s_libraries_are_enough() -> None:
+    found: Any = json.loads(python(STAND_INS).splitlines()[-1])
+    assert list(found["fields"]) == list(connection_form.EXTRA_FIELDS)
+    for key, field in found["fields"].items():
+        told, schema = connection_form.EXTRA_FIELDS[key], field["schema"]
+        assert (schema["title"], field["description"]) == (told.label, told.description)
+        assert schema.get("enum") == told.schema.get("enum")
+        assert (schema.get("format") == "password") is (key in connection_form.SECRET_FIELDS)
+        assert "null" in schema["type"]
+    assert {name for name, field in found["standard"].items() if field and field["hidden"]} == {
+        "port",
+        "url_schema",
+    }
+    assert found["standard"]["login"]["title"] == "Client ID"

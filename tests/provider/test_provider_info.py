@@ -1,0 +1,162 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Does Airflow understand what this provider says about itself?"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from importlib.metadata import metadata
+from pathlib import Path
+from typing import Any
+
+import airflow as airflow_package
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+import airflow_provider_faceki
+from airflow_provider_faceki import connection_form
+from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.get_provider_info import get_provider_info
+from tests.airflow.running import AIRFLOW_VERSION
+from tests.provider.command_line import Said, airflow, python
+
+# What the strict schema, that of Airflow's own repository, may want beside what a provider says at run time.
+REPOSITORY_KEYS = {"state": "ready", "source-date-epoch": 0, "dependencies": []}
+
+
+def info() -> dict[str, Any]:
+    return get_provider_info()
+
+
+def test_it_is_plain_data_and_new_each_time() -> None:
+    assert json.loads(json.dumps(info())) == info()
+    first: Any = info()
+    first["connection-types"][0]["conn-fields"].clear()
+    assert info() != first
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param("provider_info.schema.json", id="read when Airflow starts"),
+        pytest.param("provider.yaml.schema.json", id="strict"),
+    ],
+)
+def test_airflows_schemas_accept_it(schema: str) -> None:
+    rules = json.loads((Path(airflow_package.__file__).parent / schema).read_text())
+    more = {key: value for key, value in REPOSITORY_KEYS.items() if key in rules["required"]}
+    found = jsonschema.Draft7Validator(rules).iter_errors({**info(), **more})
+    assert [error.message for error in found] == []
+
+
+def test_it_agrees_with_the_package() -> None:
+    assert info()["package-name"] == metadata("airflow-provider-faceki")["Name"]
+    assert info()["versions"] == [airflow_provider_faceki.__version__]
+
+
+def test_all_it_names_is_there() -> None:
+    for kind in ("hooks", "operators", "sensors", "triggers"):
+        for entry in info()[kind]:
+            for module in entry["python-modules"]:
+                importlib.import_module(module)
+    classes = [entry["hook-class-name"] for entry in info()["connection-types"]] + info()["extra-links"]
+    for name in classes:
+        module, _, attribute = name.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(module), attribute), type), name
+
+
+def test_it_agrees_with_the_hook() -> None:
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+    (entry,) = info()["connection-types"]
+    assert entry["connection-type"] == FacekiHook.conn_type == "faceki"
+    assert entry["hook-name"] == FacekiHook.hook_name == "FACEKI"
+    assert FacekiHook.conn_name_attr == "faceki_conn_id"
+    assert FacekiHook.default_conn_name == "faceki_default"
+    assert entry["hook-class-name"] == f"{FacekiHook.__module__}.{FacekiHook.__qualname__}"
+
+
+def test_reading_it_imports_next_to_nothing() -> None:
+    code = """
+import __future__, sys, typing
+before = set(sys.modules)
+from airflow_provider_faceki.get_provider_info import get_provider_info
+get_provider_info()
+print(sorted(set(sys.modules) - before))
+"""
+    assert python(code).strip() == str(
+        [
+            "airflow_provider_faceki",
+            "airflow_provider_faceki.connection_form",
+            "airflow_provider_faceki.get_provider_info",
+        ]
+    )
+
+
+def test_options_have_what_airflow_asks_of_them() -> None:
+    from airflow.providers.common.compat.sdk import conf
+
+    options = info()["config"]["faceki"]["options"]
+    for name, option in options.items():
+        assert option.keys() == {"description", "version_added", "type", "example", "default"}, name
+    from airflow.providers_manager import ProvidersManager
+
+    # Airflow 2 reads the options of providers when somebody asks for them, Airflow 3 as it starts.
+    ProvidersManager().initialize_providers_configuration()
+    assert conf.getboolean("faceki", "webhook_enabled") is False
+
+
+@pytest.mark.parametrize("key", sorted(connection_form.EXTRA_FIELDS))
+def test_fields_of_the_form(key: str) -> None:
+    field = info()["connection-types"][0]["conn-fields"][key]
+    kinds = field["schema"]["type"]
+    assert "null" in kinds, "a field without null is a required one"
+    assert "default" not in field["schema"], "a default is stored when the form is saved"
+    assert len(field["label"]) < 30
+    assert field["description"].endswith(".")
+    secret = key in {"webhook_token", "webhook_token_previous", "webhook_hmac_secret", "pii_hash_key"}
+    assert (field["schema"].get("format") == "password") is secret
+    if key in connection_form.DEFAULTS and key != "verify":
+        assert str(connection_form.DEFAULTS[key]) in field["description"], "the default is told"
+
+
+def test_labels_are_distinct() -> None:
+    fields = connection_form.EXTRA_FIELDS.values()
+    labels = [field.label for field in fields]
+    labels += [field["label"] for field in connection_form.STANDARD_FIELDS.values()]
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_form_offers_the_flows_there_are() -> None:
+    assert list(connection_form.AUTH_FLOWS) == [flow.value for flow in AuthFlow]
+
+
+@pytest.fixture(scope="module")
+def listed(airflow_db: Path) -> Said:
+    return airflow(
+        ["providers", "get", "airflow-provider-faceki", "--full", "-o", "json"],
+        ["providers", "hooks", "-o", "json"],
+        ["providers", "behaviours", "-o", "json"],
+        ["providers", "widgets", "-o", "json"],
+        ["providers", "links", "-o", "json"],
+        ["providers", "triggers", "-o", "json"],
+    )
+
+
+def test_airflows_command_line_lists_it(listed: Said) -> None:
+    assert listed.statuses == [0] * 6
+    whole, hooks, behaviours, widgets, links, triggers = listed.outputs
+    assert "airflow-provider-faceki" in whole
+    (hook,) = [row for row in json.loads(hooks) if row["connection_type"] == "faceki"]
+    assert hook["class"] == connection_form.HOOK_CLASS
+    assert hook["hook_name"] == "FACEKI"
+    # For these two Airflow 3.0 and 3.1 ask the hook, where the form's libraries are; their API server has stand-ins.
+    if AIRFLOW_VERSION not in ((3, 0), (3, 1)) or importlib.util.find_spec("wtforms"):
+        assert {"field_behaviours": "faceki"} in json.loads(behaviours)
+        assert widgets.count("extra__faceki__") == len(connection_form.EXTRA_FIELDS)
+    assert "FacekiHostedPageLink" in links
+    assert "airflow_provider_faceki.triggers.faceki" in triggers
+
+
+def test_airflow_has_no_complaint_about_it(listed: Said) -> None:
+    assert [text for text in listed.complaints if "faceki" in text.lower()] == []

@@ -1,0 +1,102 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A triggerer is killed (``kill -9``) with fifty waits in it and started again: is one lost, or a decision missed?"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki.sandbox import SandboxProcess
+from tests.airflow.running import AIRFLOW_3, Run, bundles
+from tests.airflow.whole_airflow import WholeAirflow
+from tests.triggerer.dags.many_waits import PEOPLE
+
+# Its one executor for SQLite starts one task after another, five seconds each. One wait over the death of a
+# triggerer is proved there too, by tests/airflow/test_real_run.py.
+pytestmark = pytest.mark.skipif(
+    not AIRFLOW_3, reason="Airflow 2.11 would take ten minutes to begin fifty waits"
+)
+
+DAGS = Path(__file__).parent / "dags"
+DECISIONS = ("ACCEPTED", "DECLINED")
+#: Decided just before the triggerer is killed, while it is dead, and when another one has taken over.
+BEFORE, MEANWHILE, AFTER = PEOPLE[:15], PEOPLE[15:35], PEOPLE[35:]
+ENDED = {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    run: Run
+    counters: dict[str, Any]
+    #: States of the waits when the triggerer died, and how many looks FACEKI had seen by the end of its death.
+    at_death: Counter[str]
+    looks_while_dead: int
+
+
+def decision(person: str) -> str:
+    return DECISIONS[PEOPLE.index(person) % 2]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("waits")
+    with SandboxProcess() as faceki:
+        environment = {
+            **bundles(DAGS),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW__CORE__PARALLELISM": "6",
+            "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(faceki.connection()),
+        }
+        with WholeAirflow(folder / "home", environment) as airflow:
+            yield _live_through(airflow, faceki)
+
+
+def _live_through(airflow: WholeAirflow, faceki: SandboxProcess) -> Scene:
+    def decide(people: list[str]) -> None:
+        for person in people:
+            faceki.control.post("records", record_identifier=person, decision=decision(person))
+
+    def looks() -> int:
+        counters: Any = faceki.control.get("counters")
+        return int(counters["requests"]["records"])
+
+    run = airflow.run("many_waits", "fifty")
+    airflow.wait("the DAG to be read", lambda: airflow.knows("many_waits"))
+    airflow.tell(("dags", "unpause", "many_waits"), airflow.trigger("many_waits", "fifty", {}))
+    airflow.wait("all to wait", lambda: Counter(run.states.values())["deferred"] == len(PEOPLE))
+    airflow.settle()
+    decide(BEFORE)
+    airflow.end("triggerer", signal.SIGKILL)
+    at_death, seen = Counter(run.states.values()), looks()
+    decide(MEANWHILE)
+    # Longer than the longest pause between two looks of a living wait.
+    time.sleep(5)
+    looks_while_dead = looks() - seen
+    airflow.start("triggerer")
+    airflow.wait("another one to take over", lambda: Counter(run.states.values())["deferred"] <= len(AFTER))
+    decide(AFTER)
+    airflow.wait("all to end", lambda: run.state in ENDED)
+    return Scene(run, dict(faceki.control.get("counters")), at_death, looks_while_dead)  # type: ignore[call-overload]
+
+
+def test_the_triggerer_was_killed_with_the_waits_in_it(scene: Scene) -> None:
+    assert scene.at_death["deferred"] >= len(MEANWHILE) + len(AFTER)
+    assert scene.looks_while_dead <= sum(scene.at_death.values()) - scene.at_death["deferred"]
+
+
+def test_every_wait_ends_with_the_right_decision(scene: Scene) -> None:
+    assert Counter(scene.run.states.values()) == {"success": len(PEOPLE)}
+    told = {person: scene.run.xcom(f"wait[{number}]")["decision"] for number, person in enumerate(PEOPLE)}
+    assert told == {person: decision(person) for person in PEOPLE}
+
+
+def test_all_of_it_took_one_token(scene: Scene) -> None:
+    assert scene.counters["tokens_issued"] == 1
