@@ -15,8 +15,7 @@ from enum import StrEnum
 from typing import TypedDict
 
 from airflow_provider_faceki.api.codes import code_name
-from airflow_provider_faceki.api.protocol.envelope import whole_number
-from airflow_provider_faceki.api.protocol.http import Json
+from airflow_provider_faceki.api.values import Json, as_code
 
 # Identifiers are at most this long in a summary: an XCom stays small whatever the answer holds.
 _LONGEST_IDENTIFIER = 512
@@ -161,7 +160,7 @@ class VerificationRecord:
         """
         items = self.document.get("errorCodes")
         found = [
-            whole_number(item.get("code") if isinstance(item, dict) else item)
+            as_code(item.get("code") if isinstance(item, dict) else item)
             for item in (items if isinstance(items, list) else ())
         ]
         return tuple(code for code in found if code is not None)

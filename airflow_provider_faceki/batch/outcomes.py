@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.endpoints.records import check_identifier
+from airflow_provider_faceki.api.values import check_identifier
 from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row
 

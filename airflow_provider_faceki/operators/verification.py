@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.protocol.arguments import SETTLE_PATIENCE, check_seconds
+from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_seconds
 from airflow_provider_faceki.charged_call import Submission
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.operators.evidence import (
@@ -110,7 +110,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         resize_to: int | None = None,
         resubmit: str = "if_absent",
         resubmit_after: float = SETTLE_SECONDS,
-        lookup_timeout: float = SETTLE_PATIENCE,
+        lookup_timeout: float = DEFAULT_LOOKUP_TIMEOUT_SECONDS,
         fail_on_decline: bool = False,
         wait_for_review: bool = False,
         review_timeout: float = 7 * 24 * 3600.0,

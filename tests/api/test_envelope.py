@@ -16,7 +16,6 @@ from airflow_provider_faceki.api.protocol.envelope import (
     Payload,
     is_token_refusal,
     read_payload,
-    whole_number,
 )
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 
@@ -283,25 +282,6 @@ DATE = {"date": "Wed, 04 Nov 2026 10:00:00 GMT"}
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after(headers: dict[str, str], seconds: float | None, status: int) -> None:
     assert _error({}, status, headers).retry_after == seconds
-
-
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [
-        pytest.param(5, 5, id="number"),
-        pytest.param("5", 5, id="string"),
-        pytest.param("-5", -5, id="negative"),
-        pytest.param("5 ", None, id="string with a space"),
-        pytest.param("\u0665", None, id="other digits"),
-        pytest.param("1" * 10, None, id="long string"),
-        pytest.param(5.0, None, id="float"),
-        pytest.param(True, None, id="true"),
-        pytest.param(None, None, id="null"),
-        pytest.param([5], None, id="list"),
-    ],
-)
-def test_whole_number(value: Json, number: int | None) -> None:
-    assert whole_number(value) == number
 
 
 def test_names_of_codes_look_like_names_of_codes() -> None:

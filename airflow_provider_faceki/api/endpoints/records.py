@@ -7,6 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from airflow_provider_faceki.api.arguments import (
+    check_choice,
+    check_method,
+    check_minutes,
+    check_path,
+    check_scalars,
+    is_web_url,
+)
 from airflow_provider_faceki.api.errors import (
     FacekiError,
     LinkError,
@@ -15,21 +23,11 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.models import VerificationRecord, is_of
-from airflow_provider_faceki.api.protocol.arguments import (
-    check_choice,
-    check_method,
-    check_minutes,
-    check_path,
-    check_scalars,
-    is_web_url,
-)
-from airflow_provider_faceki.api.protocol.arguments import (
-    check_identifier as check_identifier,
-)
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, HttpRequest, Json, json_body
 from airflow_provider_faceki.api.protocol.session import AuthSession, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.values import check_identifier as check_identifier
 
 #: What FACEKI's React Native SDK sends as the identifier where its app gives none: such records can be fetched.
 SENT_FOR_NOTHING = "undefined"

@@ -12,11 +12,11 @@ from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ResponseError, UnexpectedResponseError
-from airflow_provider_faceki.api.protocol.arguments import check_identifier
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.http import Header, HttpRequest, Json
 from airflow_provider_faceki.api.protocol.session import AuthSession, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.values import check_identifier
 
 _ANYTHING: tuple[Header, ...] = (("accept", "application/pdf, application/json"),)
 

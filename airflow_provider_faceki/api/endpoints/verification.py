@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_seconds
 from airflow_provider_faceki.api.codes import RETAKE_SELFIE
 from airflow_provider_faceki.api.endpoints.records import (
     FetchRecords,
@@ -25,12 +26,12 @@ from airflow_provider_faceki.api.errors import (
     VerificationError,
 )
 from airflow_provider_faceki.api.models import Decision, Summary, VerificationRecord, is_of, latest
-from airflow_provider_faceki.api.protocol.arguments import SETTLE_PATIENCE, check_identifier, check_seconds
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Sleep, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.transport.multipart import Image, check_image
+from airflow_provider_faceki.api.values import check_identifier
 
 #: Seconds before a lost verification is asked for a second time; doubled for each further one, up to the longest.
 FIRST_SETTLE_PAUSE = 1.0
@@ -138,7 +139,7 @@ class PerformKycVerification:
     selfie: Image
     documents: Sequence[Document]
     record_identifier: str
-    lookup_timeout: float = SETTLE_PATIENCE
+    lookup_timeout: float = DEFAULT_LOOKUP_TIMEOUT_SECONDS
     known_request_ids: frozenset[str] = frozenset()
     not_before: float | None = None
 

@@ -29,12 +29,11 @@ from airflow_provider_faceki.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
+from airflow_provider_faceki.api.values import as_code, as_code_name
 
 _CODE_FIELDS = ("responseCode", "code", "statusCode")
 _RESULT_FIELDS = ("result", "data")
 _WRAPPING = frozenset({*_CODE_FIELDS, "status", "message", "appVersion"})
-# What FACEKI calls a code, as opposed to a sentence, which might speak of a person.
-_CODE_NAME = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _LONGEST_RETRY_AFTER = 86_400.0
 
@@ -74,15 +73,6 @@ def read_payload(response: HttpResponse) -> Payload:
 def is_token_refusal(error: ResponseError) -> bool:
     """Whether FACEKI turned down the bearer token: a 401, or code 1 in any envelope and with any status."""
     return error.http_status == 401 or error.code in {REFUSED, 401}
-
-
-def whole_number(value: Json) -> int | None:
-    """Read an integer that may have been sent as a string; anything else is ``None``."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
-        return int(value)
-    return value if isinstance(value, int) else None
 
 
 def _parse(response: HttpResponse) -> Json:
@@ -126,12 +116,12 @@ def _is_enveloped(document: Mapping[str, Json]) -> bool:
 def _failure_code(document: Mapping[str, Json]) -> int | None:
     """Return the first code that does not mean success; V2 may nest it in ``data.error``."""
     for field in _CODE_FIELDS:
-        code = whole_number(document.get(field))
+        code = as_code(document.get(field))
         if code is not None and code not in SUCCESS_CODES:
             return code
     data = document.get("data")
     error = data.get("error") if isinstance(data, dict) else None
-    code = whole_number(error.get("code")) if isinstance(error, dict) else None
+    code = as_code(error.get("code")) if isinstance(error, dict) else None
     return None if code in SUCCESS_CODES else code
 
 
@@ -181,10 +171,7 @@ def _name(code: int | None, document: Mapping[str, Json]) -> str | None:
     known = CODES.get(code) if code is not None else None
     if known:
         return known.name
-    message = document.get("message")
-    if isinstance(message, str) and len(message) <= 64 and _CODE_NAME.fullmatch(message):
-        return message
-    return None
+    return as_code_name(document.get("message"))
 
 
 def _request_id(document: Mapping[str, Json]) -> str | None:

@@ -11,8 +11,7 @@ from typing import BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki.api.transport.multipart import Image, Multipart
-
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+from airflow_provider_faceki.api.values import Json as Json
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Can this argument of a call work? Asked of rendered values, before anything is sent.
+"""Checks of a call's arguments, made on rendered values before anything is sent.
 
-An argument may be a link or a person's number, so an error names it and never shows it.
+An argument may be a link or a person's number, so an error names the argument and never shows its value. Identifiers
+are checked by :func:`airflow_provider_faceki.api.values.check_identifier`.
 """
 
 from __future__ import annotations
@@ -13,30 +14,12 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-#: Seconds for which the record of a verification is asked for after the answer was lost. FACEKI verifies while the
-#: caller waits, and its own apps wait two minutes at most, so what is not there after one more is likely not to come.
-#: Here, for an operator has it for a default too, and parsing a DAG must not load the call.
-SETTLE_PATIENCE = 60.0
+#: Seconds during which the record of a verification is looked up after the answer was lost. FACEKI verifies while the
+#: caller waits and its apps wait two minutes at most, so a record that is missing a minute later is likely not to come.
+#: It stands here because an operator has the same default, and parsing a DAG must not load the call.
+DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-_LONGEST_IDENTIFIER = 512
-# What templates and scripts write where they have nothing. FACEKI's React Native SDK sends the last.
-_WORDS_FOR_NOTHING = frozenset({"none", "null", "undefined"})
-
-
-def check_identifier(name: str, value: object) -> None:
-    """Refuse what cannot be an id, or was meant to be one and is the word for nothing: under that, people meet."""
-    if not isinstance(value, str):
-        raise ValidationError(f"{name} must be text, not {type(value).__name__}")
-    if not value.strip():
-        raise ValidationError(f"{name} is empty")
-    if len(value) > _LONGEST_IDENTIFIER or not value.isprintable():
-        raise ValidationError(f"{name} must be printable text of at most {_LONGEST_IDENTIFIER} characters")
-    if value.strip().lower() in _WORDS_FOR_NOTHING:
-        raise ValidationError(
-            f"{name} is {value.strip()!r}, which is what a template makes of nothing; as an id it would be shared by "
-            "all whose id is missing"
-        )
 
 
 def check_method(name: str, value: object) -> None:
