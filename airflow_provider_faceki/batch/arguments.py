@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TypeGuard
 
-from airflow_provider_faceki.batch.formats import COLUMNS
+from airflow_provider_faceki.batch.manifest import COLUMNS
 
 #: Requests in flight at the most: each is a thread.
 MOST_AT_ONCE = 256

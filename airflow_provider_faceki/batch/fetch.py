@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, BinaryIO
 from airflow_provider_faceki import __version__, api, storage
 from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch import outcomes
-from airflow_provider_faceki.batch.formats import TABLE_FORMATS
 from airflow_provider_faceki.batch.journal import Journal, counted
 from airflow_provider_faceki.batch.known import row_key, shown_key
 from airflow_provider_faceki.batch.manifest import Row
@@ -28,8 +27,13 @@ from airflow_provider_faceki.batch.outcomes import Failed, Finished, Later, Outc
 from airflow_provider_faceki.batch.patience import insist, looking_up
 from airflow_provider_faceki.batch.progress import Progress
 from airflow_provider_faceki.batch.shift import Job, Shift, leave_if
-from airflow_provider_faceki.batch.table_files import NdjsonFile, TableFile, table_file
-from airflow_provider_faceki.batch.tables import Policy
+from airflow_provider_faceki.batch.tables import (
+    TABLE_FORMATS,
+    ColumnPolicy,
+    NdjsonWriter,
+    TableWriter,
+    table_writer,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -58,7 +62,7 @@ class FetchOptions:
 
     by: str
     concurrency: int
-    policy: Policy
+    policy: ColumnPolicy
     format: str
     output_path: str
     output_conn_id: str | None
@@ -200,10 +204,10 @@ class BatchFetch:
     def _publish(self) -> None:
         """Put the tables together from the journal, write each in one step, and drop what is of no use any more."""
         policy = self.options.policy
-        files: dict[str, TableFile] = {
-            table: table_file(policy.columns(table), self.options.format) for table in TABLES
+        files: dict[str, TableWriter] = {
+            table: table_writer(policy.columns(table), self.options.format) for table in TABLES
         }
-        files["errors"] = NdjsonFile()
+        files["errors"] = NdjsonWriter()
         if self._put_together(files) != self._rows:
             raise OSError(
                 "what was fetched has gone from the output's _journal; the next try fetches it again"
@@ -235,7 +239,7 @@ class BatchFetch:
         file.seek(0)
         storage.write_file(self.uri(table), file, self.options.output_conn_id)
 
-    def _put_together(self, files: Mapping[str, TableFile]) -> int:
+    def _put_together(self, files: Mapping[str, TableWriter]) -> int:
         known, found = self.journal.known, 0
         for parts in (self.journal.results, self.journal.errors):
             for line in looking_up(parts.lines(), lambda: leave_if(self.killed)):
@@ -248,7 +252,7 @@ class BatchFetch:
                 self._take_in(line, files)
         return found
 
-    def _take_in(self, line: Mapping[str, object], files: Mapping[str, TableFile]) -> None:
+    def _take_in(self, line: Mapping[str, object], files: Mapping[str, TableWriter]) -> None:
         error, rows, decisions = line.get("error"), line.get("rows"), line.get("decisions")
         if isinstance(error, dict):
             files["errors"].add(error)

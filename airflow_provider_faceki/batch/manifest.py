@@ -1,104 +1,140 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What is in the manifest: one row a person, read as it is needed, whatever is wrong with single rows."""
+"""Rows of a batch: from a manifest file, or from the identifiers that another task returned."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch import csv_rows, parquet_rows
-from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS
-from airflow_provider_faceki.batch.raw import Raw, Unreadable, lines
+from airflow_provider_faceki.batch.readers import (
+    ParsedRow,
+    UnreadableRow,
+    read_csv,
+    read_ndjson,
+    read_parquet,
+)
 
-_ENDINGS = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
-# What a shard (see shards.py) says of a row beside its values, called as no column is.
-_NUMBER, _PROBLEM = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
+MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
+#: The columns of a manifest. A file may call them otherwise, see the operator's ``columns``.
+COLUMNS = (
+    "record_identifier",
+    "workflow_id",
+    "selfie",
+    *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")),
+)
+#: Columns without which no row can be verified.
+REQUIRED_COLUMNS = ("record_identifier", "selfie", "document_1_front")
+#: Identifiers that are read from Airflow's database at once, where they are XComs of mapped tasks.
+IDENTIFIERS_PER_QUERY = 500
+
+_FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
+# Fields that a shard has beside the columns: the row's number in the manifest, and why it cannot be read.
+_NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Row:
     """One row of a manifest.
 
-    :param number: Its place, the first being 1; a header and blank lines do not count.
+    :param number: Its number, starting at 1; a header and blank lines do not count.
     :param values: Texts by column, without spaces around them; empty ones are left out.
-    :param problem: Why it cannot be read, in which case there are no values.
+    :param problem: Why it cannot be read; ``values`` is empty then.
     """
 
     number: int
     values: Mapping[str, str]
     problem: str | None = None
 
-    def shard_line(self) -> bytes:
-        """Return it as a line of NDJSON that is read back as the same row, whatever its place there."""
-        told = {_NUMBER: self.number, **({_PROBLEM: self.problem} if self.problem else self.values)}
-        return json.dumps(told).encode() + b"\n"
+    def to_shard_line(self) -> bytes:
+        """Return a line of NDJSON from which :func:`read_manifest` makes the same row, with the same number."""
+        content: Mapping[str, str] = {_PROBLEM_FIELD: self.problem} if self.problem else self.values
+        return json.dumps({_NUMBER_FIELD: self.number, **content}).encode() + b"\n"
 
 
-def rows(
+def read_manifest(
     uri: str,
     columns: Mapping[str, str],
     conn_id: str | None = None,
     format: str | None = None,  # noqa: A002
     required: Collection[str] = ("record_identifier",),
 ) -> Iterator[Row]:
-    """Yield the rows of a manifest, one after another.
+    """Yield the rows of a manifest.
 
     :param uri: Absolute local path or URI of the manifest.
-    :param columns: What each column is called in the file, by what it is called here.
+    :param columns: The column's name in the file, by its name in ``COLUMNS``.
     :param conn_id: Connection for that storage.
-    :param format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
-    :param required: Columns, by what they are called here, that a file with a header must have.
+    :param format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's suffix.
+    :param required: Names in ``COLUMNS`` that a file with a header must have.
     :raises ValidationError: the manifest cannot be read at all.
     """
     if not isinstance(uri, str):
         raise ValidationError(f"manifest must be a URI, not {type(uri).__name__}")
-    kind = format or _ENDINGS.get(uri.rpartition(".")[2].lower(), "")
+    kind = format or _FORMAT_OF_SUFFIX.get(uri.rpartition(".")[2].lower(), "")
     if kind not in MANIFEST_FORMATS:
         raise ValidationError(
             f"manifest: name it .ndjson, .csv or .parquet, or give its format ({', '.join(MANIFEST_FORMATS)})"
         )
-    needed = [columns[name] for name in required]
+    in_file = [columns[name] for name in required]
     with storage.open_binary(uri, conn_id) as file:
-        for place, raw in enumerate(_raw(file, kind, columns, needed), 1):
-            yield raw if isinstance(raw, Row) else _named(place, raw, columns)
+        for number, parsed in enumerate(_parse(file, kind, columns.values(), in_file), 1):
+            yield _to_row(number, parsed, columns)
 
 
-def _raw(file: BinaryIO, kind: str, columns: Mapping[str, str], needed: list[str]) -> Iterator[Raw | Row]:
+def check_identifiers(identifiers: object) -> Sequence[object]:
+    """Return ``identifiers`` if they are a list or Airflow's lazy sequence of XComs.
+
+    :raises ValidationError: they are something else; a text would be read letter by letter.
+    """
+    if isinstance(identifiers, str | bytes) or not isinstance(identifiers, Sequence):
+        raise ValidationError(
+            f"identifiers must be a list, not {type(identifiers).__name__}: pass a task's output "
+            "(`task.output`), or let the DAG render templates as native objects"
+        )
+    return identifiers
+
+
+def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator[Row]:
+    """Yield a row for each identifier, reading a slice of them at a time.
+
+    :param identifiers: Each is an identifier, or an object that holds it.
+    :param field: The object's field that holds it.
+    """
+    for start in range(0, len(identifiers), IDENTIFIERS_PER_QUERY):
+        for number, item in enumerate(identifiers[start : start + IDENTIFIERS_PER_QUERY], start + 1):
+            value = item.get(field) if isinstance(item, Mapping) else item
+            text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+            if text:
+                yield Row(number, {"record_identifier": text})
+            elif value is None or value == "":
+                yield Row(number, {})
+            else:
+                problem = f"an identifier must be text, or an object that holds it under {field!r}"
+                yield Row(number, {}, f"{problem}, not {type(value).__name__}")
+
+
+def _parse(
+    file: BinaryIO, kind: str, columns: Collection[str], required: Collection[str]
+) -> Iterator[ParsedRow]:
     if kind == "parquet":
-        yield from parquet_rows.read(file, columns.values(), needed)
-    elif kind == "csv":
-        yield from csv_rows.read(file, columns.values(), needed)
-    else:
-        for line in lines(file):
-            yield _ndjson(line, columns)
+        return read_parquet(file, columns, required)
+    return read_csv(file, columns, required) if kind == "csv" else read_ndjson(file)
 
 
-def _ndjson(line: bytes | Unreadable, columns: Mapping[str, str]) -> Raw | Row:
-    if isinstance(line, Unreadable):
-        return line
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return Unreadable("the line is not JSON")
-    if not isinstance(values, dict):
-        return Unreadable("the line is not a JSON object")
-    number = values.get(_NUMBER)
-    if isinstance(number, int) and not isinstance(number, bool):
-        problem = values.get(_PROBLEM)
-        return _named(number, Unreadable(problem) if isinstance(problem, str) else values, columns)
-    return values
-
-
-def _named(number: int, raw: Raw, columns: Mapping[str, str]) -> Row:
-    if isinstance(raw, Unreadable):
-        return Row(number, {}, raw.problem)
-    named: dict[str, str] = {}
+def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
+    if isinstance(parsed, UnreadableRow):
+        return Row(number, {}, parsed.problem)
+    number_in_manifest = parsed.get(_NUMBER_FIELD)
+    if isinstance(number_in_manifest, int) and not isinstance(number_in_manifest, bool):
+        number, problem = number_in_manifest, parsed.get(_PROBLEM_FIELD)
+        if isinstance(problem, str):
+            return Row(number, {}, problem)
+    values: dict[str, str] = {}
     for name, column in columns.items():
-        value = raw.get(column)
+        value = parsed.get(column)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
@@ -107,5 +143,5 @@ def _named(number: int, raw: Raw, columns: Mapping[str, str]) -> Row:
         if not text.isprintable():
             return Row(number, {}, f"column {column!r} holds what is not UTF-8, or not printable")
         if text:
-            named[name] = text
-    return Row(number, named)
+            values[name] = text
+    return Row(number, values)

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cut a manifest into pieces, so that many workers can take part.
+"""Split a manifest into shards for several workers.
 
-A row's shard follows from its identifier. So whoever is in the manifest twice is in one shard twice, where the second
-row is an error and no second bill; and a manifest that has grown since is cut so that everybody stays where they were.
+The shard of a row follows from its identifier. So all rows of one identifier are in one shard, where the second one is
+an error and not a second bill; and rows that are added later move no other row to another shard.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import IO, BinaryIO
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch import manifest
-from airflow_provider_faceki.batch.formats import REQUIRED
 from airflow_provider_faceki.batch.known import row_key
+from airflow_provider_faceki.batch.manifest import REQUIRED_COLUMNS, read_manifest
 from airflow_provider_faceki.batch.patience import insist
 
-#: Shards at the most: each is an open file while the manifest is read.
-MOST_SHARDS = 256
-#: Bytes of a shard that are in memory before it goes to disk.
-_IN_MEMORY = 64 * 1024
+#: Each shard is an open file while the manifest is read.
+MAX_SHARDS = 256
+#: Bytes of a shard that are kept in memory; the rest goes to disk.
+_MAX_MEMORY_BYTES = 64 * 1024
 
 
 def split(
@@ -35,50 +34,44 @@ def split(
     conn_id: str | None = None,
     output_conn_id: str | None = None,
     manifest_format: str | None = None,
-    required: Collection[str] = REQUIRED,
+    required: Collection[str] = REQUIRED_COLUMNS,
 ) -> list[str]:
-    """Cut a manifest into NDJSON shards of about the same size and return their URIs, each of them also if empty.
+    """Split a manifest into NDJSON shards of about the same size and return their URIs, of empty shards too.
 
-    The rows keep their numbers, and what is wrong with those that cannot be read.
+    Rows keep their numbers. Rows that cannot be read are kept with their problem.
 
     :param uri: URI of the manifest: NDJSON, CSV or Parquet.
     :param folder: URI of the folder for the shards.
-    :param shards: How many. Another number puts people into other shards: keep it over the tries of a batch.
-    :param columns: What columns are called in the manifest, by what they are called in the shards.
+    :param shards: How many. Keep it over the tries of a batch: another number puts rows into other shards.
+    :param columns: The column's name in the manifest, by its name in the shards.
     :param conn_id: Connection for the manifest's storage.
     :param output_conn_id: Connection for the folder's storage.
-    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
-    :param required: Columns, by what they are called in the shards, that a manifest with a header must have.
-    :raises ValidationError: the manifest cannot be read at all, or there cannot be so many shards.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's suffix.
+    :param required: Columns, by their names in the shards, that a manifest with a header must have.
+    :raises ValidationError: the manifest cannot be read at all, or ``shards`` is out of range.
     """
-    if not 1 <= shards <= MOST_SHARDS:
-        raise ValidationError(f"shards must be between 1 and {MOST_SHARDS}, not {shards}")
+    if not 1 <= shards <= MAX_SHARDS:
+        raise ValidationError(f"shards must be between 1 and {MAX_SHARDS}, not {shards}")
     with ExitStack() as stack:
         files: list[IO[bytes]] = [
-            stack.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY)) for _ in range(shards)
+            stack.enter_context(tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)) for _ in range(shards)
         ]
-        for row in manifest.rows(uri, columns, conn_id, manifest_format, required):
+        for row in read_manifest(uri, columns, conn_id, manifest_format, required):
             key = row_key(row.number, row.values.get("record_identifier"))
-            files[_place(key, shards)].write(row.shard_line())
+            files[_shard_of(key, shards)].write(row.to_shard_line())
+        root = folder.rstrip("/")
         return [
-            insist(
-                partial(
-                    _write,
-                    f"{folder.rstrip('/')}/shard-{number:03d}-of-{shards:03d}.ndjson",
-                    file,
-                    output_conn_id,
-                )
-            )
+            insist(partial(_write, f"{root}/shard-{number:03d}-of-{shards:03d}.ndjson", file, output_conn_id))
             for number, file in enumerate(files, 1)
         ]
 
 
 def _write(uri: str, file: IO[bytes], conn_id: str | None) -> str:
     file.seek(0)
-    whole: BinaryIO = file  # type: ignore[assignment]  # a spooled file is one in all but name
-    return storage.write_file(uri, whole, conn_id)
+    binary: BinaryIO = file  # type: ignore[assignment]  # typeshed does not count a spooled file as one
+    return storage.write_file(uri, binary, conn_id)
 
 
-def _place(key: str, shards: int) -> int:
+def _shard_of(key: str, shards: int) -> int:
     digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % shards

@@ -1,30 +1,41 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What becomes of each column of the tables: is it kept, dropped or hashed?"""
+"""Keep, drop or hash each column of the tables, and write tables as NDJSON or Parquet."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import tempfile
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from typing import Any, BinaryIO, Protocol
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.api.tables import TABLES, Column
 
-POLICIES = ("keep", "drop", "hash")
+TABLE_FORMATS = ("ndjson", "parquet")
+COLUMN_CHOICES = ("keep", "drop", "hash")
+
+#: Bytes of an NDJSON table that are kept in memory; the rest goes to disk.
+_MAX_MEMORY_BYTES = 1024 * 1024
+#: Rows of a Parquet table that are Python objects at once.
+_ROWS_PER_BATCH = 1000
+#: Rows of a Parquet row group: enough to be read fast, few enough to be held in memory.
+_ROWS_PER_GROUP = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What becomes of each column.
+class ColumnPolicy:
+    """Which columns are kept, dropped or hashed.
 
-    :param choices: ``keep``, ``drop`` or ``hash`` by ``table.column`` or ``table.*``; the closer name wins.
+    :param choices: ``keep``, ``drop`` or ``hash`` by ``table.column`` or ``table.*``; the more specific name wins.
         Default for the rest: ids, decisions, codes, flags and times are kept, all about the person is dropped.
-    :param hash_key: Key for ``hash``, so that the same value gives the same hash in every run.
-    :raises ValidationError: a name or a word in ``choices`` is unknown.
-    :raises ConfigurationError: something is to be hashed, and there is no key.
+    :param hash_key: Key for ``hash``; the same value and key give the same hash in every run.
+    :raises ValidationError: a name or a choice is unknown.
+    :raises ConfigurationError: a column is to be hashed, and there is no key.
     """
 
     choices: Mapping[str, str]
@@ -37,51 +48,151 @@ class Policy:
                 "personal_data asks for hashes: set pii_hash_key, 32 or more characters, in the Connection's extra"
             )
 
-    def of(self, table: str, column: Column) -> str:
-        """Return what becomes of a column."""
+    def choice(self, table: str, column: Column) -> str:
+        """Return ``keep``, ``drop`` or ``hash`` for a column."""
         default = "drop" if column.personal else "keep"
-        # The key ties the tables together, so a star does not touch it.
+        # The key joins the tables, so a star leaves it alone.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)
 
     def columns(self, table: str) -> tuple[Column, ...]:
         """Return the columns that are written; a hashed one is text."""
         return tuple(
-            column._replace(type="text") if self.of(table, column) == "hash" else column
+            column._replace(type="text") if self.choice(table, column) == "hash" else column
             for column in TABLES[table]
-            if self.of(table, column) != "drop"
+            if self.choice(table, column) != "drop"
         )
 
     def row(self, table: str, values: Mapping[str, object]) -> dict[str, object]:
-        """Return a row with what may be written of ``values``, dates and times as ISO 8601."""
+        """Return the columns of ``values`` that are written, dates and times as ISO 8601."""
         row: dict[str, object] = {}
         for column in TABLES[table]:
-            choice = self.of(table, column)
+            choice = self.choice(table, column)
             if choice != "drop":
                 value = values.get(column.name)
-                told = value.isoformat() if isinstance(value, date) else value
-                row[column.name] = self._hashed(told) if choice == "hash" else told
+                text_or_value = value.isoformat() if isinstance(value, date) else value
+                row[column.name] = self._hash(text_or_value) if choice == "hash" else text_or_value
         return row
 
-    def _hashed(self, value: object) -> str | None:
+    def _hash(self, value: object) -> str | None:
         if value is None:
             return None
-        # So that spelling alone (case, spaces, composed letters) makes no other person.
+        # Case, spaces and composed letters alone do not make another person.
         text = " ".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
         return hmac.new((self.hash_key or "").encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 def check_choices(choices: Mapping[str, str]) -> None:
-    """Refuse a policy that names no column, or no choice.
+    """Refuse an unknown column or choice.
 
-    :raises ValidationError: it does.
+    :raises ValidationError: there is one.
     """
     names = {f"{table}.{column.name}" for table, columns in TABLES.items() for column in columns}
     names |= {f"{table}.*" for table in TABLES}
     for name, choice in choices.items():
         if name not in names:
             raise ValidationError(f"personal_data: no column {name!r}; write table.column or table.*")
-        if choice not in POLICIES:
+        if choice not in COLUMN_CHOICES:
             raise ValidationError(
-                f"personal_data: {name} must be one of {', '.join(POLICIES)}, not {choice!r}"
+                f"personal_data: {name} must be one of {', '.join(COLUMN_CHOICES)}, not {choice!r}"
             )
+
+
+class TableWriter(Protocol):
+    """Writes one table to a temporary file."""
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Add a row, dates and times in it as ISO 8601."""
+
+    def finish(self) -> BinaryIO:
+        """Return the complete file at its beginning. Closing it deletes it."""
+
+
+def table_writer(columns: Sequence[Column], format: str) -> TableWriter:  # noqa: A002
+    """Return a writer for an empty table.
+
+    :param columns: The columns in order.
+    :param format: ``ndjson`` or ``parquet`` (extra ``parquet``).
+    :raises ConfigurationError: pyarrow is not installed.
+    """
+    return ParquetWriter(columns) if format == "parquet" else NdjsonWriter()
+
+
+class NdjsonWriter:
+    """Writes one JSON object a line."""
+
+    def __init__(self) -> None:
+        self._file: Any = tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)  # noqa: SIM115 - finish() returns it
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Add a row."""
+        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+
+    def finish(self) -> BinaryIO:
+        """Return the file."""
+        self._file.seek(0)
+        file: BinaryIO = self._file
+        return file
+
+
+class ParquetWriter:
+    """Writes typed columns in row groups."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise ConfigurationError(
+                "Parquet needs pyarrow: install airflow-provider-faceki[parquet]"
+            ) from None
+        self._arrow = pyarrow
+        self._schema = pyarrow.schema([(column.name, _arrow_type(pyarrow, column)) for column in columns])
+        self._parsers = {column.name: _PARSERS[column.type] for column in columns if column.type in _PARSERS}
+        self._file: Any = tempfile.TemporaryFile()  # noqa: SIM115 - finish() returns it
+        self._writer = parquet.ParquetWriter(self._file, self._schema)
+        self._rows: list[dict[str, object]] = []
+        self._batches: list[Any] = []
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Add a row."""
+        self._rows.append({**row, **{name: self._parse(name, row[name]) for name in self._parsers}})
+        if len(self._rows) >= _ROWS_PER_BATCH:
+            self._write_rows()
+
+    def finish(self) -> BinaryIO:
+        """Return the file."""
+        self._write_rows(is_last=True)
+        self._writer.close()
+        self._file.seek(0)
+        file: BinaryIO = self._file
+        return file
+
+    def _parse(self, name: str, value: object) -> object:
+        return self._parsers[name](value) if isinstance(value, str) else None
+
+    def _write_rows(self, *, is_last: bool = False) -> None:
+        if self._rows:
+            self._batches.append(self._arrow.RecordBatch.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+        if self._batches and (is_last or sum(batch.num_rows for batch in self._batches) >= _ROWS_PER_GROUP):
+            table = self._arrow.Table.from_batches(self._batches, schema=self._schema)
+            self._writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
+            self._batches = []
+
+
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "date": date.fromisoformat,
+    "time": datetime.fromisoformat,
+}
+
+
+def _arrow_type(pyarrow: Any, column: Column) -> Any:
+    types: dict[str, Any] = {
+        "int": pyarrow.int64(),
+        "float": pyarrow.float64(),
+        "bool": pyarrow.bool_(),
+        "date": pyarrow.date32(),
+        "time": pyarrow.timestamp("us", tz="UTC"),
+    }
+    return types.get(column.type, pyarrow.string())

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import arguments
-from airflow_provider_faceki.batch.formats import COLUMNS as COLUMNS
-from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS, REQUIRED, TABLE_FORMATS
+from airflow_provider_faceki.batch.manifest import COLUMNS as COLUMNS
+from airflow_provider_faceki.batch.manifest import MANIFEST_FORMATS, REQUIRED_COLUMNS
+from airflow_provider_faceki.batch.tables import TABLE_FORMATS
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.operators.faceki import FacekiOperator
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
@@ -247,14 +248,14 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         )
 
     def _rows(self) -> Iterator[Row]:
-        from airflow_provider_faceki.batch import manifest
+        from airflow_provider_faceki.batch.manifest import read_manifest
 
-        return manifest.rows(
+        return read_manifest(
             self.manifest,
             arguments.named(self.columns),
             self.manifest_conn_id,
             self.manifest_format,
-            REQUIRED,
+            REQUIRED_COLUMNS,
         )
 
 
@@ -341,13 +342,13 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
 
     def _options(self, context: Context) -> FetchOptions:
         from airflow_provider_faceki.batch.fetch import FetchOptions
-        from airflow_provider_faceki.batch.tables import Policy
+        from airflow_provider_faceki.batch.tables import ColumnPolicy
 
         date = f"date={_run_date(context)}"
         return FetchOptions(
             by=self.by,
             concurrency=self.concurrency,
-            policy=Policy(self.personal_data or {}, self.hook.settings.pii_hash_key),
+            policy=ColumnPolicy(self.personal_data or {}, self.hook.settings.pii_hash_key),
             format=self.output_format,
             output_path=self.output_path,
             output_conn_id=self.output_conn_id,
@@ -358,19 +359,25 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         )
 
     def _total(self) -> int:
-        from airflow_provider_faceki.batch.identifiers import checked
+        from airflow_provider_faceki.batch.manifest import check_identifiers
 
         if (self.identifiers is None) == (self.manifest is None):
             raise api.ValidationError("give exactly one of identifiers and manifest")
-        return len(checked(self.identifiers)) if self.manifest is None else self._count(self._rows())
+        return (
+            len(check_identifiers(self.identifiers)) if self.manifest is None else self._count(self._rows())
+        )
 
     def _rows(self) -> Iterator[Row]:
-        from airflow_provider_faceki.batch import identifiers, manifest
+        from airflow_provider_faceki.batch.manifest import (
+            check_identifiers,
+            read_manifest,
+            rows_from_identifiers,
+        )
 
         column = self.column or self.by
         if self.manifest is None:
-            return identifiers.rows(identifiers.checked(self.identifiers), column)
-        return manifest.rows(
+            return rows_from_identifiers(check_identifiers(self.identifiers), column)
+        return read_manifest(
             self.manifest, {"record_identifier": column}, self.manifest_conn_id, self.manifest_format
         )
 

@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.tables import TABLES
-from airflow_provider_faceki.batch import fetch, identifiers
+from airflow_provider_faceki.batch import fetch, manifest
 from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.records import Record
@@ -123,7 +123,7 @@ class Lazy(Sequence[object]):
 def test_a_lazy_sequence_is_read_in_slices(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identifiers, "SLICE", 4)
+    monkeypatch.setattr(manifest, "IDENTIFIERS_PER_QUERY", 4)
     lazy = Lazy([{"record_identifier": name} for name in known(faceki, 10)])
     assert people.fetch(identifiers=lazy)["decisions"] == {"ACCEPTED": 10}
     assert lazy.asked == [slice(0, 4), slice(4, 8), slice(8, 12)]

@@ -17,7 +17,11 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import context
 from tests.batch.people import People, names
 
-READINGS = {"counted": (manifest, "rows", 1), "skipped": (manifest, "rows", 2), "loaded": (Parts, "lines", 3)}
+READINGS = {
+    "counted": (manifest, "read_manifest", 1),
+    "skipped": (manifest, "read_manifest", 2),
+    "loaded": (Parts, "lines", 3),
+}
 
 
 @pytest.mark.parametrize("reading", READINGS)

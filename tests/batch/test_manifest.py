@@ -13,8 +13,8 @@ from pyarrow import parquet
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.manifest import Row, rows
-from airflow_provider_faceki.batch.raw import LONGEST_LINE
+from airflow_provider_faceki.batch.manifest import Row, read_manifest
+from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
 
 COLUMNS = {"record_identifier": "id", "selfie": "face"}
 
@@ -24,7 +24,7 @@ def read(content: bytes, folder: Path, ending: str, **more: object) -> list[tupl
     place.write_bytes(content)
     return [
         (row.number, row.problem or dict(row.values))
-        for row in rows(place.as_uri(), COLUMNS, **more)  # type: ignore[arg-type]
+        for row in read_manifest(place.as_uri(), COLUMNS, **more)  # type: ignore[arg-type]
     ]
 
 
@@ -82,13 +82,13 @@ def test_good_rows(tmp_path: Path, ending: str, content: bytes, expected: object
         pytest.param("ndjson", b'{"id": "\\ud800"}', "not UTF-8, or not printable", id="half a character"),
         pytest.param("ndjson", b'{"id": "a\\u0000b"}', "not UTF-8, or not printable", id="NUL"),
         pytest.param("ndjson", b'{"id": "\xff"}', "not JSON", id="bytes that are no UTF-8"),
-        pytest.param("ndjson", b'{"id": "' + b"x" * LONGEST_LINE + b'"}', "longer than", id="too long"),
+        pytest.param("ndjson", b'{"id": "' + b"x" * MAX_LINE_BYTES + b'"}', "longer than", id="too long"),
         pytest.param("csv", b"a,s3://b/a.jpg,more", "has 3 columns, the header 2", id="too many columns"),
         pytest.param("csv", b'"a,s3://b/a.jpg', "a quote that is not closed", id="open quote"),
         pytest.param("csv", b'"a"b,s3://b/a.jpg', "a quote that is not closed", id="text after a quote"),
         pytest.param("csv", b"a,\xff", "not UTF-8, or not printable", id="csv that is no UTF-8"),
         pytest.param("csv", b"a," + b"x" * 200_000, "more than 128 KiB", id="a long field"),
-        pytest.param("csv", b"a," + b"x" * LONGEST_LINE, "longer than", id="a long line"),
+        pytest.param("csv", b"a," + b"x" * MAX_LINE_BYTES, "longer than", id="a long line"),
     ],
 )
 def test_a_bad_row_is_one_row(tmp_path: Path, ending: str, bad: bytes, problem: str) -> None:
@@ -134,14 +134,14 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, ending: str, content: bytes,
 
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="cannot read"):
-        list(rows((tmp_path / "none.csv").as_uri(), COLUMNS))
+        list(read_manifest((tmp_path / "none.csv").as_uri(), COLUMNS))
     with pytest.raises(ValidationError, match="manifest must be a URI, not list"):
-        list(rows(["a"], COLUMNS))  # type: ignore[arg-type]
+        list(read_manifest(["a"], COLUMNS))  # type: ignore[arg-type]
 
 
 def test_format_by_name(tmp_path: Path) -> None:
     (tmp_path / "people").write_bytes(b"id\na\n")
-    found = list(rows((tmp_path / "people").as_uri(), COLUMNS, format="csv"))
+    found = list(read_manifest((tmp_path / "people").as_uri(), COLUMNS, format="csv"))
     assert [row.values for row in found] == [{"record_identifier": "a"}]
 
 
@@ -153,7 +153,7 @@ def test_parquet(tmp_path: Path) -> None:
     place = tmp_path / "people.parquet"
     identifiers = pyarrow.array(["a", None, " b "]).dictionary_encode()
     write_parquet(place, {"face": ["s3://b/a.jpg", "", None], "blob": [b"x"] * 3, "id": identifiers})
-    found = [dict(row.values) for row in rows(place.as_uri(), COLUMNS)]
+    found = [dict(row.values) for row in read_manifest(place.as_uri(), COLUMNS)]
     assert found == [GOOD, {}, {"record_identifier": "b"}]
 
 
@@ -168,14 +168,16 @@ def test_parquet(tmp_path: Path) -> None:
 def test_parquet_of_another_type(tmp_path: Path, values: object, kind: str) -> None:
     place = tmp_path / "people.parquet"
     write_parquet(place, {"id": values})
-    assert [row.problem for row in rows(place.as_uri(), COLUMNS)] == [f"column 'id' must be text, not {kind}"]
+    assert [row.problem for row in read_manifest(place.as_uri(), COLUMNS)] == [
+        f"column 'id' must be text, not {kind}"
+    ]
 
 
 def test_parquet_without_the_column(tmp_path: Path) -> None:
     place = tmp_path / "people.parquet"
     write_parquet(place, {"face": ["x"]})
     with pytest.raises(ValidationError, match="there is no column 'id'; it has 1 column"):
-        list(rows(place.as_uri(), COLUMNS))
+        list(read_manifest(place.as_uri(), COLUMNS))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_a_large_manifest_takes_no_more_memory(tmp_path: Path, ending: str, some
         arrow = 0
         if ending != "parquet":
             tracemalloc.start()
-        for number, _ in enumerate(rows(place.as_uri(), COLUMNS)):
+        for number, _ in enumerate(read_manifest(place.as_uri(), COLUMNS)):
             if number % 1000 == 0:
                 arrow = max(arrow, pyarrow.total_allocated_bytes() - before)
         if ending == "parquet":
@@ -226,9 +228,9 @@ def test_a_shards_line_is_the_row_that_it_was(tmp_path: Path) -> None:
         Row(13, {}),
     ]
     place = tmp_path / "shard.ndjson"
-    place.write_bytes(b"".join(row.shard_line() for row in made))
+    place.write_bytes(b"".join(row.to_shard_line() for row in made))
     same = {"record_identifier": "record_identifier", "selfie": "selfie"}
-    assert list(rows(place.as_uri(), same)) == made
+    assert list(read_manifest(place.as_uri(), same)) == made
 
 
 def spoiled(count: int, place: int) -> pyarrow.Array:
@@ -242,7 +244,7 @@ def spoiled(count: int, place: int) -> pyarrow.Array:
 def test_a_value_of_a_parquet_file_that_is_not_utf_8_spoils_its_own_row(tmp_path: Path) -> None:
     place = tmp_path / "people.parquet"
     write_parquet(place, {"id": spoiled(1500, 700), "face": ["s3://b/a.jpg"] * 1500})
-    found = list(rows(place.as_uri(), COLUMNS))
+    found = list(read_manifest(place.as_uri(), COLUMNS))
     assert [row.values.get("record_identifier") for row in found if row.number != 701] == [
         f"p{number}" for number in range(1500) if number != 700
     ]
@@ -256,7 +258,7 @@ def test_a_damaged_page_is_no_failure_of_the_storage(tmp_path: Path) -> None:
     content[200:2000] = b"\x00\xff" * 900
     place.write_bytes(content)
     with pytest.raises(ValidationError, match="not a readable Parquet file"):
-        list(rows(place.as_uri(), COLUMNS))
+        list(read_manifest(place.as_uri(), COLUMNS))
 
 
 def test_but_a_storage_that_fails_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,4 +271,4 @@ def test_but_a_storage_that_fails_is_one(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id: Failing(place))
     with pytest.raises(OSError, match="slow down"):
-        list(rows(place.as_uri(), COLUMNS))
+        list(read_manifest(place.as_uri(), COLUMNS))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.manifest import rows
+from airflow_provider_faceki.batch.manifest import read_manifest
 from airflow_provider_faceki.batch.shards import split
 from airflow_provider_faceki.operators.batch import COLUMNS
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -23,7 +23,10 @@ def cut(people: People, lines: list[Line | str | bytes], shards: int) -> list[di
     """Identifier, or what is wrong, by row number, for each shard."""
     uris = split(people.manifest(lines), f"{people.folder.as_uri()}/shards", shards, SAME)
     return [
-        {row.number: row.problem or row.values.get("record_identifier", "") for row in rows(uri, SAME)}
+        {
+            row.number: row.problem or row.values.get("record_identifier", "")
+            for row in read_manifest(uri, SAME)
+        }
         for uri in uris
     ]
 

@@ -13,8 +13,7 @@ from pyarrow import parquet
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.api.tables import TABLES, table_rows
-from airflow_provider_faceki.batch.table_files import table_file
-from airflow_provider_faceki.batch.tables import Policy
+from airflow_provider_faceki.batch.tables import ColumnPolicy, table_writer
 
 RECORD: dict[str, Any] = {
     "requestId": "r-1",
@@ -68,7 +67,7 @@ def test_a_decision_that_is_no_word_is_kept_where_people_are() -> None:
     first = rows(decision="DECLINED Jane Doe, born 1990")["verifications"][0]
     assert first["decision"] == "OTHER"
     assert json.loads(first["other"])["decision"] == "DECLINED Jane Doe, born 1990"
-    assert "Jane" not in json.dumps(Policy({}).row("verifications", first))
+    assert "Jane" not in json.dumps(ColumnPolicy({}).row("verifications", first))
 
 
 def test_what_no_column_holds_is_kept_beside_them() -> None:
@@ -98,7 +97,7 @@ def test_any_shape_is_borne(odd: Any) -> None:
 
 
 def test_by_default_only_ids_decisions_codes_flags_and_times() -> None:
-    policy = Policy({})
+    policy = ColumnPolicy({})
     assert {table: [column.name for column in policy.columns(table)] for table in TABLES} == {
         "verifications": [
             "request_id", "record_identifier", "face_id", "decision", "error_codes", "face_verified",
@@ -112,7 +111,7 @@ def test_by_default_only_ids_decisions_codes_flags_and_times() -> None:
 
 
 def test_the_closer_name_wins_and_a_star_leaves_the_key_alone() -> None:
-    policy = Policy({"documents.*": "hash", "documents.gender": "drop", "documents.age": "keep"}, "key")
+    policy = ColumnPolicy({"documents.*": "hash", "documents.gender": "drop", "documents.age": "keep"}, "key")
     row = policy.row("documents", rows()["documents"][0])
     assert (row["request_id"], row["age"], "gender" in row) == ("r-1", 26, False)
     assert len(str(row["full_name"])) == 64
@@ -120,7 +119,9 @@ def test_the_closer_name_wins_and_a_star_leaves_the_key_alone() -> None:
 
 def test_the_same_person_hashes_alike_in_every_run_and_under_no_other_key() -> None:
     def hashed(name: Any, key: str = "key") -> object:
-        return Policy({"documents.full_name": "hash"}, key).row("documents", {"full_name": name})["full_name"]
+        return ColumnPolicy({"documents.full_name": "hash"}, key).row("documents", {"full_name": name})[
+            "full_name"
+        ]
 
     assert hashed("Zoë Ünreal") == hashed(" ZOE\u0308  u\u0308nreal ") != hashed("Zoe Unreal")
     assert hashed("Zoë Ünreal") != hashed("Zoë Ünreal", "other")
@@ -140,13 +141,13 @@ def test_the_same_person_hashes_alike_in_every_run_and_under_no_other_key() -> N
 )
 def test_a_policy_that_cannot_be(choices: dict[str, str], kind: type[Exception], told: str) -> None:
     with pytest.raises(kind, match=told):
-        Policy(choices)
+        ColumnPolicy(choices)
 
 
 def test_parquet_has_the_types_and_row_groups_of_a_size() -> None:
-    policy = Policy({f"{table}.*": "keep" for table in TABLES})
+    policy = ColumnPolicy({f"{table}.*": "keep" for table in TABLES})
     columns = policy.columns("documents")
-    table = table_file(columns, "parquet")
+    table = table_writer(columns, "parquet")
     row = policy.row("documents", rows()["documents"][0])
     for _ in range(10_500):
         table.add(row)
@@ -164,7 +165,7 @@ def test_parquet_has_the_types_and_row_groups_of_a_size() -> None:
 
 
 def test_an_empty_parquet_table_tells_its_columns() -> None:
-    with table_file(Policy({}).columns("verifications"), "parquet").finish() as file:
+    with table_writer(ColumnPolicy({}).columns("verifications"), "parquet").finish() as file:
         made = parquet.read_table(file)
     assert made.num_rows == 0
     assert str(made.schema.field("created_at").type) == "timestamp[us, tz=UTC]"

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import shift
-from airflow_provider_faceki.batch.raw import LONGEST_LINE
+from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.conftest import Connect
 from tests.batch.people import People, once
@@ -111,7 +111,7 @@ def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
         ("identifier of a wrong type", line("x", record_identifier=1.5), "BAD_ROW", "text, not float"),
         ("not JSON", "nonsense", "BAD_ROW", "not JSON"),
         ("a line of a megabyte", '{"record_identifier": "%s"}' % ("x" * 1_000_000), "BAD_IDENTIFIER", "512"),
-        ("a longer line", "x" * (LONGEST_LINE + 10), "BAD_ROW", "longer than"),
+        ("a longer line", "x" * (MAX_LINE_BYTES + 10), "BAD_ROW", "longer than"),
         ("wrong type", line("e1", selfie=["a"]), "BAD_ROW", "'selfie' must be text, not list"),
         ("no selfie", line("e2", selfie=None), "INPUT", "selfie is missing"),
         ("no document", line("e3", document_1_front=None, document_1_back=None), "INPUT", "0 given"),

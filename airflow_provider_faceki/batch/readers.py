@@ -1,0 +1,217 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Read CSV, NDJSON and Parquet files row by row in bounded memory; a row that cannot be read does not stop the rest."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeAlias
+
+from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
+
+#: Longest line that is read. A row of URIs has some hundred bytes, so a longer line is another kind of file.
+MAX_LINE_BYTES = 1024 * 1024
+#: Lines that one quoted CSV field may span. A longer field is a quote that was never closed.
+MAX_FIELD_LINES = 100
+#: Parquet rows that are Python objects at once.
+PARQUET_BATCH_ROWS = 1024
+#: Bytes of a Parquet column that are read at once. By default pyarrow reads the whole row group.
+PARQUET_BUFFER_BYTES = 256 * 1024
+
+# Some programs write it before the first line of UTF-8.
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row that cannot be read, and why."""
+
+    problem: str
+
+
+ParsedRow: TypeAlias = "Mapping[str, object] | UnreadableRow"
+
+
+def read_ndjson(file: BinaryIO) -> Iterator[ParsedRow]:
+    """Yield the JSON object of each line."""
+    for line in _lines(file):
+        yield line if isinstance(line, UnreadableRow) else _parse_json(line)
+
+
+def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
+    """Yield the rows of a CSV file in UTF-8, with or without a byte order mark, with LF or CRLF line ends.
+
+    A quote that is never closed makes its own row unreadable and no other.
+
+    :param file: The file.
+    :param columns: Columns that are used.
+    :param required: Columns that the header must have.
+    :raises ValidationError: the header lacks a required column, or has a used one twice.
+    """
+    records = _csv_records(_lines(file))
+    header = next(records, None)
+    if not isinstance(header, list):
+        raise ValidationError("manifest: the CSV file has no readable header")
+    header = [name.strip() for name in header]
+    _check_header(header, columns, required)
+    for record in records:
+        if isinstance(record, UnreadableRow):
+            yield record
+        elif len(record) > len(header):
+            yield UnreadableRow(f"the row has {len(record)} columns, the header {len(header)}")
+        else:
+            yield dict(zip(header, record, strict=False))
+
+
+def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
+    """Yield the rows of a Parquet file, reading only the used columns; parameters as for :func:`read_csv`.
+
+    :raises ConfigurationError: pyarrow is not installed.
+    :raises OSError: the storage failed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise ConfigurationError("Parquet needs pyarrow: install airflow-provider-faceki[parquet]") from None
+    recorder = _ErrorRecorder(file)
+    try:
+        table = parquet.ParquetFile(recorder, buffer_size=PARQUET_BUFFER_BYTES, pre_buffer=False)
+        header = table.schema_arrow.names
+        _check_header(header, columns, required)
+        used = [column for column in columns if column in header]
+        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=used, use_threads=False):
+            yield from _batch_rows(batch)
+    except (pyarrow.ArrowException, OSError):
+        # pyarrow raises OSError both for a damaged page and for a storage that fails.
+        if recorder.error is not None:
+            raise recorder.error from None
+        raise ValidationError("manifest: not a readable Parquet file") from None
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
+    """Yield the lines that are not blank."""
+    is_first = True
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            while not line.endswith(b"\n") and (line := file.readline(MAX_LINE_BYTES)):
+                pass
+            yield UnreadableRow(f"the line is longer than {MAX_LINE_BYTES} bytes")
+        else:
+            line = line.removeprefix(_BOM) if is_first else line
+            if line.strip():
+                yield line
+        is_first = False
+
+
+def _parse_json(line: bytes) -> ParsedRow:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return UnreadableRow("the line is not JSON")
+    return values if isinstance(values, dict) else UnreadableRow("the line is not a JSON object")
+
+
+def _check_header(header: Collection[str], columns: Collection[str], required: Collection[str]) -> None:
+    names = list(header)
+    # The names are left out: in a file without a header they are the first person's data.
+    found = f"it has {len(names)} column(s); is the first line a header?"
+    if missing := [column for column in required if column not in names]:
+        raise ValidationError(f"manifest: there is no column {', '.join(map(repr, missing))}; {found}")
+    if repeated := [column for column in columns if names.count(column) > 1]:
+        raise ValidationError(
+            f"manifest: there is more than one column {', '.join(map(repr, repeated))}; {found}"
+        )
+
+
+def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] | UnreadableRow]:
+    pushed_back: deque[bytes | UnreadableRow] = deque()
+    while True:
+        line = pushed_back.popleft() if pushed_back else next(lines, None)
+        if line is None:
+            return
+        if isinstance(line, UnreadableRow):
+            yield line
+            continue
+        record, lookahead = _csv_record(line, pushed_back, lines)
+        if record is None:
+            # The lines after an unclosed quote are rows of their own.
+            pushed_back.extendleft(reversed(lookahead))
+            yield UnreadableRow(
+                "the row is not CSV: a quote that is not closed, or a field of more than 128 KiB"
+            )
+        else:
+            yield record
+
+
+def _csv_record(
+    line: bytes, pushed_back: deque[bytes | UnreadableRow], lines: Iterator[bytes | UnreadableRow]
+) -> tuple[list[str] | None, list[bytes | UnreadableRow]]:
+    """Return the record that begins with ``line``, or ``None``, and the lines that were read after it."""
+    lookahead: list[bytes | UnreadableRow] = []
+    text = _decode(line)
+    while (record := _parse_csv(text)) is None and text.count('"') % 2 and len(lookahead) < MAX_FIELD_LINES:
+        following = pushed_back.popleft() if pushed_back else next(lines, None)
+        if following is None:
+            break
+        lookahead.append(following)
+        if isinstance(following, UnreadableRow):
+            break
+        text += _decode(following)
+    return record, lookahead
+
+
+def _parse_csv(text: str) -> list[str] | None:
+    try:
+        records = list(csv.reader(io.StringIO(text, newline="\n"), strict=True))
+    except csv.Error:
+        return None
+    return records[0] if len(records) == 1 else None
+
+
+def _decode(line: bytes) -> str:
+    # Bytes that are not UTF-8 only matter in a column that is used, where they are found later.
+    return line.decode("utf-8", errors="surrogateescape")
+
+
+def _batch_rows(batch: Any) -> Iterator[ParsedRow]:
+    try:
+        rows: list[ParsedRow] = batch.to_pylist()
+    except (ValueError, OverflowError):
+        # One bad value makes the whole batch fail, so the rows are read one by one.
+        rows = [_batch_row(batch, number) for number in range(batch.num_rows)]
+    yield from rows
+
+
+def _batch_row(batch: Any, number: int) -> ParsedRow:
+    row: dict[str, object] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[number].as_py()
+        except (ValueError, OverflowError):
+            return UnreadableRow(f"column {name!r} holds what is not UTF-8, or cannot be read")
+    return row
+
+
+class _ErrorRecorder:
+    """A file for pyarrow that keeps the error of a failed read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.closed = False
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def close(self) -> None:
+        self.closed = True
