@@ -68,10 +68,10 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.protocol.webhook import parse_webhook as parse_webhook
     from airflow_provider_faceki.api.service import Service as Service
     from airflow_provider_faceki.api.transport.drivers import SecretMasker as SecretMasker
-    from airflow_provider_faceki.api.transport.multipart import Image as Image
-    from airflow_provider_faceki.api.transport.requests_transport import (
+    from airflow_provider_faceki.api.transport.http_transport import (
         TransportSettings as TransportSettings,
     )
+    from airflow_provider_faceki.api.transport.multipart import Image as Image
     from airflow_provider_faceki.api.transport.retry import RetryPolicy as RetryPolicy
 
 _MODULES = {
@@ -113,7 +113,7 @@ _MODULES = {
     "endpoints.reports": ("FetchPdfReport", "PdfReport"),
     "transport.retry": ("RetryPolicy",),
     "service": ("Service",),
-    "transport.requests_transport": ("TransportSettings",),
+    "transport.http_transport": ("TransportSettings",),
     "endpoints.verification": (
         "Document",
         "FindKycVerification",

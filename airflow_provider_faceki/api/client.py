@@ -21,7 +21,7 @@ from airflow_provider_faceki.api.transport.drivers import (
     SecretMasker,
     SyncDriver,
 )
-from airflow_provider_faceki.api.transport.requests_transport import (
+from airflow_provider_faceki.api.transport.http_transport import (
     Transport,
     TransportSettings,
     shared_transport,

@@ -15,20 +15,20 @@ import pytest
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.service import Service
-from airflow_provider_faceki.api.transport import requests_transport as transport
-from airflow_provider_faceki.api.transport.requests_transport import TransportSettings
+from airflow_provider_faceki.api.transport import http_transport as transport
+from airflow_provider_faceki.api.transport.http_transport import TransportSettings
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from tests.api.certificates import Authority
-from tests.api.scripted import ScriptedServer
-from tests.sleeping import let_nobody_sleep_here
+from tests.api.fake_server import FakeServer
+from tests.waiting import patch_sleep
 
 T = TypeVar("T")
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
+def server() -> Iterator[FakeServer]:
     """A FACEKI that says what a test scripts."""
-    with ScriptedServer() as server:
+    with FakeServer() as server:
         yield server
 
 
@@ -47,7 +47,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def client(server: ScriptedServer, authority: Authority) -> FacekiClient:
+def client(server: FakeServer, authority: Authority) -> FacekiClient:
     """A client of that FACEKI, with an account that nobody else has."""
     return FacekiClient(
         client_id=f"client-{uuid.uuid4()}",
@@ -57,64 +57,64 @@ def client(server: ScriptedServer, authority: Authority) -> FacekiClient:
     )
 
 
-def impatient(client: FacekiClient, seconds: float) -> FacekiClient:
+def with_timeout(client: FacekiClient, seconds: float) -> FacekiClient:
     """Return ``client``, waiting no longer than ``seconds`` for an answer, which it asks for once."""
     rules = replace(client.transport, timeout=seconds)
     return replace(client, transport=rules, retry=RetryPolicy(max_attempts=1))
 
 
-class Ask(Protocol):
+class CallMode(Protocol):
     """Asks in one of the two ways."""
 
     def __call__(self, client: FacekiClient, endpoint: Endpoint[T]) -> T: ...
 
 
-def ask_here(client: FacekiClient, endpoint: Endpoint[T]) -> T:
+def call_sync(client: FacekiClient, endpoint: Endpoint[T]) -> T:
     """Ask on this thread."""
     return client.call(endpoint)
 
 
-def ask_on_loop(client: FacekiClient, endpoint: Endpoint[T]) -> T:
+def call_async(client: FacekiClient, endpoint: Endpoint[T]) -> T:
     """Ask from an event loop."""
     return asyncio.run(client.as_async().call(endpoint))
 
 
-@pytest.fixture(params=[pytest.param(ask_here, id="sync"), pytest.param(ask_on_loop, id="async")])
-def ask(request: pytest.FixtureRequest) -> Ask:
+@pytest.fixture(params=[pytest.param(call_sync, id="sync"), pytest.param(call_async, id="async")])
+def call(request: pytest.FixtureRequest) -> CallMode:
     """Each of the two performers: what is true of one has to be true of the other."""
-    chosen: Ask = request.param
+    chosen: CallMode = request.param
     return chosen
 
 
 @dataclass
-class Naps:
+class RecordedSleeps:
     """The waits that were asked for, none of which took place."""
 
     seconds: list[float]
 
 
 @pytest.fixture
-def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> RecordedSleeps:
     """Let nobody wait, and write down for how long they would have."""
-    naps = Naps([])
-    let_nobody_sleep_here(monkeypatch, naps.seconds.append)
-    return naps
+    sleeps = RecordedSleeps([])
+    patch_sleep(monkeypatch, sleeps.seconds.append)
+    return sleeps
 
 
 @pytest.fixture
-def warned() -> Warned:
+def warned() -> RecordedWarnings:
     """Collects what a token store warns of."""
-    return Warned([])
+    return RecordedWarnings([])
 
 
 @dataclass
-class Warned:
+class RecordedWarnings:
     """What was warned of."""
 
-    said: list[str]
+    messages: list[str]
 
     def __call__(self, sentence: str) -> None:
-        self.said.append(sentence)
+        self.messages.append(sentence)
 
 
 @pytest.fixture

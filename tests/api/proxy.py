@@ -15,7 +15,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 
-class _Talk(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     # Else it would end a connection that a client may be about to use again.
     protocol_version = "HTTP/1.1"
     server: RecordingProxy
@@ -97,10 +97,10 @@ class RecordingProxy(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self, *, refuses: bool = False, resets: bool = False) -> None:
-        super().__init__(("127.0.0.1", 0), _Talk)
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.refuses = refuses
         self.resets = resets
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self.logins: list[str | None] = []
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
 
@@ -111,7 +111,7 @@ class RecordingProxy(ThreadingHTTPServer):
 
     def note(self, line: str, login: str | None) -> None:
         """Write down what was asked."""
-        self.heard.append(line)
+        self.received.append(line)
         self.logins.append(login)
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -41,9 +41,9 @@ from airflow_provider_faceki.api.tokens.file import FileTokenStore
 from airflow_provider_faceki.api.transport.multipart import Image
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from tests.api.by_hand import Table, token
-from tests.api.conftest import Warned
+from tests.api.conftest import RecordedWarnings
+from tests.api.fake_server import RECORDS_PATH, FakeServer, reply_raw
 from tests.api.sample_files import NAMES, sample
-from tests.api.scripted import RECORDS_PATH, ScriptedServer, says_raw
 
 PICTURE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
 ENDPOINTS: list[Endpoint[object]] = [
@@ -138,9 +138,9 @@ RESPONSES = st.builds(
 thorough = settings(max_examples=80, deadline=None, database=None)
 
 
-def _perform(talk: Steps[object], answers: Mapping[bool, HttpResponse]) -> object:
+def _perform(handler: Steps[object], answers: Mapping[bool, HttpResponse]) -> object:
     """Perform a conversation, answering each token request and each question the same."""
-    effect = next(talk)
+    effect = next(handler)
     try:
         for _ in range(500):
             match effect:
@@ -148,13 +148,13 @@ def _perform(talk: Steps[object], answers: Mapping[bool, HttpResponse]) -> objec
                     try:
                         answer = read_payload(answers["/auth/api/" in request.url])
                     except ResponseError as error:
-                        effect = talk.throw(error)
+                        effect = handler.throw(error)
                     else:
-                        effect = talk.send(answer)
+                        effect = handler.send(answer)
                 case RunBlocking(operation):
-                    effect = talk.send(operation())
+                    effect = handler.send(operation())
                 case _:
-                    effect = talk.send(None)
+                    effect = handler.send(None)
     except StopIteration as end:
         return end.value
     raise AssertionError("it asks for ever")
@@ -235,10 +235,10 @@ def test_any_answer_to_the_token_request(response: HttpResponse) -> None:
     BODIES,
 )
 def test_any_bytes_on_the_wire(
-    server: ScriptedServer, client: FacekiClient, first: bytes, headers: list[bytes], body: bytes
+    server: FakeServer, client: FacekiClient, first: bytes, headers: list[bytes], body: bytes
 ) -> None:
     lines = b"".join(header + b"\r\n" for header in headers)
-    server.on(RECORDS_PATH, says_raw(first + (lines + b"\r\n" if first else b"") + body))
+    server.on(RECORDS_PATH, reply_raw(first + (lines + b"\r\n" if first else b"") + body))
     try:
         _look_at(replace(client, retry=RetryPolicy(max_attempts=1)).call(FetchRecords(link="l-1")))
     except FacekiError as error:
@@ -257,7 +257,7 @@ def test_any_document_as_a_record(document: Json) -> None:
 )
 @given(st.binary(max_size=300))
 def test_any_bytes_in_the_token_file(tmp_path: Path, content: bytes) -> None:
-    warned = Warned([])
+    warned = RecordedWarnings([])
     store = FileTokenStore(tmp_path / "tokens", TokenRequest("https://kyc.example", "c", "s"), warned)
     store.set(token("t1"))
     (path,) = (tmp_path / "tokens").iterdir()
@@ -266,7 +266,7 @@ def test_any_bytes_in_the_token_file(tmp_path: Path, content: bytes) -> None:
         FileTokenStore(tmp_path / "tokens", TokenRequest("https://kyc.example", "c", "s"), warned).read()
         is None
     )
-    assert warned.said == []
+    assert warned.messages == []
 
 
 def test_the_endpoints_above_are_all_there_are() -> None:

@@ -21,7 +21,7 @@ from airflow_provider_faceki.api.endpoints.reports import FetchPdfReport
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.service import Service
-from airflow_provider_faceki.api.transport import requests_transport as transport
+from airflow_provider_faceki.api.transport import http_transport as transport
 
 BASE = "https://kyc.example:8443/prefix"
 HERE = Service(base_url=BASE, pdf_report_path="/reports/{requestId}")

@@ -21,9 +21,18 @@ from airflow_provider_faceki.api.transport.multipart import Image
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
 from tests.api.certificates import Authority
-from tests.api.conftest import Ask, Naps, impatient
+from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
+from tests.api.fake_server import (
+    LINK_PATH,
+    FakeServer,
+    Handler,
+    Reply,
+    close_connection_silently,
+    reply_json,
+    reply_raw,
+    resets,
+)
 from tests.api.proxy import RecordingProxy
-from tests.api.scripted import LINK_PATH, Reply, ScriptedServer, Talk, hangs_up, resets, says, says_raw
 
 MAKE = GenerateKycLink(workflow_id="w")
 WAYS = ["http", "https", "http through a proxy", "https through a proxy", "https through one that resets"]
@@ -37,9 +46,9 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def far(way: str, authority: Authority) -> Iterator[ScriptedServer]:
+def far(way: str, authority: Authority) -> Iterator[FakeServer]:
     """A FACEKI at the end of that way."""
-    with ScriptedServer(authority.server_context() if "https" in way else None) as server:
+    with FakeServer(authority.server_context() if "https" in way else None) as server:
         yield server
 
 
@@ -59,42 +68,42 @@ def _to(url: str, client: FacekiClient, way: str, proxy: RecordingProxy) -> Face
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(hangs_up, id="end"),
+        pytest.param(close_connection_silently, id="end"),
         pytest.param(resets, id="reset"),
-        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), id="half"),
-        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Le"), id="half a head"),
-        pytest.param(says_raw(b"a word of another protocol\r\n\r\n"), id="another protocol"),
+        pytest.param(reply_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), id="half"),
+        pytest.param(reply_raw(b"HTTP/1.1 200 OK\r\nContent-Le"), id="half a head"),
+        pytest.param(reply_raw(b"a word of another protocol\r\n\r\n"), id="another protocol"),
     ],
 )
 @pytest.mark.parametrize("kept", [pytest.param(True, id="kept"), pytest.param(False, id="new")])
 def test_an_answer_that_is_lost_is_never_a_connection_that_was_not_made(
-    ask: Ask,
+    call: CallMode,
     client: FacekiClient,
-    far: ScriptedServer,
+    far: FakeServer,
     way: str,
     proxy: RecordingProxy,
-    naps: Naps,
+    sleeps: RecordedSleeps,
     answer: Reply,
     kept: bool,
 ) -> None:
-    far.on(LINK_PATH, *([says({"responseCode": 0, "data": "l-1"})] if kept else []), answer)
+    far.on(LINK_PATH, *([reply_json({"responseCode": 0, "data": "l-1"})] if kept else []), answer)
     there = _to(far.url, client, way, proxy)
     if kept:
-        ask(there, MAKE)
+        call(there, MAKE)
     with pytest.raises(errors.FacekiError) as caught:
-        ask(there, MAKE)
+        call(there, MAKE)
     # Half a head may be read as an answer that says nothing.
     assert isinstance(caught.value, errors.ResponseLostError | errors.UnexpectedResponseError)
     assert caught.value.is_ambiguous
-    assert len(far.asked(LINK_PATH)) == 1 + kept
-    assert bool(proxy.heard) == ("through" in way)
-    assert naps.seconds == []
+    assert len(far.requests_to(LINK_PATH)) == 1 + kept
+    assert bool(proxy.received) == ("through" in way)
+    assert sleeps.seconds == []
 
 
 @pytest.mark.parametrize("way", WAYS, indirect=True)
 @pytest.mark.parametrize("kind", ["process_then_reset", "cut_off"])
 def test_a_verification_whose_answer_is_lost_is_billed_once(
-    ask: Ask, client: FacekiClient, authority: Authority, way: str, proxy: RecordingProxy, kind: str
+    call: CallMode, client: FacekiClient, authority: Authority, way: str, proxy: RecordingProxy, kind: str
 ) -> None:
     authority.server_context()
     pem = authority.folder / "127.0.0.1-False.pem"
@@ -102,7 +111,7 @@ def test_a_verification_whose_answer_is_lost_is_billed_once(
     with FacekiSandbox(tls=(pem, pem) if "https" in way else None) as sandbox:
         sandbox.add_fault(kind, route="verify", count=4)
         known = replace(client, client_id=sandbox.client_id, client_secret=sandbox.client_secret)
-        made = ask(
+        made = call(
             _to(sandbox.url, known, way, proxy),
             PerformKycVerification(
                 workflow_id=DEFAULT_WORKFLOW,
@@ -117,7 +126,7 @@ def test_a_verification_whose_answer_is_lost_is_billed_once(
 
 
 @pytest.mark.parametrize(
-    ("said", "then", "kind"),
+    ("tunnel_reply", "then", "kind"),
     [
         pytest.param(b"", b"", errors.ConnectError, id="nothing"),
         pytest.param(b"HTTP/1.1 407 .\r\n\r\n", b"", errors.ConnectError, id="a login is wanted"),
@@ -130,10 +139,10 @@ def test_a_verification_whose_answer_is_lost_is_billed_once(
 )
 @pytest.mark.parametrize("silent", [pytest.param(True, id="silence"), pytest.param(False, id="end")])
 def test_what_fails_before_anything_was_sent_cannot_have_acted(
-    ask: Ask,
+    call: CallMode,
     client: FacekiClient,
-    naps: Naps,
-    said: bytes,
+    sleeps: RecordedSleeps,
+    tunnel_reply: bytes,
     then: bytes,
     kind: type[errors.FacekiError],
     silent: bool,
@@ -142,55 +151,55 @@ def test_what_fails_before_anything_was_sent_cannot_have_acted(
         kept: list[socket.socket] = []
 
         def serve() -> None:
-            talk, _address = listening.accept()
-            talk.recv(65536)
-            talk.sendall(said)
-            if then and talk.recv(65536):
-                talk.sendall(then)
+            handler, _address = listening.accept()
+            handler.recv(65536)
+            handler.sendall(tunnel_reply)
+            if then and handler.recv(65536):
+                handler.sendall(then)
             if silent:
-                kept.append(talk)
+                kept.append(handler)
             else:
-                talk.close()
+                handler.close()
 
         threading.Thread(target=serve, daemon=True).start()
         proxy = f"http://127.0.0.1:{listening.getsockname()[1]}"
         away = replace(client, transport=replace(client.transport, proxies=(("https", proxy),)))
         with pytest.raises(errors.FacekiError) as caught:
-            ask(impatient(replace(away, service=Service(base_url="https://kyc.invalid")), 0.5), MAKE)
+            call(with_timeout(replace(away, service=Service(base_url="https://kyc.invalid")), 0.5), MAKE)
         assert (type(caught.value), caught.value.is_ambiguous) == (kind, False)
 
 
 def test_what_breaks_tls_after_the_request_loses_the_answer(
-    ask: Ask, client: FacekiClient, authority: Authority, naps: Naps
+    call: CallMode, client: FacekiClient, authority: Authority, sleeps: RecordedSleeps
 ) -> None:
     """The very error that would otherwise end a handshake."""
-    with ScriptedServer(authority.server_context()) as server:
+    with FakeServer(authority.server_context()) as server:
 
-        def speaks_plainly(talk: Talk) -> None:
-            plain = socket.socket(fileno=talk.connection.detach())
+        def speaks_plainly(handler: Handler) -> None:
+            plain = socket.socket(fileno=handler.connection.detach())
             plain.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
             plain.close()
 
         server.on(LINK_PATH, speaks_plainly)
         there = replace(client, service=Service(base_url=server.url))
         with pytest.raises(errors.FacekiError) as caught:
-            ask(there, MAKE)
+            call(there, MAKE)
         assert (type(caught.value), caught.value.is_ambiguous) == (errors.ResponseLostError, True)
-        assert len(server.asked(LINK_PATH)) == 1
+        assert len(server.requests_to(LINK_PATH)) == 1
 
 
-def test_a_proxy_whose_word_drips_is_not_waited_for(ask: Ask, client: FacekiClient) -> None:
+def test_a_proxy_whose_word_drips_is_not_waited_for(call: CallMode, client: FacekiClient) -> None:
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
-            talk, _address = listening.accept()
-            with talk, contextlib.suppress(OSError):
-                talk.sendall(b"HTTP/1.1 200 .\r\nX: ")
+            handler, _address = listening.accept()
+            with handler, contextlib.suppress(OSError):
+                handler.sendall(b"HTTP/1.1 200 .\r\nX: ")
                 for _ in range(120):
                     if over.wait(0.05):
                         break
-                    talk.sendall(b"x")
+                    handler.sendall(b"x")
 
         server = threading.Thread(target=serve, daemon=True)
         server.start()
@@ -198,7 +207,7 @@ def test_a_proxy_whose_word_drips_is_not_waited_for(ask: Ask, client: FacekiClie
         away = replace(client, transport=replace(client.transport, proxies=(("https", proxy),)))
         begun = time.monotonic()
         with pytest.raises(errors.ConnectError):
-            ask(impatient(replace(away, service=Service(base_url="https://kyc.invalid")), 0.3), MAKE)
+            call(with_timeout(replace(away, service=Service(base_url="https://kyc.invalid")), 0.3), MAKE)
         assert time.monotonic() - begun < 3
         over.set()
         server.join(5)

@@ -13,17 +13,17 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.api.service import Service
-from tests.api.conftest import Ask, Naps, impatient
-from tests.api.scripted import (
+from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
+from tests.api.fake_server import (
     RECORDS_PATH,
+    FakeServer,
     Reply,
-    ScriptedServer,
-    gives_token,
-    hangs_up,
+    close_connection_silently,
+    issue_token,
+    reply_bytes,
+    reply_json,
+    reply_raw,
     resets,
-    says,
-    says_bytes,
-    says_raw,
 )
 
 FETCH = FetchRecords(link="canary-link")
@@ -40,25 +40,25 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(hangs_up, id="end"),
+        pytest.param(close_connection_silently, id="end"),
         pytest.param(resets, id="reset"),
-        pytest.param(lambda talk: talk.connection.recv(1), id="silence"),
-        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), id="half"),
-        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"), id="two lengths"),
-        pytest.param(says_bytes(b'{"name": "canary-body'), id="half of the JSON"),
-        pytest.param(says({}, 401), id="refused"),
-        pytest.param(says({}, 500), id="trouble"),
-        pytest.param(says({}, 307, ("Location", "/elsewhere")), id="a redirect"),
-        pytest.param(says("canary-body"), id="no token"),
+        pytest.param(lambda handler: handler.connection.recv(1), id="silence"),
+        pytest.param(reply_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), id="half"),
+        pytest.param(reply_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"), id="two lengths"),
+        pytest.param(reply_bytes(b'{"name": "canary-body'), id="half of the JSON"),
+        pytest.param(reply_json({}, 401), id="refused"),
+        pytest.param(reply_json({}, 500), id="trouble"),
+        pytest.param(reply_json({}, 307, ("Location", "/elsewhere")), id="a redirect"),
+        pytest.param(reply_json("canary-body"), id="no token"),
     ],
 )
 @pytest.mark.parametrize("path", ["/auth/api/access-token", RECORDS_PATH])
 def test_no_cause_and_no_context_holds_what_is_secret(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, path: str, answer: Reply
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, path: str, answer: Reply
 ) -> None:
-    server.on("/auth/api/access-token", gives_token())
+    server.on("/auth/api/access-token", issue_token())
     server.on(path, answer)
-    _check(ask, impatient(_telling(client), 0.5))
+    _check(call, with_timeout(_telling(client), 0.5))
 
 
 @pytest.mark.parametrize(
@@ -72,20 +72,20 @@ def test_no_cause_and_no_context_holds_what_is_secret(
 )
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1"])
 def test_nor_where_no_connection_is_made(
-    ask: Ask, client: FacekiClient, naps: Naps, base_url: str, proxy: str | None
+    call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, base_url: str, proxy: str | None
 ) -> None:
     through = tuple((scheme, proxy) for scheme in ("http", "https") if proxy)
     away = replace(client, transport=replace(client.transport, proxies=through))
-    _check(ask, replace(_telling(away), service=Service(base_url=base_url)))
+    _check(call, replace(_telling(away), service=Service(base_url=base_url)))
 
 
 def _telling(client: FacekiClient) -> FacekiClient:
     return replace(client, client_secret="canary-secret", auth_flow=AuthFlow.ACCESS_TOKEN_QUERY)
 
 
-def _check(ask: Ask, client: FacekiClient) -> None:
+def _check(call: CallMode, client: FacekiClient) -> None:
     with pytest.raises(errors.FacekiError) as caught:
-        ask(client, FETCH)
+        call(client, FETCH)
     # What json raises has all that it read in an attribute.
     told = [f"{type(link).__name__}: {link!r} {link} {vars(link)}" for link in _chain(caught.value)]
     assert [line for line in told if any(canary in line for canary in CANARIES)] == []

@@ -17,15 +17,15 @@ from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.tokens import file as token_file
 from airflow_provider_faceki.api.transport.drivers import SecretMasker
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
-from tests.api.scripted import (
+from tests.api.fake_server import (
     NOTHING_FOUND,
     RECORDS_PATH,
     TOKEN_PATH,
-    ScriptedServer,
-    Talk,
-    gives_token,
-    guarded,
-    says,
+    FakeServer,
+    Handler,
+    issue_token,
+    reply_json,
+    require_token,
 )
 
 FETCH = FetchRecords(request_id="r-1")
@@ -33,10 +33,10 @@ FETCH = FetchRecords(request_id="r-1")
 LONGEST_GAP = 0.2
 
 
-def _late(seconds: float, reply: Callable[[Talk], None]) -> Callable[[Talk], None]:
-    def late(talk: Talk) -> None:
+def _late(seconds: float, reply: Callable[[Handler], None]) -> Callable[[Handler], None]:
+    def late(handler: Handler) -> None:
         threading.Event().wait(seconds)
-        reply(talk)
+        reply(handler)
 
     return late
 
@@ -82,19 +82,19 @@ async def _fifty(client: FacekiClient) -> None:
 
 
 def test_fifty_questions_with_a_cold_token_and_slow_answers(
-    server: ScriptedServer, client: FacekiClient, tmp_path: Path
+    server: FakeServer, client: FacekiClient, tmp_path: Path
 ) -> None:
     """Imports are not measured: those of this file have done them, as those of a triggerer do once."""
-    server.on(TOKEN_PATH, _late(0.4, gives_token()))
-    server.on(RECORDS_PATH, guarded(_late(0.3, says(NOTHING_FOUND))))
+    server.on(TOKEN_PATH, _late(0.4, issue_token()))
+    server.on(RECORDS_PATH, require_token(_late(0.3, reply_json(NOTHING_FOUND))))
     tries = _tries_until_smooth(_fifty, replace(client, token_directory=tmp_path / "tokens"))
     assert server.token_requests == tries
 
 
 def test_waiting_for_a_neighbour_and_for_a_refused_token(
-    server: ScriptedServer, client: FacekiClient, tmp_path: Path
+    server: FakeServer, client: FacekiClient, tmp_path: Path
 ) -> None:
-    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
 
     async def ask_while_a_neighbour_fetches(sharing: FacekiClient) -> None:
         await sharing.as_async().call(FETCH)
@@ -111,25 +111,27 @@ def test_waiting_for_a_neighbour_and_for_a_refused_token(
     assert server.token_requests == 2 * tries
 
 
-def test_retries_do_not_hold_each_other_up(server: ScriptedServer, client: FacekiClient) -> None:
+def test_retries_do_not_hold_each_other_up(server: FakeServer, client: FacekiClient) -> None:
     """Each waits for itself: fifty of them wait no longer than one."""
     patient = replace(client, retry=RetryPolicy(max_attempts=3, max_wait=0.5))
 
     async def ask_again(patient: FacekiClient) -> None:
-        server.on(RECORDS_PATH, *[says({}, 429, ("Retry-After", "0.5"))] * 50, says(NOTHING_FOUND))
+        server.on(
+            RECORDS_PATH, *[reply_json({}, 429, ("Retry-After", "0.5"))] * 50, reply_json(NOTHING_FOUND)
+        )
         begun = time.monotonic()
         await _fifty(patient)
         assert time.monotonic() - begun < 10
 
     tries = _tries_until_smooth(ask_again, patient)
-    assert len(server.asked(RECORDS_PATH)) == 100 * tries
+    assert len(server.requests_to(RECORDS_PATH)) == 100 * tries
 
 
 def test_slow_files_are_waited_for_elsewhere(
-    server: ScriptedServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A home on a network may take its time."""
-    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     on_loop: list[bool] = []
 
     def slow(operation: Callable[..., object]) -> Callable[..., object]:
@@ -153,38 +155,38 @@ def test_slow_files_are_waited_for_elsewhere(
 class Masks:
     """What was concealed, and whether it was on an event loop."""
 
-    said: list[tuple[str, str]] = field(default_factory=list)
+    messages: list[tuple[str, str]] = field(default_factory=list)
 
     def here(self, value: str) -> None:
         """MaskSecret on this thread."""
-        self.said.append(("here", value))
+        self.messages.append(("here", value))
 
     async def on_loop(self, value: str) -> None:
         """MaskSecret on an event loop."""
         await asyncio.sleep(0)
-        self.said.append(("on loop", value))
+        self.messages.append(("on loop", value))
 
 
 def test_tokens_are_concealed_in_the_way_of_each_mode_before_they_are_sent(
-    server: ScriptedServer, client: FacekiClient
+    server: FakeServer, client: FacekiClient
 ) -> None:
     masks = Masks()
     seen: list[int] = []
 
-    def count_and_answer(talk: Talk) -> None:
-        seen.append(len(masks.said))
-        says(NOTHING_FOUND)(talk)
+    def count_and_answer(handler: Handler) -> None:
+        seen.append(len(masks.messages))
+        reply_json(NOTHING_FOUND)(handler)
 
     server.on(RECORDS_PATH, count_and_answer)
     concealing = replace(client, secret_masker=SecretMasker(masks.here, masks.on_loop))
     concealing.call(FETCH)
     asyncio.run(replace(concealing, client_secret="other").as_async().call(FETCH))
-    assert masks.said == [("here", "token-1"), ("on loop", "token-2")]
+    assert masks.messages == [("here", "token-1"), ("on loop", "token-2")]
     assert seen == [1, 2]
 
 
-def test_more_questions_than_threads_all_come_through(server: ScriptedServer, client: FacekiClient) -> None:
-    server.on(RECORDS_PATH, _late(0.05, says(NOTHING_FOUND)))
+def test_more_questions_than_threads_all_come_through(server: FakeServer, client: FacekiClient) -> None:
+    server.on(RECORDS_PATH, _late(0.05, reply_json(NOTHING_FOUND)))
     narrow = replace(client, transport=replace(client.transport, max_concurrency=2))
     asyncio.run(_fifty(narrow))
-    assert len({heard.connection for heard in server.heard}) <= 2
+    assert len({received.connection for received in server.received}) <= 2

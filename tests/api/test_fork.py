@@ -22,10 +22,10 @@ from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.tokens import memory as token_store
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
-from airflow_provider_faceki.api.transport import requests_transport as transport
-from tests.api.conftest import Warned
-from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, ScriptedServer, guarded, says
-from tests.until import until
+from airflow_provider_faceki.api.transport import http_transport as transport
+from tests.api.conftest import RecordedWarnings
+from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
+from tests.waiting import wait_until
 
 FETCH = FetchRecords(request_id="r-1")
 ACCOUNT = TokenRequest("https://kyc.example", "client-1", "s3cret")
@@ -60,30 +60,30 @@ def _outcome(child: int) -> int | None:
 
 
 @pytest.fixture
-def sharing(server: ScriptedServer, client: FacekiClient, tmp_path: Path) -> FacekiClient:
+def sharing(server: FakeServer, client: FacekiClient, tmp_path: Path) -> FacekiClient:
     """A client that shares its token with its neighbours."""
-    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
-    return replace(client, token_directory=tmp_path / "tokens", warn=Warned([]))
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    return replace(client, token_directory=tmp_path / "tokens", warn=RecordedWarnings([]))
 
 
 def _both_ways(client: FacekiClient) -> bool:
     return client.call(FETCH) == asyncio.run(client.as_async().call(FETCH)) == ()
 
 
-def test_a_child_speaks_on_connections_of_its_own(server: ScriptedServer, sharing: FacekiClient) -> None:
+def test_a_child_speaks_on_connections_of_its_own(server: FakeServer, sharing: FacekiClient) -> None:
     assert _both_ways(sharing)
-    ours = {heard.connection for heard in server.heard}
-    before = len(server.heard)
+    ours = {received.connection for received in server.received}
+    before = len(server.received)
     assert _outcome(_fork(lambda: _both_ways(sharing))) == 0
-    theirs = {heard.connection for heard in server.heard[before:]}
-    assert len(server.heard) == before + 2
+    theirs = {received.connection for received in server.received[before:]}
+    assert len(server.received) == before + 2
     assert ours & theirs == set()
     assert _both_ways(sharing)
-    assert {heard.connection for heard in server.heard[before + 2 :]} <= ours
+    assert {received.connection for received in server.received[before + 2 :]} <= ours
     assert server.token_requests == 1
 
 
-def test_a_child_forked_while_every_lock_is_held(server: ScriptedServer, sharing: FacekiClient) -> None:
+def test_a_child_forked_while_every_lock_is_held(server: FakeServer, sharing: FacekiClient) -> None:
     store = sharing._account.tokens
     assert isinstance(store, FileTokenStore)
     pool = sharing._performer._transport
@@ -99,14 +99,14 @@ def test_a_child_forked_while_every_lock_is_held(server: ScriptedServer, sharing
 
 
 def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
-    server: ScriptedServer, sharing: FacekiClient
+    server: FakeServer, sharing: FacekiClient
 ) -> None:
     store = sharing._account.tokens
     claim = store.try_lock()
     assert claim is not None
     child = _fork(lambda: _both_ways(sharing))
     time.sleep(0.3)
-    assert server.heard == []
+    assert server.received == []
     store.set(AccessToken(server.new_token(), time.time(), 3600.0))
     claim.release()
     assert _outcome(child) == 0
@@ -114,9 +114,9 @@ def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
 
 
 def test_a_child_of_a_process_with_a_claim_in_memory_has_no_part_in_it(
-    server: ScriptedServer, client: FacekiClient
+    server: FakeServer, client: FacekiClient
 ) -> None:
-    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     claim = client._account.tokens.try_lock()
     assert claim is not None
     assert _outcome(_fork(lambda: _both_ways(client))) == 0
@@ -124,7 +124,9 @@ def test_a_child_of_a_process_with_a_claim_in_memory_has_no_part_in_it(
     claim.release()
 
 
-def test_a_child_that_lives_on_does_not_keep_its_parents_claim(tmp_path: Path, warned: Warned) -> None:
+def test_a_child_that_lives_on_does_not_keep_its_parents_claim(
+    tmp_path: Path, warned: RecordedWarnings
+) -> None:
     store, neighbour = (FileTokenStore(tmp_path / "tokens", ACCOUNT, warned) for _ in range(2))
     claim = store.try_lock()
     assert claim is not None
@@ -156,7 +158,7 @@ time.sleep(60)
 """
 
 
-def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: Warned) -> None:
+def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: RecordedWarnings) -> None:
     folder = tmp_path / "tokens"
     with subprocess.Popen(
         [sys.executable, "-c", FETCHER, str(folder)],
@@ -172,11 +174,11 @@ def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: Warned) -> None:
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
         # The child is still there: it ends when nobody can write to it any more. It may need a moment to let go.
-        until(lambda: store.try_lock() is not None, 10)
-    assert warned.said == []
+        wait_until(lambda: store.try_lock() is not None, 10)
+    assert warned.messages == []
 
 
-def test_a_child_forked_in_the_middle_of_many_threads(server: ScriptedServer, sharing: FacekiClient) -> None:
+def test_a_child_forked_in_the_middle_of_many_threads(server: FakeServer, sharing: FacekiClient) -> None:
     over = threading.Event()
 
     def keep_asking() -> None:

@@ -10,8 +10,8 @@ import pytest
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.transport.rate_limiter import RateLimiter
-from tests.api.conftest import Ask, Naps
-from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, ScriptedServer, says
+from tests.api.conftest import CallMode, RecordedSleeps
+from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ def test_moments(per_second: float | None, moments: list[float], waits: list[flo
 
 
 def test_both_performers_keep_to_it(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
-    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
     slow = replace(client, transport=replace(client.transport, max_requests_per_second=0.001))
-    ask(slow, FetchRecords(link="l"))
+    call(slow, FetchRecords(link="l"))
     # The token request went at once, the question a thousand seconds after it.
-    assert [round(seconds, -2) for seconds in naps.seconds] == [1000.0]
+    assert [round(seconds, -2) for seconds in sleeps.seconds] == [1000.0]

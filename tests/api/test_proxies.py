@@ -13,9 +13,9 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords, GenerateKycLink
 from airflow_provider_faceki.api.service import Service
 from tests.api.certificates import Authority
-from tests.api.conftest import Ask, Naps
+from tests.api.conftest import CallMode, RecordedSleeps
+from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, TOKEN_PATH, FakeServer, reply_json
 from tests.api.proxy import RecordingProxy
-from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, TOKEN_PATH, ScriptedServer, says
 
 FETCH = FetchRecords(request_id="r-1")
 
@@ -28,96 +28,96 @@ def proxy() -> Iterator[RecordingProxy]:
 
 
 @pytest.fixture
-def tls_server(authority: Authority) -> Iterator[ScriptedServer]:
+def tls_server(authority: Authority) -> Iterator[FakeServer]:
     """The scripted FACEKI behind TLS."""
-    with ScriptedServer(authority.server_context()) as server:
-        server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    with FakeServer(authority.server_context()) as server:
+        server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
         yield server
 
 
 @pytest.fixture(autouse=True)
-def answers(server: ScriptedServer) -> None:
+def answers(server: FakeServer) -> None:
     """Let the plain server find nothing."""
-    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
 
 
 def _through(client: FacekiClient, *proxies: tuple[str, str]) -> FacekiClient:
     return replace(client, transport=replace(client.transport, proxies=proxies))
 
 
-def _plainly(server: ScriptedServer) -> list[str]:
+def _plainly(server: FakeServer) -> list[str]:
     return [f"POST {server.url}{TOKEN_PATH}", f"GET {server.url}{RECORDS_PATH}?requestId=r-1"]
 
 
-def test_directly(ask: Ask, server: ScriptedServer, client: FacekiClient, proxy: RecordingProxy) -> None:
-    assert ask(client, FETCH) == ()
-    assert proxy.heard == []
+def test_directly(call: CallMode, server: FakeServer, client: FacekiClient, proxy: RecordingProxy) -> None:
+    assert call(client, FETCH) == ()
+    assert proxy.received == []
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
 def test_the_environment(
-    ask: Ask,
-    server: ScriptedServer,
+    call: CallMode,
+    server: FakeServer,
     client: FacekiClient,
     proxy: RecordingProxy,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
     monkeypatch.setenv(name, f"http://{proxy.address}")
-    assert ask(client, FETCH) == ()
-    assert proxy.heard == _plainly(server)
+    assert call(client, FETCH) == ()
+    assert proxy.received == _plainly(server)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert ask(client, FETCH) == ()
-    assert len(proxy.heard) == 2
-    assert len(server.heard) == 3
+    assert call(client, FETCH) == ()
+    assert len(proxy.received) == 2
+    assert len(server.received) == 3
 
 
 def test_the_connection(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, proxy: RecordingProxy
+    call: CallMode, server: FakeServer, client: FacekiClient, proxy: RecordingProxy
 ) -> None:
-    assert ask(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
-    assert proxy.heard == _plainly(server)
+    assert call(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
+    assert proxy.received == _plainly(server)
 
 
 def test_what_the_connection_says_replaces_the_environment(
-    ask: Ask,
-    server: ScriptedServer,
+    call: CallMode,
+    server: FakeServer,
     client: FacekiClient,
     proxy: RecordingProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "*")
-    assert ask(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
-    assert len(proxy.heard) == 2
+    assert call(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
+    assert len(proxy.received) == 2
     # It names a proxy for https alone: so there is none for http.
     monkeypatch.delenv("no_proxy")
-    assert ask(_through(client, ("https", "http://127.0.0.1:1")), FETCH) == ()
-    assert len(proxy.heard) == 2
+    assert call(_through(client, ("https", "http://127.0.0.1:1")), FETCH) == ()
+    assert len(proxy.received) == 2
 
 
 def test_tls_goes_through_a_tunnel_and_the_proxy_learns_the_host_alone(
-    ask: Ask, client: FacekiClient, tls_server: ScriptedServer, proxy: RecordingProxy
+    call: CallMode, client: FacekiClient, tls_server: FakeServer, proxy: RecordingProxy
 ) -> None:
     away = replace(client, service=Service(base_url=tls_server.url))
     tunnel = _through(away, ("https", f"http://us%40er:pass@{proxy.address}"))
-    assert ask(tunnel, FETCH) == ()
-    assert ask(tunnel, FETCH) == ()
+    assert call(tunnel, FETCH) == ()
+    assert call(tunnel, FETCH) == ()
     # One tunnel for all of it, in the sync mode; event loops share the same connections.
-    assert proxy.heard == [f"CONNECT 127.0.0.1:{tls_server.server_port}"]
+    assert proxy.received == [f"CONNECT 127.0.0.1:{tls_server.server_port}"]
     assert proxy.logins == ["Basic dXNAZXI6cGFzcw=="]
-    assert len(tls_server.heard) == 3
-    assert all(heard.header("proxy-authorization") is None for heard in tls_server.heard)
+    assert len(tls_server.received) == 3
+    assert all(received.header("proxy-authorization") is None for received in tls_server.received)
 
 
 def test_through_a_tunnel_the_server_still_has_to_be_trusted(
-    ask: Ask, client: FacekiClient, tls_server: ScriptedServer, proxy: RecordingProxy
+    call: CallMode, client: FacekiClient, tls_server: FakeServer, proxy: RecordingProxy
 ) -> None:
     away = replace(client, service=Service(base_url=tls_server.url))
     distrustful = replace(away, transport=replace(away.transport, verify=True))
     with pytest.raises(errors.TlsError):
-        ask(_through(distrustful, ("https", f"http://{proxy.address}")), FETCH)
-    assert tls_server.heard == []
+        call(_through(distrustful, ("https", f"http://{proxy.address}")), FETCH)
+    assert tls_server.received == []
 
 
 MAKE = GenerateKycLink(workflow_id="w")
@@ -136,9 +136,9 @@ MAKE = GenerateKycLink(workflow_id="w")
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_cannot_be_used(
-    ask: Ask,
+    call: CallMode,
     client: FacekiClient,
-    naps: Naps,
+    sleeps: RecordedSleeps,
     scheme: str,
     address: str,
     kind: type[errors.FacekiError],
@@ -146,18 +146,18 @@ def test_a_proxy_that_cannot_be_used(
 ) -> None:
     away = replace(client, service=Service(base_url=f"{scheme}://kyc.invalid"))
     with pytest.raises(kind) as caught:
-        ask(_through(away, (scheme, address)), MAKE)
+        call(_through(away, (scheme, address)), MAKE)
     assert "hunter2" not in str(caught.value)
     assert not caught.value.is_ambiguous
-    assert waits is None or len(naps.seconds) == waits
+    assert waits is None or len(sleeps.seconds) == waits
 
 
-def test_a_proxy_that_wants_a_login(ask: Ask, client: FacekiClient, naps: Naps) -> None:
+def test_a_proxy_that_wants_a_login(call: CallMode, client: FacekiClient, sleeps: RecordedSleeps) -> None:
     with RecordingProxy(refuses=True) as proxy:
         away = _through(
             replace(client, service=Service(base_url="https://kyc.invalid")),
             ("https", f"http://{proxy.address}"),
         )
         with pytest.raises(errors.ConnectError, match="through the proxy"):
-            ask(away, FETCH)
-    assert len(proxy.heard) == 4
+            call(away, FETCH)
+    assert len(proxy.received) == 4

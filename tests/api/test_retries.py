@@ -14,128 +14,135 @@ from airflow_provider_faceki.api.endpoints.records import FetchRecords, Generate
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.service import Service
-from airflow_provider_faceki.api.transport.retry import FIRST_WAIT, RetryPolicy, may_repeat
-from tests.api.conftest import Ask, Naps, impatient
-from tests.api.scripted import (
+from airflow_provider_faceki.api.transport.retry import INITIAL_WAIT_SECONDS, RetryPolicy, may_repeat
+from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
+from tests.api.fake_server import (
     LINK_PATH,
     NOTHING_FOUND,
     RECORDS_PATH,
     TOKEN_PATH,
+    FakeServer,
     Reply,
-    ScriptedServer,
-    gives_token,
-    hangs_up,
+    close_connection_silently,
+    issue_token,
+    reply_bytes,
+    reply_json,
+    reply_raw,
     resets,
-    says,
-    says_bytes,
-    says_raw,
 )
 
 FETCH = FetchRecords(request_id="r-1")
 MAKE = GenerateKycLink(workflow_id="w")
-FOUND = says(NOTHING_FOUND)
-MADE = says({"responseCode": 0, "data": "l-1", "url": "https://apps.example/l-1"}, 201)
+FOUND = reply_json(NOTHING_FOUND)
+MADE = reply_json({"responseCode": 0, "data": "l-1", "url": "https://apps.example/l-1"}, 201)
 
 TROUBLE = [
-    pytest.param(says({}, 500), errors.ServiceError, id="500"),
-    pytest.param(says_bytes(b"<html>", 502), errors.ServiceError, id="502 page"),
-    pytest.param(says({}, 503), errors.ServiceError, id="503"),
-    pytest.param(says({}, 408), errors.ServiceError, id="408"),
-    pytest.param(says({"status": False, "code": 500}), errors.ServiceError, id="200 with code 500"),
-    pytest.param(says({"responseCode": 1000}), errors.ServiceError, id="200 with code 1000"),
-    pytest.param(hangs_up, errors.ResponseLostError, id="hung up on"),
+    pytest.param(reply_json({}, 500), errors.ServiceError, id="500"),
+    pytest.param(reply_bytes(b"<html>", 502), errors.ServiceError, id="502 page"),
+    pytest.param(reply_json({}, 503), errors.ServiceError, id="503"),
+    pytest.param(reply_json({}, 408), errors.ServiceError, id="408"),
+    pytest.param(reply_json({"status": False, "code": 500}), errors.ServiceError, id="200 with code 500"),
+    pytest.param(reply_json({"responseCode": 1000}), errors.ServiceError, id="200 with code 1000"),
+    pytest.param(close_connection_silently, errors.ResponseLostError, id="hung up on"),
     pytest.param(resets, errors.ResponseLostError, id="reset after sending"),
     pytest.param(
-        says_raw(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"status"'),
+        reply_raw(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"status"'),
         errors.ResponseLostError,
         id="half a body",
     ),
     pytest.param(
-        says_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n63\r\n{"),
+        reply_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n63\r\n{"),
         errors.ResponseLostError,
         id="half a chunk",
     ),
-    pytest.param(says_raw(b"220 mail.example ESMTP\r\n"), errors.ResponseLostError, id="not HTTP"),
+    pytest.param(reply_raw(b"220 mail.example ESMTP\r\n"), errors.ResponseLostError, id="not HTTP"),
     pytest.param(
-        says_bytes(b'{"status":true,"code":200,"res'), errors.UnexpectedResponseError, id="truncated JSON"
+        reply_bytes(b'{"status":true,"code":200,"res'), errors.UnexpectedResponseError, id="truncated JSON"
     ),
-    pytest.param(says_bytes(b"<html>hello</html>"), errors.UnexpectedResponseError, id="page"),
+    pytest.param(reply_bytes(b"<html>hello</html>"), errors.UnexpectedResponseError, id="page"),
 ]
 
 
 @pytest.mark.parametrize(("trouble", "kind"), TROUBLE)
 def test_a_get_is_repeated_and_a_post_is_not(
-    ask: Ask,
-    server: ScriptedServer,
+    call: CallMode,
+    server: FakeServer,
     client: FacekiClient,
-    naps: Naps,
+    sleeps: RecordedSleeps,
     trouble: Reply,
     kind: type[FacekiError],
 ) -> None:
     server.on(RECORDS_PATH, trouble, trouble, FOUND)
     server.on(LINK_PATH, trouble, MADE)
-    assert ask(client, FETCH) == ()
-    assert len(server.asked(RECORDS_PATH)) == 3
+    assert call(client, FETCH) == ()
+    assert len(server.requests_to(RECORDS_PATH)) == 3
     with pytest.raises(kind) as caught:
-        ask(client, MAKE)
+        call(client, MAKE)
     assert type(caught.value) is kind
     assert caught.value.is_ambiguous
-    assert len(server.asked(LINK_PATH)) == 1
-    assert (server.token_requests, len(naps.seconds)) == (1, 2)
+    assert len(server.requests_to(LINK_PATH)) == 1
+    assert (server.token_requests, len(sleeps.seconds)) == (1, 2)
 
 
 def test_an_answer_that_ends_within_its_head_is_not_taken_for_no_records(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
-    server.on(RECORDS_PATH, says_raw(b"HTTP/1.1 200 OK\r\nContent-Le"))
+    server.on(RECORDS_PATH, reply_raw(b"HTTP/1.1 200 OK\r\nContent-Le"))
     with pytest.raises(errors.UnexpectedResponseError) as caught:
-        ask(client, FETCH)
+        call(client, FETCH)
     assert caught.value.is_transient
 
 
 @pytest.mark.parametrize(("trouble", "kind"), TROUBLE)
 def test_the_token_request_is_repeated_too(
-    ask: Ask,
-    server: ScriptedServer,
+    call: CallMode,
+    server: FakeServer,
     client: FacekiClient,
-    naps: Naps,
+    sleeps: RecordedSleeps,
     trouble: Reply,
     kind: type[FacekiError],
 ) -> None:
-    server.on(TOKEN_PATH, trouble, trouble, gives_token())
+    server.on(TOKEN_PATH, trouble, trouble, issue_token())
     server.on(RECORDS_PATH, FOUND)
-    assert ask(client, FETCH) == ()
-    assert (server.token_requests, len(naps.seconds)) == (3, 2)
+    assert call(client, FETCH) == ()
+    assert (server.token_requests, len(sleeps.seconds)) == (3, 2)
 
 
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [
-        pytest.param(says({}, 401), errors.AuthenticationError, id="401"),
-        pytest.param(says({"responseCode": 1}), errors.AuthenticationError, id="200 with code 1"),
-        pytest.param(says({"statusCode": 422, "status": False}, 422), errors.AuthenticationError, id="422"),
-        pytest.param(says({}, 404), errors.ConfigurationError, id="404"),
+        pytest.param(reply_json({}, 401), errors.AuthenticationError, id="401"),
+        pytest.param(reply_json({"responseCode": 1}), errors.AuthenticationError, id="200 with code 1"),
+        pytest.param(
+            reply_json({"statusCode": 422, "status": False}, 422), errors.AuthenticationError, id="422"
+        ),
+        pytest.param(reply_json({}, 404), errors.ConfigurationError, id="404"),
     ],
 )
 def test_wrong_credentials_are_never_tried_again(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, wrong: Reply, kind: type[FacekiError]
+    call: CallMode,
+    server: FakeServer,
+    client: FacekiClient,
+    sleeps: RecordedSleeps,
+    wrong: Reply,
+    kind: type[FacekiError],
 ) -> None:
     server.on(TOKEN_PATH, wrong)
     with pytest.raises(kind):
-        ask(client, FETCH)
-    assert (server.token_requests, naps.seconds) == (1, [])
-    assert server.asked(RECORDS_PATH) == []
+        call(client, FETCH)
+    assert (server.token_requests, sleeps.seconds) == (1, [])
+    assert server.requests_to(RECORDS_PATH) == []
 
 
 @pytest.mark.parametrize("endpoint", [pytest.param(FETCH, id="get"), pytest.param(MAKE, id="post")])
 def test_too_many_requests_did_nothing_so_anything_is_repeated_when_we_are_told(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, endpoint: FetchRecords
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, endpoint: FetchRecords
 ) -> None:
-    full = says({}, 429, ("Retry-After", "7"))
+    full = reply_json({}, 429, ("Retry-After", "7"))
     server.on(RECORDS_PATH, full, full, FOUND)
     server.on(LINK_PATH, full, full, MADE)
-    ask(client, endpoint)
-    assert naps.seconds == [7.0, 7.0]
+    call(client, endpoint)
+    assert sleeps.seconds == [7.0, 7.0]
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -152,42 +159,42 @@ def test_too_many_requests_did_nothing_so_anything_is_repeated_when_we_are_told(
     ],
 )
 def test_retry_after_is_honoured_up_to_the_longest_wait(
-    ask: Ask,
-    server: ScriptedServer,
+    call: CallMode,
+    server: FakeServer,
     client: FacekiClient,
-    naps: Naps,
+    sleeps: RecordedSleeps,
     status: int,
     headers: list[tuple[str, str]],
     wait: float,
 ) -> None:
-    server.on(RECORDS_PATH, says({}, status, *headers), FOUND)
-    assert ask(client, FETCH) == ()
-    assert naps.seconds == [wait]
+    server.on(RECORDS_PATH, reply_json({}, status, *headers), FOUND)
+    assert call(client, FETCH) == ()
+    assert sleeps.seconds == [wait]
 
 
 def test_without_retry_after_waits_double_with_jitter(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
-    server.on(RECORDS_PATH, says({}, 503))
+    server.on(RECORDS_PATH, reply_json({}, 503))
     many = replace(client, retry=RetryPolicy(max_attempts=8, max_wait=5.0))
     with pytest.raises(errors.ServiceError):
-        ask(many, FETCH)
-    assert len(server.asked(RECORDS_PATH)) == 8
+        call(many, FETCH)
+    assert len(server.requests_to(RECORDS_PATH)) == 8
     floors = [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
     assert [min(floor, 5.0) for floor in floors] == floors
-    for waited, floor in zip(naps.seconds, floors, strict=True):
-        assert floor <= waited <= min(floor + FIRST_WAIT, 5.0)
-    assert len({waited % 0.5 for waited in naps.seconds[:4]}) > 1
+    for waited, floor in zip(sleeps.seconds, floors, strict=True):
+        assert floor <= waited <= min(floor + INITIAL_WAIT_SECONDS, 5.0)
+    assert len({waited % 0.5 for waited in sleeps.seconds[:4]}) > 1
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])
 def test_attempts_are_counted(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, attempts: int
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, attempts: int
 ) -> None:
-    server.on(RECORDS_PATH, says({}, 503))
+    server.on(RECORDS_PATH, reply_json({}, 503))
     with pytest.raises(errors.ServiceError):
-        ask(replace(client, retry=RetryPolicy(max_attempts=attempts)), FETCH)
-    assert len(server.asked(RECORDS_PATH)) == attempts
+        call(replace(client, retry=RetryPolicy(max_attempts=attempts)), FETCH)
+    assert len(server.requests_to(RECORDS_PATH)) == attempts
 
 
 @pytest.mark.parametrize(
@@ -201,12 +208,17 @@ def test_attempts_are_counted(
     ],
 )
 def test_the_caller_of_a_call_decides(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, endpoint: RawCall, sent: int
+    call: CallMode,
+    server: FakeServer,
+    client: FacekiClient,
+    sleeps: RecordedSleeps,
+    endpoint: RawCall,
+    sent: int,
 ) -> None:
-    server.on("/x", says({}, 500))
+    server.on("/x", reply_json({}, 500))
     with pytest.raises(errors.ServiceError):
-        ask(client, endpoint)
-    assert len(server.asked("/x")) == sent
+        call(client, endpoint)
+    assert len(server.requests_to("/x")) == sent
 
 
 def _free_port() -> int:
@@ -218,21 +230,23 @@ def _free_port() -> int:
 
 @pytest.mark.parametrize("endpoint", [pytest.param(FETCH, id="get"), pytest.param(MAKE, id="post")])
 def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, endpoint: FetchRecords
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, endpoint: FetchRecords
 ) -> None:
     server.on(RECORDS_PATH, FOUND)
-    ask(client, FETCH)
+    call(client, FETCH)
     # The same account, whose token is there already, at a port where nobody listens.
     token = client._account.tokens.peek()
     assert token is not None
     gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{_free_port()}"))
     gone._account.tokens.set(token)
     with pytest.raises(errors.ConnectError, match="refused") as caught:
-        ask(gone, endpoint)
-    assert (len(naps.seconds), caught.value.is_ambiguous) == (3, False)
+        call(gone, endpoint)
+    assert (len(sleeps.seconds), caught.value.is_ambiguous) == (3, False)
 
 
-def test_where_nobody_answers_the_door_nothing_was_sent(ask: Ask, client: FacekiClient, naps: Naps) -> None:
+def test_where_nobody_answers_the_door_nothing_was_sent(
+    call: CallMode, client: FacekiClient, sleeps: RecordedSleeps
+) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         # One in the queue, and whoever comes next is left standing.
         waiting = [socket.socket() for _ in range(3)]
@@ -241,33 +255,35 @@ def test_where_nobody_answers_the_door_nothing_was_sent(ask: Ask, client: Faceki
             caller.connect_ex(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
         with pytest.raises(errors.ConnectError, match="within") as caught:
-            ask(impatient(replace(client, service=Service(base_url=url)), 0.3), MAKE)
+            call(with_timeout(replace(client, service=Service(base_url=url)), 0.3), MAKE)
         for caller in waiting:
             caller.close()
     assert not caught.value.is_ambiguous
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 63 + ".invalid"])
-def test_an_unknown_host_is_no_connection(ask: Ask, client: FacekiClient, naps: Naps, host: str) -> None:
+def test_an_unknown_host_is_no_connection(
+    call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, host: str
+) -> None:
     lost = replace(client, service=Service(base_url=f"http://{host}"))
     with pytest.raises(errors.ConnectError, match=host) as caught:
-        ask(lost, FETCH)
-    assert (len(naps.seconds), caught.value.is_transient) == (3, True)
+        call(lost, FETCH)
+    assert (len(sleeps.seconds), caught.value.is_transient) == (3, True)
 
 
 def test_while_handling_a_failure_a_lost_answer_is_still_a_lost_answer(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     """Python chains an error to the one being handled; that one does not say what happened to this request."""
     gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{_free_port()}"))
-    server.on(LINK_PATH, hangs_up, MADE)
+    server.on(LINK_PATH, close_connection_silently, MADE)
     try:
-        ask(gone, FETCH)
+        call(gone, FETCH)
         pytest.fail("somebody listens there")
     except errors.ConnectError:
         with pytest.raises(errors.ResponseLostError):
-            ask(client, MAKE)
-    assert len(server.asked(LINK_PATH)) == 1
+            call(client, MAKE)
+    assert len(server.requests_to(LINK_PATH)) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ import pytest
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, image_request
 from airflow_provider_faceki.api.transport import adapter as connections
-from airflow_provider_faceki.api.transport import requests_transport as transport
+from airflow_provider_faceki.api.transport import http_transport as transport
+from airflow_provider_faceki.api.transport.http_transport import Transport, TransportSettings
 from airflow_provider_faceki.api.transport.multipart import Image
-from airflow_provider_faceki.api.transport.requests_transport import Transport, TransportSettings
 from airflow_provider_faceki.api.transport.retry import may_repeat
 from tests.api.certificates import Authority
+from tests.api.fake_server import RECORDS_PATH, FakeServer, Handler, reply_json
 from tests.api.proxy import RecordingProxy
-from tests.api.scripted import RECORDS_PATH, ScriptedServer, Talk, says
 
 #: More than the two ends of a connection on loopback hold between them.
 LARGE = 24 * 1024 * 1024
@@ -38,8 +38,8 @@ def over() -> Iterator[threading.Event]:
 def slow(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Slow]:
     """Each of the ways in which a request gets out."""
     context: ssl.SSLContext | None = None if request.param == "plain" else authority.server_context()
-    with ScriptedServer(context) as server, RecordingProxy() as proxy:
-        server.on(RECORDS_PATH, says({"status": True, "code": 200, "result": {}}))
+    with FakeServer(context) as server, RecordingProxy() as proxy:
+        server.on(RECORDS_PATH, reply_json({"status": True, "code": 200, "result": {}}))
         proxies = (("https", f"http://{proxy.address}"),) if "proxy" in request.param else ()
         yield Slow(server, proxies, authority.bundle)
 
@@ -47,7 +47,7 @@ def slow(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Slow]
 class Slow:
     """A server that is in no hurry to read."""
 
-    def __init__(self, server: ScriptedServer, proxies: tuple[tuple[str, str], ...], bundle: str) -> None:
+    def __init__(self, server: FakeServer, proxies: tuple[tuple[str, str], ...], bundle: str) -> None:
         self.server = server
         self._proxies, self._bundle = proxies, bundle
 
@@ -67,32 +67,32 @@ class Slow:
 def test_a_pause_in_reading_is_borne_for_longer_than_connecting_may_take(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "LONGEST_CONNECT", 0.5)
-    slow.server.before_body = lambda talk: time.sleep(1.5)
+    monkeypatch.setattr(transport, "MAX_CONNECT_SECONDS", 0.5)
+    slow.server.before_body = lambda handler: time.sleep(1.5)
     assert slow.send(20.0).status == 200
-    (heard,) = slow.server.heard
-    assert len(heard.body) > LARGE
+    (received,) = slow.server.received
+    assert len(received.body) > LARGE
 
 
-def _never(over: threading.Event) -> Callable[[Talk], None]:
-    def wait(talk: Talk) -> None:
+def _never(over: threading.Event) -> Callable[[Handler], None]:
+    def wait(handler: Handler) -> None:
         over.wait(20)
 
     return wait
 
 
-def _in_drops(over: threading.Event) -> Callable[[Talk], None]:
-    def read(talk: Talk) -> None:
-        while not over.wait(0.05) and talk.rfile.read1(65536):
+def _in_drops(over: threading.Event) -> Callable[[Handler], None]:
+    def read(handler: Handler) -> None:
+        while not over.wait(0.05) and handler.rfile.read1(65536):
             pass
-        talk.connection.close()
+        handler.connection.close()
 
     return read
 
 
 @pytest.mark.parametrize("reads", [pytest.param(_never, id="never"), pytest.param(_in_drops, id="in drops")])
 def test_an_upload_ends_when_its_time_is_over(
-    slow: Slow, over: threading.Event, reads: Callable[[threading.Event], Callable[[Talk], None]]
+    slow: Slow, over: threading.Event, reads: Callable[[threading.Event], Callable[[Handler], None]]
 ) -> None:
     slow.server.before_body = reads(over)
     begun = time.monotonic()
@@ -101,7 +101,7 @@ def test_an_upload_ends_when_its_time_is_over(
     assert time.monotonic() - begun < 2.5
     assert not caught.value.is_ambiguous
     assert may_repeat(slow.request(), caught.value), "what did not arrive whole may be sent again"
-    assert slow.server.heard == []
+    assert slow.server.received == []
 
 
 class _SlowPicture(BytesIO):
@@ -130,7 +130,7 @@ class _Counted(BytesIO):
         return chunk
 
 
-@pytest.mark.skipif(connections.BACKLOG_OPTION is None, reason="this system has no such option")
+@pytest.mark.skipif(connections.NOTSENT_LOWAT_OPTION is None, reason="this system has no such option")
 @pytest.mark.parametrize("slow", ["plain", "TLS"], indirect=True)
 def test_the_system_holds_little_that_it_would_send_after_the_end(over: threading.Event, slow: Slow) -> None:
     content = b"\xff\xd8\xff" + b"a" * LARGE

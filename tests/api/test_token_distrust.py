@@ -15,8 +15,8 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
-from tests.api.conftest import Ask, Warned
-from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, ScriptedServer, guarded, says
+from tests.api.conftest import CallMode, RecordedWarnings
+from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
 
 ACCOUNT = TokenRequest("https://kyc.example", "client-1", "s3cret")
 PLANTED = AccessToken("planted", 1000.0, 3600.0)
@@ -128,7 +128,7 @@ SPOILT_FOLDERS = [
 def folder(tmp_path: Path) -> Path:
     """A folder as we would have made it, with a token and a claim in it."""
     folder = tmp_path / "tokens"
-    store = FileTokenStore(folder, ACCOUNT, Warned([]))
+    store = FileTokenStore(folder, ACCOUNT, RecordedWarnings([]))
     claim = store.try_lock()
     assert claim is not None
     store.set(PLANTED)
@@ -136,7 +136,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def _lives_alone(store: FileTokenStore, warned: Warned, told: str) -> None:
+def _lives_alone(store: FileTokenStore, warned: RecordedWarnings, told: str) -> None:
     """See that nothing of the host is used, and that there is one word about it."""
     for _ in range(2):
         claim = store.try_lock()
@@ -147,16 +147,16 @@ def _lives_alone(store: FileTokenStore, warned: Warned, told: str) -> None:
         claim.release()
         store.invalidate(OURS)
         assert store.peek() is None
-    assert len(warned.said) == 1, warned.said
-    assert told in warned.said[0]
-    assert warned.said[0].endswith("each process now fetches its own")
-    assert "s3cret" not in warned.said[0]
-    assert "client-1" not in warned.said[0]
+    assert len(warned.messages) == 1, warned.messages
+    assert told in warned.messages[0]
+    assert warned.messages[0].endswith("each process now fetches its own")
+    assert "s3cret" not in warned.messages[0]
+    assert "client-1" not in warned.messages[0]
 
 
 @pytest.mark.parametrize(("spoil", "told"), [*SPOILT_TOKENS, *SPOILT_FOLDERS])
 def test_a_token_that_may_be_anybodys_is_not_believed(
-    folder: Path, warned: Warned, spoil: Callable[[Path], None], told: str
+    folder: Path, warned: RecordedWarnings, spoil: Callable[[Path], None], told: str
 ) -> None:
     trusting = FileTokenStore(folder, ACCOUNT, warned)
     assert trusting.read() == PLANTED
@@ -168,7 +168,7 @@ def test_a_token_that_may_be_anybodys_is_not_believed(
 
 @pytest.mark.parametrize(("spoil", "told"), SPOILT_CLAIMS)
 def test_a_claim_that_may_be_anybodys_is_not_waited_for(
-    folder: Path, warned: Warned, spoil: Callable[[Path], None], told: str
+    folder: Path, warned: RecordedWarnings, spoil: Callable[[Path], None], told: str
 ) -> None:
     spoil(folder)
     store = FileTokenStore(folder, ACCOUNT, warned)
@@ -184,41 +184,41 @@ def test_a_claim_that_may_be_anybodys_is_not_waited_for(
         pytest.param("/" + "x" * 300, "File name too long", id="no name"),
     ],
 )
-def test_where_no_folder_can_be_made(warned: Warned, path: str, told: str) -> None:
+def test_where_no_folder_can_be_made(warned: RecordedWarnings, path: str, told: str) -> None:
     _lives_alone(FileTokenStore(Path(path), ACCOUNT, warned), warned, told)
 
 
 @pytest.mark.parametrize(("spoil", "told"), SPOILT_TOKENS[:4])
 def test_our_next_token_takes_the_place_of_a_spoilt_one(
-    folder: Path, warned: Warned, spoil: Callable[[Path], None], told: str
+    folder: Path, warned: RecordedWarnings, spoil: Callable[[Path], None], told: str
 ) -> None:
     spoil(folder)
     store = FileTokenStore(folder, ACCOUNT, warned)
     assert store.read() is None
     store.set(OURS)
     assert FileTokenStore(folder, ACCOUNT, warned).read() == OURS
-    assert [told in said for said in warned.said] == [True]
+    assert [told in messages for messages in warned.messages] == [True]
     elsewhere = folder.parent / "elsewhere"
     assert not elsewhere.exists() or b"ours" not in elsewhere.read_bytes()
 
 
 @pytest.mark.parametrize(("spoil", "told"), [*SPOILT_TOKENS[:1], *SPOILT_CLAIMS[:1], *SPOILT_FOLDERS[:1]])
 def test_calls_go_on_all_the_same(
-    ask: Ask,
-    server: ScriptedServer,
+    call: CallMode,
+    server: FakeServer,
     client: FacekiClient,
     tmp_path: Path,
-    warned: Warned,
+    warned: RecordedWarnings,
     spoil: Callable[[Path], None],
     told: str,
 ) -> None:
-    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     sharing = replace(client, token_directory=tmp_path / "tokens", warn=warned)
-    ask(sharing, FetchRecords(link="l"))
+    call(sharing, FetchRecords(link="l"))
     spoil(tmp_path / "tokens")
     server.live.clear()
     for _ in range(3):
-        assert ask(sharing, FetchRecords(link="l")) == ()
+        assert call(sharing, FetchRecords(link="l")) == ()
     assert server.token_requests == 2
-    assert len(warned.said) == 1
-    assert told in warned.said[0]
+    assert len(warned.messages) == 1
+    assert told in warned.messages[0]

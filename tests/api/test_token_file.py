@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_faceki.api.protocol.auth import AccessToken, AuthFlow, TokenRequest
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
-from tests.api.conftest import Warned
+from tests.api.conftest import RecordedWarnings
 
 SECRET = "s3cr3t-canary"
 CLIENT = "client-canary"
@@ -52,7 +52,7 @@ def _files(folder: Path) -> dict[str, str]:
     return {path.name: stat.filemode(path.lstat().st_mode) for path in folder.iterdir()}
 
 
-def test_neighbours_share_a_token(folder: Path, warned: Warned) -> None:
+def test_neighbours_share_a_token(folder: Path, warned: RecordedWarnings) -> None:
     ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
     assert ours.read() is theirs.read() is None
     ours.set(TOKEN)
@@ -62,10 +62,10 @@ def test_neighbours_share_a_token(folder: Path, warned: Warned) -> None:
     theirs.set(NEWER)
     assert ours.peek() == TOKEN
     assert ours.read() == NEWER
-    assert warned.said == []
+    assert warned.messages == []
 
 
-def test_a_refused_token_is_not_read_back(folder: Path, warned: Warned) -> None:
+def test_a_refused_token_is_not_read_back(folder: Path, warned: RecordedWarnings) -> None:
     ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
     ours.set(TOKEN)
     theirs.read()
@@ -76,10 +76,10 @@ def test_a_refused_token_is_not_read_back(folder: Path, warned: Warned) -> None:
     theirs.set(NEWER)
     ours.invalidate(TOKEN)
     assert ours.read() == NEWER
-    assert warned.said == []
+    assert warned.messages == []
 
 
-def test_while_somebody_fetches_the_file_is_theirs(folder: Path, warned: Warned) -> None:
+def test_while_somebody_fetches_the_file_is_theirs(folder: Path, warned: RecordedWarnings) -> None:
     ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
     ours.set(TOKEN)
     fetching = theirs.try_lock()
@@ -93,7 +93,7 @@ def test_while_somebody_fetches_the_file_is_theirs(folder: Path, warned: Warned)
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], indirect=True)
 @pytest.mark.usefixtures("umask")
-def test_nobody_else_may_look(folder: Path, warned: Warned) -> None:
+def test_nobody_else_may_look(folder: Path, warned: RecordedWarnings) -> None:
     store = FileTokenStore(folder / "deeper" / "still", account(), warned)
     claim = store.try_lock()
     assert claim is not None
@@ -104,10 +104,10 @@ def test_nobody_else_may_look(folder: Path, warned: Warned) -> None:
     files = _files(made)
     assert sorted(name.partition(".")[2] for name in files) == ["claim", "token"]
     assert set(files.values()) == {"-rw-------"}
-    assert warned.said == []
+    assert warned.messages == []
 
 
-def test_names_and_contents_tell_nothing(folder: Path, warned: Warned) -> None:
+def test_names_and_contents_tell_nothing(folder: Path, warned: RecordedWarnings) -> None:
     store = FileTokenStore(folder, account(), warned)
     store.set(TOKEN)
     told = "".join(_files(folder)).encode() + b"".join(path.read_bytes() for path in folder.iterdir())
@@ -116,7 +116,9 @@ def test_names_and_contents_tell_nothing(folder: Path, warned: Warned) -> None:
     assert all(len(name) == 40 for name in (file.partition(".")[0] for file in _files(folder)))
 
 
-def test_another_secret_makes_the_file_void_and_may_replace_it(folder: Path, warned: Warned) -> None:
+def test_another_secret_makes_the_file_void_and_may_replace_it(
+    folder: Path, warned: RecordedWarnings
+) -> None:
     FileTokenStore(folder, account(), warned).set(TOKEN)
     rotated = FileTokenStore(folder, account("another"), warned)
     assert rotated.read() is None
@@ -124,10 +126,12 @@ def test_another_secret_makes_the_file_void_and_may_replace_it(folder: Path, war
     assert len(_files(folder)) == 1
     assert FileTokenStore(folder, account("another"), warned).read() == NEWER
     assert FileTokenStore(folder, account(), warned).read() is None
-    assert warned.said == []
+    assert warned.messages == []
 
 
-def test_another_account_has_another_file_which_is_void_under_this_name(folder: Path, warned: Warned) -> None:
+def test_another_account_has_another_file_which_is_void_under_this_name(
+    folder: Path, warned: RecordedWarnings
+) -> None:
     ours = FileTokenStore(folder, account(), warned)
     ours.set(TOKEN)
     (mine,) = folder.iterdir()
@@ -138,7 +142,7 @@ def test_another_account_has_another_file_which_is_void_under_this_name(folder: 
     for path in set(folder.iterdir()) - {mine}:
         shutil.copy2(path, mine)
         assert FileTokenStore(folder, account(), warned).read() is None
-    assert warned.said == []
+    assert warned.messages == []
 
 
 def _another(byte: bytes) -> bytes:
@@ -158,7 +162,7 @@ def _another(byte: bytes) -> bytes:
     ],
 )
 def test_a_damaged_file_is_void_and_replaced_by_the_next_token(
-    folder: Path, warned: Warned, spoil: object
+    folder: Path, warned: RecordedWarnings, spoil: object
 ) -> None:
     assert callable(spoil)
     FileTokenStore(folder, account(), warned).set(TOKEN)
@@ -168,7 +172,7 @@ def test_a_damaged_file_is_void_and_replaced_by_the_next_token(
     assert store.read() is None
     store.set(NEWER)
     assert FileTokenStore(folder, account(), warned).read() == NEWER
-    assert warned.said == []
+    assert warned.messages == []
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_a_damaged_file_is_void_and_replaced_by_the_next_token(
     ],
 )
 def test_a_file_of_another_version_is_left_alone_with_a_word(
-    folder: Path, warned: Warned, document: object
+    folder: Path, warned: RecordedWarnings, document: object
 ) -> None:
     store = FileTokenStore(folder, account(), warned)
     store.set(TOKEN)
@@ -191,8 +195,8 @@ def test_a_file_of_another_version_is_left_alone_with_a_word(
     path.write_bytes(store._fernet.encrypt(json.dumps(document).encode()))
     fresh = FileTokenStore(folder, account(), warned)
     assert fresh.read() is fresh.read() is None
-    assert len(warned.said) == 1
-    assert "another version" in warned.said[0]
+    assert len(warned.messages) == 1
+    assert "another version" in warned.messages[0]
 
 
 def open_in(folder: Path) -> list[str]:
@@ -204,7 +208,7 @@ def open_in(folder: Path) -> list[str]:
     return [path for path in found if path.startswith(str(folder))]
 
 
-def test_one_claim_on_a_host_and_no_descriptor_lost(folder: Path, warned: Warned) -> None:
+def test_one_claim_on_a_host_and_no_descriptor_lost(folder: Path, warned: RecordedWarnings) -> None:
     ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
     for _ in range(50):
         claim = ours.try_lock()
@@ -222,11 +226,11 @@ def test_one_claim_on_a_host_and_no_descriptor_lost(folder: Path, warned: Warned
         theirs.read()
         theirs.invalidate(TOKEN)
     assert open_in(folder) == []
-    assert warned.said == []
+    assert warned.messages == []
 
 
 def test_neighbours_may_make_the_folder_at_the_same_time(
-    folder: Path, warned: Warned, monkeypatch: pytest.MonkeyPatch
+    folder: Path, warned: RecordedWarnings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = os.mkdir
 
@@ -238,12 +242,12 @@ def test_neighbours_may_make_the_folder_at_the_same_time(
 
     monkeypatch.setattr(os, "mkdir", made_by_a_neighbour)
     FileTokenStore(folder, account(), warned).set(TOKEN)
-    assert warned.said == []
+    assert warned.messages == []
     assert FileTokenStore(folder, account(), warned).read() == TOKEN
 
 
 def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
-    folder: Path, warned: Warned
+    folder: Path, warned: RecordedWarnings
 ) -> None:
     store = FileTokenStore(folder, account(), warned)
     store.set(TOKEN)
@@ -258,14 +262,14 @@ def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert store.read() == NEWER
-    assert len(warned.said) == 1
-    assert "File too large" in warned.said[0]
-    assert str(folder) in warned.said[0]
-    assert "canary" not in warned.said[0].replace(str(folder), "")
+    assert len(warned.messages) == 1
+    assert "File too large" in warned.messages[0]
+    assert str(folder) in warned.messages[0]
+    assert "canary" not in warned.messages[0].replace(str(folder), "")
     assert sorted(name.partition(".")[2] for name in _files(folder)) == ["claim", "token"]
 
 
-def test_no_reader_ever_sees_half_a_file(folder: Path, warned: Warned) -> None:
+def test_no_reader_ever_sees_half_a_file(folder: Path, warned: RecordedWarnings) -> None:
     tokens = [AccessToken("x" * length, 1000.0 + length, 3600.0) for length in (10, 6000)]
     writer = FileTokenStore(folder, account(), warned)
     writer.set(tokens[0])
@@ -286,8 +290,8 @@ def test_no_reader_ever_sees_half_a_file(folder: Path, warned: Warned) -> None:
         over.set()
         writing.join(10)
     assert seen == {10, 6000}
-    assert warned.said == []
+    assert warned.messages == []
 
 
-def _fresh(folder: Path, warned: Warned) -> FileTokenStore:
+def _fresh(folder: Path, warned: RecordedWarnings) -> FileTokenStore:
     return FileTokenStore(folder, account(), warned)

@@ -20,16 +20,16 @@ from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenStore
 from airflow_provider_faceki.api.protocol.http import Json
 from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore, shared_store
-from tests.api.conftest import Ask
-from tests.api.scripted import (
+from tests.api.conftest import CallMode
+from tests.api.fake_server import (
     NOTHING_FOUND,
     RECORDS_PATH,
     TOKEN_PATH,
-    ScriptedServer,
-    Talk,
-    gives_token,
-    guarded,
-    says,
+    FakeServer,
+    Handler,
+    issue_token,
+    reply_json,
+    require_token,
     waits,
 )
 
@@ -116,36 +116,36 @@ async def _many(client: FacekiClient, questions: int) -> None:
 
 
 @pytest.fixture
-def guarded_server(server: ScriptedServer) -> ScriptedServer:
+def guarded_server(server: FakeServer) -> FakeServer:
     """A FACEKI that wants a live token."""
-    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     return server
 
 
-def test_fifty_threads_starting_cold(guarded_server: ScriptedServer, client: FacekiClient) -> None:
+def test_fifty_threads_starting_cold(guarded_server: FakeServer, client: FacekiClient) -> None:
     _at_once(*[lambda: client.call(FETCH)] * 50)
     assert guarded_server.token_requests == 1
-    assert len(guarded_server.asked(RECORDS_PATH)) == 50
+    assert len(guarded_server.requests_to(RECORDS_PATH)) == 50
 
 
-def test_a_hundred_clients(guarded_server: ScriptedServer, client: FacekiClient) -> None:
+def test_a_hundred_clients(guarded_server: FakeServer, client: FacekiClient) -> None:
     for _ in range(100):
         replace(client).call(FETCH)
     assert guarded_server.token_requests == 1
-    assert {heard.bearer for heard in guarded_server.asked(RECORDS_PATH)} == {"token-1"}
+    assert {received.bearer for received in guarded_server.requests_to(RECORDS_PATH)} == {"token-1"}
 
 
-def test_event_loops_and_threads_mixed(guarded_server: ScriptedServer, client: FacekiClient) -> None:
+def test_event_loops_and_threads_mixed(guarded_server: FakeServer, client: FacekiClient) -> None:
     loops = [lambda: asyncio.run(_many(replace(client), 10))] * 5
     threads = [lambda: replace(client).call(FETCH)] * 10
     _at_once(*loops, *threads)
     assert guarded_server.token_requests == 1
-    assert len(guarded_server.asked(RECORDS_PATH)) == 60
+    assert len(guarded_server.requests_to(RECORDS_PATH)) == 60
 
 
 @pytest.mark.parametrize("processes", [False, True], ids=["threads", "as if processes"])
 def test_a_token_that_is_long_in_coming_is_not_asked_for_by_all_who_wait(
-    guarded_server: ScriptedServer,
+    guarded_server: FakeServer,
     client: FacekiClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,19 +157,19 @@ def test_a_token_that_is_long_in_coming_is_not_asked_for_by_all_who_wait(
         monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
         client = replace(client, token_directory=tmp_path / "tokens")
 
-    def slow(talk: Talk) -> None:
+    def slow(handler: Handler) -> None:
         threading.Event().wait(0.8)
-        gives_token()(talk)
+        issue_token()(handler)
 
     guarded_server.on(TOKEN_PATH, slow)
     _at_once(*[lambda: replace(client).call(FETCH)] * 20)
     assert guarded_server.token_requests in {2, 3}
-    assert len(guarded_server.asked(RECORDS_PATH)) == 20
+    assert len(guarded_server.requests_to(RECORDS_PATH)) == 20
 
 
 @pytest.mark.parametrize("change", ["client_id", "client_secret"])
 def test_another_account_has_a_token_of_its_own(
-    guarded_server: ScriptedServer, client: FacekiClient, change: str
+    guarded_server: FakeServer, client: FacekiClient, change: str
 ) -> None:
     client.call(FETCH)
     replace(client, **{change: "another"}).call(FETCH)  # type: ignore[arg-type]  # a table of changes
@@ -177,7 +177,7 @@ def test_another_account_has_a_token_of_its_own(
 
 
 def test_a_token_revoked_in_the_middle_is_replaced_once(
-    guarded_server: ScriptedServer, client: FacekiClient
+    guarded_server: FakeServer, client: FacekiClient
 ) -> None:
     client.call(FETCH)
     guarded_server.live.clear()
@@ -185,11 +185,9 @@ def test_a_token_revoked_in_the_middle_is_replaced_once(
     assert guarded_server.token_requests == 2
 
 
-def test_a_token_that_is_used_up_is_replaced_once(
-    guarded_server: ScriptedServer, client: FacekiClient
-) -> None:
+def test_a_token_that_is_used_up_is_replaced_once(guarded_server: FakeServer, client: FacekiClient) -> None:
     # Its margin is a tenth of its life: so long after, it is good for FACEKI and used up for us.
-    guarded_server.on(TOKEN_PATH, gives_token(0.5), gives_token())
+    guarded_server.on(TOKEN_PATH, issue_token(0.5), issue_token())
     client.call(FETCH)
     threading.Event().wait(0.5)
     _at_once(*[lambda: client.call(FETCH)] * 10)
@@ -199,49 +197,49 @@ def test_a_token_that_is_used_up_is_replaced_once(
 @pytest.mark.parametrize("shared", [False, True], ids=["memory", "file"])
 @pytest.mark.parametrize("lifetime", [0, -5, "0"])
 def test_a_token_without_any_life_is_used_once_and_not_kept(
-    ask: Ask,
-    guarded_server: ScriptedServer,
+    call: CallMode,
+    guarded_server: FakeServer,
     client: FacekiClient,
     tmp_path: Path,
     lifetime: Json,
     shared: bool,
 ) -> None:
     client = replace(client, token_directory=tmp_path / "tokens" if shared else None)
-    guarded_server.on(TOKEN_PATH, gives_token(lifetime))
-    for asked in (1, 2):
-        ask(client, FETCH)
-        assert guarded_server.token_requests == asked
+    guarded_server.on(TOKEN_PATH, issue_token(lifetime))
+    for requests_to in (1, 2):
+        call(client, FETCH)
+        assert guarded_server.token_requests == requests_to
     _at_once(*[lambda: client.call(FETCH)] * 5)
     assert guarded_server.token_requests == 7
     assert not list(tmp_path.rglob("*.token"))
     guarded_server.live.clear()
-    guarded_server.on(TOKEN_PATH, says({"responseCode": 0, "data": {"access_token": "no", "expires_in": 0}}))
+    guarded_server.on(
+        TOKEN_PATH, reply_json({"responseCode": 0, "data": {"access_token": "no", "expires_in": 0}})
+    )
     with pytest.raises(AuthenticationError):
-        ask(client, FETCH)
+        call(client, FETCH)
     assert guarded_server.token_requests == 9
 
 
-def test_a_failed_fetch_is_taken_over_by_the_next(
-    guarded_server: ScriptedServer, client: FacekiClient
-) -> None:
-    guarded_server.on(TOKEN_PATH, says({}, 401), gives_token())
+def test_a_failed_fetch_is_taken_over_by_the_next(guarded_server: FakeServer, client: FacekiClient) -> None:
+    guarded_server.on(TOKEN_PATH, reply_json({}, 401), issue_token())
     outcomes: list[str] = []
 
-    def ask() -> None:
+    def call() -> None:
         try:
             client.call(FETCH)
             outcomes.append("found")
         except FacekiError as error:
             outcomes.append(type(error).__name__)
 
-    _at_once(*[ask] * 10)
+    _at_once(*[call] * 10)
     assert sorted(outcomes) == ["AuthenticationError", *["found"] * 9]
     assert guarded_server.token_requests == 2
 
 
 @pytest.mark.parametrize("moment", ["claim", "fetch"])
 def test_a_cancelled_task_holds_nobody_up(
-    guarded_server: ScriptedServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch, moment: str
+    guarded_server: FakeServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Triggers are cancelled at any moment; a claim that is on its way to one must not be lost for ever."""
     reached, released = threading.Event(), threading.Event()
@@ -257,7 +255,7 @@ def test_a_cancelled_task_holds_nobody_up(
 
         monkeypatch.setattr(store, "try_lock", slow_claim)
     else:
-        guarded_server.on(TOKEN_PATH, waits(released, gives_token(), reached), gives_token())
+        guarded_server.on(TOKEN_PATH, waits(released, issue_token(), reached), issue_token())
 
     async def cancel_midway() -> None:
         task = asyncio.create_task(client.as_async().call(FETCH))
@@ -269,7 +267,7 @@ def test_a_cancelled_task_holds_nobody_up(
     asyncio.run(cancel_midway())
     monkeypatch.setattr(store, "try_lock", take)
     released.set()
-    asked = threading.Thread(target=client.call, args=(FETCH,), daemon=True)
-    asked.start()
-    asked.join(5)
-    assert not asked.is_alive()
+    requests_to = threading.Thread(target=client.call, args=(FETCH,), daemon=True)
+    requests_to.start()
+    requests_to.join(5)
+    assert not requests_to.is_alive()

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.api.certificates import Authority
-from tests.api.scripted import (
+from tests.api.fake_server import (
     NOTHING_FOUND,
     RECORDS_PATH,
     TOKEN_PATH,
-    ScriptedServer,
-    gives_token,
-    guarded,
-    says,
+    FakeServer,
+    issue_token,
+    reply_json,
+    require_token,
     waits,
 )
 
@@ -73,10 +73,10 @@ class Worker:
 
 @pytest.fixture
 def start(
-    server: ScriptedServer, tmp_path: Path, authority: Authority
+    server: FakeServer, tmp_path: Path, authority: Authority
 ) -> Iterator[Callable[[int], list[Worker]]]:
     """Start processes of one account, and wait until they are ready."""
-    server.on(RECORDS_PATH, guarded(says(NOTHING_FOUND)))
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     arguments = [server.url, "client-1", f"secret-{tmp_path}", str(tmp_path / "tokens"), authority.bundle]
     started: list[Worker] = []
 
@@ -98,7 +98,7 @@ def _ask(workers: list[Worker]) -> list[str]:
 
 
 def test_twenty_processes_starting_cold_and_a_token_revoked_under_them(
-    server: ScriptedServer, start: Callable[[int], list[Worker]]
+    server: FakeServer, start: Callable[[int], list[Worker]]
 ) -> None:
     workers = start(20)
     assert _ask(workers) == ["found 0"] * 20
@@ -108,14 +108,14 @@ def test_twenty_processes_starting_cold_and_a_token_revoked_under_them(
     server.live.clear()
     assert _ask(workers) == ["found 0"] * 20
     assert server.token_requests == 2
-    assert {heard.bearer for heard in server.asked(RECORDS_PATH)} == {"token-1", "token-2"}
+    assert {received.bearer for received in server.requests_to(RECORDS_PATH)} == {"token-1", "token-2"}
 
 
 def test_a_fetcher_that_is_killed_holds_nobody_up(
-    server: ScriptedServer, start: Callable[[int], list[Worker]]
+    server: FakeServer, start: Callable[[int], list[Worker]]
 ) -> None:
     released, reached = threading.Event(), threading.Event()
-    server.on(TOKEN_PATH, waits(released, gives_token(), reached), gives_token())
+    server.on(TOKEN_PATH, waits(released, issue_token(), reached), issue_token())
     fetcher, waiting, late = start(3)
     fetcher.tell()
     assert reached.wait(10)
@@ -133,7 +133,7 @@ def test_a_fetcher_that_is_killed_holds_nobody_up(
 
 
 def test_a_token_outlives_the_process_that_fetched_it(
-    server: ScriptedServer, start: Callable[[int], list[Worker]]
+    server: FakeServer, start: Callable[[int], list[Worker]]
 ) -> None:
     first, second = start(2)
     assert _ask([first]) == ["found 0"]

@@ -20,32 +20,32 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords, GenerateKycLink, RawCall
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.api.protocol.http import Json
-from airflow_provider_faceki.api.transport import requests_transport as transport
-from tests.api.conftest import Ask, Naps, impatient
-from tests.api.scripted import (
+from airflow_provider_faceki.api.transport import http_transport as transport
+from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
+from tests.api.fake_server import (
     LINK_PATH,
     NOTHING_FOUND,
     RECORDS_PATH,
     TOKEN_PATH,
-    ScriptedServer,
-    Talk,
-    drips,
-    gives_token,
-    says,
-    says_bytes,
-    says_raw,
+    FakeServer,
+    Handler,
+    issue_token,
+    reply_bytes,
+    reply_json,
+    reply_raw,
+    reply_slowly,
 )
 
 FETCH = FetchRecords(record_identifier="Fall ü&1 +/")
 BODY = json.dumps(NOTHING_FOUND).encode()
 
 
-def test_a_question_to_the_byte(ask: Ask, server: ScriptedServer, client: FacekiClient) -> None:
-    server.on(RECORDS_PATH, says(NOTHING_FOUND))
-    ask(client, FETCH)
-    (heard,) = server.asked(RECORDS_PATH)
-    assert heard.target == f"{RECORDS_PATH}?record_identifier=Fall+%C3%BC%261+%2B%2F"
-    assert {name.lower(): value for name, value in heard.headers} == {
+def test_a_question_to_the_byte(call: CallMode, server: FakeServer, client: FacekiClient) -> None:
+    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
+    call(client, FETCH)
+    (received,) = server.requests_to(RECORDS_PATH)
+    assert received.target == f"{RECORDS_PATH}?record_identifier=Fall+%C3%BC%261+%2B%2F"
+    assert {name.lower(): value for name, value in received.headers} == {
         "host": f"127.0.0.1:{server.server_port}",
         "user-agent": "airflow-provider-faceki",
         "accept": "application/json",
@@ -53,17 +53,17 @@ def test_a_question_to_the_byte(ask: Ask, server: ScriptedServer, client: Faceki
         "connection": "keep-alive",
         "authorization": "Bearer token-1",
     }
-    assert (heard.method, heard.body) == ("GET", b"")
+    assert (received.method, received.body) == ("GET", b"")
 
 
-def test_a_link_request_to_the_byte(ask: Ask, server: ScriptedServer, client: FacekiClient) -> None:
-    server.on(LINK_PATH, says({"responseCode": 0, "data": "l-1"}, 201))
-    ask(client, GenerateKycLink(workflow_id="wf", record_identifier="ü"))
-    (heard,) = server.asked(LINK_PATH)
-    assert heard.body == b'{"workflowId":"wf","applicationId":"\xc3\xbc"}'
-    assert heard.header("content-length") == str(len(heard.body))
-    assert heard.header("content-type") == "application/json"
-    assert len([name for name, _ in heard.headers if name.lower() == "authorization"]) == 1
+def test_a_link_request_to_the_byte(call: CallMode, server: FakeServer, client: FacekiClient) -> None:
+    server.on(LINK_PATH, reply_json({"responseCode": 0, "data": "l-1"}, 201))
+    call(client, GenerateKycLink(workflow_id="wf", record_identifier="ü"))
+    (received,) = server.requests_to(LINK_PATH)
+    assert received.body == b'{"workflowId":"wf","applicationId":"\xc3\xbc"}'
+    assert received.header("content-length") == str(len(received.body))
+    assert received.header("content-type") == "application/json"
+    assert len([name for name, _ in received.headers if name.lower() == "authorization"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_link_request_to_the_byte(ask: Ask, server: ScriptedServer, client: Fa
     ],
 )
 def test_token_requests_to_the_byte(
-    ask: Ask,
-    server: ScriptedServer,
+    call: CallMode,
+    server: FakeServer,
     client: FacekiClient,
     flow: AuthFlow,
     method: str,
@@ -113,14 +113,14 @@ def test_token_requests_to_the_byte(
     body: bytes,
     headers: tuple[str | None, str | None],
 ) -> None:
-    server.on("/auth/api/access-token", gives_token(status=201))
-    server.on(RECORDS_PATH, says(NOTHING_FOUND))
-    ask(replace(client, client_id="c 1", client_secret="s&1", auth_flow=flow), FETCH)
-    heard = server.heard[0]
-    assert (heard.method, heard.target, heard.body) == (method, target, body)
-    assert (heard.header("clientId"), heard.header("clientSecret")) == headers
-    assert (heard.header("authorization"), heard.bearer) == (None, None)
-    assert heard.header("content-type") == ("application/json" if body else None)
+    server.on("/auth/api/access-token", issue_token(status=201))
+    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
+    call(replace(client, client_id="c 1", client_secret="s&1", auth_flow=flow), FETCH)
+    received = server.received[0]
+    assert (received.method, received.target, received.body) == (method, target, body)
+    assert (received.header("clientId"), received.header("clientSecret")) == headers
+    assert (received.header("authorization"), received.bearer) == (None, None)
+    assert received.header("content-type") == ("application/json" if body else None)
 
 
 def _chunked(body: bytes, size: int) -> bytes:
@@ -132,60 +132,60 @@ def _chunked(body: bytes, size: int) -> bytes:
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(says_raw(_chunked(BODY, 7) % b""), id="chunked"),
+        pytest.param(reply_raw(_chunked(BODY, 7) % b""), id="chunked"),
         pytest.param(
-            says_raw(_chunked(gzip.compress(BODY, mtime=0), 3) % b"Content-Encoding: gzip\r\n"), id="both"
+            reply_raw(_chunked(gzip.compress(BODY, mtime=0), 3) % b"Content-Encoding: gzip\r\n"), id="both"
         ),
-        pytest.param(says_bytes(gzip.compress(BODY, mtime=0), 200, ("Content-Encoding", "gzip")), id="gzip"),
-        pytest.param(says_bytes(zlib.compress(BODY), 200, ("Content-Encoding", "deflate")), id="deflate"),
-        pytest.param(says_raw(b"HTTP/1.0 200 OK\r\n\r\n" + BODY), id="until the end of the connection"),
+        pytest.param(reply_bytes(gzip.compress(BODY, mtime=0), 200, ("Content-Encoding", "gzip")), id="gzip"),
+        pytest.param(reply_bytes(zlib.compress(BODY), 200, ("Content-Encoding", "deflate")), id="deflate"),
+        pytest.param(reply_raw(b"HTTP/1.0 200 OK\r\n\r\n" + BODY), id="until the end of the connection"),
         pytest.param(
-            says_raw(b"HTTP/1.1 200\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY), id="no phrase"
+            reply_raw(b"HTTP/1.1 200\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY), id="no phrase"
         ),
-        pytest.param(says_bytes(b"\xef\xbb\xbf" + BODY), id="with a byte order mark"),
-        pytest.param(says_bytes(BODY, 200, ("Content-Type", "text/html")), id="said to be HTML"),
-        pytest.param(says_bytes(BODY, 200, ("Set-Cookie", "a=b"), ("Location", "http://[")), id="headers"),
+        pytest.param(reply_bytes(b"\xef\xbb\xbf" + BODY), id="with a byte order mark"),
+        pytest.param(reply_bytes(BODY, 200, ("Content-Type", "text/html")), id="said to be HTML"),
+        pytest.param(reply_bytes(BODY, 200, ("Set-Cookie", "a=b"), ("Location", "http://[")), id="headers"),
     ],
 )
-def test_forms_of_an_answer(ask: Ask, server: ScriptedServer, client: FacekiClient, answer: object) -> None:
+def test_forms_of_an_answer(call: CallMode, server: FakeServer, client: FacekiClient, answer: object) -> None:
     assert callable(answer)
     server.on(RECORDS_PATH, answer)
-    assert ask(client, FETCH) == ()
+    assert call(client, FETCH) == ()
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(says_bytes(b"no gzip", 200, ("Content-Encoding", "gzip")), id="not what it says"),
+        pytest.param(reply_bytes(b"no gzip", 200, ("Content-Encoding", "gzip")), id="not what it says"),
         pytest.param(
-            says_bytes(gzip.compress(BODY, mtime=0)[:-12], 200, ("Content-Encoding", "gzip")), id="cut off"
+            reply_bytes(gzip.compress(BODY, mtime=0)[:-12], 200, ("Content-Encoding", "gzip")), id="cut off"
         ),
         pytest.param(
-            says_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+            reply_raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
             id="a chunk of no length",
         ),
-        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"), id="two lengths"),
-        pytest.param(says_raw(b"HTTP/1.1 OK OK\r\n\r\n"), id="no status"),
-        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"), id="a long header"),
-        pytest.param(says_raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 200 + b"\r\n"), id="many headers"),
+        pytest.param(reply_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"), id="two lengths"),
+        pytest.param(reply_raw(b"HTTP/1.1 OK OK\r\n\r\n"), id="no status"),
+        pytest.param(reply_raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"), id="a long header"),
+        pytest.param(reply_raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 200 + b"\r\n"), id="many headers"),
     ],
 )
 def test_answers_that_break_off_or_make_no_sense(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, answer: object
+    call: CallMode, server: FakeServer, client: FacekiClient, answer: object
 ) -> None:
     assert callable(answer)
     server.on(LINK_PATH, answer)
     with pytest.raises(errors.FacekiError) as caught:
-        ask(client, GenerateKycLink(workflow_id="w"))
+        call(client, GenerateKycLink(workflow_id="w"))
     assert isinstance(caught.value, errors.ResponseLostError | errors.UnexpectedResponseError)
     assert caught.value.is_ambiguous
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
-def test_one_connection_serves_many_questions(server: ScriptedServer, client: FacekiClient) -> None:
-    server.on(RECORDS_PATH, says(NOTHING_FOUND))
-    server.on("/empty", says_bytes(b"", 204))
-    server.on("/chunked", lambda talk: talk.say(_chunked(BODY, 9) % b""))
+def test_one_connection_serves_many_questions(server: FakeServer, client: FacekiClient) -> None:
+    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
+    server.on("/empty", reply_bytes(b"", 204))
+    server.on("/chunked", lambda handler: handler.send_bytes(_chunked(BODY, 9) % b""))
     for endpoint in (
         FETCH,
         RawCall("HEAD", "/head"),
@@ -193,30 +193,30 @@ def test_one_connection_serves_many_questions(server: ScriptedServer, client: Fa
         RawCall("GET", "/chunked"),
         FETCH,
     ):
-        server.on("/head", lambda talk: talk.answer(200, b"", [("Content-Length", "99")]))
+        server.on("/head", lambda handler: handler.answer(200, b"", [("Content-Length", "99")]))
         client.call(endpoint)
-    assert len(server.heard) == 6
-    assert {heard.connection for heard in server.heard} == {1}
+    assert len(server.received) == 6
+    assert {received.connection for received in server.received} == {1}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("where", ["/elsewhere", "http://127.0.0.1:1/", "http://[", "http://\xff\xfe/", ""])
 def test_a_redirect_is_not_followed(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, status: int, where: str
+    call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, status: int, where: str
 ) -> None:
-    server.on(RECORDS_PATH, says_bytes(b"moved", status, ("Location", where)))
-    server.on("/elsewhere", says(NOTHING_FOUND))
+    server.on(RECORDS_PATH, reply_bytes(b"moved", status, ("Location", where)))
+    server.on("/elsewhere", reply_json(NOTHING_FOUND))
     with pytest.raises(errors.UnexpectedResponseError, match="redirect, which is never followed"):
-        ask(client, FETCH)
-    assert server.asked("/elsewhere") == []
+        call(client, FETCH)
+    assert server.requests_to("/elsewhere") == []
 
 
-def test_no_cookie_is_kept(ask: Ask, server: ScriptedServer, client: FacekiClient) -> None:
+def test_no_cookie_is_kept(call: CallMode, server: FakeServer, client: FacekiClient) -> None:
     cookie = ("Set-Cookie", "session=1; Path=/")
-    server.on(RECORDS_PATH, says(NOTHING_FOUND, 200, cookie))
+    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND, 200, cookie))
     for _ in range(3):
-        ask(client, FETCH)
-    assert [heard.header("cookie") for heard in server.heard] == [None] * 4
+        call(client, FETCH)
+    assert [received.header("cookie") for received in server.received] == [None] * 4
 
 
 @pytest.fixture
@@ -230,18 +230,18 @@ def home_with_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("home_with_netrc")
-def test_netrc_is_not_used(ask: Ask, server: ScriptedServer, client: FacekiClient) -> None:
-    server.on(RECORDS_PATH, says(NOTHING_FOUND))
-    ask(client, FETCH)
-    assert [heard.header("authorization") for heard in server.heard] == [None, "Bearer token-1"]
+def test_netrc_is_not_used(call: CallMode, server: FakeServer, client: FacekiClient) -> None:
+    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
+    call(client, FETCH)
+    assert [received.header("authorization") for received in server.received] == [None, "Bearer token-1"]
 
 
 def _pours(piece: bytes, opening: bytes) -> object:
-    def reply(talk: Talk) -> None:
-        talk.say(opening)
+    def reply(handler: Handler) -> None:
+        handler.send_bytes(opening)
         for _ in range(1000):
-            talk.say(piece)
-        talk.hang_up()
+            handler.send_bytes(piece)
+        handler.close_after_reply()
 
     return reply
 
@@ -263,18 +263,18 @@ BOMB = gzip.compress(b" " * 64 * 1024 * 1024, 1)
         pytest.param(
             _pours(b" " * 65536, b"HTTP/1.1 200 OK\r\nContent-Length: 65536000\r\n\r\n"), id="plain"
         ),
-        pytest.param(says_bytes(BOMB, 200, ("Content-Encoding", "gzip")), id="small, until it is unpacked"),
+        pytest.param(reply_bytes(BOMB, 200, ("Content-Encoding", "gzip")), id="small, until it is unpacked"),
     ],
 )
 def test_an_answer_that_is_too_large_is_not_read_to_its_end(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, answer: object
+    call: CallMode, server: FakeServer, client: FacekiClient, answer: object
 ) -> None:
     assert callable(answer)
     server.on(RECORDS_PATH, answer)
     before = _memory_kib()
     with pytest.raises(errors.UnexpectedResponseError, match="larger than 33554432 bytes"):
-        ask(impatient(client, 20.0), FETCH)
-    assert _memory_kib() - before < 3 * transport.LARGEST_ANSWER / 1024
+        call(with_timeout(client, 20.0), FETCH)
+    assert _memory_kib() - before < 3 * transport.MAX_RESPONSE_BYTES / 1024
 
 
 @pytest.fixture
@@ -309,32 +309,32 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 @pytest.mark.parametrize("path", [RECORDS_PATH, TOKEN_PATH])
 def test_an_answer_that_is_too_slow_is_not_waited_for(
-    ask: Ask,
-    server: ScriptedServer,
+    call: CallMode,
+    server: FakeServer,
     client: FacekiClient,
     over: threading.Event,
     opening: bytes,
     piece: bytes,
     path: str,
 ) -> None:
-    server.on(RECORDS_PATH, says(NOTHING_FOUND))
+    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
     # A life of no length, so that each question asks for a token.
-    server.on(TOKEN_PATH, gives_token(0))
-    ask(client, FETCH)
-    server.on(path, drips(piece, 0.05, over, opening))
+    server.on(TOKEN_PATH, issue_token(0))
+    call(client, FETCH)
+    server.on(path, reply_slowly(piece, 0.05, over, opening))
     begun = time.monotonic()
     with pytest.raises(errors.ResponseLostError) as caught:
-        ask(impatient(client, 0.3), FETCH)
+        call(with_timeout(client, 0.3), FETCH)
     assert time.monotonic() - begun < 3
     assert caught.value.is_ambiguous == (path == RECORDS_PATH)
 
 
-def test_uploads_have_a_patience_of_their_own(server: ScriptedServer, client: FacekiClient) -> None:
+def test_uploads_have_a_patience_of_their_own(server: FakeServer, client: FacekiClient) -> None:
     slow: Json = {"slow": True}
 
-    def late(talk: Talk) -> None:
+    def late(handler: Handler) -> None:
         threading.Event().wait(0.5)
-        says(slow)(talk)
+        reply_json(slow)(handler)
 
     server.on("/slow", late)
     hasty = transport.Transport(replace(client.transport, timeout=0.1, upload_timeout=5.0))
@@ -356,13 +356,18 @@ def test_uploads_have_a_patience_of_their_own(server: ScriptedServer, client: Fa
     ],
 )
 def test_a_secret_that_no_header_can_carry_is_a_wrong_setting_and_is_not_shown(
-    ask: Ask, server: ScriptedServer, client: FacekiClient, naps: Naps, change: dict[str, str], word: str
+    call: CallMode,
+    server: FakeServer,
+    client: FacekiClient,
+    sleeps: RecordedSleeps,
+    change: dict[str, str],
+    word: str,
 ) -> None:
     with pytest.raises(errors.ConfigurationError, match=word) as caught:
-        ask(replace(client, **change), FETCH)  # type: ignore[arg-type]  # a table of changes
+        call(replace(client, **change), FETCH)  # type: ignore[arg-type]  # a table of changes
     assert "s-" not in str(caught.value)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
-    assert (server.heard, naps.seconds) == ([], [])
+    assert (server.received, sleeps.seconds) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -376,9 +381,9 @@ def test_a_secret_that_no_header_can_carry_is_a_wrong_setting_and_is_not_shown(
     ],
 )
 def test_an_address_that_is_none_is_a_wrong_setting(
-    ask: Ask, client: FacekiClient, naps: Naps, base: str
+    call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, base: str
 ) -> None:
     with pytest.raises(errors.ConfigurationError, match="no request can be made") as caught:
-        ask(replace(client, service=replace(client.service, base_url=base)), FETCH)
+        call(replace(client, service=replace(client.service, base_url=base)), FETCH)
     assert "hunter2" not in str(caught.value)
-    assert naps.seconds == []
+    assert sleeps.seconds == []

@@ -10,7 +10,7 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.service import Service
-from airflow_provider_faceki.api.transport.requests_transport import TransportSettings
+from airflow_provider_faceki.api.transport.http_transport import TransportSettings
 
 
 def main() -> None:

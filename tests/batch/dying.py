@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.batch.people import People
-from tests.until import until
+from tests.waiting import wait_until
 
 
 def die(people: People, manifest: str, moment: Callable[[], object], **arguments: Any) -> None:
@@ -21,7 +21,7 @@ def die(people: People, manifest: str, moment: Callable[[], object], **arguments
     started = context.Process(target=_run, args=(people.folder, connection, manifest, arguments), daemon=True)
     started.start()
     try:
-        until(lambda: moment() or started.exitcode is not None)
+        wait_until(lambda: moment() or started.exitcode is not None)
         assert started.exitcode is None, "the try was over before it could be killed"
     finally:
         started.kill()

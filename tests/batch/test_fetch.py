@@ -29,7 +29,7 @@ from tests.airflow.canaries import NOWHERE, PERSON, files_below
 from tests.airflow.standing_in import TaskInstance, context
 from tests.batch.conftest import Connect
 from tests.batch.people import People
-from tests.until import until
+from tests.waiting import wait_until
 
 KEEP = {f"{table}.*": "keep" for table in TABLES}
 
@@ -352,7 +352,7 @@ def test_a_kill_keeps_what_was_fetched(
     killed_at: list[float] = []
 
     def kill() -> None:
-        until(lambda: faceki_sandbox.counters.requests.get("records", 0) >= 100)
+        wait_until(lambda: faceki_sandbox.counters.requests.get("records", 0) >= 100)
         killed_at.append(time.monotonic())
         operator.on_kill()
 

@@ -19,7 +19,7 @@ from tests.batch.conftest import IMPATIENT, Connect
 from tests.batch.people import People, begin, names, once
 from tests.batch.stores import StoreDown, attached, now_and_then
 from tests.billing.pictures import picture
-from tests.until import until
+from tests.waiting import wait_until
 
 
 def asked(faceki: FacekiSandbox, route: str) -> int:
@@ -203,7 +203,7 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     faceki_sandbox.settings.latency = 0.02
 
     def kill() -> None:
-        until(lambda: len(faceki_sandbox.ledger) >= 60)
+        wait_until(lambda: len(faceki_sandbox.ledger) >= 60)
         killed_at.append(time.monotonic())
         operator.on_kill()
 
@@ -236,7 +236,7 @@ def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> No
 
     thread = threading.Thread(target=older)
     thread.start()
-    until(lambda: len(faceki.ledger) >= 50)
+    wait_until(lambda: len(faceki.ledger) >= 50)
     done = people.verify(manifest, concurrency=8, resubmit_after=8)
     thread.join()
     assert ["another try has begun to work on this output_path" in str(error) for error in failures] == [True]

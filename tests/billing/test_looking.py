@@ -10,21 +10,21 @@ import pytest
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.protocol.http import Json
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.api.scripted import NOTHING_FOUND, RECORDS_PATH, Reply, ScriptedServer, says, says_bytes
+from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, Reply, reply_bytes, reply_json
 from tests.billing.conftest import Verify
 
 HTML = b"<html><body>Cannot GET /api/v3/kyc_verification</body></html>"
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
+def server() -> Iterator[FakeServer]:
     """A FACEKI that says what a test scripts."""
-    with ScriptedServer() as server:
+    with FakeServer() as server:
         yield server
 
 
 @pytest.fixture
-def client(server: ScriptedServer) -> api.FacekiClient:
+def client(server: FakeServer) -> api.FacekiClient:
     return api.FacekiClient(
         "client",
         server.url,  # a secret of its own, so that no two tests share a token
@@ -34,7 +34,7 @@ def client(server: ScriptedServer) -> api.FacekiClient:
 
 
 def found(*records: Json) -> Reply:
-    return says({"status": True, "code": 200, "message": "OK", "result": list(records)})
+    return reply_json({"status": True, "code": 200, "message": "OK", "result": list(records)})
 
 
 def record(identifier: Json, decision: str = "ACCEPTED", request_id: str = "r-1", **more: Json) -> Json:
@@ -44,22 +44,22 @@ def record(identifier: Json, decision: str = "ACCEPTED", request_id: str = "r-1"
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(says(NOTHING_FOUND), id="an empty list"),
-        pytest.param(says({"status": False, "code": 8013, "message": "DATA_NOT_FOUND"}), id="code 8013"),
-        pytest.param(says({"status": False, "code": 8013}, 404), id="code 8013 with HTTP 404"),
+        pytest.param(reply_json(NOTHING_FOUND), id="an empty list"),
         pytest.param(
-            says({"status": False, "code": 404, "message": "Not Found"}, 404), id="HTTP and code 404"
+            reply_json({"status": False, "code": 8013, "message": "DATA_NOT_FOUND"}), id="code 8013"
+        ),
+        pytest.param(reply_json({"status": False, "code": 8013}, 404), id="code 8013 with HTTP 404"),
+        pytest.param(
+            reply_json({"status": False, "code": 404, "message": "Not Found"}, 404), id="HTTP and code 404"
         ),
         pytest.param(
-            says({"status": False, "code": 404, "message": "Not Found"}), id="code 404 with HTTP 200"
+            reply_json({"status": False, "code": 404, "message": "Not Found"}), id="code 404 with HTTP 200"
         ),
-        pytest.param(says({"responseCode": 404, "data": {}}, 404), id="the old envelope"),
-        pytest.param(says({"status": True, "code": 200, "result": None}), id="a result of null"),
+        pytest.param(reply_json({"responseCode": 404, "data": {}}, 404), id="the old envelope"),
+        pytest.param(reply_json({"status": True, "code": 200, "result": None}), id="a result of null"),
     ],
 )
-def test_faceki_says_that_there_is_none(
-    server: ScriptedServer, client: api.FacekiClient, reply: Reply
-) -> None:
+def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiClient, reply: Reply) -> None:
     server.on(RECORDS_PATH, reply)
     assert client.call(api.FindKycVerification(record_identifier="mine")) is None
 
@@ -67,21 +67,21 @@ def test_faceki_says_that_there_is_none(
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        pytest.param(says_bytes(HTML, 404), "set records_path.*HTTP 404", id="a web server's 404"),
-        pytest.param(says_bytes(b"", 404), "set records_path.*HTTP 404", id="an empty 404"),
-        pytest.param(says({"message": "Not Found"}, 404), "HTTP 404", id="a gateway's 404"),
+        pytest.param(reply_bytes(HTML, 404), "set records_path.*HTTP 404", id="a web server's 404"),
+        pytest.param(reply_bytes(b"", 404), "set records_path.*HTTP 404", id="an empty 404"),
+        pytest.param(reply_json({"message": "Not Found"}, 404), "HTTP 404", id="a gateway's 404"),
         pytest.param(
-            says({"statusCode": 404, "message": "Not Found"}, 404), "HTTP 404", id="a framework's 404"
+            reply_json({"statusCode": 404, "message": "Not Found"}, 404), "HTTP 404", id="a framework's 404"
         ),
         pytest.param(found(record("another")), "others", id="somebody else's record"),
         pytest.param(found(record(None), record("undefined")), "others", id="records without an identifier"),
         pytest.param(found("mine"), "something else", id="no record at all"),
-        pytest.param(says_bytes(HTML), "not JSON", id="a page with HTTP 200"),
-        pytest.param(says_bytes(b""), "others|something else|holds", id="nothing"),
+        pytest.param(reply_bytes(HTML), "not JSON", id="a page with HTTP 200"),
+        pytest.param(reply_bytes(b""), "others|something else|holds", id="nothing"),
     ],
 )
 def test_nobody_says_that_there_is_none(
-    server: ScriptedServer, client: api.FacekiClient, reply: Reply, told: str
+    server: FakeServer, client: api.FacekiClient, reply: Reply, told: str
 ) -> None:
     server.on(RECORDS_PATH, reply)
     with pytest.raises(api.UnexpectedResponseError, match=told):
@@ -89,28 +89,30 @@ def test_nobody_says_that_there_is_none(
 
 
 def test_an_unknown_address_in_faceki_s_words_is_no_absence(
-    server: ScriptedServer, client: api.FacekiClient
+    server: FakeServer, client: api.FacekiClient
 ) -> None:
-    server.on(RECORDS_PATH, says({"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID URL"}, 404))
+    server.on(
+        RECORDS_PATH, reply_json({"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID URL"}, 404)
+    )
     with pytest.raises(api.AuthenticationError):
         client.call(api.FindKycVerification(record_identifier="mine"))
 
 
-def test_only_ones_own_counts(server: ScriptedServer, client: api.FacekiClient) -> None:
+def test_only_ones_own_counts(server: FakeServer, client: api.FacekiClient) -> None:
     server.on(RECORDS_PATH, found(record("mine", "DECLINED"), record("another", request_id="r-2")))
     made = client.call(api.FindKycVerification(record_identifier="mine"))
     assert made is not None
     assert made.decision is api.Decision.DECLINED
 
 
-def test_by_request_id_the_request_id_counts(server: ScriptedServer, client: api.FacekiClient) -> None:
+def test_by_request_id_the_request_id_counts(server: FakeServer, client: api.FacekiClient) -> None:
     server.on(RECORDS_PATH, found(record("another")))
     assert client.call(api.FindKycVerification(request_id="r-1")) is not None
     with pytest.raises(api.UnexpectedResponseError, match="others"):
         client.call(api.FindKycVerification(request_id="r-2"))
 
 
-def test_known_ones_and_old_ones_are_not_meant(server: ScriptedServer, client: api.FacekiClient) -> None:
+def test_known_ones_and_old_ones_are_not_meant(server: FakeServer, client: api.FacekiClient) -> None:
     old = record("mine", "DECLINED", "old", createdAt="2026-01-01T00:00:00.000Z")
     new = record("mine", "ACCEPTED", "new", createdAt="2026-01-02T00:00:00.000Z")
     server.on(RECORDS_PATH, found(old, new))

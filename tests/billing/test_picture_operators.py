@@ -20,7 +20,7 @@ from airflow_provider_faceki.operators.images import (
 )
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import execute
-from tests.api.scripted import ScriptedServer, says, says_bytes
+from tests.api.fake_server import FakeServer, reply_bytes, reply_json
 from tests.billing.conftest import NOWHERE, Connect
 from tests.billing.pictures import picture, verification, write
 from tests.billing.tries import KeptInFile, Tries, mark
@@ -69,12 +69,12 @@ def test_nobody_has_that_face(sandbox: FacekiSandbox, selfie: str, not_found: st
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(says_bytes(b"<html>not here</html>", 404), id="a web server's"),
-        pytest.param(says({"statusCode": 404, "message": "Cannot POST"}, 404), id="a framework's"),
+        pytest.param(reply_bytes(b"<html>not here</html>", 404), id="a web server's"),
+        pytest.param(reply_json({"statusCode": 404, "message": "Cannot POST"}, 404), id="a framework's"),
     ],
 )
 def test_a_bare_404_is_nobody_s_absence(reply: Any) -> None:
-    with ScriptedServer() as server:
+    with FakeServer() as server:
         server.on(SEARCH, reply)
         client = api.FacekiClient("client", server.url, service=api.Service(base_url=server.url))
         with pytest.raises(api.NotFoundError):
@@ -94,16 +94,16 @@ def test_image_check(sandbox: FacekiSandbox, connect: Connect, selfie: str) -> N
 
 
 def test_the_add_on_host_gets_no_token(connect: Connect, sandbox: FacekiSandbox, selfie: str) -> None:
-    with ScriptedServer() as addon:
-        addon.on("/advance/detect", says({"objects_detected": []}))
+    with FakeServer() as addon:
+        addon.on("/advance/detect", reply_json({"objects_detected": []}))
         connect(sandbox, addon_url=addon.url)
         hook = FacekiHook()
         hook.get_access_token()
         done, _ = execute(FacekiCheckImageOperator(task_id="check", image=selfie))
-        (heard,) = addon.heard
+        (received,) = addon.received
     assert done == {"objects": [], "quality": None, "is_live": None, "liveness_score": None}
-    assert heard.header("authorization") is None
-    assert hook.get_access_token().encode() not in heard.body
+    assert received.header("authorization") is None
+    assert hook.get_access_token().encode() not in received.body
 
 
 def test_an_image_check_may_be_repeated(sandbox: FacekiSandbox, connect: Connect, selfie: str) -> None:

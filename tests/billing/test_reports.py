@@ -19,7 +19,7 @@ from airflow_provider_faceki.api.endpoints.reports import _Follow
 from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.standing_in import execute
-from tests.api.scripted import Reply, ScriptedServer, Talk, says, says_bytes
+from tests.api.fake_server import FakeServer, Handler, Reply, reply_bytes, reply_json
 from tests.billing.conftest import Connect
 
 PDF = b"%PDF-1.7\n" + bytes(range(256)) * 40
@@ -89,7 +89,7 @@ def test_an_id_is_one_part_of_the_path() -> None:
     assert url == "https://faceki.example/reports/a%2F..%2Fb%3Fc%23d%20e/pdf"
 
 
-def client(server: ScriptedServer) -> api.FacekiClient:
+def client(server: FakeServer) -> api.FacekiClient:
     return api.FacekiClient(
         "client",
         f"secret of {server.url}",
@@ -98,7 +98,7 @@ def client(server: ScriptedServer) -> api.FacekiClient:
     )
 
 
-def fetch(server: ScriptedServer, reply: Reply) -> bytes:
+def fetch(server: FakeServer, reply: Reply) -> bytes:
     server.on(REPORT, reply)
     report = client(server).call(api.FetchPdfReport("r-1"))
     with report.file:
@@ -111,21 +111,22 @@ ENCODED = base64.b64encode(PDF).decode()
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(says_bytes(PDF, 200, ("Content-Type", "application/pdf")), id="a PDF"),
-        pytest.param(says_bytes(PDF, 200, ("Content-Type", "text/html")), id="a PDF by another name"),
-        pytest.param(says({"status": True, "code": 200, "result": ENCODED}), id="base64 as the result"),
+        pytest.param(reply_bytes(PDF, 200, ("Content-Type", "application/pdf")), id="a PDF"),
+        pytest.param(reply_bytes(PDF, 200, ("Content-Type", "text/html")), id="a PDF by another name"),
+        pytest.param(reply_json({"status": True, "code": 200, "result": ENCODED}), id="base64 as the result"),
         pytest.param(
-            says({"status": True, "code": 200, "result": {"name": "x", "pdf": ENCODED}}), id="in an object"
+            reply_json({"status": True, "code": 200, "result": {"name": "x", "pdf": ENCODED}}),
+            id="in an object",
         ),
         pytest.param(
-            says({"responseCode": 0, "data": {"file": {"content": ENCODED}}}), id="in the old envelope"
+            reply_json({"responseCode": 0, "data": {"file": {"content": ENCODED}}}), id="in the old envelope"
         ),
-        pytest.param(says({"result": f"data:application/pdf;base64,{ENCODED}"}), id="a data URL"),
-        pytest.param(says({"pdf": base64.encodebytes(PDF).decode()}), id="base64 in lines"),
+        pytest.param(reply_json({"result": f"data:application/pdf;base64,{ENCODED}"}), id="a data URL"),
+        pytest.param(reply_json({"pdf": base64.encodebytes(PDF).decode()}), id="base64 in lines"),
     ],
 )
 def test_in_whatever_form(reply: Reply) -> None:
-    with ScriptedServer() as server:
+    with FakeServer() as server:
         assert fetch(server, reply) == PDF
 
 
@@ -152,44 +153,48 @@ def _in_chunks(content: bytes) -> Iterator[bytes]:
     ],
 )
 def test_however_it_arrives(head: bytes, pieces: list[bytes]) -> None:
-    def reply(talk: Talk) -> None:
-        talk.say(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
+    def reply(handler: Handler) -> None:
+        handler.send_bytes(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
         for piece in pieces:
             # Long enough for the piece to be read before the next one comes.
             time.sleep(0.2)
-            talk.say(piece)
+            handler.send_bytes(piece)
 
-    with ScriptedServer() as server:
+    with FakeServer() as server:
         assert fetch(server, reply) == PDF
 
 
 @pytest.mark.parametrize("body", [b"", b"%", b"%PD"])
 def test_a_body_that_ends_before_it_can_be_told(body: bytes) -> None:
-    with ScriptedServer() as server, pytest.raises(api.UnexpectedResponseError):
-        fetch(server, says_bytes(body))
+    with FakeServer() as server, pytest.raises(api.UnexpectedResponseError):
+        fetch(server, reply_bytes(body))
 
 
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        pytest.param(says_bytes(b"<html>sign in</html>"), "not JSON", id="a page"),
-        pytest.param(says_bytes(b"\x89PNG\r\n\x1a\n"), "not JSON", id="a picture"),
+        pytest.param(reply_bytes(b"<html>sign in</html>"), "not JSON", id="a page"),
+        pytest.param(reply_bytes(b"\x89PNG\r\n\x1a\n"), "not JSON", id="a picture"),
         pytest.param(
-            says({"status": True, "code": 200, "result": {"pdf": "JVBERthis is no base64"}}),
+            reply_json({"status": True, "code": 200, "result": {"pdf": "JVBERthis is no base64"}}),
             "neither",
             id="no",
         ),
         pytest.param(
-            says({"status": True, "code": 200, "result": {"state": "pending"}}), "neither", id="not ready"
+            reply_json({"status": True, "code": 200, "result": {"state": "pending"}}),
+            "neither",
+            id="not ready",
         ),
-        pytest.param(says({"status": True, "code": 200, "result": []}), "neither", id="nothing"),
-        pytest.param(says({"url": "ftp://faceki.example/r.pdf"}), "neither", id="another protocol"),
-        pytest.param(says({"url": "http://elsewhere.example/r.pdf"}), "is not https", id="not encrypted"),
-        pytest.param(says({"url": "https://[elsewhere"}), "gave for the report is none", id="no URL"),
+        pytest.param(reply_json({"status": True, "code": 200, "result": []}), "neither", id="nothing"),
+        pytest.param(reply_json({"url": "ftp://faceki.example/r.pdf"}), "neither", id="another protocol"),
+        pytest.param(
+            reply_json({"url": "http://elsewhere.example/r.pdf"}), "is not https", id="not encrypted"
+        ),
+        pytest.param(reply_json({"url": "https://[elsewhere"}), "gave for the report is none", id="no URL"),
     ],
 )
 def test_what_is_no_report(reply: Reply, told: str) -> None:
-    with ScriptedServer() as server, pytest.raises(api.UnexpectedResponseError, match=told) as caught:
+    with FakeServer() as server, pytest.raises(api.UnexpectedResponseError, match=told) as caught:
         fetch(server, reply)
     assert "elsewhere" not in str(caught.value)
 
@@ -212,27 +217,29 @@ def test_the_token_goes_only_to_faceki() -> None:
 
 
 def test_at_its_own_address_it_brings_the_token() -> None:
-    with ScriptedServer() as server:
-        server.on("/files/r-1", says_bytes(PDF))
-        assert fetch(server, says({"result": {"url": f"{server.url}/files/r-1?signature=a%2Fb"}})) == PDF
-        (heard,) = server.asked("/files/r-1")
-        assert heard.bearer == "token-1"
-        assert heard.target == "/files/r-1?signature=a%2Fb"
+    with FakeServer() as server:
+        server.on("/files/r-1", reply_bytes(PDF))
+        assert (
+            fetch(server, reply_json({"result": {"url": f"{server.url}/files/r-1?signature=a%2Fb"}})) == PDF
+        )
+        (received,) = server.requests_to("/files/r-1")
+        assert received.bearer == "token-1"
+        assert received.target == "/files/r-1?signature=a%2Fb"
 
 
 def test_it_follows_once_only() -> None:
-    with ScriptedServer() as server:
-        server.on("/again", says({"url": f"{server.url}/again"}))
+    with FakeServer() as server:
+        server.on("/again", reply_json({"url": f"{server.url}/again"}))
         with pytest.raises(api.UnexpectedResponseError, match="no PDF but another URL"):
-            fetch(server, says({"url": f"{server.url}/again"}))
-        assert len(server.asked("/again")) == 1
+            fetch(server, reply_json({"url": f"{server.url}/again"}))
+        assert len(server.requests_to("/again")) == 1
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_an_address_that_has_expired_says_nothing_about_the_credentials(status: int) -> None:
-    with ScriptedServer() as server:
-        server.on("/expired", says_bytes(b"<Error><Code>AccessDenied</Code></Error>", status))
+    with FakeServer() as server:
+        server.on("/expired", reply_bytes(b"<Error><Code>AccessDenied</Code></Error>", status))
         with pytest.raises(api.UnexpectedResponseError, match="not to be had at the URL") as caught:
-            fetch(server, says({"url": f"{server.url}/expired?signature=secret"}))
+            fetch(server, reply_json({"url": f"{server.url}/expired?signature=secret"}))
         assert caught.value.http_status == status
         assert "secret" not in json.dumps([str(caught.value), repr(caught.value)])

@@ -17,7 +17,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
 from airflow_provider_faceki.triggers import lookout
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
-from tests.sleeping import let_nobody_sleep_here
+from tests.waiting import patch_sleep
 
 DAY = 24 * 3600.0
 
@@ -75,7 +75,7 @@ def test_three_days_cost_fewer_than_200_requests_tokens_included(
     waiting = trigger(link[0], 3 * DAY)
     clock = Clock()
     monkeypatch.setattr(time, "time", clock.time)
-    let_nobody_sleep_here(monkeypatch, clock.sleep)
+    patch_sleep(monkeypatch, clock.sleep)
 
     event = asyncio.run(payload(waiting))
 
@@ -97,7 +97,7 @@ def test_waits_that_begin_together_do_not_look_together(
         clock.sleep(seconds)
 
     monkeypatch.setattr(time, "time", clock.time)
-    let_nobody_sleep_here(monkeypatch, sleep)
+    patch_sleep(monkeypatch, sleep)
 
     async def one_after_another() -> list[tuple[float, float]]:
         found = []

@@ -32,7 +32,7 @@ from airflow_provider_faceki.api.errors import ConfigurationError
 #: patience has ended, or the process; by default that is up to 4 MiB, for which a slow uplink takes minutes.
 MAX_UNSENT_BYTES = 256 * 1024
 #: The option that says so; ``None`` where the system has none.
-BACKLOG_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 class SendTimeout(Exception):
@@ -144,8 +144,8 @@ class SharedTLSAdapter(HTTPAdapter):
     def __init__(self, context: ssl.SSLContext, connections: int) -> None:
         self._making = threading.Lock()
         options = list(HTTPConnection.default_socket_options)
-        if BACKLOG_OPTION is not None:
-            options.append((socket.IPPROTO_TCP, BACKLOG_OPTION, MAX_UNSENT_BYTES))
+        if NOTSENT_LOWAT_OPTION is not None:
+            options.append((socket.IPPROTO_TCP, NOTSENT_LOWAT_OPTION, MAX_UNSENT_BYTES))
         self._pool_options: dict[str, Any] = {"ssl_context": context, "socket_options": options}
         super().__init__(pool_maxsize=connections)
 

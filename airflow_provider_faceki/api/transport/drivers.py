@@ -26,7 +26,7 @@ from airflow_provider_faceki.api.protocol.session import (
     Sleep,
     Steps,
 )
-from airflow_provider_faceki.api.transport.requests_transport import Transport
+from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")

@@ -15,10 +15,10 @@ from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 
 #: Seconds before the second attempt; doubled for each further one.
-FIRST_WAIT = 0.5
+INITIAL_WAIT_SECONDS = 0.5
 
 # With jitter of up to the first wait, so that many who failed together do not come back together.
-_BACKOFF = wait_exponential(multiplier=FIRST_WAIT) + wait_random(0, FIRST_WAIT)
+_BACKOFF = wait_exponential(multiplier=INITIAL_WAIT_SECONDS) + wait_random(0, INITIAL_WAIT_SECONDS)
 
 
 class RetryArguments(TypedDict):

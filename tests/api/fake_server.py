@@ -28,7 +28,7 @@ REFUSED: Json = {"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID UR
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedRequest:
     """One request, as it arrived."""
 
     method: str
@@ -53,11 +53,11 @@ class Heard:
         return found.removeprefix("Bearer ") if found.startswith("Bearer ") else None
 
 
-class Talk(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """One connection; a reply does with it what it likes."""
 
     protocol_version = "HTTP/1.1"
-    server: ScriptedServer
+    server: FakeServer
 
     def setup(self) -> None:
         super().setup()
@@ -66,9 +66,9 @@ class Talk(BaseHTTPRequestHandler):
     def serve(self) -> None:
         self.server.before_body(self)
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        heard = Heard(self.command, self.path, tuple(self.headers.items()), body, self.number)
-        self.heard = heard
-        self.server.reply_to(heard)(self)
+        received = ReceivedRequest(self.command, self.path, tuple(self.headers.items()), body, self.number)
+        self.received = received
+        self.server.next_reply(received)(self)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 
@@ -77,14 +77,14 @@ class Talk(BaseHTTPRequestHandler):
         head = [f"HTTP/1.1 {status} .", *(f"{name}: {value}" for name, value in headers)]
         if not any(name.lower() in {"content-length", "transfer-encoding"} for name, _ in headers):
             head.append(f"Content-Length: {len(body)}")
-        self.say("\r\n".join([*head, "", ""]).encode("latin-1") + body)
+        self.send_bytes("\r\n".join([*head, "", ""]).encode("latin-1") + body)
 
-    def say(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes) -> None:
         """Say some bytes."""
         self.wfile.write(data)
         self.wfile.flush()
 
-    def hang_up(self) -> None:
+    def close_after_reply(self) -> None:
         """Close the connection after this request."""
         self.close_connection = True
 
@@ -92,10 +92,10 @@ class Talk(BaseHTTPRequestHandler):
         """Say nothing on stderr."""
 
 
-Reply: TypeAlias = Callable[[Talk], None]
+Reply: TypeAlias = Callable[[Handler], None]
 
 
-class ScriptedServer(ThreadingHTTPServer):
+class FakeServer(ThreadingHTTPServer):
     """Answers each path by its script, the last reply of which repeats. It knows the token route by itself:
     each request there gives ``token-1``, ``token-2``, and so on.
     """
@@ -105,20 +105,20 @@ class ScriptedServer(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), Talk)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.scheme = "https" if tls else "http"
         if tls:
             # The handshake is made by the connection's thread, so that a silent client holds nobody up.
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.connections = itertools.count(1)
-        self.heard: list[Heard] = []
+        self.received: list[ReceivedRequest] = []
         self.live: set[str] = set()
         self.trouble: list[str] = []
-        self.before_body: Reply = lambda talk: None
+        self.before_body: Reply = lambda handler: None
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._scripts: dict[str, list[Reply]] = defaultdict(lambda: [says({"unscripted": True}, 599)])
-        self.on(TOKEN_PATH, gives_token())
+        self._scripts: dict[str, list[Reply]] = defaultdict(lambda: [reply_json({"unscripted": True}, 599)])
+        self.on(TOKEN_PATH, issue_token())
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
 
     @property
@@ -130,11 +130,11 @@ class ScriptedServer(ThreadingHTTPServer):
         """Say what is answered at ``path``, one reply after the other."""
         self._scripts[path] = list(replies)
 
-    def reply_to(self, heard: Heard) -> Reply:
+    def next_reply(self, received: ReceivedRequest) -> Reply:
         """Remember a request and return what is to be answered."""
         with self._lock:
-            self.heard.append(heard)
-            script = self._scripts[heard.path]
+            self.received.append(received)
+            script = self._scripts[received.path]
             return script.pop(0) if len(script) > 1 else script[0]
 
     def new_token(self) -> str:
@@ -144,15 +144,15 @@ class ScriptedServer(ThreadingHTTPServer):
             self.live.add(token)
             return token
 
-    def asked(self, path: str) -> list[Heard]:
+    def requests_to(self, path: str) -> list[ReceivedRequest]:
         """Return what was asked at ``path``."""
         with self._lock:
-            return [heard for heard in self.heard if heard.path == path]
+            return [received for received in self.received if received.path == path]
 
     @property
     def token_requests(self) -> int:
         """How often a token was asked for."""
-        return len(self.asked(TOKEN_PATH))
+        return len(self.requests_to(TOKEN_PATH))
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is part of many a script."""
@@ -169,67 +169,71 @@ class ScriptedServer(ThreadingHTTPServer):
         self._thread.join(5)
 
 
-def says(document: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
+def reply_json(document: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
     """Payload JSON."""
-    return says_bytes(json.dumps(document).encode(), status, *headers)
+    return reply_bytes(json.dumps(document).encode(), status, *headers)
 
 
-def says_bytes(body: bytes, status: int = 200, *headers: tuple[str, str]) -> Reply:
+def reply_bytes(body: bytes, status: int = 200, *headers: tuple[str, str]) -> Reply:
     """Payload a body as it is."""
-    return lambda talk: talk.answer(status, body, headers)
+    return lambda handler: handler.answer(status, body, headers)
 
 
-def says_raw(data: bytes) -> Reply:
+def reply_raw(data: bytes) -> Reply:
     """Say these very bytes and close the connection."""
 
-    def reply(talk: Talk) -> None:
-        talk.say(data)
-        talk.hang_up()
+    def reply(handler: Handler) -> None:
+        handler.send_bytes(data)
+        handler.close_after_reply()
 
     return reply
 
 
-def gives_token(lifetime: Json = 3600, status: int = 200) -> Reply:
+def issue_token(lifetime: Json = 3600, status: int = 200) -> Reply:
     """Payload a new token."""
 
-    def reply(talk: Talk) -> None:
+    def reply(handler: Handler) -> None:
         document: Json = {
             "responseCode": 0,
-            "data": {"access_token": talk.server.new_token(), "expires_in": lifetime, "token_type": "Bearer"},
+            "data": {
+                "access_token": handler.server.new_token(),
+                "expires_in": lifetime,
+                "token_type": "Bearer",
+            },
         }
-        says(document, status)(talk)
+        reply_json(document, status)(handler)
 
     return reply
 
 
-def guarded(reply: Reply, refusal: Reply | None = None) -> Reply:
+def require_token(reply: Reply, refusal: Reply | None = None) -> Reply:
     """Payload ``reply`` to those who bring a live token."""
-    refuse = refusal or says(REFUSED, 401)
-    return lambda talk: (reply if talk.heard.bearer in talk.server.live else refuse)(talk)
+    refuse = refusal or reply_json(REFUSED, 401)
+    return lambda handler: (reply if handler.received.bearer in handler.server.live else refuse)(handler)
 
 
-def hangs_up(talk: Talk) -> None:
+def close_connection_silently(handler: Handler) -> None:
     """Close the connection without a word."""
-    talk.hang_up()
+    handler.close_after_reply()
 
 
-def resets(talk: Talk) -> None:
+def resets(handler: Handler) -> None:
     """Break the connection off, as a crashing server does."""
-    talk.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    talk.connection.close()
-    talk.hang_up()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+    handler.close_after_reply()
 
 
-def drips(piece: bytes, pause: float, until: threading.Event, opening: bytes) -> Reply:
+def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: bytes) -> Reply:
     """Say ``opening``, then ``piece`` again and again, for longer than anybody should wait."""
 
-    def reply(talk: Talk) -> None:
-        talk.say(opening)
+    def reply(handler: Handler) -> None:
+        handler.send_bytes(opening)
         for _ in range(int(6 / pause)):
             if until.wait(pause):
                 break
-            talk.say(piece)
-        talk.hang_up()
+            handler.send_bytes(piece)
+        handler.close_after_reply()
 
     return reply
 
@@ -237,10 +241,10 @@ def drips(piece: bytes, pause: float, until: threading.Event, opening: bytes) ->
 def waits(released: threading.Event, then: Reply, reached: threading.Event | None = None) -> Reply:
     """Payload only when told to."""
 
-    def reply(talk: Talk) -> None:
+    def reply(handler: Handler) -> None:
         if reached is not None:
             reached.set()
         released.wait(30)
-        then(talk)
+        then(handler)
 
     return reply

@@ -47,14 +47,14 @@ from airflow_provider_faceki.api.transport.multipart import Multipart
 from airflow_provider_faceki.api.transport.rate_limiter import RateLimiter
 
 #: Longest wait in seconds for a connection; a host that is there answers within one round trip.
-LONGEST_CONNECT = 10.0
+MAX_CONNECT_SECONDS = 10.0
 #: Largest answer in bytes that is read. A record is some kilobytes; this leaves room for long lists of them.
-LARGEST_ANSWER = 32 * 1024 * 1024
+MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 #: Largest report in bytes that is downloaded, to a file.
-LARGEST_DOWNLOAD = 256 * 1024 * 1024
+MAX_DOWNLOAD_BYTES = 256 * 1024 * 1024
 #: Requests in flight at the most: at 200 ms an answer, 160 a second. So many connections are kept, and so many
 #: threads wait for answers on behalf of event loops. Default of ``max_concurrency``.
-MAX_CONCURRENCY = 32
+DEFAULT_MAX_CONCURRENCY = 32
 
 _CHUNK = 64 * 1024
 # All that an environment can say about proxies for HTTP; elsewhere the system's own settings count as well.
@@ -85,7 +85,7 @@ class TransportSettings:
     upload_timeout: float = 120.0
     verify: bool | str = True
     proxies: tuple[tuple[str, str], ...] | None = None
-    max_concurrency: int = MAX_CONCURRENCY
+    max_concurrency: int = DEFAULT_MAX_CONCURRENCY
     max_requests_per_second: float | None = None
 
 
@@ -149,7 +149,7 @@ class Transport:
     def _send(self, request: HttpRequest, body: bytes | _Upload | None, limit: float) -> HttpResponse:
         with self._shared_adapter().send(
             _prepared(request, body),
-            timeout=(min(limit, LONGEST_CONNECT), limit),
+            timeout=(min(limit, MAX_CONNECT_SECONDS), limit),
             proxies=self._proxies(request.url),
             stream=True,
         ) as response:
@@ -254,8 +254,8 @@ def _joined(chunks: Iterable[bytes]) -> bytes:
     for chunk in chunks:
         parts.append(chunk)
         size += len(chunk)
-        if size > LARGEST_ANSWER:
-            raise UnexpectedResponseError(f"FACEKI's answer is larger than {LARGEST_ANSWER} bytes")
+        if size > MAX_RESPONSE_BYTES:
+            raise UnexpectedResponseError(f"FACEKI's answer is larger than {MAX_RESPONSE_BYTES} bytes")
     return b"".join(parts)
 
 
@@ -265,8 +265,8 @@ def _to_tempfile(chunks: Iterable[bytes]) -> BinaryIO:
     try:
         for chunk in chunks:
             file.write(chunk)
-            if file.tell() > LARGEST_DOWNLOAD:
-                raise UnexpectedResponseError(f"FACEKI's report is larger than {LARGEST_DOWNLOAD} bytes")
+            if file.tell() > MAX_DOWNLOAD_BYTES:
+                raise UnexpectedResponseError(f"FACEKI's report is larger than {MAX_DOWNLOAD_BYTES} bytes")
     except BaseException:
         # Whatever it was goes on its way; nobody else knows of the file.
         file.close()
@@ -295,7 +295,7 @@ def _map_exception(request: HttpRequest, problem: Exception, *, begun: bool) -> 
     if any(_is_certificate_error(link) for link in chain):
         return TlsError(f"no trusted TLS connection to {host}{told}; see the Connection's verify")
     if isinstance(problem, requests.Timeout):
-        return ConnectError(f"no connection to {host} within {LONGEST_CONNECT:g} s or the timeout")
+        return ConnectError(f"no connection to {host} within {MAX_CONNECT_SECONDS:g} s or the timeout")
     if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
         return ConnectError(f"no connection to {host} through the proxy{told}")
     return ConnectError(f"no connection to {host}{told}")
