@@ -7,7 +7,7 @@ import re
 
 from airflow.providers.common.compat.sdk import Asset
 
-from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
+from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 
 _ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 

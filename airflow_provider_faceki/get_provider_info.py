@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does Airflow learn about this provider without importing it?
+"""The provider's metadata, which Airflow reads without importing the rest.
 
 Since 3.3 Airflow calls this while ``import airflow`` runs, in every process; a mistake in here takes Airflow
 down. So it is data, computed from data, and imports nothing else.
@@ -7,7 +7,8 @@ down. So it is data, computed from data, and imports nothing else.
 
 from __future__ import annotations
 
-from airflow_provider_faceki import __version__, connection_form
+from airflow_provider_faceki import __version__
+from airflow_provider_faceki.connection import form, schema
 
 _NAME = "FACEKI"
 
@@ -28,11 +29,11 @@ def get_provider_info() -> dict[str, object]:
         "triggers": _modules("triggers"),
         "connection-types": [
             {
-                "connection-type": connection_form.CONN_TYPE,
-                "hook-class-name": connection_form.HOOK_CLASS,
-                "hook-name": connection_form.HOOK_NAME,
-                "ui-field-behaviour": connection_form.ui_field_behaviour(),
-                "conn-fields": connection_form.conn_fields(),
+                "connection-type": schema.CONN_TYPE,
+                "hook-class-name": schema.HOOK_CLASS,
+                "hook-name": schema.HOOK_NAME,
+                "ui-field-behaviour": form.ui_field_behaviour(),
+                "conn-fields": form.conn_fields(),
             }
         ],
         "extra-links": ["airflow_provider_faceki.links.faceki.FacekiHostedPageLink"],

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from airflow_provider_faceki.connection_form import EXTRA_FIELDS
+from airflow_provider_faceki.connection.schema import EXTRA_FIELDS
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory
 from demo.examples import connection_to, example_places

@@ -45,7 +45,7 @@ class ColumnPolicy:
         check_choices(self.choices)
         if "hash" in self.choices.values() and not self.hash_key:
             raise ConfigurationError(
-                "personal_data asks for hashes: set pii_hash_key, 32 or more characters, in the Connection's extra"
+                "personal_data asks for hashes: set pii_hash_secret, 32 or more characters, in the Connection's extra"
             )
 
     def choice(self, table: str, column: Column) -> str:

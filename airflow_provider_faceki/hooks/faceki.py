@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""From a Connection id to FACEKI: the hook."""
+"""The hook: FACEKI with the credentials of an Airflow Connection."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from airflow_provider_faceki import api, connection_form
+from airflow_provider_faceki import api
+from airflow_provider_faceki.connection import form, schema
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
     from airflow_provider_faceki.api.endpoints.records import WorkflowRules
     from airflow_provider_faceki.api.protocol.session import Endpoint
-    from airflow_provider_faceki.settings import ConnectionSettings
+    from airflow_provider_faceki.connection.schema import ConnectionSettings
+    from airflow_provider_faceki.connection.settings import ConnectionFields, StoredConnection
     from airflow_provider_faceki.storage import Place
 
 T = TypeVar("T")
@@ -40,24 +42,24 @@ class FacekiHook(BaseHook):
     :param faceki_conn_id: Connection of type ``faceki``; see ``docs/connection.md``.
     """
 
-    conn_name_attr = connection_form.CONN_NAME_ATTR
-    default_conn_name = connection_form.DEFAULT_CONN_ID
-    conn_type = connection_form.CONN_TYPE
-    hook_name = connection_form.HOOK_NAME
+    conn_name_attr = schema.CONN_NAME_ATTR
+    default_conn_name = schema.DEFAULT_CONN_ID
+    conn_type = schema.CONN_TYPE
+    hook_name = schema.HOOK_NAME
 
-    def __init__(self, faceki_conn_id: str = connection_form.DEFAULT_CONN_ID) -> None:
+    def __init__(self, faceki_conn_id: str = schema.DEFAULT_CONN_ID) -> None:
         super().__init__()
         self.faceki_conn_id = faceki_conn_id
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's own fields for Airflow before 3.2; later ones read the provider's metadata."""
-        return connection_form.form_widgets()
+        return form.form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return the form's labels and placeholders for Airflow before 3.2."""
-        return connection_form.hook_field_behaviour()
+        return form.hook_field_behaviour()
 
     @property
     def settings(self) -> ConnectionSettings:
@@ -65,7 +67,7 @@ class FacekiHook(BaseHook):
 
         :raises ConfigurationError: a field is wrong; the text names connection, field and what is allowed.
         """
-        return self._reading.settings
+        return self._cached_connection.settings
 
     def get_conn(self) -> FacekiClient:
         """Return the client: FACEKI without Airflow."""
@@ -164,19 +166,19 @@ class FacekiHook(BaseHook):
 
     @property
     def _client(self) -> FacekiClient:
-        return self._reading.client
+        return self._cached_connection.client
 
     @cached_property
-    def _reading(self) -> _Reading:
+    def _cached_connection(self) -> _CachedConnection:
         with self._named():
-            conn = self.get_connection(self.faceki_conn_id)
-            reading = self._known(conn)
-            if reading is None:
-                reading = self._read(conn)
-                for secret in reading.settings.secrets:
+            stored = _stored(self.get_connection(self.faceki_conn_id))
+            cached = self._find_cached(stored)
+            if cached is None:
+                cached = self._read(stored)
+                for secret in cached.settings.secrets:
                     mask_secret(secret)
-                _readings[self.faceki_conn_id] = reading
-        return reading
+                _cached_connections[self.faceki_conn_id] = cached
+        return cached
 
     async def aget_conn(self) -> AsyncFacekiClient:
         """Return the client for an event loop.
@@ -185,31 +187,31 @@ class FacekiHook(BaseHook):
         """
         from airflow.providers.common.compat.connection import get_async_connection
 
-        if "_reading" not in self.__dict__:
-            conn = await get_async_connection(self.faceki_conn_id, hook=self)
-            reading = self._known(conn)
-            if reading is None:
+        if "_cached_connection" not in self.__dict__:
+            stored = _stored(await get_async_connection(self.faceki_conn_id, hook=self))
+            cached = self._find_cached(stored)
+            if cached is None:
                 with self._named():
                     # Off the loop: it imports what parsing a DAG must not, and looks for the CA bundle.
-                    reading = await asyncio.to_thread(self._read, conn)
-                for secret in reading.settings.secrets:
-                    await _conceal_async(secret)
-                _readings[self.faceki_conn_id] = reading
-            self.__dict__["_reading"] = reading
+                    cached = await asyncio.to_thread(self._read, stored)
+                for secret in cached.settings.secrets:
+                    await _mask_secret_async(secret)
+                _cached_connections[self.faceki_conn_id] = cached
+            self.__dict__["_cached_connection"] = cached
         return self._client.as_async()
 
-    def _known(self, conn: Any) -> _Reading | None:
-        known = _readings.get(self.faceki_conn_id)
-        return known if known is not None and known.stored == _stored(conn) else None
+    def _find_cached(self, stored: StoredConnection) -> _CachedConnection | None:
+        cached = _cached_connections.get(self.faceki_conn_id)
+        return cached if cached is not None and cached.stored == stored else None
 
-    def _read(self, conn: Any) -> _Reading:
-        from airflow_provider_faceki.settings import settings_from_connection
+    def _read(self, stored: StoredConnection) -> _CachedConnection:
+        from airflow_provider_faceki.connection.settings import settings_from_connection
 
-        settings = settings_from_connection(self.faceki_conn_id, conn)
-        return _Reading(_stored(conn), settings, self._make_client(settings))
+        settings = settings_from_connection(self.faceki_conn_id, stored)
+        return _CachedConnection(stored, settings, self._make_client(settings))
 
     def _make_client(self, settings: ConnectionSettings) -> FacekiClient:
-        from airflow_provider_faceki.settings import token_directory
+        from airflow_provider_faceki.connection.settings import token_directory
 
         return api.FacekiClient(
             client_id=settings.client_id,
@@ -222,13 +224,13 @@ class FacekiHook(BaseHook):
                 timeout=settings.timeout,
                 upload_timeout=settings.upload_timeout,
                 verify=settings.verify,
-                proxies=settings.proxies or None,
+                proxies=settings.proxies,
                 max_concurrency=settings.max_concurrency,
                 max_requests_per_second=settings.max_requests_per_second,
             ),
             retry=api.RetryPolicy(settings.max_attempts, settings.max_wait),
             token_directory=token_directory() if settings.token_store == "file" else None,  # noqa: S105
-            secret_masker=api.SecretMasker(mask_secret, _conceal_async),
+            secret_masker=api.SecretMasker(mask_secret, _mask_secret_async),
             warn=self.log.warning,
         )
 
@@ -240,32 +242,32 @@ class FacekiHook(BaseHook):
             raise error.with_conn_id(self.faceki_conn_id) from None
 
 
-class _Reading:
-    """What a Connection said, what that means, and the client made of it."""
+class _CachedConnection:
+    """The stored fields of a Connection, its checked settings, and the client made of them."""
 
-    def __init__(
-        self, stored: tuple[object, ...], settings: ConnectionSettings, client: FacekiClient
-    ) -> None:
+    def __init__(self, stored: StoredConnection, settings: ConnectionSettings, client: FacekiClient) -> None:
         self.stored = stored
         self.settings = settings
         self.client = client
 
 
-#: The last reading of each Connection in this process. Every hook fetches its Connection, but as long as that
-#: says the same, checking it and making a client of it need not be done again.
-_readings: dict[str, _Reading] = {}
+#: The Connections that were read in this process. Every hook fetches its Connection, but as long as the stored fields
+#: are the same, they are not checked again and the client is reused.
+_cached_connections: dict[str, _CachedConnection] = {}
 
-# What was masked in the parent is not known to whoever masks for the child.
-os.register_at_fork(after_in_child=_readings.clear)
-# Nor does whoever holds a lock in the parent live on to let it go in the child.
+# Airflow's masker in a child does not know what was masked in its parent.
+os.register_at_fork(after_in_child=_cached_connections.clear)
+# The thread that holds a lock in the parent does not exist in the child, so it would never release it.
 os.register_at_fork(after_in_child=_rules_locks.clear)
 
 
-def _stored(conn: Any) -> tuple[object, ...]:
-    return (conn.conn_type, conn.login, conn.password, conn.host, conn.port, conn.schema, conn.extra)
+def _stored(conn: ConnectionFields) -> StoredConnection:
+    from airflow_provider_faceki.connection.settings import StoredConnection
+
+    return StoredConnection.of(conn)
 
 
-async def _conceal_async(value: str) -> None:
+async def _mask_secret_async(value: str) -> None:
     try:
         from airflow.sdk.log import amask_secret
     except ImportError:

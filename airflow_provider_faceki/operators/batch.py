@@ -278,7 +278,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
     :param output_format: ``ndjson`` (default) or ``parquet``.
     :param personal_data: ``keep``, ``drop`` or ``hash`` by ``table.column`` or ``table.*``. Default: ids,
-        decisions, codes, flags and times are kept, all else is dropped. ``hash`` needs ``pii_hash_key`` in the
+        decisions, codes, flags and times are kept, all else is dropped. ``hash`` needs ``pii_hash_secret`` in the
         Connection.
     :param partition_by_date: Whether the files go into a folder ``date=YYYY-MM-DD`` of the run (UTC). Default
         ``False``.
@@ -348,7 +348,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         return FetchOptions(
             by=self.by,
             concurrency=self.concurrency,
-            policy=ColumnPolicy(self.personal_data or {}, self.hook.settings.pii_hash_key),
+            policy=ColumnPolicy(self.personal_data or {}, self.hook.settings.pii_hash_secret),
             format=self.output_format,
             output_path=self.output_path,
             output_conn_id=self.output_conn_id,

@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.connection_form import DEFAULT_CONN_ID
+from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import another_look_may_help, fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net

@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.assets import fits_uri
-from airflow_provider_faceki.connection_form import CONN_TYPE
 
 if TYPE_CHECKING:
-    from airflow_provider_faceki.settings import ConnectionFields, WebhookSettings
+    from airflow_provider_faceki.connection.settings import StoredConnection, WebhookSettings
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +175,7 @@ class Named:
 def look_up(conn_id: str) -> Caller:
     """Return the caller of an Airflow Connection. Whatever a secrets backend raises, this raises."""
     from airflow_provider_faceki.api.errors import ConfigurationError
-    from airflow_provider_faceki.settings import webhook_settings
+    from airflow_provider_faceki.connection.settings import webhook_settings
 
     conn = _connection(conn_id)
     if conn is None:
@@ -197,10 +196,12 @@ def look_up(conn_id: str) -> Caller:
     )
 
 
-def _connection(conn_id: str) -> ConnectionFields | None:
+def _connection(conn_id: str) -> StoredConnection | None:
     from airflow.configuration import ensure_secrets_loaded
     from airflow.exceptions import AirflowNotFoundException
     from airflow.models.connection import Connection
+
+    from airflow_provider_faceki.connection.settings import StoredConnection, is_faceki_type
 
     try:
         found = Connection.get_connection_from_secrets(conn_id)
@@ -209,7 +210,7 @@ def _connection(conn_id: str) -> ConnectionFields | None:
         for backend in ensure_secrets_loaded():
             backend.get_connection(conn_id=conn_id)
         return None
-    return found if found.conn_type == CONN_TYPE else None
+    return StoredConnection.of(found) if is_faceki_type(found.conn_type) else None
 
 
 def _mask(settings: WebhookSettings) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.connection.settings import StoredConnection, settings_from_connection
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
-from airflow_provider_faceki.settings import settings_from_connection
 from tests.airflow.canaries import CLIENT_ID, PERSON, SECRET, logs_clean_of
 from tests.airflow.conftest import Connect
 from tests.airflow.planting import IN_QUERY
@@ -160,7 +160,9 @@ def test_reprs(canary: FacekiSandbox, connect: Connect) -> None:
     link = canary.create_link("customer-1")
     canary.decide(link, "ACCEPTED")
     hook = FacekiHook()
-    settings = settings_from_connection("faceki_default", hook.get_connection("faceki_default"))
+    settings = settings_from_connection(
+        "faceki_default", StoredConnection.of(hook.get_connection("faceki_default"))
+    )
     asked = api.FetchRecords(link=link)
     (record,) = hook.call(asked)
     made = hook.call(api.GenerateKycLink(workflow_id=hook.workflow(None)))

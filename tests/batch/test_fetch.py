@@ -194,7 +194,7 @@ def test_nothing_of_a_person_is_left_anywhere_by_default(
 def test_errors_tell_no_more_of_an_identifier_than_the_tables(
     faceki_sandbox: FacekiSandbox, connect: Connect, people: People, policy: dict[str, str], shown: str | None
 ) -> None:
-    connect(pii_hash_key="a key that nobody guesses, made up here")
+    connect(pii_hash_secret="a key that nobody guesses, made up here")
     people.fetch(identifiers=["jane@example.com"], personal_data=policy)
     (error,) = table(people, "errors")
     found: Any = error.get("record_identifier")
@@ -226,7 +226,7 @@ def test_records_of_strangers_are_no_answer(
 def test_kept_and_hashed_only_where_asked_for(
     faceki_sandbox: FacekiSandbox, connect: Connect, people: People
 ) -> None:
-    connect(pii_hash_key="a key that nobody guesses, made up here")
+    connect(pii_hash_secret="a key that nobody guesses, made up here")
     faceki_sandbox.settings.person = PERSON
     names = known(faceki_sandbox, 2)
     policy = {"documents.last_name": "keep", "documents.document_number": "hash"}

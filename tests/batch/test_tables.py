@@ -136,7 +136,7 @@ def test_the_same_person_hashes_alike_in_every_run_and_under_no_other_key() -> N
         pytest.param(
             {"documents.age": "mask"}, ValidationError, "must be one of keep, drop, hash", id="choice"
         ),
-        pytest.param({"documents.age": "hash"}, ConfigurationError, "pii_hash_key", id="no key"),
+        pytest.param({"documents.age": "hash"}, ConfigurationError, "pii_hash_secret", id="no key"),
     ],
 )
 def test_a_policy_that_cannot_be(choices: dict[str, str], kind: type[Exception], told: str) -> None:

@@ -16,8 +16,9 @@ import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_faceki import api, connection_form
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.transport.multipart import MAX_IMAGE_BYTES
+from airflow_provider_faceki.connection.schema import SPECS
 from airflow_provider_faceki.hooks import faceki
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
@@ -377,7 +378,7 @@ def test_the_hook_s_pictures_keep_to_the_connection_s_limit(
 
 
 def test_one_default_for_the_limit() -> None:
-    assert connection_form.DEFAULTS["max_image_bytes"] == MAX_IMAGE_BYTES
+    assert SPECS["max_image_bytes"].default == MAX_IMAGE_BYTES
     with pytest.raises(api.ValidationError, match="more than max_image_bytes=10485760"):
         api.Image.of_bytes("selfie", picture(MAX_IMAGE_BYTES + 1))
 

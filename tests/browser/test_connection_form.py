@@ -101,7 +101,7 @@ def change_timeout(page: Page) -> None:
         pytest.param("input[name=schema]", False, id="schema hidden"),
         pytest.param("input[name=host][placeholder*='sdk.faceki.com']", True, id="placeholder"),
         pytest.param("input[name=password][type=password]", True, id="secret masked"),
-        pytest.param("#element_pii_hash_key[type=password]", True, id="hash key masked"),
+        pytest.param("#element_pii_hash_secret[type=password]", True, id="hash key masked"),
         pytest.param("#element_webhook_token[type=password]", True, id="webhook token masked"),
     ],
 )

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Connections as tests hand them over, and what is said of them."""
+"""Helpers to read and refuse Connections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki.api.errors import ConfigurationError
-from airflow_provider_faceki.settings import ConnectionSettings, connection_settings
+from airflow_provider_faceki.connection.schema import ConnectionSettings
+from airflow_provider_faceki.connection.settings import StoredConnection, settings_from_connection
 
 SECRET = "canary-secret-0451"
 LONG_KEY = "canary-key-" + "k" * 32
@@ -21,11 +22,12 @@ def read(
     host: str | None = None,
     port: int | None = None,
     schema: str | None = None,
-    extra: object = None,
+    extra: Any = None,
+    conn_type: str | None = "faceki",
+    conn_id: str = "kyc",
 ) -> ConnectionSettings:
-    return connection_settings(
-        conn_id="kyc", login=login, password=password, host=host, port=port, schema=schema, extra=extra
-    )
+    stored = StoredConnection(conn_type, login, password, host, port, schema, extra)
+    return settings_from_connection(conn_id, stored)
 
 
 def refused(**fields: Any) -> str:

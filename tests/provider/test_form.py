@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does the Connection form show and keep, in each Airflow that has one of its own?
+"""The Connection form in each Airflow version that has one of its own.
 
 Airflow 3.2 and later build it from provider info, Airflow 3.1 from the hook; here is what their API server hands to the
 browser. Airflow 2.11 builds it from the hook; here its own web pages are filled in, saved, and saved again.
@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_faceki import connection_form
-from airflow_provider_faceki.settings import connection_settings, settings_from_connection
+from airflow_provider_faceki.connection import form
+from airflow_provider_faceki.connection.schema import EXTRA_FIELDS, ConnectionSettings
+from airflow_provider_faceki.connection.settings import StoredConnection, settings_from_connection
 from tests.airflow.running import AIRFLOW_3, AIRFLOW_VERSION
+from tests.provider.connections import read
 
 HASH_KEY = "invented-hash-key-" + "k" * 32
 
@@ -54,16 +56,15 @@ def test_standard_fields_in_airflow_3(hook_meta: dict[str, Any]) -> None:
 @only_airflow_3
 def test_extra_fields_in_airflow_3(hook_meta: dict[str, Any]) -> None:
     fields = hook_meta["extra_fields"]
-    assert list(fields) == list(connection_form.EXTRA_FIELDS)
+    assert list(fields) == [name for name, spec in EXTRA_FIELDS.items() if spec.in_form]
     for key, field in fields.items():
-        assert field["schema"]["title"] == connection_form.EXTRA_FIELDS[key].label
-        assert field["description"] == connection_form.EXTRA_FIELDS[key].description
+        assert field["schema"]["title"] == EXTRA_FIELDS[key].label
+        assert field["description"] == form.description(EXTRA_FIELDS[key])
         assert field["value"] is None
     assert "***" not in json.dumps(fields)
     # On Save the browser stores every field, the untouched ones as null.
     untouched = {key: field["value"] for key, field in fields.items()}
-    given: dict[str, Any] = {"conn_id": "c", "login": "i", "password": "invented", "host": None}
-    assert connection_settings(**given, extra=untouched) == connection_settings(**given)
+    assert read(extra=untouched) == read()
 
 
 class WebForm:
@@ -120,6 +121,10 @@ def stored(web_form: WebForm) -> Iterator[Callable[[], Any]]:
         session.query(Connection).filter_by(conn_id="kyc").delete()
 
 
+def settings_of(conn: Any) -> ConnectionSettings:
+    return settings_from_connection("kyc", StoredConnection.of(conn))
+
+
 def put_into_the_database(extra: str) -> None:
     from airflow.models import Connection
     from airflow.utils.session import create_session
@@ -146,20 +151,20 @@ def test_saving_twice_loses_nothing_in_airflow_2(web_form: WebForm, stored: Call
         "password": "invented-secret",
         "host": "http://127.0.0.1:8080/",
         **extra(timeout="12.5", max_attempts="3", verify="false", auth_flow="access_token_body"),
-        **extra(proxies='{"http": "http://p.example"}', pii_hash_key=HASH_KEY),
+        **extra(proxies='{"http": "http://p.example"}', pii_hash_secret=HASH_KEY),
     }
     assert web_form.save("/connection/add", filled) == "saved"
-    first = settings_from_connection("kyc", stored())
+    first = settings_of(stored())
     assert first.base_url == "http://127.0.0.1:8080"
     assert (first.timeout, first.max_attempts, first.verify) == (12.5, 3, False)
     assert first.proxies == (("http", "http://p.example"),)
-    assert first.pii_hash_key == HASH_KEY
+    assert first.pii_hash_secret == HASH_KEY
 
     url = f"/connection/edit/{stored().id}"
     page, shown = web_form.show(url)
     assert HASH_KEY not in page
     assert web_form.save(url, own(shown) | {"description": "touched"}) == "saved"
-    assert settings_from_connection("kyc", stored()) == first
+    assert settings_of(stored()) == first
 
 
 @only_airflow_2
@@ -174,7 +179,7 @@ def test_what_came_as_json_is_shown_as_json_in_airflow_2(
     _, shown = web_form.show(url)
     assert json.loads(shown["extra__faceki__proxies"]) == given["proxies"]
     assert web_form.save(url, own(shown)) == "saved"
-    again = settings_from_connection("kyc", stored())
+    again = settings_of(stored())
     assert (again.proxies, again.verify) == ((("http", "http://p.example"),), True)
 
 
@@ -182,21 +187,21 @@ def test_what_came_as_json_is_shown_as_json_in_airflow_2(
 def test_a_mistyped_form_keeps_the_new_secret_in_airflow_2(
     web_form: WebForm, stored: Callable[[], Any]
 ) -> None:
-    start = {"conn_id": "kyc", "login": "i", "password": "invented", **extra(pii_hash_key=HASH_KEY)}
+    start = {"conn_id": "kyc", "login": "i", "password": "invented", **extra(pii_hash_secret=HASH_KEY)}
     assert web_form.save("/connection/add", start) == "saved"
     url = f"/connection/edit/{stored().id}"
     _, shown = web_form.show(url)
-    changed = own(shown) | extra(pii_hash_key=HASH_KEY[::-1], max_attempts="soon")
+    changed = own(shown) | extra(pii_hash_secret=HASH_KEY[::-1], max_attempts="soon")
     page = web_form.save(url, changed)
     assert "Not a valid integer value" in page
     corrected = dict(web_form.fields_of(page)) | extra(max_attempts="5")
     assert web_form.save(url, own(corrected)) == "saved"
-    assert settings_from_connection("kyc", stored()).pii_hash_key == HASH_KEY[::-1]
+    assert settings_of(stored()).pii_hash_secret == HASH_KEY[::-1]
 
 
 @only_airflow_2
 def test_labels_and_help_in_airflow_2(web_form: WebForm) -> None:
     page, _ = web_form.show("/connection/add")
-    for field in connection_form.EXTRA_FIELDS.values():
-        assert html.escape(field.label, quote=False) in page
-        assert field.description in html.unescape(page)
+    for spec in (spec for spec in EXTRA_FIELDS.values() if spec.in_form):
+        assert html.escape(spec.label, quote=False) in page
+        assert form.description(spec) in html.unescape(page)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does the form agree with the ground, which it may not import, and with the Airflow that asks the hook for it?"""
+"""The form against the defaults of the API package, which it may not import, and against Airflow 3.1."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_faceki import api, connection_form
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.transport.multipart import MAX_IMAGE_BYTES
+from airflow_provider_faceki.connection import form, schema
 from tests.airflow.running import AIRFLOW_VERSION
 from tests.provider.command_line import python
 
@@ -17,7 +18,7 @@ from tests.provider.command_line import python
 def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
     service, transport, retry = api.Service(), api.TransportSettings(), api.RetryPolicy()
     ground = {
-        "host": service.base_url,
+        "base_url": service.base_url,
         "addon_url": service.addon_url,
         "records_path": service.records_path,
         "auth_flow": api.AuthFlow.GENERATE_TOKEN.value,
@@ -28,10 +29,10 @@ def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
         "max_attempts": retry.max_attempts,
         "max_wait": retry.max_wait,
         "max_image_bytes": MAX_IMAGE_BYTES,
-        "token_store": connection_form.TOKEN_STORES[0],
+        "token_store": schema.TOKEN_STORES[0],
     }
-    assert ground == connection_form.DEFAULTS
-    assert tuple(flow.value for flow in api.AuthFlow) == connection_form.AUTH_FLOWS
+    assert ground == {name: spec.default for name, spec in schema.SPECS.items() if spec.default is not None}
+    assert tuple(flow.value for flow in api.AuthFlow) == schema.AUTH_FLOWS
 
 
 # Airflow 3.1 has none of the form's libraries in its API server, and puts stand-ins in their place while it asks the
@@ -66,13 +67,13 @@ print(json.dumps({"fields": fields, "standard": standard.model_dump()}))
 )
 def test_stand_ins_for_the_form_s_libraries_are_enough() -> None:
     found: Any = json.loads(python(STAND_INS).splitlines()[-1])
-    assert list(found["fields"]) == list(connection_form.EXTRA_FIELDS)
+    assert list(found["fields"]) == [name for name, spec in schema.EXTRA_FIELDS.items() if spec.in_form]
     for key, field in found["fields"].items():
-        told, schema = connection_form.EXTRA_FIELDS[key], field["schema"]
-        assert (schema["title"], field["description"]) == (told.label, told.description)
-        assert schema.get("enum") == told.schema.get("enum")
-        assert (schema.get("format") == "password") is (key in connection_form.SECRET_FIELDS)
-        assert "null" in schema["type"]
+        spec, shown = schema.EXTRA_FIELDS[key], field["schema"]
+        assert (shown["title"], field["description"]) == (spec.label, form.description(spec))
+        assert shown.get("enum") == (list(spec.choices) or None)
+        assert (shown.get("format") == "password") is spec.secret
+        assert "null" in shown["type"]
     assert {name for name, field in found["standard"].items() if field and field["hidden"]} == {
         "port",
         "url_schema",

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does Airflow understand what this provider says about itself?"""
+"""The provider's metadata, as each Airflow reads it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 import airflow_provider_faceki
-from airflow_provider_faceki import connection_form
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.connection import schema
 from airflow_provider_faceki.get_provider_info import get_provider_info
 from tests.airflow.running import AIRFLOW_VERSION
 from tests.provider.command_line import Said, airflow, python
@@ -78,8 +78,10 @@ def test_it_agrees_with_the_hook() -> None:
 
 def test_reading_it_imports_next_to_nothing() -> None:
     code = """
-import __future__, sys, typing
+# Airflow itself has imported these long before it asks.
+import __future__, dataclasses, importlib, sys, typing, urllib.parse
 before = set(sys.modules)
+from airflow_provider_faceki.connection import schema
 from airflow_provider_faceki.get_provider_info import get_provider_info
 get_provider_info()
 print(sorted(set(sys.modules) - before))
@@ -87,7 +89,11 @@ print(sorted(set(sys.modules) - before))
     assert python(code).strip() == str(
         [
             "airflow_provider_faceki",
-            "airflow_provider_faceki.connection_form",
+            "airflow_provider_faceki.api",
+            "airflow_provider_faceki.api.service",
+            "airflow_provider_faceki.connection",
+            "airflow_provider_faceki.connection.form",
+            "airflow_provider_faceki.connection.schema",
             "airflow_provider_faceki.get_provider_info",
         ]
     )
@@ -106,7 +112,10 @@ def test_options_have_what_airflow_asks_of_them() -> None:
     assert conf.getboolean("faceki", "webhook_enabled") is False
 
 
-@pytest.mark.parametrize("key", sorted(connection_form.EXTRA_FIELDS))
+IN_FORM = [name for name, spec in schema.EXTRA_FIELDS.items() if spec.in_form]
+
+
+@pytest.mark.parametrize("key", IN_FORM)
 def test_fields_of_the_form(key: str) -> None:
     field = info()["connection-types"][0]["conn-fields"][key]
     kinds = field["schema"]["type"]
@@ -114,21 +123,19 @@ def test_fields_of_the_form(key: str) -> None:
     assert "default" not in field["schema"], "a default is stored when the form is saved"
     assert len(field["label"]) < 30
     assert field["description"].endswith(".")
-    secret = key in {"webhook_token", "webhook_token_previous", "webhook_hmac_secret", "pii_hash_key"}
+    secret = key in {"webhook_token", "webhook_token_previous", "webhook_hmac_secret", "pii_hash_secret"}
     assert (field["schema"].get("format") == "password") is secret
-    if key in connection_form.DEFAULTS and key != "verify":
-        assert str(connection_form.DEFAULTS[key]) in field["description"], "the default is told"
+    if (default := schema.EXTRA_FIELDS[key].default) is not None:
+        assert f"Default: {str(default).replace('True', 'true')}." in field["description"]
 
 
 def test_labels_are_distinct() -> None:
-    fields = connection_form.EXTRA_FIELDS.values()
-    labels = [field.label for field in fields]
-    labels += [field["label"] for field in connection_form.STANDARD_FIELDS.values()]
+    labels = [spec.label for spec in schema.SPECS.values()]
     assert len(set(labels)) == len(labels)
 
 
 def test_the_form_offers_the_flows_there_are() -> None:
-    assert list(connection_form.AUTH_FLOWS) == [flow.value for flow in AuthFlow]
+    assert list(schema.AUTH_FLOWS) == [flow.value for flow in AuthFlow]
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +155,12 @@ def test_airflows_command_line_lists_it(listed: Said) -> None:
     whole, hooks, behaviours, widgets, links, triggers = listed.outputs
     assert "airflow-provider-faceki" in whole
     (hook,) = [row for row in json.loads(hooks) if row["connection_type"] == "faceki"]
-    assert hook["class"] == connection_form.HOOK_CLASS
+    assert hook["class"] == schema.HOOK_CLASS
     assert hook["hook_name"] == "FACEKI"
     # For these two Airflow 3.0 and 3.1 ask the hook, where the form's libraries are; their API server has stand-ins.
     if AIRFLOW_VERSION not in ((3, 0), (3, 1)) or importlib.util.find_spec("wtforms"):
         assert {"field_behaviours": "faceki"} in json.loads(behaviours)
-        assert widgets.count("extra__faceki__") == len(connection_form.EXTRA_FIELDS)
+        assert widgets.count("extra__faceki__") == len(IN_FORM)
     assert "FacekiHostedPageLink" in links
     assert "airflow_provider_faceki.triggers.faceki" in triggers
 

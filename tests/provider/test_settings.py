@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which Connections are right, what do they mean, and what is said of the others?"""
+"""Values of Connections: what the right ones mean, and the errors of the others."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_faceki import connection_form as form
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
-from airflow_provider_faceki.settings import ConnectionSettings
+from airflow_provider_faceki.connection import schema as form
+from airflow_provider_faceki.connection.schema import ConnectionSettings
 from tests.provider.connections import LONG_KEY, SECRET, read, refused
 
 
@@ -29,7 +29,7 @@ def test_nothing_but_id_and_secret_means_the_documented_service() -> None:
         token_store="file",
         workflow_id=None,
         verify=True,
-        proxies=(),
+        proxies=None,
         records_path="/api/v3/kyc_verification",
         pdf_report_path=None,
         addon_url="https://addon.faceki.com",
@@ -40,9 +40,8 @@ def test_nothing_but_id_and_secret_means_the_documented_service() -> None:
         webhook_token_previous=None,
         webhook_hmac_secret=None,
         webhook_hmac_header=None,
-        pii_hash_key=None,
+        pii_hash_secret=None,
     )
-    assert found.connect_timeout == 10
 
 
 @pytest.mark.parametrize("empty", [pytest.param(None, id="null"), pytest.param("", id="empty")])
@@ -153,7 +152,10 @@ def test_urls_that_are_refused(host: str, because: str, field: str) -> None:
             (("https", "http://me:p%40ss@p.example:3128/"),),
             id="proxies as text",
         ),
-        pytest.param({"proxies": {}}, "proxies", (), id="no proxies"),
+        pytest.param({"proxies": {}}, "proxies", (), id="no proxy"),
+        pytest.param({"proxies": "{}"}, "proxies", (), id="no proxy, as text"),
+        pytest.param({"proxies": {"https": ""}}, "proxies", (), id="no proxy for https"),
+        pytest.param({"proxies": {"https": None, "http": ""}}, "proxies", (), id="no proxy for either"),
         pytest.param(
             {"records_path": "/kycverify/api/kycverify/records"},
             "records_path",
@@ -171,7 +173,7 @@ def test_urls_that_are_refused(host: str, because: str, field: str) -> None:
         ),
         pytest.param({"addon_url": "localhost:9"}, "addon_url", "https://localhost:9", id="add-on"),
         pytest.param({"webhook_token": "~._-" + "a" * 28}, "webhook_token", "~._-" + "a" * 28, id="token"),
-        pytest.param({"pii_hash_key": "ü" * 32}, "pii_hash_key", "ü" * 32, id="hash key"),
+        pytest.param({"pii_hash_secret": "ü" * 32}, "pii_hash_secret", "ü" * 32, id="hash key"),
         *[
             pytest.param({"auth_flow": flow.value}, "auth_flow", flow, id=f"flow {flow.value}")
             for flow in AuthFlow
@@ -184,7 +186,7 @@ def test_extras_that_are_right(extra: Mapping[str, object], attribute: str, mean
     assert type(found) is type(meant)
 
 
-NUMBERS = sorted(form.LIMITS)
+NUMBERS = sorted(name for name, spec in form.EXTRA_FIELDS.items() if spec.limits)
 
 
 @pytest.mark.parametrize("key", NUMBERS)
@@ -224,7 +226,7 @@ def test_a_count_is_whole(key: str) -> None:
 
 @pytest.mark.parametrize("key", NUMBERS)
 def test_numbers_beyond_their_limit(key: str) -> None:
-    low, high = form.LIMITS[key]
+    low, high = form.EXTRA_FIELDS[key].limits or (0, 0)
     for value in (low / 2, high * 1.01 + 1):
         assert f"from {low} to {high}" in refused(extra={key: value})
 
@@ -259,7 +261,7 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         pytest.param({"workflow_id": "wf\n"}, "white space", id="workflow with a newline"),
         pytest.param({"webhook_token": "short"}, "32 or more", id="short token"),
         pytest.param({"webhook_token": "a/" * 20}, "32 or more", id="token that no path holds"),
-        pytest.param({"pii_hash_key": "k" * 31}, "32 or more", id="short key"),
+        pytest.param({"pii_hash_secret": "k" * 31}, "32 or more", id="short key"),
         pytest.param({"webhook_hmac_header": "X Signature"}, "HTTP header", id="header name with a space"),
         pytest.param({"webhook_hmac_secret": LONG_KEY}, "'webhook_hmac_header'", id="secret, no header"),
         pytest.param({"webhook_hmac_header": "X-Sig"}, "'webhook_hmac_secret'", id="header, no secret"),

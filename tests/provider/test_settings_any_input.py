@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Whatever a Connection holds, it is understood or refused in words, and no secret of it is ever shown."""
+"""Any Connection is understood or refused in words, and no secret of it is ever shown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_faceki import connection_form as form
 from airflow_provider_faceki.api.errors import ConfigurationError
-from airflow_provider_faceki.settings import ConnectionSettings, connection_settings
+from airflow_provider_faceki.connection import schema as form
+from airflow_provider_faceki.connection.schema import ConnectionSettings
+from tests.provider import connections
 
 CANARY = "canary-7f3a-not-to-be-shown"
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -30,6 +31,7 @@ words = [
     "\ud800",
     CANARY,
 ]
+SECRET_FIELDS = {name for name, spec in form.EXTRA_FIELDS.items() if spec.secret}
 places = ["/a/{requestId}", "https://h.example", "localhost:1", "http://u:p@h", "{}", '{"http": "p"}']
 plausible = st.sampled_from([*words, *places])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=60) | plausible
@@ -42,7 +44,7 @@ texts = st.none() | st.text(max_size=60) | plausible
 
 def read(**fields: Any) -> ConnectionSettings | ConfigurationError:
     try:
-        return connection_settings(conn_id="kyc", **fields)
+        return connections.read(**fields)
     except ConfigurationError as error:
         return error
 
@@ -62,7 +64,7 @@ def test_any_connection_is_understood_or_refused(
 
 @given(
     extra=st.dictionaries(
-        st.sampled_from([*sorted(form.SECRET_FIELDS), "proxies"]),
+        st.sampled_from([*sorted(SECRET_FIELDS), "proxies"]),
         st.text(max_size=20).map(lambda around: around + CANARY + around)
         | st.sampled_from([CANARY, CANARY * 3, f"http://u:{CANARY}@p", f'{{"http": "http://u:{CANARY}@p"}}'])
         | st.fixed_dictionaries(

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a Connection as a whole say, and what does it never show?"""
+"""Connections as a whole: errors told at once, types, the extra, and secrets that never show."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_faceki import settings
 from airflow_provider_faceki.api.errors import ConfigurationError
+from airflow_provider_faceki.connection import settings
+from airflow_provider_faceki.connection.schema import ConnectionSettings
 from tests.provider.connections import LONG_KEY, SECRET, read, refused
 
 
@@ -34,7 +35,7 @@ def test_repr_and_pickle() -> None:
         "webhook_token": "canary-token-" + "a" * 32,
         "webhook_token_previous": "canary-token-" + "b" * 32,
         "webhook_hmac_secret": "canary-hmac",
-        "pii_hash_key": LONG_KEY,
+        "pii_hash_secret": LONG_KEY,
     }
     found = read(
         extra={
@@ -62,6 +63,10 @@ class _Conn:
         raise AssertionError("would block an event loop")
 
 
+def _settings(conn: _Conn) -> ConnectionSettings:
+    return settings.settings_from_connection("kyc", settings.StoredConnection.of(conn))
+
+
 @pytest.mark.parametrize(
     ("extra", "timeout"),
     [
@@ -73,7 +78,7 @@ class _Conn:
     ],
 )
 def test_extra_is_read_from_its_text(extra: str | None, timeout: float) -> None:
-    assert settings.settings_from_connection("kyc", _Conn(extra)).timeout == timeout
+    assert _settings(_Conn(extra)).timeout == timeout
 
 
 @pytest.mark.parametrize(
@@ -87,13 +92,13 @@ def test_extra_is_read_from_its_text(extra: str | None, timeout: float) -> None:
 )
 def test_an_extra_that_is_no_object_is_told(extra: str) -> None:
     with pytest.raises(ConfigurationError, match=r"Extra \(field 'extra'\).*a JSON object") as caught:
-        settings.settings_from_connection("kyc", _Conn(extra))
+        _settings(_Conn(extra))
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("conn_type", ["faceki", "generic", "", None])
 def test_a_type_that_is_faceki_s_or_nobody_s(conn_type: str | None) -> None:
-    assert settings.settings_from_connection("kyc", _Conn(None, conn_type)).client_id == "i"
+    assert _settings(_Conn(None, conn_type)).client_id == "i"
 
 
 @pytest.mark.parametrize(
@@ -108,14 +113,14 @@ def test_what_was_made_for_another_service_is_not_sent_to_it(conn_type: str, sho
     with pytest.raises(
         ConfigurationError, match=rf"{shown}; allowed is 'faceki'.*connection 'kyc'"
     ) as caught:
-        settings.settings_from_connection("kyc", _Conn(None, conn_type))
+        _settings(_Conn(None, conn_type))
     assert SECRET not in str(caught.value)
 
 
 def test_unknown_keys_are_named_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "_TOLD", set())
+    monkeypatch.setattr(settings, "_WARNED", set())
     caplog.set_level(logging.WARNING, logger=settings.__name__)
     for _ in range(3):
         read(extra={"timeuot": 5, "x": SECRET, "timeout": 6})

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_faceki.api.errors import ConfigurationError
+from airflow_provider_faceki.connection.schema import ConnectionSettings
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.settings import ConnectionSettings
 from tests.provider.command_line import airflow, python
 
 if TYPE_CHECKING:
@@ -152,9 +152,10 @@ READ_STORED = """
 import pickle, sys
 from airflow.models import Connection
 from airflow.utils.session import create_session
-from airflow_provider_faceki.settings import settings_from_connection
+from airflow_provider_faceki.connection.settings import StoredConnection, settings_from_connection
 with create_session() as session:
-    found = [settings_from_connection(c.conn_id, c) for c in session.query(Connection).order_by(Connection.id)]
+    conns = session.query(Connection).order_by(Connection.id)
+    found = [settings_from_connection(c.conn_id, StoredConnection.of(c)) for c in conns]
 open(sys.argv[1], "wb").write(pickle.dumps(found))
 """
 

@@ -1,0 +1,303 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Checks of single Connection values, one for each kind of field in the schema.
+
+A check takes a value as it came (from a form, JSON, or a URI, where everything is text) and returns the typed value,
+or raises :class:`InvalidValue` saying what is allowed. It never repeats the value: whether that may be shown is
+decided by the caller.
+
+``jsonschema`` and ``pydantic``, which Airflow brings, are not used here: see CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+
+from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.connection.schema import MIN_KEY_LENGTH, FieldSpec, Kind
+
+#: Longest text: beyond any id, key or address, and still fit for a header.
+MAX_TEXT_LENGTH = 2048
+
+_NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?", re.ASCII)
+_URL = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?([^/?#]*)(/[^?#]*)?([?#].*)?", re.DOTALL)
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?"
+)
+_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
+_QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+_URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_REQUEST_ID = "{requestId}"
+
+
+class InvalidValue(ValueError):
+    """A value that cannot be used.
+
+    :param allowed: What is allowed.
+    :param because: The reason, where the value alone does not show it.
+    """
+
+    def __init__(self, allowed: str, because: str = "") -> None:
+        super().__init__(allowed)
+        self.allowed = allowed
+        self.because = because
+
+
+def number(value: object, spec: FieldSpec) -> float:
+    """Check a number within the limits of the field."""
+    low, high = spec.limits or (-math.inf, math.inf)
+    return float(_within(value, low, high, f"a number from {low} to {high}"))
+
+
+def integer(value: object, spec: FieldSpec) -> int:
+    """Check a whole number within the limits of the field."""
+    low, high = spec.limits or (-math.inf, math.inf)
+    allowed = f"a whole number from {low} to {high}"
+    given = _within(value, low, high, allowed)
+    if given != int(given):
+        raise InvalidValue(allowed)
+    return int(given)
+
+
+def _within(value: object, low: float, high: float, allowed: str) -> float:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    # bool is an int to Python; NaN fails every comparison.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InvalidValue(allowed)
+    return value
+
+
+def text(value: object, _: FieldSpec) -> str:
+    """Check an id or the like."""
+    return _clean(value, "text without white space around it and without control characters")
+
+
+def credential(value: object, _: FieldSpec) -> str:
+    """Check a client id or a secret that was issued."""
+    return _clean(value, "the text exactly as issued, without white space around it or control characters")
+
+
+def _clean(value: object, allowed: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidValue(allowed)
+    if value != value.strip():
+        raise InvalidValue(allowed, "white space before or after")
+    if not value.isprintable():
+        raise InvalidValue(allowed, "control or invisible characters")
+    if len(value) > MAX_TEXT_LENGTH:
+        raise InvalidValue(f"{allowed}, at most {MAX_TEXT_LENGTH} characters")
+    return value
+
+
+def key(value: object, _: FieldSpec) -> str:
+    """Check a key that the user made up."""
+    allowed = f"{MIN_KEY_LENGTH} or more characters, without white space around them"
+    given = _clean(value, allowed)
+    if len(given) < MIN_KEY_LENGTH:
+        raise InvalidValue(allowed)
+    return given
+
+
+def webhook_token(value: object, _: FieldSpec) -> str:
+    """Check a key that becomes a part of a URL's path."""
+    allowed = f"{MIN_KEY_LENGTH} or more of the characters A-Z a-z 0-9 - . _ ~"
+    given = _clean(value, allowed)
+    if len(given) < MIN_KEY_LENGTH or not _URL_SAFE.fullmatch(given):
+        raise InvalidValue(allowed)
+    return given
+
+
+def header_name(value: object, _: FieldSpec) -> str:
+    """Check the name of an HTTP header."""
+    if not isinstance(value, str) or not _HEADER_NAME.fullmatch(value):
+        raise InvalidValue("the name of an HTTP header, such as X-Signature")
+    return value
+
+
+def auth_flow(value: object, spec: FieldSpec) -> AuthFlow:
+    """Check the name of a form of the token request."""
+    return AuthFlow(choice(value, spec))
+
+
+def choice(value: object, spec: FieldSpec) -> str:
+    """Check one of a few words."""
+    if not isinstance(value, str) or value not in spec.choices:
+        raise InvalidValue(f"one of {', '.join(spec.choices)}")
+    return value
+
+
+def verify(value: object, _: FieldSpec) -> bool | str:
+    """Check whether certificates are verified, or against which CA bundle."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if isinstance(value, str) and os.path.exists(value):
+        return value
+    raise InvalidValue(
+        "true, false, or the path of a CA bundle file or directory that exists on this machine"
+    )
+
+
+def port(value: object) -> int | None:
+    """Check a Connection's port; Airflow also writes 0 for none."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
+        raise InvalidValue("a port from 1 to 65535, or none")
+    return value or None
+
+
+def scheme(value: object) -> str:
+    """Check a Connection's schema, which in a FACEKI Connection can only be the scheme of its base URL."""
+    if not isinstance(value, str) or value.lower() not in _DEFAULT_PORTS:
+        raise InvalidValue("https, http, or none; a path belongs into the API base URL")
+    return value.lower()
+
+
+def base_url(value: object, _: FieldSpec) -> str:
+    """Check a service's base URL."""
+    return url_with_defaults(value, None, None)
+
+
+def url_with_defaults(value: object, default_scheme: str | None, default_port: int | None) -> str:
+    """Check a base URL; scheme and port are used where the URL itself has none."""
+    allowed = (
+        "https://host, with a port and a path if need be; http:// for localhost, 127.x.x.x and [::1] only"
+    )
+    found_scheme, host, found_port, path = _url_parts(value, allowed)
+    used_scheme = found_scheme or default_scheme or "https"
+    used_port = found_port or default_port
+    if used_scheme not in _DEFAULT_PORTS:
+        raise InvalidValue(allowed, "another scheme")
+    if used_scheme == "http" and not _is_loopback(host):
+        raise InvalidValue(allowed, "http would send the secret unencrypted")
+    if path and not _good_path(path):
+        raise InvalidValue(allowed, "a path that is not plain")
+    shown_port = "" if used_port in (None, _DEFAULT_PORTS[used_scheme]) else f":{used_port}"
+    return f"{used_scheme}://{host}{shown_port}{path}"
+
+
+def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
+    """Split a URL into scheme, host, port and path without its last slashes; refuse anything else."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
+        raise InvalidValue(allowed)
+    split = _URL.fullmatch(value)
+    found_scheme, authority, path, rest = split.groups("") if split else ("", "", "", "")
+    if "@" in authority:
+        raise InvalidValue(allowed, "a user name or password in it")
+    if rest:
+        raise InvalidValue(allowed, "a query or fragment in it")
+    if _is_ipv6(authority):  # Airflow takes the brackets off when it reads a Connection from a URI
+        authority = f"[{authority}]"
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None or not _good_host(parts[1]):
+        raise InvalidValue(allowed, "no usable host and port")
+    if parts[2] is not None and not 1 <= int(parts[2]) <= 65535:
+        raise InvalidValue(allowed, "no such port")
+    return found_scheme.lower(), parts[1].lower(), int(parts[2]) if parts[2] else None, path.rstrip("/")
+
+
+def _good_host(host: str) -> bool:
+    if host.startswith("["):
+        return _is_ipv6(host[1:-1])
+    if re.fullmatch(r"[0-9.]+", host):
+        return _address(host) is not None
+    return _HOST_NAME.fullmatch(host) is not None
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_ipv6(host: str) -> bool:
+    return isinstance(_address(host), ipaddress.IPv6Address)
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host.strip("[]"))
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def path(value: object, _: FieldSpec) -> str:
+    """Check a path below a base URL."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or not _good_path(value):
+        raise InvalidValue("a path such as /api/v3/kyc_verification")
+    return value
+
+
+def pdf_report_path(value: object, _: FieldSpec) -> str:
+    """Check a path, perhaps with a query, that has one place for the request id."""
+    allowed = f"a path such as /reports/{_REQUEST_ID}, with {_REQUEST_ID} in it once"
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or value.count(_REQUEST_ID) != 1:
+        raise InvalidValue(allowed)
+    before, _mark, query = value.replace(_REQUEST_ID, "requestId").partition("?")
+    if not _good_path(before) or not _QUERY.fullmatch(query):
+        raise InvalidValue(allowed)
+    return value
+
+
+def _good_path(value: str) -> bool:
+    return bool(_PATH.fullmatch(value)) and not {".", ".."} & set(value.split("/"))
+
+
+def proxies(value: object, _: FieldSpec) -> tuple[tuple[str, str], ...]:
+    """Check proxies by the scheme of the call; no proxy in it means that none is used.
+
+    A form of Airflow 2.11 or a URI hands the object over as text.
+    """
+    allowed = (
+        '{} for no proxy, or a JSON object {"http": "http://host:port", "https": "http://host:port"}, '
+        "or one of the two"
+    )
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise InvalidValue(allowed, "text that is no JSON") from None
+    if not isinstance(value, Mapping):
+        raise InvalidValue(allowed)
+    if set(value) - {"http", "https"}:
+        raise InvalidValue(allowed, "other keys in it")
+    return tuple((name, _proxy(url, allowed)) for name, url in sorted(value.items()) if url not in (None, ""))
+
+
+def _proxy(url: object, allowed: str) -> str:
+    if not isinstance(url, str) or not url.isprintable() or " " in url:
+        raise InvalidValue(allowed, "an address that is none")
+    full = url if "://" in url else f"http://{url}"
+    scheme_part, _, authority = full.partition("://")
+    user, _, server = authority.rpartition("@")
+    found_scheme, _, _, below = _url_parts(f"{scheme_part}://{server}", allowed)
+    if found_scheme not in _DEFAULT_PORTS or below or {"/", "?", "#"} & set(user):
+        raise InvalidValue(allowed, "an address with another scheme or with a path")
+    return full
+
+
+CHECKS: dict[Kind, Callable[[object, FieldSpec], object]] = {
+    "auth_flow": auth_flow,
+    "base_url": base_url,
+    "choice": choice,
+    "credential": credential,
+    "header_name": header_name,
+    "integer": integer,
+    "key": key,
+    "number": number,
+    "path": path,
+    "pdf_report_path": pdf_report_path,
+    "proxies": proxies,
+    "text": text,
+    "verify": verify,
+    "webhook_token": webhook_token,
+}

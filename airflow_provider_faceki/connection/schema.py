@@ -1,0 +1,274 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The fields of a FACEKI Connection, declared once.
+
+``ConnectionSettings`` is the table. The form of every Airflow version, the checks and the table in
+``docs/connection.md`` are made from it, so a new field is one declaration here.
+
+Airflow 3.3 reads the form in every process while ``import airflow`` runs. So this module imports nothing but the
+standard library and ``api/service.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from airflow_provider_faceki.api.service import FACEKI
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.api.protocol.auth import AuthFlow
+
+CONN_TYPE = "faceki"
+CONN_NAME_ATTR = "faceki_conn_id"
+DEFAULT_CONN_ID = "faceki_default"
+HOOK_NAME = "FACEKI"
+HOOK_CLASS = "airflow_provider_faceki.hooks.faceki.FacekiHook"
+
+AUTH_FLOWS = ("generate_token", "access_token_body", "access_token_headers", "access_token_query")
+TOKEN_STORES = ("file", "memory")
+
+#: Shortest webhook token and hash secret: 32 characters of base64 hold 192 bits, out of reach of guessing.
+MIN_KEY_LENGTH = 32
+
+#: The kinds of value; ``checks.CHECKS`` has a check for each.
+Kind = Literal[
+    "auth_flow",
+    "base_url",
+    "choice",
+    "credential",
+    "header_name",
+    "integer",
+    "key",
+    "number",
+    "path",
+    "pdf_report_path",
+    "proxies",
+    "text",
+    "verify",
+    "webhook_token",
+]
+
+
+class FieldSpec(NamedTuple):
+    """What the form, the checks and the documentation know of one field.
+
+    :param kind: Which check reads the value.
+    :param label: Its name in the form.
+    :param help: The form's help text, without default and limits: those are added.
+    :param default: The meaning of "not set"; ``None``: stays without a value.
+    :param limits: Smallest and largest number.
+    :param choices: The words allowed.
+    :param secret: Masked in the form, in errors and in logs.
+    :param column: The standard field of a Connection that holds it; ``None``: it is a key of the extra.
+    :param placeholder: Shown in the empty standard field.
+    :param required: It has no default and must be set.
+    :param in_form: Whether the form has a field for it; otherwise it is written under *Extra Fields JSON*.
+    """
+
+    kind: Kind
+    label: str
+    help: str
+    default: str | int | bool | None = None
+    limits: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    column: str | None = None
+    placeholder: str = ""
+    required: bool = False
+    in_form: bool = True
+
+
+def _field(kind: Kind, label: str, help_text: str, **more: Any) -> Any:
+    """Declare a field. The type is ``Any`` for the reason that ``dataclasses.field`` has none either."""
+    spec = FieldSpec(kind, label, help_text, **more)
+    hidden = spec.secret or kind == "proxies"  # a proxy's URL may hold a password
+    return dataclasses.field(repr=not hidden, metadata={"spec": spec})
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """A FACEKI Connection, checked. ``repr`` shows no secret.
+
+    The order is that of the form: what most people set comes first.
+    """
+
+    conn_id: str
+    client_id: str = _field(
+        "credential",
+        "Client ID",
+        "As issued, without white space around it.",
+        column="login",
+        placeholder="from the FACEKI portal: Integrations, Client ID",
+        required=True,
+    )
+    client_secret: str = _field(
+        "credential",
+        "Client Secret",
+        "As issued; never shown, logged or put into an error.",
+        column="password",
+        placeholder="shown beside the Client ID",
+        required=True,
+        secret=True,
+    )
+    base_url: str = _field(
+        "base_url",
+        "API base URL",
+        "https is assumed, a path is allowed; http only to localhost, 127.x.x.x and [::1].",
+        default=FACEKI.base_url,
+        column="host",
+        placeholder=f"{FACEKI.base_url} (default)",
+    )
+    workflow_id: str | None = _field(
+        "text", "Default workflow", "Workflow id from the FACEKI portal, used where a task names none."
+    )
+    auth_flow: AuthFlow = _field(  # noqa: RUF009 - a declaration, as dataclasses.field is
+        "auth_flow",
+        "Token request",
+        "How a token is requested. Try another form only if the test of this Connection says that FACEKI does not "
+        "know this one.",
+        default=AUTH_FLOWS[0],
+        choices=AUTH_FLOWS,
+    )
+    timeout: float = _field(
+        "number",
+        "Timeout (s)",
+        "Seconds without a sign of life after which a call is given up. Connecting is given up after 10 seconds at "
+        "the latest.",
+        default=30,
+        limits=(0.1, 600),
+    )
+    upload_timeout: float = _field(
+        "number",
+        "Upload timeout (s)",
+        "The same for calls that send images. What is not sent in this time is broken off; the answer may take as "
+        "long again.",
+        default=120,
+        limits=(0.1, 3600),
+    )
+    max_attempts: int = _field(
+        "integer",
+        "Attempts",
+        "How often a call that may be repeated is sent at most, the first time included. Paid calls are never "
+        "repeated once they may have left.",
+        default=4,
+        limits=(1, 20),
+    )
+    max_wait: float = _field(
+        "number",
+        "Longest wait (s)",
+        "Longest pause in seconds between two attempts. A Retry-After of FACEKI is honoured up to this.",
+        default=30,
+        limits=(0.1, 3600),
+    )
+    token_store: str = _field(
+        "choice",
+        "Token store",
+        "Where the access token is kept. file: encrypted, one for all tasks of this machine. memory: one for each "
+        "process.",
+        default=TOKEN_STORES[0],
+        choices=TOKEN_STORES,
+    )
+    verify: bool | str = _field(
+        "verify",
+        "Verify TLS / CA bundle",
+        "true, false, or the path of a CA bundle file or directory on the machines that run tasks.",
+        default=True,
+    )
+    proxies: tuple[tuple[str, str], ...] | None = _field(
+        "proxies",
+        "Proxies",
+        'A JSON object such as {"http": "http://proxy:3128", "https": "http://proxy:3128"}; {} for no proxy. When '
+        "not set, HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the environment count.",
+    )
+    max_image_bytes: int = _field(
+        "integer",
+        "Largest image (bytes)",
+        "Larger images are refused before anything is sent.",
+        default=10 * 1024 * 1024,
+        limits=(1, 1024 * 1024 * 1024),
+    )
+    max_concurrency: int = _field(
+        "integer",
+        "Calls at a time",
+        "Most calls under way at once in one process.",
+        default=32,
+        limits=(1, 256),
+    )
+    max_requests_per_second: float | None = _field(
+        "number",
+        "Calls per second",
+        "Most calls begun per second in one process, fractions allowed. FACEKI publishes no rate, so none is assumed; "
+        "it charges extra for high volumes.",
+        limits=(0.001, 10_000),
+    )
+    webhook_token: str | None = _field(
+        "webhook_token",
+        "Webhook token",
+        f"{MIN_KEY_LENGTH} or more letters, digits and - . _ ~, made at random: the end of the webhook's URL in "
+        "FACEKI's portal, https://YOUR_AIRFLOW/faceki/webhook/CONNECTION_ID/TOKEN. When not set, no webhook is let "
+        "in.",
+        secret=True,
+    )
+    webhook_token_previous: str | None = _field(
+        "webhook_token",
+        "Webhook token, previous",
+        "Still accepted beside the webhook token while that is being changed.",
+        secret=True,
+    )
+    webhook_hmac_secret: str | None = _field(
+        "credential",
+        "Webhook HMAC secret",
+        "Set it, and the header, only if a proxy of yours signs the body with HMAC-SHA256; FACEKI does not.",
+        secret=True,
+    )
+    webhook_hmac_header: str | None = _field(
+        "header_name", "Webhook HMAC header", "Name of the HTTP header that carries that signature."
+    )
+    pii_hash_secret: str | None = _field(
+        "key",
+        "Hash secret for personal data",
+        f"{MIN_KEY_LENGTH} or more characters, made at random. Columns of a batch's tables that are to be hashed "
+        "become HMAC-SHA256 under this key. Needed for nothing else.",
+        secret=True,
+    )
+    records_path: str = _field(
+        "path",
+        "Records path",
+        "Path for fetching records. FACEKI's documentation also names /kycverify/api/kycverify/records.",
+        default=FACEKI.records_path,
+    )
+    pdf_report_path: str | None = _field(
+        "pdf_report_path",
+        "PDF report path",
+        "Path of the PDF report with {requestId} where the request id belongs, such as /reports/{requestId}. Needed "
+        "for PDF reports only; FACEKI does not publish it, so ask there.",
+    )
+    addon_url: str = _field(
+        "base_url",
+        "Image check URL",
+        "Base URL of the image check. The token is never sent there.",
+        default=FACEKI.addon_url,
+    )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every text in here that must be masked wherever it turns up."""
+        passwords = [urlsplit(url).password or "" for _, url in self.proxies or ()]
+        found = [getattr(self, name) for name, spec in SPECS.items() if spec.secret]
+        found += [*passwords, *map(unquote, passwords)]
+        return tuple(dict.fromkeys(secret for secret in found if secret))
+
+
+#: The fields by attribute of ``ConnectionSettings``.
+SPECS: dict[str, FieldSpec] = {
+    each.name: each.metadata["spec"]
+    for each in dataclasses.fields(ConnectionSettings)
+    if "spec" in each.metadata
+}
+#: The fields by where they are stored: the standard fields that are used, and the keys of the extra.
+STANDARD_FIELDS = {spec.column: spec for spec in SPECS.values() if spec.column}
+EXTRA_FIELDS = {name: spec for name, spec in SPECS.items() if not spec.column}
+#: Standard fields that the form hides. They count where the base URL has no scheme or port.
+HIDDEN_FIELDS = ("schema", "port")

@@ -1,0 +1,294 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Read an Airflow Connection into checked settings.
+
+Workers, triggerers and the API server share these functions. They do no I/O except to look whether the CA bundle
+exists. One error tells everything that is wrong. ``null`` and the empty string mean "not set" in every field.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from airflow_provider_faceki.api.errors import ConfigurationError
+from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.connection import checks
+from airflow_provider_faceki.connection.schema import (
+    CONN_TYPE,
+    EXTRA_FIELDS,
+    HIDDEN_FIELDS,
+    SPECS,
+    STANDARD_FIELDS,
+    ConnectionSettings,
+    FieldSpec,
+)
+
+log = logging.getLogger(__name__)
+
+# JSON of a secrets backend may have no type, and "generic" belongs to no service.
+_OUR_TYPES = (CONN_TYPE, "generic", "", None)
+
+
+class ConnectionFields(Protocol):
+    """The part of an Airflow Connection, of any Airflow version, that is read."""
+
+    @property
+    def conn_type(self) -> str | None: ...
+    @property
+    def login(self) -> str | None: ...
+    @property
+    def password(self) -> str | None: ...
+    @property
+    def host(self) -> str | None: ...
+    @property
+    def port(self) -> int | None: ...
+    @property
+    def schema(self) -> str | None: ...
+    @property
+    def extra(self) -> str | None: ...
+
+
+@dataclass(frozen=True, repr=False)
+class StoredConnection:
+    """The stored fields of a Connection. ``repr`` shows none of them.
+
+    Airflow's own class shows its password in ``repr``, and so in a traceback that prints local variables.
+    """
+
+    conn_type: str | None
+    login: str | None
+    password: str | None
+    host: str | None
+    port: int | None
+    schema: str | None
+    extra: str | None
+
+    @classmethod
+    def of(cls, conn: ConnectionFields) -> StoredConnection:
+        """Copy the fields of an Airflow Connection.
+
+        ``conn.extra`` is the stored text, so this is safe on an event loop; ``conn.extra_dejson`` would mask what it
+        finds by a blocking call to Airflow's supervisor.
+        """
+        return cls(conn.conn_type, conn.login, conn.password, conn.host, conn.port, conn.schema, conn.extra)
+
+    def __repr__(self) -> str:
+        return "<StoredConnection>"
+
+
+def is_faceki_type(conn_type: object) -> bool:
+    """Whether a Connection of this type may be used for FACEKI."""
+    return conn_type in _OUR_TYPES
+
+
+def settings_from_connection(conn_id: str, conn: StoredConnection) -> ConnectionSettings:
+    """Return the checked settings of a Connection.
+
+    :raises ConfigurationError: with everything that is wrong. No frame of its traceback holds a secret that ``repr``
+        would show.
+    """
+    if not is_faceki_type(conn.conn_type):
+        raise _wrong_type(conn_id, conn.conn_type)
+    reader = _FieldReader(conn)
+    reader.warn_of_unknown(conn_id)
+    settings = reader.settings(conn_id)
+    reader.raise_if_wrong(conn_id)
+    return settings
+
+
+def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
+    # Its secret was issued for another service, so it is not sent to FACEKI.
+    plain = isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", found)
+    shown = repr(found) if plain else "another one"
+    return ConfigurationError(
+        f"This is no FACEKI Connection: its type is {shown}; allowed is {CONN_TYPE!r}, generic, or none. "
+        "Nothing was sent.",
+        conn_id=conn_id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """The part of a Connection that the webhook receiver needs. ``repr`` shows no secret.
+
+    :param tokens: The texts accepted at the end of the webhook's path: the token, and perhaps the previous one.
+    :param hmac_secret: Key of the signature over a webhook's body; ``None``: no signature is required.
+    :param hmac_header: HTTP header that carries that signature.
+    """
+
+    tokens: tuple[str, ...] = field(repr=False)
+    hmac_secret: str | None = field(repr=False)
+    hmac_header: str | None
+
+
+def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
+    """Return the webhook settings of a Connection, or ``None`` if it has no webhook token.
+
+    The other fields are not read: a CA bundle, for one, need not exist where the API server runs.
+
+    :raises ConfigurationError: with everything that is wrong with the webhook's fields.
+    """
+    reader = _FieldReader(conn)
+    found = {name: reader.value(name) for name in SPECS if name.startswith("webhook_")}
+    reader.check_webhook()
+    reader.raise_if_wrong(conn_id)
+    if found["webhook_token"] is None:
+        return None
+    tokens = tuple(found[name] for name in ("webhook_token", "webhook_token_previous") if found[name])
+    return WebhookSettings(tokens, found["webhook_hmac_secret"], found["webhook_hmac_header"])
+
+
+def token_directory() -> Path:
+    """Return the directory for token files, in Airflow's home as Airflow itself finds it."""
+    from airflow.configuration import AIRFLOW_HOME
+
+    return Path(AIRFLOW_HOME) / "faceki_tokens"
+
+
+def _decode(extra: object) -> object:
+    """Return the object that an extra holds, or the extra itself where it holds none."""
+    if not isinstance(extra, str):
+        return extra
+    if not extra.strip():
+        return None
+    try:
+        return json.loads(extra)
+    except (ValueError, RecursionError):
+        return extra
+
+
+class _FieldReader:
+    """Reads the fields of one Connection and collects what is wrong. ``repr`` shows no value."""
+
+    def __init__(self, conn: StoredConnection) -> None:
+        self.problems: list[str] = []
+        extra = _decode(conn.extra)
+        keys = extra if isinstance(extra, Mapping) else {}
+        self._unknown = sorted(str(key) for key in keys if key not in EXTRA_FIELDS)
+        self._stored = {name: getattr(conn, name) for name in (*STANDARD_FIELDS, *HIDDEN_FIELDS)}
+        self._stored |= {key: keys.get(key) for key in EXTRA_FIELDS}
+        if extra is not None and not isinstance(extra, Mapping):
+            self.problem("extra", "something else", "a JSON object")
+
+    def settings(self, conn_id: str) -> ConnectionSettings:
+        """Return all fields; a wrong one has its default, and is among the problems."""
+        values: dict[str, Any] = {name: self.value(name) for name in SPECS}
+        settings = ConnectionSettings(conn_id=conn_id, **values)
+        self.check_webhook()
+        plain = (settings.client_id + settings.client_secret).isascii()
+        if settings.auth_flow is AuthFlow.ACCESS_TOKEN_HEADERS and not plain:
+            self.problem("auth_flow", "a Client ID or Secret that no HTTP header can carry", "another form")
+        return settings
+
+    def value(self, name: str) -> Any:
+        """Return the checked value of a field; its default when it is not set or wrong."""
+        spec = SPECS[name]
+        key = spec.column or name
+        if spec.required and _unset(self._stored[key]):
+            self.problem(key, "nothing", "what the FACEKI portal shows; it is required")
+        found = self._checked(key, self._check_of(name, spec))
+        if found is not None:
+            return found
+        if spec.default is not None:
+            return self._check_of(name, spec)(spec.default)
+        return "" if spec.required else None
+
+    def _check_of(self, name: str, spec: FieldSpec) -> Callable[[object], object]:
+        if name == "base_url":
+            scheme, port = self._checked("schema", checks.scheme), self._checked("port", checks.port)
+            return lambda value: checks.url_with_defaults(value, scheme, port)
+        return lambda value: checks.CHECKS[spec.kind](value, spec)
+
+    def _checked(self, key: str, check: Callable[[object], Any]) -> Any:
+        value = self._stored[key]
+        if _unset(value):
+            return None
+        try:
+            return check(value)
+        except checks.InvalidValue as error:
+            because = f" ({error.because})" if error.because else ""
+            self.problem(key, f"{self._shown(key)}{because}", error.allowed)
+            return None
+
+    def check_webhook(self) -> None:
+        """Check that the webhook's fields fit together."""
+        self._needs("webhook_hmac_secret", "webhook_hmac_header")
+        self._needs("webhook_hmac_header", "webhook_hmac_secret")
+        self._needs("webhook_token_previous", "webhook_token")
+
+    def _needs(self, key: str, other: str) -> None:
+        if not _unset(self._stored[key]) and _unset(self._stored[other]):
+            self.problem(other, "nothing", f"a value, since {_name(key)} is set")
+
+    def problem(self, key: str, found: str, allowed: str) -> None:
+        """Note what is wrong with a field, once."""
+        text = f"{_name(key)}: found {found}; allowed is {allowed}"
+        if text not in self.problems:
+            self.problems.append(text)
+
+    def raise_if_wrong(self, conn_id: str) -> None:
+        """Raise one error with everything that was noted, if anything was."""
+        if self.problems:
+            lines = "".join(f"\n  {problem}" for problem in self.problems)
+            raise ConfigurationError(
+                f"This FACEKI Connection cannot be used as it is:{lines}\nNothing was sent.", conn_id=conn_id
+            )
+
+    def warn_of_unknown(self, conn_id: str) -> None:
+        """Log the unknown keys of the extra, once in a process."""
+        warning = (conn_id, tuple(self._unknown))
+        if not self._unknown or warning in _WARNED:
+            return
+        _WARNED.add(warning)
+        log.warning(
+            "Connection %r: unknown keys in extra are ignored: %s",
+            conn_id,
+            ", ".join(self._with_suggestion(key) for key in self._unknown),
+        )
+
+    def _with_suggestion(self, key: str) -> str:
+        near = difflib.get_close_matches(key, EXTRA_FIELDS, n=1)
+        return f"{self._safe_repr(key)} (did you mean {near[0]}?)" if near else self._safe_repr(key)
+
+    def _shown(self, key: str) -> str:
+        value = self._stored[key]
+        if isinstance(value, str):
+            hidden = key in _NEVER_SHOWN or any(mark in value for mark in "@?#")
+            return f"text of {len(value)} characters" if hidden else self._safe_repr(value)
+        if key in _NEVER_SHOWN or not isinstance(value, bool | int | float) or abs(value) >= 1e15:
+            return f"a value of type {type(value).__name__}"
+        return f"{self._safe_repr(value)} ({type(value).__name__})"
+
+    def _safe_repr(self, value: object) -> str:
+        """Return ``repr(value)``, unless it holds a secret that was put into the wrong field."""
+        shown = repr(value)
+        secrets = (self._stored[key] for key in _SECRET_KEYS)
+        if any(isinstance(secret, str) and len(secret) > 3 and secret in str(value) for secret in secrets):
+            return f"text of {len(str(value))} characters"
+        return shown if len(shown) <= 80 else f"{shown[:80]}…"
+
+    def __repr__(self) -> str:
+        return "<_FieldReader>"
+
+
+#: The warnings that were logged, by connection id and keys.
+_WARNED: set[tuple[str, tuple[str, ...]]] = set()
+_SECRET_KEYS = frozenset(spec.column or name for name, spec in SPECS.items() if spec.secret)
+_NEVER_SHOWN = frozenset({"login", "proxies", *_SECRET_KEYS})
+
+
+def _unset(value: object) -> bool:
+    return value is None or value == ""
+
+
+def _name(key: str) -> str:
+    if key in EXTRA_FIELDS:
+        return f"{EXTRA_FIELDS[key].label} (extra {key!r})"
+    label = STANDARD_FIELDS[key].label if key in STANDARD_FIELDS else key.capitalize()
+    return f"{label} (field {key!r})"
