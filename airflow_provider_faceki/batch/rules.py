@@ -23,7 +23,7 @@ class Rules:
     :param ask: Returns the rules of a workflow.
     """
 
-    def __init__(self, ask: Callable[[str], api.WorkflowRules]) -> None:
+    def __init__(self, ask: Callable[[str], api.WorkflowRules | None]) -> None:
         self._ask = ask
         self._known: dict[str, api.WorkflowRules | api.WorkflowError | None] = {}
         self._asking = threading.Lock()

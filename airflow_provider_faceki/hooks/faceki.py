@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,22 +13,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.connection import form, schema
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
-    from airflow_provider_faceki.api.endpoints.records import WorkflowRules
+    from airflow_provider_faceki.api.endpoints.images import FaceAnalysis, ImageCheck
+    from airflow_provider_faceki.api.endpoints.records import KycLink, WorkflowRules
+    from airflow_provider_faceki.api.endpoints.reports import PdfReport
+    from airflow_provider_faceki.api.endpoints.verification import KycVerification
+    from airflow_provider_faceki.api.models import VerificationRecord
     from airflow_provider_faceki.api.protocol.session import Endpoint
+    from airflow_provider_faceki.api.transport.multipart import Image
     from airflow_provider_faceki.connection.schema import ConnectionSettings
     from airflow_provider_faceki.connection.settings import ConnectionFields, StoredConnection
-    from airflow_provider_faceki.storage import Place
+    from airflow_provider_faceki.hooks.documents import DocumentSource, Picture
 
 T = TypeVar("T")
-
-#: Seconds for which a workflow's rules are believed: they are changed by hand, in FACEKI's portal.
-RULES_LIFETIME = 600.0
-_rules: dict[tuple[str, str, str], tuple[float, WorkflowRules]] = {}
-_rules_locks: dict[tuple[str, str, str], threading.Lock] = {}
 
 
 class FacekiHook(BaseHook):
@@ -50,6 +49,10 @@ class FacekiHook(BaseHook):
     def __init__(self, faceki_conn_id: str = schema.DEFAULT_CONN_ID) -> None:
         super().__init__()
         self.faceki_conn_id = faceki_conn_id
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the client out of copies and pickles: it holds locks and secrets, and is made again when needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "_cached_connection"}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -83,14 +86,140 @@ class FacekiHook(BaseHook):
             return self._client.call(endpoint)
 
     async def acall(self, endpoint: Endpoint[T]) -> T:
-        """Do what :meth:`ask` does, for an event loop: nothing here blocks it.
-
-        :param endpoint: As for :meth:`ask`.
-        :raises FacekiError: as :meth:`ask`.
-        """
+        """Perform one call without blocking the event loop; parameters and errors as for :meth:`call`."""
         client = await self.aget_conn()
         with self._named():
             return await client.call(endpoint)
+
+    def fetch_records(
+        self,
+        *,
+        request_id: str | None = None,
+        link: str | None = None,
+        record_identifier: str | None = None,
+        face_id: str | None = None,
+    ) -> tuple[VerificationRecord, ...]:
+        """Fetch the records of a verification, a link, an id of your own, or a person. Give exactly one filter.
+
+        :param request_id: FACEKI's id of one verification.
+        :param link: Link id.
+        :param record_identifier: Your own id.
+        :param face_id: FACEKI's id of a person.
+        :returns: The records in FACEKI's order; empty if there are none.
+        :raises FacekiError: as :meth:`call`.
+        """
+        with self._named():
+            endpoint = api.FetchRecords(
+                request_id=request_id, link=link, record_identifier=record_identifier, face_id=face_id
+            )
+        return self.call(endpoint)
+
+    def generate_kyc_link(
+        self,
+        *,
+        workflow_id: str | None = None,
+        record_identifier: str | None = None,
+        expires_in_minutes: int | None = None,
+        redirect_url: str | None = None,
+    ) -> KycLink:
+        """Make a link under which one person is verified in a browser. Each call makes a new one.
+
+        :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
+        :param record_identifier: Your own id of the person or case.
+        :param expires_in_minutes: Whole minutes until the link expires. Default: FACEKI's own, which is not published.
+        :param redirect_url: Where the browser goes afterwards; ``https`` or ``http``.
+        :raises FacekiError: as :meth:`call`.
+        """
+        with self._named():
+            endpoint = api.GenerateKycLink(
+                workflow_id=self.workflow(workflow_id),
+                record_identifier=record_identifier,
+                expires_in_minutes=expires_in_minutes,
+                redirect_url=redirect_url,
+            )
+        return self.call(endpoint)
+
+    def get_workflow_rules(self, workflow_id: str | None = None, *, link: str | None = None) -> WorkflowRules:
+        """Fetch the rules of a workflow, or of a link.
+
+        :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's, unless ``link`` is given.
+        :param link: Link id.
+        :raises FacekiError: as :meth:`call`.
+        """
+        with self._named():
+            chosen = workflow_id if link is not None else self.workflow(workflow_id)
+            endpoint = api.GetWorkflowRules(workflow_id=chosen, link=link)
+        return self.call(endpoint)
+
+    def perform_kyc_verification(
+        self,
+        *,
+        selfie: Picture,
+        documents: Sequence[DocumentSource],
+        record_identifier: str,
+        workflow_id: str | None = None,
+        image_conn_id: str | None = None,
+        lookup_timeout: float = DEFAULT_LOOKUP_TIMEOUT_SECONDS,
+    ) -> KycVerification:
+        """Verify one person. Charged, and sent once; a lost answer is looked up by the record identifier.
+
+        The hook remembers nothing across the tries of a task: prefer ``FacekiPerformKycVerificationOperator``, which
+        looks for what an earlier try sent before it sends anything.
+
+        :param selfie: Picture of the person: its bytes, absolute local path, URI, or an ``Image``.
+        :param documents: One to three documents, each the picture of its front, ``{"front": picture, "back":
+            picture}``, or a ``Document``.
+        :param record_identifier: Your own id of this verification.
+        :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
+        :param image_conn_id: Connection for the storage of the pictures.
+        :param lookup_timeout: Seconds for which the record is looked for after a lost answer.
+        :raises FacekiError: as :meth:`call`.
+        """
+        from airflow_provider_faceki.hooks.documents import load_documents
+
+        def load(name: str, source: Picture) -> Image:
+            return self.image(source, name=name, conn_id=image_conn_id)
+
+        with self._named():
+            endpoint = api.PerformKycVerification(
+                workflow_id=self.workflow(workflow_id),
+                selfie=load("selfie", selfie),
+                documents=load_documents(load, documents),
+                record_identifier=record_identifier,
+                lookup_timeout=lookup_timeout,
+            )
+        return self.call(endpoint)
+
+    def match_face(
+        self, selfie: Picture, *, image_conn_id: str | None = None
+    ) -> tuple[VerificationRecord, ...]:
+        """Search the people verified before for a face. Charged for each call.
+
+        :param selfie: Picture of the person: its bytes, absolute local path, URI, or an ``Image``.
+        :param image_conn_id: Connection for the storage of the picture.
+        :returns: The records found; empty if there are none.
+        :raises FacekiError: as :meth:`call`.
+        """
+        return self.call(api.FaceMatch(self.image(selfie, name="selfie", conn_id=image_conn_id)))
+
+    def analyze_face(self, selfie: Picture, *, image_conn_id: str | None = None) -> FaceAnalysis:
+        """Estimate age, gender and liveness of a face; parameters and errors as for :meth:`match_face`."""
+        return self.call(api.AnalyzeFace(self.image(selfie, name="selfie", conn_id=image_conn_id)))
+
+    def check_image(self, image: Picture, *, image_conn_id: str | None = None) -> ImageCheck:
+        """Check the quality of a picture, free as far as is known; parameters and errors as for :meth:`match_face`."""
+        return self.call(api.CheckImage(self.image(image, name="image", conn_id=image_conn_id)))
+
+    def get_pdf_report(self, request_id: str) -> PdfReport:
+        """Fetch the PDF report of a verification. Needs the Connection's ``pdf_report_path``.
+
+        :param request_id: FACEKI's id of the verification.
+        :returns: The report as an open file; close it.
+        :raises FacekiError: as :meth:`call`.
+        """
+        with self._named():
+            endpoint = api.FetchPdfReport(request_id)
+        return self.call(endpoint)
 
     def workflow(self, workflow_id: str | None) -> str:
         """Return ``workflow_id``, or the Connection's default workflow.
@@ -105,30 +234,23 @@ class FacekiHook(BaseHook):
                 )
         return chosen
 
-    def workflow_rules(self, workflow_id: str) -> WorkflowRules:
-        """Return the rules of a workflow, asked for once in this process and every ten minutes.
+    def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
+        """Return the rules of a workflow from the cache of this process.
 
-        :raises FacekiError: as :meth:`ask`.
+        :returns: ``None`` where FACEKI tells no rules; that is logged.
+        :raises FacekiError: what FACEKI answered holds for a verification too.
         """
+        from airflow_provider_faceki.hooks.workflow_rules import cached_rules
+
         key = (self.settings.base_url, self.settings.client_id, workflow_id)
-        # Many tasks and threads, each with a hook of its own, ask at the same moment; one of them asks FACEKI.
-        with _rules_locks.setdefault(key, threading.Lock()):
-            found = _rules.get(key)
-            if found is None or time.monotonic() - found[0] > RULES_LIFETIME:
-                try:
-                    rules = self.call(api.GetWorkflowRules(workflow_id=workflow_id))
-                except api.WorkflowError as error:
-                    error.message = f"workflow {workflow_id!r}: {error.message}"
-                    raise
-                found = _rules[key] = (time.monotonic(), rules)
-        return found[1]
+        return cached_rules(key, lambda: self.get_workflow_rules(workflow_id))
 
-    def image(self, source: bytes | Place, *, name: str = "image", conn_id: str | None = None) -> api.Image:
-        """Return a picture for a call such as ``AnalyzeFace``, checked, and not loaded if it lies in a storage.
+    def image(self, source: Picture, *, name: str = "image", conn_id: str | None = None) -> Image:
+        """Return a checked picture for a call such as ``AnalyzeFace``. One in a storage is not loaded.
 
-        Larger ones than the Connection's ``max_image_bytes`` are refused. Reads the storage: not for an event loop.
+        Pictures larger than the Connection's ``max_image_bytes`` are refused. Reads the storage: not for an event loop.
 
-        :param source: Its bytes, or where it is: the absolute local path or the URI of a file.
+        :param source: Its bytes, absolute local path or URI, or an ``Image``, which is returned as it is.
         :param name: What the picture is for; an error names it.
         :param conn_id: Connection for that storage. Default: the one in the URI, else the storage's own default.
         :raises ValidationError: it is missing, empty, too large, or not an image.
@@ -136,6 +258,8 @@ class FacekiHook(BaseHook):
         from airflow_provider_faceki import storage
 
         with self._named():
+            if isinstance(source, api.Image):
+                return source
             limit = self.settings.max_image_bytes
             if isinstance(source, bytes):
                 return api.Image.of_bytes(name, source, limit)
@@ -257,8 +381,6 @@ _cached_connections: dict[str, _CachedConnection] = {}
 
 # Airflow's masker in a child does not know what was masked in its parent.
 os.register_at_fork(after_in_child=_cached_connections.clear)
-# The thread that holds a lock in the parent does not exist in the child, so it would never release it.
-os.register_at_fork(after_in_child=_rules_locks.clear)
 
 
 def _stored(conn: ConnectionFields) -> StoredConnection:

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.transport.multipart import MAX_IMAGE_BYTES
 from airflow_provider_faceki.connection.schema import SPECS
-from airflow_provider_faceki.hooks import faceki
+from airflow_provider_faceki.hooks import workflow_rules
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -181,10 +181,10 @@ def test_rules_are_asked_for_once_by_many_at_once(sandbox: FacekiSandbox) -> Non
     assert len({id(rules) for rules in found}) == 1
     assert sandbox.counters.requests["rules"] == 1
     # A child of a process in which somebody asks just now does not wait for somebody who is not there.
-    with faceki._rules_locks[next(iter(faceki._rules_locks))]:
+    with workflow_rules._locks[next(iter(workflow_rules._locks))]:
         child = os.fork()
         if not child:
-            os._exit(len(faceki._rules_locks))
+            os._exit(len(workflow_rules._locks))
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -1,0 +1,162 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The hook's methods against a local FACEKI: each is its endpoint, and a used hook can be copied."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.workflows import WORKFLOW_PASSPORT
+from tests.billing.pictures import picture, write
+
+
+@pytest.fixture
+def hook(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> FacekiHook:
+    connection = faceki_sandbox.connection(
+        token_store="memory", pdf_report_path=faceki_sandbox.settings.pdf_path
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    return FacekiHook()
+
+
+SELFIE = picture(seed=1)
+CARD = [{"front": picture(seed=2), "back": picture(seed=3)}]
+
+
+def verified(hook: FacekiHook, identifier: str = "accepted-1") -> api.KycVerification:
+    return hook.perform_kyc_verification(selfie=SELFIE, documents=CARD, record_identifier=identifier)
+
+
+def test_a_link_is_made_and_its_rules_and_records_are_found(
+    hook: FacekiHook, faceki_sandbox: FacekiSandbox
+) -> None:
+    link = hook.generate_kyc_link(record_identifier="order-7", expires_in_minutes=5)
+    assert hook.get_workflow_rules(link=link.link).documents == hook.get_workflow_rules().documents
+    assert hook.fetch_records(link=link.link) == ()
+    faceki_sandbox.decide(link.link, "ACCEPTED")
+    assert hook.fetch_records(record_identifier="order-7") == hook.fetch_records(link=link.link)
+    assert len(hook.fetch_records(link=link.link)) == 1
+
+
+def test_a_verification_and_its_report(hook: FacekiHook, faceki_sandbox: FacekiSandbox) -> None:
+    made = verified(hook)
+    assert made.decision == "ACCEPTED"
+    assert faceki_sandbox.ledger == {"accepted-1": 1}
+    assert made.record.request_id
+    with hook.get_pdf_report(made.record.request_id).file as report:
+        assert report.read(5) == b"%PDF-"
+
+
+def test_faces(hook: FacekiHook) -> None:
+    verified(hook)
+    (match,) = hook.match_face(SELFIE)
+    assert match.record_identifier == "accepted-1"
+    assert hook.analyze_face(SELFIE).min_age
+    assert hook.check_image(SELFIE).quality
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(lambda folder: picture(), id="bytes"),
+        pytest.param(lambda folder: folder / "selfie.jpg", id="path"),
+        pytest.param(lambda folder: str(folder / "selfie.jpg"), id="path as text"),
+        pytest.param(lambda folder: (folder / "selfie.jpg").as_uri(), id="URI"),
+        pytest.param(lambda folder: api.Image.of_bytes("selfie", picture()), id="Image"),
+    ],
+)
+def test_a_picture_in_every_shape(hook: FacekiHook, tmp_path: Path, source: Callable[[Path], Any]) -> None:
+    write(tmp_path, "selfie.jpg", picture())
+    given = source(tmp_path)
+    assert hook.image(given).size == len(picture())
+    assert hook.check_image(given).quality
+    front = api.Document(api.Image.of_bytes("front", picture()))
+    for documents in ([given], [{"front": given}], [{"front": given, "back": given}], [front]):
+        made = hook.perform_kyc_verification(
+            selfie=given,
+            documents=documents,
+            record_identifier=f"accepted-{len(documents)}",
+            workflow_id=WORKFLOW_PASSPORT,
+        )
+        assert made.decision
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param(lambda hook: hook.fetch_records(), "exactly one", id="no filter"),
+        pytest.param(lambda hook: hook.fetch_records(link="a b\0"), "link", id="no id"),
+        pytest.param(lambda hook: hook.generate_kyc_link(redirect_url="x"), "redirect_url", id="redirect"),
+        pytest.param(lambda hook: hook.match_face(b"text"), "selfie is not an image", id="no picture"),
+        pytest.param(lambda hook: hook.analyze_face("relative.jpg"), "selfie", id="relative path"),
+        pytest.param(lambda hook: hook.check_image(b""), "image is empty", id="empty"),
+        pytest.param(lambda hook: hook.get_pdf_report(""), "request_id", id="no request id"),
+        pytest.param(
+            lambda hook: hook.perform_kyc_verification(
+                selfie=SELFIE, documents=SELFIE, record_identifier="x"
+            ),
+            "documents must be a list",
+            id="a lone document",
+        ),
+        pytest.param(
+            lambda hook: hook.perform_kyc_verification(
+                selfie=SELFIE, documents=[{"side": SELFIE}], record_identifier="x"
+            ),
+            r"documents\[0\] must be",
+            id="a document without a front",
+        ),
+    ],
+)
+def test_an_argument_that_cannot_work_is_named_with_the_connection(
+    hook: FacekiHook, call: Callable[[FacekiHook], object], expected: str
+) -> None:
+    with pytest.raises(api.ValidationError, match=expected) as caught:
+        call(hook)
+    assert caught.value.conn_id == "faceki_default"
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        pytest.param(copy.deepcopy, id="deepcopy"),
+        pytest.param(copy.copy, id="copy"),
+        pytest.param(lambda hook: pickle.loads(pickle.dumps(hook)), id="pickle"),  # noqa: S301 - our own
+    ],
+)
+def test_a_used_hook_can_be_copied(
+    hook: FacekiHook, faceki_sandbox: FacekiSandbox, copied: Callable[[FacekiHook], FacekiHook]
+) -> None:
+    assert hook.fetch_records(record_identifier="order-7") == ()
+    again = copied(hook)
+    assert again.faceki_conn_id == hook.faceki_conn_id
+    assert again.fetch_records(record_identifier="order-7") == ()
+    assert faceki_sandbox.client_secret.encode() not in pickle.dumps(hook)
+
+
+def test_rules_are_cached_also_where_there_are_none(
+    hook: FacekiHook, faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = hook.workflow(None)
+    assert hook.workflow_rules(workflow) is FacekiHook().workflow_rules(workflow)
+    assert faceki_sandbox.counters.requests["rules"] == 1
+    for _ in range(3):
+        with pytest.raises(api.WorkflowError, match="workflow 'unknown-1'"):
+            hook.workflow_rules("unknown-1")
+    assert faceki_sandbox.counters.requests["rules"] == 2
+    faceki_sandbox.add_fault("status", status=404, route="rules", count=100)
+    for _ in range(3):
+        assert hook.workflow_rules(WORKFLOW_PASSPORT) is None
+    asked = faceki_sandbox.counters.requests["rules"]
+    faceki_sandbox.clear_faults()
+    monkeypatch.setattr("airflow_provider_faceki.hooks.workflow_rules.time.monotonic", lambda: 1e12)
+    assert hook.workflow_rules(WORKFLOW_PASSPORT) is not None
+    assert faceki_sandbox.counters.requests["rules"] == asked + 1
