@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """A FACEKI of your own on loopback, to develop and test DAGs against: no account, no credit, no people.
 
-It is a stand-in built from public documentation. What works here is not thereby shown to work with FACEKI.
-Names are resolved on first use, so that importing this package needs neither starlette nor uvicorn.
+It is built from public documentation. What works here is not thereby shown to work with FACEKI. Names are resolved on
+first use, so that importing this package needs neither starlette nor uvicorn.
 """
 
 from __future__ import annotations
@@ -11,21 +11,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from airflow_provider_faceki.sandbox.backend.clock import Clock
+    from airflow_provider_faceki.sandbox.control import ControlClient, ControlError
     from airflow_provider_faceki.sandbox.faults import Fault
     from airflow_provider_faceki.sandbox.process import SandboxProcess
-    from airflow_provider_faceki.sandbox.server import FacekiSandbox
+    from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox
     from airflow_provider_faceki.sandbox.settings import Settings
 
-__all__ = ["FacekiSandbox", "Fault", "SandboxProcess", "Settings"]
+__all__ = [
+    "Clock",
+    "ControlClient",
+    "ControlError",
+    "ExposureError",
+    "FacekiSandbox",
+    "Fault",
+    "SandboxProcess",
+    "Settings",
+]
 
-_HOMES = {"FacekiSandbox": "server", "Fault": "faults", "SandboxProcess": "process", "Settings": "settings"}
+_MODULES = {
+    "Clock": "backend.clock",
+    "ControlClient": "control",
+    "ControlError": "control",
+    "ExposureError": "server",
+    "FacekiSandbox": "server",
+    "Fault": "faults",
+    "SandboxProcess": "process",
+    "Settings": "settings",
+}
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    return getattr(import_module(f"{__name__}.{module}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`faceki-sandbox`: run the stand-in, print how to reach it, end when told to."""
+"""`faceki-sandbox`: runs a sandbox until SIGTERM or SIGINT, and prints how to reach it."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sandbox(chosen: argparse.Namespace) -> FacekiSandbox:
-    from airflow_provider_faceki.sandbox.loopback import is_loopback
-    from airflow_provider_faceki.sandbox.server import ExposureRefused, FacekiSandbox
+    from airflow_provider_faceki.sandbox.control import is_loopback
+    from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox
 
     if not is_loopback(chosen.host) and not (chosen.expose and chosen.i_know_this_is_a_toy):
-        raise ExposureRefused(
+        raise ExposureError(
             f"--host: found {chosen.host!r}, allowed is a loopback address; anything else needs both "
             "--expose and --i-know-this-is-a-toy, for anybody who reaches it can steer it"
         )

@@ -1,135 +1,138 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How is a running sandbox steered from outside? JSON under `/_sandbox/`, the same acts as the Python API.
+"""The control API of a running sandbox: JSON under `/_sandbox/`, and its client.
 
-Only what says it is JSON is obeyed: a web page that is open in the developer's browser cannot send that to
-another origin unasked.
+Only requests that say they are JSON are obeyed: a web page in the developer's browser cannot send that to another
+origin unasked.
 """
 
 from __future__ import annotations
 
+import http.client
+import inspect
+import ipaddress
+import json
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from urllib.parse import urlencode, urlsplit
 
-from airflow_provider_faceki.sandbox.desk import Desk, Forged
+from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.store import Refused
+from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOWS
 from airflow_provider_faceki.sandbox.faults import fault_from
-from airflow_provider_faceki.sandbox.routes import NAMES
-from airflow_provider_faceki.sandbox.state import Refused
-from airflow_provider_faceki.sandbox.workflows import WORKFLOWS
 
-Act = Callable[[Desk, Mapping[str, object]], object]
+TIMEOUT_SECONDS = 10.0
+
+Handler = Callable[[Backend, Mapping[str, object]], object]
 
 
-def act(desk: Desk, method: str, name: str, document: Mapping[str, object]) -> tuple[int, object]:
-    """An HTTP status and what to say. Wrong input is a 422 that tells what is allowed."""
-    known = ACTS.get((method, name))
-    if known is None:
-        return 404, {"error": "no such control call", "there are": [f"{m} /_sandbox/{n}" for m, n in ACTS]}
+def call_control(
+    backend: Backend, method: str, name: str, document: Mapping[str, object]
+) -> tuple[int, object]:
+    """Carry out a control call.
+
+    :returns: an HTTP status and a JSON value; wrong input is a 422 that says what is allowed.
+    """
+    handler = CONTROL_CALLS.get((method, name))
+    if handler is None:
+        calls = [f"{each} /_sandbox/{path}" for each, path in CONTROL_CALLS]
+        return 404, {"error": "no such control call", "allowed": calls}
     try:
-        with desk.lock:
-            desk.state.tick()
-            return 200, known(desk, document)
+        with backend.lock:
+            backend.answer_due_links()
+            return 200, handler(backend, document)
     except ValueError as wrong:
         return 422, {"error": str(wrong)}
     except Refused as refused:
         return 409, {"error": f"FACEKI would refuse this with code {refused.code}", "code": refused.code}
 
 
-def _state(desk: Desk, document: Mapping[str, object]) -> object:
-    state = desk.state
+def _state(backend: Backend, document: Mapping[str, object]) -> object:
+    now = backend.clock.now()
     return {
-        "links": [
-            {**asdict(link), "expired": link.expired(desk.clock.now())} for link in state.links.values()
-        ],
-        "decisions": state.summary(),
-        "ledger": state.ledger(),
-        "bills": [asdict(bill) for bill in state.bills],
-        "credit": desk.settings.credit,
-        "tokens": state.tokens.count(desk.clock.now()),
-        "now": desk.clock.now(),
+        "links": [{**asdict(link), "expired": link.expired(now)} for link in backend.store.links.values()],
+        "decisions": backend.store.decisions(),
+        "ledger": backend.ledger,
+        "bills": [asdict(bill) for bill in backend.bills],
+        "credit": backend.settings.credit,
+        "tokens": backend.tokens.count(now),
+        "now": now,
         "workflows": {key: list(workflow.documents) for key, workflow in WORKFLOWS.items()},
-        "routes": list(NAMES),
+        "routes": list(backend.route_names),
     }
 
 
-def _counters(desk: Desk, document: Mapping[str, object]) -> object:
-    return desk.counts().as_dict()
+def _counters(backend: Backend, document: Mapping[str, object]) -> object:
+    return backend.counters.as_dict()
 
 
-def _polls(desk: Desk, document: Mapping[str, object]) -> object:
+def _polls(backend: Backend, document: Mapping[str, object]) -> object:
     """`key` is a filter of the records call, as in `link=<id>`."""
-    return list(desk.counters.polls(_text(document, "key")))
+    return list(backend.accounts.polls(_text(document, "key")))
 
 
-def _faults(desk: Desk, document: Mapping[str, object]) -> object:
-    return desk.faults.waiting()
+def _faults(backend: Backend, document: Mapping[str, object]) -> object:
+    return backend.faults.waiting()
 
 
-def _add_fault(desk: Desk, document: Mapping[str, object]) -> object:
-    desk.add_fault(fault_from(document))
-    return desk.faults.waiting()
+def _add_fault(backend: Backend, document: Mapping[str, object]) -> object:
+    backend.add_fault(fault_from(document))
+    return backend.faults.waiting()
 
 
-def _clear_faults(desk: Desk, document: Mapping[str, object]) -> object:
-    desk.faults.clear()
+def _clear_faults(backend: Backend, document: Mapping[str, object]) -> object:
+    backend.clear_faults()
     return []
 
 
-def _settings(desk: Desk, document: Mapping[str, object]) -> object:
-    return desk.settings.shown()
+def _settings(backend: Backend, document: Mapping[str, object]) -> object:
+    return backend.settings.shown()
 
 
-def _change_settings(desk: Desk, document: Mapping[str, object]) -> object:
-    desk.settings.update(document)
-    return desk.settings.shown()
+def _change_settings(backend: Backend, document: Mapping[str, object]) -> object:
+    backend.settings.update(document)
+    return backend.settings.shown()
 
 
-def _create_link(desk: Desk, document: Mapping[str, object]) -> object:
-    return desk.create_link(**_only(document, "record_identifier", "workflow_id", "minutes", "redirect_url"))  # type: ignore[arg-type]
+def _credit(backend: Backend, document: Mapping[str, object]) -> object:
+    backend.settings.update(_only(document, "credit"))
+    return {"credit": backend.settings.credit}
 
 
-def _decide(desk: Desk, document: Mapping[str, object]) -> object:
-    return desk.decide(_text(document, "link", "request_id"), _text(document, "decision"))
+def _advance_clock(backend: Backend, document: Mapping[str, object]) -> object:
+    backend.clock.advance(document.get("advance", 0))
+    backend.answer_due_links()
+    return {"now": backend.clock.now()}
 
 
-def _add_record(desk: Desk, document: Mapping[str, object]) -> object:
-    return desk.add_record(**_only(document, "record_identifier", "decision", "link", "code", "fields"))  # type: ignore[arg-type]
+def _revoke_tokens(backend: Backend, document: Mapping[str, object]) -> object:
+    return {"revoked": backend.revoke_tokens()}
 
 
-def _end_link(desk: Desk, document: Mapping[str, object]) -> object:
-    desk.end_link(_text(document, "link"), _text(document, "how"))
-    return {}
+def _decide(backend: Backend, document: Mapping[str, object]) -> object:
+    return backend.decide(_text(document, "link", "request_id"), _text(document, "decision"))
 
 
-def _revoke(desk: Desk, document: Mapping[str, object]) -> object:
-    return {"revoked": desk.state.tokens.revoke_all()}
+def _action(action: Callable[..., object], *, without: tuple[str, ...] = ()) -> Handler:
+    """Return a handler that calls a method of the backend with the members of the JSON object."""
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(action).parameters.items()
+        if name not in ("self", *without)
+    }
+    required = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty]
+
+    def handler(backend: Backend, document: Mapping[str, object]) -> object:
+        members = _only(document, *parameters)
+        for name in required:
+            _text(members, name)
+        answer = action(backend, **members)
+        return {} if answer is None else answer
+
+    return handler
 
 
-def _clock(desk: Desk, document: Mapping[str, object]) -> object:
-    desk.clock.advance(document.get("advance", 0))
-    desk.state.tick()
-    return {"now": desk.clock.now()}
-
-
-def _credit(desk: Desk, document: Mapping[str, object]) -> object:
-    desk.settings.update(_only(document, "credit"))
-    return {"credit": desk.settings.credit}
-
-
-def _forge(desk: Desk, document: Mapping[str, object]) -> object:
-    given = _only(document, "request_id", "status", "full_name")
-    name = given.get("full_name", "")
-    if not isinstance(name, str):
-        raise ValueError("full_name: allowed is text")
-    desk.forge(Forged(_text(given, "request_id"), _text(given, "status"), name))
-    return {}
-
-
-def _reset(desk: Desk, document: Mapping[str, object]) -> object:
-    desk.reset()
-    return {}
-
-
-ACTS: dict[tuple[str, str], Act] = {
+CONTROL_CALLS: dict[tuple[str, str], Handler] = {
     ("GET", "state"): _state,
     ("GET", "counters"): _counters,
     ("GET", "polls"): _polls,
@@ -138,19 +141,24 @@ ACTS: dict[tuple[str, str], Act] = {
     ("DELETE", "faults"): _clear_faults,
     ("GET", "settings"): _settings,
     ("POST", "settings"): _change_settings,
-    ("POST", "links"): _create_link,
-    ("POST", "end-link"): _end_link,
+    ("POST", "links"): _action(Backend.create_link),
+    ("POST", "end-link"): _action(Backend.end_link),
     ("POST", "decide"): _decide,
-    ("POST", "records"): _add_record,
-    ("POST", "revoke-tokens"): _revoke,
-    ("POST", "clock"): _clock,
+    # JSON cannot hold the bytes of a selfie.
+    ("POST", "records"): _action(Backend.add_record, without=("selfie",)),
+    ("POST", "revoke-tokens"): _revoke_tokens,
+    ("POST", "clock"): _advance_clock,
     ("POST", "credit"): _credit,
-    ("POST", "forge-webhook"): _forge,
-    ("POST", "reset"): _reset,
+    ("POST", "fake-webhook"): _action(Backend.send_fake_webhook),
+    ("POST", "reset"): _action(Backend.reset),
 }
 
 
 def _text(document: Mapping[str, object], *names: str) -> str:
+    """Return the first of these members that is there.
+
+    :raises ValueError: there is none, or it is no text.
+    """
     for name in names:
         value = document.get(name)
         if isinstance(value, str) and value:
@@ -161,5 +169,65 @@ def _text(document: Mapping[str, object], *names: str) -> str:
 def _only(document: Mapping[str, object], *names: str) -> dict[str, object]:
     for name in document:
         if name not in names:
-            raise ValueError(f"{name!r}: no such member; there are {', '.join(names)}")
+            raise ValueError(f"{name!r}: no such member; allowed is {', '.join(names) or 'none'}")
     return dict(document)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine. Names other than localhost are not, since DNS may point them anywhere."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class ControlError(Exception):
+    """The sandbox refused a control call; the text says why."""
+
+
+class ControlClient:
+    """A client of the control API: `ControlClient(url).post("faults", kind="status", status=503)`.
+
+    :param url: what `faceki-sandbox` printed.
+    :param cafile: the certificate of a sandbox with TLS.
+    """
+
+    def __init__(self, url: str, cafile: str | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("url: allowed is the http or https URL that faceki-sandbox printed")
+        self._host, self._port = parts.hostname, parts.port
+        self._context = ssl.create_default_context(cafile=cafile) if parts.scheme == "https" else None
+
+    def get(self, name: str, **query: str) -> object:
+        return self._call("GET", f"{name}?{urlencode(query)}" if query else name, None)
+
+    def post(self, name: str, **document: object) -> object:
+        return self._call("POST", name, document)
+
+    def delete(self, name: str) -> object:
+        return self._call("DELETE", name, None)
+
+    def _call(self, method: str, name: str, document: Mapping[str, object] | None) -> object:
+        connection = self._connect()
+        try:
+            body = None if document is None else json.dumps(document)
+            connection.request(method, f"/_sandbox/{name}", body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer: object = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ControlError(
+                answer.get("error", response.reason) if isinstance(answer, dict) else response.reason
+            )
+        return answer
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._context is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=TIMEOUT_SECONDS, context=self._context
+        )

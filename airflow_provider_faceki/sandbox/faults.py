@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What shall go wrong, on which route, how often? A queue of faults, the first that fits is used up first."""
+"""Faults: what goes wrong, on which route, how often. The first in the queue that matches is used up first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 @dataclass
 class Fault:
-    """`route`, `record_identifier` (a prefix), `skip` and `count` say when; the rest says what.
+    """One fault. `route`, `record_identifier` (a prefix), `skip` and `count` say when; the rest says what.
 
     status            an HTTP `status` (502, 503, 504, 413 with an HTML page, the rest with JSON), `retry_after` as
                       seconds or as an HTTP date
@@ -105,7 +105,8 @@ class Fault:
         _prefix("record_identifier", self.record_identifier)
         _retry_after(self.retry_after)
 
-    def fits(self, route: str, record_identifier: str) -> bool:
+    def matches(self, route: str, record_identifier: str) -> bool:
+        """Whether it is meant for a request on this route, for this identifier."""
         if self.route not in (ANY_ROUTE, route):
             return False
         return self.record_identifier is None or record_identifier.startswith(self.record_identifier)
@@ -157,7 +158,7 @@ def _label(name: str, value: object) -> None:
 
 
 def fault_from(document: Mapping[str, object]) -> Fault:
-    """A fault written as JSON."""
+    """Read a fault that is written as a JSON object."""
     names = {each.name for each in fields(Fault)}
     for name in document:
         if name not in names:
@@ -168,11 +169,13 @@ def fault_from(document: Mapping[str, object]) -> Fault:
 
 
 class Faults:
+    """The faults that wait for a request."""
+
     def __init__(self) -> None:
         self._queue: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        self._queue.append(copy(fault))  # a copy: it is used up, and may be added again
+        self._queue.append(copy(fault))  # a copy, since a fault is used up and may be added again
 
     def clear(self) -> None:
         self._queue.clear()
@@ -181,9 +184,9 @@ class Faults:
         return [asdict(fault) for fault in self._queue]
 
     def next_is_reset(self, route: str) -> bool:
-        """Asked before the body is read: is it certain that the first fault that fits is a reset?
+        """Whether the first fault of a route is certainly a reset, before the body is read.
 
-        One with a prefix cannot be judged yet, so it ends the question.
+        One with a prefix cannot be judged before that.
         """
         for fault in self._queue:
             if fault.route in (ANY_ROUTE, route):
@@ -191,9 +194,9 @@ class Faults:
         return False
 
     def take(self, route: str, record_identifier: str) -> Fault | None:
-        """The first that fits, used once. A fault that still skips is passed over, and so comes nearer."""
+        """Return the first that matches, and use it up once. One that still skips is passed over and counted down."""
         for fault in self._queue:
-            if not fault.fits(route, record_identifier):
+            if not fault.matches(route, record_identifier):
                 continue
             if fault.skip:
                 fault.skip -= 1

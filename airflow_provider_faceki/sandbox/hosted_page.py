@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The page a person opens with a link. Here the person is you: decide, or upload any images.
+"""The page that a person opens with a link. In the sandbox the developer decides there, or uploads any images.
 
 Plain HTML that needs no script. Its address is a capability, so it is not cached and not sent on as a referrer.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 from html import escape
 from urllib.parse import urlsplit
 
-from airflow_provider_faceki.sandbox.answers import html
-from airflow_provider_faceki.sandbox.desk import Desk
-from airflow_provider_faceki.sandbox.messages import Answer, Ask
-from airflow_provider_faceki.sandbox.records import Record
-from airflow_provider_faceki.sandbox.scenarios import ACCEPTED, DECISIONS, DECLINED, REVIEW
-from airflow_provider_faceki.sandbox.state import Link, Refused
+from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.records import Record
+from airflow_provider_faceki.sandbox.backend.scenarios import ACCEPTED, DECISIONS, DECLINED, REVIEW
+from airflow_provider_faceki.sandbox.backend.store import Link, Refused
+from airflow_provider_faceki.sandbox.envelopes import html
+from airflow_provider_faceki.sandbox.messages import Request, Response
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -36,13 +36,13 @@ label { display: block; margin: .5rem 0 } input { font: inherit; max-width: 100%
 _MEANING = {ACCEPTED: "Accept this person", DECLINED: "Decline this person", REVIEW: "Leave it to a reviewer"}
 
 
-def show(desk: Desk, ask: Ask) -> Answer:
-    link = desk.state.links.get(ask.path["link"])
+def show(backend: Backend, request: Request) -> Response:
+    link = backend.store.links.get(request.path["link"])
     if link is None:
         return _page(404, "Unknown link", "<p>No verification belongs to this link.</p>")
-    record, just_now, closed = _latest(desk, link), "done" in ask.query, None
+    record, just_now, closed = _latest(backend, link), "done" in request.query, None
     try:
-        desk.state.open_link(link.link)
+        backend.open_link(link.link)
     except Refused as refused:
         closed = refused
     # A link that may be used several times shows its form again, after showing what it led to.
@@ -55,19 +55,19 @@ def show(desk: Desk, ask: Ask) -> Answer:
     )
 
 
-def answer(desk: Desk, ask: Ask) -> Answer:
-    link = desk.state.links.get(ask.path["link"])
+def decide(backend: Backend, request: Request) -> Response:
+    link = backend.store.links.get(request.path["link"])
     if link is None:
-        return show(desk, ask)
-    decision, selfie = ask.text("decision"), ask.upload("selfie")
-    record = _latest(desk, link)
+        return show(backend, request)
+    decision, selfie = request.text("decision"), request.upload("selfie")
+    record = _latest(backend, link)
     try:
         if record is not None and record.decision == REVIEW and decision in (ACCEPTED, DECLINED):
-            desk.state.decide(record.request_id, decision, by="reviewer@sandbox.example")
+            backend.decide(record.request_id, decision, by="reviewer@sandbox.example")
         elif decision in DECISIONS:
-            desk.state.answer_link(link.link, decision)
+            backend.answer_link(link.link, decision)
         elif selfie is not None:
-            desk.state.answer_link(link.link, selfie=selfie.sha256)
+            backend.answer_link(link.link, selfie=selfie.sha256)
         else:
             return _page(
                 422, "Nothing to decide on", "<p>Press one of the buttons, or choose a selfie.</p>" + _BACK
@@ -78,11 +78,11 @@ def answer(desk: Desk, ask: Ask) -> Answer:
     return html(303, "", {**_HEADERS, "Location": f"/kycverify/{link.link}?done=1"})
 
 
-def _latest(desk: Desk, link: Link) -> Record | None:
-    return next(reversed(desk.state.records(link=link.link)), None)
+def _latest(backend: Backend, link: Link) -> Record | None:
+    return next(reversed(backend.store.find(link=link.link)), None)
 
 
-def _result(link: Link, record: Record, just_now: bool) -> Answer:
+def _result(link: Link, record: Record, just_now: bool) -> Response:
     parts = [f'<p role="status">Decision: <strong id="decision">{escape(record.decision)}</strong></p>']
     refresh = ""
     if record.decision == REVIEW:
@@ -110,7 +110,7 @@ def _browsable(url: str) -> bool:
         return False
 
 
-def _closed(refused: Refused) -> Answer:
+def _closed(refused: Refused) -> Response:
     title, status, text = {
         8014: ("Unknown link", 404, "No verification belongs to this link."),
         8015: ("Link expired", 410, "This link was not used in time. Ask for a new one."),
@@ -144,7 +144,7 @@ _UPLOAD = (
 _BACK = '<p><a href="">Back</a></p>'
 
 
-def _page(status: int, title: str, body: str, head: str = "") -> Answer:
+def _page(status: int, title: str, body: str, head: str = "") -> Response:
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} - FACEKI sandbox</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">{head}<style>{_STYLE}</style></head>'

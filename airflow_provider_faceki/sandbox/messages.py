@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does the sandbox see of a request, and what does it say back? Plain values, so that routes do no HTTP."""
+"""A request and a response as plain values, so that routes do no HTTP."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Upload:
-    """What is remembered of a file: enough to recognise it, too little to show a person."""
+    """What is kept of an uploaded file: enough to recognise it again, too little to show a person."""
 
     size: int
     sha256: str
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One request. `document` is the JSON body (None: none, or not JSON); `parts` are a form's fields."""
 
     base_url: str
@@ -27,23 +27,23 @@ class Ask:
     parts: Mapping[str, str | Upload] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
-        """A form field's text, empty when it is absent or a file."""
+        """Return a form field's text; empty when it is absent or a file."""
         value = self.parts.get(name)
         return value if isinstance(value, str) else ""
 
     def upload(self, name: str) -> Upload | None:
-        """A form's file, None when it is absent, empty or text."""
+        """Return a form's file; None when it is absent, empty or text."""
         value = self.parts.get(name)
         return value if isinstance(value, Upload) and value.size else None
 
     def member(self, name: str) -> object:
-        """A member of the JSON body, None when there is no such object."""
+        """Return a member of the JSON body; None when there is no such object."""
         return self.document.get(name) if isinstance(self.document, Mapping) else None
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One response, ready to be sent, or to be spoilt by a fault."""
+class Response:
+    """One response, to be sent as it is or to be changed by a dialect or a fault."""
 
     status: int
     body: bytes

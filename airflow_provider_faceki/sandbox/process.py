@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A sandbox in a process of its own, for tests that outlive, fork or kill the process they run in."""
+"""`SandboxProcess`: a sandbox in a process of its own, for tests that outlive, fork or kill the process they run in."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from airflow_provider_faceki.sandbox.client import ControlClient
-from airflow_provider_faceki.sandbox.connection import connection
+from airflow_provider_faceki.sandbox.backend.clock import real_monotonic
+from airflow_provider_faceki.sandbox.control import ControlClient
+from airflow_provider_faceki.sandbox.server import connection
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 
-START_SECONDS = 20.0
-STOP_SECONDS = 5.0
+START_TIMEOUT_SECONDS = 20.0
+STOP_TIMEOUT_SECONDS = 5.0
 
 
 class SandboxProcess:
-    """`arguments` are those of `faceki-sandbox`. It ends with the block, and with this process however that ends."""
+    """A sandbox that ends with the block, and with this process however that ends.
+
+    :param arguments: options of `faceki-sandbox`.
+    :param tls: the paths of a certificate and its key.
+    """
 
     def __init__(
         self,
@@ -48,9 +53,9 @@ class SandboxProcess:
             command = [sys.executable, "-m", "airflow_provider_faceki.sandbox", *self._arguments]
             command += ["--port-file", str(ready), "--exit-with-parent", str(os.getpid()), "--quiet"]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
-            deadline = time.monotonic() + START_SECONDS
+            deadline = real_monotonic() + START_TIMEOUT_SECONDS
             while not ready.exists():
-                if self._process.poll() is not None or time.monotonic() > deadline:
+                if self._process.poll() is not None or real_monotonic() > deadline:
                     self.stop()
                     raise RuntimeError("faceki-sandbox did not start; its own message is above")
                 time.sleep(0.01)
@@ -63,7 +68,7 @@ class SandboxProcess:
             return
         process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -82,8 +87,9 @@ class SandboxProcess:
 
     @property
     def control(self) -> ControlClient:
+        """A client of its control API."""
         return ControlClient(self.url, self._tls[0] if self._tls else None)
 
     def connection(self, **extra: object) -> dict[str, object]:
-        """An Airflow Connection to this sandbox, ready for `json.dumps`."""
+        """Return an Airflow Connection to it, ready for `json.dumps`."""
         return connection(self.url, self.client_id, self.client_secret, self._tls, extra)

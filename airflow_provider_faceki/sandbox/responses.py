@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How does an answer go out: whole, slowly, in part, or not at all?"""
+"""Ways of sending a response: whole, slowly, in part, early, or not at all."""
 
 from __future__ import annotations
 
@@ -7,86 +7,86 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from starlette.responses import Response
+from starlette.responses import Response as HTTPResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from airflow_provider_faceki.sandbox.messages import Answer
-from airflow_provider_faceki.sandbox.naps import nap
+from airflow_provider_faceki.sandbox.backend.clock import real_sleep
+from airflow_provider_faceki.sandbox.messages import Response
 
-Cut = Callable[[tuple[str, int] | None, bool], None]
+Abort = Callable[[tuple[str, int] | None, bool], None]
 
 # nginx goes on reading for a while after it has refused a body, or the client would only see a reset.
 LINGER_SECONDS = 5.0
-LINGER_BYTES = 256 * 1024 * 1024
-_DRIPS = 10
+MAX_LINGER_BYTES = 256 * 1024 * 1024
+_PIECES = 10
 
 
-def whole(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, dict(answer.headers), answer.content_type)
+def whole(response: Response) -> HTTPResponse:
+    return HTTPResponse(response.body, response.status, dict(response.headers), response.content_type)
 
 
-class Drip(Response):
-    """The right answer, spread over `seconds`."""
+class SlowResponse(HTTPResponse):
+    """The whole response, its body spread over `seconds`."""
 
-    def __init__(self, answer: Answer, seconds: float) -> None:
-        super().__init__(answer.body, answer.status, dict(answer.headers), answer.content_type)
+    def __init__(self, response: Response, seconds: float) -> None:
+        super().__init__(response.body, response.status, dict(response.headers), response.content_type)
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send(_start(self))
         body = bytes(self.body)
-        step = max(1, -(-len(body) // _DRIPS))
-        for place in range(0, len(body), step):
-            await nap(self._seconds / _DRIPS)
-            await send({"type": "http.response.body", "body": body[place : place + step], "more_body": True})
+        step = max(1, -(-len(body) // _PIECES))
+        for start in range(0, len(body), step):
+            await real_sleep(self._seconds / _PIECES)
+            await send({"type": "http.response.body", "body": body[start : start + step], "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
-class CutOff(Response):
-    """Promises the whole body, sends half, then closes."""
+class TruncatedResponse(HTTPResponse):
+    """The Content-Length of the whole body, half of the body, then the connection closes."""
 
-    def __init__(self, answer: Answer, cut: Cut) -> None:
-        super().__init__(answer.body, answer.status, dict(answer.headers), answer.content_type)
-        self._cut = cut
+    def __init__(self, response: Response, abort: Abort) -> None:
+        super().__init__(response.body, response.status, dict(response.headers), response.content_type)
+        self._abort = abort
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send(_start(self))
         body = bytes(self.body)
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        self._cut(scope.get("client"), False)
-        await _gone(receive)
+        self._abort(scope.get("client"), False)
+        await _wait_for_disconnect(receive)
 
 
-class Reset(Response):
-    """No answer: the connection is reset."""
+class ConnectionReset(HTTPResponse):
+    """No response: the connection is reset."""
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, abort: Abort) -> None:
         super().__init__(b"", 499)
-        self._cut = cut
+        self._abort = abort
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._cut(scope.get("client"), True)
-        await _gone(receive)
+        self._abort(scope.get("client"), True)
+        await _wait_for_disconnect(receive)
 
 
-class Refusal(Response):
-    """An answer to a request whose body is still on its way: said at once, the rest is read and forgotten."""
+class EarlyResponse(HTTPResponse):
+    """A response to a request whose body is still arriving: sent at once, the rest of the body is discarded."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, response: Response) -> None:
         super().__init__(
-            answer.body, answer.status, {**answer.headers, "Connection": "close"}, answer.content_type
+            response.body, response.status, {**response.headers, "Connection": "close"}, response.content_type
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send(_start(self))
         await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
         with suppress(TimeoutError):
-            await asyncio.wait_for(_forget(receive), LINGER_SECONDS)
+            await asyncio.wait_for(_discard_body(receive), LINGER_SECONDS)
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _forget(receive: Receive) -> None:
-    left = LINGER_BYTES
+async def _discard_body(receive: Receive) -> None:
+    left = MAX_LINGER_BYTES
     while left > 0:
         message = await receive()
         left -= len(message.get("body", b""))
@@ -94,11 +94,11 @@ async def _forget(receive: Receive) -> None:
             return
 
 
-async def _gone(receive: Receive) -> None:
-    """uvicorn complains about an answer that never came, unless it knows that nobody is there any more."""
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client is gone: uvicorn logs an error for a response that never began while it is connected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _start(response: Response) -> Message:
+def _start(response: HTTPResponse) -> Message:
     return {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}

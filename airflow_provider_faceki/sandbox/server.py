@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How does a sandbox start and stop? A thread of this process, a socket on loopback, ready when the call returns."""
+"""`FacekiSandbox`: a sandbox that is served over HTTP by a thread of this process."""
 
 from __future__ import annotations
 
@@ -12,40 +12,38 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from airflow_provider_faceki.sandbox.clock import Clock
-from airflow_provider_faceki.sandbox.connection import connection
-from airflow_provider_faceki.sandbox.counters import Counts
-from airflow_provider_faceki.sandbox.desk import Desk, Forged
-from airflow_provider_faceki.sandbox.faults import Fault, fault_from
-from airflow_provider_faceki.sandbox.loopback import is_loopback
-from airflow_provider_faceki.sandbox.naps import nap
-from airflow_provider_faceki.sandbox.routes import NAMES
-from airflow_provider_faceki.sandbox.scenarios import ACCEPTED
+from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.clock import Clock, real_sleep
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
+from airflow_provider_faceki.sandbox.control import is_loopback
+from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES
 from airflow_provider_faceki.sandbox.settings import Settings
-from airflow_provider_faceki.sandbox.state import Bill
-from airflow_provider_faceki.sandbox.webhook import WebhookSender
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
 
 if TYPE_CHECKING:
-    from airflow_provider_faceki.sandbox.engine import Engine
+    from airflow_provider_faceki.sandbox.http_server import HTTPServer
 
-START_SECONDS = 10.0
-TICK_SECONDS = 0.1
-
-
-class ExposureRefused(ValueError):
-    """The sandbox has invented credentials and a control API without any: it is for this machine alone."""
+START_TIMEOUT_SECONDS = 10.0
+AUTO_ANSWER_INTERVAL_SECONDS = 0.1
 
 
-def _say_nothing(line: str) -> None:
+class ExposureError(ValueError):
+    """An address that is not loopback: the sandbox has invented credentials and a control API without any."""
+
+
+def _no_log(line: str) -> None:
     return None
 
 
-class FacekiSandbox:
+class FacekiSandbox(Backend):
     """A FACEKI on loopback, from `with` to the end of the block.
 
-    `settings` may be changed at any time (`sandbox.settings.latency = 0.2`). `tls` is the paths of a certificate
-    and its key. `clock` decides over token and link lifetimes. `expose` allows another address than loopback.
+    :param settings: how it behaves; may be changed at any time (`sandbox.settings.latency = 0.2`).
+    :param host: a loopback address.
+    :param port: 0 takes a free one.
+    :param tls: the paths of a certificate and its key.
+    :param clock: measures token and link lifetimes.
+    :param expose: allows another address than loopback.
+    :param log: takes one line for each request.
     """
 
     def __init__(
@@ -57,55 +55,69 @@ class FacekiSandbox:
         tls: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
         clock: Clock | None = None,
         expose: bool = False,
-        log: Callable[[str], None] = _say_nothing,
+        log: Callable[[str], None] = _no_log,
     ) -> None:
         if not expose and not is_loopback(host):
-            raise ExposureRefused(
+            raise ExposureError(
                 f"host: found {host!r}, allowed is a loopback address, unless exposed on purpose"
             )
-        self._desk = Desk(settings or Settings(), clock or Clock(), NAMES)
+        super().__init__(settings or Settings(), clock or Clock(), ROUTE_NAMES)
+        self.url = ""
         self._address = (host, port)
         self._tls = None if tls is None else (fspath(tls[0]), fspath(tls[1]))
         self._expose = expose
         self._log = log
-        self._url = ""
-        self._engine: Engine | None = None
+        self._server: HTTPServer | None = None
         self._thread: threading.Thread | None = None
-        self._webhooks = WebhookSender(self._desk)
 
-    # Life
+    @property
+    def client_id(self) -> str:
+        return self.settings.client_id
+
+    @property
+    def client_secret(self) -> str:
+        return self.settings.client_secret
+
+    def connection(self, **extra: object) -> dict[str, object]:
+        """Return an Airflow Connection to it; `json.dumps` of it fits into `AIRFLOW_CONN_FACEKI_DEFAULT`."""
+        report = {"pdf_report_path": self.settings.pdf_path}
+        return connection(self.url, self.client_id, self.client_secret, self._tls, {**report, **extra})
 
     def start(self) -> Self:
+        """Start serving. Returns when requests are answered.
+
+        :raises RuntimeError: it is already running, or does not start in time.
+        """
         if self._thread is not None:
             raise RuntimeError("this sandbox is already running")
-        # Here and not above, so that settings, faults and records can be had without the extra.
-        from airflow_provider_faceki.sandbox.engine import engine
+        # Here and not above, so that settings, faults and records need no web server.
+        from airflow_provider_faceki.sandbox.http_server import http_server
 
         ready = threading.Event()
-        self._engine = engine(
-            self._desk, exposed=self._expose, tls=self._tls, log=self._log, on_ready=ready.set
+        self._server = http_server(
+            self, exposed=self._expose, tls=self._tls, log=self._log, on_ready=ready.set
         )
         listener = _listen(*self._address)
         host = f"[{self._address[0]}]" if ":" in self._address[0] else self._address[0]
-        self._url = f"{'https' if self._tls else 'http'}://{host}:{listener.getsockname()[1]}"
-        self._webhooks.start()
+        self.url = f"{'https' if self._tls else 'http'}://{host}:{listener.getsockname()[1]}"
+        self.webhooks.start()
         self._thread = threading.Thread(
-            target=self._run, args=(self._engine, listener), name="faceki-sandbox", daemon=True
+            target=self._run, args=(self._server, listener), name="faceki-sandbox", daemon=True
         )
         self._thread.start()
-        if not ready.wait(START_SECONDS):
+        if not ready.wait(START_TIMEOUT_SECONDS):
             self.stop()
-            raise RuntimeError(f"the sandbox did not start within {START_SECONDS:g} s")
+            raise RuntimeError(f"the sandbox did not start within {START_TIMEOUT_SECONDS:g} s")
         return self
 
     def stop(self) -> None:
-        """Ends requests that are under way, too. May be called twice."""
-        if self._engine is not None:
-            self._engine.should_exit = True
+        """Stop serving, also requests that are not answered yet. May be called twice."""
+        if self._server is not None:
+            self._server.should_exit = True
         if self._thread is not None:
-            self._thread.join(START_SECONDS)
-        self._webhooks.stop()
-        self._engine = self._thread = None
+            self._thread.join(START_TIMEOUT_SECONDS)
+        self.webhooks.stop()
+        self._server = self._thread = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -115,123 +127,43 @@ class FacekiSandbox:
     ) -> None:
         self.stop()
 
-    def _run(self, engine: Engine, listener: socket.socket) -> None:
+    def _run(self, server: HTTPServer, listener: socket.socket) -> None:
+        from airflow_provider_faceki.sandbox.http_server import RealTimeLoop, uvicorn_log_muted
+
         async def serve() -> None:
-            watch = asyncio.create_task(self._watch())
-            await engine.serve(sockets=[listener])
-            watch.cancel()
+            auto_answers = asyncio.create_task(self._answer_links())
+            await server.serve(sockets=[listener])
+            auto_answers.cancel()
 
-        with listener:
-            asyncio.run(serve())
+        with listener, uvicorn_log_muted(), asyncio.Runner(loop_factory=RealTimeLoop) as runner:
+            runner.run(serve())
 
-    async def _watch(self) -> None:
-        """Let links answer themselves when they are due, also when nobody asks."""
+    async def _answer_links(self) -> None:
+        """Let links answer themselves when they are due, also while no request comes in."""
         while True:
-            await nap(TICK_SECONDS)
-            with self._desk.lock:
-                self._desk.state.tick()
+            await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)
+            self.answer_due_links()
 
-    # What it is
 
-    @property
-    def url(self) -> str:
-        return self._url
-
-    @property
-    def settings(self) -> Settings:
-        return self._desk.settings
-
-    @property
-    def clock(self) -> Clock:
-        return self._desk.clock
-
-    @property
-    def client_id(self) -> str:
-        return self._desk.settings.client_id
-
-    @property
-    def client_secret(self) -> str:
-        return self._desk.settings.client_secret
-
-    def connection(self, **extra: object) -> dict[str, object]:
-        """An Airflow Connection to this sandbox; `json.dumps` of it fits into `AIRFLOW_CONN_FACEKI_DEFAULT`."""
-        report = {"pdf_report_path": self.settings.pdf_path}
-        return connection(self.url, self.client_id, self.client_secret, self._tls, {**report, **extra})
-
-    @property
-    def counters(self) -> Counts:
-        return self._desk.counts()
-
-    @property
-    def ledger(self) -> dict[str, int]:
-        """Record identifier to number of charges."""
-        with self._desk.lock:
-            return self._desk.state.ledger()
-
-    @property
-    def bills(self) -> tuple[Bill, ...]:
-        with self._desk.lock:
-            return tuple(self._desk.state.bills)
-
-    def polls(self, **by: str) -> tuple[float, ...]:
-        """When records were asked for by `link=`, `requestId=`, `record_identifier=` or `face_id=`."""
-        ((name, value),) = by.items()
-        with self._desk.lock:
-            return self._desk.counters.polls(f"{name}={value}")
-
-    # What may be done to it
-
-    def add_fault(self, kind: str | Fault, **options: object) -> None:
-        """`add_fault("status", route="records", status=503, count=2)`; kinds and options: `Fault`."""
-        self._desk.add_fault(kind if isinstance(kind, Fault) else fault_from({"kind": kind, **options}))
-
-    def clear_faults(self) -> None:
-        with self._desk.lock:
-            self._desk.faults.clear()
-
-    def create_link(
-        self,
-        record_identifier: str = "",
-        *,
-        workflow_id: str = DEFAULT_WORKFLOW,
-        minutes: float | None = None,
-        redirect_url: str = "",
-    ) -> str:
-        return self._desk.create_link(record_identifier, workflow_id, minutes, redirect_url)
-
-    def end_link(self, link: str, how: str) -> None:
-        """`how`: expired or used_up."""
-        self._desk.end_link(link, how)
-
-    def decide(self, key: str, decision: str) -> dict[str, object]:
-        """Answer a link, or change a record (by link or request id). Returns the record."""
-        return self._desk.decide(key, decision)
-
-    def add_record(
-        self,
-        record_identifier: str = "",
-        decision: str = ACCEPTED,
-        *,
-        link: str = "",
-        code: int | None = None,
-        selfie: bytes | None = None,
-        fields: Mapping[str, object] | None = None,
-    ) -> dict[str, object]:
-        """A record from before: neither billed nor announced."""
-        return self._desk.add_record(
-            record_identifier, decision, link=link, code=code, selfie=selfie, fields=fields
-        )
-
-    def revoke_tokens(self) -> int:
-        with self._desk.lock:
-            return self._desk.state.tokens.revoke_all()
-
-    def forge_webhook(self, request_id: str, status: str, full_name: str = "") -> None:
-        self._desk.forge(Forged(request_id, status, full_name))
-
-    def reset(self) -> None:
-        """As at the start, settings included. Only the clock keeps what it has been advanced by."""
-        self._desk.reset()
+def connection(
+    url: str, client_id: str, client_secret: str, tls: tuple[str, str] | None, extra: Mapping[str, object]
+) -> dict[str, object]:
+    """Return an Airflow Connection to a sandbox. `extra` adds to, or replaces, what is in its extra."""
+    # Without these, the image check would go to FACEKI's own add-on host, and the report nowhere.
+    settings: dict[str, object] = {
+        "workflow_id": DEFAULT_WORKFLOW,
+        "addon_url": url,
+        "pdf_report_path": "/sandbox/report/{requestId}",
+    }
+    if tls:
+        settings["verify"] = tls[0]
+    return {
+        "conn_type": "faceki",
+        "host": url,
+        "login": client_id,
+        "password": client_secret,
+        "extra": {**settings, **extra},
+    }
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How does this sandbox behave? Every value is checked when it is set, from Python and over the control API."""
+"""The settings of a sandbox. Every value is checked when it is set, from Python and over the control API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 DEFAULT_CLIENT_ID = "sandbox-client"
 DEFAULT_CLIENT_SECRET = "sandbox-secret-made-up-for-loopback"
 
-TOKEN_FORMS = ("generate_token", "access_token_body", "access_token_headers", "access_token_query")
+TOKEN_FORMS = (
+    "generate_token",
+    "generate_token_headers",
+    "access_token_body",
+    "access_token_headers",
+    "access_token_query",
+    "access_token_get_headers",
+)
 LINK_ERRORS = ("unknown", "expired", "used_up")
 SECRETS = frozenset({"client_secret", "person", "webhook_url"})
 
@@ -122,7 +129,7 @@ _CHECKS: dict[str, Check] = {
 
 @dataclass
 class Settings:
-    """Read `docs/sandbox.md` for the meaning of each; the comments here say only why."""
+    """How a sandbox behaves. `docs/sandbox.md` tells the meaning of each setting; the comments here say why."""
 
     client_id: str = DEFAULT_CLIENT_ID
     client_secret: str = field(default=DEFAULT_CLIENT_SECRET, repr=False)
@@ -154,18 +161,15 @@ class Settings:
         super().__setattr__(name, _checked(name, value))
 
     def update(self, values: Mapping[str, object]) -> None:
-        """All of them or, when one is wrong, none."""
+        """Set all of these values or, when one is wrong, none."""
         for name, value in {name: _checked(name, value) for name, value in values.items()}.items():
             setattr(self, name, value)
-
-    def restore(self, saved: Settings) -> None:
-        self.update(saved.values())
 
     def values(self) -> dict[str, object]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def shown(self) -> dict[str, object]:
-        """For the control API: what may be read by anybody on this machine."""
+        """Return the values without secrets, for the control API."""
         return {name: value for name, value in self.values().items() if name not in SECRETS}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_faceki.sandbox import SandboxProcess
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.airflow import given
 from tests.airflow.canaries import CLIENT_ID, OTHER_SECRET, PERSON, PROXY_PASSWORD, SECRET
 from tests.airflow.dags.every_path import DEAD_LINKS, FAULTS

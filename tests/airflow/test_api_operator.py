@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.operators.faceki import MAX_XCOM_BYTES, FacekiApiOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.airflow.conftest import Connect
 from tests.airflow.standing_in import execute
 

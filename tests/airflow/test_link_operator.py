@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators.faceki import FacekiGenerateKycLinkOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import WORKFLOW_PASSPORT
+from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
 from tests.airflow.conftest import Connect
 from tests.airflow.standing_in import execute
 

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.sandbox import FacekiSandbox, gate
+from airflow_provider_faceki.sandbox import FacekiSandbox, pipeline
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.conftest import Connect
 from tests.airflow.standing_in import StateStore, context
@@ -60,7 +60,7 @@ def test_a_gateway_s_refusal_is_borne_and_faceki_s_is_not(
     faceki_sandbox: FacekiSandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(faceki_sandbox)
-    monkeypatch.setitem(gate._GATEWAY, 403, "a page of its own")
+    monkeypatch.setitem(pipeline.GATEWAY_TITLES, 403, "a page of its own")
     faceki_sandbox.add_fault("status", status=403, route="records", count=2)
     waiting = sensor(max_failures=1)
     assert not waiting.poke(context())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_faceki.sandbox import FacekiSandbox, gate
+from airflow_provider_faceki.sandbox import FacekiSandbox, pipeline
 from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import lookout as lookout_module
 from airflow_provider_faceki.triggers.faceki import SHORTEST_PAUSE, FacekiKycDecisionTrigger
@@ -215,7 +215,7 @@ def test_a_gateway_that_refuses_everybody_is_an_outage(
     route: str,
     status: int,
 ) -> None:
-    monkeypatch.setitem(gate._GATEWAY, status, "a page of its own")
+    monkeypatch.setitem(pipeline.GATEWAY_TITLES, status, "a page of its own")
     faceki_sandbox.settings.client_id = client_id = f"{route}-{status}"
     conn_id = connect(faceki_sandbox, "faceki_gateway", token_store="memory", fields={"login": client_id})
     faceki_sandbox.add_fault("status", status=status, route=route, count=None)

@@ -19,7 +19,7 @@ from airflow_provider_faceki.api.endpoints.verification import Document, Perform
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.transport.multipart import Image
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.api.certificates import Authority
 from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
 from tests.api.fake_server import (

@@ -17,7 +17,7 @@ from airflow_provider_faceki.operators.batch import (
     FacekiBatchVerificationOperator,
 )
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import Workflow
+from airflow_provider_faceki.sandbox.backend.workflows import Workflow
 from tests.airflow.standing_in import context
 from tests.billing.pictures import write
 

@@ -23,8 +23,8 @@ from airflow_provider_faceki.api.tables import TABLES
 from airflow_provider_faceki.batch import fetch, manifest
 from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.records import Record
-from airflow_provider_faceki.sandbox.state import State
+from airflow_provider_faceki.sandbox.backend.records import Record
+from airflow_provider_faceki.sandbox.backend.store import Store
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
 from tests.airflow.standing_in import TaskInstance, context
 from tests.batch.conftest import Connect
@@ -216,7 +216,7 @@ def test_records_of_strangers_are_no_answer(
     # FACEKI takes a filter that it does not know for none, and answers with all that it has.
     documents: list[dict[str, object]] = [{**VALUES, "decision": "ACCEPTED"}, {**STRANGER}]
     everybody = [Record("", "", document, "") for document in documents]
-    monkeypatch.setattr(State, "records", lambda state, **filters: everybody)
+    monkeypatch.setattr(Store, "find", lambda store, **filters: everybody)
     own = {"record_identifier": "case-1", "request_id": VALUES["requestId"].upper()}.get(by) or VALUES[by]
     done = people.fetch(identifiers=[own, "nobody"], by=by)
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"UNEXPECTED_ANSWER": 1})

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.clock import Clock
+from airflow_provider_faceki.sandbox.backend.clock import Clock
 from tests.airflow.standing_in import context
 from tests.batch.conftest import IMPATIENT, Connect
 from tests.batch.people import People, begin, names, once

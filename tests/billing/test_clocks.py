@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.clock import Clock
+from airflow_provider_faceki.sandbox.backend.clock import Clock
 from tests.billing.conftest import Connect, Verify
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import WORKFLOW_PASSPORT
+from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
 from tests.airflow.running import EXAMPLES, Run, bundles, run
 from tests.billing.conftest import DAGS, IMPATIENT
 from tests.billing.pictures import picture, write

@@ -23,7 +23,7 @@ from airflow_provider_faceki.hooks import workflow_rules
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import (
+from airflow_provider_faceki.sandbox.backend.workflows import (
     DEFAULT_WORKFLOW,
     WORKFLOW_ANY_ONE,
     WORKFLOW_PASSPORT,

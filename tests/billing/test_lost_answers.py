@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.billing.conftest import Connect
 from tests.billing.pictures import verification
 

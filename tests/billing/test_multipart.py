@@ -18,9 +18,9 @@ from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.api.transport.multipart import CHUNK, Image, Multipart
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import SandboxProcess
+from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_THREE_DOCUMENTS
+from airflow_provider_faceki.sandbox.forms import FormReader
 from airflow_provider_faceki.sandbox.messages import Upload
-from airflow_provider_faceki.sandbox.uploads import Form
-from airflow_provider_faceki.sandbox.workflows import WORKFLOW_THREE_DOCUMENTS
 from tests.billing.conftest import Connect
 from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
 
@@ -44,7 +44,7 @@ def test_the_local_faceki_reads_what_was_given(
     body = Multipart(tuple(fields.items()), images, boundary)
     said = b"".join(body.chunks())
     assert body.length == len(said)
-    form = Form(body.media_type)
+    form = FormReader(body.media_type)
     form.feed(said)
     form.end()
     uploads = {

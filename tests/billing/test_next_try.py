@@ -19,7 +19,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators import verification as operator
 from airflow_provider_faceki.operators.verification import derived_identifier
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW, Workflow
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, Workflow
 from tests.airflow.standing_in import TaskInstance
 from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import verification

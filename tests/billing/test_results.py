@@ -15,11 +15,13 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.records import Record
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW, WORKFLOW_WITHOUT_RULES
+from airflow_provider_faceki.sandbox.backend.records import Record
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.billing.conftest import NOWHERE, Connect, Verify
 from tests.billing.pictures import picture, verification, write
 from tests.billing.tries import KeptInFile
+
+UNKNOWN_WORKFLOW = "5a4db0c5-0000-4000-8000-00000000000f"
 
 REJECTIONS = {
     5004: "SELFIE_LIVENESS_FAILED",
@@ -232,7 +234,7 @@ def test_unknown_workflow_is_found_out_before_anything_is_sent(
     sandbox: FacekiSandbox, verify: Verify
 ) -> None:
     with pytest.raises(AirflowFailException, match=r"WorkflowError.*5001"):
-        verify("accepted-1", workflow_id=WORKFLOW_WITHOUT_RULES).go()
+        verify("accepted-1", workflow_id=UNKNOWN_WORKFLOW).go()
     assert "verify" not in sandbox.counters.requests
 
 

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import WORKFLOW_PASSPORT
+from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
 from tests.billing.pictures import picture, write
 
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 
 RECORDS = "/api/v3/kyc_verification"
 

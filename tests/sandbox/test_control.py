@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.client import ControlClient, ControlError
+from airflow_provider_faceki.sandbox.control import ControlClient, ControlError
 from tests.sandbox.conftest import Caller
 
 
@@ -77,20 +77,33 @@ def test_what_is_secret_is_not_shown(sandbox: FacekiSandbox, control: ControlCli
         ("faults", {"kind": "status", "status": True}, "found True"),
         ("decide", {"decision": "ACCEPTED"}, "link or request_id: missing"),
         ("decide", {"link": "x"}, "decision: missing"),
-        ("decide", {"link": "unknown", "decision": "ACCEPTED"}, "code 8014"),
+        (
+            "decide",
+            {"link": "nope", "decision": "ACCEPTED"},
+            "decide: found 'nope', allowed is the id of a link or a requestId of this sandbox",
+        ),
+        (
+            "decide",
+            {"link": "x", "decision": "accept"},
+            "decision: found 'accept', allowed is one of ACCEPTED, DECLINED, REVIEW, or another word in capitals",
+        ),
         ("records", {"identifier": "x"}, "no such member"),
         ("records", {"code": "x"}, "code: found 'x'"),
         ("records", {"fields": 7}, "fields: allowed is an object"),
         ("records", {"record_identifier": 7}, "record_identifier: found int"),
         ("links", {"minutes": "x"}, "minutes: found 'x'"),
         ("links", {"workflow_id": "no"}, "code 5001"),
-        ("end-link", {"link": "x", "how": "expired"}, "no such link"),
+        ("end-link", {"link": "x", "how": "expired"}, "link: found 'x', allowed is a link of this sandbox"),
         ("end-link", {"link": "x", "how": "burnt"}, "'expired' or 'used_up'"),
         ("clock", {"advance": -1}, "found -1"),
         ("clock", {"advance": "x"}, "found 'x'"),
         ("credit", {"credit": -1}, "found -1"),
-        ("forge-webhook", {"status": "ACCEPTED"}, "request_id: missing"),
-        ("forge-webhook", {"request_id": "x", "status": "x", "full_name": 1}, "full_name: allowed is text"),
+        ("fake-webhook", {"status": "ACCEPTED"}, "request_id: missing"),
+        (
+            "fake-webhook",
+            {"request_id": "x", "status": "x", "full_name": 1},
+            "full_name: found int, allowed is text",
+        ),
         ("nothing", {}, "no such control call"),
     ],
 )

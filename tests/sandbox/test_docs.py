@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki.sandbox.__main__ import parser
-from airflow_provider_faceki.sandbox.control import ACTS
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
+from airflow_provider_faceki.sandbox.control import CONTROL_CALLS
 from airflow_provider_faceki.sandbox.faults import KINDS
-from airflow_provider_faceki.sandbox.routes import NAMES
+from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Settings
-from airflow_provider_faceki.sandbox.workflows import DEFAULT_WORKFLOW
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sandbox.md").read_text()
 PROSE = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -26,7 +26,7 @@ QUOTED = set(re.findall(r"`([^`]+)`", PROSE))
         pytest.param(set(Settings().values()), id="settings"),
         pytest.param(set(KINDS), id="fault kinds"),
         pytest.param(set().union(*KINDS.values()), id="fault options"),
-        pytest.param(set(NAMES), id="routes"),
+        pytest.param(set(ROUTE_NAMES), id="routes"),
         pytest.param({DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, DEFAULT_WORKFLOW}, id="defaults"),
         pytest.param(
             {each for action in parser()._actions for each in action.option_strings} - {"-h", "--help"},
@@ -39,4 +39,4 @@ def test_it_is_named(names: set[str]) -> None:
 
 
 def test_each_control_call_is_named() -> None:
-    assert {name for _, name in ACTS if f"/_sandbox/{name}" not in PAGE} == set()
+    assert {name for _, name in CONTROL_CALLS if f"/_sandbox/{name}" not in PAGE} == set()

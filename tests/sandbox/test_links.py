@@ -9,13 +9,14 @@ from uuid import UUID
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import (
+from airflow_provider_faceki.sandbox.backend.workflows import (
     DEFAULT_WORKFLOW,
     WORKFLOW_ANY_ONE,
     WORKFLOW_TWO_DOCUMENTS,
-    WORKFLOW_WITHOUT_RULES,
 )
 from tests.sandbox.conftest import Caller
+
+UNKNOWN_WORKFLOW = "5a4db0c5-0000-4000-8000-00000000000f"
 
 CREATE = "/kycverify/api/kycverify/kyc-verify-link"
 
@@ -44,7 +45,7 @@ def test_making_a_link_needs_a_token(anonymous: Caller) -> None:
     [
         pytest.param({"workflowId": None}, 422, 5002, id="no workflow"),
         pytest.param({"workflowId": 7}, 422, 5002, id="workflow is a number"),
-        pytest.param({"workflowId": WORKFLOW_WITHOUT_RULES}, 200, 5001, id="workflow without rules"),
+        pytest.param({"workflowId": UNKNOWN_WORKFLOW}, 200, 5001, id="workflow without rules"),
         pytest.param({"workflowId": "somewhere else"}, 200, 5001, id="unknown workflow"),
         pytest.param({"expiryTime": "soon"}, 422, 5002, id="expiry is a word"),
         pytest.param({"expiryTime": -1}, 422, 5002, id="expiry is negative"),

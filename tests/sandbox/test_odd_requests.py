@@ -14,11 +14,11 @@ import pytest
 from starlette.types import Message
 
 from airflow_provider_faceki.sandbox import FacekiSandbox, Settings
-from airflow_provider_faceki.sandbox.app import application
-from airflow_provider_faceki.sandbox.clock import Clock
-from airflow_provider_faceki.sandbox.desk import Desk
-from airflow_provider_faceki.sandbox.gate import Gate
-from airflow_provider_faceki.sandbox.routes import NAMES, ROUTES, Body
+from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.clock import Clock
+from airflow_provider_faceki.sandbox.http_server import application
+from airflow_provider_faceki.sandbox.pipeline import RequestPipeline
+from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES, ROUTES, Body
 from tests.sandbox.conftest import Caller
 
 FIELDS = (
@@ -88,7 +88,7 @@ def test_a_control_call_that_breaks_off_is_no_failure(caplog: pytest.LogCaptureF
         {"type": "http.request", "body": b'{"credit"', "more_body": True},
         {"type": "http.disconnect"},
     ]
-    desk = Desk(Settings(), Clock(), NAMES)
+    backend = Backend(Settings(), Clock(), ROUTE_NAMES)
 
     async def receive() -> Message:
         return arriving.pop(0)
@@ -103,14 +103,14 @@ def test_a_control_call_that_breaks_off_is_no_failure(caplog: pytest.LogCaptureF
         "query_string": b"",
         "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
     }
-    gate = Gate(desk, lambda client, reset: None, lambda line: None)
-    asyncio.run(application(desk, gate, exposed=False)(scope, receive, send))  # type: ignore[arg-type]  # a coroutine
+    pipeline = RequestPipeline(backend, lambda client, reset: None, lambda line: None)
+    asyncio.run(application(backend, pipeline, exposed=False)(scope, receive, send))  # type: ignore[arg-type]  # a coroutine
     assert caplog.records == []
     assert arriving == []
 
 
 def test_an_empty_key_decides_for_nobody(sandbox: FacekiSandbox) -> None:
     before = sandbox.add_record("order-1", "REVIEW")
-    with pytest.raises(Exception, match="8014"):
+    with pytest.raises(ValueError, match="found '', allowed is the id of a link or a requestId"):
         sandbox.decide("", "ACCEPTED")
     assert sandbox.decide(str(before["requestId"]), "ACCEPTED")["decision"] == "ACCEPTED"

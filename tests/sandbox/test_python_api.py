@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import ssl
 import subprocess
 import sys
@@ -16,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from airflow_provider_faceki.sandbox import FacekiSandbox, Settings
-from airflow_provider_faceki.sandbox.client import ControlClient
-from airflow_provider_faceki.sandbox.clock import Clock
-from airflow_provider_faceki.sandbox.server import ExposureRefused
+from airflow_provider_faceki.sandbox.backend.clock import Clock
+from airflow_provider_faceki.sandbox.control import ControlClient
+from airflow_provider_faceki.sandbox.server import ExposureError
 from tests.sandbox.conftest import Caller
 
 
@@ -127,7 +129,7 @@ def test_a_taken_port_is_an_error_at_once() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])  # noqa: S104 - refused
 def test_only_loopback_unless_exposed(host: str) -> None:
-    with pytest.raises(ExposureRefused, match="allowed is a loopback address"):
+    with pytest.raises(ExposureError, match="allowed is a loopback address"):
         FacekiSandbox(host=host)
 
 
@@ -215,3 +217,15 @@ def test_a_large_upload_takes_no_memory(sandbox: FacekiSandbox, call: Caller) ->
         tracemalloc.stop()
     assert answer.json()["code"] == 5002, "no workflow in that form"
     assert peak < 8_000_000
+
+
+def test_other_servers_keep_their_log(sandbox: FacekiSandbox, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("uvicorn.error")
+    before = (logger.level, list(logger.filters))
+    with caplog.at_level(logging.INFO), FacekiSandbox() as other:
+        logger.error("of another server")
+        other.add_fault("reset_after_body")
+        with pytest.raises(requests.ConnectionError):
+            Caller(other)("GET", "/kycverify/x")
+    assert (logger.level, len(logger.filters)) == (before[0], len(before[1]))
+    assert [record.getMessage() for record in caplog.records] == ["of another server"]

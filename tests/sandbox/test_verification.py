@@ -8,15 +8,16 @@ import time
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.workflows import (
+from airflow_provider_faceki.sandbox.backend.workflows import (
     DEFAULT_WORKFLOW,
     WORKFLOW_ANY_ONE,
     WORKFLOW_PASSPORT,
     WORKFLOW_THREE_DOCUMENTS,
     WORKFLOW_TWO_DOCUMENTS,
-    WORKFLOW_WITHOUT_RULES,
 )
 from tests.sandbox.conftest import RECORDS, Caller
+
+UNKNOWN_WORKFLOW = "5a4db0c5-0000-4000-8000-00000000000f"
 
 BY_LINK = RECORDS + "/requestbylink"
 
@@ -103,7 +104,7 @@ def test_an_empty_image_is_a_missing_one(call: Caller) -> None:
     ("workflow", "names", "code"),
     [
         pytest.param("", ("document_1_front",), 5002, id="no workflow"),
-        pytest.param(WORKFLOW_WITHOUT_RULES, ("document_1_front",), 5001, id="no rules"),
+        pytest.param(UNKNOWN_WORKFLOW, ("document_1_front",), 5001, id="no rules"),
         pytest.param(WORKFLOW_PASSPORT, ("document_1_front",), 200, id="a passport has no back"),
         pytest.param(WORKFLOW_PASSPORT, (), 5006, id="no passport"),
         pytest.param(

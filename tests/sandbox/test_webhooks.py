@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.webhook import deliver
+from airflow_provider_faceki.sandbox.backend.webhooks import post
 from tests.sandbox.conftest import Caller
 
 Eventually = Callable[[Callable[[], object]], None]
@@ -141,7 +141,7 @@ def test_never_but_forged(sandbox: FacekiSandbox, receiver: Receiver, eventually
     sandbox.settings.webhook_mode = "never"
     sandbox.decide(sandbox.create_link(), "ACCEPTED")
     sandbox.settings.webhook_mode = "normal"
-    sandbox.forge_webhook("3f2b", "ACCEPTED", "NOBODY")
+    sandbox.send_fake_webhook("3f2b", "ACCEPTED", "NOBODY")
     eventually(lambda: receiver.got)
     assert receiver.got == [{"requestId": "3f2b", "fullName": "NOBODY", "status": "ACCEPTED", "kycData": {}}]
 
@@ -174,4 +174,4 @@ def test_a_reset_forgets_what_is_waiting(sandbox: FacekiSandbox, receiver: Recei
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "http://127.0.0.1:99999/x", "https://127.0.0.1:9/x"])
 def test_nobody_there_is_no_drama(url: str) -> None:
-    assert deliver(url, b"{}") == "no answer"
+    assert post(url, b"{}") == "no answer"

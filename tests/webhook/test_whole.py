@@ -64,7 +64,7 @@ def test_however_it_comes(stack: Stack, mode: str) -> None:
 def test_a_forged_one_costs_one_request(stack: Stack) -> None:
     forged = str(uuid.uuid4())
     before = stack.faceki.control.get("counters")
-    stack.faceki.control.post("forge-webhook", request_id=forged, status="ACCEPTED", full_name=NAME)
+    stack.faceki.control.post("fake-webhook", request_id=forged, status="ACCEPTED", full_name=NAME)
     assert stack.finished(LISTENER, forged) == {"fetch": "skipped", "act": "skipped"}
     after = stack.faceki.control.get("counters")
     assert isinstance(before, dict)

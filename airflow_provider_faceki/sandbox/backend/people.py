@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who was verified? Nobody: every person is invented from the record's own id, and can be replaced by a canary.
+"""Invents the people of records. Tests can replace their fields by words to search for.
 
 Field names: https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from airflow_provider_faceki.sandbox.workflows import DRIVING_LICENSE, ID_CARD, PASSPORT
+from airflow_provider_faceki.sandbox.backend.workflows import DRIVING_LICENSE, ID_CARD, PASSPORT
 
 _FIRST = ("Amaltea", "Borisal", "Ceciliane", "Dariolo", "Elwinia", "Faridun", "Gudrune", "Hakimel")
 _LAST = ("Testwell", "Probemann", "Muestrano", "Fantasio", "Inventari", "Beispiel", "Sampleton", "Nemoskyj")
@@ -26,6 +27,8 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Person:
+    """An invented person. `born` is day, month and year, as texts."""
+
     first_name: str
     last_name: str
     gender: str
@@ -36,9 +39,15 @@ class Person:
     def full_name(self) -> str:
         return f"{self.first_name} {self.last_name}"
 
+    def age(self, now: float) -> int:
+        """Return the age in years at a time in seconds since the epoch."""
+        day, month, year = map(int, self.born)
+        today = datetime.fromtimestamp(now, UTC)
+        return today.year - year - ((today.month, today.day) < (month, day))
+
 
 def invent(seed: str, overrides: Mapping[str, str]) -> Person:
-    """The same seed gives the same person; `overrides` may name them otherwise."""
+    """Invent a person; the same seed gives the same one. `overrides` replace fields."""
     dice = hashlib.sha256(seed.encode()).digest()
     year = 1950 + dice[2] % 50
     return Person(
@@ -51,9 +60,9 @@ def invent(seed: str, overrides: Mapping[str, str]) -> Person:
 
 
 def document_data(
-    person: Person, kind: str, reference: str, passed: bool, overrides: Mapping[str, str]
+    person: Person, kind: str, reference: str, passed: bool, now: float, overrides: Mapping[str, str]
 ) -> dict[str, object]:
-    """One element of `document_data`: days, months, years and the age are texts, as FACEKI sends them."""
+    """Return one element of `document_data`: days, months, years and the age are texts, as FACEKI sends them."""
     day, month, year = person.born
     code, name = _KINDS[kind]
     made: dict[str, object] = {
@@ -67,7 +76,7 @@ def document_data(
         **_ISSUER,
         "gender": person.gender,
         "dob": f"{year}-{month}",
-        "age": str(2026 - int(year)),
+        "age": str(person.age(now)),
         "expiry": "2039-06-30",
         "expiryDay": "30",
         "expiryMonth": "06",
@@ -88,14 +97,14 @@ def document_data(
 
 
 def confidence(document: Mapping[str, object]) -> dict[str, object]:
-    """How sure the reading was, field by field."""
+    """Return the confidence of the reading, field by field."""
     keys = (key for key in document if key not in ("reference", "document_face_match", "passed"))
     sure = dict.fromkeys(keys, 0.99)
     return {"reference": document["reference"], **sure, "placeOfBirth": 0.0, "personal_number": 0.0}
 
 
 def _mrz(person: Person, code: str) -> str:
-    """Lines joined with ^. Not a valid zone: the check digits are left out on purpose."""
+    """Return a machine-readable zone, its lines joined with ^. Without check digits, so that it is not a valid one."""
     day, month, year = person.born
     names = f"{person.last_name}<<{person.first_name}".upper().replace(" ", "<")
     return (

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A PDF report, as small as a PDF can be; padded where a test wants it large."""
+"""A PDF report of one page, padded where a test wants it large."""
 
 from __future__ import annotations
 
 
 def report(request_id: str, decision: str, padding: int = 0) -> bytes:
-    """One page that any viewer opens. It names no person."""
+    """Return a page that any viewer opens. It names no person."""
     lines = f"BT /F1 14 Tf 50 780 Td (FACEKI sandbox report {request_id}) Tj 0 -24 Td (Decision: {decision}) Tj ET"
     objects = (
         "<< /Type /Catalog /Pages 2 0 R >>",

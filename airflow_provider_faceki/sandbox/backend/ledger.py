@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What has been asked of the sandbox so far, and how much of it at once?"""
+"""What the sandbox counted: charges, requests by route, polls, webhooks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-POLLS_KEPT = 1000
+MAX_POLLS_KEPT = 1000
+
+
+@dataclass(frozen=True)
+class Bill:
+    """One charge. `what`: verification, link (answered on the hosted page), face_match, analyze_face."""
+
+    record_identifier: str
+    what: str
+    at: float
 
 
 @dataclass(frozen=True)
 class Counts:
-    """A copy: it stays as it is while you look. `requests` by route name, `webhooks` by how they were answered."""
+    """A snapshot. `requests` by route name, `webhooks` by the status they were answered with."""
 
     requests: Mapping[str, int]
     statuses: Mapping[str, int]
@@ -33,32 +42,39 @@ class Counts:
         return {**asdict(self), "total": self.total}
 
 
-class Counters:
+class Ledger:
+    """Charges and counters of one sandbox since its last reset."""
+
     def __init__(self) -> None:
         self.in_flight = 0
         self.clear()
 
     def clear(self) -> None:
-        """Requests that are under way stay under way."""
+        """Forget everything but the requests that are still being answered."""
+        self.bills: list[Bill] = []
         self.requests: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
         self.tokens_by_form: Counter[str] = Counter()
         self.refused = 0
-        self.bills = 0
         self.faults_fired = 0
         self.webhooks: Counter[str] = Counter()
         self.in_flight_max = self.in_flight
-        self._polls: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=POLLS_KEPT))
+        self._polls: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_POLLS_KEPT))
 
-    def enter(self, route: str) -> None:
+    def charges(self) -> dict[str, int]:
+        """Return the number of charges by record identifier."""
+        return dict(Counter(bill.record_identifier for bill in self.bills))
+
+    def request_begins(self, route: str) -> None:
         self.requests[route] += 1
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
 
-    def leave(self) -> None:
+    def request_ends(self, status: int) -> None:
         self.in_flight -= 1
+        self.statuses[str(status)] += 1
 
-    def poll(self, key: str, now: float) -> None:
+    def add_poll(self, key: str, now: float) -> None:
         self._polls[key].append(now)
 
     def polls(self, key: str) -> tuple[float, ...]:
@@ -71,7 +87,7 @@ class Counters:
             tokens_issued=self.tokens_by_form.total(),
             tokens_by_form=dict(self.tokens_by_form),
             refused=self.refused,
-            bills=self.bills,
+            bills=len(self.bills),
             faults_fired=self.faults_fired,
             webhooks=dict(self.webhooks),
             in_flight=self.in_flight,

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What are FACEKI's codes called, and which of them mean that a verification was carried out?
+"""The names of FACEKI's codes, and which of them mean that a verification was carried out.
 
 https://docs.faceki.com/api-integration/verification-apis/ (data fields, error codes); the 8000s and 1000 were
 seen in an official SDK. The table is the sandbox's own: a stand-in must not share the client's mistakes.
@@ -50,7 +50,7 @@ NAMES: Final[dict[int, str]] = {
     8019: "FACE_BLUR",
 }
 
-# The images were looked at and found wanting: a result about a person, so the sandbox bills it and keeps a record.
+# The images were examined and rejected: a result about a person, so the sandbox bills it and keeps a record.
 # What the real service charges for these is not documented (assumption).
 REJECTIONS: Final = frozenset(
     {5004, 5005, 5007, 5008, 5010, 5011, 5012, 8002, *range(8004, 8013), 8018, 8019}

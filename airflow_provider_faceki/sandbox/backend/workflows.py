@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which workflows exist in the sandbox, and what does each ask for? In FACEKI they are made in the portal.
+"""The workflows of the sandbox and the documents that each asks for. In FACEKI they are made in the portal.
 
 https://docs.faceki.com/ (quick guides, workflow setup); the shape of the rules was seen in an official SDK.
 """
@@ -18,7 +18,6 @@ WORKFLOW_PASSPORT: Final = "5a4db0c5-0000-4000-8000-000000000002"
 WORKFLOW_TWO_DOCUMENTS: Final = "5a4db0c5-0000-4000-8000-000000000003"
 WORKFLOW_THREE_DOCUMENTS: Final = "5a4db0c5-0000-4000-8000-000000000004"
 WORKFLOW_ANY_ONE: Final = "5a4db0c5-0000-4000-8000-000000000005"
-WORKFLOW_WITHOUT_RULES: Final = "5a4db0c5-0000-4000-8000-00000000000f"
 
 DEFAULT_WORKFLOW: Final = WORKFLOW_ID_CARD
 COMPANY_ID: Final = "sandbox-company"
@@ -27,7 +26,7 @@ BRANCH_ID: Final = "sandbox-branch"
 
 @dataclass(frozen=True)
 class Workflow:
-    """`optional`: the person chooses one of `documents`; otherwise all of them are asked for."""
+    """What a person has to show. `optional`: one of `documents`; otherwise all of them."""
 
     workflow_id: str
     documents: tuple[str, ...]
@@ -39,12 +38,13 @@ class Workflow:
 
     @property
     def backs_needed(self) -> int:
-        """A passport has no back side. Where the person chooses and may choose a passport, none is needed."""
+        """How many back sides are needed. A passport has none, so none is needed where it may be chosen."""
         if self.optional:
             return 0 if PASSPORT in self.documents else 1
         return sum(kind != PASSPORT for kind in self.documents)
 
     def rules(self, callback_url: str) -> dict[str, object]:
+        """Return the rules as the service answers them. Official SDKs decode `callbackURL` as a URL."""
         return {
             "_id": f"rules-{self.workflow_id[-4:]}",
             "branchId": BRANCH_ID,

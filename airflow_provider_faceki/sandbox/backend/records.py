@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a FACEKI record look like? All fields of the documented example, about an invented person.
+"""Records: all fields of the documented example, about an invented person.
 
 https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
@@ -7,20 +7,20 @@ https://docs.faceki.com/api-integration/verification-apis/fetch-records
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
 from uuid import uuid4
 
-from airflow_provider_faceki.sandbox import people
-from airflow_provider_faceki.sandbox.clock import iso
-from airflow_provider_faceki.sandbox.scenarios import ACCEPTED, DECLINED, REVIEW
-from airflow_provider_faceki.sandbox.settings import Settings
-from airflow_provider_faceki.sandbox.workflows import BRANCH_ID, COMPANY_ID, PASSPORT, WORKFLOWS
+from airflow_provider_faceki.sandbox.backend import people
+from airflow_provider_faceki.sandbox.backend.clock import iso
+from airflow_provider_faceki.sandbox.backend.scenarios import ACCEPTED, DECLINED, REVIEW, Scenario
+from airflow_provider_faceki.sandbox.backend.workflows import BRANCH_ID, COMPANY_ID, PASSPORT, Workflow
 
 
 @dataclass
 class Record:
-    """`document` is what FetchRecords answers; `selfie` is the digest by which the face is found again."""
+    """`document` is what the records call answers; `selfie` is the digest by which face search finds it."""
 
     request_id: str
     workflow_id: str
@@ -39,14 +39,14 @@ class Record:
         return str(first["full_name"]) if isinstance(first, dict) else ""
 
     def decide(self, decision: str, now: float, by: str) -> None:
-        """A person in the portal looked again. What they do to the codes is not documented; accepting clears them."""
+        """Change the decision, as a reviewer does in the portal. Accepting clears the error codes (assumption)."""
         if decision == ACCEPTED:
             self.document["errorCodes"] = []
         self.document["verification_summary"] = _summary(decision)
         self.document.update(decision=decision, updatedAt=iso(now), updateBy=by)
 
     def answer(self) -> dict[str, object]:
-        """What the verification call itself says of it."""
+        """Return what the verification call answers."""
         return {
             "requestId": self.request_id,
             "decision": self.decision,
@@ -55,24 +55,38 @@ class Record:
             "branchId": BRANCH_ID,
         }
 
+    def webhook(self) -> dict[str, object]:
+        """Return the body of a webhook about it."""
+        return {
+            "requestId": self.request_id,
+            "fullName": self.full_name,
+            "status": self.decision,
+            "kycData": self.document,
+        }
+
 
 def new_record(
-    settings: Settings,
+    workflow: Workflow,
     now: float,
     *,
-    workflow_id: str,
     record_identifier: str,
     link: str,
-    decision: str,
-    code: int | None,
+    scenario: Scenario,
     selfie: str,
+    person: Mapping[str, str],
 ) -> Record:
+    """Make a record.
+
+    :param selfie: the digest of a selfie; empty: of no selfie that was ever sent.
+    :param person: replaces fields of the invented person.
+    """
+    decision, code = scenario.decision, scenario.code
     request_id = str(uuid4())
     selfie = selfie or hashlib.sha256(request_id.encode()).hexdigest()
-    person = people.invent(selfie, settings.person)
-    kinds = WORKFLOWS[workflow_id].documents[: WORKFLOWS[workflow_id].documents_needed]
+    invented = people.invent(selfie, person)
+    kinds = workflow.documents[: workflow.documents_needed]
     documents = [
-        people.document_data(person, kind, f"{kind} {place}", decision != DECLINED, settings.person)
+        people.document_data(invented, kind, f"{kind} {place}", decision != DECLINED, now, person)
         for place, kind in enumerate(kinds, 1)
     ]
     document: dict[str, object] = {
@@ -96,7 +110,7 @@ def new_record(
         "face_id": f"face-{selfie[:16]}",
         "updateBy": "",
     }
-    return Record(request_id, workflow_id, document, selfie)
+    return Record(request_id, workflow.workflow_id, document, selfie)
 
 
 def _codes(decision: str, code: int | None) -> list[int]:
@@ -118,7 +132,7 @@ def _summary(decision: str) -> dict[str, bool]:
 
 
 def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
-    """Storage keys, no URLs; how to fetch an image by its key is not documented."""
+    """Return storage keys, which are no URLs. How to fetch an image by its key is not documented."""
     sides = [("selfie", "front")]
     for kind in kinds:
         sides += [(kind, "front")] if kind == PASSPORT else [(kind, "front"), (kind, "back")]

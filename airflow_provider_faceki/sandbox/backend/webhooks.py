@@ -1,0 +1,158 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Sends webhooks: one unsigned POST for each decision, never retried, in order or not.
+
+https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure). Method, retries and
+order are not documented; the modes play what a receiver has to cope with.
+"""
+
+from __future__ import annotations
+
+import heapq
+import http.client
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import count
+from urllib.parse import urlsplit
+
+from airflow_provider_faceki.sandbox.backend.clock import real_monotonic
+from airflow_provider_faceki.sandbox.settings import Settings
+
+SEND_TIMEOUT_SECONDS = 5.0
+SENDER_THREADS = 8
+MAX_QUEUED = 10_000
+
+
+@dataclass(order=True)
+class _Delivery:
+    """A webhook to send when it is `due`; `bodies` go out one after the other."""
+
+    due: float
+    number: int
+    url: str = field(compare=False)
+    bodies: tuple[bytes, ...] = field(compare=False)
+    lane: int = field(compare=False)
+    generation: int = field(compare=False)
+
+
+class WebhookSender:
+    """A thread that waits for due times and a few that send. Requests never wait for them.
+
+    :param on_sent: is told the outcome of each POST, from a sending thread.
+    """
+
+    def __init__(self, settings: Settings, on_sent: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._on_sent = on_sent
+        self._numbers = count()
+        self._queue: list[_Delivery] = []
+        self._held: _Delivery | None = None
+        self._changed = threading.Condition()
+        self._stopped = True
+        self._generation = 0
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Allow sending. The threads begin with the first webhook, since most sandboxes send none."""
+        self._stopped = False
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._queue.clear()
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(2 * SEND_TIMEOUT_SECONDS)
+        self._thread = None
+
+    def clear(self) -> None:
+        """Drop what has not been sent yet."""
+        with self._changed:
+            self._generation += 1
+            self._queue.clear()
+
+    def send(self, request_id: str, body: object, mode: str | None = None) -> None:
+        """Queue a webhook, if there is a URL to send it to. `mode` None: as the settings say."""
+        url, mode = self._settings.webhook_url, mode or self._settings.webhook_mode
+        if url is None or mode == "never" or self._stopped:
+            return
+        # Serialized now: the record may change before it is sent.
+        content = json.dumps(body).encode()
+        delay = self._settings.webhook_delay if mode in ("late", "out-of-order") else 0.0
+        delivery = _Delivery(
+            due=real_monotonic() + delay,
+            number=next(self._numbers),
+            url=url,
+            bodies=(content, content) if mode == "twice" else (content,),
+            lane=hash(request_id) % SENDER_THREADS,
+            generation=self._generation,
+        )
+        with self._changed:
+            if mode == "out-of-order":
+                delivery = self._swap(delivery)
+            if len(self._queue) < MAX_QUEUED:
+                heapq.heappush(self._queue, delivery)
+            self._ensure_thread()
+            self._changed.notify()
+
+    def _swap(self, delivery: _Delivery) -> _Delivery:
+        """Hold the first of two back, at most for its delay; the second takes it along behind itself."""
+        held, self._held = self._held, delivery
+        if held is None or held not in self._queue:
+            return delivery
+        self._queue.remove(held)
+        heapq.heapify(self._queue)
+        self._held = None
+        return replace(delivery, due=real_monotonic(), bodies=delivery.bodies + held.bodies)
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None and not self._stopped:
+            self._thread = threading.Thread(target=self._run, name="faceki-sandbox-webhooks", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        # One thread a lane: webhooks of one request keep their order, and one slow receiver delays few others.
+        lanes = [ThreadPoolExecutor(1, "faceki-sandbox-webhook") for _ in range(SENDER_THREADS)]
+        try:
+            while (delivery := self._next()) is not None:
+                lanes[delivery.lane].submit(self._deliver, delivery)
+        finally:
+            for lane in lanes:
+                lane.shutdown(wait=True, cancel_futures=True)
+
+    def _next(self) -> _Delivery | None:
+        """Wait for the next delivery that is due; None when the sender stops."""
+        with self._changed:
+            while not self._stopped:
+                now = real_monotonic()
+                if self._queue and self._queue[0].due <= now:
+                    return heapq.heappop(self._queue)
+                self._changed.wait(self._queue[0].due - now if self._queue else None)
+        return None
+
+    def _deliver(self, delivery: _Delivery) -> None:
+        for body in delivery.bodies:
+            if self._stopped or delivery.generation != self._generation:
+                return
+            self._on_sent(post(delivery.url, body))
+
+
+def post(url: str, body: bytes) -> str:
+    """Send one POST; return the status it was answered with, or `no answer`. Redirects are not followed."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=SEND_TIMEOUT_SECONDS)
+    except (http.client.InvalidURL, ValueError):
+        return "no answer"
+    try:
+        headers = {"Content-Type": "application/json", "User-Agent": "faceki-sandbox"}
+        connection.request("POST", target, body, headers)
+        return str(connection.getresponse().status)
+    except (OSError, http.client.HTTPException):
+        return "no answer"
+    finally:
+        connection.close()

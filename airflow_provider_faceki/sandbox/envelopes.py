@@ -1,0 +1,85 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The JSON envelopes of FACEKI's answers.
+
+Legacy `{"responseCode", "data"}` (token, link, V2), v3 `{"status", "code", "message", "appVersion", "result"}`, and
+validation `{"status", "message", "statusCode", "data"}` (input of the token call).
+https://docs.faceki.com/api-integration/verification-apis/authentication and …/fetch-records
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+
+from airflow_provider_faceki.sandbox.backend.codes import name_of
+from airflow_provider_faceki.sandbox.messages import Response
+
+APP_VERSION = "v3.0.0"
+
+
+class Envelope(Enum):
+    """Which envelope the errors of a route wear."""
+
+    LEGACY = "legacy"
+    V3 = "v3"
+
+
+class _Absent(Enum):
+    ABSENT = "absent"
+
+
+ABSENT = _Absent.ABSENT
+
+
+def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    body = json.dumps(document, separators=(",", ":")).encode()
+    return Response(status, body, headers=dict(headers or {}))
+
+
+def legacy(data: object, status: int = 200, **beside: object) -> Response:
+    return json_response({"responseCode": 0, "data": data, **beside}, status)
+
+
+def legacy_error(code: int, status: int = 200) -> Response:
+    return json_response({"responseCode": code, "data": {}}, status)
+
+
+def v3(result: object, status: int = 200) -> Response:
+    document = {"status": True, "code": 200, "message": "OK", "appVersion": APP_VERSION, "result": result}
+    return json_response(document, status)
+
+
+def v3_error(code: int, status: int = 200, result: object = ABSENT) -> Response:
+    """`result` may be missing, null or an object: SDKs meet all three."""
+    document = {"status": False, "code": code, "message": name_of(code), "appVersion": APP_VERSION}
+    if result is not ABSENT:
+        document["result"] = result
+    return json_response(document, status)
+
+
+def validation(message: str) -> Response:
+    return json_response({"status": False, "message": message, "statusCode": 422, "data": {}}, 422)
+
+
+def error(envelope: Envelope, code: int, status: int = 200) -> Response:
+    return legacy_error(code, status) if envelope is Envelope.LEGACY else v3_error(code, status)
+
+
+def unauthorized(status: int) -> Response:
+    """Refuse a token that is missing, unknown, expired or revoked; with 404, a URL that does not exist."""
+    return json_response({"status": False, "code": 1, "message": name_of(1)}, status)
+
+
+def html(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, text.encode("utf-8", "replace"), "text/html; charset=utf-8", dict(headers or {}))
+
+
+def gateway_page(status: int, title: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The page of a reverse proxy that answers in place of the service."""
+    heading = f"{status} {title}"
+    page = (
+        f"<html>\r\n<head><title>{heading}</title></head>\r\n<body>\r\n"
+        f"<center><h1>{heading}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+    )
+    return html(status, page, headers)

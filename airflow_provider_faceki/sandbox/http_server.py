@@ -1,0 +1,252 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The HTTP server: uvicorn on a real clock, the ASGI application, and connections that can be reset."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as Path
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.clock import real_monotonic, real_sleep
+from airflow_provider_faceki.sandbox.control import call_control, is_loopback
+from airflow_provider_faceki.sandbox.envelopes import json_response
+from airflow_provider_faceki.sandbox.pipeline import Log, RequestPipeline, TooLarge, read_limited
+from airflow_provider_faceki.sandbox.responses import EarlyResponse
+from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
+
+MAX_CONTROL_BYTES = 1024 * 1024
+# Idle connections outlive the pauses between polls, as they do behind a load balancer.
+KEEP_ALIVE_SECONDS = 65
+# uvicorn counts ten ticks to a second.
+_TICK_SECONDS = 0.1
+_TICKS_A_DAY = 864_000
+_CANCEL_TIMEOUT_SECONDS = 1.0
+# On, zero seconds: close() drops what is unsent and sends RST, so that the client sees a reset, not an end.
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_LOG = logging.getLogger(__name__)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> ASGIApp:
+    """Return the ASGI application: FACEKI's calls, and the control API beside them.
+
+    :param exposed: whether other machines may call, under any host name.
+    """
+    calls = [Path(route.path, _endpoint(pipeline, route), methods=[route.method]) for route in ROUTES]
+    control = Path("/_sandbox/{name}", _control(backend), methods=["GET", "POST", "DELETE"])
+    rest = Path("/{rest:path}", pipeline.handle_unmatched, methods=_METHODS)
+    app = Starlette(routes=[*calls, control, rest], exception_handlers={500: _internal_error})
+    return app if exposed else _LoopbackOnly(app)
+
+
+def _internal_error(request: Request, error: Exception) -> Response:
+    """Answer a bug of the sandbox, which must not look like a fault that a test asked for."""
+    _LOG.error("the sandbox itself failed; please report it", exc_info=error)
+    return JSONResponse({"error": "the sandbox itself failed; its log says where"}, 500)
+
+
+def _endpoint(pipeline: RequestPipeline, route: Route) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await pipeline.handle(route, request)
+
+    return endpoint
+
+
+def _control(backend: Backend) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        document: object = dict(request.query_params)
+        if request.method == "POST":
+            if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+                return JSONResponse({"error": "Content-Type: allowed is application/json"}, 415)
+            body = bytearray()
+            try:
+                await read_limited(request, MAX_CONTROL_BYTES, body.extend)
+                document = json.loads(body or b"{}")
+            except TooLarge:
+                return EarlyResponse(
+                    json_response({"error": f"body: at most {MAX_CONTROL_BYTES} bytes"}, 413)
+                )
+            except ClientDisconnect:
+                return Response(status_code=499)
+            except (ValueError, RecursionError):
+                document = None
+        if not isinstance(document, Mapping):
+            return JSONResponse({"error": "body: allowed is a JSON object"}, 422)
+        status, answer = call_control(backend, request.method, request.path_params["name"], document)
+        return JSONResponse(answer, status)
+
+    return endpoint
+
+
+class _LoopbackOnly:
+    """ASGI middleware against DNS rebinding: a host name that a web page's owner points at 127.0.0.1 is refused."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not is_loopback(_host(scope)):
+            await JSONResponse({"error": "Host: allowed is a loopback address"}, 403)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _host(scope: Scope) -> str:
+    try:
+        return urlsplit("//" + Headers(scope=scope).get("host", "")).hostname or ""
+    except ValueError:
+        return ""
+
+
+class ConnectionTracker:
+    """The open connections of one server, by the client's address. uvicorn itself cannot reset a connection."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, int], asyncio.Transport] = {}
+
+    def opened(self, client: tuple[str, int] | None, transport: asyncio.Transport) -> None:
+        if client is not None:
+            self._open[client] = transport
+
+    def closed(self, client: tuple[str, int] | None) -> None:
+        if client is not None:
+            self._open.pop(client, None)
+
+    def abort(self, client: tuple[str, int] | None, reset: bool = True) -> None:
+        """Close a connection at once; with `reset` by RST."""
+        transport = self._open.get(client) if client is not None else None
+        if transport is None:
+            return
+        if not reset:
+            transport.close()
+            return
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        transport.abort()
+
+
+def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
+    """Return uvicorn's protocol, which also tells the tracker of its connections."""
+
+    class Protocol(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+            super().connection_made(transport)
+            # Airflow 3 switches uvicorn's request log on, whose lines hold links and queries.
+            self.access_log = False
+            tracker.opened(self.client, transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            tracker.closed(self.client)
+            super().connection_lost(exc)
+
+    return Protocol
+
+
+@contextmanager
+def uvicorn_log_muted() -> Iterator[None]:
+    """Drop what uvicorn logs on this thread: it takes an injected fault for an error. Other servers keep their log."""
+    thread = threading.get_ident()
+
+    def is_of_other_thread(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(is_of_other_thread)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_other_thread)
+
+
+class RealTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose timers run while a test has frozen `time.monotonic`."""
+
+    def time(self) -> float:
+        return real_monotonic()
+
+
+class HTTPServer(Server):
+    """A uvicorn server that reports when it listens, and ends without waiting for clients."""
+
+    def __init__(self, config: Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    async def main_loop(self) -> None:
+        """Run uvicorn's main loop with a sleep that tests do not replace."""
+        tick = 0
+        while not await self.on_tick(tick):
+            tick = (tick + 1) % _TICKS_A_DAY
+            await real_sleep(_TICK_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cancel the requests that are not answered yet. uvicorn's own would wait, and log an error each time."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        # One turn of the loop in which the connections close.
+        await real_sleep(0)
+
+
+def http_server(
+    backend: Backend,
+    *,
+    exposed: bool,
+    tls: tuple[str, str] | None,
+    log: Log,
+    on_ready: Callable[[], None],
+) -> HTTPServer:
+    """Return a server that is ready to serve a listening socket.
+
+    :raises OSError: the certificate or its key cannot be read.
+    """
+    tracker = ConnectionTracker()
+    config = Config(
+        application(backend, RequestPipeline(backend, tracker.abort, log), exposed),
+        http=_tracked_protocol(tracker),
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=0,
+        backlog=2048,
+        ssl_certfile=tls[0] if tls else None,
+        ssl_keyfile=tls[1] if tls else None,
+    )
+    config.load()  # reads the certificate now, so that the caller gets the error
+    return HTTPServer(config, on_ready)

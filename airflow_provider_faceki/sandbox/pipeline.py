@@ -1,0 +1,267 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The way of a request: latency, faults, token check, route, response.
+
+What a route decides happens in one synchronous step under the backend's lock. What waits or can be interrupted happens
+outside of it. A client that goes away does not stop its request: the service charges for it all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response as HTTPResponse
+
+from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.clock import real_monotonic, real_sleep
+from airflow_provider_faceki.sandbox.backend.scenarios import scenario_of
+from airflow_provider_faceki.sandbox.envelopes import (
+    Envelope,
+    error,
+    gateway_page,
+    json_response,
+    unauthorized,
+    v3_error,
+)
+from airflow_provider_faceki.sandbox.faults import Fault
+from airflow_provider_faceki.sandbox.forms import FormError, FormReader
+from airflow_provider_faceki.sandbox.messages import Request, Response
+from airflow_provider_faceki.sandbox.responses import (
+    Abort,
+    ConnectionReset,
+    EarlyResponse,
+    SlowResponse,
+    TruncatedResponse,
+    whole,
+)
+from airflow_provider_faceki.sandbox.routes.table import PDF, UNKNOWN, Body, Route
+
+MAX_JSON_BYTES = 1024 * 1024
+GATEWAY_TITLES = {
+    413: "Request Entity Too Large",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Time-out",
+}
+
+Log = Callable[[str], None]
+
+
+class TooLarge(Exception):
+    """A body is larger than a gateway lets through."""
+
+
+class RequestPipeline:
+    """Answers the calls of FACEKI.
+
+    :param abort: ends the connection of a client, with a reset if its second argument is true.
+    :param log: takes one line a request.
+    """
+
+    def __init__(self, backend: Backend, abort: Abort, log: Log) -> None:
+        self._backend = backend
+        self._abort = abort
+        self._log = log
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
+        """Answer a URL without a fixed route: the report, whose path is a setting, or nothing."""
+        before, after = self._backend.settings.pdf_path.split("{requestId}")
+        path = request.url.path
+        request_id = path[len(before) : len(path) - len(after)]
+        is_report = request.method == "GET" and path == before + request_id + after
+        if not is_report or not request_id or "/" in request_id:
+            return await self.handle(UNKNOWN, request)
+        request.scope["path_params"] = {"requestId": request_id}
+        return await self.handle(PDF, request)
+
+    async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
+        """Answer one request, count it and log it."""
+        started = real_monotonic()
+        with self._backend.lock:
+            self._backend.accounts.request_begins(route.name)
+        status = 499
+        try:
+            response = await self._handle(route, request)
+            status = response.status_code
+            return response
+        except ClientDisconnect:
+            return HTTPResponse(status_code=499)
+        finally:
+            with self._backend.lock:
+                self._backend.accounts.request_ends(status)
+            # The name of the route, never its URL: links and queries are capabilities.
+            elapsed = (real_monotonic() - started) * 1000
+            self._log(f"{request.method} {route.name} {status} {elapsed:.0f} ms")
+
+    async def _handle(self, route: Route, http_request: HTTPRequest) -> HTTPResponse:
+        if self._backend.settings.latency:
+            await real_sleep(self._backend.settings.latency)
+        with self._backend.lock:
+            reset = self._backend.faults.next_is_reset(route.name) and self._take_fault(route, "")
+        if reset:
+            return ConnectionReset(self._abort)
+        try:
+            request = await _read(route, http_request, self._backend.settings.max_upload_bytes)
+        except TooLarge:
+            return EarlyResponse(gateway_page(413, GATEWAY_TITLES[413]))
+        except FormError:
+            return EarlyResponse(v3_error(5002, 400))
+        with self._backend.lock:
+            fault = self._take_fault(route, self._identifier(request))
+        if fault is None:
+            return whole(await self._process(route, request))
+        return await self._apply_fault(fault, route, request)
+
+    def _take_fault(self, route: Route, identifier: str) -> Fault | None:
+        fault = self._backend.faults.take(route.name, identifier)
+        self._backend.accounts.faults_fired += fault is not None
+        return fault
+
+    def _identifier(self, request: Request) -> str:
+        """Return the record identifier that a form, a body, a query or the link names."""
+        named = (
+            request.text("record_identifier")
+            or request.member("applicationId")
+            or request.query.get("record_identifier")
+        )
+        if isinstance(named, str) and named:
+            return named
+        link_id = request.path.get("link") or request.query.get("link") or request.text("link")
+        link = self._backend.store.links.get(link_id)
+        return link.record_identifier if link else ""
+
+    # The right answer
+
+    async def _process(self, route: Route, request: Request) -> Response:
+        generation = self._backend.generation
+        if route.takes_time and self._is_authorized(route, request):
+            await real_sleep(scenario_of(self._identifier(request)).pause)
+        with self._backend.lock:
+            if generation != self._backend.generation:
+                return v3_error(500, 500)
+            return self._answer(route, request)
+
+    def _is_authorized(self, route: Route, request: Request) -> bool:
+        with self._backend.lock:
+            return not route.bearer or self._backend.is_authorized(request.headers.get("authorization"))
+
+    def _answer(self, route: Route, request: Request) -> Response:
+        self._backend.answer_due_links()
+        if not self._is_authorized(route, request):
+            self._backend.accounts.refused += 1
+            return unauthorized(self._backend.settings.refusal_status)
+        return route.answer(self._backend, request)
+
+    # Faults
+
+    async def _apply_fault(self, fault: Fault, route: Route, request: Request) -> HTTPResponse:
+        match fault.kind:
+            case "reset" | "reset_after_body":
+                return ConnectionReset(self._abort)
+            case "hang":
+                await real_sleep(fault.delay)
+                return ConnectionReset(self._abort)
+            case "process_then_reset":
+                await self._process(route, request)
+                return ConnectionReset(self._abort)
+            case "reset_then_process":
+                self._run_later(self._process_later(fault.delay, route, request))
+                return ConnectionReset(self._abort)
+            case "slow":
+                return whole(await self._process_slowly(fault, route, request))
+            case "status" | "code" | "redirect" | "huge":
+                if fault.processed:
+                    await self._process(route, request)
+                return whole(_replacement(fault, route.envelope))
+        return self._corrupt(fault, await self._process(route, request))
+
+    async def _process_slowly(self, fault: Fault, route: Route, request: Request) -> Response:
+        if fault.processed:
+            response = await self._process(route, request)
+            await real_sleep(fault.delay)
+            return response
+        await real_sleep(fault.delay)
+        return await self._process(route, request)
+
+    def _corrupt(self, fault: Fault, response: Response) -> HTTPResponse:
+        match fault.kind:
+            case "truncated":
+                return whole(replace(response, body=response.body[: len(response.body) // 2]))
+            case "cut_off":
+                return TruncatedResponse(response, self._abort)
+            case "drip":
+                return SlowResponse(response, fault.delay)
+        return whole(replace(response, content_type=fault.content_type))
+
+    async def _process_later(self, delay: float, route: Route, request: Request) -> None:
+        generation = self._backend.generation
+        await real_sleep(delay)
+        if generation == self._backend.generation:
+            await self._process(route, request)
+
+    def _run_later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._background.discard)
+
+
+def _replacement(fault: Fault, envelope: Envelope) -> Response:
+    """Return what a fault answers in place of the route."""
+    headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after}"}
+    status = fault.status or 500
+    if fault.kind == "code":
+        return error(envelope, fault.code)
+    if fault.kind == "redirect":
+        return gateway_page(status, "Found", {"Location": fault.location})
+    if fault.kind == "huge":
+        return json_response({"status": True, "code": 200, "message": "x" * fault.size, "result": []})
+    if status in GATEWAY_TITLES:
+        return gateway_page(status, GATEWAY_TITLES[status], headers)
+    return replace(error(envelope, 500 if status >= 500 else 400, status), headers=headers)
+
+
+async def _read(route: Route, http_request: HTTPRequest, max_upload_bytes: int) -> Request:
+    declared = http_request.headers.get("content-length", "")
+    limit = max_upload_bytes if route.body is Body.FORM else MAX_JSON_BYTES
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLarge
+    request = Request(
+        base_url=f"{http_request.url.scheme}://{urlsplit(str(http_request.base_url)).netloc}",
+        headers=dict(http_request.headers),
+        query=dict(http_request.query_params),
+        path=dict(http_request.path_params),
+    )
+    if route.body is Body.FORM:
+        form = FormReader(http_request.headers.get("content-type", ""))
+        await read_limited(http_request, limit, form.feed)
+        form.end()
+        return replace(request, parts=form.parts)
+    body = bytearray()
+    await read_limited(http_request, limit, body.extend)
+    return replace(request, document=_json(bytes(body))) if route.body is Body.JSON else request
+
+
+async def read_limited(request: HTTPRequest, limit: int, consume: Callable[[bytes], None]) -> None:
+    """Read a body piece by piece, whatever its Content-Length says.
+
+    :raises TooLarge: it has more than `limit` bytes; the rest is not read.
+    """
+    received = 0
+    async for piece in request.stream():
+        received += len(piece)
+        if received > limit:
+            raise TooLarge
+        consume(piece)
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,70 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The calls that make a link and that tell the rules of a workflow.
+
+https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link ; the two rules calls were seen in
+official SDKs.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.store import Refused
+from airflow_provider_faceki.sandbox.backend.workflows import Workflow
+from airflow_provider_faceki.sandbox.envelopes import legacy, legacy_error, v3, v3_error
+from airflow_provider_faceki.sandbox.messages import Request, Response
+
+MAX_MINUTES = 10 * 365 * 24 * 60
+#: Official SDKs decode `callbackURL` as a URL and fail on an empty text, so there is always one.
+NO_CALLBACK_URL = "https://callback.example/none"
+
+
+def create(backend: Backend, request: Request) -> Response:
+    try:
+        link = backend.create_link(
+            _text(request.member("applicationId")),
+            workflow_id=backend.workflow(request.member("workflowId")).workflow_id,
+            minutes=_minutes(request.member("expiryTime")),
+            redirect_url=_text(request.member("redirect_url")),
+        )
+    except Refused as refused:
+        return legacy_error(refused.code, refused.status)
+    return legacy(link, backend.settings.link_status, url=f"{request.base_url}/kycverify/{link}")
+
+
+def _minutes(value: object) -> int | None:
+    """Read a lifetime. The documentation has a number in one place and a text in another; both are whole minutes."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:12])
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_MINUTES:
+        raise Refused(5002, 422)
+    return value
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Refused(5002, 422)
+    return value
+
+
+def rules(backend: Backend, request: Request) -> Response:
+    try:
+        return v3(rules_of(backend, backend.workflow(request.query.get("workflowId"))))
+    except Refused as refused:
+        return v3_error(refused.code, refused.status, None)
+
+
+def rules_by_link(backend: Backend, request: Request) -> Response:
+    """Answer the rules of a link's workflow, without a token: the link is the permission."""
+    try:
+        link = backend.open_link(request.query.get("link", ""))
+        return v3(rules_of(backend, backend.workflow(link.workflow_id)))
+    except Refused as refused:
+        return v3_error(refused.code, refused.status, None)
+
+
+def rules_of(backend: Backend, workflow: Workflow) -> dict[str, object]:
+    return workflow.rules(backend.settings.webhook_url or NO_CALLBACK_URL)

@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The table of routes: name, method, path, function, kind of body, whether a token is needed, envelope of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from airflow_provider_faceki.sandbox import hosted_page
+from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.envelopes import Envelope
+from airflow_provider_faceki.sandbox.messages import Request, Response
+from airflow_provider_faceki.sandbox.routes import checks, links, records, token, v2, verification
+
+LEGACY, V3 = Envelope.LEGACY, Envelope.V3
+
+
+class Body(Enum):
+    NONE = "none"
+    JSON = "json"
+    FORM = "form"
+
+
+@dataclass(frozen=True)
+class Route:
+    """One call. Faults and counters know it by its `name`; a slow scenario delays those that `takes_time`."""
+
+    name: str
+    method: str
+    path: str
+    answer: Callable[[Backend, Request], Response]
+    body: Body = Body.NONE
+    bearer: bool = True
+    envelope: Envelope = V3
+    takes_time: bool = False
+
+
+_V3_KYC: Final = "/api/v3/kyc_verification"
+_V2_KYC: Final = "/kycverify/api/kycverify"
+
+ROUTES: Final = (
+    Route("token", "POST", "/auth/api/generate-token", token.generate, Body.JSON, False, LEGACY),
+    Route("token", "POST", "/auth/api/access-token", token.access, Body.JSON, False, LEGACY),
+    Route("token", "GET", "/auth/api/access-token", token.access_by_get, Body.NONE, False, LEGACY),
+    Route("link", "POST", f"{_V2_KYC}/kyc-verify-link", links.create, Body.JSON, True, LEGACY),
+    Route("rules", "GET", "/api/v3/workflows/rules", links.rules),
+    Route("rules_by_link", "GET", "/api/v3/workflows/rulesbylink", links.rules_by_link, bearer=False),
+    Route("records", "GET", _V3_KYC, records.records),
+    Route("records_by_request", "GET", f"{_V2_KYC}/records", records.records_by_request),
+    Route("verify", "POST", _V3_KYC, verification.verify, Body.FORM, takes_time=True),
+    Route(
+        "verify_by_link",
+        "POST",
+        f"{_V3_KYC}/requestbylink",
+        verification.verify_by_link,
+        Body.FORM,
+        bearer=False,
+        takes_time=True,
+    ),
+    Route("search_by_face", "POST", f"{_V3_KYC}/search-by-face", checks.search_by_face, Body.FORM),
+    Route("analyze_face", "POST", f"{_V3_KYC}/analyzeFace", checks.analyze_face, Body.FORM),
+    Route("detect", "POST", "/detect", checks.detect, Body.FORM, bearer=False),
+    Route("detect_advanced", "POST", "/advance/detect", checks.detect, Body.FORM, bearer=False),
+    Route("pdf_file", "GET", "/sandbox/report-file/{key}", checks.pdf_file, bearer=False),
+    Route("hosted_page", "GET", "/kycverify/{link}", hosted_page.show, bearer=False),
+    Route("hosted_decision", "POST", "/kycverify/{link}", hosted_page.decide, Body.FORM, bearer=False),
+    Route("v2_rules", "GET", "/kycrules/api/kycrules", v2.rules, envelope=LEGACY),
+    Route("v2_link", "GET", f"{_V2_KYC}/link", v2.by_link, envelope=LEGACY),
+    Route("v2_reference", "GET", f"{_V2_KYC}/reference", v2.by_reference, envelope=LEGACY),
+    Route("v2_summary", "GET", f"{_V2_KYC}/kyc-verify-summary", v2.summary, envelope=LEGACY),
+    Route(
+        "v2_validate_link", "GET", f"{_V2_KYC}/validate-kyc-verify-link", v2.validate_link, envelope=LEGACY
+    ),
+)
+
+# These two have no fixed path: the report's is a setting, and the last is every other URL.
+PDF: Final = Route("pdf", "GET", "", checks.pdf)
+UNKNOWN: Final = Route("unknown", "", "", checks.unknown, bearer=False)
+
+ROUTE_NAMES: Final = tuple(dict.fromkeys(route.name for route in (*ROUTES, PDF, UNKNOWN)))
