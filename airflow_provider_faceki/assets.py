@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which asset stands for what FACEKI decided?"""
+"""The asset that stands for the decisions of a FACEKI account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 def fits_uri(conn_id: str) -> bool:
-    """Whether a Connection id can be the host of a URI as it is."""
+    """Return whether a Connection id can be the host of a URI as it is."""
     return _ALLOWED.fullmatch(conn_id) is not None
 
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Where does the webhook receiver come into Airflow?
+"""Airflow plugin that mounts the webhook receiver in the API server.
 
 Every Airflow process loads its plugins, so this module costs nothing until the API server, while it puts its
-application together, asks the plugin for applications to mount. On Airflow 2.11 nobody ever asks.
+application together, asks the plugin for applications to mount. Airflow 2.11 never asks.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 log = logging.getLogger(__name__)
 
 PREFIX = "/faceki"
-# The module whose create_app() mounts plugins. Where it is not loaded somebody else is asking, such as
-# `airflow plugins`, and has no use for an application. The command line would tell less: an API server may also be
-# started as `uvicorn airflow.api_fastapi.main:app`, and its workers may be forked or spawned.
+# The module whose create_app() mounts plugins. Other processes, such as `airflow plugins`, have not loaded it and need
+# no application. The command line would tell less: an API server may also be started as
+# `uvicorn airflow.api_fastapi.main:app`, and its workers may be forked or spawned.
 _API_SERVER = "airflow.api_fastapi.app"
 
 
-class _Applications:
-    """The plugin's ``fastapi_apps``: made when they are asked for, once in a process."""
+class _LazyApps:
+    """The plugin's ``fastapi_apps``: made on first access, once in a process."""
 
     def __init__(self) -> None:
         self._made: list[dict[str, Any]] | None = None
 
     def __get__(self, plugin: object, owner: type) -> list[dict[str, Any]]:
         if self._made is None and _API_SERVER in sys.modules:
-            self._made = _applications()
+            self._made = _make_apps()
         return self._made or []
 
 
-def _applications() -> list[dict[str, Any]]:
+def _make_apps() -> list[dict[str, Any]]:
     # The API server's own: what compat offers raises an error of another class.
     from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
@@ -47,14 +47,14 @@ def _applications() -> list[dict[str, Any]]:
         return []
     if not enabled:
         return []
-    from airflow_provider_faceki.webhook.app import application
+    from airflow_provider_faceki.webhook.app import create_app
 
     log.info("Receiving FACEKI's webhooks under %s/webhook", PREFIX)
-    return [{"app": application(), "url_prefix": PREFIX, "name": "FACEKI webhooks"}]
+    return [{"app": create_app(), "url_prefix": PREFIX, "name": "FACEKI webhooks"}]
 
 
 class FacekiWebhookPlugin(AirflowPlugin):
     """Mounts the webhook receiver in the API server if ``[faceki] webhook_enabled`` is set (Airflow 3)."""
 
     name = "faceki_webhook"
-    fastapi_apps: Any = _Applications()
+    fastapi_apps: Any = _LazyApps()

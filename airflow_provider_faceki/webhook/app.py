@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""In which order is a webhook admitted, read, stored and answered?
+"""Take a webhook request: hide its token, admit it, read it, have it stored, answer it.
 
 =====  ========================================================================================================
-200    stored, or stored already
+200    stored, stored before, or of a status that the Connection does not ask for
 401    unknown Connection, no or wrong token, wrong signature: one answer, after the same time
 404    any other path; 405 any other method
 408    the body did not arrive in time; 413 it is too large; 422 it is not a webhook of FACEKI
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Set
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.api.protocol.webhook import (
@@ -26,28 +26,105 @@ from airflow_provider_faceki.api.protocol.webhook import (
     parse_webhook,
 )
 from airflow_provider_faceki.assets import faceki_verifications
-from airflow_provider_faceki.webhook import callers, events, limits
-from airflow_provider_faceki.webhook.door import ASKED, ROUTE, Door
+from airflow_provider_faceki.webhook import auth, events
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
-#: Who may not call is answered after a multiple of so many seconds: the time does not tell what was looked at.
-REFUSED_EVERY = 0.25
-#: Seconds in which an event has to be stored. Long: a sender that has gone by then has still been heard.
-STORE_SECONDS = 60.0
-#: Seconds after which a sender may find the database, or the DAG, in a better state.
-_COME_AGAIN = 30
-#: What is wrong is logged, but at most so often, whatever the traffic.
-_TOLD_EVERY = 60.0
+#: The route as the application knows it.
+ROUTE = "/webhook/{conn_id}/{token}"
+#: Key of the ASGI scope that holds the Connection id and the token of the requested path.
+SCOPE_KEY = "faceki.webhook"
+_REDACTED = "***"
+
+#: Largest body. FACEKI's holds one record as text, a few kilobytes.
+MAX_BODY_BYTES = 256 * 1024
+#: A body that is too large is read up to here and dropped, or its sender would never see the answer.
+MAX_DISCARDED_BYTES = 4 * 1024 * 1024
+#: A body has to arrive within this time; meanwhile it costs a socket, no thread.
+BODY_TIMEOUT_SECONDS = 5.0
+#: Authenticated calls of one process: burst, then calls per second.
+CALL_LIMIT = (500.0, 50.0)
+#: Calls refused with 401, and Connections looked up for unknown callers: burst, then calls per second.
+REFUSAL_LIMIT = (60.0, 2.0)
+#: Refusals are answered after a multiple of this time, which covers the lookup of a Connection.
+REFUSAL_SECONDS = 1.0
+#: Value of Retry-After where the database, a secrets backend or the DAG has to get well first.
+RETRY_AFTER_SECONDS = 30
+#: The same problem is logged once in this time, whatever the traffic.
+LOG_INTERVAL_SECONDS = 60.0
 
 
-class Refused(Exception):
-    """The answer, where it is not 200."""
+class RedactPathMiddleware:
+    """ASGI middleware that keeps the token of a webhook's path out of every log.
+
+    All layers share one scope, and Airflow's access log (3.2 and later) and uvicorn's (before) read the path there
+    when the request is over. So Connection id and token move to :data:`SCOPE_KEY` and the path gets stars; the query
+    is dropped, since a token may have been put there by mistake. It has to be the outermost layer. What is in front of
+    the API server sees the path before; ``docs/webhooks.md`` says what to do there.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            _redact_path(scope)
+        await self.app(scope, receive, send)
+
+
+def _redact_path(scope: Scope) -> None:
+    root = str(scope.get("root_path", ""))
+    parts = str(scope["path"]).removeprefix(root).split("/")
+    if len(parts) == ROUTE.count("/") + 1 and parts[1] == "webhook":
+        scope[SCOPE_KEY] = parts[2], parts[3]
+        shown = f"{root}/webhook/{_REDACTED}/{_REDACTED}"
+    else:
+        # A mistyped path may hold the token too.
+        shown = f"{root}/{_REDACTED}"
+    scope["path"] = shown
+    scope["raw_path"] = shown.encode()
+    scope["query_string"] = b""
+
+
+class TokenBucket:
+    """Rate limit: a burst, then so many per second. Belongs to one event loop, so nothing is locked."""
+
+    def __init__(
+        self, capacity: float, per_second: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._capacity = capacity
+        self._per_second = per_second
+        self._clock = clock
+        self._left = capacity
+        self._refilled_at = clock()
+
+    def try_acquire(self) -> bool:
+        """Take one token; ``False`` if there is none."""
+        now = self._clock()
+        self._left = min(self._capacity, self._left + (now - self._refilled_at) * self._per_second)
+        self._refilled_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def refund(self) -> None:
+        """Put one token back."""
+        self._left = min(self._capacity, self._left + 1)
+
+    def retry_after(self) -> int:
+        """Return the whole seconds until there is a token."""
+        return max(1, math.ceil((1 - self._left) / self._per_second))
+
+
+class RefusedError(Exception):
+    """A webhook that is answered with anything but 200."""
 
     def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
         super().__init__(status, detail)
@@ -55,151 +132,179 @@ class Refused(Exception):
         self.detail = detail
         self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
         if status in (401, 408, 413, 429):
-            # The body may not have been read, and is not going to be.
+            # The rest of the body is never read.
             self.headers["Connection"] = "close"
 
 
 class Receiver:
-    """Receives webhooks in one process."""
+    """Receives webhooks in one process.
+
+    :param load_credentials: Reads what a Connection accepts; runs in a thread.
+    :param store_events: Stores notifications of one Connection; runs in a thread.
+    :param referenced: Reads the ids of the Connections whose asset a DAG names; runs in a thread.
+    """
 
     def __init__(
         self,
-        look: Callable[[str], callers.Caller],
-        store: Callable[[str, WebhookNotification], bool],
-        named: Callable[[], Set[str]] = events.named,
+        load_credentials: Callable[[str], auth.Credentials],
+        store_events: events.StoreEvents,
+        referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
     ) -> None:
-        self._callers = callers.Callers(look)
-        #: Connections that DAGs name, and those whose token was presented: they are looked up whatever strangers
-        #: are up to. Only a few ids are among them, so that takes nothing away from the limit on look-ups.
-        self._named = callers.Named(named)
+        self._authenticator = auth.Authenticator(load_credentials)
+        #: Connections that DAGs name, and those whose token was presented, are looked up however many unknown callers
+        #: there are. Only a few ids are among them, so that takes nothing away from the limit on lookups.
+        self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
-        self._calls = limits.Bucket(*limits.CALLS)
-        self._refusals = limits.Bucket(*limits.REFUSALS)
-        self._store = store
-        # One thread: the database lets one write at a time, and a queue is fairer than its lock.
-        self._writer = ThreadPoolExecutor(1, "faceki-webhook-writer")
-        self._told: dict[str, float] = {}
+        self._calls = TokenBucket(*CALL_LIMIT)
+        self._refusals = TokenBucket(*REFUSAL_LIMIT)
+        self._writer = events.EventWriter(store_events)
+        self._logged_until: dict[str, float] = {}
 
     async def receive(self, request: Request) -> Response:
         """Answer one request."""
         from starlette.responses import JSONResponse
 
         try:
-            said = await self._received(request)
-        except Refused as refused:
+            outcome = await self._receive(request)
+        except RefusedError as refused:
             return JSONResponse({"detail": refused.detail}, refused.status, refused.headers)
-        return JSONResponse({"status": said})
+        return JSONResponse({"status": outcome})
 
-    async def _received(self, request: Request) -> str:
+    async def _receive(self, request: Request) -> str:
         began = time.monotonic()
-        conn_id, token = request.scope[ASKED]
-        caller = await self._caller(conn_id, token, began)
-        signs = caller.hmac_header is not None
-        if not signs:
+        conn_id, token = request.scope[SCOPE_KEY]
+        credentials = await self._authenticate(conn_id, token, began)
+        is_signed = credentials.hmac_header is not None
+        if not is_signed:
             self._admit()
-        body = await _body(request)
-        if signs:
-            if not caller.signed(request.headers, body):
-                await self._pay_for_refusal(began)
+        body = await _read_body(request)
+        if is_signed:
+            if not credentials.verify_signature(request.headers, body):
+                await self._charge_refusal(began)
                 raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
-            # Not before: whoever knows the token and not the key must not use up what right calls may take.
+            # After the signature: a caller who knows the token and not the key must not use up the limit.
             self._admit()
-        try:
-            hint = parse_webhook(body)
-        except InvalidWebhookError as unusable:
-            raise Refused(422, str(unusable)) from None
-        return await self._stored(conn_id, hint)
+        return await self._store(conn_id, self._parse(conn_id, body))
 
     def _admit(self) -> None:
-        if not self._calls.take():
-            raise Refused(429, "too many webhooks", self._calls.wait())
+        if not self._calls.try_acquire():
+            raise RefusedError(429, "too many webhooks", self._calls.retry_after())
 
-    async def _caller(self, conn_id: str, token: str, began: float) -> callers.Caller:
-        """Return who calls, if they may.
-
-        A stranger pays, once: before somebody is looked up for them, or else before they are refused.
-        """
-        caller, paid = self._callers.seen(conn_id), False
-        if caller is None:
-            expected = conn_id in self._proven or await self._named.has(conn_id)
-            if not expected and not self._callers.looking(conn_id):
-                paid = await self._pay_for_refusal(began)
-            caller = await self._look(conn_id, expected)
-        if caller.knows(token):
-            if paid:
-                self._refusals.give()
-            self._proven.add(conn_id)
-            return caller
-        if not paid:
-            await self._pay_for_refusal(began)
-        raise await self._unauthorized(caller.why_not or f"wrong token for Connection {conn_id!r}", began)
-
-    async def _look(self, conn_id: str, expected: bool) -> callers.Caller:
+    def _parse(self, conn_id: str, body: bytes) -> WebhookNotification:
         try:
-            return await self._callers.find(conn_id, expected)
-        except callers.LookFailed as failed:
-            self._tell("look", "Connections cannot be looked up (%s); answering 503", failed)
-            raise Refused(503, "not stored", _COME_AGAIN) from None
+            return parse_webhook(body)
+        except InvalidWebhookError as invalid:
+            detail = str(invalid)
+        self._log_throttled(
+            f"invalid {conn_id}", "Not a webhook of FACEKI for Connection %r: %s", conn_id, detail
+        )
+        raise RefusedError(422, detail)
 
-    async def _pay_for_refusal(self, began: float) -> bool:
-        if self._refusals.take():
+    async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
+        """Return the credentials of the Connection if the token is one of them.
+
+        An unknown caller is charged once: before a Connection is looked up for it, or else before it is refused.
+        """
+        credentials, charged = self._authenticator.cached(conn_id), False
+        if credentials is None:
+            expected = conn_id in self._proven or await self._referenced.contains(conn_id)
+            if not expected and not self._authenticator.is_looking_up(conn_id):
+                charged = await self._charge_refusal(began)
+            credentials = await self._look_up(conn_id, expected, began)
+        if credentials.verify_token(token):
+            if charged:
+                self._refusals.refund()
+            self._proven.add(conn_id)
+            return credentials
+        if not charged:
+            await self._charge_refusal(began)
+        raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
+
+    async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
+        # Unknown callers get their answer when every refusal is due, or a slow lookup would tell them something.
+        within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
+        try:
+            return await self._authenticator.look_up(conn_id, expected, within)
+        except auth.LookupFailed as failed:
+            self._log_throttled("lookup", "Connections cannot be looked up (%s); answering 503", failed)
+            if not expected:
+                await self._quantize_latency(began)
+            raise RefusedError(503, "not stored", RETRY_AFTER_SECONDS) from None
+
+    async def _charge_refusal(self, began: float) -> bool:
+        if self._refusals.try_acquire():
             return True
-        wait = self._refusals.wait()
-        await _beat(began)
-        raise Refused(429, "too many webhooks", wait)
+        retry_after = self._refusals.retry_after()
+        await self._quantize_latency(began)
+        raise RefusedError(429, "too many webhooks", retry_after)
 
-    async def _unauthorized(self, why: str, began: float) -> Refused:
-        self._tell(why, "Refused a webhook: %s", why)
-        await _beat(began)
-        return Refused(401, "unauthorized")
+    async def _unauthorized(self, reason: str, began: float) -> RefusedError:
+        self._log_throttled(reason, "Refused a webhook: %s", reason)
+        await self._quantize_latency(began)
+        return RefusedError(401, "unauthorized")
 
-    async def _stored(self, conn_id: str, hint: WebhookNotification) -> str:
-        loop = asyncio.get_running_loop()
-        storing = loop.run_in_executor(self._writer, self._store, conn_id, hint)
-        done, _ = await asyncio.wait({storing}, timeout=STORE_SECONDS)
-        if not done:
-            # One that waits for its turn never gets it; one under way may be stored after all, which does no harm.
-            storing.cancel()
-        error = storing.exception() if done else TimeoutError()
-        if error is None:
-            new = storing.result()
-            again = "" if new else " (told again)"
-            log.info("Webhook for %r: verification %s, %s%s", conn_id, hint.request_id, hint.status, again)
-            return "stored" if new else "repeated"
-        if isinstance(error, events.NobodyListens):
+    def _refusal_seconds(self) -> float:
+        slowest = self._authenticator.slowest_lookup_seconds
+        return REFUSAL_SECONDS * max(1, math.ceil(slowest * 1.25 / REFUSAL_SECONDS))
+
+    async def _quantize_latency(self, began: float) -> None:
+        """Sleep until a refusal is due, so that its time does not tell whether a Connection was looked up."""
+        elapsed, every = time.monotonic() - began, self._refusal_seconds()
+        await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)
+
+    async def _store(self, conn_id: str, notification: WebhookNotification) -> str:
+        try:
+            outcome = await self._writer.write(conn_id, notification)
+        except Exception as error:  # noqa: BLE001 - a driver raises what it likes; the sender has to hear 503
+            kind = type(error).__name__
+            self._log_throttled("store", "A webhook could not be stored (%s); answering 503", kind)
+            raise RefusedError(503, "not stored", RETRY_AFTER_SECONDS) from None
+        if outcome is events.Outcome.NO_SCHEDULED_DAG:
             uri = faceki_verifications(conn_id).uri
-            self._tell(uri, "No DAG that could run is scheduled on %s; answering 503", uri)
-        else:
-            self._tell("store", "A webhook could not be stored (%s); answering 503", type(error).__name__)
-        raise Refused(503, "not stored", _COME_AGAIN)
+            self._log_throttled(uri, "No DAG that could run is scheduled on %s; answering 503", uri)
+            raise RefusedError(503, "not stored", RETRY_AFTER_SECONDS)
+        request_id, status = notification.request_id, notification.status
+        log.info("Webhook for %r: verification %s, %s: %s", conn_id, request_id, status, outcome)
+        return outcome
 
-    def _tell(self, key: str, text: str, value: object) -> None:
+    def _log_throttled(self, key: str, text: str, *values: object) -> None:
         now = time.monotonic()
-        if now >= self._told.get(key, 0.0):
-            self._told = {each: until for each, until in self._told.items() if until > now}
-            self._told[key] = now + _TOLD_EVERY
-            log.warning(text, value)
+        if now >= self._logged_until.get(key, 0.0):
+            self._logged_until = {each: until for each, until in self._logged_until.items() if until > now}
+            self._logged_until[key] = now + LOG_INTERVAL_SECONDS
+            log.warning(text, *values)
 
 
-async def _beat(began: float) -> None:
-    await asyncio.sleep(REFUSED_EVERY - (time.monotonic() - began) % REFUSED_EVERY)
+async def _read_body(request: Request) -> bytes:
+    """Return the body, whatever its Content-Length says."""
+    from starlette.requests import ClientDisconnect
 
-
-async def _body(request: Request) -> bytes:
+    body, size = bytearray(), 0
+    too_slow = RefusedError(408, "the body did not arrive in time")
     try:
-        return await limits.read_body(request)
-    except limits.TooLarge:
-        raise Refused(413, f"more than {limits.MAX_BODY} bytes") from None
-    except limits.TooSlow:
-        raise Refused(408, "the body did not arrive in time") from None
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            async for piece in request.stream():
+                size += len(piece)
+                if size <= MAX_BODY_BYTES:
+                    body += piece
+                elif size > MAX_DISCARDED_BYTES:
+                    break
+    except TimeoutError:
+        if size <= MAX_BODY_BYTES:
+            raise too_slow from None
+    except ClientDisconnect:
+        raise too_slow from None
+    if size > MAX_BODY_BYTES:
+        raise RefusedError(413, f"more than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
-def application(receiver: Receiver | None = None) -> FastAPI:
+def create_app(receiver: Receiver | None = None) -> FastAPI:
     """Return the application that the API server mounts: one route, no documentation of it."""
     from fastapi import FastAPI
 
-    receiver = receiver or Receiver(callers.look_up, events.store)
+    receiver = receiver or Receiver(auth.load_credentials, events.store_events)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_route(ROUTE, receiver.receive, methods=["POST"])
-    app.add_middleware(Door)
+    app.add_middleware(RedactPathMiddleware)
     return app

@@ -50,9 +50,9 @@ def _connections() -> Iterator[None]:
 @pytest.fixture
 def receiver() -> Receiver:
     """A receiver as the API server has it, with all its patience left."""
-    from airflow_provider_faceki.webhook import app, callers, events
+    from airflow_provider_faceki.webhook import app, auth, events
 
-    return app.Receiver(callers.look_up, events.store)
+    return app.Receiver(auth.load_credentials, events.store_events)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def served(listening: Path, _connections: None, receiver: Receiver) -> Iterator[
     # The API server has long imported these when the first webhook comes.
     importlib.import_module("airflow.models.connection")
     importlib.import_module("airflow.assets.manager")
-    from airflow_provider_faceki.webhook.app import application
+    from airflow_provider_faceki.webhook.app import create_app
 
-    with serving(application(receiver), listening) as found:
+    with serving(create_app(receiver), listening) as found:
         yield found

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What may one caller cost? Size, time, rate, database; and does the API server stay well meanwhile?"""
+"""Limits of one caller: size, time, rate, database; the API server stays well meanwhile."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from airflow_provider_faceki.webhook import events, limits
-from airflow_provider_faceki.webhook.callers import BELIEVED, MOST_SEEN, Caller, Callers, LookFailed, nobody
-from airflow_provider_faceki.webhook.limits import Bucket
+from airflow_provider_faceki.api import WebhookNotification
+from airflow_provider_faceki.webhook import app, events
+from airflow_provider_faceki.webhook.app import TokenBucket
+from airflow_provider_faceki.webhook.auth import (
+    CACHE_TTL_SECONDS,
+    DENY_ALL,
+    MAX_CACHED,
+    Authenticator,
+    Credentials,
+    LookupFailed,
+)
 from tests.airflow.running import AIRFLOW_3
 from tests.webhook.served import TOKEN, Served, said, serving
 
@@ -51,8 +60,8 @@ def _padded(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        pytest.param(_padded(limits.MAX_BODY), 200, id="as large as may be"),
-        pytest.param(_padded(limits.MAX_BODY + 1), 413, id="one byte more"),
+        pytest.param(_padded(app.MAX_BODY_BYTES), 200, id="as large as may be"),
+        pytest.param(_padded(app.MAX_BODY_BYTES + 1), 413, id="one byte more"),
         pytest.param(_padded(3 * 1024 * 1024), 413, id="3 MiB"),
     ],
 )
@@ -93,7 +102,7 @@ def test_slow_bodies_hold_up_nobody(served: Served) -> None:
     took = time.monotonic() - began
     assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers)
     assert all(line.recv(1) == b"" for line in lines)  # and hung up
-    assert took >= limits.BODY_SECONDS
+    assert took >= app.BODY_TIMEOUT_SECONDS
     for line in lines:
         line.close()
     assert served.count() == before + 1
@@ -107,7 +116,7 @@ def test_gone_before_the_end(served: Served) -> None:
 
 
 def test_too_many_calls(served: Served, receiver: Receiver) -> None:
-    receiver._calls = Bucket(3, 0.1)
+    receiver._calls = TokenBucket(3, 0.1)
     answers = [served.post(served.at(), said()) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 10
@@ -116,7 +125,7 @@ def test_too_many_calls(served: Served, receiver: Receiver) -> None:
 
 
 def test_strangers_cannot_lock_a_caller_out(served: Served, receiver: Receiver) -> None:
-    receiver._refusals = Bucket(3, 0.001)
+    receiver._refusals = TokenBucket(3, 0.001)
     assert served.post(served.at(), said()).status_code == 200
     wrong = [served.at("nobody"), served.at(token="wrong" * 10), served.at("somebody")]
     assert [served.post(url, said()).status_code for url in wrong] == [401, 401, 401]
@@ -131,7 +140,7 @@ def test_strangers_cannot_lock_a_caller_out(served: Served, receiver: Receiver) 
         (429, '{"detail":"too many webhooks"}')
     }
     assert served.post(served.at(), said()).status_code == 200
-    receiver._callers._seen.clear()  # what was known is known no more, but who once knew the token is looked up
+    receiver._authenticator._cache.clear()  # what was known is known no more, but who once knew the token is looked up
     assert served.post(served.at(), said()).status_code == 200
 
 
@@ -145,7 +154,7 @@ def _locked(database: Path) -> Iterator[None]:
 
 
 def test_a_database_that_stays_locked(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "LOCK_SECONDS", 1.0)
+    monkeypatch.setattr(events, "LOCK_TIMEOUT_SECONDS", 1.0)
     assert served.post(served.at(), said()).status_code == 200
     before, body = served.count(), said()
     with _locked(served.database):
@@ -157,8 +166,6 @@ def test_a_database_that_stays_locked(served: Served, monkeypatch: pytest.Monkey
 
 def test_a_database_that_is_locked_for_a_moment(served: Served) -> None:
     assert served.post(served.at(), said()).status_code == 200
-    import threading
-
     with _locked(served.database):
         answers: list[int] = []
         sender = threading.Thread(target=lambda: answers.append(served.post(served.at(), said()).status_code))
@@ -169,24 +176,24 @@ def test_a_database_that_is_locked_for_a_moment(served: Served) -> None:
 
 
 def test_a_database_that_is_not_there(served: Served, receiver: Receiver) -> None:
-    def down(*_: object) -> bool:
+    def down(*_: object) -> list[events.Outcome]:
         raise sqlite3.OperationalError("no such table")
 
-    receiver._store, stored = down, receiver._store
+    receiver._writer._store, stored = down, receiver._writer._store
     body = said()
     assert served.post(served.at(), body).status_code == 503
-    receiver._store = stored
+    receiver._writer._store = stored
     assert served.post(served.at(), body).json() == {"status": "stored"}
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
 def test_a_secrets_backend_that_is_down(listening: Path) -> None:
-    from airflow_provider_faceki.webhook.app import Receiver, application
+    from airflow_provider_faceki.webhook.app import Receiver, create_app
 
-    def down(conn_id: str) -> Caller:
+    def down(conn_id: str) -> Credentials:
         raise ConnectionError(f"{conn_id}: the vault is closed")
 
-    with serving(application(Receiver(down, lambda *_: True)), listening) as served:
+    with serving(create_app(Receiver(down, lambda *_: [])), listening) as served:
         answer = served.post(served.at(), said())
     assert (answer.status_code, answer.json()) == (503, {"detail": "not stored"})
 
@@ -196,10 +203,11 @@ import sys
 import airflow.assets.manager
 from airflow_provider_faceki.api.protocol.webhook import WebhookNotification
 from airflow_provider_faceki.webhook import events
-from airflow_provider_faceki.webhook.events import store
-events.LOCK_SECONDS = 120  # they leave SQLite no pause
+from airflow_provider_faceki.webhook.events import store_events
+events.LOCK_TIMEOUT_SECONDS = 120  # they leave SQLite no pause
 sys.stdin.readline()  # all begin together
-print(sum(store("faceki_default", WebhookNotification(each, "ACCEPTED")) for each in sys.argv[1:]))
+groups = [[WebhookNotification(each, "ACCEPTED")] for each in sys.argv[1:]]
+print(sum(store_events("faceki_default", group) == ["stored"] for group in groups))
 """
 
 
@@ -225,17 +233,81 @@ def test_several_api_servers_store_once(served: Served) -> None:
     assert [served.statuses(each) for each in ids] == [["ACCEPTED"]] * len(ids)
 
 
+def test_what_waits_is_stored_together_in_its_order() -> None:
+    groups: list[tuple[str, list[str]]] = []
+    first_is_under_way, goes_on = threading.Event(), threading.Event()
+
+    def store(conn_id: str, notifications: Sequence[WebhookNotification]) -> list[events.Outcome]:
+        groups.append((conn_id, [each.status for each in notifications]))
+        first_is_under_way.set()
+        assert goes_on.wait(30)
+        if conn_id == "broken":
+            raise OSError("no disk")
+        return [events.Outcome.STORED] * len(notifications)
+
+    async def write() -> list[object]:
+        writer = events.EventWriter(store)
+        one, request_id = "one", str(uuid.uuid4())
+
+        def begin(conn_id: str, status: str) -> asyncio.Task[events.Outcome]:
+            return asyncio.create_task(writer.write(conn_id, WebhookNotification(request_id, status)))
+
+        tasks = [begin(one, "1")]
+        await asyncio.to_thread(first_is_under_way.wait, 30)
+        tasks += [begin(one, "2"), begin("broken", "3"), begin(one, "4"), begin("broken", "5")]
+        tasks += [begin(one, str(number)) for number in range(6, 6 + events.MAX_GROUP_SIZE)]
+        await asyncio.sleep(0)
+        goes_on.set()
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    outcomes = asyncio.run(write())
+    rest = [str(number) for number in range(6, 6 + events.MAX_GROUP_SIZE)]
+    assert groups == [
+        ("one", ["1"]),
+        ("one", ["2", "4", *rest[:-2]]),
+        ("broken", ["3", "5"]),
+        ("one", rest[-2:]),
+    ]
+    assert [str(each) for each in outcomes[:5]] == ["stored", "stored", "no disk", "stored", "no disk"]
+    assert set(outcomes[5:]) == {events.Outcome.STORED}
+
+
+def test_who_gave_up_is_not_stored_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "STORE_TIMEOUT_SECONDS", 0.05)
+    stored: list[str] = []
+    goes_on = threading.Event()
+
+    def store(conn_id: str, notifications: Sequence[WebhookNotification]) -> list[events.Outcome]:
+        assert goes_on.wait(30)
+        stored.extend(each.status for each in notifications)
+        return [events.Outcome.STORED] * len(notifications)
+
+    async def write() -> None:
+        writer = events.EventWriter(store)
+        for status in ("1", "2"):
+            with pytest.raises(TimeoutError):
+                await writer.write("one", WebhookNotification(str(uuid.uuid4()), status))
+        goes_on.set()
+        assert writer._draining is not None
+        await writer._draining
+        assert stored == ["1"]
+        monkeypatch.setattr(events, "STORE_TIMEOUT_SECONDS", 30.0)
+        assert await writer.write("one", WebhookNotification(str(uuid.uuid4()), "3")) == "stored"
+
+    asyncio.run(write())
+
+
 def test_bucket() -> None:
     clock = Clock()
-    bucket = Bucket(2, 0.5, clock)
-    assert [bucket.take() for _ in range(3)] == [True, True, False]
-    assert bucket.wait() == 2
+    bucket = TokenBucket(2, 0.5, clock)
+    assert [bucket.try_acquire() for _ in range(3)] == [True, True, False]
+    assert bucket.retry_after() == 2
     clock.now += 2
-    assert [bucket.take() for _ in range(2)] == [True, False]
+    assert [bucket.try_acquire() for _ in range(2)] == [True, False]
     clock.now += 100
-    assert [bucket.take() for _ in range(3)] == [True, True, False]
-    bucket.give()
-    assert [bucket.take() for _ in range(2)] == [True, False]
+    assert [bucket.try_acquire() for _ in range(3)] == [True, True, False]
+    bucket.refund()
+    assert [bucket.try_acquire() for _ in range(2)] == [True, False]
 
 
 class Book:
@@ -245,39 +317,39 @@ class Book:
         self.known = known
         self.looked: list[str] = []
 
-    def __call__(self, conn_id: str) -> Caller:
+    def __call__(self, conn_id: str) -> Credentials:
         self.looked.append(conn_id)
         time.sleep(0.05)
-        return Caller("", ()) if conn_id in self.known else nobody("unknown")
+        return Credentials(()) if conn_id in self.known else DENY_ALL
 
 
 def test_many_that_ask_at_once_share_one_look() -> None:
     book, clock = Book("known"), Clock()
 
     async def ask() -> None:
-        found = Callers(book, clock)
+        found = Authenticator(book, clock)
         await asyncio.gather(
-            *(found.find("known") for _ in range(50)), *(found.find("nobody") for _ in range(50))
+            *(found.look_up("known") for _ in range(50)), *(found.look_up("nobody") for _ in range(50))
         )
         assert sorted(book.looked) == ["known", "nobody"]
-        seen = found.seen("known"), found.seen("nobody")
-        assert [each and bool(each.why_not) for each in seen] == [False, True]
-        clock.now += BELIEVED - 1
-        assert found.seen("nobody") is seen[1]
+        seen = found.cached("known"), found.cached("nobody")
+        assert [each and bool(each.denied) for each in seen] == [False, True]
+        clock.now += CACHE_TTL_SECONDS - 1
+        assert found.cached("nobody") is seen[1]
         clock.now += 1
-        assert found.seen("known") is None
+        assert found.cached("known") is None
 
     asyncio.run(ask())
 
 
 def test_strangers_are_forgotten_in_time() -> None:
     async def ask() -> None:
-        found = Callers(lambda conn_id: nobody("unknown"))
-        for number in range(MOST_SEEN + 10):
-            await found.find(f"nobody_{number}")
-        assert len(found._seen) == MOST_SEEN
-        assert found.seen("nobody_0") is None
-        assert found.seen(f"nobody_{MOST_SEEN}")
+        found = Authenticator(lambda _: DENY_ALL)
+        for number in range(MAX_CACHED + 10):
+            await found.look_up(f"nobody_{number}")
+        assert len(found._cache) == MAX_CACHED
+        assert found.cached("nobody_0") is None
+        assert found.cached(f"nobody_{MAX_CACHED}")
 
     asyncio.run(ask())
 
@@ -285,15 +357,15 @@ def test_strangers_are_forgotten_in_time() -> None:
 def test_a_failed_look_is_not_remembered() -> None:
     looked: list[str] = []
 
-    def down(conn_id: str) -> Caller:
+    def down(conn_id: str) -> Credentials:
         looked.append(conn_id)
         raise OSError("secret address")
 
     async def ask() -> None:
-        found = Callers(down)
+        found = Authenticator(down)
         for _ in range(2):
-            with pytest.raises(LookFailed, match="^OSError$"):
-                await found.find("known")
+            with pytest.raises(LookupFailed, match="^OSError$"):
+                await found.look_up("known")
         assert len(looked) == 2
 
     asyncio.run(ask())
@@ -312,8 +384,8 @@ def test_a_failed_look_is_not_remembered() -> None:
         pytest.param("/faceki/token", "/faceki", "/faceki/***", id="something else"),
     ],
 )
-def test_door(path: str, root: str, shown: str) -> None:
-    from airflow_provider_faceki.webhook.door import ASKED, Door
+def test_redacted_path(path: str, root: str, shown: str) -> None:
+    from airflow_provider_faceki.webhook.app import SCOPE_KEY, RedactPathMiddleware
 
     scope = {
         "type": "http",
@@ -327,9 +399,9 @@ def test_door(path: str, root: str, shown: str) -> None:
     async def app(*given: object) -> None:
         inside.extend(given)
 
-    asyncio.run(Door(cast("Callable[..., object]", app))(scope, app, app))  # type: ignore[arg-type]
+    asyncio.run(RedactPathMiddleware(cast("Callable[..., object]", app))(scope, app, app))  # type: ignore[arg-type]
     assert scope["path"] == shown
     assert scope["raw_path"] == shown.encode()
     assert scope["query_string"] == b""
     assert inside[0] is scope  # or the access log, which has the same dictionary, would not see the stars
-    assert scope.get(ASKED) == (("conn", "token") if shown.endswith("***/***") else None)
+    assert scope.get(SCOPE_KEY) == (("conn", "token") if shown.endswith("***/***") else None)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Can somebody who knows nothing, or only half, keep the right callers out?"""
+"""Callers without the token, or without the key, neither keep the right ones out nor learn anything."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ import hashlib
 import hmac
 import json
 import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_faceki.webhook import callers, events
-from airflow_provider_faceki.webhook.callers import BELIEVED, Caller, Callers, Named, nobody
-from airflow_provider_faceki.webhook.limits import Bucket
-from tests.webhook.served import SECRET, TOKEN, Served, said
+from airflow_provider_faceki.webhook import app, auth, events
+from airflow_provider_faceki.webhook.app import TokenBucket
+from airflow_provider_faceki.webhook.auth import (
+    CACHE_TTL_SECONDS,
+    DENY_ALL,
+    Authenticator,
+    Credentials,
+    ReferencedConnections,
+)
+from tests.airflow.running import AIRFLOW_3
+from tests.webhook.served import SECRET, TOKEN, Served, connection, said, serving
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.webhook.app import Receiver
@@ -23,9 +33,9 @@ if TYPE_CHECKING:
 TOO_MANY = (429, '{"detail":"too many webhooks"}')
 
 
-def _used_up() -> Bucket:
-    bucket = Bucket(1, 0.0001)
-    assert bucket.take()
+def _used_up() -> TokenBucket:
+    bucket = TokenBucket(1, 0.0001)
+    assert bucket.try_acquire()
     return bucket
 
 
@@ -44,7 +54,7 @@ def test_the_first_right_call_of_all_gets_in(served: Served, receiver: Receiver)
 
 
 def test_named_are_those_that_dags_name(served: Served) -> None:
-    named = events.named()
+    named = events.referenced_conn_ids()
     assert named >= {"faceki_default", "faceki_signed", "faceki_paused", "faceki_plain", "faceki_mixed"}
     assert not named & {"faceki_unheard", "faceki_bare", "nobody", ""}
 
@@ -56,7 +66,7 @@ def _signed(served: Served, key: str) -> int:
 
 
 def test_wrong_signatures_do_not_use_up_what_right_ones_may_take(served: Served, receiver: Receiver) -> None:
-    receiver._calls, receiver._refusals = Bucket(3, 0.001), Bucket(2, 0.001)
+    receiver._calls, receiver._refusals = TokenBucket(3, 0.001), TokenBucket(2, 0.001)
     assert [_signed(served, TOKEN) for _ in range(5)] == [401, 401, 429, 429, 429]
     assert [_signed(served, SECRET) for _ in range(4)] == [200, 200, 200, 429]
 
@@ -65,25 +75,115 @@ def test_right_callers_do_not_wait_until_strangers_are_looked_up() -> None:
     asked = threading.Event()
     goes_on = threading.Event()
 
-    def slow(conn_id: str) -> Caller:
+    def slow(conn_id: str) -> Credentials:
         if conn_id.startswith("stranger"):
             asked.set()
             assert goes_on.wait(30)
-            return nobody("unknown")
-        return Caller("", ())
+            return DENY_ALL
+        return Credentials(())
 
     async def ask() -> None:
-        found = Callers(slow)
-        strangers = [asyncio.create_task(found.find(f"stranger_{number}")) for number in range(10)]
+        found = Authenticator(slow)
+        strangers = [asyncio.create_task(found.look_up(f"stranger_{number}")) for number in range(10)]
         await asyncio.to_thread(asked.wait, 30)
         try:
-            assert not (await asyncio.wait_for(found.find("known", expected=True), 30)).why_not
+            assert not (await asyncio.wait_for(found.look_up("known", expected=True), 30)).denied
             assert not any(task.done() for task in strangers)
         finally:
             goes_on.set()
-        assert all(each.why_not for each in await asyncio.gather(*strangers))
+        assert all(each.denied for each in await asyncio.gather(*strangers))
 
     asyncio.run(ask())
+
+
+def _seconds(served: Served, url: str, status: int = 401) -> float:
+    began = time.monotonic()
+    assert served.post(url, said()).status_code == status
+    return time.monotonic() - began
+
+
+FIELDS = ("conn_type", "password", "host", "port", "schema", "extra")
+
+
+class SlowBackends:
+    """Secrets backends that need as long for any Connection, and count."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.asked: list[str] = []
+
+    def get_connection(self, conn_id: str) -> object:
+        self.asked.append(conn_id)
+        time.sleep(self.seconds)
+        if not conn_id.startswith("known"):
+            return None
+        found = {**connection(webhook_token=TOKEN), "extra": json.dumps({"webhook_token": TOKEN})}
+        return SimpleNamespace(**dict.fromkeys(FIELDS) | found)
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
+@pytest.mark.parametrize("seconds", [0.3, 2.4], ids=["slow", "slower than a refusal"])
+def test_the_time_of_a_refusal_does_not_tell_which_connections_exist(
+    listening: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends = [SlowBackends(seconds / 2), SlowBackends(seconds / 2)]
+    monkeypatch.setattr("airflow.configuration.ensure_secrets_loaded", lambda: backends)
+    receiver = app.Receiver(
+        auth.load_credentials, lambda *_: [events.Outcome.STORED], lambda: {"known", "known_too"}
+    )
+    with serving(app.create_app(receiver), listening) as served:
+        _seconds(served, served.at("known"), 200)  # so that it is cached, as by FACEKI's own calls
+        wrong = "wrong" * 10
+        took = {
+            "known and cached": _seconds(served, served.at("known", wrong)),
+            "known": _seconds(served, served.at("known_too", wrong)),
+            "unknown": _seconds(served, served.at("unknown", wrong)),
+            "unknown and cached": _seconds(served, served.at("unknown", wrong)),
+        }
+    beats = {name: int(each / app.REFUSAL_SECONDS) for name, each in took.items()}
+    assert len(set(beats.values())) == 1, took
+    assert min(beats.values()) == (1 if seconds < 1 else 2)
+    # One look at each backend, whatever is found there.
+    assert backends[0].asked == ["known", "known_too", "unknown"]
+    assert backends[1].asked == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("backends", "found"),
+    [
+        pytest.param(["none", "none"], None, id="nowhere"),
+        pytest.param(["none", "known"], "known", id="in the second"),
+        pytest.param(["down", "known"], "known", id="in the second while the first is down"),
+        pytest.param(["down", "none"], OSError, id="nowhere, but one is down"),
+        pytest.param(["denied", "known"], None, id="denied"),
+    ],
+)
+def test_a_connection_that_cannot_be_looked_up_is_not_one_that_is_not_there(
+    backends: list[str], found: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AirflowSecretsBackendAccessDenied(Exception):
+        """Stands in for Airflow's, which 3.3 has."""
+
+    class Backend:
+        def __init__(self, what: str) -> None:
+            self.what = what
+
+        def get_connection(self, conn_id: str) -> object:
+            if self.what == "down":
+                raise OSError("secret address")
+            if self.what == "denied":
+                raise AirflowSecretsBackendAccessDenied
+            return None if self.what == "none" else SimpleNamespace(**dict.fromkeys(FIELDS), login=self.what)
+
+    monkeypatch.setattr(
+        "airflow.configuration.ensure_secrets_loaded", lambda: [Backend(each) for each in backends]
+    )
+    if found is OSError:
+        with pytest.raises(OSError, match="secret address"):
+            auth._find_connection("one")
+    else:
+        conn = auth._find_connection("one")
+        assert (conn and conn.login) == found
 
 
 class Shelf:
@@ -104,13 +204,16 @@ class Shelf:
 def test_named_are_read_seldom_and_together() -> None:
     async def ask() -> None:
         shelf = Shelf()
-        named = Named(shelf, lambda: shelf.now)
-        assert await asyncio.gather(*(named.has(each) for each in ["one", "two"] * 20)) == [True, False] * 20
+        named = ReferencedConnections(shelf, lambda: shelf.now)
+        assert (
+            await asyncio.gather(*(named.contains(each) for each in ["one", "two"] * 20))
+            == [True, False] * 20
+        )
         shelf.ids = {"two"}
-        shelf.now += BELIEVED - 1
-        assert (await named.has("one"), await named.has("two")) == (True, False)
+        shelf.now += CACHE_TTL_SECONDS - 1
+        assert (await named.contains("one"), await named.contains("two")) == (True, False)
         shelf.now += 1
-        assert (await named.has("one"), await named.has("two")) == (False, True)
+        assert (await named.contains("one"), await named.contains("two")) == (False, True)
         assert shelf.reads == 2
 
     asyncio.run(ask())
@@ -119,25 +222,25 @@ def test_named_are_read_seldom_and_together() -> None:
 def test_what_was_named_stays_named_while_it_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
     async def ask() -> None:
         shelf = Shelf()
-        named = Named(shelf, lambda: shelf.now)
-        assert await named.has("one")
+        named = ReferencedConnections(shelf, lambda: shelf.now)
+        assert await named.contains("one")
         shelf.ids = None
-        shelf.now += BELIEVED
+        shelf.now += CACHE_TTL_SECONDS
         for _ in range(3):
             assert (
-                await asyncio.gather(*(named.has(each) for each in ["one", "two"] * 20))
+                await asyncio.gather(*(named.contains(each) for each in ["one", "two"] * 20))
                 == [
                     True,
                     False,
                 ]
                 * 20
             )
-            shelf.now += BELIEVED
+            shelf.now += CACHE_TTL_SECONDS
         assert shelf.reads == 4
         shelf.ids = {"two"}
-        assert (await named.has("one"), await named.has("two")) == (False, True)
+        assert (await named.contains("one"), await named.contains("two")) == (False, True)
 
     asyncio.run(ask())
-    assert [each.getMessage() for each in caplog.records if each.name == callers.__name__] == [
+    assert [each.getMessage() for each in caplog.records if each.name == auth.__name__] == [
         "The assets that DAGs listen to cannot be read (OSError)"
     ]

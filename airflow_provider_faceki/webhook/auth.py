@@ -1,0 +1,256 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Authenticate webhook senders: tokens and signatures of Connections, cached for a short time.
+
+A Connection that does not exist, has another type, no token or a wrong setting has credentials too, which no token
+matches. So all refusals take the same way, and cost one lookup in half a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import math
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_faceki.assets import fits_uri
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.connection.settings import StoredConnection, WebhookSettings
+
+log = logging.getLogger(__name__)
+
+#: Lifetime of cached credentials. A token that was changed is good for as long as this.
+CACHE_TTL_SECONDS = 30.0
+#: Lifetime of what could not be read.
+FAILURE_TTL_SECONDS = 5.0
+#: A Connection has to be found within this time: a secrets backend may be far away, or down.
+LOOKUP_TIMEOUT_SECONDS = 15.0
+#: For this time the slowest lookup decides when refusals are answered.
+SLOWEST_TTL_SECONDS = 3600.0
+#: Connections, real or not, whose credentials are cached.
+MAX_CACHED = 1024
+_LOOKUP_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a sender has to present for one Connection.
+
+    :param token_hashes: SHA-256 of the accepted tokens, so that comparing takes the same time whatever their length.
+    :param hmac_secret: Key of the signature.
+    :param hmac_header: Header with the signature; ``None``: none is asked for.
+    :param denied: Why no token is accepted; empty: tokens are compared.
+    """
+
+    token_hashes: tuple[bytes, ...] = field(repr=False)
+    hmac_secret: bytes = field(default=b"", repr=False)
+    hmac_header: str | None = None
+    denied: str = ""
+
+    def verify_token(self, token: str) -> bool:
+        """Return whether the token is one of this Connection's. All are compared, whatever the first says."""
+        found = hashlib.sha256(token.encode(errors="replace")).digest()
+        same = [hmac.compare_digest(found, each) for each in self.token_hashes]
+        return any(same) and not self.denied
+
+    def verify_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        """Return whether the header holds the HMAC-SHA256 of the body, in hex, with or without ``sha256=``."""
+        if self.hmac_header is None:
+            return True
+        given = headers.get(self.hmac_header, "").strip().lower().removeprefix("sha256=")
+        right = hmac.new(self.hmac_secret, body, hashlib.sha256).hexdigest()
+        return hmac.compare_digest(given.encode(errors="replace"), right.encode())
+
+
+#: Credentials that no sender has, for it takes a hash that nobody knows the token of.
+DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
+
+
+class LookupFailed(Exception):
+    """A secrets backend or the database did not answer, so it is unknown whether there is such a Connection."""
+
+
+class Authenticator:
+    """Cache of the credentials of one process. Belongs to one event loop.
+
+    :param load: Reads the credentials of a Connection; runs in a thread, may block.
+    """
+
+    def __init__(
+        self, load: Callable[[str], Credentials], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._load = load
+        self._clock = clock
+        self._expected_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup")
+        # A pool of their own, or a right caller would wait until all unknown ones have been looked up.
+        self._unknown_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup-unknown")
+        self._cache: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
+        self._lookups: dict[str, asyncio.Task[Credentials]] = {}
+        self._slowest = (0.0, -math.inf)
+
+    @property
+    def slowest_lookup_seconds(self) -> float:
+        """Longest lookup of an expected Connection in the last hour; 0 where there was none."""
+        seconds, until = self._slowest
+        return seconds if self._clock() < until else 0.0
+
+    def cached(self, conn_id: str) -> Credentials | None:
+        """Return the credentials of this Connection, if they were looked up lately."""
+        if not fits_uri(conn_id):
+            return DENY_ALL
+        until, credentials = self._cache.get(conn_id, (0.0, None))
+        return credentials if until > self._clock() else None
+
+    def is_looking_up(self, conn_id: str) -> bool:
+        """Return whether a lookup of this Connection is under way."""
+        return conn_id in self._lookups
+
+    async def look_up(self, conn_id: str, expected: bool = False, within: float | None = None) -> Credentials:
+        """Return the credentials of this Connection; several that ask at once share one lookup.
+
+        :param conn_id: The Connection.
+        :param expected: A DAG names it, or its token was presented: it need not wait for ids that strangers made up.
+        :param within: Seconds after which :data:`DENY_ALL` is returned, while the lookup goes on for the cache.
+        :raises LookupFailed: a secrets backend or the database did not answer.
+        """
+        task = self._lookups.get(conn_id)
+        if task is None:
+            task = self._lookups[conn_id] = asyncio.create_task(self._run_lookup(conn_id, expected))
+            # asyncio complains of an error that nobody fetches, and all who waited may have gone.
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        # Not `await task`: a request that is cancelled must not cancel the lookup of the others.
+        done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
+        if not done:
+            return replace(DENY_ALL, denied=f"Connection {conn_id!r} was not found in time")
+        if (error := task.exception()) is not None:
+            raise LookupFailed(type(error).__name__)
+        return task.result()
+
+    async def _run_lookup(self, conn_id: str, expected: bool) -> Credentials:
+        began = self._clock()
+        pool = self._expected_pool if expected else self._unknown_pool
+        try:
+            lookup = asyncio.get_running_loop().run_in_executor(pool, self._load, conn_id)
+            credentials = await asyncio.wait_for(lookup, LOOKUP_TIMEOUT_SECONDS)
+        finally:
+            del self._lookups[conn_id]
+        if expected and (seconds := self._clock() - began) >= self.slowest_lookup_seconds:
+            self._slowest = seconds, self._clock() + SLOWEST_TTL_SECONDS
+        self._cache[conn_id] = self._clock() + CACHE_TTL_SECONDS, credentials
+        self._cache.move_to_end(conn_id)
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+        return credentials
+
+
+class ReferencedConnections:
+    """Cache of the Connection ids that DAGs name. Belongs to one event loop.
+
+    :param read: Reads them; runs in a thread, may block.
+    """
+
+    def __init__(self, read: Callable[[], Set[str]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, "faceki-webhook-referenced")
+        self._conn_ids: Set[str] = frozenset()
+        self._until = -math.inf
+        self._refreshing: asyncio.Task[None] | None = None
+        self._failed = False
+
+    async def contains(self, conn_id: str) -> bool:
+        """Return whether a DAG names this Connection; while that cannot be read, what was read last."""
+        if self._clock() >= self._until:
+            if self._refreshing is None:
+                self._refreshing = asyncio.create_task(self._refresh())
+            await asyncio.wait({self._refreshing})
+        return conn_id in self._conn_ids
+
+    async def _refresh(self) -> None:
+        reading = asyncio.get_running_loop().run_in_executor(self._pool, self._read)
+        done, _ = await asyncio.wait({reading}, timeout=LOOKUP_TIMEOUT_SECONDS)
+        if not done:
+            reading.cancel()
+        error = reading.exception() if done else TimeoutError()
+        if error is None:
+            self._conn_ids = reading.result()
+        elif not self._failed:
+            log.warning("The assets that DAGs listen to cannot be read (%s)", type(error).__name__)
+        self._failed = error is not None
+        self._until = self._clock() + (FAILURE_TTL_SECONDS if self._failed else CACHE_TTL_SECONDS)
+        self._refreshing = None
+
+
+def load_credentials(conn_id: str) -> Credentials:
+    """Return the credentials of an Airflow Connection. What a secrets backend raises, this raises."""
+    from airflow_provider_faceki.api.errors import ConfigurationError
+    from airflow_provider_faceki.connection.settings import is_faceki_type, webhook_settings
+
+    conn = _find_connection(conn_id)
+    if conn is None or not is_faceki_type(conn.conn_type):
+        return DENY_ALL
+    try:
+        settings = webhook_settings(conn_id, conn)
+    except ConfigurationError as error:
+        _log_once(conn_id, error.message)
+        return replace(DENY_ALL, denied=f"the webhook settings of Connection {conn_id!r} cannot be used")
+    if settings is None:
+        return replace(DENY_ALL, denied=f"Connection {conn_id!r} has no webhook token")
+    _mask(settings)
+    return Credentials(
+        tuple(hashlib.sha256(token.encode()).digest() for token in settings.tokens),
+        (settings.hmac_secret or "").encode(),
+        settings.hmac_header,
+    )
+
+
+def _find_connection(conn_id: str) -> StoredConnection | None:
+    """Ask each secrets backend once, in Airflow's order.
+
+    Airflow's own function says "not found" too when a backend, the database among them, cannot answer, and that must
+    not become a 401.
+    """
+    from airflow.configuration import ensure_secrets_loaded
+
+    from airflow_provider_faceki.connection.settings import StoredConnection
+
+    failure: Exception | None = None
+    for backend in ensure_secrets_loaded():
+        try:
+            found = backend.get_connection(conn_id=conn_id)
+        except Exception as error:  # noqa: BLE001 - a backend raises what it likes, and the next one is still asked
+            if type(error).__name__ == "AirflowSecretsBackendAccessDenied":
+                return None
+            failure = failure or error
+        else:
+            if found is not None:
+                return StoredConnection.of(found)
+    if failure is not None:
+        raise failure
+    return None
+
+
+def _mask(settings: WebhookSettings) -> None:
+    from airflow.providers.common.compat.sdk import mask_secret
+
+    for secret in (*settings.tokens, settings.hmac_secret):
+        if secret:
+            mask_secret(secret)
+
+
+# By folded id: an environment variable answers to an id in any mixture of cases.
+_logged: set[tuple[str, str]] = set()
+
+
+def _log_once(conn_id: str, problem: str) -> None:
+    if (conn_id.casefold(), problem) not in _logged:
+        _logged.add((conn_id.casefold(), problem))
+        log.error("No webhook is received for Connection %r. %s", conn_id, problem)
