@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 
 if TYPE_CHECKING:
-    from airflow_provider_faceki.api.transport.multipart import Image
+    from airflow_provider_faceki.api.uploads import Image
 
 #: JPEG quality: no loss that a person or a text reader would see, at about a tenth of the bytes.
 _QUALITY = 90

@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.errors import ValidationError
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_faceki.api.transport.multipart import Image
+    from airflow_provider_faceki.api.uploads import Image
 
 #: A file: its absolute local path, its URI, or an object that stands for either.
 Place: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
@@ -101,7 +101,7 @@ def image(name: str, uri: Place, max_bytes: int, conn_id: str | None = None) -> 
     :param conn_id: Connection for that storage, as for :func:`write_json`.
     :raises ValidationError: it is missing, empty, too large, or not an image.
     """
-    from airflow_provider_faceki.api.transport.multipart import Image
+    from airflow_provider_faceki.api.uploads import Image
 
     try:
         path, text = _path(uri, conn_id)

@@ -26,7 +26,14 @@ DEFAULT_CONN_ID = "faceki_default"
 HOOK_NAME = "FACEKI"
 HOOK_CLASS = "airflow_provider_faceki.hooks.faceki.FacekiHook"
 
-AUTH_FLOWS = ("generate_token", "access_token_body", "access_token_headers", "access_token_query")
+AUTH_FLOWS = (
+    "generate_token",
+    "generate_token_headers",
+    "access_token_body",
+    "access_token_headers",
+    "access_token_get_headers",
+    "access_token_query",
+)
 TOKEN_STORES = ("file", "memory")
 
 #: Shortest webhook token and hash secret: 32 characters of base64 hold 192 bits, out of reach of guessing.

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from airflow_provider_faceki.api.errors import ConfigurationError
-from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.connection import checks
 from airflow_provider_faceki.connection.schema import (
     CONN_TYPE,
@@ -182,7 +181,7 @@ class _FieldReader:
         settings = ConnectionSettings(conn_id=conn_id, **values)
         self.check_webhook()
         plain = (settings.client_id + settings.client_secret).isascii()
-        if settings.auth_flow is AuthFlow.ACCESS_TOKEN_HEADERS and not plain:
+        if settings.auth_flow.sends_headers and not plain:
             self.problem("auth_flow", "a Client ID or Secret that no HTTP header can carry", "another form")
         return settings
 

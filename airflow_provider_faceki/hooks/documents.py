@@ -10,7 +10,7 @@ from airflow_provider_faceki import api
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.endpoints.verification import Document
-    from airflow_provider_faceki.api.transport.multipart import Image
+    from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.storage import Place
 
     #: The content of a picture, its absolute local path or URI, or an image that was checked.

@@ -19,12 +19,13 @@ from airflow_provider_faceki.connection import form, schema
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
     from airflow_provider_faceki.api.endpoints.images import FaceAnalysis, ImageCheck
-    from airflow_provider_faceki.api.endpoints.records import KycLink, WorkflowRules
+    from airflow_provider_faceki.api.endpoints.links import KycLink
     from airflow_provider_faceki.api.endpoints.reports import PdfReport
     from airflow_provider_faceki.api.endpoints.verification import KycVerification
+    from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules
     from airflow_provider_faceki.api.models import VerificationRecord
     from airflow_provider_faceki.api.protocol.session import Endpoint
-    from airflow_provider_faceki.api.transport.multipart import Image
+    from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.connection.schema import ConnectionSettings
     from airflow_provider_faceki.connection.settings import ConnectionFields, StoredConnection
     from airflow_provider_faceki.hooks.documents import DocumentSource, Picture

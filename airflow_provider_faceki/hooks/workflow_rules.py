@@ -15,7 +15,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.failures import is_silent_about_rules
 
 if TYPE_CHECKING:
-    from airflow_provider_faceki.api.endpoints.records import WorkflowRules
+    from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.images import AnalyzeFace, CheckImage, FaceMatch
-from airflow_provider_faceki.api.endpoints.records import (
-    FetchRecords,
-    GenerateKycLink,
-    GetWorkflowRules,
-    KycLink,
-    RawCall,
-)
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink, KycLink
+from airflow_provider_faceki.api.endpoints.raw import RawCall
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.endpoints.reports import FetchPdfReport
 from airflow_provider_faceki.api.endpoints.verification import (
     Document,
@@ -29,6 +25,7 @@ from airflow_provider_faceki.api.endpoints.verification import (
     KycVerification,
     PerformKycVerification,
 )
+from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules
 from airflow_provider_faceki.api.errors import FacekiError, ResponseError
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol import session
@@ -38,8 +35,8 @@ from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import Endpoint, RunBlocking, SendRequest, Steps
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
-from airflow_provider_faceki.api.transport.multipart import Image
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
+from airflow_provider_faceki.api.uploads import Image
 from tests.api.by_hand import Table, token
 from tests.api.conftest import RecordedWarnings
 from tests.api.fake_server import RECORDS_PATH, FakeServer, reply_raw

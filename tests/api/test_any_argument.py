@@ -11,13 +11,11 @@ from urllib.parse import unquote, urlsplit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_faceki.api.endpoints.records import (
-    FetchRecords,
-    GenerateKycLink,
-    GetWorkflowRules,
-    RawCall,
-)
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
+from airflow_provider_faceki.api.endpoints.raw import RawCall
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.endpoints.reports import FetchPdfReport
+from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.service import Service

@@ -139,6 +139,27 @@ def test_an_answer_without_a_token_that_can_be_sent(result: Json) -> None:
             id="access_token_headers",
         ),
         pytest.param(
+            AuthFlow.GENERATE_TOKEN_HEADERS,
+            HttpRequest(
+                "POST",
+                f"{BASE}/auth/api/generate-token",
+                (),
+                (*JSON_HEADERS, ("clientid", "id-ü"), ("clientsecret", 's3cr"t&=?')),
+                b"{}",
+            ),
+            id="generate_token_headers",
+        ),
+        pytest.param(
+            AuthFlow.ACCESS_TOKEN_GET_HEADERS,
+            HttpRequest(
+                "GET",
+                f"{BASE}/auth/api/access-token",
+                (),
+                (JSON_HEADERS[1], ("clientid", "id-ü"), ("clientsecret", 's3cr"t&=?')),
+            ),
+            id="access_token_get_headers",
+        ),
+        pytest.param(
             AuthFlow.ACCESS_TOKEN_QUERY,
             HttpRequest(
                 "GET",

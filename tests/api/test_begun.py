@@ -14,10 +14,10 @@ import pytest
 
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.client import FacekiClient
-from airflow_provider_faceki.api.endpoints.records import GenerateKycLink
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
 from airflow_provider_faceki.api.endpoints.verification import Document, PerformKycVerification
 from airflow_provider_faceki.api.service import Service
-from airflow_provider_faceki.api.transport.multipart import Image
+from airflow_provider_faceki.api.uploads import Image
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.api.certificates import Authority

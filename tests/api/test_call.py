@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_faceki.api.endpoints.records import RawCall
+from airflow_provider_faceki.api.endpoints.raw import RawCall
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest

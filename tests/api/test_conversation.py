@@ -8,12 +8,10 @@ import json
 import pytest
 
 from airflow_provider_faceki.api import errors
-from airflow_provider_faceki.api.endpoints.records import (
-    FetchRecords,
-    GenerateKycLink,
-    GetWorkflowRules,
-    RawCall,
-)
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
+from airflow_provider_faceki.api.endpoints.raw import RawCall
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules
 from airflow_provider_faceki.api.errors import FacekiError, ResponseError, ValidationError
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload

@@ -8,13 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_faceki.api.endpoints.records import (
-    FetchRecords,
-    GenerateKycLink,
-    GetWorkflowRules,
-    KycLink,
-    WorkflowRules,
-)
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink, KycLink
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules, WorkflowRules
 from airflow_provider_faceki.api.errors import (
     LinkError,
     UnexpectedResponseError,
@@ -270,7 +266,7 @@ def test_rules_need_exactly_one_filter(both: dict[str, str]) -> None:
             WorkflowRules((CANARY,), True, {"callbackURL": f"https://a.example/{CANARY}"}), id="rules found"
         ),
         pytest.param(FetchRecords(link=CANARY).request(), id="request"),
-        pytest.param(FetchRecords(link="x").request().with_bearer(CANARY), id="token"),
+        pytest.param(FetchRecords(link="x").request().with_token(CANARY), id="token"),
     ],
 )
 def test_nothing_shows_a_link_or_a_person(value: object) -> None:
@@ -397,3 +393,63 @@ def test_a_workflow_without_rules_is_unknown(
 )
 def test_whether_records_are_kept(rules: dict[str, Json], stores: bool) -> None:
     assert GetWorkflowRules(workflow_id="w").read(Payload(rules, rules)).stores_records is stores
+
+
+@pytest.mark.parametrize(
+    ("changes", "filters", "path", "query"),
+    [
+        pytest.param({}, {"link": "l/1"}, "/api/v3/kyc_verification", (("link", "l/1"),), id="default"),
+        pytest.param(
+            {"link_filter": "linkId"},
+            {"link": "l-1"},
+            "/api/v3/kyc_verification",
+            (("linkId", "l-1"),),
+            id="another name",
+        ),
+        pytest.param(
+            {"records_path": "/records/{requestId}"},
+            {"request_id": "r/1"},
+            "/records/r%2F1",
+            (),
+            id="in the path",
+        ),
+        pytest.param(
+            {"records_path": "/records/{requestId}"},
+            {"record_identifier": "case 1"},
+            "/records",
+            (("record_identifier", "case 1"),),
+            id="another filter than that in the path",
+        ),
+        pytest.param(
+            {"face_id_filter": "/faces/{face_id}/records"},
+            {"face_id": "f-1"},
+            "/faces/f-1/records",
+            (),
+            id="own path",
+        ),
+        pytest.param(
+            {"link_filter": "/kycverify/link?linkId={link}&all=1"},
+            {"link": "a&b"},
+            "/kycverify/link",
+            (("linkId", "a&b"), ("all", "1")),
+            id="own path with a query",
+        ),
+    ],
+)
+def test_the_address_of_records(
+    changes: dict[str, str], filters: dict[str, str], path: str, query: tuple[tuple[str, str], ...]
+) -> None:
+    request = FetchRecords(**filters).request(Service(**changes))
+    assert (request.url, request.query) == (f"https://sdk.faceki.com{path}", query)
+
+
+@pytest.mark.parametrize(
+    ("header", "scheme", "sent"),
+    [
+        pytest.param("authorization", "Bearer", ("authorization", "Bearer t0ken"), id="default"),
+        pytest.param("X-Access-Token", "", ("x-access-token", "t0ken"), id="alone in another header"),
+        pytest.param("authorization", "Token", ("authorization", "Token t0ken"), id="another scheme"),
+    ],
+)
+def test_how_the_token_is_sent(header: str, scheme: str, sent: tuple[str, str]) -> None:
+    assert FetchRecords(link="l-1").request().with_token("t0ken", header, scheme).headers[-1] == sent

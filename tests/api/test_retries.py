@@ -10,7 +10,9 @@ import pytest
 
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.client import FacekiClient
-from airflow_provider_faceki.api.endpoints.records import FetchRecords, GenerateKycLink, RawCall
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
+from airflow_provider_faceki.api.endpoints.raw import RawCall
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.service import Service

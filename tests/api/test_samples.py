@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from airflow_provider_faceki.api import errors
-from airflow_provider_faceki.api.endpoints.records import (
-    FetchRecords,
-    GenerateKycLink,
-    GetWorkflowRules,
-    RawCall,
-)
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
+from airflow_provider_faceki.api.endpoints.raw import RawCall
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules
 from airflow_provider_faceki.api.errors import ResponseError
 from airflow_provider_faceki.api.protocol.auth import TokenRequest
 from airflow_provider_faceki.api.protocol.envelope import is_token_refusal, read_payload

@@ -16,8 +16,8 @@ from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse,
 from airflow_provider_faceki.api.transport import adapter as connections
 from airflow_provider_faceki.api.transport import http_transport as transport
 from airflow_provider_faceki.api.transport.http_transport import Transport, TransportSettings
-from airflow_provider_faceki.api.transport.multipart import Image
 from airflow_provider_faceki.api.transport.retry import may_repeat
+from airflow_provider_faceki.api.uploads import Image
 from tests.api.certificates import Authority
 from tests.api.fake_server import RECORDS_PATH, FakeServer, Handler, reply_json
 from tests.api.proxy import RecordingProxy

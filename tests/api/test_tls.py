@@ -16,7 +16,8 @@ import requests
 
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.client import FacekiClient
-from airflow_provider_faceki.api.endpoints.records import FetchRecords, GenerateKycLink
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.api.service import Service
 from tests.api.certificates import Authority

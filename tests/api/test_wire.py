@@ -17,7 +17,9 @@ import pytest
 
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.client import FacekiClient
-from airflow_provider_faceki.api.endpoints.records import FetchRecords, GenerateKycLink, RawCall
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
+from airflow_provider_faceki.api.endpoints.raw import RawCall
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.api.protocol.http import Json
 from airflow_provider_faceki.api.transport import http_transport as transport

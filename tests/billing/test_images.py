@@ -17,7 +17,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.transport.multipart import MAX_IMAGE_BYTES
+from airflow_provider_faceki.api.uploads import MAX_IMAGE_BYTES
 from airflow_provider_faceki.connection.schema import SPECS
 from airflow_provider_faceki.hooks import workflow_rules
 from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -330,7 +330,7 @@ def test_the_task_may_try_again(
         pytest.param({"documents": []}, "one to three documents", id="no documents"),
         pytest.param({"record_identifier": ""}, "record_identifier is empty", id="no identifier"),
         pytest.param({"record_identifier": "a\nb"}, "record_identifier must be printable", id="a line break"),
-        pytest.param({"workflow_id": None}, "workflow_id must be text", id="no workflow"),
+        pytest.param({"workflow_id": None}, "workflow_id is empty", id="no workflow"),
         pytest.param(
             {"lookup_timeout": "60"}, "lookup_timeout must be a number of seconds", id="a text for a time"
         ),

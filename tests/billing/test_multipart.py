@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_faceki import api, storage
-from airflow_provider_faceki.api.transport.multipart import CHUNK, Image, Multipart
+from airflow_provider_faceki.api.uploads import CHUNK, Image, Multipart
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_THREE_DOCUMENTS

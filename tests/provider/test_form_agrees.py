@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.transport.multipart import MAX_IMAGE_BYTES
+from airflow_provider_faceki.api.uploads import MAX_IMAGE_BYTES
 from airflow_provider_faceki.connection import form, schema
 from tests.airflow.running import AIRFLOW_VERSION
 from tests.provider.command_line import python

@@ -22,7 +22,7 @@ from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
-from airflow_provider_faceki.api.transport.multipart import Image, check_image
+from airflow_provider_faceki.api.uploads import Image, check_image
 
 T = TypeVar("T")
 

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_seconds
 from airflow_provider_faceki.api.codes import RETAKE_SELFIE
-from airflow_provider_faceki.api.endpoints.records import (
-    FetchRecords,
-    WorkflowRules,
-    read_records,
-)
+from airflow_provider_faceki.api.endpoints.records import FetchRecords, read_records
+from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules
 from airflow_provider_faceki.api.errors import (
     FacekiError,
     NotFoundError,
@@ -30,7 +27,7 @@ from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Sleep, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
-from airflow_provider_faceki.api.transport.multipart import Image, check_image
+from airflow_provider_faceki.api.uploads import Image, check_image
 from airflow_provider_faceki.api.values import check_identifier
 
 #: Seconds before a lost verification is asked for a second time; doubled for each further one, up to the longest.

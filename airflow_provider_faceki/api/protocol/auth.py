@@ -37,12 +37,38 @@ _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]{1,8192}=*")
 
 
 class AuthFlow(StrEnum):
-    """The four forms of the token request that FACEKI documents or ships; it does not say which are alive."""
+    """The six forms of the token request that FACEKI documents or ships; no source says which still work.
+
+    https://docs.faceki.com/api-integration/verification-apis/authentication prints four of them in its versions,
+    https://kycdocv2.faceki.com the GET with headers, and FACEKI's SDKs send the query.
+    """
 
     GENERATE_TOKEN = "generate_token"  # noqa: S105 - the name of a form, not a password
+    GENERATE_TOKEN_HEADERS = "generate_token_headers"  # noqa: S105
     ACCESS_TOKEN_BODY = "access_token_body"  # noqa: S105
     ACCESS_TOKEN_HEADERS = "access_token_headers"  # noqa: S105
+    ACCESS_TOKEN_GET_HEADERS = "access_token_get_headers"  # noqa: S105
     ACCESS_TOKEN_QUERY = "access_token_query"  # noqa: S105
+
+    @property
+    def sends_headers(self) -> bool:
+        """Whether client id and secret travel as HTTP headers, which carry ASCII only."""
+        return self in {
+            AuthFlow.GENERATE_TOKEN_HEADERS,
+            AuthFlow.ACCESS_TOKEN_HEADERS,
+            AuthFlow.ACCESS_TOKEN_GET_HEADERS,
+        }
+
+    @property
+    def path(self) -> str:
+        """Path of the request below the base URL."""
+        is_new = self in {AuthFlow.GENERATE_TOKEN, AuthFlow.GENERATE_TOKEN_HEADERS}
+        return "/auth/api/generate-token" if is_new else "/auth/api/access-token"
+
+    @property
+    def method(self) -> str:
+        """HTTP method of the request."""
+        return "GET" if self in {AuthFlow.ACCESS_TOKEN_GET_HEADERS, AuthFlow.ACCESS_TOKEN_QUERY} else "POST"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -118,21 +144,20 @@ class TokenRequest:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def request(self) -> HttpRequest:
-        """Return the request; it may be repeated, for it changes nothing but a counter."""
-        pair: dict[str, Json] = {"clientId": self.client_id, "clientSecret": self.client_secret}
-        path = "generate-token" if self.flow is AuthFlow.GENERATE_TOKEN else "access-token"
-        headers: tuple[Header, ...] = JSON_HEADERS
-        body: bytes | None = json_body(pair)
+        """Return the request; it is idempotent, since it changes nothing but a counter."""
+        headers: tuple[Header, ...] = JSON_HEADERS if self.flow.method == "POST" else JSON_HEADERS[1:]
+        body: bytes | None = None
         query: tuple[tuple[str, str], ...] = ()
-        if self.flow is AuthFlow.ACCESS_TOKEN_HEADERS:
-            body = json_body({})
-            headers = (*JSON_HEADERS, ("clientid", self.client_id), ("clientsecret", self.client_secret))
+        if self.flow.sends_headers:
+            headers = (*headers, ("clientid", self.client_id), ("clientsecret", self.client_secret))
+            body = json_body({}) if self.flow.method == "POST" else None
         elif self.flow is AuthFlow.ACCESS_TOKEN_QUERY:
-            body, headers = None, JSON_HEADERS[1:]
             query = (("clientId", self.client_id), ("clientSecret", self.client_secret))
+        else:
+            body = json_body({"clientId": self.client_id, "clientSecret": self.client_secret})
         return HttpRequest(
-            "GET" if self.flow is AuthFlow.ACCESS_TOKEN_QUERY else "POST",
-            f"{self.base_url}/auth/api/{path}",
+            self.flow.method,
+            f"{self.base_url}{self.flow.path}",
             query=query,
             headers=headers,
             body=body,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
-from airflow_provider_faceki.api.transport.multipart import Image, Multipart
+from airflow_provider_faceki.api.uploads import Image, Multipart
 from airflow_provider_faceki.api.values import Json as Json
 
 
@@ -39,9 +39,15 @@ class HttpRequest:
     upload: bool = False
     download: bool = False
 
-    def with_bearer(self, token: str) -> HttpRequest:
-        """Return this request with the bearer token on it."""
-        return replace(self, headers=(*self.headers, ("authorization", f"Bearer {token}")))
+    def with_token(self, token: str, header: str = "authorization", scheme: str = "Bearer") -> HttpRequest:
+        """Return this request with an access token.
+
+        :param token: The token.
+        :param header: Name of the header that carries it.
+        :param scheme: Word before the token; empty for the token alone.
+        """
+        value = f"{scheme} {token}" if scheme else token
+        return replace(self, headers=(*self.headers, (header.lower(), value)))
 
     def __repr__(self) -> str:
         # Query, headers and body carry links, secrets, tokens and people.
@@ -70,7 +76,8 @@ class HttpResponse:
 #: One header: its name in lower case, its value.
 Header: TypeAlias = tuple[str, str]
 
-JSON_HEADERS: tuple[Header, ...] = (("content-type", "application/json"), ("accept", "application/json"))
+ACCEPT_JSON: tuple[Header, ...] = (("accept", "application/json"),)
+JSON_HEADERS: tuple[Header, ...] = (("content-type", "application/json"), *ACCEPT_JSON)
 
 
 def image_request(
@@ -83,7 +90,7 @@ def image_request(
 ) -> HttpRequest:
     """Return a request that carries images and texts; the calls that take images are charged, so not repeatable."""
     body = Multipart(fields, tuple(images), boundary=secrets.token_hex(16))
-    headers = (("content-type", body.media_type), JSON_HEADERS[1])
+    headers = (("content-type", body.media_type), *ACCEPT_JSON)
     return HttpRequest(
         "POST",
         url,

@@ -182,15 +182,19 @@ def fetch_token(account: AuthSession) -> Steps[AccessToken]:
 def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payload]:
     bearer = yield from _token_first(account)
     try:
-        answer: Payload = yield SendRequest(request.with_bearer(bearer.value))
+        answer: Payload = yield SendRequest(_with_token(account, request, bearer))
         return answer
     except ResponseError as error:
         if not is_token_refusal(error):
             raise
     yield RunBlocking(lambda: account.tokens.invalidate(bearer))
     renewed = yield from _token_first(account)
-    answer = yield SendRequest(request.with_bearer(renewed.value))
+    answer = yield SendRequest(_with_token(account, request, renewed))
     return answer
+
+
+def _with_token(account: AuthSession, request: HttpRequest, token: AccessToken) -> HttpRequest:
+    return request.with_token(token.value, account.service.token_header, account.service.token_scheme)
 
 
 def _token_first(account: AuthSession) -> Steps[AccessToken]:

@@ -43,8 +43,8 @@ from airflow_provider_faceki.api.transport.adapter import (
     sending,
     tls_context,
 )
-from airflow_provider_faceki.api.transport.multipart import Multipart
 from airflow_provider_faceki.api.transport.rate_limiter import RateLimiter
+from airflow_provider_faceki.api.uploads import Multipart
 
 #: Longest wait in seconds for a connection; a host that is there answers within one round trip.
 MAX_CONNECT_SECONDS = 10.0

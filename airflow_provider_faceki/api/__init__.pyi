@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The public names of the API, one a line: for type checkers, and for the lazy import in ``__init__.py``."""
+
+from .client import AsyncFacekiClient as AsyncFacekiClient
+from .client import FacekiClient as FacekiClient
+from .endpoints.images import AnalyzeFace as AnalyzeFace
+from .endpoints.images import CheckImage as CheckImage
+from .endpoints.images import FaceAnalysis as FaceAnalysis
+from .endpoints.images import FaceMatch as FaceMatch
+from .endpoints.images import ImageCheck as ImageCheck
+from .endpoints.links import GenerateKycLink as GenerateKycLink
+from .endpoints.links import KycLink as KycLink
+from .endpoints.raw import RawCall as RawCall
+from .endpoints.records import FetchRecords as FetchRecords
+from .endpoints.reports import FetchPdfReport as FetchPdfReport
+from .endpoints.reports import PdfReport as PdfReport
+from .endpoints.verification import Document as Document
+from .endpoints.verification import FindKycVerification as FindKycVerification
+from .endpoints.verification import KycVerification as KycVerification
+from .endpoints.verification import PerformKycVerification as PerformKycVerification
+from .endpoints.verification import VerificationSummary as VerificationSummary
+from .endpoints.verification import check_documents as check_documents
+from .endpoints.verification import newest_since as newest_since
+from .endpoints.workflows import GetWorkflowRules as GetWorkflowRules
+from .endpoints.workflows import WorkflowRules as WorkflowRules
+from .errors import AuthenticationError as AuthenticationError
+from .errors import ConfigurationError as ConfigurationError
+from .errors import ConnectError as ConnectError
+from .errors import FacekiError as FacekiError
+from .errors import InvalidRequestError as InvalidRequestError
+from .errors import LinkError as LinkError
+from .errors import NotFoundError as NotFoundError
+from .errors import OutcomeUnknownError as OutcomeUnknownError
+from .errors import QuotaError as QuotaError
+from .errors import RateLimitError as RateLimitError
+from .errors import ResponseError as ResponseError
+from .errors import ResponseLostError as ResponseLostError
+from .errors import ServiceError as ServiceError
+from .errors import TlsError as TlsError
+from .errors import TransportError as TransportError
+from .errors import UnexpectedResponseError as UnexpectedResponseError
+from .errors import ValidationError as ValidationError
+from .errors import VerificationError as VerificationError
+from .errors import WorkflowError as WorkflowError
+from .models import Decision as Decision
+from .models import Summary as Summary
+from .models import VerificationRecord as VerificationRecord
+from .models import final_record as final_record
+from .models import latest as latest
+from .protocol.auth import AuthFlow as AuthFlow
+from .protocol.webhook import InvalidWebhookError as InvalidWebhookError
+from .protocol.webhook import WebhookNotification as WebhookNotification
+from .protocol.webhook import parse_webhook as parse_webhook
+from .service import Service as Service
+from .transport.drivers import SecretMasker as SecretMasker
+from .transport.http_transport import TransportSettings as TransportSettings
+from .transport.retry import RetryPolicy as RetryPolicy
+from .uploads import Image as Image
+
+__all__: list[str]

@@ -1,0 +1,93 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The call that makes a verification link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_provider_faceki.api.arguments import check_minutes, is_web_url
+from airflow_provider_faceki.api.errors import UnexpectedResponseError, ValidationError
+from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, HttpRequest, Json, json_body
+from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.values import check_identifier
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KycLink:
+    """A verification link. Whoever knows ``link`` or ``url`` can submit images for it, so ``repr`` hides
+    both.
+
+    :param link: Link id, by which records are found.
+    :param url: Hosted page to send to the person, or ``None`` if FACEKI gave none.
+    :param record_identifier: The caller's id, as it was sent.
+    """
+
+    link: str
+    url: str | None
+    record_identifier: str | None
+
+    def __repr__(self) -> str:
+        return "<KycLink>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class GenerateKycLink:
+    """Make a link under which one person is verified in a browser.
+
+    https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
+
+    Each call makes a new link, so it is not repeated once it may have arrived; a link that nobody uses is
+    harmless.
+
+    :param workflow_id: Workflow from the FACEKI portal (a UUID).
+    :param record_identifier: Your own id of the person or case; sent as ``applicationId``. That it comes
+        back as the record's ``record_identifier`` is an assumption.
+    :param expires_in_minutes: Whole minutes until the link dies, at least 1. Default: FACEKI's own, which is
+        not published.
+    :param redirect_url: Where the browser goes afterwards; ``https`` or ``http``.
+    :raises ValidationError: an argument cannot work.
+    """
+
+    workflow_id: str
+    record_identifier: str | None = None
+    expires_in_minutes: int | None = None
+    redirect_url: str | None = None
+
+    def __post_init__(self) -> None:
+        check_identifier("workflow_id", self.workflow_id)
+        if self.record_identifier is not None:
+            check_identifier("record_identifier", self.record_identifier)
+        check_minutes("expires_in_minutes", self.expires_in_minutes)
+        if self.redirect_url is not None and not is_web_url(self.redirect_url):
+            raise ValidationError("redirect_url must be an absolute http or https URL, or None")
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        fields: dict[str, Json] = {
+            "workflowId": self.workflow_id,
+            "applicationId": self.record_identifier,
+            "expiryTime": self.expires_in_minutes,
+            "redirect_url": self.redirect_url,
+        }
+        return HttpRequest(
+            "POST",
+            f"{service.base_url}/kycverify/api/kycverify/kyc-verify-link",
+            headers=JSON_HEADERS,
+            body=json_body({name: value for name, value in fields.items() if value is not None}),
+        )
+
+    def read(self, answer: Payload) -> KycLink:
+        """Return the link: its id is the envelope's ``data``, its URL stands beside that."""
+        if not isinstance(answer.result, str) or not answer.result.strip():
+            raise UnexpectedResponseError("FACEKI's answer to a link request holds no link id")
+        url = answer.document.get("url") if isinstance(answer.document, dict) else None
+        return KycLink(
+            answer.result.strip(),
+            url if isinstance(url, str) and is_web_url(url) else None,
+            self.record_identifier,
+        )
+
+    def __repr__(self) -> str:
+        # The caller's own id may be a person's number; the redirect may carry a key of its own.
+        return f"<GenerateKycLink for workflow {self.workflow_id!r}>"
