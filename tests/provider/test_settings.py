@@ -234,7 +234,11 @@ def test_numbers_beyond_their_limit(key: str) -> None:
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
-        pytest.param({"auth_flow": "oauth2"}, "generate_token, generate_token_headers, access_token_body", id="unknown flow"),
+        pytest.param(
+            {"auth_flow": "oauth2"},
+            "generate_token, generate_token_headers, access_token_body",
+            id="unknown flow",
+        ),
         pytest.param({"auth_flow": "GENERATE_TOKEN"}, "'GENERATE_TOKEN'", id="flow in capitals"),
         pytest.param({"auth_flow": 1}, "1 (int)", id="flow is a number"),
         pytest.param({"token_store": "redis"}, "one of file, memory", id="unknown store"),
