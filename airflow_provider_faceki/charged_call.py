@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What a task instance remembers of a charged call over its tries, so that the next try knows what to look for.
+"""State of a charged call over the tries of a task instance: the intent to send, the outcome, and a fence.
 
-XCom is cleared before each try and so remembers nothing. Airflow 3.3 and later have a task state store; before
-that, a try number above one is all there is to go by.
+XCom is cleared before each try, so it cannot hold this. Airflow 3.3 and later have a task state store; before that, a
+try number above one is the only sign of an earlier call.
 """
 
 from __future__ import annotations
@@ -24,139 +24,143 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SINCE = "faceki_submitting_since"
-_OUTCOME = "faceki_outcome"
-_MATCHES = "faceki_matches"
+_PENDING_KEY = "faceki_submitting_since"
+_OUTCOME_KEY = "faceki_outcome"
+_MATCHES_KEY = "faceki_matches"
 
 
-class Submission:
-    """The charged call of one task instance.
+class ChargedCallState:
+    """State of one task instance's charged call in Airflow's task state store.
 
-    :param context: The task's context.
-    :param identifier: What FACEKI keeps it under, as it is sent; ``None`` for a call of which FACEKI keeps nothing.
-    :param pictures: What tells its pictures from others, where the identifier does not change with the person.
+    :param context: Context of the task.
+    :param identifier: Identifier under which FACEKI keeps the result; ``None`` for a call that leaves no record.
+    :param images: Fingerprint of the images, where the identifier does not change with the person.
     """
 
-    def __init__(self, context: Context, identifier: str | None = None, pictures: str | None = None) -> None:
+    def __init__(self, context: Context, identifier: str | None = None, images: str | None = None) -> None:
         self._ti = context["ti"]
         self._store = context.get("task_state_store")
-        self._pictures = pictures
-        # A hash, for a key has to fit into the path of a URL.
-        apart = "" if identifier is None else f"_{digest(identifier)}"
-        self._since, self._outcome = _SINCE + apart, _OUTCOME + apart
+        self._images = images
+        # A hash, as a key has to fit into the path of a URL.
+        suffix = "" if identifier is None else f"_{digest(identifier)}"
+        self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
 
     @property
-    def is_open(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether an earlier try is known to have begun a call that it never ended."""
-        return self._kept(self._since) is not None
+        return self._load(self._pending_key) is not None
 
-    def check_pictures(self) -> None:
-        """Refuse to take what was made of other pictures for an outcome of these.
+    def check_images(self) -> None:
+        """Refuse the outcome of other images as the outcome of these.
 
-        :raises AirflowFailException: under the same identifier, others were sent or may have been.
+        :raises AirflowFailException: other images were sent, or may have been, under the same identifier.
         """
-        if self._pictures is None:
+        if self._images is None:
             return
-        for kept in (self._kept(self._since), self._kept(self._outcome)):
-            pictures = kept.get("pictures") if isinstance(kept, Mapping) else None
-            if pictures not in (None, self._pictures):
+        for saved in (self._load(self._pending_key), self._load(self._outcome_key)):
+            images = saved.get("images") if isinstance(saved, Mapping) else None
+            if images not in (None, self._images):
                 raise AirflowFailException(
-                    "this task instance has verified other pictures, perhaps of another person, under the identifier "
-                    "that is derived from it: give a record_identifier of the person's own, or let the URIs of the "
-                    "pictures be the same in each try; nothing was sent"
+                    "this task instance has verified other images, perhaps of another person, under the identifier "
+                    "that is derived from it: give a record_identifier of the person's own, or keep the URIs of the "
+                    "images the same in each try; nothing was sent"
                 )
 
     def settled_at(self, resubmit_after: float) -> float | None:
-        """Return the Unix time from which on absence at FACEKI may be believed; ``None`` if nothing was sent.
+        """Return the Unix time from which a missing record means that nothing was sent; ``None`` if nothing was.
 
         :param resubmit_after: Seconds that FACEKI is given to finish, from the last byte on.
         """
-        # Whatever an earlier try sent, it sent before this one began. Nothing else bounds it: a process may be held
-        # between the mark and its last byte for as long as you like. `dag.test()` of Airflow 2 does not say when.
+        # An earlier try sent whatever it sent before this one began. No other bound exists: a process may be held
+        # up between its mark and its last byte. `dag.test()` of Airflow 2 sets no start date.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
             return started + resubmit_after if self._ti.try_number > 1 else None
-        kept = self._kept(self._since)
-        since = kept.get("at") if isinstance(kept, Mapping) else None
+        pending = self._load(self._pending_key)
+        since = pending.get("at") if isinstance(pending, Mapping) else None
         if not isinstance(since, int | float):
             return None
         return max(since, started) + resubmit_after
 
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
-        """Make the call, remembering before its first byte goes out that it may have been made.
+        """Make the call, after a mark that it may have been made.
 
-        :param hook: Who makes it.
+        :param hook: Hook that makes it.
         :param endpoint: A charged call.
-        :raises AirflowException: a picture could not be sent as it was found, so FACEKI got no whole call.
+        :raises AirflowException: an image could not be sent as it was found, so FACEKI got no whole call.
         :raises FacekiError: as ``hook.call``.
         """
         if self._store is not None:
-            self._store.set(self._since, {"at": time.time(), "pictures": self._pictures})
+            self._store.set(self._pending_key, {"at": time.time(), "images": self._images})
         try:
             return hook.call(endpoint)
         except api.ValidationError as error:
-            self.forget()
-            # What can never work was refused before: here a storage fails, or somebody is still writing the picture.
+            self.clear()
+            # Arguments were checked before: here a storage fails, or the image is still being written.
             raise AirflowException(str(error)) from None
         except api.FacekiError as error:
             if not error.is_ambiguous:
-                self.forget()
+                self.clear()
             raise
 
-    def forget(self) -> None:
-        """Take that back: FACEKI cannot have acted on the call, or what came of it is safe."""
+    def clear(self) -> None:
+        """Remove the mark: FACEKI cannot have acted on the call, or its result is safe."""
         if self._store is not None:
-            self._store.delete(self._since)
+            self._store.delete(self._pending_key)
 
-    def keep(self, made: api.KycVerification) -> None:
-        """Remember what came of the call: FACEKI may be set up to keep no record of it."""
+    def save(self, made: api.KycVerification) -> None:
+        """Save the outcome: FACEKI may be set up to keep no record of it."""
         if self._store is not None:
-            self._store.set(self._outcome, {**made.to_dict(), "pictures": self._pictures})
+            self._store.set(self._outcome_key, {**made.to_dict(), "images": self._images})
 
-    def outcome(self) -> api.KycVerification | None:
-        """Return what an earlier try kept, as far as it goes."""
-        return api.KycVerification.from_dict(self._kept(self._outcome))
+    def load(self) -> api.KycVerification | None:
+        """Return the outcome that an earlier try saved, as far as it goes."""
+        return api.KycVerification.from_dict(self._load(self._outcome_key))
 
-    def keep_matches(self, records: Iterable[api.VerificationRecord], place: str, size: int | None) -> bool:
-        """Remember whom a search found, for it is paid for; return whether that is possible.
+    def save_matches(
+        self, records: Iterable[api.VerificationRecord], location: str, size: int | None
+    ) -> bool:
+        """Save the records that a paid search found; return whether that is possible.
 
-        :param records: They.
-        :param place: Where the picture is that was searched for.
-        :param size: How many bytes it has, if that tells it from others.
+        :param records: Records of the persons found.
+        :param location: URI of the image that was searched for.
+        :param size: Its size in bytes, if that tells it from others.
         """
         if self._store is None:
             return False
         found: list[Any] = [api.KycVerification(record, is_whole=True).to_dict() for record in records]
-        self._store.set(_MATCHES, {"place": digest(place), "size": size, "found": found})
-        self.forget()
+        self._store.set(_MATCHES_KEY, {"location": digest(location), "size": size, "found": found})
+        self.clear()
         return True
 
-    def matches(self, place: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
-        """Return whom an earlier try found by the same picture, as far as it goes; ``None`` if no search was kept.
+    def load_matches(self, location: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
+        """Return what an earlier try found by the same image; ``None`` if no search was saved.
 
-        :param place: Where the picture is.
-        :param size: Says how many bytes it has now, if that is known.
+        :param location: URI of the image.
+        :param size: Returns its size in bytes now, if that is known.
         """
-        kept = self._kept(_MATCHES)
-        found = kept.get("found") if isinstance(kept, Mapping) else None
-        if not isinstance(kept, Mapping) or not isinstance(found, list) or kept.get("place") != digest(place):
+        saved = self._load(_MATCHES_KEY)
+        found = saved.get("found") if isinstance(saved, Mapping) else None
+        if not isinstance(saved, Mapping) or not isinstance(found, list):
             return None
-        known = kept.get("size")
+        if saved.get("location") != digest(location):
+            return None
+        known = saved.get("size")
         if known is not None and size() not in (None, known):
             return None
         return [made for made in map(api.KycVerification.from_dict, found) if made is not None]
 
-    def forget_matches(self) -> None:
-        """Let the next search be made anew."""
+    def clear_matches(self) -> None:
+        """Remove saved matches, so that the next search is made anew."""
         if self._store is not None:
-            self._store.delete(_MATCHES)
+            self._store.delete(_MATCHES_KEY)
 
-    def _kept(self, key: str) -> Any:
+    def _load(self, key: str) -> Any:
         return self._store.get(key) if self._store is not None else None
 
 
-def digest(*things: object) -> str:
-    """Return what tells these from others and does not tell what they are: a URI may be named after a person."""
-    text = chr(0).join(map(str, things))
+def digest(*values: object) -> str:
+    """Return a short hash that tells values apart and hides them: a URI may be named after a person."""
+    text = chr(0).join(map(str, values))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

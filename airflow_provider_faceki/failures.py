@@ -1,25 +1,25 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does Airflow try a failed task again?
+"""Which errors Airflow's retries may repeat, and how an error of FACEKI becomes an exception of Airflow.
 
 =====================  =====================================================================================
-fails at once          why another try cannot help
+fails at once          because another try cannot help
 =====================  =====================================================================================
-ConfigurationError     somebody has to change the Connection
-ValidationError             somebody has to change the DAG, or what it was given
+ConfigurationError     the Connection has to be changed
+ValidationError        the DAG, or its input, has to be changed
 AuthenticationError    wrong credentials stay wrong, and asking again looks like an attack
 InvalidRequestError    FACEKI finds the request itself wrong
-WorkflowError          somebody has to repair the workflow in the FACEKI portal
-QuotaError             somebody has to top up; trying on would be trying for nothing
+WorkflowError          the workflow has to be repaired in the FACEKI portal
+QuotaError             the wallet has to be topped up, or a limit raised
 LinkError              a link that is used up or expired does not come back
-VerificationError      the same images give the same answer, and are billed again
-TlsError               somebody has to mend certificates
-must_not_repeat        of any error: FACEKI may have done what it would do, or charge for, once more
+VerificationError      the same images give the same response, and are billed again
+TlsError               certificates have to be repaired
+must_not_repeat        of any error: FACEKI may act, or charge, a second time
 =====================  =====================================================================================
 
-Everything else is raised as it is, so that the task's ``retries`` apply: no connection, a lost answer,
-throttling, a failing service, an answer that makes no sense or carries a code that nobody has explained. So
-are two whose ``is_transient`` says that the same call, sent again at once, is useless. NotFoundError: by the
-task's next try the person may have answered. OutcomeUnknownError: the next try looks before it sends.
+Everything else is raised as it is, so the task's ``retries`` apply: no connection, a lost response, throttling, a
+failing service, a response that cannot be read or carries an unknown code. So are two errors that are not transient:
+NotFoundError, as the person may have answered by the next try, and OutcomeUnknownError, as the next try looks before it
+sends.
 """
 
 from __future__ import annotations
@@ -31,42 +31,43 @@ from airflow_provider_faceki import api
 
 
 def is_task_retryable(error: api.FacekiError) -> bool:
-    """Whether the task, tried again as it is, may succeed, and do no harm."""
+    """Whether another try of the task may succeed, and does no harm."""
     if error.must_not_repeat:
         return False
-    # An ResponseError of no particular kind carries a code that nobody has explained; a lost outcome is looked for
-    # by the next try before anything is sent again.
-    unexplained = type(error) is api.ResponseError
-    return error.is_transient or unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
+    # A plain ResponseError carries an unknown code; the next try looks for a lost outcome before it sends again.
+    is_unexplained = type(error) is api.ResponseError
+    return (
+        error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
+    )
 
 
 def is_gateway_error(error: api.FacekiError) -> bool:
-    """Whether a refusal carries no code of FACEKI's: then it may come from something in front of it, for everybody.
+    """True for a 4xx without a code of FACEKI's: a proxy or firewall in front of it may have answered, for all callers.
 
-    Not a 401, since credentials that are wrong are not to be tried again and again, nor a 413, which depends on what
-    was sent. A :class:`ConfigurationError` with a status is a token request to which there was no such address.
+    Not for a 401, as wrong credentials must not be tried again and again, nor for a 413, which depends on the request.
+    A :class:`ConfigurationError` with a status is a token request that found no such address.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)
     return refused and error.code is None and 400 <= status < 500 and status not in {401, 413}
 
 
-def another_look_may_help(error: api.FacekiError) -> bool:
-    """Whether a wait, which costs nothing, may go on: where another try may help, and while a gateway is in trouble."""
+def is_poll_retryable(error: api.FacekiError) -> bool:
+    """Whether a wait may go on polling, which is free: where another try may help, and while a gateway fails."""
     return is_task_retryable(error) or is_gateway_error(error)
 
 
-def is_silent_about_rules(error: api.FacekiError) -> bool:
-    """Whether FACEKI, asked for a workflow's rules, told nothing that concerns the verification too.
+def are_rules_unavailable(error: api.FacekiError) -> bool:
+    """Whether the rules of a workflow cannot be fetched, for a reason that does not concern the verification.
 
-    The route is in no documentation, only in SDKs: without it, FACEKI itself has to say no. So a route that is not
-    there, an answer that is not one, and none at all are no obstacle to a verification.
+    The route is undocumented and only seen in SDKs. So a missing route, an unreadable response or none at all is no
+    obstacle to a verification: FACEKI checks its rules itself.
 
-    :param error: What came of the question, after its repetitions.
+    :param error: Error of the request for the rules, after its retries.
     """
     from airflow_provider_faceki.api.codes import REFUSED
 
-    # One code stands for a refused token and for an unknown URL; HTTP's own word for the first is plain enough.
+    # One code stands for a refused token and for an unknown URL; the HTTP status tells them apart.
     no_such_url = (
         isinstance(error, api.AuthenticationError)
         and error.code == REFUSED
@@ -78,9 +79,10 @@ def is_silent_about_rules(error: api.FacekiError) -> bool:
 
 
 def fail_if_declined(record: api.VerificationRecord | None) -> None:
-    """Fail the task for good if ``record`` is one of a declined person.
+    """Fail the task for good if a record says DECLINED.
 
-    :raises AirflowFailException: it is; the text names the request id and FACEKI's codes.
+    :param record: The record, or ``None``.
+    :raises AirflowFailException: it does; the text names the request id and FACEKI's codes.
     """
     if record is None or str(record.decision) != "DECLINED":
         return
@@ -96,13 +98,12 @@ def fail_if_declined(record: api.VerificationRecord | None) -> None:
 def translate_errors(
     passes: Callable[[api.FacekiError], bool] = is_task_retryable,
 ) -> Iterator[None]:
-    """Fail the task at once for what another try cannot mend; let the rest pass as it is.
+    """Turn errors that another try cannot mend into ``AirflowFailException``; let the rest pass.
 
-    The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so that an ``on_failure_callback``
-    can ask it for code and request id. What lies behind it, such as a transport's exception with a URL or a
-    header in its text, is cut off in either case, as Airflow logs a chain to its end.
+    The FACEKI error is the ``__cause__``, so an ``on_failure_callback`` can read its code and request id. Its own
+    cause, such as a transport's exception with a URL or header in its text, is cut off: Airflow logs whole chains.
 
-    :param passes: What to let pass.
+    :param passes: Returns true for errors to let pass.
     """
     try:
         yield
@@ -112,9 +113,9 @@ def translate_errors(
             raise
         from airflow.providers.common.compat.sdk import AirflowFailException
 
-        told = f"{type(error).__name__}: {error}"
+        message = f"{type(error).__name__}: {error}"
         if error.must_not_repeat:
-            told += (
+            message += (
                 "; the call may have been made, so it is not made again by itself: clear the task to do so"
             )
-        raise AirflowFailException(told) from error
+        raise AirflowFailException(message) from error

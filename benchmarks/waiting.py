@@ -111,12 +111,12 @@ async def _pulse(seconds: float) -> list[float]:
 
 
 def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitable[None]]:
-    from airflow_provider_faceki.triggers import faceki, lookout
+    from airflow_provider_faceki.triggers import faceki, shared_poller
 
-    look, sleep = lookout.SharedPoller.look, asyncio.sleep
+    poll, sleep = shared_poller.SharedPoller.poll, asyncio.sleep
 
-    async def watched_look(self: lookout.SharedPoller, endpoint: object) -> object:
-        found = await look(self, endpoint)  # type: ignore[arg-type]  # passed on as it came
+    async def watched_poll(self: shared_poller.SharedPoller, endpoint: object) -> object:
+        found = await poll(self, endpoint)  # type: ignore[arg-type]  # passed on as it came
         watch.answered()
         return found
 
@@ -130,7 +130,7 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
             watch.sleeping(seconds)
             await sleep(seconds)
 
-    lookout.SharedPoller.look = watched_look  # type: ignore[method-assign,assignment]
+    shared_poller.SharedPoller.poll = watched_poll  # type: ignore[method-assign,assignment]
     faceki.asyncio = WatchedAsyncio  # type: ignore[attr-defined,assignment]
 
     async def wait() -> None:
@@ -139,8 +139,7 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
             link="open",
             deadline=time.time() + 86_400,
             poke_interval=INTERVAL,
-            max_poke_interval=INTERVAL,
-            poke_growth=1.0,
+            exponential_backoff=False,
         )
         async for _ in trigger.run():
             raise AssertionError("nobody has decided anything")

@@ -232,16 +232,18 @@ def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
     return newest
 
 
-def final_record(records: Iterable[VerificationRecord], *, accept_review: bool) -> VerificationRecord | None:
+def final_record(
+    records: Iterable[VerificationRecord], *, wait_for_review: bool
+) -> VerificationRecord | None:
     """Return the newest record if its decision ends the wait, else ``None``.
 
     :param records: What FACEKI has for what is waited for; nothing yet is an empty iterable.
-    :param accept_review: Whether REVIEW, which a person will still decide, ends it too.
+    :param wait_for_review: Whether REVIEW, which a person will still decide, does not end it.
     """
     newest = latest(records)
     if newest is None or newest.decision is None:
         return None
-    return newest if newest.decision.is_final or accept_review else None
+    return newest if newest.decision.is_final or not wait_for_review else None
 
 
 def _age(record: VerificationRecord) -> float:

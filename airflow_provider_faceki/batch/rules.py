@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import is_silent_about_rules
+from airflow_provider_faceki.failures import are_rules_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Rules:
         except api.WorkflowError as error:
             return error
         except api.ResponseError as error:
-            if not is_silent_about_rules(error):
+            if not are_rules_unavailable(error):
                 raise
             log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
             return None

@@ -15,7 +15,7 @@ from airflow_provider_faceki.batch.tables import TABLE_FORMATS
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.operators.faceki import FacekiOperator
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
-from airflow_provider_faceki.operators.verification import SETTLE_SECONDS, derived_identifier
+from airflow_provider_faceki.operators.verification import DEFAULT_RESUBMIT_AFTER_SECONDS, derived_identifier
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -163,7 +163,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         check_rules: bool = True,
         resize_to: int | None = None,
         resubmit: str = "if_absent",
-        resubmit_after: float = SETTLE_SECONDS,
+        resubmit_after: float = DEFAULT_RESUBMIT_AFTER_SECONDS,
         lookup_timeout: float = 30.0,
         image_conn_id: str | None = None,
         **kwargs: Any,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.charged_call import digest
-from airflow_provider_faceki.failures import is_silent_about_rules
+from airflow_provider_faceki.failures import are_rules_unavailable
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -73,7 +73,7 @@ def rules_or_none(hook: FacekiHook, workflow_id: str) -> api.WorkflowRules | Non
     try:
         return hook.workflow_rules(workflow_id)
     except api.FacekiError as error:
-        if not is_silent_about_rules(error):
+        if not are_rules_unavailable(error):
             raise
         log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
         return None

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 #: Largest result in bytes that goes to XCom, which lives in Airflow's database. Default of
 #: ``max_xcom_bytes``.
-MAX_XCOM_BYTES = 48 * 1024
+DEFAULT_MAX_XCOM_BYTES = 48 * 1024
 
 
 class FacekiOperator(BaseOperator):
@@ -252,7 +252,7 @@ class FacekiApiOperator(FacekiOperator):
         idempotent: bool | None = None,
         output_path: str | None = None,
         output_conn_id: str | None = None,
-        max_xcom_bytes: int = MAX_XCOM_BYTES,
+        max_xcom_bytes: int = DEFAULT_MAX_XCOM_BYTES,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.charged_call import Submission
+from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
 
@@ -94,26 +94,26 @@ class _PictureOperator(FacekiOperator):
 
         :raises AirflowFailException: its outcome, or that of an earlier try, is unknown.
         """
-        submission = Submission(context)
-        if submission.is_open:
-            submission.forget()
+        state = ChargedCallState(context)
+        if state.has_pending:
+            state.clear()
             raise AirflowFailException(
                 "an earlier try sent this picture and ended before its result was safe; the call may have been "
                 "charged, so it is not sent again by itself: clear the task to send it again"
             )
         with translate_errors():
             try:
-                return submission.send(self.hook, endpoint)
+                return state.send(self.hook, endpoint)
             except api.FacekiError as error:
                 # Only an end that nobody saw (a killed task, a task timeout) leaves the call open.
-                submission.forget()
+                state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None
                 raise
 
     def settled(self, context: Context) -> None:
         """Say that the result of the charged call is safe."""
-        Submission(context).forget()
+        ChargedCallState(context).clear()
 
 
 class FacekiFaceMatchOperator(_PictureOperator):
@@ -168,7 +168,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
             path = self._write(context, self.output_path, records, is_kept)
             context["ti"].xcom_push(key="output_path", value=path)
         self.settled(context)
-        Submission(context).forget_matches()
+        ChargedCallState(context).clear_matches()
         return [record.summary() for record in records]
 
     @cached_property
@@ -177,7 +177,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
 
     def _found_before(self, context: Context) -> Sequence[api.VerificationRecord] | None:
         with translate_errors():
-            matches = Submission(context).matches(self.selfie, self._size)
+            matches = ChargedCallState(context).load_matches(self.selfie, self._size)
         if matches is None:
             return None
         self.log.info("An earlier try found %d record(s) that it could not write", len(matches))
@@ -201,7 +201,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
             return False
         # Once made smaller, a picture has another size with each version of Pillow.
         size = self._picture.size if self.resize_to is None else None
-        return Submission(context).keep_matches(records, self.selfie, size)
+        return ChargedCallState(context).save_matches(records, self.selfie, size)
 
     def _write(
         self, context: Context, path: str, records: Sequence[api.VerificationRecord], is_kept: bool

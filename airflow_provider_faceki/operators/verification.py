@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verify a person as a task: billed once, whatever happens to the task."""
+"""Operator that verifies a person by images, and is billed once whatever happens to the task."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    conf,
+)
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_seconds
-from airflow_provider_faceki.charged_call import Submission
+from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.operators.evidence import (
     images_fingerprint,
@@ -23,20 +28,29 @@ from airflow_provider_faceki.operators.evidence import (
 )
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
-from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net
-from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
+from airflow_provider_faceki.triggers.deferral import (
+    DEFAULT_MAX_WAIT_SECONDS,
+    DecisionEvent,
+    WaitLimit,
+    parse_timestamp,
+    raise_for_status,
+    restore_limit,
+)
+from airflow_provider_faceki.triggers.poll_log import format_duration, loggable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Seconds within which FACEKI may still finish what an earlier try sent. Its own apps wait two minutes for an
-#: answer, so what has not turned up half a minute after that will not. Default of ``resubmit_after``.
-SETTLE_SECONDS = 150.0
-#: Seconds between looks for it: at first, and at the most.
-SETTLE_POLL = 5.0
-LONGEST_SETTLE_POLL = 30.0
-#: Seconds between the first looks for a reviewer's decision.
-REVIEW_POLL = 60.0
+#: Seconds that FACEKI is given to finish what an earlier try sent. Its own apps wait two minutes for an answer, so what
+#: is not there half a minute later is not expected any more. Default of ``resubmit_after``.
+DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
+#: Seconds between polls for it: at first, and at the most.
+MIN_RECONCILE_INTERVAL_SECONDS = 5.0
+MAX_RECONCILE_INTERVAL_SECONDS = 30.0
+#: Seconds between the first polls for a reviewer's decision.
+REVIEW_POLL_INTERVAL_SECONDS = 60.0
+#: Seconds to wait for a review. Default of ``review_timeout``.
+DEFAULT_REVIEW_TIMEOUT_SECONDS = 7 * 24 * 3600.0
 
 _RESUBMIT = ("never", "if_absent", "always")
 
@@ -44,10 +58,9 @@ _RESUBMIT = ("never", "if_absent", "always")
 class FacekiKycVerificationOperator(FacekiOperator):
     """Verify a person by a selfie and one to three documents. Each verification is billed, and only once.
 
-    The pictures are looked at before FACEKI is asked for anything, and FACEKI is asked whether it already has a
-    verification under this task's ``record_identifier`` before it is sent one; if so, that is the result. If an
-    earlier try may have sent one that FACEKI is still working on, the task waits for it (``resubmit_after``)
-    before it sends again. See ``docs/billing.md``.
+    Before anything is sent, the images are checked, and FACEKI is asked for a verification under this task's
+    ``record_identifier``; if there is one, it is the result. If an earlier try may have sent one that FACEKI is still
+    working on, the task waits for it (``resubmit_after``) before it sends again. See ``docs/billing.md``.
 
     XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal
     data. A declined person, and an image that FACEKI's checks reject, is a result.
@@ -59,14 +72,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         or just the URI of its front.
     :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
     :param record_identifier: Your own id of this verification; use each only once. Give one where a task may be
-        cleared, or mapped again, with another person. Default: one derived from the task instance, the same over
-        all its retries, and so the same for whoever it is about.
+        cleared, or mapped again, with another person. Default: one derived from the task instance, which stays the
+        same over all its retries, whichever person it is about.
     :param image_conn_id: Connection for the storage of the images. Default: the storage's own default.
     :param output_path: URI to which the full record is written as JSON. It holds personal data.
     :param output_conn_id: Connection for that storage. Default: the storage's own default.
-    :param check_rules: Whether to hold the documents against the workflow's rules before paying. Default
-        ``True``. Rules that FACEKI does not tell (their route is in no documentation) are no obstacle; what it
-        says instead of them of credentials, credit or the workflow fails the task.
+    :param check_rules: Whether to check the documents against the workflow's rules before paying. Default
+        ``True``. Rules that cannot be fetched (their route is undocumented) are skipped; an error about credentials,
+        credit or the workflow fails the task.
     :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``); 1920 is
         what FACEKI's SDKs use. Default: pictures are sent as they are.
     :param resubmit: ``"if_absent"`` (default) to send unless FACEKI already has a verification under the
@@ -74,13 +87,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         at most once, so that a try whose outcome stays unknown fails the task;
         ``"always"`` to send in each try, and be billed for each.
     :param resubmit_after: Seconds that FACEKI is given to finish what an earlier try may have sent, from the start
-        of this one, before the task believes that there is nothing. Default 150.
-    :param lookup_timeout: Seconds to look for the record within one try, after the answer was lost. Default 60.
+        of this try, before a missing record counts as nothing sent. Default 150.
+    :param lookup_timeout: Seconds to look for the record within one try, after the response was lost. Default 60.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``.
     :param wait_for_review: Whether to wait, deferred, until a person at FACEKI has decided a case in REVIEW.
         Default ``False``: REVIEW is a result.
-    :param review_timeout: Seconds to wait for that, from the start of the try. Default 7 days.
-    :param deferrable: Whether waits are in the triggerer. Default: ``[operators] default_deferrable``.
+    :param review_timeout: Seconds to wait for that, from the start of the try. Default 7 days. An
+        ``execution_timeout`` that ends earlier ends the wait earlier.
+    :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -109,11 +123,11 @@ class FacekiKycVerificationOperator(FacekiOperator):
         check_rules: bool = True,
         resize_to: int | None = None,
         resubmit: str = "if_absent",
-        resubmit_after: float = SETTLE_SECONDS,
+        resubmit_after: float = DEFAULT_RESUBMIT_AFTER_SECONDS,
         lookup_timeout: float = DEFAULT_LOOKUP_TIMEOUT_SECONDS,
         fail_on_decline: bool = False,
         wait_for_review: bool = False,
-        review_timeout: float = 7 * 24 * 3600.0,
+        review_timeout: float = DEFAULT_REVIEW_TIMEOUT_SECONDS,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
@@ -144,62 +158,91 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
-        """Look, settle what an earlier try may have left open, and verify if there is nothing."""
+        """Look for a verification, wait for what an earlier try may have sent, and verify if there is nothing."""
         with translate_errors():
             check_output(self.output_path, self.output_conn_id)
         if context["ti"].try_number == 1:
-            # A later try may find its result, although the pictures have gone meanwhile.
+            # A later try may find its result although the images are gone.
             with translate_errors():
-                self.log.info("A selfie and %d document(s) can be sent", len(self._pictures[1]))
+                self.log.info("A selfie and %d document(s) can be sent", len(self._images[1]))
         if self.resubmit == "always":
             return self._submit(context, self._known_request_ids(context))
-        self._submission(context).check_pictures()
-        return self._look_first(context, self._settled_at(context))
+        self._state(context).check_images()
+        return self._find_or_submit(context, self._settled_at(context))
 
-    def resume_settling(self, context: Context, event: object = None, until: object = None) -> Any:
-        """Go on after waiting for what an earlier try may have sent; look before believing the event.
+    def resume_reconciliation(
+        self,
+        context: Context,
+        event: object = None,
+        settled_at: object = None,
+        deadline: object = None,
+        parameter: object = None,
+    ) -> Any:
+        """Go on after waiting for what an earlier try may have sent. FACEKI is asked before the event is believed.
 
-        :param context: The task's context.
-        :param event: What the trigger told.
-        :param until: Unix time from which absence is believed, as it was when the wait began: in Airflow 3.0 to
-            3.2 the start of a task, from which it would be told anew, moves with each deferral
+        :param context: Context of the task.
+        :param event: Payload of the trigger event.
+        :param settled_at: Unix time from which a missing record means that nothing was sent, as it was when the wait
+            began. It is kept, as in Airflow 3.0 to 3.2 the start of a task moves with each deferral
             (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` loses it.
+        :param deadline: Unix time at which the wait ended.
+        :param parameter: Parameter that set the deadline.
         """
-        told = DecisionEvent.from_payload(event)
-        known, settled_at = moment(until), self._settled_at(context)
-        if known is None and told.status == "timeout":
+        given = DecisionEvent.from_payload(event)
+        known, computed = parse_timestamp(settled_at), self._settled_at(context)
+        limit = restore_limit(
+            deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
+        )
+        if known is None and given.status == "timeout" and not limit.is_execution_timeout:
             # The trigger has waited for just that moment.
             known = time.time()
         if known is not None:
-            settled_at = known if settled_at is None else min(known, settled_at)
-        return self._look_first(context, settled_at, told)
+            computed = known if computed is None else min(known, computed)
+        if given.status != "timeout" and time.time() < limit.deadline:
+            return self._find_or_submit(context, computed, given)
+        return self._find_or_submit(context, computed, given, limit)
 
-    def resume_review(self, context: Context, event: object = None, until: object = None) -> Any:
-        """Go on after waiting for a review; look before believing the event.
+    def resume_review(
+        self, context: Context, event: object = None, deadline: object = None, parameter: object = None
+    ) -> Any:
+        """Go on after waiting for a review. FACEKI is asked before the event is believed.
 
-        :param context: The task's context.
-        :param event: What the trigger told.
-        :param until: Unix time until which the task waits, as for :meth:`resume_settling`.
+        :param context: Context of the task.
+        :param event: Payload of the trigger event.
+        :param deadline: Unix time at which the wait ends.
+        :param parameter: Parameter that set the deadline.
         """
         found = self._find(context)
         if found is None:
             raise AirflowFailException(
                 "FACEKI no longer has the verification that it reviewed; a further try would pay for another"
             )
+        limit = restore_limit(deadline, parameter, self._review_limit(context))
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
-            told = DecisionEvent.from_payload(event)
-            if told.status == "timeout":
-                # Where the moment was lost and the task's start has moved, the clock alone would not tell.
-                raise self._too_long()
-            fail_if_given_up(told, self.faceki_conn_id)
-        return self._finish(context, found, moment(until))
+            given = DecisionEvent.from_payload(event)
+            if given.status == "timeout":
+                # Where the deadline was lost and the task's start has moved, the clock alone would not show it.
+                raise self._review_timed_out(limit)
+            raise_for_status(given, self.faceki_conn_id)
+        return self._finish(context, found, limit)
 
     def _settled_at(self, context: Context) -> float | None:
-        return self._submission(context).settled_at(self.resubmit_after)
+        return self._state(context).settled_at(self.resubmit_after)
 
-    def _look_first(
-        self, context: Context, settled_at: float | None, told: DecisionEvent | None = None
+    def _find_or_submit(
+        self,
+        context: Context,
+        settled_at: float | None,
+        given: DecisionEvent | None = None,
+        expired: WaitLimit | None = None,
     ) -> Any:
+        """Return the verification that FACEKI has, else wait for one, else submit.
+
+        :param context: Context of the task.
+        :param settled_at: Unix time from which a missing record means that nothing was sent; ``None`` if nothing was.
+        :param given: Event of the trigger, after a deferral.
+        :param expired: Limit at which the wait has ended, after a deferral.
+        """
         found = self._find(context)
         is_settled = settled_at is None or time.time() >= settled_at
         if found is not None and (found.decision is not None or is_settled):
@@ -210,15 +253,21 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if found is None and not self._are_records_kept():
             raise self._unknowable()
         if not is_settled:
-            if told is not None:
-                fail_if_given_up(told, self.faceki_conn_id)
-            return self._settle(context, settled_at)
+            if expired is not None and expired.is_execution_timeout:
+                raise AirflowTaskTimeout(
+                    f"{expired} ended before FACEKI had time to finish what an earlier try may have sent"
+                )
+            if given is not None:
+                raise_for_status(given, self.faceki_conn_id)
+            return self._reconcile(context, settled_at)
         if self.resubmit == "never":
             raise AirflowFailException(
                 "an earlier try may have sent this verification, FACEKI has no record of it, and "
                 "resubmit='never': look at FACEKI's portal, then clear the task with another resubmit"
             )
-        self.log.info("FACEKI has nothing of an earlier try, and has had time enough; sending it now")
+        self.log.info(
+            "FACEKI has no record of an earlier try, and has had time to finish one; sending it now"
+        )
         return self._submit(context)
 
     def _are_records_kept(self) -> bool:
@@ -237,36 +286,55 @@ class FacekiKycVerificationOperator(FacekiOperator):
         failure.__cause__ = error
         return failure
 
-    def _settle(self, context: Context, settled_at: float) -> Any:
-        left = settled_at - time.time()
-        self.log.info("An earlier try may have sent this verification; looking for it for %.0f s", left)
-        if self.deferrable:
-            self._defer_until(context, settled_at, "resume_settling", SETTLE_POLL, LONGEST_SETTLE_POLL)
-        while (left := settled_at - time.time()) > 0:
-            time.sleep(min(SETTLE_POLL, left))
-            if self._has_turned_up(context):
-                break
-        return self._look_first(context, settled_at)
+    def _reconcile_limit(self, context: Context, settled_at: float) -> WaitLimit:
+        return WaitLimit(settled_at, "resubmit_after", self.resubmit_after).within(self, context)
 
-    def _has_turned_up(self, context: Context) -> bool:
+    def _reconcile(self, context: Context, settled_at: float) -> Any:
+        self.log.info(
+            "An earlier try may have sent the verification of %s; looking for it for %s",
+            loggable(self._identifier(context)),
+            format_duration(settled_at - time.time()),
+        )
+        if self.deferrable:
+            limit = self._reconcile_limit(context, settled_at)
+            self._defer_until(
+                context,
+                limit,
+                "resume_reconciliation",
+                {"settled_at": settled_at},
+                poke_interval=MIN_RECONCILE_INTERVAL_SECONDS,
+                max_wait=MAX_RECONCILE_INTERVAL_SECONDS,
+            )
+        while (left := settled_at - time.time()) > 0:
+            time.sleep(min(MIN_RECONCILE_INTERVAL_SECONDS, left))
+            if self._is_found(context):
+                break
+        return self._find_or_submit(context, settled_at)
+
+    def _is_found(self, context: Context) -> bool:
         try:
             found = self._find(context)
         except api.FacekiError as error:
-            self.log.warning("A look at FACEKI failed, and is borne: %s", error)
+            self.log.warning("Poll failed, and is tolerated: %s", error)
             return False
         return found is not None and found.decision is not None
 
     def _submit(self, context: Context, known_request_ids: frozenset[str] = frozenset()) -> Any:
-        submission = self._submission(context)
+        state = self._state(context)
         with translate_errors():
-            made = submission.send(self.hook, self._endpoint(context, known_request_ids))
-        submission.keep(made)
-        self.log.info("FACEKI verified: request %s, %s", loggable_id(made.record), made.decision)
+            made = state.send(self.hook, self._endpoint(context, known_request_ids))
+        state.save(made)
+        self.log.info(
+            "FACEKI verified %s: request %s, %s",
+            loggable(self._identifier(context)),
+            loggable_id(made.record),
+            made.decision,
+        )
         return self._finish(context, made)
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
         workflow_id = self.hook.workflow(self.workflow_id)
-        selfie, documents = self._pictures
+        selfie, documents = self._images
         rules = rules_or_none(self.hook, workflow_id) if self.check_rules else None
         if rules is not None:
             api.check_documents(rules, documents)
@@ -280,7 +348,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         )
 
     @cached_property
-    def _pictures(self) -> tuple[api.Image, list[api.Document]]:
+    def _images(self) -> tuple[api.Image, list[api.Document]]:
         return self._image("selfie", self.selfie), load_documents(self._image, self.documents)
 
     def _image(self, name: str, uri: str) -> api.Image:
@@ -289,17 +357,17 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def _identifier(self, context: Context) -> str:
         return self.record_identifier or derived_identifier(context["ti"])
 
-    def _submission(self, context: Context) -> Submission:
-        pictures = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
-        return Submission(context, self._identifier(context), pictures)
+    def _state(self, context: Context) -> ChargedCallState:
+        images = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
+        return ChargedCallState(context, self._identifier(context), images)
 
     def _find(self, context: Context) -> api.KycVerification | None:
-        """Ask FACEKI for this task's verification. What an earlier try knows of it stands where FACEKI has nothing."""
-        kept = self._submission(context).outcome()
+        """Ask FACEKI for this task's verification; fall back on the outcome that an earlier try saved."""
+        saved = self._state(context).load()
         with translate_errors():
-            return self.hook.call(self._look(context, kept)) or kept
+            return self.hook.call(self._lookup(context, saved)) or saved
 
-    def _look(self, context: Context, made: api.KycVerification | None) -> api.FindKycVerification:
+    def _lookup(self, context: Context, made: api.KycVerification | None) -> api.FindKycVerification:
         request_id = made.record.request_id if made else None
         if request_id:
             return api.FindKycVerification(request_id=request_id)
@@ -310,83 +378,102 @@ class FacekiKycVerificationOperator(FacekiOperator):
             endpoint = api.FetchRecords(record_identifier=self._identifier(context))
         return frozenset(record.request_id for record in self.call(endpoint) if record.request_id)
 
-    def _finish(self, context: Context, made: api.KycVerification, review_until: float | None = None) -> Any:
+    def _finish(self, context: Context, made: api.KycVerification, limit: WaitLimit | None = None) -> Any:
         if self.wait_for_review and made.decision is api.Decision.REVIEW:
-            self._await_review(context, made.record.request_id, review_until)
+            self._await_review(context, made.record.request_id, limit or self._review_limit(context))
         with translate_errors():
-            made = self._whole(context, made)
+            made = self._complete(context, made)
             if self.output_path:
                 path = write_json(self.output_path, dict(made.record.document), self.output_conn_id)
                 context["ti"].xcom_push(key="output_path", value=path)
         fail_if_declined(made.record if self.fail_on_decline else None)
         return made.summary()
 
-    def _whole(self, context: Context, made: api.KycVerification) -> api.KycVerification:
-        # FACEKI's answer is little more than the decision; why somebody did not pass is in the record.
+    def _complete(self, context: Context, made: api.KycVerification) -> api.KycVerification:
+        # FACEKI's response is little more than the decision; the reasons are in the record.
         is_enough = made.decision is api.Decision.ACCEPTED or bool(made.record.error_codes)
         if made.is_whole or (is_enough and not self.output_path):
             return made
         try:
-            whole = self.hook.call(self._look(context, made))
+            whole = self.hook.call(self._lookup(context, made))
         except api.FacekiError as error:
             if self.output_path:
                 raise
-            self.log.warning("The record cannot be had, so the summary is what FACEKI answered: %s", error)
+            self.log.warning(
+                "The record cannot be fetched, so the summary holds FACEKI's response alone: %s", error
+            )
             return made
         if whole is None:
-            self.log.warning("FACEKI keeps no record of this verification; this is what it answered")
+            self.log.warning(
+                "FACEKI keeps no record of this verification; the summary holds its response alone"
+            )
         return whole or made
 
-    def _await_review(self, context: Context, request_id: str | None, until: float | None) -> None:
+    def _review_limit(self, context: Context) -> WaitLimit:
         start: Any = context["ti"].start_date
         deadline = (start.timestamp() if start else time.time()) + self.review_timeout
-        if until is not None:
-            deadline = min(deadline, until)
-        if time.time() >= deadline:
-            raise self._too_long()
+        return WaitLimit(deadline, "review_timeout", self.review_timeout).within(self, context)
+
+    def _await_review(self, context: Context, request_id: str | None, limit: WaitLimit) -> None:
+        if time.time() >= limit.deadline:
+            raise self._review_timed_out(limit)
+        self.log.info(
+            "The decision is REVIEW; waiting for FACEKI's reviewers for %s at the most (%s)",
+            format_duration(limit.deadline - time.time()),
+            limit.parameter,
+        )
         self._defer_until(
-            context, deadline, "resume_review", REVIEW_POLL, accept_review=False, request_id=request_id
+            context,
+            limit,
+            "resume_review",
+            {},
+            poke_interval=REVIEW_POLL_INTERVAL_SECONDS,
+            max_wait=DEFAULT_MAX_WAIT_SECONDS,
+            wait_for_review=True,
+            request_id=request_id,
         )
 
-    def _too_long(self) -> AirflowException:
-        return AirflowException(f"FACEKI's review took longer than review_timeout={self.review_timeout:g} s")
+    def _review_timed_out(self, limit: WaitLimit) -> BaseException:
+        error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowException
+        return error(f"FACEKI's review took longer than {limit}")
 
     def _defer_until(
         self,
         context: Context,
-        deadline: float,
+        limit: WaitLimit,
         method_name: str,
-        poke_interval: float,
-        max_poke_interval: float = LONGEST_POKE,
+        more_kwargs: dict[str, Any],
         *,
-        accept_review: bool = True,
+        poke_interval: float,
+        max_wait: float,
+        wait_for_review: bool = False,
         request_id: str | None = None,
     ) -> None:
-        # Not at the top: Airflow's own base of triggers takes 20 ms, which only a task that waits has to pay.
+        # Not at the top: Airflow's base of triggers takes 20 ms, which only a task that waits has to pay.
         from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 
         self.defer(
             trigger=FacekiKycDecisionTrigger(
                 faceki_conn_id=self.faceki_conn_id,
-                deadline=deadline,
+                deadline=limit.deadline,
                 request_id=request_id,
                 record_identifier=None if request_id else self._identifier(context),
-                accept_review=accept_review,
+                wait_for_review=wait_for_review,
                 poke_interval=poke_interval,
-                max_poke_interval=max_poke_interval,
+                max_wait=max_wait,
             ),
             method_name=method_name,
-            kwargs={"until": deadline},
-            timeout=net(deadline),
+            kwargs={**more_kwargs, **limit.to_kwargs()},
+            timeout=limit.timeout,
         )
 
 
 def derived_identifier(ti: Any) -> str:
-    """Return an identifier for a task instance: the same over its retries, different for every other.
+    """Return an identifier for a task instance: the same over its retries, different from every other.
 
-    A hash, for the four ids together may be longer than FACEKI takes, and it tells nobody how DAGs are named.
+    It is a hash: the four ids together may be longer than FACEKI takes, and would show how DAGs are named.
 
-    :param ti: The task instance.
+    :param ti: Task instance.
     """
     ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
     return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"

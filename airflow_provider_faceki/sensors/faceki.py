@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Waiting for a decision of FACEKI: on a worker (poke), now and then (reschedule), or in the triggerer."""
+"""Sensor that waits for a decision of FACEKI: on a worker (poke), now and then (reschedule), or in the triggerer."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -20,221 +20,276 @@ from airflow.providers.common.compat.sdk import (
     BaseSensorOperator,
     PokeReturnValue,
     conf,
-    mask_secret,
 )
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
-from airflow_provider_faceki.failures import another_look_may_help, fail_if_declined, translate_errors
+from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.triggers.deferral import DecisionEvent, fail_if_given_up, moment, net
-from airflow_provider_faceki.triggers.lookout import LONGEST_POKE
+from airflow_provider_faceki.record_filter import check_one_filter, record_filter
+from airflow_provider_faceki.triggers.deferral import (
+    DEFAULT_MAX_WAIT_SECONDS,
+    DecisionEvent,
+    WaitLimit,
+    raise_for_status,
+    restore_limit,
+)
+from airflow_provider_faceki.triggers.poll_log import PollLog, format_duration, loggable, wait_subject
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Failed looks that a trigger bears for a sensor that bears all.
-ENDLESS = 10**9
-#: Where the count of failed looks in a row is kept between the pokes of a rescheduled sensor (Airflow 3.3+).
-_FAILURES = "faceki_failed_looks"
+#: Failed polls that a trigger tolerates for a sensor with ``silent_fail``, which tolerates all.
+UNLIMITED = 10**9
+#: Seconds of ``timeout`` above which a poking sensor warns that it holds a worker slot.
+MAX_POKE_TIMEOUT_SECONDS = 3600.0
+#: Key of the failed polls in a row, between the pokes of a rescheduled sensor (Airflow 3.3 and later).
+_FAILURES_KEY = "faceki_failed_polls"
+_FILTERS = ("link", "request_id", "record_identifier")
 
 
 class FacekiKycDecisionSensor(BaseSensorOperator):
     """Wait until FACEKI has decided about a link, a verification, or an id of your own.
 
-    XCom: the summary of the record, without personal data. No record yet means not yet, in whichever of its
-    three ways FACEKI says so; a link that FACEKI calls unknown, expired or used up fails the task at once.
-    ``timeout`` and ``soft_fail`` mean the same in all modes: what ends the wait for good is skipped, what a retry may
-    mend fails, a triggerer that cannot ask FACEKI included. Only a triggerer that breaks down is skipped too, as
-    Airflow has it.
+    XCom: the summary of the record, without personal data. No record yet means not yet, in each of the three ways in
+    which FACEKI says so. A link that is unknown, expired or used up fails the task at once. ``poke_interval``,
+    ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` mean the same in all
+    modes.
 
-    :param link: Link id; or one of the next two.
+    :param link: Link id, URL of the hosted page, or output of the link task; or one of the next two.
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id.
-    :param review: ``"wait"`` (default) to go on waiting while a person at FACEKI reviews the case,
-        ``"return"`` to take REVIEW for an answer. A decision that FACEKI has not documented is always returned.
+    :param wait_for_review: Whether to go on waiting while a person at FACEKI reviews the case. Default ``True``;
+        ``False`` returns REVIEW as the result. An undocumented decision is always returned.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``: it is a result.
-    :param max_failures: Failed looks in a row (FACEKI unreachable, overloaded, unreadable) that are borne,
-        each of them after the Connection's own attempts. Default 10. With ``mode="reschedule"`` before
-        Airflow 3.3 nothing survives between looks, so all are borne until ``timeout``.
-    :param poke_interval: Seconds between looks; while deferred, between the first two. Default 60.
-    :param max_poke_interval: Seconds between looks at the most while deferred (never fewer than
-        ``poke_interval``). Default 2400: waiting three days costs fewer than 200 requests,
-        tokens included.
-    :param poke_growth: Factor by which the pause grows from look to look while deferred. Default 1.5.
-    :param deferrable: Wait in the triggerer. Default: ``[operators] default_deferrable``.
+    :param max_failures: Failed polls in a row (FACEKI unreachable, overloaded, unreadable) that are tolerated, each
+        after the Connection's own attempts. Default 10. With ``mode="reschedule"`` before Airflow 3.3 nothing
+        survives between pokes, so all are tolerated until ``timeout``.
+    :param poke_interval: Seconds between the first two polls. Default 60.
+    :param exponential_backoff: Whether the pause doubles from poll to poll. Default ``True``.
+    :param max_wait: Seconds, or time span, to which the pause grows at the most. Default 40 minutes: three days of
+        waiting then take fewer than 200 requests, tokens included. ``None`` for no limit.
+    :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
-    template_fields: Sequence[str] = ("faceki_conn_id", "link", "request_id", "record_identifier")
+    template_fields: Sequence[str] = ("faceki_conn_id", *_FILTERS)
     ui_color = "#e5f2ef"
 
     def __init__(
         self,
         *,
-        link: str | None = None,
+        link: str | Mapping[str, Any] | None = None,
         request_id: str | None = None,
         record_identifier: str | None = None,
-        review: str = "wait",
+        wait_for_review: bool = True,
         fail_on_decline: bool = False,
         max_failures: int = 10,
-        max_poke_interval: timedelta | float = LONGEST_POKE,
-        poke_growth: float = 1.5,
+        exponential_backoff: bool = True,
+        max_wait: timedelta | float | None = DEFAULT_MAX_WAIT_SECONDS,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         faceki_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if review not in {"wait", "return"}:
-            raise ValueError(f"review must be 'wait' or 'return', not {review!r}")
+        super().__init__(exponential_backoff=exponential_backoff, max_wait=max_wait, **kwargs)
+        check_one_filter(link=link, request_id=request_id, record_identifier=record_identifier)
+        _check_choice("wait_for_review", wait_for_review)
         self.link = link
         self.request_id = request_id
         self.record_identifier = record_identifier
-        self.review = review
+        self.wait_for_review = wait_for_review
         self.fail_on_decline = fail_on_decline
-        self.max_failures = int(_number("max_failures", max_failures, at_least=0))
-        self.max_poke_interval = _number("max_poke_interval", max_poke_interval, at_least=0.0)
-        self.poke_growth = _number("poke_growth", poke_growth, at_least=1.0)
+        self.max_failures = _count("max_failures", max_failures)
         self.deferrable = deferrable
         self.faceki_conn_id = faceki_conn_id
-        self._failed_looks = 0
+        self._failed_polls = 0
+        self._poll_log: PollLog | None = None
 
     @cached_property
     def hook(self) -> FacekiHook:
-        """The hook of this task's Connection."""
+        """Hook of this task's Connection."""
         return FacekiHook(self.faceki_conn_id)
 
     def execute(self, context: Context) -> Any:
-        """Look, and wait as this sensor's mode says."""
+        """Poll once, then wait in this sensor's mode."""
         if not self.deferrable:
+            self._warn_of_held_slot()
             return super().execute(context)
-        deadline = time.time() + self.timeout
+        limit = self._limit(context)
         with self._skipping():
-            found = self._look(context)
-        return found.summary() if found else self._defer(deadline)
+            found = self._poll(context)
+        return found.summary() if found else self._defer(limit)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral, whichever way it ended."""
+        """Go on after a deferral, however it ended."""
         with self._skipping():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
-        found = self._look(context)
+        """Poll once."""
+        found = self._poll(context)
         return PokeReturnValue(found is not None, found.summary() if found else None)
 
-    def execute_complete(self, context: Context, event: object = None, deadline: object = None) -> Any:
-        """Go on after the triggerer has told something; the event is a hint, so look before believing it.
+    def execute_complete(
+        self, context: Context, event: object = None, deadline: object = None, parameter: object = None
+    ) -> Any:
+        """Go on after the trigger's event. The event is only a hint, so FACEKI is asked before it is believed.
 
-        :param context: The task's context.
-        :param event: What the trigger told.
-        :param deadline: Unix time until which this sensor waits. Airflow's ``dag.test()`` loses it, and the
-            start of the task is not a substitute: in 3.0 to 3.2 it moves with each deferral.
-        :raises AirflowSensorTimeout: there is no decision in time.
+        :param context: Context of the task.
+        :param event: Payload of the trigger event.
+        :param deadline: Unix time at which the wait ends, as it was handed to Airflow.
+        :param parameter: Parameter that set the deadline.
+        :raises AirflowSensorTimeout: there is no decision within ``timeout``.
+        :raises AirflowTaskTimeout: there is no decision within ``execution_timeout``.
         :raises FacekiError: the triggerer gave up, and would again.
         """
-        told = DecisionEvent.from_payload(event)
-        known = moment(deadline)
-        until = time.time() + self.timeout if known is None else known
-        # What the trigger gave up on, it has counted itself: one more failure here is one too many.
-        self._failed_looks = self.max_failures if told.status in {"failed", "refused"} else 0
-        found = self._look(context)
+        given = DecisionEvent.from_payload(event)
+        limit = restore_limit(deadline, parameter, self._limit(context))
+        # The trigger has counted the failures that it gave up on: one more failure here is one too many.
+        self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
+        found = self._poll(context)
         if found is not None:
             return found.summary()
-        if told.status == "timeout" or time.time() >= until:
-            raise AirflowSensorTimeout(f"FACEKI has not decided within {self.timeout:g} s")
-        if told.status != "failed" or not self.silent_fail:
-            fail_if_given_up(told, self.faceki_conn_id)
-        return self._defer(until)
+        if given.status == "timeout" or time.time() >= limit.deadline:
+            error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
+            raise error(f"FACEKI has not decided within {limit}")
+        if given.status != "failed" or not self.silent_fail:
+            raise_for_status(given, self.faceki_conn_id)
+        return self._defer(limit)
+
+    def _limit(self, context: Context) -> WaitLimit:
+        return WaitLimit(time.time() + self.timeout, "timeout", self.timeout).within(self, context)
+
+    def _warn_of_held_slot(self) -> None:
+        if self.mode == "poke" and self.timeout > MAX_POKE_TIMEOUT_SECONDS:
+            self.log.warning(
+                "This sensor may hold a worker slot for %s (timeout): deferrable=True or mode='reschedule' frees it",
+                format_duration(self.timeout),
+            )
+
+    def _get_next_poke_interval(self, started_at: Any, run_duration: Any, poke_count: int) -> float:
+        # Airflow's own computes 2**poke_count as a float, which overflows after a thousand pokes below max_wait.
+        interval: float = super()._get_next_poke_interval(started_at, run_duration, min(poke_count, 64))
+        return interval
 
     @contextmanager
     def _skipping(self) -> Iterator[None]:
-        """Skip the task where a poking sensor would: Airflow minds these flags in its own loop only."""
+        """Skip the task where a poking sensor would: Airflow applies these flags in its own loop only."""
         try:
             yield
         except (AirflowSensorTimeout, AirflowTaskTimeout, AirflowFailException) as error:
             if self.soft_fail or self.never_fail:
-                raise AirflowSkipException("Skipping, for soft_fail or never_fail is set.") from error
+                raise AirflowSkipException("Skipping: soft_fail or never_fail is set.") from error
             raise
         except AirflowSkipException:
             raise
         except (AirflowException, api.FacekiError) as error:
             if self.never_fail:
-                raise AirflowSkipException("Skipping, for never_fail is set.") from error
+                raise AirflowSkipException("Skipping: never_fail is set.") from error
             raise
 
-    def _look(self, context: Context) -> api.VerificationRecord | None:
-        if self.link:
-            mask_secret(self.link)
+    def _poll(self, context: Context) -> api.VerificationRecord | None:
         try:
-            with translate_errors(another_look_may_help):
-                endpoint = api.FetchRecords(
-                    link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
-                )
+            with translate_errors(is_poll_retryable):
+                endpoint = self._endpoint()
                 records = self.hook.call(endpoint)
         except api.FacekiError as error:
-            self._bear(error, context)
+            self._tolerate(error, context)
             return None
-        self._count(context, 0)
-        found = api.final_record(records, accept_review=self.review == "return")
-        if found is not None:
-            self.log.info("FACEKI decided verification %s: %s", found.request_id, found.decision)
-            fail_if_declined(found if self.fail_on_decline else None)
+        self._count_failure(context, 0)
+        found = api.final_record(records, wait_for_review=self.wait_for_review)
+        if found is None:
+            self._progress(context, endpoint).polled(records)
+            return None
+        self.log.info("FACEKI decided verification %s: %s", loggable(found.request_id), found.decision)
+        fail_if_declined(found if self.fail_on_decline else None)
         return found
 
-    def _bear(self, error: api.FacekiError, context: Context) -> None:
-        failures = self._count(context)
-        if failures > self.max_failures and not self.silent_fail:
-            self._count(context, 0)
-            raise error
-        self.log.warning("Look %d in a row at FACEKI failed, and is borne: %s", failures, error)
+    def _endpoint(self) -> api.FetchRecords:
+        return record_filter(
+            link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
+        )
 
-    def _count(self, context: Context, failures: int | None = None) -> int:
-        """Set the number of failed looks in a row, or add one to it, wherever it outlives this look."""
+    def _progress(self, context: Context, endpoint: api.FetchRecords) -> PollLog:
+        if self._poll_log is None:
+            subject = wait_subject(**{name: getattr(endpoint, name) for name in _FILTERS})
+            self._poll_log = PollLog(self.log, *subject, self._first_poll(context))
+        return self._poll_log
+
+    def _first_poll(self, context: Context) -> float | None:
+        """Return when the wait began, if that was in an earlier poke of a rescheduled sensor."""
+        ask = getattr(context.get("ti"), "get_first_reschedule_date", None)
+        if not self.reschedule or self.deferrable or ask is None:
+            return None
+        first: Any = ask(context)
+        return first.timestamp() if first else None
+
+    def _tolerate(self, error: api.FacekiError, context: Context) -> None:
+        failures = self._count_failure(context)
+        if failures > self.max_failures and not self.silent_fail:
+            self._count_failure(context, 0)
+            raise error
+        self.log.warning(
+            "Poll failed, %d in a row of which max_failures=%d are tolerated: %s",
+            failures,
+            self.max_failures,
+            error,
+        )
+
+    def _count_failure(self, context: Context, failures: int | None = None) -> int:
+        """Set the number of failed polls in a row, or add one to it, where it outlives this poke."""
         store = context.get("task_state_store") if self.reschedule and not self.deferrable else None
         if failures is None:
-            kept = store.get(_FAILURES) if store is not None else self._failed_looks
-            failures = (kept if isinstance(kept, int) else 0) + 1
+            known = store.get(_FAILURES_KEY) if store is not None else self._failed_polls
+            failures = (known if isinstance(known, int) else 0) + 1
             if store is not None:
-                store.set(_FAILURES, failures)
-        elif store is not None and store.get(_FAILURES):
-            store.set(_FAILURES, failures)
-        self._failed_looks = failures
+                store.set(_FAILURES_KEY, failures)
+        elif store is not None and store.get(_FAILURES_KEY):
+            store.set(_FAILURES_KEY, failures)
+        self._failed_polls = failures
         return failures
 
-    def _defer(self, deadline: float) -> Any:
-        # Not at the top: Airflow's own base of triggers takes 20 ms, which a sensor that pokes has no use for.
+    def _defer(self, limit: WaitLimit) -> Any:
+        # Not at the top: Airflow's base of triggers takes 20 ms, which a poking sensor does not need.
         from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 
         self.log.info(
-            "No decision yet; the triggerer looks within %g s and then ever more rarely, for %.0f s at the most",
-            self.poke_interval,
-            max(0.0, deadline - time.time()),
+            "No decision yet; waiting in the triggerer for %s at the most (%s), first poll within %s",
+            format_duration(limit.deadline - time.time()),
+            limit.parameter,
+            format_duration(self.poke_interval),
         )
+        with translate_errors():
+            endpoint = self._endpoint()
         return self.defer(
             trigger=FacekiKycDecisionTrigger(
                 faceki_conn_id=self.faceki_conn_id,
-                deadline=deadline,
-                link=self.link,
-                request_id=self.request_id,
-                record_identifier=self.record_identifier,
-                accept_review=self.review == "return",
+                deadline=limit.deadline,
+                link=endpoint.link,
+                request_id=endpoint.request_id,
+                record_identifier=endpoint.record_identifier,
+                wait_for_review=self.wait_for_review,
                 poke_interval=self.poke_interval,
-                max_poke_interval=self.max_poke_interval,
-                poke_growth=self.poke_growth,
-                max_failures=ENDLESS if self.silent_fail else self.max_failures,
-                failed_looks=self._failed_looks,
+                exponential_backoff=self.exponential_backoff,
+                max_wait=self.max_wait.total_seconds() if self.max_wait else None,
+                max_failures=UNLIMITED if self.silent_fail else self.max_failures,
+                failed_polls=self._failed_polls,
             ),
             method_name="execute_complete",
-            kwargs={"deadline": deadline},
-            timeout=net(deadline),
+            kwargs=limit.to_kwargs(),
+            timeout=limit.timeout,
         )
 
 
-def _number(name: str, value: object, *, at_least: float) -> float:
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float):
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(number) or number < at_least:
-        raise ValueError(f"{name} must be a number of at least {at_least:g}, not {value!r}")
-    return number
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
+    return int(value)
+
+
+def _check_choice(name: str, value: object) -> None:
+    # The text "False" is true: a REVIEW would be waited for.
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")

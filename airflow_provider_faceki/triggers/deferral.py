@@ -1,76 +1,152 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a task that hands its wait to the triggerer make of what comes back through the database?"""
+"""Deadlines and events of a deferred wait: what a task hands to the triggerer, and what it gets back."""
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.triggers.poll_log import format_duration
 
-#: Seconds that Airflow's own timeout of a deferral comes after ours: it is the net for a triggerer that is gone.
-DEFERRAL_SLACK = 60.0
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: Longest pause in seconds between two polls of one wait, by default. A token lives an hour, so every second poll
+#: costs a token too: at 40 minutes, three days of waiting take about 170 requests.
+DEFAULT_MAX_WAIT_SECONDS = 2400.0
+#: Seconds by which Airflow's own timeout of a deferral comes after the trigger's deadline. It is the fallback for a
+#: triggerer that is gone.
+DEFERRAL_SLACK_SECONDS = 60.0
 
 _STATUSES = ("decided", "timeout", "failed", "refused")
+# FACEKI's ids are UUIDs. The event goes into Airflow's database, so text of the service that is none stays out.
+_ID = re.compile(r"(?=[^0-9]*[0-9])[A-Za-z0-9_-]{1,64}")
 
 
 class DecisionEvent(NamedTuple):
-    """What the trigger tells. It comes back through the database and is written to logs, so it holds a word and an
-    id, and whoever waited looks for itself before it believes either.
+    """Event of the decision trigger. Airflow stores and logs it, so it holds a status and an id and nothing else.
 
-    :param status: ``decided``; ``timeout``; ``failed`` for too many failed looks in a row; ``refused`` for a
-        failure that no further look can mend; ``unreadable`` for an event of another version.
-    :param request_id: FACEKI's id of the decided verification.
+    :param status: ``decided``; ``timeout``; ``failed`` after too many failed polls in a row; ``refused`` for a
+        failure that no further poll can mend; ``unreadable`` for an event of another version.
+    :param request_id: FACEKI's id of the decided verification; ``None`` if it does not look like an id.
     """
 
     status: str
     request_id: str | None = None
 
+    @classmethod
+    def decided(cls, record: api.VerificationRecord) -> DecisionEvent:
+        """Return the event for a decided record."""
+        request_id = record.request_id
+        return cls("decided", request_id if request_id and _ID.fullmatch(request_id) else None)
+
     def to_dict(self) -> dict[str, str | None]:
-        """Return it as a trigger event's payload."""
+        """Return the payload of a trigger event."""
         return {"status": self.status, "request_id": self.request_id}
 
     @classmethod
     def from_payload(cls, payload: object) -> DecisionEvent:
-        """Read a payload, whatever it is."""
+        """Read a payload of any shape."""
         if not isinstance(payload, Mapping) or payload.get("status") not in _STATUSES:
             return cls("unreadable")
         request_id = payload.get("request_id")
         return cls(payload["status"], request_id if isinstance(request_id, str) else None)
 
 
-def fail_if_given_up(told: DecisionEvent, conn_id: str) -> None:
-    """Fail a task that would defer again, for a triggerer that would give up again, perhaps at once.
+def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
+    """Fail a task that would defer again to a triggerer that has just given up.
 
-    The worker has just asked FACEKI, and was answered. Neither error is wrapped, so the task's ``retries`` apply.
+    Call it after the worker's own poll was answered. Neither error is wrapped, so the task's ``retries`` apply.
 
-    :param told: What the trigger told.
-    :param conn_id: The Connection of the wait.
-    :raises ConfigurationError: the triggerer may not ask, or cannot as the Connection says.
-    :raises TransportError: it was not answered, too often in a row.
+    :param event: Event of the trigger.
+    :param conn_id: Connection of the wait.
+    :raises ConfigurationError: the triggerer cannot ask FACEKI as its Connection stands.
+    :raises TransportError: the triggerer got no answer, too often in a row.
     """
-    if told.status == "refused":
+    if event.status == "refused":
         raise api.ConfigurationError(
             "the triggerer cannot ask FACEKI, and this worker can; the triggerer's log says why. "
             f"Do both have the same connection {conn_id!r}?"
         )
-    if told.status == "failed":
+    if event.status == "failed":
         raise api.TransportError(
-            "FACEKI has not answered the triggerer, too often in a row, and answers this worker; the "
+            "FACEKI did not answer the triggerer, too often in a row, and answers this worker; the "
             "triggerer's log says why"
         ).with_conn_id(conn_id)
 
 
-def net(deadline: float) -> timedelta:
+class WaitLimit(NamedTuple):
+    """End of a wait, and the parameter that set it.
+
+    :param deadline: Unix time.
+    :param parameter: ``timeout``, ``execution_timeout``, ``review_timeout`` or ``resubmit_after``.
+    :param seconds: Value of that parameter; ``None`` where it was lost on the way through Airflow.
+    """
+
+    deadline: float
+    parameter: str
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        return self.parameter if self.seconds is None else f"{self.parameter}={format_duration(self.seconds)}"
+
+    @property
+    def is_execution_timeout(self) -> bool:
+        """Whether ``execution_timeout`` ends the wait."""
+        return self.parameter == "execution_timeout"
+
+    @property
+    def timeout(self) -> timedelta:
+        """Airflow's own timeout for a deferral until the deadline."""
+        return defer_timeout(self.deadline)
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments for the method that goes on after the deferral."""
+        return {"deadline": self.deadline, "parameter": self.parameter}
+
+    def within(self, operator: Any, context: Context) -> WaitLimit:
+        """Return this limit, or the task's ``execution_timeout`` if that ends first.
+
+        Airflow 3 does not apply ``execution_timeout`` to a deferred task (apache/airflow#69678).
+        """
+        allowed: timedelta | None = operator.execution_timeout
+        if allowed is None:
+            return self
+        start: Any = getattr(context.get("ti"), "start_date", None)
+        deadline = (start.timestamp() if start else time.time()) + allowed.total_seconds()
+        if deadline >= self.deadline:
+            return self
+        return WaitLimit(deadline, "execution_timeout", allowed.total_seconds())
+
+
+def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
+    """Return the limit of a wait after its deferral.
+
+    :param deadline: As it was handed to Airflow; ``dag.test()`` of Airflow 3 loses it.
+    :param parameter: As it was handed to Airflow.
+    :param limit: The limit as it would be computed now; in Airflow 3.0 to 3.2 a task's start, and so this limit, moves
+        with each deferral (apache/airflow#63240).
+    """
+    known = parse_timestamp(deadline)
+    if known is None:
+        return limit
+    if not isinstance(parameter, str) or parameter == limit.parameter:
+        return WaitLimit(known, limit.parameter, limit.seconds)
+    return WaitLimit(known, parameter)
+
+
+def defer_timeout(deadline: float) -> timedelta:
     """Return Airflow's own timeout for a wait until the Unix time ``deadline``."""
-    return timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK)
+    return timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK_SECONDS)
 
 
-def moment(value: object) -> float | None:
-    """Return a Unix time that was handed to Airflow with a deferral; ``None`` if it was lost on its way."""
+def parse_timestamp(value: object) -> float | None:
+    """Return a Unix time that was handed to Airflow with a deferral; ``None`` if it was lost on the way."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

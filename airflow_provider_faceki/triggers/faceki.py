@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Waiting in the triggerer for a decision of FACEKI."""
+"""Trigger that waits for a decision of FACEKI."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import another_look_may_help
-from airflow_provider_faceki.triggers.deferral import DecisionEvent
-from airflow_provider_faceki.triggers.lookout import LONGEST_POKE, lookout
+from airflow_provider_faceki.failures import is_poll_retryable
+from airflow_provider_faceki.triggers.deferral import DEFAULT_MAX_WAIT_SECONDS, DecisionEvent
+from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
+from airflow_provider_faceki.triggers.shared_poller import shared_poller
 
-#: Shortest pause in seconds between two looks, whatever is asked for: thousands of triggers share one process, and
-#: FACEKI charges extra for floods of requests.
-SHORTEST_PAUSE = 1.0
+#: Shortest pause in seconds between two polls of one wait, whatever is asked for: thousands of triggers share one
+#: process, and FACEKI charges extra for floods of requests.
+MIN_POLL_INTERVAL_SECONDS = 1.0
 
 
 class FacekiKycDecisionTrigger(BaseTrigger):
-    """Fires once: when FACEKI has decided, when the deadline has passed, or when it cannot go on.
+    """Wait until FACEKI has decided, the deadline has passed, or no further poll can help; then fire one event.
 
-    It carries identifiers and plain numbers, so that a restarted triggerer goes on where the last one was.
+    All arguments are identifiers and plain numbers: Airflow stores them, and a restarted triggerer goes on with them.
 
     :param faceki_conn_id: Connection of type ``faceki``.
-    :param deadline: Unix time after which it gives up; it looks once more then.
+    :param deadline: Unix time at which the trigger polls once more and gives up.
     :param link: Link id to wait for; or one of the next two.
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id.
-    :param accept_review: Whether REVIEW ends the wait.
-    :param poke_interval: Seconds between the first looks, at least :data:`SHORTEST_PAUSE`. The first of all comes
-        at a moment within them, so that waits that begin together do not look together.
-    :param max_poke_interval: Seconds to which that grows at the most.
-    :param poke_growth: Factor by which the pause grows from look to look, at least 1.
-    :param max_failures: Failed looks in a row that are borne.
-    :param failed_looks: How many there have just been before this wait began.
+    :param wait_for_review: Whether to go on waiting while the decision is REVIEW.
+    :param poke_interval: Seconds between the first two polls, at least :data:`MIN_POLL_INTERVAL_SECONDS`. The first
+        poll comes at a random moment within them, so that waits that begin together do not poll together.
+    :param exponential_backoff: Whether the pause doubles from poll to poll.
+    :param max_wait: Seconds to which the pause grows at the most. ``None`` for no limit.
+    :param max_failures: Failed polls in a row that are tolerated.
+    :param failed_polls: Failed polls in a row just before this wait began.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         link: str | None = None,
         request_id: str | None = None,
         record_identifier: str | None = None,
-        accept_review: bool = False,
+        wait_for_review: bool = True,
         poke_interval: float = 60.0,
-        max_poke_interval: float = LONGEST_POKE,
-        poke_growth: float = 1.5,
+        exponential_backoff: bool = True,
+        max_wait: float | None = DEFAULT_MAX_WAIT_SECONDS,
         max_failures: int = 10,
-        failed_looks: int = 0,
+        failed_polls: int = 0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.faceki_conn_id = faceki_conn_id
@@ -61,74 +62,90 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         self.link = link
         self.request_id = request_id
         self.record_identifier = record_identifier
-        self.accept_review = accept_review
+        self.wait_for_review = wait_for_review
         self.poke_interval = poke_interval
-        self.max_poke_interval = max_poke_interval
-        self.poke_growth = poke_growth
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = max_wait
         self.max_failures = max_failures
-        self.failed_looks = failed_looks
+        self.failed_polls = failed_polls
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make this trigger again."""
+        """Return the class path and the arguments that rebuild this trigger."""
         return (
             "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger",
             {
                 "faceki_conn_id": self.faceki_conn_id,
                 "deadline": self.deadline,
-                "link": self.link,
-                "request_id": self.request_id,
-                "record_identifier": self.record_identifier,
-                "accept_review": self.accept_review,
+                **self._key,
+                "wait_for_review": self.wait_for_review,
                 "poke_interval": self.poke_interval,
-                "max_poke_interval": self.max_poke_interval,
-                "poke_growth": self.poke_growth,
+                "exponential_backoff": self.exponential_backoff,
+                "max_wait": self.max_wait,
                 "max_failures": self.max_failures,
-                "failed_looks": self.failed_looks,
+                "failed_polls": self.failed_polls,
             },
         )
 
+    @property
+    def _key(self) -> dict[str, str | None]:
+        return {
+            "link": self.link,
+            "request_id": self.request_id,
+            "record_identifier": self.record_identifier,
+        }
+
     def __repr__(self) -> str:
-        # Airflow's own prints every argument, and a link is a right to act.
+        # Airflow's own prints every argument, and a link is a capability.
         return f"<FacekiKycDecisionTrigger {self.faceki_conn_id!r}>"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until there is something to tell, then tell it."""
+        """Wait, then yield one event."""
         yield TriggerEvent((await self._wait()).to_dict())
 
     async def _wait(self) -> DecisionEvent:
-        line = lookout(self.faceki_conn_id)
-        endpoint = api.FetchRecords(
-            link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
-        )
-        pause, failures = max(self.poke_interval, SHORTEST_PAUSE), self.failed_looks
-        longest = max(self.max_poke_interval, pause)
-        # Anywhere in the first pause: a triggerer that starts begins all its waits at once, and where a worker has
-        # deferred this one, it has just looked itself.
-        await self._rest(pause * random.uniform(0.0, 1.0))  # noqa: S311 - it guards nothing
+        poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)
+        poll_log = PollLog(self.log, *wait_subject(**self._key))
+        pause, failures = max(self.poke_interval, MIN_POLL_INTERVAL_SECONDS), self.failed_polls
+        # A triggerer that starts begins all its waits at once, and a worker that deferred this one has just polled.
+        await self._sleep(pause * random.uniform(0.0, 1.0))  # noqa: S311 - no secret
         while True:
             left = self.deadline - time.time()
             is_last = left <= 0
-            if not is_last and (held := line.hold()):
-                await asyncio.sleep(min(held, left))
+            if not is_last and (held_back := poller.retry_after()):
+                await asyncio.sleep(min(held_back, left))
                 continue
             try:
-                found = api.final_record(await line.look(endpoint), accept_review=self.accept_review)
-                failures = 0
+                records = await poller.poll(endpoint)
             except api.FacekiError as error:
                 failures += 1
-                may_mend = another_look_may_help(error)
-                if not may_mend or failures > self.max_failures:
-                    self.log.warning("Giving up the wait for FACEKI: %s", error)
-                    return DecisionEvent("failed" if may_mend else "refused")
-                found = None
-            if found is not None:
-                return DecisionEvent("decided", found.request_id)
+                if event := self._give_up(error, failures):
+                    return event
+            else:
+                failures = 0
+                found = api.final_record(records, wait_for_review=self.wait_for_review)
+                if found is not None:
+                    return DecisionEvent.decided(found)
+                poll_log.polled(records, None if is_last else pause)
             if is_last:
                 return DecisionEvent("timeout")
-            # Not in step: a thousand waits that began together must not look together.
-            await self._rest(pause * random.uniform(0.9, 1.1))  # noqa: S311 - it guards nothing
-            pause = min(pause * self.poke_growth, longest)
+            # Jitter: a thousand waits that began together must not poll together.
+            await self._sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+            pause = self._next_pause(pause)
 
-    async def _rest(self, seconds: float) -> None:
+    def _give_up(self, error: api.FacekiError, failures: int) -> DecisionEvent | None:
+        """Return the event that ends the wait after a failed poll; ``None`` to go on."""
+        is_retryable = is_poll_retryable(error)
+        if is_retryable and failures <= self.max_failures:
+            return None
+        self.log.warning("Giving up the wait for FACEKI: %s", error)
+        return DecisionEvent("failed" if is_retryable else "refused")
+
+    def _next_pause(self, pause: float) -> float:
+        if not self.exponential_backoff:
+            return pause
+        longest = max(self.max_wait, pause) if self.max_wait else float("inf")
+        return min(pause * 2, longest)
+
+    async def _sleep(self, seconds: float) -> None:
         """Sleep, but not past the deadline."""
         await asyncio.sleep(max(0.0, min(seconds, self.deadline - time.time())))

@@ -12,11 +12,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api, storage
-from airflow_provider_faceki.operators.faceki import MAX_XCOM_BYTES, FacekiApiOperator
+from airflow_provider_faceki.operators.faceki import DEFAULT_MAX_XCOM_BYTES, FacekiApiOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.airflow.conftest import Connect
-from tests.airflow.standing_in import execute
+from tests.airflow.fakes import execute
 
 RECORDS = "/api/v3/kyc_verification"
 LINK = "/kycverify/api/kycverify/kyc-verify-link"
@@ -66,8 +66,8 @@ def test_size_limit(faceki_sandbox: FacekiSandbox, room: int, fits: bool) -> Non
 
 def test_size_limit_by_default(faceki_sandbox: FacekiSandbox) -> None:
     operator = FacekiApiOperator(task_id="call", path=RECORDS, query={"record_identifier": "customer-1"})
-    assert operator.max_xcom_bytes == MAX_XCOM_BYTES == 48 * 1024
-    faceki_sandbox.add_record("customer-1", fields={"note": "x" * MAX_XCOM_BYTES})
+    assert operator.max_xcom_bytes == DEFAULT_MAX_XCOM_BYTES == 48 * 1024
+    faceki_sandbox.add_record("customer-1", fields={"note": "x" * DEFAULT_MAX_XCOM_BYTES})
     with pytest.raises(AirflowFailException, match="output_path"):
         execute(operator)
 

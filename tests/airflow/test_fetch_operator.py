@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.airflow.standing_in import execute
+from tests.airflow.fakes import execute
 
 PERSON = {"first_name": "Quirina", "last_name": "Zzyzxdottir", "document_number": "QZ7700991"}
 

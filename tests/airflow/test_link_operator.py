@@ -14,7 +14,7 @@ from airflow_provider_faceki.operators.faceki import FacekiGenerateKycLinkOperat
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
 from tests.airflow.conftest import Connect
-from tests.airflow.standing_in import execute
+from tests.airflow.fakes import execute
 
 
 def test_xcom_is_what_the_documentation_says(faceki_sandbox: FacekiSandbox) -> None:

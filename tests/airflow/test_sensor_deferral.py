@@ -20,10 +20,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
-from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK, DecisionEvent
+from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK_SECONDS, DecisionEvent
 from tests.airflow.conftest import Connect
+from tests.airflow.fakes import context
 from tests.airflow.running import AIRFLOW_3
-from tests.airflow.standing_in import context
 
 EVENTS = [
     pytest.param({"status": "decided", "request_id": "some-id"}, id="decided"),
@@ -55,11 +55,11 @@ def deferred(what: Any, *arguments: Any, **more: Any) -> TaskDeferred:
 def test_what_goes_to_the_triggerer(faceki_sandbox: FacekiSandbox) -> None:
     before = time.time()
     given = {
-        "review": "return",
+        "wait_for_review": False,
         "max_failures": 3,
         "poke_interval": 7,
-        "max_poke_interval": 70,
-        "poke_growth": 2,
+        "max_wait": 70,
+        "exponential_backoff": True,
     }
     told = deferred(sensor(**given).execute, context())
     path, arguments = told.trigger.serialize()
@@ -70,18 +70,18 @@ def test_what_goes_to_the_triggerer(faceki_sandbox: FacekiSandbox) -> None:
         "link": None,
         "request_id": None,
         "record_identifier": "customer-1",
-        "accept_review": True,
+        "wait_for_review": False,
         "poke_interval": 7,
-        "max_poke_interval": 70,
-        "poke_growth": 2,
+        "max_wait": 70,
+        "exponential_backoff": True,
         "max_failures": 3,
-        "failed_looks": 0,
+        "failed_polls": 0,
     }
     assert path == "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger"
-    assert (told.method_name, told.kwargs) == ("execute_complete", {"deadline": deadline})
+    assert (told.method_name, told.kwargs) == ("execute_complete", {"deadline": deadline, "parameter": "timeout"})
     # Airflow's own timeout is only the net for a triggerer that is gone.
     assert told.timeout is not None
-    assert told.timeout.total_seconds() == pytest.approx(100 + DEFERRAL_SLACK, abs=30)
+    assert told.timeout.total_seconds() == pytest.approx(100 + DEFERRAL_SLACK_SECONDS, abs=30)
 
 
 def test_what_is_there_already_needs_no_triggerer(faceki_sandbox: FacekiSandbox) -> None:
@@ -92,7 +92,7 @@ def test_what_is_there_already_needs_no_triggerer(faceki_sandbox: FacekiSandbox)
 def test_failed_looks_go_along(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
     connect(faceki_sandbox)
     faceki_sandbox.add_fault("status", status=503, route="records")
-    assert deferred(sensor().execute, context()).trigger.serialize()[1]["failed_looks"] == 1
+    assert deferred(sensor().execute, context()).trigger.serialize()[1]["failed_polls"] == 1
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -109,14 +109,14 @@ def test_without_a_decision_the_wait_goes_on_to_the_same_deadline(
     deadline = time.time() + 50
     again = deferred(sensor().execute_complete, context(), event, deadline=deadline)
     assert again.trigger.serialize()[1]["deadline"] == deadline
-    assert again.kwargs == {"deadline": deadline}
+    assert again.kwargs == {"deadline": deadline, "parameter": "timeout"}
 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_without_a_decision_the_wait_ends_at_the_deadline(
     faceki_sandbox: FacekiSandbox, event: object
 ) -> None:
-    with pytest.raises(AirflowSensorTimeout, match="not decided within 100 s"):
+    with pytest.raises(AirflowSensorTimeout, match="not decided within timeout=1 minute 40 seconds"):
         sensor().execute_complete(context(), event, deadline=time.time() - 1)
 
 
@@ -194,7 +194,7 @@ LOOKS = [
 def test_execution_timeout_in_a_look(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, step: str
 ) -> None:
-    monkeypatch.setattr(FacekiKycDecisionSensor, "_look", out_of_time)
+    monkeypatch.setattr(FacekiKycDecisionSensor, "_poll", out_of_time)
 
     def look(made: Any) -> None:
         if step == "execute":

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How does the trigger wait? Against a real server; only its clock and its sleep are ours."""
+"""Trigger against a real server; only its clock and its sleep are fakes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_faceki.sandbox import FacekiSandbox, pipeline
 from airflow_provider_faceki.triggers import faceki as trigger_module
-from airflow_provider_faceki.triggers import lookout as lookout_module
-from airflow_provider_faceki.triggers.faceki import SHORTEST_PAUSE, FacekiKycDecisionTrigger
+from airflow_provider_faceki.triggers import shared_poller as poller_module
+from airflow_provider_faceki.triggers.faceki import MIN_POLL_INTERVAL_SECONDS, FacekiKycDecisionTrigger
 from tests.airflow.conftest import Connect
 
 JITTER = 0.1
@@ -49,10 +49,10 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock by which trigger and lookout go."""
+    """The clock by which trigger and poller go."""
     made = Clock()
     monkeypatch.setattr(trigger_module, "asyncio", SimpleNamespace(sleep=made.sleep))
-    for module in (trigger_module, lookout_module):
+    for module in (trigger_module, poller_module):
         monkeypatch.setattr(module, "time", made)
     return made
 
@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the jitter, for tests that count seconds."""
-    for module in (trigger_module, lookout_module):
+    for module in (trigger_module, poller_module):
         monkeypatch.setattr(module, "random", SimpleNamespace(uniform=lambda low, high: 1.0))
 
 
@@ -81,7 +81,7 @@ def fired(made: FacekiKycDecisionTrigger) -> Any:
 
 
 def test_it_becomes_itself_again() -> None:
-    path, arguments = trigger(link="a-link", record_identifier=None, failed_looks=2).serialize()
+    path, arguments = trigger(link="a-link", record_identifier=None, failed_polls=2).serialize()
     module, _, name = path.rpartition(".")
     again = getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
     assert again.serialize() == (path, arguments)
@@ -120,7 +120,7 @@ def test_it_waits_for_what_comes(faceki_sandbox: FacekiSandbox, clock: Clock, sh
 @pytest.mark.parametrize(("accept", "status"), [(True, "decided"), (False, "timeout")])
 def test_review(faceki_sandbox: FacekiSandbox, clock: Clock, accept: bool, status: str) -> None:
     faceki_sandbox.add_record("customer-1", "REVIEW")
-    assert fired(trigger(clock, accept_review=accept))["status"] == status
+    assert fired(trigger(clock, wait_for_review=not accept))["status"] == status
 
 
 @pytest.mark.usefixtures("steady")
@@ -128,15 +128,17 @@ def test_review(faceki_sandbox: FacekiSandbox, clock: Clock, accept: bool, statu
     ("given", "pauses"),
     [
         pytest.param(
-            {"poke_interval": 10, "poke_growth": 2, "max_poke_interval": 50},
+            {"poke_interval": 10, "max_wait": 50},
             [10, 10, 20, 40, 50, 50],
             id="grows",
         ),
-        pytest.param({"poke_interval": 10, "poke_growth": 1}, [10, 10, 10, 10, 10], id="does not"),
         pytest.param(
-            {"poke_interval": 90, "max_poke_interval": 50}, [90, 90, 90, 90, 90], id="never more often"
+            {"poke_interval": 10, "exponential_backoff": False}, [10, 10, 10, 10, 10], id="does not"
         ),
-        pytest.param({"poke_interval": 0, "poke_growth": 1}, [SHORTEST_PAUSE] * 5, id="no flood"),
+        pytest.param({"poke_interval": 90, "max_wait": 50}, [90, 90, 90, 90, 90], id="never more often"),
+        pytest.param(
+            {"poke_interval": 0, "exponential_backoff": False}, [MIN_POLL_INTERVAL_SECONDS] * 5, id="no flood"
+        ),
     ],
 )
 def test_pauses_grow(
@@ -149,7 +151,7 @@ def test_pauses_grow(
 
 def test_waits_do_not_keep_step(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
     clock.at(500, lambda: faceki_sandbox.add_record("customer-1"))
-    fired(trigger(clock, poke_interval=50, poke_growth=1))
+    fired(trigger(clock, poke_interval=50, exponential_backoff=False))
     first, *others = clock.slept
     assert 0 <= first <= 50
     assert all(50 * (1 - JITTER) <= pause <= 50 * (1 + JITTER) for pause in others)
@@ -159,7 +161,7 @@ def test_waits_do_not_keep_step(faceki_sandbox: FacekiSandbox, clock: Clock) -> 
 @pytest.mark.usefixtures("steady")
 def test_deadline_is_kept_and_looked_at_once_more(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
     deadline = clock.now + 100
-    assert fired(trigger(clock, within=100, poke_interval=30, poke_growth=1)) == {
+    assert fired(trigger(clock, within=100, poke_interval=30, exponential_backoff=False)) == {
         "status": "timeout",
         "request_id": None,
     }
@@ -170,7 +172,9 @@ def test_deadline_is_kept_and_looked_at_once_more(faceki_sandbox: FacekiSandbox,
 
 def test_last_look_may_still_find(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
     clock.at(100, lambda: faceki_sandbox.add_record("customer-1"))
-    assert fired(trigger(clock, within=100, poke_interval=70, poke_growth=1))["status"] == "decided"
+    assert (
+        fired(trigger(clock, within=100, poke_interval=70, exponential_backoff=False))["status"] == "decided"
+    )
 
 
 def test_one_that_comes_late_looks_once(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
@@ -249,7 +253,7 @@ def test_failures_of_the_worker_count(faceki_sandbox: FacekiSandbox, clock: Cloc
     connect(faceki_sandbox)
     _fail(faceki_sandbox, 1)
     faceki_sandbox.add_record("customer-1")
-    assert fired(trigger(clock, max_failures=2, failed_looks=2))["status"] == "failed"
+    assert fired(trigger(clock, max_failures=2, failed_polls=2))["status"] == "failed"
 
 
 def test_ten_minutes_without_faceki_are_borne(

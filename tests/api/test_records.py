@@ -232,8 +232,8 @@ def test_decided(
     waiting_for_people: VerificationRecord | None,
     at_once: VerificationRecord | None,
 ) -> None:
-    assert final_record(records, accept_review=False) is waiting_for_people
-    assert final_record(records, accept_review=True) is at_once
+    assert final_record(records, wait_for_review=True) is waiting_for_people
+    assert final_record(records, wait_for_review=False) is at_once
 
 
 @pytest.mark.parametrize(

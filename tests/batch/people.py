@@ -18,7 +18,7 @@ from airflow_provider_faceki.operators.batch import (
 )
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import Workflow
-from tests.airflow.standing_in import context
+from tests.airflow.fakes import context
 from tests.billing.pictures import write
 
 #: Of nobody who is anybody; what a row of a manifest is made of.

@@ -26,7 +26,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.store import Store
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
-from tests.airflow.standing_in import TaskInstance, context
+from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import Connect
 from tests.batch.people import People
 from tests.waiting import wait_until

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.clock import Clock
-from tests.airflow.standing_in import context
+from tests.airflow.fakes import context
 from tests.batch.conftest import IMPATIENT, Connect
 from tests.batch.people import People, begin, names, once
 from tests.batch.stores import StoreDown, attached, now_and_then

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_faceki.batch import manifest, patience, progress
 from airflow_provider_faceki.batch.parts import Parts
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.airflow.standing_in import context
+from tests.airflow.fakes import context
 from tests.batch.people import People, names
 
 READINGS = {

@@ -22,7 +22,7 @@ from airflow_provider_faceki import storage
 from airflow_provider_faceki.api import client
 from airflow_provider_faceki.api.endpoints import verification
 from airflow_provider_faceki.api.tokens import file as token_file
-from airflow_provider_faceki.charged_call import Submission
+from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from tests.billing.tries import KeptInFile, Tries
 
@@ -107,7 +107,11 @@ class Clockwork:
         self.calls += 1
         if self.calls == self.death.calls:
             _die()
-        if self.death.sending is not None and event == "call" and frame.f_code is Submission.send.__code__:
+        if (
+            self.death.sending is not None
+            and event == "call"
+            and frame.f_code is ChargedCallState.send.__code__
+        ):
             threading.Timer(self.death.sending, _die).start()
 
 

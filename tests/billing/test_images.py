@@ -30,8 +30,8 @@ from airflow_provider_faceki.sandbox.backend.workflows import (
     WORKFLOW_THREE_DOCUMENTS,
     WORKFLOW_TWO_DOCUMENTS,
 )
+from tests.airflow.fakes import execute
 from tests.airflow.running import AIRFLOW_3
-from tests.airflow.standing_in import execute
 from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
 from tests.billing.tries import KeptInFile

@@ -14,13 +14,13 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_faceki import api, storage
-from airflow_provider_faceki.charged_call import Submission
+from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators import verification as operator
 from airflow_provider_faceki.operators.verification import derived_identifier
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, Workflow
-from tests.airflow.standing_in import TaskInstance
+from tests.airflow.fakes import TaskInstance
 from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import verification
 from tests.billing.tries import KeptInFile, Tries, mark
@@ -31,8 +31,8 @@ WAYS = ["sleeping", "deferred", "deferred, and resumed as if begun anew"]
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look every half second instead of every five."""
-    monkeypatch.setattr(operator, "SETTLE_POLL", 0.5)
-    monkeypatch.setattr(operator, "LONGEST_SETTLE_POLL", 0.5)
+    monkeypatch.setattr(operator, "MIN_RECONCILE_INTERVAL_SECONDS", 0.5)
+    monkeypatch.setattr(operator, "MAX_RECONCILE_INTERVAL_SECONDS", 0.5)
 
 
 @pytest.fixture(params=WAYS)
@@ -65,7 +65,7 @@ def test_what_faceki_finishes_long_after_is_found(
     assert sandbox.ledger == {"declined-1": 1}
     assert sandbox.counters.requests["verify"] == 1
     deferred = {deferral.method_name for deferral in task.deferrals}
-    assert deferred == (set() if "sleeping" in request.node.name else {"resume_settling"})
+    assert deferred == (set() if "sleeping" in request.node.name else {"resume_reconciliation"})
 
 
 def test_what_never_arrived_is_sent_again_once_that_is_settled(sandbox: FacekiSandbox, waits: Verify) -> None:
@@ -302,12 +302,12 @@ def test_the_moment_that_comes_back_from_a_deferral(
     if isinstance(until, float):
         until += now
     if not waits_on:
-        assert task.make().resume_settling(context, event, until)["decision"] == "ACCEPTED"
+        assert task.make().resume_reconciliation(context, event, until)["decision"] == "ACCEPTED"
         return
     with pytest.raises(TaskDeferred) as deferred:
-        task.make().resume_settling(context, event, until)
+        task.make().resume_reconciliation(context, event, until)
     # Never later than the task itself would say.
-    assert now < (deferred.value.kwargs or {})["until"] < now + 70.0
+    assert now < (deferred.value.kwargs or {})["settled_at"] < now + 70.0
     assert "verify" not in sandbox.counters.requests
 
 
@@ -352,7 +352,7 @@ def test_when_absence_is_believed(tmp_path: Path, started_after: int, settled_af
     mark(store, MARKED.timestamp(), "mine")
     ti = TaskInstance(try_number=2, start_date=MARKED + timedelta(seconds=started_after))
     context: Any = {"ti": ti, "task_state_store": store}
-    settled_at = Submission(context, "mine").settled_at(150.0)
+    settled_at = ChargedCallState(context, "mine").settled_at(150.0)
     assert settled_at == MARKED.timestamp() + settled_after
 
 
@@ -367,9 +367,9 @@ def test_when_absence_is_believed(tmp_path: Path, started_after: int, settled_af
 def test_a_store_that_holds_no_such_thing(tmp_path: Path, kept: dict[str, object]) -> None:
     (tmp_path / "store.json").write_text(json.dumps(kept))
     context: Any = {"ti": TaskInstance(try_number=2), "task_state_store": KeptInFile(tmp_path / "store.json")}
-    submission = Submission(context)
-    assert submission.settled_at(150.0) is None
-    assert submission.outcome() is None
+    state = ChargedCallState(context)
+    assert state.settled_at(150.0) is None
+    assert state.load() is None
 
 
 def test_a_marker_that_cannot_be_set_keeps_everything_back(

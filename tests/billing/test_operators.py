@@ -24,7 +24,7 @@ from tests.billing.conftest import Verify
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look every second for a reviewer's decision instead of every minute."""
-    monkeypatch.setattr(verification, "REVIEW_POLL", 1.0)
+    monkeypatch.setattr(verification, "REVIEW_POLL_INTERVAL_SECONDS", 1.0)
 
 
 NEEDED: dict[str, Any] = {"task_id": "t", "selfie": "/a", "documents": ["/a"]}
@@ -164,7 +164,7 @@ def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify:
     assert (deferred.value.kwargs or {})["until"] == pytest.approx(time.time() + 7 * 24 * 3600, abs=30)
 
 
-@pytest.mark.parametrize("method", ["resume_review", "resume_settling"])
+@pytest.mark.parametrize("method", ["resume_review", "resume_reconciliation"])
 @pytest.mark.parametrize(
     ("status", "error", "told"),
     [

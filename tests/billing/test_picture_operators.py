@@ -19,7 +19,7 @@ from airflow_provider_faceki.operators.images import (
     FacekiFaceMatchOperator,
 )
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.airflow.standing_in import execute
+from tests.airflow.fakes import execute
 from tests.api.fake_server import FakeServer, reply_bytes, reply_json
 from tests.billing.conftest import NOWHERE, Connect
 from tests.billing.pictures import picture, verification, write

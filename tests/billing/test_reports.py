@@ -18,7 +18,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.endpoints.reports import _Follow
 from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.airflow.standing_in import execute
+from tests.airflow.fakes import execute
 from tests.api.fake_server import FakeServer, Handler, Reply, reply_bytes, reply_json
 from tests.billing.conftest import Connect
 

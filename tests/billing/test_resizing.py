@@ -20,7 +20,7 @@ from airflow_provider_faceki.operators.images import FacekiAnalyzeFaceOperator, 
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.resize import resized
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.airflow.standing_in import execute
+from tests.airflow.fakes import execute
 from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import HEIC, picture, write
 

@@ -14,7 +14,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_faceki.charged_call import digest
-from tests.airflow.standing_in import TaskInstance
+from tests.airflow.fakes import TaskInstance
 
 #: No test here waits for more than a few events.
 MOST_DEFERRALS = 10
@@ -55,7 +55,7 @@ class KeptInFile:
 def mark(store: KeptInFile, at: object, identifier: str | None = None) -> None:
     """Leave behind what a try leaves that was killed while it sent."""
     apart = "" if identifier is None else f"_{digest(identifier)}"
-    store.set(f"faceki_submitting_since{apart}", {"at": at, "pictures": None})
+    store.set(f"faceki_submitting_since{apart}", {"at": at, "images": None})
 
 
 class Tries:

@@ -15,14 +15,19 @@ import pytest
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.triggers import lookout
-from airflow_provider_faceki.triggers.lookout import FAILED_READS, HOOK_LIFETIME, REREAD_PAUSE, SharedPoller
+from airflow_provider_faceki.triggers import shared_poller
+from airflow_provider_faceki.triggers.shared_poller import (
+    CLIENT_TTL_SECONDS,
+    MAX_FAILED_READS,
+    REREAD_INTERVAL_SECONDS,
+    SharedPoller,
+)
 
 CONN_ID = "faceki_lost"
 NAME = "AIRFLOW_CONN_FACEKI_LOST"
 
 
-class Story:
+class Scenario:
     """Waits that look, a clock that somebody else moves, and a Connection that comes and goes."""
 
     def __init__(self, sandbox: FacekiSandbox, patch: pytest.MonkeyPatch) -> None:
@@ -31,7 +36,7 @@ class Story:
         self._sandbox = sandbox
         self._patch = patch
         self.restore()
-        patch.setattr(lookout, "time", SimpleNamespace(time=lambda: self.now))
+        patch.setattr(shared_poller, "time", SimpleNamespace(time=lambda: self.now))
         patch.setattr(FacekiHook, "aget_conn", self._counted(FacekiHook.aget_conn))
 
     def _counted(self, read: Callable[[FacekiHook], Any]) -> Callable[[FacekiHook], Any]:
@@ -52,71 +57,71 @@ class Story:
         else:
             self._patch.setenv(NAME, '{"conn_type": "faceki", "extra": ')
 
-    async def looks(self, line: SharedPoller, waits: int = 1) -> list[BaseException | None]:
+    async def polls(self, poller: SharedPoller, waits: int = 1) -> list[BaseException | None]:
         """What became of so many waits that look at once."""
-        looking = (line.look(api.FetchRecords(record_identifier="customer-1")) for _ in range(waits))
+        looking = (poller.poll(api.FetchRecords(record_identifier="customer-1")) for _ in range(waits))
         found = await asyncio.gather(*looking, return_exceptions=True)
         return [each if isinstance(each, BaseException) else None for each in found]
 
 
 @pytest.fixture
-def story(faceki_sandbox: FacekiSandbox, airflow_db: object, monkeypatch: pytest.MonkeyPatch) -> Story:
+def scenario(faceki_sandbox: FacekiSandbox, airflow_db: object, monkeypatch: pytest.MonkeyPatch) -> Scenario:
     faceki_sandbox.add_record("customer-1")
-    return Story(faceki_sandbox, monkeypatch)
+    return Scenario(faceki_sandbox, monkeypatch)
 
 
 HOWS = pytest.mark.parametrize("how", ["gone", "unreadable"])
 
 
 @HOWS
-def test_a_hiccup_ends_no_wait(story: Story, caplog: pytest.LogCaptureFixture, how: str) -> None:
+def test_a_hiccup_ends_no_wait(scenario: Scenario, caplog: pytest.LogCaptureFixture, how: str) -> None:
     async def tell() -> None:
-        line = SharedPoller(CONN_ID)
+        poller = SharedPoller(CONN_ID)
         for _ in range(3):
-            assert await story.looks(line) == [None]
-            story.now += HOOK_LIFETIME + 1
-            story.lose(how)
-            for _ in range(FAILED_READS - 1):
-                assert await story.looks(line, waits=20) == [None] * 20
-                story.now += REREAD_PAUSE + 1
-            story.restore()
-        assert await story.looks(line) == [None]
+            assert await scenario.polls(poller) == [None]
+            scenario.now += CLIENT_TTL_SECONDS + 1
+            scenario.lose(how)
+            for _ in range(MAX_FAILED_READS - 1):
+                assert await scenario.polls(poller, waits=20) == [None] * 20
+                scenario.now += REREAD_INTERVAL_SECONDS + 1
+            scenario.restore()
+        assert await scenario.polls(poller) == [None]
         # One of the twenty reads; and a Connection that was read again has all its patience again.
-        assert story.reads == 1 + 3 * FAILED_READS
+        assert scenario.reads == 1 + 3 * MAX_FAILED_READS
 
     asyncio.run(tell())
-    told = [each.getMessage() for each in caplog.records if each.name == lookout.__name__]
+    told = [each.getMessage() for each in caplog.records if each.name == shared_poller.__name__]
     assert len(told) == 3
-    assert all(line.startswith(f"Connection '{CONN_ID}' could not be read again (") for line in told)
-    assert not any("defined" in line or "conn_type" in line for line in told)
+    assert all(poller.startswith(f"Connection '{CONN_ID}' could not be read again (") for poller in told)
+    assert not any("defined" in poller or "conn_type" in poller for poller in told)
 
 
 @HOWS
-def test_one_that_is_gone_is_not_used_for_ever(story: Story, how: str) -> None:
+def test_one_that_is_gone_is_not_used_for_ever(scenario: Scenario, how: str) -> None:
     async def tell() -> None:
-        line = SharedPoller(CONN_ID)
-        assert await story.looks(line) == [None]
-        story.now += HOOK_LIFETIME + 1
-        story.lose(how)
-        for _ in range(FAILED_READS - 1):
-            assert await story.looks(line) == [None]
-            story.now += REREAD_PAUSE + 1
-        last = await story.looks(line) + await story.looks(line, waits=3)
+        poller = SharedPoller(CONN_ID)
+        assert await scenario.polls(poller) == [None]
+        scenario.now += CLIENT_TTL_SECONDS + 1
+        scenario.lose(how)
+        for _ in range(MAX_FAILED_READS - 1):
+            assert await scenario.polls(poller) == [None]
+            scenario.now += REREAD_INTERVAL_SECONDS + 1
+        last = await scenario.polls(poller) + await scenario.polls(poller, waits=3)
         assert len({type(error) for error in last}) == 1
         assert not isinstance(last[0], api.FacekiError | None)
-        story.restore()
-        assert await story.looks(line) == [None]
+        scenario.restore()
+        assert await scenario.polls(poller) == [None]
 
     asyncio.run(tell())
 
 
-def test_one_that_has_become_wrong_is_told_at_once(story: Story) -> None:
+def test_one_that_has_become_wrong_is_told_at_once(scenario: Scenario) -> None:
     async def tell() -> None:
-        line = SharedPoller(CONN_ID)
-        assert await story.looks(line) == [None]
-        story.now += HOOK_LIFETIME + 1
-        story.restore(timeout="soon")
+        poller = SharedPoller(CONN_ID)
+        assert await scenario.polls(poller) == [None]
+        scenario.now += CLIENT_TTL_SECONDS + 1
+        scenario.restore(timeout="soon")
         for _ in range(2):
-            assert [type(error) for error in await story.looks(line)] == [api.ConfigurationError]
+            assert [type(error) for error in await scenario.polls(poller)] == [api.ConfigurationError]
 
     asyncio.run(tell())

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_faceki.api import GenerateKycLink
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
-from airflow_provider_faceki.triggers import lookout
+from airflow_provider_faceki.triggers import shared_poller
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.waiting import patch_sleep
 
@@ -120,14 +120,14 @@ def test_an_outage_neither_fails_the_waits_nor_multiplies_the_traffic(
     sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Ten minutes in about six seconds: every time is a hundredth.
-    monkeypatch.setattr(lookout, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(lookout, "LONGEST_PAUSE", 3.0)
-    monkeypatch.setattr("airflow_provider_faceki.triggers.faceki.SHORTEST_PAUSE", 0.1)
+    monkeypatch.setattr(shared_poller, "MIN_OPEN_SECONDS", 0.05)
+    monkeypatch.setattr(shared_poller, "MAX_OPEN_SECONDS", 3.0)
+    monkeypatch.setattr("airflow_provider_faceki.triggers.faceki.MIN_POLL_INTERVAL_SECONDS", 0.1)
     links = [sandbox.create_link(f"outage-{number}") for number in range(40)]
 
     async def run() -> list[dict[str, Any]]:
         waits = [
-            asyncio.create_task(payload(trigger(link, 30.0, poke_interval=0.2, max_poke_interval=0.4)))
+            asyncio.create_task(payload(trigger(link, 30.0, poke_interval=0.2, max_wait=0.4)))
             for link in links
         ]
         await asyncio.sleep(1.0)
@@ -141,13 +141,13 @@ def test_an_outage_neither_fails_the_waits_nor_multiplies_the_traffic(
         return await asyncio.gather(*waits)
 
     during: list[int] = []
-    with caplog.at_level(logging.INFO, logger=lookout.__name__):
+    with caplog.at_level(logging.INFO, logger=shared_poller.__name__):
         events = asyncio.run(run())
 
     assert [event["status"] for event in events] == ["decided"] * 40
     # Without knowing of each other, 40 waits would have sent some 600.
     assert during[0] < 80
-    told = [record.getMessage() for record in caplog.records if record.name == lookout.__name__]
+    told = [record.getMessage() for record in caplog.records if record.name == shared_poller.__name__]
     assert [line.split(";")[0].split(" on ")[0] for line in told] == [
         "FACEKI does not answer",
         "FACEKI answers again",

@@ -11,5 +11,5 @@ PEOPLE = [f"person-{number}" for number in range(50)]
 
 with DAG(dag_id="many_waits", schedule=None, start_date=timezone.datetime(2026, 1, 1), max_active_tasks=50):
     FacekiKycDecisionSensor.partial(
-        task_id="wait", deferrable=True, poke_interval=2, max_poke_interval=4, timeout=1200
+        task_id="wait", deferrable=True, poke_interval=2, max_wait=4, timeout=1200
     ).expand(record_identifier=PEOPLE)

@@ -13,7 +13,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox, pipeline
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.conftest import Connect
-from tests.airflow.standing_in import StateStore, context
+from tests.airflow.fakes import StateStore, context
 
 
 def sensor(**given: Any) -> Any:
@@ -31,21 +31,21 @@ def test_not_found_is_not_yet(faceki_sandbox: FacekiSandbox, shape: str, by: str
 
 
 @pytest.mark.parametrize(
-    ("decision", "review", "ends"),
+    ("decision", "wait_for_review", "ends"),
     [
-        pytest.param("ACCEPTED", "wait", True, id="accepted"),
-        pytest.param("DECLINED", "wait", True, id="declined"),
-        pytest.param("REVIEW", "wait", False, id="review is waited for"),
-        pytest.param("REVIEW", "return", True, id="review is an answer"),
-        pytest.param("ESCALATED", "wait", True, id="a word that nobody has documented"),
-        pytest.param("", "return", False, id="no decision yet"),
+        pytest.param("ACCEPTED", True, True, id="accepted"),
+        pytest.param("DECLINED", True, True, id="declined"),
+        pytest.param("REVIEW", True, False, id="review is waited for"),
+        pytest.param("REVIEW", False, True, id="review is an answer"),
+        pytest.param("ESCALATED", True, True, id="a word that nobody has documented"),
+        pytest.param("", False, False, id="no decision yet"),
     ],
 )
 def test_which_decisions_end_the_wait(
-    faceki_sandbox: FacekiSandbox, decision: str, review: str, ends: bool
+    faceki_sandbox: FacekiSandbox, decision: str, wait_for_review: bool, ends: bool
 ) -> None:
     faceki_sandbox.add_record("customer-1", "ACCEPTED", fields={"decision": decision})
-    looked = sensor(review=review).poke(context())
+    looked = sensor(wait_for_review=wait_for_review).poke(context())
     assert bool(looked) is ends
     assert (looked.xcom_value or {"decision": None})["decision"] == (decision if ends else None)
 
@@ -174,13 +174,11 @@ def test_what_waiting_cannot_mend_fails_at_once(
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        pytest.param({"review": "maybe"}, "review must be 'wait' or 'return'", id="review"),
+        pytest.param({"wait_for_review": "no"}, "wait_for_review must be True or False", id="review"),
         pytest.param({"max_failures": -1}, "max_failures must be a number of at least 0", id="below zero"),
         pytest.param({"max_failures": "10"}, "max_failures must be a number", id="a text"),
-        pytest.param({"max_poke_interval": float("nan")}, "max_poke_interval", id="not a number"),
-        pytest.param({"max_poke_interval": None}, "max_poke_interval", id="nothing"),
-        pytest.param({"poke_growth": 0.9}, "poke_growth must be a number of at least 1", id="shrinking"),
-        pytest.param({"poke_growth": True}, "poke_growth must be a number", id="a boolean"),
+        pytest.param({"max_wait": float("nan")}, "max_wait", id="not a number"),
+        pytest.param({"max_failures": True}, "max_failures must be a number", id="a boolean"),
     ],
 )
 def test_wrong_shape_is_told_while_the_dag_is_parsed(wrong: dict[str, Any], told: str) -> None:
@@ -189,12 +187,15 @@ def test_wrong_shape_is_told_while_the_dag_is_parsed(wrong: dict[str, Any], told
 
 
 def test_pauses_may_be_given_as_time_spans() -> None:
-    waiting = sensor(poke_interval=timedelta(minutes=1), max_poke_interval=timedelta(hours=1))
-    assert (waiting.poke_interval, waiting.max_poke_interval) == (60.0, 3600.0)
+    waiting = sensor(poke_interval=timedelta(minutes=1), max_wait=timedelta(hours=1))
+    assert (waiting.poke_interval, waiting.max_wait) == (60.0, timedelta(hours=1))
 
 
-def test_every_id_is_a_template() -> None:
-    names = ("faceki_conn_id", "link", "request_id", "record_identifier")
-    waiting = sensor(**{name: f"{{{{ params.{name} }}}}" for name in names})
-    waiting.render_template_fields(context(params={name: name.upper() for name in names}))
-    assert [getattr(waiting, name) for name in names] == [name.upper() for name in names]
+@pytest.mark.parametrize("name", ["link", "request_id", "record_identifier"])
+def test_every_id_is_a_template(name: str) -> None:
+    names = ("faceki_conn_id", name)
+    waiting = sensor(
+        **{"record_identifier": None, **{each: f"{{{{ params.{each} }}}}" for each in names}}
+    )
+    waiting.render_template_fields(context(params={each: each.upper() for each in names}))
+    assert [getattr(waiting, each) for each in names] == [each.upper() for each in names]

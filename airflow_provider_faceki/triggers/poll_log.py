@@ -1,0 +1,107 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Log lines of a wait: one short line for a poll, at most one a minute, and a hint when there is never a record."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_faceki import api
+
+#: Seconds between two log lines of one wait, at least.
+LOG_INTERVAL_SECONDS = 60.0
+#: Seconds without any record after which a wait says what may have been mixed up.
+NO_RECORD_WARNING_SECONDS = 900.0
+
+_HINTS = {
+    "link": "nobody has finished the page of this link; if somebody has, check that link= is what "
+    "FacekiGenerateKycLinkOperator returned, and neither a request id nor a record identifier",
+    "request_id": "check that request_id= is FACEKI's id of a verification; a link belongs into link=, and an id of "
+    "your own into record_identifier=",
+    "record_identifier": "check that the link or the verification was made with this record_identifier; a link "
+    "belongs into link=, and FACEKI's id of a verification into request_id=",
+}
+# An identifier of the caller's own. Anything else may be a sentence about a person, or forge lines of a log.
+_LOGGABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration for people: its two largest units, such as ``3 days`` or ``1 hour 5 minutes``."""
+    left, parts = round(max(0.0, seconds)), []
+    if left == 0 and seconds > 0:
+        return f"{seconds:.2g} seconds"
+    for size, name in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {name}{'s' if count > 1 else ''}")
+    return " ".join(parts[:2]) or "0 seconds"
+
+
+def loggable(identifier: object) -> str:
+    """Return an identifier for a log line, or a note that it cannot be shown."""
+    return (
+        identifier if isinstance(identifier, str) and _LOGGABLE.fullmatch(identifier) else "(not shown here)"
+    )
+
+
+def wait_subject(
+    *, link: object = None, request_id: object = None, record_identifier: object = None
+) -> tuple[str, str]:
+    """Return the parameter by which a wait looks, and its words for a log line. A link is never shown."""
+    if link is not None:
+        return "link", "this link"
+    if request_id is not None:
+        return "request_id", f"request {loggable(request_id)}"
+    return "record_identifier", f"record identifier {loggable(record_identifier)}"
+
+
+class PollLog:
+    """Log of the polls of one wait.
+
+    :param log: Logger of the task or trigger.
+    :param parameter: Parameter by which the wait looks.
+    :param subject: What is waited for, in words.
+    :param started_at: Unix time at which the wait began. Default: now.
+    """
+
+    def __init__(self, log: Any, parameter: str, subject: str, started_at: float | None = None) -> None:
+        self._log = log
+        self._parameter = parameter
+        self._subject = subject
+        self._started_at = time.time() if started_at is None else started_at
+        self._polls = 0
+        self._logged_at = 0.0
+        self._has_warned = False
+
+    def polled(self, records: Sequence[api.VerificationRecord], next_in: float | None = None) -> None:
+        """Log a poll that did not end the wait.
+
+        :param records: What FACEKI has.
+        :param next_in: Seconds until the next poll, if known.
+        """
+        self._polls += 1
+        now = time.time()
+        waited = now - self._started_at
+        if not records and waited >= NO_RECORD_WARNING_SECONDS and not self._has_warned:
+            self._has_warned, self._logged_at = True, now
+            self._log.warning(
+                "FACEKI still has no record for %s after %s: %s",
+                self._subject,
+                format_duration(waited),
+                _HINTS[self._parameter],
+            )
+        elif now - self._logged_at >= LOG_INTERVAL_SECONDS:
+            self._logged_at = now
+            then = "" if next_in is None else f"; next poll within {format_duration(next_in)}"
+            self._log.info("Poll %d: FACEKI has %s%s", self._polls, self._state(records), then)
+
+    def _state(self, records: Sequence[api.VerificationRecord]) -> str:
+        newest = api.latest(records)
+        if newest is None:
+            return f"no record for {self._subject} yet"
+        if newest.decision is None:
+            return f"a record for {self._subject}, and no decision yet"
+        return f"a record for {self._subject}, with decision {newest.decision}"

@@ -1,0 +1,161 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Poll FACEKI for all waits of a triggerer: one client for each Connection, behind one circuit breaker.
+
+Without it, a thousand waits would each find out by requests of their own that FACEKI is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.failures import is_gateway_error
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.api.client import AsyncFacekiClient
+
+log = logging.getLogger(__name__)
+
+#: Failed polls in a row, over all waits, that open the circuit. One or two failures are ordinary.
+FAILURE_THRESHOLD = 3
+#: Seconds for which the circuit stays open at first; doubled after each failed probe, up to the maximum.
+MIN_OPEN_SECONDS = 5.0
+MAX_OPEN_SECONDS = 300.0
+#: Seconds for which the waits share a client; after that the Connection is read again, as it may have changed.
+CLIENT_TTL_SECONDS = 300.0
+#: Seconds until a failed read of the Connection is repeated, and failed reads in a row after which the waits fail.
+REREAD_INTERVAL_SECONDS = 30.0
+MAX_FAILED_READS = 3
+
+
+class CircuitBreaker:
+    """Circuit breaker over the polls of one Connection: closed, open, or half-open while one probe is under way.
+
+    All times are Unix time in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.open_seconds = 0.0
+        self._next_probe = 0.0
+        self._is_half_open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether polls are held back; true while half-open, too."""
+        return self.failures >= FAILURE_THRESHOLD
+
+    def retry_after(self, now: float) -> float:
+        """Return the seconds for which the caller must not poll; at 0 it may, perhaps as the one probe."""
+        if not self.is_open:
+            return 0.0
+        if now < self._next_probe:
+            return self._next_probe - now
+        self._next_probe, self._is_half_open = now + self.open_seconds, True
+        return 0.0
+
+    def record_failure(self, now: float) -> bool:
+        """Count a failed poll; return whether it opened the circuit."""
+        self.failures += 1
+        if self.failures == FAILURE_THRESHOLD:
+            self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
+            return True
+        if self._is_half_open:
+            # Polls that began before the circuit opened fail late; only the probe's failure is news.
+            self._is_half_open = False
+            self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
+            self._next_probe = now + self.open_seconds
+        return False
+
+    def record_success(self) -> bool:
+        """Close the circuit; return whether it was open."""
+        was_open = self.is_open
+        self.failures, self._is_half_open = 0, False
+        return was_open
+
+
+class SharedPoller:
+    """Polls FACEKI for all waits of an event loop on one Connection.
+
+    :param conn_id: Connection of type ``faceki``.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._conn_id = conn_id
+        self._circuit = CircuitBreaker()
+        self._client: AsyncFacekiClient | None = None
+        self._read_again_at = 0.0
+        self._failed_reads = 0
+
+    def retry_after(self) -> float:
+        """Return the seconds for which not to poll, spread so that the waits do not come back in step."""
+        return self._circuit.retry_after(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
+
+    async def poll(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
+        """Fetch records once, without retries: the next poll is the retry. Only changes of the circuit are logged.
+
+        :param endpoint: What to fetch.
+        :raises FacekiError: as ``FacekiHook.acall``.
+        """
+        try:
+            client = await self._current_client()
+            records = await client.call(endpoint)
+        except api.FacekiError as error:
+            error.with_conn_id(self._conn_id)
+            is_outage = error.is_transient or is_gateway_error(error)
+            if is_outage and self._circuit.record_failure(time.time()):
+                log.warning("FACEKI does not answer; its circuit is open, so waits poll rarely: %s", error)
+            raise
+        if self._circuit.record_success():
+            log.info("FACEKI answers again on connection %r; its circuit is closed", self._conn_id)
+        return records
+
+    async def _current_client(self) -> AsyncFacekiClient:
+        if self._client is None:
+            return await self._read_client()
+        if time.time() < self._read_again_at:
+            return self._client
+        # One wait reads and the others go on, so a secrets backend in trouble is not asked a thousand times.
+        self._read_again_at, old = time.time() + REREAD_INTERVAL_SECONDS, self._client
+        try:
+            return await self._read_client()
+        except api.FacekiError:
+            self._client = None
+            raise
+        # Any exception: secrets backends raise what they like, and Airflow reports a backend that fails as a missing
+        # Connection. One failure must not end every wait.
+        except Exception as error:
+            self._failed_reads += 1
+            if self._failed_reads >= MAX_FAILED_READS:
+                self._client = None
+                raise
+            if self._failed_reads == 1:
+                log.warning(
+                    "Connection %r could not be read again (%s); going on with its last values",
+                    self._conn_id,
+                    type(error).__name__,
+                )
+            return old
+
+    async def _read_client(self) -> AsyncFacekiClient:
+        client = await FacekiHook(self._conn_id).aget_conn()
+        once = replace(client.as_sync(), retry=api.RetryPolicy(max_attempts=1))
+        self._client, self._read_again_at = once.as_async(), time.time() + CLIENT_TTL_SECONDS
+        self._failed_reads = 0
+        return self._client
+
+
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedPoller]] = WeakKeyDictionary()
+
+
+def shared_poller(conn_id: str) -> SharedPoller:
+    """Return the running event loop's poller for a Connection."""
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    return pollers.setdefault(conn_id, SharedPoller(conn_id))

@@ -1,0 +1,76 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Circuit breaker over the polls of a triggerer."""
+
+from __future__ import annotations
+
+from airflow_provider_faceki.triggers.shared_poller import (
+    FAILURE_THRESHOLD,
+    MAX_OPEN_SECONDS,
+    MIN_OPEN_SECONDS,
+    CircuitBreaker,
+)
+
+
+def open_circuit(now: float = 1000.0) -> CircuitBreaker:
+    circuit = CircuitBreaker()
+    for _ in range(FAILURE_THRESHOLD):
+        circuit.record_failure(now)
+    return circuit
+
+
+def test_single_failures_leave_the_circuit_closed() -> None:
+    circuit = CircuitBreaker()
+    for _ in range(FAILURE_THRESHOLD - 1):
+        assert circuit.record_failure(1000.0) is False
+    assert circuit.retry_after(1000.0) == 0.0
+
+
+def test_a_success_between_failures_starts_the_count_again() -> None:
+    circuit = CircuitBreaker()
+    for _ in range(10):
+        assert circuit.record_failure(1000.0) is False
+        assert circuit.record_success() is False
+    assert not circuit.is_open
+
+
+def test_opening_is_reported_once() -> None:
+    circuit = CircuitBreaker()
+    told = [circuit.record_failure(1000.0) for _ in range(20)]
+    assert told == [False] * (FAILURE_THRESHOLD - 1) + [True] + [False] * (20 - FAILURE_THRESHOLD)
+
+
+def test_while_open_one_of_many_probes() -> None:
+    circuit = open_circuit()
+    assert circuit.retry_after(1000.0) == MIN_OPEN_SECONDS
+    due = 1000.0 + MIN_OPEN_SECONDS
+    assert [circuit.retry_after(due) for _ in range(50)].count(0.0) == 1
+
+
+def test_probes_back_off_and_late_failures_do_not_count() -> None:
+    circuit = open_circuit()
+    for _ in range(32):
+        circuit.record_failure(1000.0)
+    assert circuit.retry_after(1000.0) == MIN_OPEN_SECONDS
+    now, probes = 1000.0 + MIN_OPEN_SECONDS, 0
+    while now < 1000.0 + 600:
+        held = circuit.retry_after(now)
+        if held:
+            now += held
+            continue
+        probes += 1
+        circuit.record_failure(now)
+    assert 5 <= probes <= 8
+    assert circuit.open_seconds == MAX_OPEN_SECONDS
+
+
+def test_a_probe_that_never_ends_does_not_block_for_ever() -> None:
+    circuit = open_circuit()
+    assert circuit.retry_after(1000.0 + MIN_OPEN_SECONDS) == 0.0
+    assert circuit.retry_after(1000.0 + MIN_OPEN_SECONDS + circuit.open_seconds) == 0.0
+
+
+def test_a_success_closes_the_circuit_and_is_reported_once() -> None:
+    circuit = open_circuit()
+    assert circuit.record_success() is True
+    assert circuit.record_success() is False
+    assert [circuit.retry_after(1001.0) for _ in range(5)] == [0.0] * 5
