@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import mask_secret
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.protocol.links import check_not_link, read_link_id
+from airflow_provider_faceki.api.values import as_link_id, check_identifier
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def check_one_filter(**filters: Any) -> None:
@@ -20,9 +23,9 @@ def check_one_filter(**filters: Any) -> None:
     """
     given = [name for name, value in filters.items() if value is not None]
     if len(given) != 1:
-        names = ", ".join(list(filters)[:-1])
+        *names, last = filters
         raise ValueError(
-            f"give exactly one of {names} and {list(filters)[-1]}; found {' and '.join(given) or 'none'}"
+            f"give exactly one of {', '.join(names)} and {last}; found {' and '.join(given) or 'none'}"
         )
 
 
@@ -41,10 +44,47 @@ def record_filter(
     :param face_id: FACEKI's id of a person.
     :raises ValidationError: not exactly one is given, or its value belongs to another parameter.
     """
-    if link is not None:
-        link = read_link_id("link", link)
-        mask_secret(link)
     ids = {"request_id": request_id, "record_identifier": record_identifier, "face_id": face_id}
     for name, value in ids.items():
-        check_not_link(name, value)
+        _check_not_link(name, value)
+    if link is not None:
+        link = read_link(link)
+        mask_secret(link)
     return api.FetchRecords(link=link, **ids)
+
+
+def read_link(value: object) -> str:
+    """Return the link id of a link. An error never shows the link.
+
+    :param value: Link id, URL of the hosted page, or a mapping with ``link``, as the link task returns it.
+    :raises ValidationError: it is none of these.
+    """
+    if isinstance(value, Mapping):
+        if "link" not in value:
+            raise api.ValidationError(
+                "link is a mapping without 'link': give a link id or the link task's output"
+            )
+        value = value["link"]
+    if isinstance(value, list | tuple):
+        raise api.ValidationError(
+            f"link holds {len(value)} values: map the task over them with .expand(link=...)"
+        )
+    link = as_link_id(check_identifier("link", value))
+    if link is None:
+        raise api.ValidationError(
+            "link is neither a link id, nor a hosted page's URL, nor the link task's output"
+        )
+    return link
+
+
+def looks_like_uuid(value: object) -> bool:
+    """Whether a value has the form of FACEKI's own ids."""
+    return isinstance(value, str) and _UUID.fullmatch(value.strip()) is not None
+
+
+def _check_not_link(name: str, value: object) -> None:
+    if isinstance(value, Mapping):
+        place = "; a link task's output belongs into link=" if "link" in value else ""
+        raise api.ValidationError(f"{name} must be text, not a mapping{place}")
+    if isinstance(value, str) and "://" in value:
+        raise api.ValidationError(f"{name} is a URL, not an id; a hosted page's URL belongs into link=")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.failures import is_silent_about_rules
+from airflow_provider_faceki.failures import are_rules_unavailable
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules
@@ -72,7 +72,7 @@ def _fetch(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | api.
         error.message = f"workflow {key[2]!r}: {error.message}"
         return error
     except api.FacekiError as error:
-        if not is_silent_about_rules(error):
+        if not are_rules_unavailable(error):
             raise
         log.warning("The workflow's rules cannot be had, so documents go unchecked: %s", error)
         return None

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.values import as_faceki_id
 from airflow_provider_faceki.triggers.poll_log import format_duration
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ DEFAULT_MAX_WAIT_SECONDS = 2400.0
 DEFERRAL_SLACK_SECONDS = 60.0
 
 _STATUSES = ("decided", "timeout", "failed", "refused")
-# FACEKI's ids are UUIDs. The event goes into Airflow's database, so text of the service that is none stays out.
-_ID = re.compile(r"(?=[^0-9]*[0-9])[A-Za-z0-9_-]{1,64}")
 
 
 class DecisionEvent(NamedTuple):
@@ -42,8 +40,7 @@ class DecisionEvent(NamedTuple):
     @classmethod
     def decided(cls, record: api.VerificationRecord) -> DecisionEvent:
         """Return the event for a decided record."""
-        request_id = record.request_id
-        return cls("decided", request_id if request_id and _ID.fullmatch(request_id) else None)
+        return cls("decided", as_faceki_id(record.request_id))
 
     def to_dict(self) -> dict[str, str | None]:
         """Return the payload of a trigger event."""
@@ -54,8 +51,7 @@ class DecisionEvent(NamedTuple):
         """Read a payload of any shape."""
         if not isinstance(payload, Mapping) or payload.get("status") not in _STATUSES:
             return cls("unreadable")
-        request_id = payload.get("request_id")
-        return cls(payload["status"], request_id if isinstance(request_id, str) else None)
+        return cls(payload["status"], as_faceki_id(payload.get("request_id")))
 
 
 def raise_for_status(event: DecisionEvent, conn_id: str) -> None:

@@ -78,7 +78,10 @@ def test_what_goes_to_the_triggerer(faceki_sandbox: FacekiSandbox) -> None:
         "failed_polls": 0,
     }
     assert path == "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger"
-    assert (told.method_name, told.kwargs) == ("execute_complete", {"deadline": deadline, "parameter": "timeout"})
+    assert (told.method_name, told.kwargs) == (
+        "execute_complete",
+        {"deadline": deadline, "parameter": "timeout"},
+    )
     # Airflow's own timeout is only the net for a triggerer that is gone.
     assert told.timeout is not None
     assert told.timeout.total_seconds() == pytest.approx(100 + DEFERRAL_SLACK_SECONDS, abs=30)

@@ -194,8 +194,6 @@ def test_pauses_may_be_given_as_time_spans() -> None:
 @pytest.mark.parametrize("name", ["link", "request_id", "record_identifier"])
 def test_every_id_is_a_template(name: str) -> None:
     names = ("faceki_conn_id", name)
-    waiting = sensor(
-        **{"record_identifier": None, **{each: f"{{{{ params.{each} }}}}" for each in names}}
-    )
+    waiting = sensor(**{"record_identifier": None, **{each: f"{{{{ params.{each} }}}}" for each in names}})
     waiting.render_template_fields(context(params={each: each.upper() for each in names}))
     assert [getattr(waiting, each) for each in names] == [each.upper() for each in names]
