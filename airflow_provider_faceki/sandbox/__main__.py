@@ -7,32 +7,42 @@ import argparse
 import importlib.util
 import json
 import os
+import queue
 import shlex
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from airflow_provider_faceki.sandbox.backend.clock import real_monotonic
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Settings
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
-PARENT_SECONDS = 0.5
-NEEDED = ("starlette", "uvicorn", "python_multipart")
-HOW_TO_INSTALL = "pip install 'airflow-provider-faceki[sandbox]'"
+PARENT_CHECK_SECONDS = 0.5
+MAX_LOG_LINES = 1000
+STDERR = 2
+FLUSH_TIMEOUT_SECONDS = 1.0
+REQUIRED_PACKAGES = ("starlette", "uvicorn", "python_multipart")
 
 
-def missing() -> list[str]:
-    """What the extra would have installed and is not there."""
-    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+def missing_packages() -> str:
+    """Return what to install; empty when all of the extra is there."""
+    missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"the sandbox needs {', '.join(missing)}: install airflow-provider-faceki with its extra 'sandbox'"
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     made = argparse.ArgumentParser(
         prog="faceki-sandbox",
         description="A local stand-in for FACEKI. Its people, credentials and decisions are made up.",
@@ -50,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--auto-answer", type=float, metavar="SECONDS", help="links answer themselves after this time"
     )
-    made.add_argument("--webhook-url", metavar="URL", help="where to tell of decisions")
+    made.add_argument("--webhook-url", metavar="URL", help="where webhooks are sent")
     made.add_argument("--tls-cert", metavar="FILE")
     made.add_argument("--tls-key", metavar="FILE")
     made.add_argument("--port-file", type=Path, metavar="FILE", help="gets the URL once the server is ready")
@@ -73,10 +83,11 @@ def _port(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit code."""
     command = parser()
     chosen = command.parse_args(arguments)
-    if absent := missing():
-        command.exit(2, f"faceki-sandbox needs {', '.join(absent)}: {HOW_TO_INSTALL}\n")
+    if problem := missing_packages():
+        command.exit(2, f"faceki-sandbox: {problem}\n")
     if (chosen.tls_cert is None) != (chosen.tls_key is None):
         command.error("--tls-cert and --tls-key go together")
     ended = threading.Event()
@@ -84,33 +95,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()
 
-    # Before the server starts: whoever stops us early must not meet Python's default.
+    # Before the server starts, so that an early signal is handled too.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     try:
-        sandbox = _sandbox(chosen).start()
+        log = None if chosen.quiet else LineLog(STDERR)
+        sandbox = _sandbox(chosen, log or _no_log).start()
     except (ValueError, OSError) as wrong:
         command.exit(2, f"faceki-sandbox: {wrong}\n")
     try:
-        _tell(sandbox, chosen)
-        while not ended.wait(PARENT_SECONDS):
+        _announce(sandbox, chosen)
+        while not ended.wait(PARENT_CHECK_SECONDS):
             if chosen.exit_with_parent not in (None, os.getppid()):
                 break
     finally:
         sandbox.stop()
+        if log is not None:
+            log.flush()
         if chosen.port_file is not None:
             chosen.port_file.unlink(missing_ok=True)
     return 0
 
 
-def _sandbox(chosen: argparse.Namespace) -> FacekiSandbox:
+def _sandbox(chosen: argparse.Namespace, log: Callable[[str], None]) -> FacekiSandbox:
     from airflow_provider_faceki.sandbox.control import is_loopback
     from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox
 
     if not is_loopback(chosen.host) and not (chosen.expose and chosen.i_know_this_is_a_toy):
         raise ExposureError(
             f"--host: found {chosen.host!r}, allowed is a loopback address; anything else needs both "
-            "--expose and --i-know-this-is-a-toy, for anybody who reaches it can steer it"
+            "--expose and --i-know-this-is-a-toy, since everybody who reaches it can control it"
         )
     settings = Settings(
         client_id=chosen.client_id,
@@ -126,11 +140,11 @@ def _sandbox(chosen: argparse.Namespace) -> FacekiSandbox:
         port=chosen.port,
         tls=(chosen.tls_cert, chosen.tls_key) if chosen.tls_cert else None,
         expose=chosen.expose and chosen.i_know_this_is_a_toy,
-        log=_silent if chosen.quiet else _log,
+        log=log,
     )
 
 
-def _tell(sandbox: FacekiSandbox, chosen: argparse.Namespace) -> None:
+def _announce(sandbox: FacekiSandbox, chosen: argparse.Namespace) -> None:
     if chosen.port_file is not None:
         _write_whole(chosen.port_file, sandbox.url + "\n")
     if chosen.quiet:
@@ -143,18 +157,44 @@ def _tell(sandbox: FacekiSandbox, chosen: argparse.Namespace) -> None:
 
 
 def _write_whole(target: Path, text: str) -> None:
-    """Whoever waits for the file never reads half of it."""
+    """Write a file in one step, so that nobody reads half of it."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
     with os.fdopen(handle, "w") as out:
         out.write(text)
     os.replace(name, target)
 
 
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+class LineLog:
+    """Writes lines to a file descriptor from a thread of its own: a pipe that is never read must not stop the server.
+
+    Lines that find no room are dropped.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines: queue.Queue[str] = queue.Queue(MAX_LOG_LINES)
+        threading.Thread(target=self._write_all, name="faceki-sandbox-log", daemon=True).start()
+
+    def __call__(self, line: str) -> None:
+        with suppress(queue.Full):
+            self._lines.put_nowait(line)
+
+    def flush(self) -> None:
+        """Wait for the lines to be written, a second at most."""
+        deadline = real_monotonic() + FLUSH_TIMEOUT_SECONDS
+        while self._lines.unfinished_tasks and real_monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _write_all(self) -> None:
+        while True:
+            line = self._lines.get()
+            # A reader that has gone away misses its lines.
+            with suppress(OSError):
+                os.write(self._descriptor, f"{line}\n".encode())
+            self._lines.task_done()
 
 
-def _silent(line: str) -> None:
+def _no_log(line: str) -> None:
     return None
 
 

@@ -46,10 +46,10 @@ def _faceki_sandbox_session() -> Iterator[_Session]:
 @pytest.fixture
 def faceki_sandbox(_faceki_sandbox_session: _Session, monkeypatch: pytest.MonkeyPatch) -> FacekiSandbox:
     """A FACEKI on loopback with nothing in it, and `AIRFLOW_CONN_FACEKI_DEFAULT` pointing at it."""
-    from airflow_provider_faceki.sandbox.__main__ import HOW_TO_INSTALL, missing
+    from airflow_provider_faceki.sandbox.__main__ import missing_packages
 
-    if absent := missing():
-        pytest.fail(f"faceki_sandbox needs {', '.join(absent)}: {HOW_TO_INSTALL}", pytrace=False)
+    if problem := missing_packages():
+        pytest.fail(f"faceki_sandbox: {problem}", pytrace=False)
     sandbox = _faceki_sandbox_session.fresh()
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(sandbox.connection()))
     return sandbox

@@ -149,11 +149,13 @@ def connection(
     url: str, client_id: str, client_secret: str, tls: tuple[str, str] | None, extra: Mapping[str, object]
 ) -> dict[str, object]:
     """Return an Airflow Connection to a sandbox. `extra` adds to, or replaces, what is in its extra."""
-    # Without these, the image check would go to FACEKI's own add-on host, and the report nowhere.
+    # Without addon_url and pdf_report_path, the image check would go to FACEKI's own add-on host, and the report
+    # nowhere. No proxies: proxy variables of the environment must not lead requests away from this machine.
     settings: dict[str, object] = {
         "workflow_id": DEFAULT_WORKFLOW,
         "addon_url": url,
         "pdf_report_path": "/sandbox/report/{requestId}",
+        "proxies": {},
     }
     if tls:
         settings["verify"] = tls[0]

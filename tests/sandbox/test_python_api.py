@@ -166,6 +166,7 @@ def test_what_the_connection_says(sandbox: FacekiSandbox) -> None:
         "workflow_id": "5a4db0c5-0000-4000-8000-000000000001",
         "addon_url": sandbox.url,
         "pdf_report_path": "/sandbox/report/{requestId}",
+        "proxies": {},
         "token_store": "memory",
     }
 
