@@ -73,9 +73,7 @@ def audited(*command: str, monkeypatch: pytest.MonkeyPatch) -> str:
         pytest.param(["--conn-password", CANARY], True, id="password"),
         pytest.param(["--conn-json", json.dumps({"password": CANARY})], True, id="password in JSON"),
         pytest.param(["--conn-uri", f"faceki://me:{CANARY}@h"], True, id="password in a URI"),
-        pytest.param(
-            ["--conn-json", json.dumps({"extra": {SECRETS[0]: CANARY}})], False, id="extra in JSON"
-        ),
+        pytest.param(["--conn-json", json.dumps({"extra": {SECRETS[0]: CANARY}})], False, id="extra in JSON"),
         pytest.param(["--conn-extra", json.dumps({SECRETS[0]: CANARY})], False, id="extra"),
         pytest.param(["--conn-uri", f"faceki://me:x@h/?{SECRETS[0]}={CANARY}"], False, id="extra in a URI"),
     ],
