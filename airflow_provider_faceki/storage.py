@@ -1,13 +1,23 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Where do full records go, and where do images come from?
+"""Read and write files in any storage that Airflow's ``ObjectStoragePath`` reaches: local, S3, GCS, Azure and others.
 
-To and from any storage that Airflow's ``ObjectStoragePath`` reaches: local files, S3, GCS, Azure and so on. A reader
-sees the old content or the new, never a part: a local file is written beside its place and then moved there, readable
-by its owner only; in an object store one upload is one step already. Nothing that is read or written is logged.
+A reader sees the old content or the new, never a part of it. Nothing that is read or written is logged.
+
+Every function here, and every file that one returns, raises only these for a storage that does not do what was asked,
+while opening as well as while reading::
+
+    ValidationError                   the path is wrong: nothing can ever be read or written there
+    └── StorageFileNotFoundError      there is no such file or bucket
+    StorageError (an OSError)         the path may be right
+    ├── StorageUnavailableError       the storage failed; the same request may succeed later
+    └── StorageAccessError            the storage refused: permissions, or credentials that are wrong or expired
+
+No text of these holds a credential or what was sent. ``StorageError.reason`` does not name the file either.
 """
 
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import json
@@ -15,85 +25,144 @@ import os
 import re
 import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
+from urllib.parse import urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.local_files import check_replaceable, open_regular, write_atomically
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_faceki.api.uploads import Image
 
 #: A file: its absolute local path, its URI, or an object that stands for either.
-Place: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
+FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
-# Bytes that an object store is asked for beyond what is read; by default it would be 5 MiB, of each picture, twice.
-_FIRST_LOOK = 4 * 1024
-_READ_AHEAD = 256 * 1024
+# Bytes that an object store is asked for beyond what is read. fsspec's default is 5 MiB, for each image twice.
+_HEADER_READ_AHEAD_BYTES = 4 * 1024
+_READ_AHEAD_BYTES = 256 * 1024
+_BUFFER_BYTES = 64 * 1024
+
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
-# What waiting does not mend; a full disk or a failing one may be better at the next try.
-_FOR_GOOD = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
-    | {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+
+# Local errors that waiting does not mend. A full or failing disk may be better at the next try.
+_PERMANENT_ERRNOS = frozenset(
+    {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 )
+_ACCESS_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# What the libraries of object stores call their errors. They share no base class, so names and codes have to do.
+_ACCESS_NAMES = re.compile(
+    r"Credential|Unauthorized|Forbidden|AccessDenied|AuthError|Authentication|RefreshError|TokenRetrieval|SSOToken"
+)
+_ACCESS_CODES = frozenset(
+    {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}
+    # A HEAD request has no body that could say more: S3 answers 400 to expired credentials.
+    | {"400", "401", "403", "407"}
+)
+_INVALID_NAMES = re.compile(r"ParamValidation|InvalidBucketName")
+_INVALID_CODES = frozenset({"InvalidBucketName", "KeyTooLongError", "InvalidURI"})
+_MISSING_CODES = frozenset({"404", "410", "NoSuchKey", "NoSuchBucket"})
 
 
-def check_path(uri: Place, conn_id: str | None = None) -> None:
-    """Refuse a place where nothing can ever be written, while nothing has been asked of FACEKI or paid.
+class StorageError(OSError):
+    """A storage did not do what was asked, though the path may be right.
 
-    Nothing is written, and a remote storage is not asked: it may still refuse, or be away.
+    :param doing: What was to be done, such as ``read``.
+    :param uri: The file; credentials in it are not shown.
+    :param reason: What happened, without the file's name.
+    """
+
+    def __init__(self, doing: str, uri: str, reason: str) -> None:
+        super().__init__(f"cannot {doing} {redact_uri(uri)} now: {reason}")
+        self.reason = reason
+
+    def without_uri(self, name: str) -> Self:
+        """Return the same error, with ``name`` in place of the file's: a file's name may be a person's."""
+        error = copy.copy(self)
+        error.args = (f"{name} cannot be read now: {self.reason}",)
+        return error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # As an OSError it would be made again from its text alone.
+        return _restore_error, (type(self), self.args, self.reason)
+
+
+def _restore_error(kind: type[StorageError], args: tuple[object, ...], reason: str) -> StorageError:
+    error = kind.__new__(kind, *args)
+    error.args, error.reason = args, reason
+    return error
+
+
+class StorageUnavailableError(StorageError):
+    """The storage failed; the same request may succeed later."""
+
+
+class StorageAccessError(StorageError):
+    """The storage refused: permissions are missing, or credentials are wrong or expired."""
+
+
+class StorageFileNotFoundError(ValidationError):
+    """There is no such file or bucket."""
+
+
+def check_path(uri: FilePath, conn_id: str | None = None) -> None:
+    """Refuse a path to which nothing can ever be written. Nothing is written, and a remote storage is not asked.
 
     :param uri: Absolute local path or URI of a file.
     :param conn_id: Connection for that storage, as for :func:`write_json`.
     :raises ValidationError: it is relative, a folder, a device, or below a file; or no storage is known for it.
     """
-    path, text = _path(uri, conn_id)
+    path, text = _resolve(uri, conn_id)
     if _is_local(path):
-        with _told_clearly("write to", text):
-            _refuse_special(path.path)
+        with _translate_errors("write to", text, is_local=True):
+            check_replaceable(path.path)
 
 
-def write_json(uri: Place, document: object, conn_id: str | None = None) -> str:
+def write_json(uri: FilePath, document: object, conn_id: str | None = None) -> str:
     """Write ``document`` as one line of JSON, replacing what is there, and return ``uri``.
 
-    :param uri: Absolute local path or URI of a file; folders on the way are made.
-    :param document: What ``json`` can write. Non-ASCII is escaped, so that any reader's encoding will do.
-    :param conn_id: Connection for that storage. Default: the one in the URI, else the storage's own default.
+    :param uri: Absolute local path or URI of a file; missing folders are made.
+    :param document: What ``json`` can write. Non-ASCII is escaped, so any encoding of the reader will do.
+    :param conn_id: Connection for that storage. Default: the one before the ``@`` of the URI, else none: the storage's
+        library looks for credentials by itself. Both at once are refused.
     :raises ValidationError: nothing can be written there.
     """
     return write_bytes(uri, json.dumps(document, allow_nan=False).encode() + b"\n", conn_id)
 
 
-def write_bytes(uri: Place, content: bytes, conn_id: str | None = None) -> str:
+def write_bytes(uri: FilePath, content: bytes, conn_id: str | None = None) -> str:
     """Write ``content``, replacing what is there, and return ``uri``; parameters as for :func:`write_json`."""
-    path, text = _path(uri, conn_id)
-    with _told_clearly("write to", text):
-        if _is_local(path):
-            _write_local(path.path, io.BytesIO(content))
+    path, text = _resolve(uri, conn_id)
+    is_local = _is_local(path)
+    with _translate_errors("write to", text, is_local=is_local):
+        if is_local:
+            write_atomically(path.path, io.BytesIO(content))
         else:
             path.fs.pipe_file(path.path, content)
     return text
 
 
-def write_file(uri: Place, source: BinaryIO, conn_id: str | None = None) -> str:
-    """Copy ``source`` from where it stands to its end, in small pieces; else as :func:`write_bytes`."""
-    path, text = _path(uri, conn_id)
-    with _told_clearly("write to", text):
-        if _is_local(path):
-            _write_local(path.path, source)
+def write_file(uri: FilePath, source: BinaryIO, conn_id: str | None = None) -> str:
+    """Copy ``source`` from its position to its end, in small pieces; else as :func:`write_bytes`."""
+    path, text = _resolve(uri, conn_id)
+    is_local = _is_local(path)
+    with _translate_errors("write to", text, is_local=is_local):
+        if is_local:
+            write_atomically(path.path, source)
         else:
             _upload(path, source)
     return text
 
 
-def image(name: str, uri: Place, max_bytes: int, conn_id: str | None = None) -> Image:
-    """Return the image at ``uri``, looked at but not loaded.
+def image(name: str, uri: FilePath, max_bytes: int, conn_id: str | None = None) -> Image:
+    """Return the image at ``uri``; only its first bytes are read.
 
     :param name: What the image is for; an error names it.
     :param uri: Absolute local path or URI of a file.
@@ -104,37 +173,37 @@ def image(name: str, uri: Place, max_bytes: int, conn_id: str | None = None) -> 
     from airflow_provider_faceki.api.uploads import Image
 
     try:
-        path, text = _path(uri, conn_id)
-
-        def opened(ahead: int) -> BinaryIO:
-            with _told_clearly("read", text):
-                return cast("BinaryIO", path.fs.open(path.path, "rb", block_size=ahead))
-
-        with _told_clearly("read", text):
-            looked_at = Image.checked(name, partial(opened, _FIRST_LOOK), _size(path, text), max_bytes)
-            return replace(looked_at, open=partial(opened, _READ_AHEAD))
+        path, text = _resolve(uri, conn_id)
+        opener = partial(_open, path, text)
+        checked = Image.checked(
+            name, partial(opener, _HEADER_READ_AHEAD_BYTES), _file_size(path, text), max_bytes
+        )
     except ValidationError as error:
-        if error.message.startswith(name):
-            raise
-        raise ValidationError(f"{name}: {error.message}") from None
+        if not error.message.startswith(name):
+            error.message = f"{name}: {error.message}"
+        raise
+    return replace(checked, open=partial(opener, _READ_AHEAD_BYTES))
 
 
-def open_binary(uri: Place, conn_id: str | None = None) -> BinaryIO:
-    """Open a file for reading; parameters as for :func:`write_json`."""
-    path, text = _path(uri, conn_id)
-    with _told_clearly("read", text):
-        return cast("BinaryIO", path.open("rb"))
+def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
+    """Open a file for reading; parameters as for :func:`write_json`.
+
+    What is returned has the methods of a local binary file, whatever the storage's own files have, and raises the
+    errors of this module.
+    """
+    path, text = _resolve(uri, conn_id)
+    return _open(path, text)
 
 
-def list_files(uri: Place, conn_id: str | None = None) -> list[str]:
-    """Return the URIs of the files in a folder, sorted by name; a folder that is not there holds none.
+def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
+    """Return the URIs of the files in a folder, sorted by name; a missing folder has none.
 
     :param uri: Absolute local path or URI of the folder.
     :param conn_id: Connection for that storage, as for :func:`write_json`.
     """
-    path, text = _path(str(uri).rstrip("/"), conn_id)
-    with _told_clearly("list", text):
-        # A filesystem may remember what it listed, while other workers write.
+    path, text = _resolve(str(uri).rstrip("/"), conn_id)
+    with _translate_errors("list", text, is_local=_is_local(path)):
+        # A filesystem may remember an earlier listing, while other workers write.
         path.fs.invalidate_cache(path.path)
         try:
             entries = path.fs.ls(path.path, detail=True)
@@ -144,29 +213,32 @@ def list_files(uri: Place, conn_id: str | None = None) -> list[str]:
     return [f"{text}/{name}" for name in sorted(names) if not name.startswith(".")]
 
 
-def delete(uri: Place, conn_id: str | None = None) -> None:
+def delete(uri: FilePath, conn_id: str | None = None) -> None:
     """Delete a file, if it is there; parameters as for :func:`write_json`."""
-    path, text = _path(uri, conn_id)
-    with _told_clearly("delete", text), suppress(FileNotFoundError):
+    path, text = _resolve(uri, conn_id)
+    with _translate_errors("delete", text, is_local=_is_local(path)), suppress(FileNotFoundError):
         path.fs.rm_file(path.path)
 
 
-def size(uri: Place, conn_id: str | None = None) -> int:
+def size(uri: FilePath, conn_id: str | None = None) -> int:
     """Return how many bytes a file has; parameters as for :func:`write_json`."""
-    path, text = _path(uri, conn_id)
-    with _told_clearly("read", text):
-        return _size(path, text)
+    path, text = _resolve(uri, conn_id)
+    return _file_size(path, text)
 
 
-def _size(path: ObjectStoragePath, text: str) -> int:
-    info = path.fs.info(path.path)
-    if info["type"] != "file" or info["size"] is None:
-        raise ValidationError(f"cannot read {_shown(text)}: it is not a file of known size")
-    return int(info["size"])
+def redact_uri(uri: str) -> str:
+    """Return ``uri`` quoted, without what may be a credential: a user part, or the query of a signed web address."""
+    text = re.sub(r"://[^/]*@", "://…@", uri)
+    if text.lower().startswith("http"):
+        text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
+    return repr(text)
 
 
-def _path(uri: object, conn_id: str | None) -> tuple[ObjectStoragePath, str]:
-    """Return the place that ``uri`` means, and its text, or say why it means none."""
+def _resolve(uri: object, conn_id: str | None) -> tuple[ObjectStoragePath, str]:
+    """Return the path that ``uri`` means, connected to its storage, and its text.
+
+    :raises ValidationError: it means none.
+    """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     # As text a path of Airflow's keeps its scheme and its Connection; as a file name it would lose both.
@@ -175,52 +247,126 @@ def _path(uri: object, conn_id: str | None) -> tuple[ObjectStoragePath, str]:
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ValidationError(f"storage path: {_ALLOWED}")
     _check_shape(text)
-    with _told_clearly("reach", text):
-        return _reached(text, conn_id), text
+    if conn_id and _user_part(text):
+        raise ValidationError(
+            f"storage path {redact_uri(text)}: it names a Connection before the @, but the task has an explicit one "
+            "for this storage; leave one of them out"
+        )
+    with _translate_errors("reach", text):
+        return _connect(text, conn_id), text
 
 
-def _reached(text: str, conn_id: str | None) -> ObjectStoragePath:
+def _connect(text: str, conn_id: str | None) -> ObjectStoragePath:
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 
     try:
         path = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
-        path.fs  # noqa: B018 - Airflow makes the filesystem only when asked for it, of a Connection perhaps
+        path.fs  # noqa: B018 - Airflow makes the filesystem when it is first asked for it, from a Connection perhaps
     except AirflowNotFoundException as error:
         named = re.search(r"conn_id `([\w.-]+)`", str(error))
-        told = named[1] if named else conn_id or "of its own"
-        raise ValidationError(f"no storage for {_shown(text)}: there is no Connection {told}") from None
+        missing = named[1] if named else conn_id or "of its own"
+        raise ValidationError(
+            f"no storage for {redact_uri(text)}: there is no Connection {missing}"
+        ) from None
     except ImportError as error:
         raise ValidationError(
-            f"no storage for {_shown(text)}: {error.name or 'a package'} is missing; is the Airflow provider for it "
-            "installed, with all that it needs?"
+            f"no storage for {redact_uri(text)}: {error.name or 'a package'} is missing; is the Airflow provider for "
+            "it installed, with all that it needs?"
         ) from None
     except ValueError:
-        # Airflow's own names the scheme; one of the storage's may hold what its Connection holds.
+        # Airflow's own text names the scheme; a storage's text may hold what its Connection holds.
         raise ValidationError(
-            f"no storage for {_shown(text)}: is the Airflow provider for it installed, and its Connection right?"
+            f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
     return path
 
 
 def _check_shape(text: str) -> None:
-    # Airflow 2.11 takes "a.json" for "/a.json", Airflow 3 for a file wherever the worker happens to run; both take
-    # "file://a/b" for the relative "a/b". So nothing relative gets through.
+    # Airflow 2.11 takes "a.json" for "/a.json", Airflow 3 for a file in the worker's current folder; both take
+    # "file://a/b" for the relative "a/b". So nothing relative is accepted.
     scheme, separator, rest = text.partition("://")
-    place, _, key = rest.partition("/")
+    host, _, key = rest.partition("/")
     if not separator or "/" in scheme:
         if not text.startswith("/"):
-            raise ValidationError(f"storage path {_shown(text)}: {_ALLOWED}")
+            raise ValidationError(f"storage path {redact_uri(text)}: {_ALLOWED}")
         key = text
-    elif scheme.lower() in _LOCAL_SCHEMES and place:
-        raise ValidationError(f"storage path {_shown(text)}: a local file's URI begins with {scheme}:///")
+    elif scheme.lower() in _LOCAL_SCHEMES and host:
+        raise ValidationError(f"storage path {redact_uri(text)}: a local file's URI begins with {scheme}:///")
     if not key or key.endswith("/"):
-        raise ValidationError(f"storage path {_shown(text)}: this is a folder; name a file in it")
+        raise ValidationError(f"storage path {redact_uri(text)}: this is a folder; name a file in it")
+
+
+def _user_part(text: str) -> str:
+    """Return what stands before the ``@`` of a URI, which Airflow takes for a Connection's id."""
+    try:
+        return urlsplit(text).netloc.rpartition("@")[0]
+    except ValueError:
+        raise ValidationError(f"storage path {redact_uri(text)}: {_ALLOWED}") from None
 
 
 def _is_local(path: ObjectStoragePath) -> bool:
     from fsspec.implementations.local import LocalFileSystem
 
     return isinstance(path.fs, LocalFileSystem)
+
+
+def _file_size(path: ObjectStoragePath, text: str) -> int:
+    is_local = _is_local(path)
+    with _translate_errors("read", text, is_local=is_local):
+        if is_local:
+            status = os.stat(path.path)
+            found = status.st_size if stat.S_ISREG(status.st_mode) else None
+        else:
+            info = path.fs.info(path.path)
+            found = info["size"] if info["type"] == "file" else None
+    if found is None:
+        raise ValidationError(f"cannot read {redact_uri(text)}: it is not a file of known size")
+    return int(found)
+
+
+def _open(path: ObjectStoragePath, text: str, read_ahead: int | None = None) -> BinaryIO:
+    is_local = _is_local(path)
+    translate = partial(_translate_errors, "read", text, is_local=is_local)
+    with translate():
+        if is_local:
+            file: BinaryIO = open_regular(path.path)
+        else:
+            file = path.fs.open(path.path, "rb", block_size=read_ahead)
+    buffer_bytes = min(read_ahead or _BUFFER_BYTES, _BUFFER_BYTES)
+    return io.BufferedReader(_TranslatingReader(file, translate), buffer_bytes)
+
+
+class _TranslatingReader(io.RawIOBase):
+    """A file of any storage, whose errors are translated. ``BufferedReader`` adds the methods that it may lack."""
+
+    def __init__(self, file: BinaryIO, translate: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file = file
+        self._translate = translate
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        with self._translate():
+            content = self._file.read(len(view))
+        view[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with self._translate():
+            return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+            super().close()
 
 
 def _upload(path: ObjectStoragePath, source: BinaryIO) -> None:
@@ -231,7 +377,7 @@ def _upload(path: ObjectStoragePath, source: BinaryIO) -> None:
     try:
         shutil.copyfileobj(source, target)
     except BaseException:
-        # Whatever it was goes on its way; but to close the upload would publish the part that was sent.
+        # Closing the upload would publish the part that was sent.
         if isinstance(target, AbstractBufferedFile):
             target.discard()
             target.closed = True
@@ -239,72 +385,65 @@ def _upload(path: ObjectStoragePath, source: BinaryIO) -> None:
     target.close()
 
 
-def _write_local(target: str, source: BinaryIO) -> None:
-    folder = os.path.dirname(target)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, "a folder on the way to it is a file") from None
-    _refuse_special(target)
-    # mkstemp makes the file with mode 0600. A short name of its own, since the target's may be as long as allowed.
-    handle, temporary = tempfile.mkstemp(prefix=".faceki-", suffix=".part", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            shutil.copyfileobj(source, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-    _sync_folder(folder)
-
-
-def _refuse_special(target: str) -> None:
-    """Refuse what a move would destroy, such as ``/dev/null``, or what it cannot replace."""
-    try:
-        mode = os.lstat(target).st_mode
-    except FileNotFoundError:
-        return
-    if os.path.isdir(target):
-        raise IsADirectoryError(errno.EISDIR, "this is a folder; name a file in it")
-    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
-        raise FileExistsError(errno.EEXIST, "this is not a regular file")
-
-
-def _sync_folder(folder: str) -> None:
-    # So that the move survives a power cut. Not every filesystem can do it, and the content is complete without it.
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
-def _told_clearly(doing: str, uri: str) -> Iterator[None]:
+def _translate_errors(doing: str, uri: str, *, is_local: bool = False) -> Iterator[None]:
+    """Raise the errors of this module in place of whatever a storage raises."""
     try:
         yield
-    except OSError as error:
-        # An object store's errors are of these classes too, but carry neither number nor text that is fit to show.
-        why = {PermissionError: "permission denied", FileNotFoundError: "no such file or bucket"}.get(
-            type(error)
+    except (StorageError, ValidationError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the libraries of object stores share no base class
+        raise _translated(error, doing, uri, is_local=is_local) from None
+
+
+def _translated(error: Exception, doing: str, uri: str, *, is_local: bool) -> Exception:
+    # A remote storage's own text may hold a credential or what was sent, so it is never shown.
+    text = (error.strerror if is_local and isinstance(error, OSError) else None) or ""
+    labels = _labels(error)
+    if isinstance(error, FileNotFoundError) or labels & _MISSING_CODES:
+        return StorageFileNotFoundError(
+            f"cannot {doing} {redact_uri(uri)}: {text or 'no such file or bucket'}"
         )
-        if why or error.errno in _FOR_GOOD:
-            why = error.strerror or why
-            raise ValidationError(f"cannot {doing} {_shown(uri)}: {why}") from None
-        raise
-    except ValidationError:
-        raise
-    except Exception as error:  # noqa: BLE001 - some object stores raise what no class of Python's names
-        # To whoever asked, the storage failed; the text may hold whatever was sent.
-        raise OSError(f"cannot {doing} {_shown(uri)} now: {type(error).__name__}") from None
+    if _is_refusal(error, labels, is_local=is_local):
+        return StorageAccessError(
+            doing, uri, (text or "permission denied, or credentials are wrong or expired")
+        )
+    if _is_invalid(error, labels, is_local=is_local):
+        return ValidationError(
+            f"cannot {doing} {redact_uri(uri)}: {text or 'the storage refuses such a name'}"
+        )
+    number = error.errno if isinstance(error, OSError) else None
+    return StorageUnavailableError(doing, uri, os.strerror(number) if number else type(error).__name__)
 
 
-def _shown(uri: str) -> str:
-    """Show where, without what may be a credential: a user part, or the query of a signed web address."""
-    text = re.sub(r"://[^/]*@", "://…@", uri)
-    if text.lower().startswith("http"):
-        text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
-    return repr(text)
+def _is_refusal(error: Exception, labels: frozenset[str], *, is_local: bool) -> bool:
+    if isinstance(error, PermissionError) or labels & _ACCESS_CODES:
+        return True
+    if is_local:
+        return isinstance(error, OSError) and error.errno in _ACCESS_ERRNOS
+    return any(_ACCESS_NAMES.search(label) for label in labels)
+
+
+def _is_invalid(error: Exception, labels: frozenset[str], *, is_local: bool) -> bool:
+    if is_local:
+        return isinstance(error, OSError) and error.errno in _PERMANENT_ERRNOS
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError) or labels & _INVALID_CODES:
+        return True
+    return any(_INVALID_NAMES.search(label) for label in labels)
+
+
+def _labels(error: BaseException | None) -> frozenset[str]:
+    """Return the class names, codes and HTTP statuses of an error and of those behind it."""
+    found: set[str] = set()
+    for _ in range(5):
+        if error is None:
+            break
+        response = getattr(error, "response", None)
+        details = response.get("Error") if isinstance(response, dict) else None
+        statuses = [getattr(error, name, None) for name in ("status", "status_code", "code")]
+        # aiohttp gives a body that breaks off the code 400.
+        codes = [status for status in statuses if status != 400]
+        codes += [details.get("Code")] if isinstance(details, dict) else []
+        found |= {str(code) for code in codes if isinstance(code, int | str)} | {type(error).__name__}
+        error = error.__cause__ or error.__context__
+    return frozenset(found)

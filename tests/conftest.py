@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_store import _object_store_server as _object_store_server
+from tests.object_store import object_store as object_store
+
 ROOT = Path(__file__).resolve().parent.parent
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
 

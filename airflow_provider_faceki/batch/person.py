@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.rules import REMEMBERED, Rules
 
@@ -140,6 +140,8 @@ class People:
             raise api.ValidationError(_without_place(error.message, place)) from None
         except api.FacekiError:
             raise
+        except storage.StorageError as error:
+            raise error.without_uri(name) from None
         except Exception as error:  # noqa: BLE001 - a storage raises what it likes, and nothing is sent yet
             # Its words may be the picture's name, which may be a person's.
             number = error.errno if isinstance(error, OSError) else None

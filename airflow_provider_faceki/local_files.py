@@ -1,0 +1,194 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Read and write local files that hold personal data: whole or not at all, for their owner only, nothing left behind.
+
+A file has no name until it is complete, where the system can do that (Linux ``O_TMPFILE``), so a killed task leaves
+nothing. Elsewhere, and for the moment in which an old file is replaced, it is called ``.faceki-….part``; what a killed
+task leaves of these is deleted by the next process that writes to the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+_PART_PREFIX, _PART_SUFFIX = ".faceki-", ".part"
+#: Age from which an unlocked part counts as left behind. A younger one may not be locked yet by its writer.
+_MIN_PART_AGE_SECONDS = 60.0
+#: Folders that are remembered as swept by this process.
+_MAX_SWEPT_FOLDERS = 10_000
+_swept_folders: set[str] = set()
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file, unbuffered.
+
+    :raises OSError: it is not there, or a folder, device, pipe or socket: those may never end.
+    """
+    # Opening a pipe would otherwise wait for its writer.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "this is not a regular file")
+    return os.fdopen(handle, "rb", buffering=0)
+
+
+def check_replaceable(path: str) -> None:
+    """Refuse a path that a file cannot take, or where it would destroy a device such as ``/dev/null``.
+
+    :raises OSError: it is one.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "this is a folder; name a file in it")
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise FileExistsError(errno.EEXIST, "this is not a regular file")
+
+
+def write_atomically(path: str, source: BinaryIO) -> None:
+    """Copy ``source`` to ``path``, replacing what is there, with mode 0600; missing folders are made with mode 0700.
+
+    :raises OSError: it cannot be written; what was there before is left.
+    """
+    folder, name = os.path.split(path)
+    _make_folders(folder)
+    check_replaceable(path)
+    with _open_folder(folder) as folder_handle:
+        if folder not in _swept_folders:
+            _delete_abandoned_parts(folder_handle)
+            if len(_swept_folders) < _MAX_SWEPT_FOLDERS:
+                _swept_folders.add(folder)
+        unnamed = _open_unnamed(folder_handle)
+        if unnamed is not None:
+            with os.fdopen(unnamed, "wb") as file:
+                _copy(source, file)
+                _link(file.fileno(), name, folder_handle)
+        else:
+            _write_part(source, name, folder_handle)
+        # The name survives a power cut. Not every filesystem can do it, and the content is complete without it.
+        with suppress(OSError):
+            os.fsync(folder_handle)
+
+
+def _make_folders(folder: str) -> None:
+    if os.path.isdir(folder):
+        return
+    _make_folders(os.path.dirname(folder))
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        # Another worker may have made it at the same moment.
+        if not os.path.isdir(folder):
+            raise NotADirectoryError(errno.ENOTDIR, "a folder on the way to it is a file") from None
+
+
+@contextmanager
+def _open_folder(folder: str) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _open_unnamed(folder: int) -> int | None:
+    """Open a file without a name in a folder; ``None`` where the system cannot do that."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not os.path.isdir("/proc/self/fd"):
+        return None
+    try:
+        return os.open(".", flag | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        # So older kernels and some filesystems answer.
+        if error.errno in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}:
+            return None
+        raise
+
+
+def _link(handle: int, name: str, folder: int) -> None:
+    """Give an unnamed file its name, in one step if nothing has that name yet."""
+
+    def link(as_name: str) -> None:
+        # With a folder's handle Python calls linkat(2), which follows the link that /proc shows; link(2) does not.
+        os.link(
+            f"/proc/self/fd/{handle}", as_name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True
+        )
+
+    try:
+        link(name)
+    except FileExistsError:
+        _lock(handle)
+        part = _new_part_name()
+        link(part)
+        _replace(part, name, folder)
+
+
+def _write_part(source: BinaryIO, name: str, folder: int) -> None:
+    part = _new_part_name()
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    with os.fdopen(handle, "wb") as file:
+        _lock(handle)
+        try:
+            _copy(source, file)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=folder)
+            raise
+        _replace(part, name, folder)
+
+
+def _replace(part: str, name: str, folder: int) -> None:
+    try:
+        os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=folder)
+        raise
+
+
+def _copy(source: BinaryIO, file: BinaryIO) -> None:
+    shutil.copyfileobj(source, file)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _new_part_name() -> str:
+    # A short name of its own, since the target's may be as long as names can be.
+    return f"{_PART_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
+
+
+def _lock(handle: int) -> None:
+    # It goes with its process: a part that can be locked has no writer any more. Some filesystems have no locks.
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _delete_abandoned_parts(folder: int) -> None:
+    """Delete parts whose writer is gone. Failing to do so is no reason not to write."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PART_PREFIX) and entry.name.endswith(_PART_SUFFIX):
+                with suppress(OSError):
+                    _delete_if_abandoned(entry.name, folder)
+
+
+def _delete_if_abandoned(part: str, folder: int) -> None:
+    handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        status = os.fstat(handle)
+        is_old = time.time() - status.st_mtime > _MIN_PART_AGE_SECONDS
+        if is_old and stat.S_ISREG(status.st_mode):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(part, dir_fd=folder)
+    finally:
+        os.close(handle)

@@ -1,0 +1,204 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""An S3 server on loopback for tests, and a proxy in front of it that fails on demand: the fixture ``object_store``."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+CONN_ID = "s3_store"
+FAULTY_CONN_ID = "s3_faulty"
+BUCKET = "kyc"
+
+# moto's own command cannot tell which free port it got.
+_SERVER = """
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+app = DomainDispatcherApplication(create_backend_app)
+server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the proxy does with a request in place of passing it on.
+
+    :param status: HTTP status of the answer; 0 to close the connection without one.
+    :param code: S3's error code in the answer's body.
+    :param cut_after: Bytes of the true answer's body after which the connection is closed.
+    """
+
+    status: int = 0
+    code: str = ""
+    cut_after: int | None = None
+
+
+@dataclass
+class ObjectStore:
+    """An S3 server with one bucket, known to Airflow as Connections ``s3_store`` and, through the proxy, ``s3_faulty``.
+
+    :param port: Port of the server.
+    :param proxy_port: Port of the proxy.
+    """
+
+    port: int
+    proxy_port: int
+    #: Returns what the proxy does with a request, given its method and path. Default: pass it on.
+    choose_fault: Callable[[str, str], Fault | None] = field(default=lambda method, path: None)
+    #: Method and path of each request that came through the proxy.
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+    @cached_property
+    def client(self) -> Any:
+        """A boto3 client of the server."""
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    def uri(self, key: str, *, faulty: bool = False) -> str:
+        """Return the URI of an object, with the Connection in it."""
+        return f"s3://{FAULTY_CONN_ID if faulty else CONN_ID}@{BUCKET}/{key}"
+
+    def put(self, key: str, content: bytes) -> str:
+        """Write an object and return its URI."""
+        self.client.put_object(Bucket=BUCKET, Key=key, Body=content)
+        return self.uri(key)
+
+    def get(self, key: str) -> bytes:
+        """Return the content of an object."""
+        content: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return content
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the names of all objects below a prefix."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        return sorted(item["Key"] for page in pages for item in page.get("Contents", ()))
+
+    def clear(self) -> None:
+        """Delete everything, faults included."""
+        self.choose_fault = lambda method, path: None
+        self.requests.clear()
+        for key in self.keys():
+            self.client.delete_object(Bucket=BUCKET, Key=key)
+
+
+@pytest.fixture(scope="session")
+def _object_store_server() -> Iterator[ObjectStore]:
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
+        proxy.daemon_threads = True
+        store = ObjectStore(port, proxy.server_address[1])
+        proxy.store = store  # type: ignore[attr-defined]
+        thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+        thread.start()
+        store.client.create_bucket(Bucket=BUCKET)
+        with pytest.MonkeyPatch.context() as patch:
+            for conn_id, conn_port in ((CONN_ID, port), (FAULTY_CONN_ID, store.proxy_port)):
+                patch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", _connection(conn_port))
+            yield store
+        proxy.shutdown()
+        proxy.server_close()
+    finally:
+        server.terminate()
+        server.wait(10)
+        if server.stdout is not None:
+            server.stdout.close()
+
+
+@pytest.fixture
+def object_store(_object_store_server: ObjectStore) -> Iterator[ObjectStore]:
+    """The S3 server, empty and without faults."""
+    _object_store_server.clear()
+    yield _object_store_server
+    _object_store_server.clear()
+
+
+def _connection(port: int) -> str:
+    extra = {
+        "endpoint_url": f"http://127.0.0.1:{port}",
+        "region_name": "us-east-1",
+        # The proxy's faults are answered once, not after the library's own retries.
+        "config_kwargs": {"retries": {"max_attempts": 0}, "s3": {"addressing_style": "path"}},
+    }
+    return json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _serve(self) -> None:
+        store: ObjectStore = self.server.store  # type: ignore[attr-defined]
+        store.requests.append((self.command, self.path))
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        fault = store.choose_fault(self.command, self.path)
+        if fault is not None and fault.cut_after is None:
+            self._refuse(fault)
+            return
+        connection = http.client.HTTPConnection("127.0.0.1", store.port, timeout=30)
+        try:
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            self._relay(answer, answer.read(), fault.cut_after if fault else None)
+        finally:
+            connection.close()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+    def _refuse(self, fault: Fault) -> None:
+        if not fault.status:
+            self.close_connection = True
+            return
+        body = b""
+        if self.command != "HEAD":
+            body = f"<Error><Code>{fault.code}</Code><Message>canary-of-the-store</Message></Error>".encode()
+        self.send_response(fault.status)
+        self.send_header("content-type", "application/xml")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _relay(self, answer: http.client.HTTPResponse, content: bytes, cut_after: int | None) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in {"connection", "transfer-encoding", "date", "server"}:
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content if cut_after is None else content[:cut_after])
+        if cut_after is not None and cut_after < len(content):
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+def environment(store: ObjectStore) -> dict[str, str]:
+    """Return the variables by which another process knows the Connections."""
+    return {
+        f"AIRFLOW_CONN_{CONN_ID.upper()}": _connection(store.port),
+        f"AIRFLOW_CONN_{FAULTY_CONN_ID.upper()}": _connection(store.proxy_port),
+        **{name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_CONN_")},
+    }

@@ -1,0 +1,272 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""What a storage raises, as one family of errors: local files, S3 and memory, while opening and while reading."""
+
+# fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
+# mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call,arg-type"
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from airflow_provider_faceki import storage
+from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.storage import (
+    StorageAccessError,
+    StorageError,
+    StorageFileNotFoundError,
+    StorageUnavailableError,
+)
+from tests.object_store import Fault, ObjectStore
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:
+    from airflow.io.store import attach
+
+JPEG = b"\xff\xd8\xff" + b"x" * 2_000_000
+
+
+def read(uri: str) -> None:
+    with storage.open_binary(uri) as file:
+        while file.read(64 * 1024):
+            pass
+
+
+def write(uri: str) -> None:
+    storage.write_bytes(uri, b"x")
+
+
+def upload(uri: str) -> None:
+    with open("/dev/null", "rb") as file:
+        storage.write_file(uri, file)
+
+
+def look(uri: str) -> None:
+    storage.image("selfie", uri, 10_000_000)
+
+
+def list_folder(uri: str) -> None:
+    storage.list_files(uri.rpartition("/")[0])
+
+
+ACTIONS = [
+    pytest.param(action, id=action.__name__)
+    for action in (read, write, upload, look, storage.size, list_folder)
+]
+
+
+def check_text(error: BaseException, uri: str) -> None:
+    """An error names the file and shows nothing of the store's own words."""
+    assert uri.rpartition("/")[0].rpartition("@")[2] in str(error)
+    assert "canary" not in str(error)
+    assert error.__cause__ is None
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        pytest.param(Fault(403, "AccessDenied"), StorageAccessError, id="403"),
+        pytest.param(Fault(400, "ExpiredToken"), StorageAccessError, id="expired credentials"),
+        pytest.param(Fault(403, "InvalidAccessKeyId"), StorageAccessError, id="unknown key"),
+        pytest.param(Fault(403, "SignatureDoesNotMatch"), StorageAccessError, id="wrong secret"),
+        pytest.param(Fault(500, "InternalError"), StorageUnavailableError, id="500"),
+        pytest.param(Fault(503, "SlowDown"), StorageUnavailableError, id="slow down"),
+        pytest.param(Fault(0), StorageUnavailableError, id="connection closed"),
+    ],
+)
+def test_a_refusal_and_a_failure_of_s3_are_told_apart(
+    object_store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    action: Callable[[str], None],
+    fault: Fault,
+    kind: type[StorageError],
+) -> None:
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    object_store.put("folder/selfie.jpg", JPEG)
+    object_store.choose_fault = lambda method, path: fault
+    uri = object_store.uri("folder/selfie.jpg", faulty=True)
+    with pytest.raises(StorageError) as caught:
+        action(uri)
+    assert type(caught.value) is kind
+    check_text(caught.value, uri)
+    assert object_store.requests
+
+
+@pytest.mark.parametrize("action", [pytest.param(a, id=a.__name__) for a in (read, look, storage.size)])
+@pytest.mark.parametrize("bucket", ["kyc", "no-such-bucket"])
+def test_what_is_not_there(
+    object_store: ObjectStore,
+    action: Callable[[str], None],
+    bucket: str,
+) -> None:
+    with pytest.raises(StorageFileNotFoundError, match="no such file or bucket"):
+        action(f"s3://s3_store@{bucket}/none.jpg")
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_S3_DOWN",
+        '{"conn_type": "aws", "login": "a", "password": "b", "extra": {"endpoint_url": "http://127.0.0.1:9",'
+        ' "region_name": "us-east-1", "config_kwargs": {"retries": {"max_attempts": 0}}}}',
+    )
+    for action in (read, write, look):
+        with pytest.raises(StorageUnavailableError, match="EndpointConnectionError"):
+            action("s3://s3_down@kyc/folder/selfie.jpg")
+
+
+def test_a_body_that_is_cut_is_a_failure_of_the_storage(
+    object_store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    object_store.put("folder/selfie.jpg", JPEG)
+    uri = object_store.uri("folder/selfie.jpg", faulty=True)
+    image = storage.image("selfie", uri, 10_000_000)
+    object_store.choose_fault = lambda method, path: Fault(cut_after=1000) if method == "GET" else None
+    for open_file in (image.open, lambda: storage.open_binary(uri)):
+        with pytest.raises(StorageUnavailableError) as caught, open_file() as file:
+            file.read()
+        check_text(caught.value, uri)
+
+
+def test_credentials_that_expire_while_a_file_is_read(
+    object_store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    object_store.put("folder/selfie.jpg", JPEG)
+    uri = object_store.uri("folder/selfie.jpg", faulty=True)
+    image = storage.image("selfie", uri, 10_000_000)
+    with image.open() as file:
+        assert file.read(10)
+        object_store.choose_fault = lambda method, path: Fault(400, "ExpiredToken")
+        with pytest.raises(StorageAccessError):
+            file.read()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        pytest.param(errno.ENOENT, StorageFileNotFoundError, id="ENOENT"),
+        pytest.param(errno.EACCES, StorageAccessError, id="EACCES"),
+        pytest.param(errno.EPERM, StorageAccessError, id="EPERM"),
+        pytest.param(errno.EROFS, StorageAccessError, id="EROFS"),
+        pytest.param(errno.ENOTDIR, ValidationError, id="ENOTDIR"),
+        pytest.param(errno.ENAMETOOLONG, ValidationError, id="ENAMETOOLONG"),
+        pytest.param(errno.ENOSPC, StorageUnavailableError, id="ENOSPC"),
+        pytest.param(errno.EIO, StorageUnavailableError, id="EIO"),
+        pytest.param(errno.ESTALE, StorageUnavailableError, id="ESTALE"),
+        pytest.param(errno.EMFILE, StorageUnavailableError, id="EMFILE"),
+    ],
+)
+def test_errors_of_local_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "a.json").write_text("1")
+    monkeypatch.setattr(os, "open", fail)
+    for action in (read, write):
+        with pytest.raises(kind, match=os.strerror(number)) as caught:
+            action(f"{tmp_path}/a.json")
+        assert type(caught.value) is kind
+
+
+def test_a_disk_that_fails_while_a_local_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_text("1")
+    file = storage.open_binary(f"{tmp_path}/a.json")
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "failing")
+
+    class Failing:
+        read = fail
+        close = staticmethod(lambda: None)
+
+    file.raw._file = Failing()  # type: ignore[attr-defined]
+    with pytest.raises(StorageUnavailableError, match="Input/output error"), file:
+        file.read()
+
+
+class ClientAuthenticationError(Exception):
+    """Called as that of Azure's library."""
+
+    status_code = 401
+
+
+class HttpError(Exception):
+    """Called as that of Google's library."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("canary")
+        self.code = code
+
+
+class NoCredentialsError(Exception):
+    """Called as that of Amazon's library."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        pytest.param(ClientAuthenticationError("canary"), StorageAccessError, id="Azure, 401"),
+        pytest.param(HttpError(403), StorageAccessError, id="Google, 403"),
+        pytest.param(HttpError(404), StorageFileNotFoundError, id="Google, 404"),
+        pytest.param(HttpError(503), StorageUnavailableError, id="Google, 503"),
+        pytest.param(NoCredentialsError("canary"), StorageAccessError, id="Amazon, no credentials"),
+        pytest.param(PermissionError("canary"), StorageAccessError, id="PermissionError"),
+        pytest.param(FileNotFoundError("canary"), StorageFileNotFoundError, id="FileNotFoundError"),
+        pytest.param(IsADirectoryError("canary"), ValidationError, id="IsADirectoryError"),
+        pytest.param(TimeoutError("canary"), StorageUnavailableError, id="TimeoutError"),
+        pytest.param(OSError(errno.EINVAL, "canary"), StorageUnavailableError, id="OSError"),
+        pytest.param(RuntimeError("canary"), StorageUnavailableError, id="anything else"),
+    ],
+)
+def test_errors_of_other_stores(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
+    memory = fsspec.filesystem("memory")
+    attach("memory", fs=memory)
+    memory.pipe_file("/bucket/r.json", JPEG)
+    file = storage.open_binary("memory://bucket/r.json")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    for name in ("open", "pipe_file", "info", "ls", "rm_file"):
+        monkeypatch.setattr(memory, name, fail)
+    try:
+        actions: tuple[Callable[[str], object], ...] = (read, write, look, storage.size, list_folder)
+        for action in (*actions, storage.delete):
+            if kind is StorageFileNotFoundError and action in (list_folder, storage.delete):
+                continue
+            with pytest.raises(kind) as caught:
+                action("memory://bucket/folder/r.json")
+            assert type(caught.value) is kind
+            check_text(caught.value, "memory://bucket/folder/r.json")
+        monkeypatch.setattr(file.raw._file, "read", fail, raising=False)  # type: ignore[attr-defined]
+        with pytest.raises(kind):
+            file.read()
+    finally:
+        memory.store.clear()
+
+
+def test_an_error_may_be_told_without_the_files_name(tmp_path: Path) -> None:
+    error = StorageAccessError("read", "s3://bucket/jane.jpg", "permission denied")
+    copied = pickle.loads(pickle.dumps(error.without_uri("selfie")))  # noqa: S301 - our own bytes
+    for same in (error.without_uri("selfie"), copied):
+        assert (type(same), str(same)) == (StorageAccessError, "selfie cannot be read now: permission denied")
+        assert same.reason == "permission denied"
+    assert "jane.jpg" in str(error)
