@@ -11,10 +11,10 @@ from airflow_provider_faceki import api
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.endpoints.verification import Document
     from airflow_provider_faceki.api.uploads import Image
-    from airflow_provider_faceki.storage import Place
+    from airflow_provider_faceki.storage import FilePath
 
     #: The content of a picture, its absolute local path or URI, or an image that was checked.
-    Picture: TypeAlias = bytes | Place | Image
+    Picture: TypeAlias = bytes | FilePath | Image
     #: A document with its sides, or the front of one that has no back.
     DocumentSource: TypeAlias = Document | Picture | Mapping[str, Any]
 
