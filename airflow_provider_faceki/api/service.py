@@ -32,8 +32,8 @@ class Service:
     :param link_filter: The same for the link id, with ``{link}``.
     :param record_identifier_filter: The same for the caller's own identifier, with ``{record_identifier}``.
     :param face_id_filter: The same for FACEKI's id of a person, with ``{face_id}``.
-    :param token_header: Name of the HTTP header that carries the access token.
-    :param token_scheme: Word before the token in that header; empty for the token alone.
+    :param auth_header: Name of the HTTP header that carries the access token.
+    :param auth_scheme: Word before the token in that header; empty for the token alone.
     :param pdf_report_path: Path of a PDF report with ``{requestId}`` in it. It is in no public source, so there is no
         default.
     :param pdf_report_method: ``GET``; or ``POST``, which also sends ``{"requestId": …}`` as JSON.
@@ -50,8 +50,8 @@ class Service:
     link_filter: str = "link"
     record_identifier_filter: str = "record_identifier"
     face_id_filter: str = "face_id"
-    token_header: str = "authorization"  # noqa: S105 - a header's name
-    token_scheme: str = "Bearer"  # noqa: S105
+    auth_header: str = "authorization"
+    auth_scheme: str = "Bearer"
     pdf_report_method: str = "GET"
     webhook_request_id_field: str = "requestId"
     webhook_status_field: str = "status"

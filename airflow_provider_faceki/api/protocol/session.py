@@ -194,7 +194,7 @@ def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payloa
 
 
 def _with_token(account: AuthSession, request: HttpRequest, token: AccessToken) -> HttpRequest:
-    return request.with_token(token.value, account.service.token_header, account.service.token_scheme)
+    return request.with_token(token.value, account.service.auth_header, account.service.auth_scheme)
 
 
 def _token_first(account: AuthSession) -> Steps[AccessToken]:
