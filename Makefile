@@ -3,22 +3,30 @@
 
 PY3 = .venv/bin/python
 PY2 = .venv-2.11/bin/python
-# All but what is a stage of its own: the browser needs Chromium and Airflow 3.3; wheel and files need one look only.
-SUITE = tests --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/packaging/test_tree.py
-# In two parts, so that they can run beside each other.
-PART_1 = tests/airflow tests/triggerer tests/webhook tests/provider
-PART_2 = $(SUITE) $(PART_1:%=--ignore=%)
+PYTEST_ARGS =
+PYTEST = $(PY3) -m pytest -q
+# Measures the test process and the processes that it starts.
+WITH_COVERAGE = PYTEST="$(PY3) -m coverage run -m pytest -q"
+# Workers that run test files beside each other: the tests wait more than they compute.
+WORKERS = 3
+PARALLEL = -n $(WORKERS) --dist loadfile
+# Stages of their own: they need Chromium, a fresh environment, services, or only one look.
+ELSEWHERE = --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/distributed
+# What Airflow 2.11 can change: api/ and sandbox/ import no Airflow and run once, with 3.3.
+ON_AIRFLOW_2 = tests --ignore=tests/api --ignore=tests/sandbox --ignore=tests/packaging $(ELSEWHERE)
 
 help:
-	@echo "make demo      run the example DAGs through a real Airflow against a local FACEKI (about two minutes)"
-	@echo "make ui        a whole Airflow with the provider, a Connection and a local FACEKI, to click through"
-	@echo "make test      every check: lint, types, import rules, Airflow 3.3 and 2.11, the built wheel, a browser"
-	@echo "make lint      only the checks that run nothing"
-	@echo "make coverage  the suite on Airflow 3.3, and which lines and branches it never took (in its own process)"
-	@echo "make bench     the numbers, each beside a peer or a floor measured in the same run"
-	@echo "make dist      build the sdist and the wheel into dist/"
-	@echo "make setup     only the virtual environment, .venv"
-	@echo "make clean     remove everything that was made here"
+	@echo "make demo              run the example DAGs through a real Airflow against the sandbox (about two minutes)"
+	@echo "make ui                a whole Airflow with the provider, a Connection and the sandbox, to click through"
+	@echo "make test-unit         the fast tests: no Airflow process, no other process (a minute)"
+	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
+	@echo "make test              every check: lint, both tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
+	@echo "make lint              only the checks that run nothing"
+	@echo "make bench             the numbers, each beside a peer or a floor measured in the same run"
+	@echo "make dist              build the sdist and the wheel into dist/"
+	@echo "make setup             only the virtual environment, .venv"
+	@echo "make chromium          install Chromium for the browser tests (Debian, as root; elsewhere it only looks)"
+	@echo "make clean             remove everything that was made here"
 
 setup: .venv/.ready
 
@@ -47,46 +55,54 @@ lint: .venv/.ready
 	$(PY3) -m ruff format -q --diff . || status=1; \
 	$(PY3) -m mypy || status=1; \
 	.venv/bin/lint-imports --no-logo || status=1; \
+	.venv/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml || status=1; \
+	.venv/bin/zizmor --offline -q .github/workflows || status=1; \
 	exit $$status
 
-coverage: .venv/.ready
-	@rm -f .coverage .coverage.*; status=0; $(PY3) -m coverage run -m pytest -q $(SUITE) || status=1; \
-	$(PY3) -m coverage combine -q; $(PY3) -m coverage report; exit $$status
+test-unit: .venv/.ready
+	@$(PYTEST) -m "not airflow and not process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
-# Three stages at a time on two cores, for a suite waits more than it computes; those that take longest come first. Every
+test-airflow: .venv/.ready
+	@$(PYTEST) -m "airflow or process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+
+# Several stages at a time on two cores, for they wait more than they compute; those that take longest come first. Every
 # stage runs, whatever another one said; what each printed stays in .work/.
 test:
-	@mkdir -p .work && rm -f .work/summary
+	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
-	@older=; if test -e .venv-2.11/.ready; then older="stage-2.11-2 stage-2.11-1"; \
-	else echo "skipped  suite on Airflow 2.11: it needs a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
-	status=0; $(MAKE) -s -k -j3 stage-3.3-2 stage-3.3-1 $$older stage-browser stage-wheel stage-lint || status=1; \
+	@older=; if test -e .venv-2.11/.ready; then older=stage-2.11; \
+	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
+	status=0; $(MAKE) -s -k -j2 stage-airflow $$older stage-browser stage-unit stage-wheel stage-lint || status=1; \
+	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
 stage-lint:
 	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
 
-stage-3.3-1:
-	@.ci/stage "suite on Airflow 3.3, part 1" .ci/suite 3.3-1 $(PY3) -m pytest -q $(PART_1)
+stage-unit:
+	@.ci/stage "unit tests" $(MAKE) -s test-unit $(WITH_COVERAGE)
 
-stage-3.3-2:
-	@.ci/stage "suite on Airflow 3.3, part 2" .ci/suite 3.3-2 $(PY3) -m pytest -q $(PART_2)
+stage-airflow:
+	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow $(WITH_COVERAGE)
 
-stage-2.11-1:
-	@.ci/stage "suite on Airflow 2.11, part 1" .ci/suite 2.11-1 $(PY2) -m pytest -q $(PART_1)
-
-stage-2.11-2:
-	@.ci/stage "suite on Airflow 2.11, part 2" .ci/suite 2.11-2 $(PY2) -m pytest -q $(PART_2)
+stage-2.11:
+	@.ci/stage "tests on Airflow 2.11" $(PY2) -m pytest -q $(PARALLEL) $(ON_AIRFLOW_2)
 
 stage-wheel:
-	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py tests/packaging/test_tree.py
+	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py
 
 stage-browser:
-	@if .ci/find-chromium; then .ci/stage "form and whole loop in Chromium" .ci/suite browser $(PY3) -m pytest -q tests/browser; \
+	@if $(MAKE) -s chromium; then .ci/stage "form and whole loop in Chromium" $(PY3) -m pytest -q tests/browser; \
 	else echo "skipped  form and whole loop in Chromium: no Chromium, and only root can install it" >>.work/summary; fi
+
+stage-coverage:
+	@.ci/stage "branch coverage without sandbox" sh -c '$(PY3) -m coverage combine -q && $(PY3) -m coverage report'
+
+chromium:
+	@.ci/find-chromium
 
 clean:
 	rm -rf .venv .venv-2.11 .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench dist lint coverage test clean \
-	stage-lint stage-3.3-1 stage-3.3-2 stage-2.11-1 stage-2.11-2 stage-wheel stage-browser
+.PHONY: help setup demo ui bench dist lint test test-unit test-airflow chromium clean \
+	stage-lint stage-unit stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage

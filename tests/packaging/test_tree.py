@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does each tracked file keep the rules that hold for all of them?"""
+"""Check the rules that hold for every tracked file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LICENCE = "# Licensed under the Apache License, Version 2.0; see the file LICENSE."
-MAX_LINES = 400
 
 
 def _tracked() -> list[Path]:
@@ -37,18 +36,13 @@ def test_there_is_something_to_check() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_module_opens_with_licence_and_question(path: Path) -> None:
+def test_module_opens_with_licence_and_docstring(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith(LICENCE + "\n")
     tree = ast.parse(text)
-    # A package's __init__.py that holds nothing answers nothing.
-    assert not tree.body or ast.get_docstring(tree), "the module does not say what it answers"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_module_can_be_read_in_one_sitting(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines < MAX_LINES
+    first_line = (ast.get_docstring(tree) or "").partition("\n")[0]
+    assert first_line or not tree.body, "the module does not say what it does"
+    assert not first_line.endswith("?"), "a docstring says what the module does; it does not ask"
 
 
 # Written in pieces, or this file would be the first to break its own rule.
@@ -76,13 +70,13 @@ def test_no_file_names(what: str) -> None:
 READS_A_FIELD = re.compile(r"""(?:\.get\(|\[)["'][a-z]+[A-Z]\w*["']""")
 
 
-def test_only_the_ground_and_its_stand_in_read_fields_of_faceki() -> None:
+def test_only_the_api_package_and_the_sandbox_read_fields_of_faceki() -> None:
     package = ROOT / "airflow_provider_faceki"
     above = [path for path in MODULES if path.is_relative_to(package)]
     above = [path for path in above if path.relative_to(package).parts[0] not in ("api", "sandbox")]
     assert [_name(path) for path in above if READS_A_FIELD.search(path.read_text(encoding="utf-8"))] == []
-    ground = [path for path in MODULES if path.is_relative_to(package / "api")]
-    assert any(READS_A_FIELD.search(path.read_text(encoding="utf-8")) for path in ground)
+    readers = [path for path in MODULES if path.is_relative_to(package / "api")]
+    assert any(READS_A_FIELD.search(path.read_text(encoding="utf-8")) for path in readers)
 
 
 def test_the_version_exists_once() -> None:
@@ -96,18 +90,11 @@ def test_the_version_exists_once() -> None:
     assert telling == {"airflow_provider_faceki/__init__.py"}
 
 
-def test_the_changelog_knows_the_version() -> None:
-    import airflow_provider_faceki
-
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    headings = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
-    dated = [re.fullmatch(r"\[([0-9.]+)\] - [0-9]{4}-[0-9]{2}-[0-9]{2}", each) for each in headings[1:]]
+def test_the_changelog_begins_with_what_is_not_released() -> None:
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    released = [re.fullmatch(r"\[[0-9.]+\] - [0-9]{4}-[0-9]{2}-[0-9]{2}", each) for each in headings[1:]]
     assert headings[0] == "[Unreleased]"
-    assert None not in dated
-    versions = [each[1] for each in dated if each]
-    assert versions[0] == airflow_provider_faceki.__version__
-    for name in ("Unreleased", *versions):
-        assert re.search(rf"^\[{re.escape(name)}\]: https://\S+$", changelog, re.MULTILINE), name
+    assert None not in released
 
 
 @pytest.mark.parametrize("airflow", ["3.3", "2.11"])
