@@ -18,7 +18,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
-from airflow_provider_faceki.connection.schema import MIN_KEY_LENGTH, FieldSpec, Kind
+from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS
+from airflow_provider_faceki.connection.schema import MIN_KEY_LENGTH, NO_AUTH_SCHEME, FieldSpec, Kind
 
 #: Longest text: beyond any id, key or address, and still fit for a header.
 MAX_TEXT_LENGTH = 2048
@@ -33,8 +34,11 @@ _PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
 _QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 _URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_AUTH_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
+_JSON_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-_REQUEST_ID = "{requestId}"
+_PLACEHOLDERS = tuple(FILTER_PLACEHOLDERS.values())
+_REQUEST_ID = FILTER_PLACEHOLDERS["request_id"]
 
 
 class InvalidValue(ValueError):
@@ -125,6 +129,13 @@ def header_name(value: object, _: FieldSpec) -> str:
 def auth_flow(value: object, spec: FieldSpec) -> AuthFlow:
     """Check the name of a form of the token request."""
     return AuthFlow(choice(value, spec))
+
+
+def auth_scheme(value: object, _: FieldSpec) -> str:
+    """Check the word before the access token; return an empty text for none."""
+    if not isinstance(value, str) or not _AUTH_SCHEME.fullmatch(value):
+        raise InvalidValue(f"one word such as Bearer, or {NO_AUTH_SCHEME} for the token alone")
+    return "" if value == NO_AUTH_SCHEME else value
 
 
 def choice(value: object, spec: FieldSpec) -> str:
@@ -230,19 +241,45 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost" or (address is not None and address.is_loopback)
 
 
-def path(value: object, _: FieldSpec) -> str:
-    """Check a path below a base URL."""
-    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or not _good_path(value):
-        raise InvalidValue("a path such as /api/v3/kyc_verification")
+def records_path(value: object, _: FieldSpec) -> str:
+    """Check a path below a base URL; it may hold placeholders of the record filters."""
+    allowed = f"a path such as /api/v3/kyc_verification, with at most one of {', '.join(_PLACEHOLDERS)} in it"
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
+        raise InvalidValue(allowed)
+    found = [placeholder for placeholder in _PLACEHOLDERS if placeholder in value]
+    filled = value
+    for placeholder in found:
+        filled = filled.replace(placeholder, "id")
+    if len(found) > 1 or not _good_path(filled):
+        raise InvalidValue(allowed)
+    return value
+
+
+def record_filter(value: object, spec: FieldSpec) -> str:
+    """Check the name of a query parameter, or a path with the filter's one placeholder."""
+    if isinstance(value, str) and _JSON_NAME.fullmatch(value):
+        return value
+    allowed = f"the name of a query parameter, or a path such as /records/{spec.placeholder}"
+    return _path_with(value, spec.placeholder, allowed)
+
+
+def json_name(value: object, _: FieldSpec) -> str:
+    """Check the name of a field in JSON."""
+    if not isinstance(value, str) or not _JSON_NAME.fullmatch(value):
+        raise InvalidValue("the name of a field, such as requestId")
     return value
 
 
 def pdf_report_path(value: object, _: FieldSpec) -> str:
     """Check a path, perhaps with a query, that has one place for the request id."""
-    allowed = f"a path such as /reports/{_REQUEST_ID}, with {_REQUEST_ID} in it once"
-    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or value.count(_REQUEST_ID) != 1:
+    return _path_with(value, _REQUEST_ID, f"a path such as /reports/{_REQUEST_ID}")
+
+
+def _path_with(value: object, placeholder: str, allowed: str) -> str:
+    allowed = f"{allowed}, with {placeholder} in it once"
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or value.count(placeholder) != 1:
         raise InvalidValue(allowed)
-    before, _mark, query = value.replace(_REQUEST_ID, "requestId").partition("?")
+    before, _mark, query = value.replace(placeholder, "id").partition("?")
     if not _good_path(before) or not _QUERY.fullmatch(query):
         raise InvalidValue(allowed)
     return value
@@ -287,6 +324,7 @@ def _proxy(url: object, allowed: str) -> str:
 
 CHECKS: dict[Kind, Callable[[object, FieldSpec], object]] = {
     "auth_flow": auth_flow,
+    "auth_scheme": auth_scheme,
     "base_url": base_url,
     "choice": choice,
     "credential": credential,
@@ -294,9 +332,11 @@ CHECKS: dict[Kind, Callable[[object, FieldSpec], object]] = {
     "integer": integer,
     "key": key,
     "number": number,
-    "path": path,
+    "json_name": json_name,
     "pdf_report_path": pdf_report_path,
     "proxies": proxies,
+    "record_filter": record_filter,
+    "records_path": records_path,
     "text": text,
     "verify": verify,
     "webhook_token": webhook_token,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_faceki.api.service import FACEKI
+from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.protocol.auth import AuthFlow
@@ -42,6 +42,7 @@ MIN_KEY_LENGTH = 32
 #: The kinds of value; ``checks.CHECKS`` has a check for each.
 Kind = Literal[
     "auth_flow",
+    "auth_scheme",
     "base_url",
     "choice",
     "credential",
@@ -49,9 +50,11 @@ Kind = Literal[
     "integer",
     "key",
     "number",
-    "path",
+    "json_name",
     "pdf_report_path",
     "proxies",
+    "record_filter",
+    "records_path",
     "text",
     "verify",
     "webhook_token",
@@ -69,7 +72,7 @@ class FieldSpec(NamedTuple):
     :param choices: The words allowed.
     :param secret: Masked in the form, in errors and in logs.
     :param column: The standard field of a Connection that holds it; ``None``: it is a key of the extra.
-    :param placeholder: Shown in the empty standard field.
+    :param placeholder: Shown in the empty standard field; of a record filter what stands for the id in a path.
     :param required: It has no default and must be set.
     :param in_form: Whether the form has a field for it; otherwise it is written under *Extra Fields JSON*.
     """
@@ -87,11 +90,27 @@ class FieldSpec(NamedTuple):
     in_form: bool = True
 
 
+#: The value of ``auth_scheme`` for a token without a word before it: an empty text means "not set".
+NO_AUTH_SCHEME = "none"
+
+
 def _field(kind: Kind, label: str, help_text: str, **more: Any) -> Any:
     """Declare a field. The type is ``Any`` for the reason that ``dataclasses.field`` has none either."""
     spec = FieldSpec(kind, label, help_text, **more)
     hidden = spec.secret or kind == "proxies"  # a proxy's URL may hold a password
     return dataclasses.field(repr=not hidden, metadata={"spec": spec})
+
+
+def _filter(name: str, label: str) -> Any:
+    return _field(
+        "record_filter",
+        f"Filter by {label}",
+        f"Query parameter by which records are filtered by {label}; or a path for this filter with "
+        f"{FILTER_PLACEHOLDERS[name]} in it, such as /records/{FILTER_PLACEHOLDERS[name]}.",
+        default=getattr(FACEKI, f"{name}_filter"),
+        placeholder=FILTER_PLACEHOLDERS[name],
+        in_form=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -241,7 +260,7 @@ class ConnectionSettings:
         secret=True,
     )
     records_path: str = _field(
-        "path",
+        "records_path",
         "Records path",
         "Path for fetching records. FACEKI's documentation also names /kycverify/api/kycverify/records.",
         default=FACEKI.records_path,
@@ -258,6 +277,53 @@ class ConnectionSettings:
         "Base URL of the image check. The token is never sent there.",
         default=FACEKI.addon_url,
     )
+    # The rest corrects single assumptions about FACEKI. Nobody knows that one has to be set before
+    # `airflow faceki check` says so, with the JSON to paste; in the form they would bury what people set.
+    auth_header: str = _field(
+        "header_name",
+        "Token header",
+        "Name of the HTTP header that carries the access token.",
+        default=FACEKI.auth_header,
+        in_form=False,
+    )
+    auth_scheme: str = _field(
+        "auth_scheme",
+        "Token scheme",
+        f"Word before the access token in that header; {NO_AUTH_SCHEME} for the token alone.",
+        default=FACEKI.auth_scheme,
+        in_form=False,
+    )
+    request_id_filter: str = _filter("request_id", "FACEKI's request id")
+    link_filter: str = _filter("link", "link id")
+    record_identifier_filter: str = _filter("record_identifier", "your own identifier")
+    face_id_filter: str = _filter("face_id", "FACEKI's id of a person")
+    pdf_report_method: str = _field(
+        "choice",
+        "PDF report method",
+        "HTTP method of the PDF report; POST sends the request id as JSON too.",
+        default=FACEKI.pdf_report_method,
+        choices=("GET", "POST"),
+        in_form=False,
+    )
+    webhook_request_id_field: str = _field(
+        "json_name",
+        "Webhook request id",
+        "Name of the webhook's field with the request id. Usual spellings are understood without it.",
+        default=FACEKI.webhook_request_id_field,
+        in_form=False,
+    )
+    webhook_status_field: str = _field(
+        "json_name",
+        "Webhook status",
+        "Name of the webhook's field with the decision. Usual spellings are understood without it.",
+        default=FACEKI.webhook_status_field,
+        in_form=False,
+    )
+
+    @property
+    def service(self) -> Service:
+        """The addresses, names and forms of this installation of FACEKI."""
+        return Service(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Service)})
 
     @property
     def secrets(self) -> tuple[str, ...]:

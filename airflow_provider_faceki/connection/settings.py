@@ -119,11 +119,15 @@ class WebhookSettings:
     :param tokens: The texts accepted at the end of the webhook's path: the token, and perhaps the previous one.
     :param hmac_secret: Key of the signature over a webhook's body; ``None``: no signature is required.
     :param hmac_header: HTTP header that carries that signature.
+    :param request_id_field: Name of the body's field with the request id.
+    :param status_field: Name of the body's field with the decision.
     """
 
     tokens: tuple[str, ...] = field(repr=False)
     hmac_secret: str | None = field(repr=False)
     hmac_header: str | None
+    request_id_field: str
+    status_field: str
 
 
 def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
@@ -140,7 +144,13 @@ def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | 
     if found["webhook_token"] is None:
         return None
     tokens = tuple(found[name] for name in ("webhook_token", "webhook_token_previous") if found[name])
-    return WebhookSettings(tokens, found["webhook_hmac_secret"], found["webhook_hmac_header"])
+    return WebhookSettings(
+        tokens,
+        *(
+            found[f"webhook_{name}"]
+            for name in ("hmac_secret", "hmac_header", "request_id_field", "status_field")
+        ),
+    )
 
 
 def token_directory() -> Path:

@@ -342,9 +342,7 @@ class FacekiHook(BaseHook):
             client_id=settings.client_id,
             client_secret=settings.client_secret,
             auth_flow=settings.auth_flow,
-            service=api.Service(
-                settings.base_url, settings.addon_url, settings.records_path, settings.pdf_report_path
-            ),
+            service=settings.service,
             transport=api.TransportSettings(
                 timeout=settings.timeout,
                 upload_timeout=settings.upload_timeout,

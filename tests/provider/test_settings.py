@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.connection import schema as form
 from airflow_provider_faceki.connection.schema import ConnectionSettings
@@ -41,7 +42,17 @@ def test_nothing_but_id_and_secret_means_the_documented_service() -> None:
         webhook_hmac_secret=None,
         webhook_hmac_header=None,
         pii_hash_secret=None,
+        auth_header="authorization",
+        auth_scheme="Bearer",
+        request_id_filter="requestId",
+        link_filter="link",
+        record_identifier_filter="record_identifier",
+        face_id_filter="face_id",
+        pdf_report_method="GET",
+        webhook_request_id_field="requestId",
+        webhook_status_field="status",
     )
+    assert found.service == api.Service()
 
 
 @pytest.mark.parametrize("empty", [pytest.param(None, id="null"), pytest.param("", id="empty")])
@@ -171,6 +182,24 @@ def test_urls_that_are_refused(host: str, because: str, field: str) -> None:
             "/pdf?id={requestId}&a=1",
             id="PDF path with a query",
         ),
+        pytest.param(
+            {"records_path": "/records/{requestId}"},
+            "records_path",
+            "/records/{requestId}",
+            id="id in the path",
+        ),
+        pytest.param({"auth_header": "X-Access-Token"}, "auth_header", "X-Access-Token", id="token header"),
+        pytest.param({"auth_scheme": "Token"}, "auth_scheme", "Token", id="token scheme"),
+        pytest.param({"auth_scheme": "none"}, "auth_scheme", "", id="token alone"),
+        pytest.param({"link_filter": "linkId"}, "link_filter", "linkId", id="filter name"),
+        pytest.param(
+            {"request_id_filter": "/kycverify/records?requestId={requestId}"},
+            "request_id_filter",
+            "/kycverify/records?requestId={requestId}",
+            id="filter with a path of its own",
+        ),
+        pytest.param({"pdf_report_method": "POST"}, "pdf_report_method", "POST", id="PDF by POST"),
+        pytest.param({"webhook_status_field": "decision"}, "webhook_status_field", "decision", id="webhook"),
         pytest.param({"addon_url": "localhost:9"}, "addon_url", "https://localhost:9", id="add-on"),
         pytest.param({"webhook_token": "~._-" + "a" * 28}, "webhook_token", "~._-" + "a" * 28, id="token"),
         pytest.param({"pii_hash_secret": "ü" * 32}, "pii_hash_secret", "ü" * 32, id="hash key"),
@@ -257,6 +286,15 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         pytest.param({"records_path": "//evil.example/x"}, "a path such as", id="path with a host"),
         pytest.param({"records_path": "/a/../b"}, "a path such as", id="climbing path"),
         pytest.param({"records_path": "/a?b=1"}, "a path such as", id="path with a query"),
+        pytest.param({"records_path": "/{requestId}/{link}"}, "at most one of", id="two places in a path"),
+        pytest.param({"records_path": "/a/{id}"}, "{requestId}", id="unknown place in a path"),
+        pytest.param({"auth_header": "X Token"}, "HTTP header", id="token header with a space"),
+        pytest.param({"auth_scheme": "Bearer:"}, "one word such as Bearer", id="scheme with a colon"),
+        pytest.param({"auth_scheme": True}, "none for the token alone", id="scheme is a flag"),
+        pytest.param({"link_filter": "/link/{requestId}"}, "{link} in it once", id="another filter's place"),
+        pytest.param({"face_id_filter": "a b"}, "name of a query parameter", id="filter with a space"),
+        pytest.param({"pdf_report_method": "PUT"}, "one of GET, POST", id="PDF by PUT"),
+        pytest.param({"webhook_request_id_field": "a b"}, "such as requestId", id="field with a space"),
         pytest.param({"pdf_report_path": "/pdf"}, "{requestId}", id="PDF path without its place"),
         pytest.param({"pdf_report_path": "/{requestId}/{requestId}"}, "once", id="PDF path: twice"),
         pytest.param({"pdf_report_path": "/{requestId}/{x}"}, "{requestId}", id="PDF path: another place"),
