@@ -22,6 +22,7 @@ help:
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
 	@echo "make test              every check: lint, both tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make lint              only the checks that run nothing"
+	@echo "make docs              build the documentation site into .work/site; a warning fails it"
 	@echo "make bench             the numbers, each beside a peer or a floor measured in the same run"
 	@echo "make dist              build the sdist and the wheel into dist/"
 	@echo "make setup             only the virtual environment, .venv"
@@ -31,7 +32,7 @@ help:
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints/airflow-3.3.txt
-	@.ci/make-venv .venv constraints/airflow-3.3.txt 3.14 build test lint browser
+	@.ci/make-venv .venv constraints/airflow-3.3.txt 3.14 build test lint browser docs
 
 # Airflow 2.11 does not run on Python 3.13: where nothing older is installed, its stage is left out and says so.
 .venv-2.11/.ready: pyproject.toml constraints/airflow-2.11.txt
@@ -45,6 +46,9 @@ ui: .venv/.ready
 
 bench: .venv/.ready
 	@$(PY3) benchmarks/run.py
+
+docs: .venv/.ready
+	@$(PY3) -m sphinx -q -W --keep-going -b html -d .work/doctrees docs .work/site
 
 dist: .venv/.ready
 	@rm -rf dist && $(PY3) -m hatchling build -d dist
@@ -72,7 +76,7 @@ test:
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@older=; if test -e .venv-2.11/.ready; then older=stage-2.11; \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
-	status=0; $(MAKE) -s -k -j2 stage-airflow $$older stage-browser stage-unit stage-wheel stage-lint || status=1; \
+	status=0; $(MAKE) -s -k -j2 stage-airflow $$older stage-browser stage-unit stage-wheel stage-docs stage-lint || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
@@ -91,6 +95,9 @@ stage-2.11:
 stage-wheel:
 	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py
 
+stage-docs:
+	@.ci/stage "documentation site" $(MAKE) -s docs
+
 stage-browser:
 	@if $(MAKE) -s chromium; then .ci/stage "form and whole loop in Chromium" $(PY3) -m pytest -q tests/browser; \
 	else echo "skipped  form and whole loop in Chromium: no Chromium, and only root can install it" >>.work/summary; fi
@@ -104,5 +111,5 @@ chromium:
 clean:
 	rm -rf .venv .venv-2.11 .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench dist lint test test-unit test-airflow chromium clean \
-	stage-lint stage-unit stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage
+.PHONY: help setup demo ui bench docs dist lint test test-unit test-airflow chromium clean \
+	stage-lint stage-docs stage-unit stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage
