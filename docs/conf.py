@@ -16,7 +16,9 @@ sys.path.insert(0, str(ROOT))
 _airflow_home = tempfile.mkdtemp(prefix="airflow-home-docs-")
 atexit.register(shutil.rmtree, _airflow_home, ignore_errors=True)
 os.environ.update(
-    AIRFLOW_HOME=_airflow_home, AIRFLOW__CORE__LOAD_EXAMPLES="False", AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING"
+    AIRFLOW_HOME=_airflow_home,
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
 )
 
 import airflow_provider_faceki  # noqa: E402 - the path is set above
