@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Go on by FACEKI's decision."""
+"""Operator that chooses the next tasks by FACEKI's decision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseBranchOperator
+
+from airflow_provider_faceki.task_mixin import FacekiTaskMixin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -19,10 +21,9 @@ _FOR_ONE = "a branch is for one person: see docs/verification.md for many"
 class FacekiDecisionBranchOperator(BaseBranchOperator):
     """Choose the tasks that follow by the decision in a summary, such as a sensor or operator here returns.
 
-    A branch is for one person. What a mapped task returns is of many, and is refused: one of them would decide for
-    all. Nor does it run in a mapped task group on Airflow 3.2 and later, where Airflow runs what a branch there did
-    not choose (https://github.com/apache/airflow/issues/67265). ``docs/verification.md`` shows how to go on by many
-    decisions.
+    A branch is for one person. The results of a mapped task are refused, as one person's would decide for all. So is a
+    branch in a mapped task group on Airflow 3.2 and later, where Airflow also runs the tasks that it did not choose
+    (https://github.com/apache/airflow/issues/67265). ``docs/verification.md`` shows how to route many decisions.
 
     :param summary: The summary, or a list of them (of one person) of which the last counts; most often another
         task's output.
@@ -32,6 +33,9 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
     :param otherwise: Task ids to follow no decision, or one that FACEKI has not documented.
     """
 
+    custom_operator_name = "FACEKI branch"
+    ui_color = FacekiTaskMixin.ui_color
+    ui_fgcolor = FacekiTaskMixin.ui_fgcolor
     template_fields: Sequence[str] = ("summary", "accepted", "declined", "review", "otherwise")
 
     def __init__(
@@ -56,7 +60,7 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         self._check_that_airflow_follows(context)
         summary = self.summary
         if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):
-            # What a mapped task has returned is a sequence of Airflow's own, read as it is needed.
+            # The results of a mapped task are a lazy sequence of Airflow's own.
             raise AirflowFailException(f"summary holds what {len(summary)} tasks returned; {_FOR_ONE}")
         if isinstance(summary, list | tuple):
             summary = summary[-1] if summary else {"decision": None}

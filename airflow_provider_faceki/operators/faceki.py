@@ -1,13 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""FACEKI as tasks: make a link, fetch records, make any other call."""
+"""Operators that make a link, fetch records, and make any other call; and the base class of all operators."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -17,10 +16,13 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.values import Json, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
-from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.links.faceki import FacekiHostedPageLink
+from airflow_provider_faceki.record_filter import check_one_filter, record_filter
+from airflow_provider_faceki.task_mixin import FacekiTaskMixin
+from airflow_provider_faceki.triggers.poll_log import loggable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -33,30 +35,28 @@ T = TypeVar("T")
 #: ``max_xcom_bytes``.
 DEFAULT_MAX_XCOM_BYTES = 48 * 1024
 
+_FILTERS = ("request_id", "link", "record_identifier", "face_id")
 
-class FacekiOperator(BaseOperator):
-    """What all FACEKI operators share: the Connection, and which failures Airflow should retry.
+
+class FacekiOperator(FacekiTaskMixin, BaseOperator):
+    """Base class of the FACEKI operators: the Connection, and which failures Airflow retries.
 
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
     template_fields: Sequence[str] = ("faceki_conn_id",)
-    ui_color = "#e5f2ef"
 
     def __init__(self, *, faceki_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.faceki_conn_id = faceki_conn_id
-
-    @cached_property
-    def hook(self) -> FacekiHook:
-        """The hook of this task's Connection."""
-        return FacekiHook(self.faceki_conn_id)
+        self._remember_given("faceki_conn_id")
 
     def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call of FACEKI.
 
-        :raises AirflowFailException: a retry cannot mend what went wrong.
-        :raises FacekiError: a retry may.
+        :param endpoint: The call.
+        :raises AirflowFailException: another try cannot help.
+        :raises FacekiError: another try may help.
         """
         with translate_errors():
             return self.hook.call(endpoint)
@@ -65,8 +65,8 @@ class FacekiOperator(BaseOperator):
 class FacekiGenerateKycLinkOperator(FacekiOperator):
     """Make a link under which one person is verified in a browser.
 
-    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. Whoever knows link or URL can act on
-    it: both are kept out of logs, and the task offers the page as a link in the user interface.
+    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. The link and its URL are capabilities: both are kept
+    out of logs. The task shows the page as an extra link in the user interface.
 
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
@@ -84,6 +84,7 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
         "record_identifier",
         "redirect_url",
     )
+    custom_operator_name = "FACEKI link"
     operator_extra_links = (FacekiHostedPageLink(),)
 
     def __init__(
@@ -100,27 +101,47 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
         self.record_identifier = record_identifier
         self.expires_in_minutes = expires_in_minutes
         self.redirect_url = redirect_url
+        self._remember_given("record_identifier", "redirect_url")
 
     def execute(self, context: Context) -> dict[str, str | None]:
         """Make the link."""
         with translate_errors():
+            self.check_rendered()
             endpoint = api.GenerateKycLink(
                 workflow_id=self.hook.workflow(self.workflow_id),
                 record_identifier=self.record_identifier,
                 expires_in_minutes=self.expires_in_minutes,
                 redirect_url=self.redirect_url,
             )
-        asked_at = datetime.now(UTC)
-        made = self.call(endpoint)
+            expires_at = self._expires_at()
+            made = self._make(endpoint)
         mask_secret(made.link)
-        self.log.info("FACEKI made a verification link")
-        minutes = self.expires_in_minutes
+        self.log.info(
+            "FACEKI made a verification link%s%s",
+            f" for record identifier {loggable(made.record_identifier)}" if made.record_identifier else "",
+            f", valid until {expires_at}" if expires_at else "",
+        )
         return {
             "link": made.link,
             "url": made.url,
             "record_identifier": made.record_identifier,
-            "expires_at": (asked_at + timedelta(minutes=minutes)).isoformat() if minutes else None,
+            "expires_at": expires_at,
         }
+
+    def _expires_at(self) -> str | None:
+        if self.expires_in_minutes is None:
+            return None
+        try:
+            return (datetime.now(UTC) + timedelta(minutes=self.expires_in_minutes)).isoformat()
+        except OverflowError:
+            raise api.ValidationError("expires_in_minutes: that is beyond the year 9999") from None
+
+    def _make(self, endpoint: api.GenerateKycLink) -> api.KycLink:
+        try:
+            return self.hook.call(endpoint)
+        except api.WorkflowError as error:
+            error.message = f"workflow {endpoint.workflow_id!r}: {error.message}"
+            raise
 
 
 class FacekiFetchRecordsOperator(FacekiOperator):
@@ -132,7 +153,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
     :param request_id: FACEKI's id of one verification.
-    :param link: Link id.
+    :param link: Link id, URL of the hosted page, or output of the link task.
     :param record_identifier: Your own id.
     :param face_id: FACEKI's id of a person.
     :param output_path: URI in any storage that Airflow knows (``s3://…``, ``gs://…``, ``file:///…``). The
@@ -156,12 +177,13 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         "output_path",
         "output_conn_id",
     )
+    custom_operator_name = "FACEKI records"
 
     def __init__(
         self,
         *,
         request_id: str | None = None,
-        link: str | None = None,
+        link: str | Mapping[str, Any] | None = None,
         record_identifier: str | None = None,
         face_id: str | None = None,
         output_path: str | None = None,
@@ -172,6 +194,9 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_one_filter(
+            request_id=request_id, link=link, record_identifier=record_identifier, face_id=face_id
+        )
         self.request_id = request_id
         self.link = link
         self.record_identifier = record_identifier
@@ -181,20 +206,16 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         self.fail_on_decline = fail_on_decline
         self.fail_if_missing = fail_if_missing
         self.skip_if_missing = skip_if_missing
+        self._remember_given(*_FILTERS, "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> list[api.Summary]:
         """Fetch, write what was asked for, return the summaries."""
-        if self.link:
-            mask_secret(self.link)
         with translate_errors():
-            endpoint = api.FetchRecords(
-                request_id=self.request_id,
-                link=self.link,
-                record_identifier=self.record_identifier,
-                face_id=self.face_id,
-            )
+            self.check_rendered()
+            endpoint = record_filter(**{name: getattr(self, name) for name in _FILTERS})
+            check_output(self.output_path, self.output_conn_id)
         records = self.call(endpoint)
-        self.log.info("FACEKI has %d record(s)", len(records))
+        self.log.info("FACEKI has %d record(s)%s", len(records), self._subject())
         if not records and self.skip_if_missing:
             raise AirflowSkipException("FACEKI has no such record")
         if not records and self.fail_if_missing:
@@ -206,16 +227,21 @@ class FacekiFetchRecordsOperator(FacekiOperator):
                 )
             context["ti"].xcom_push(key="output_path", value=path)
         fail_if_declined(api.latest(records) if self.fail_on_decline else None)
-        return [record.summary() for record in records]
+        return [storable_result(record.summary()) for record in records]
+
+    def _subject(self) -> str:
+        return f" for record identifier {loggable(self.record_identifier)}" if self.record_identifier else ""
 
 
 class FacekiApiOperator(FacekiOperator):
     """Make any authenticated call of FACEKI that has no operator of its own.
 
-    A call that must not be sent twice is not: if its answer is lost, or cannot be written, the task fails for good.
+    A call that must not be sent twice is never repeated: if its response is lost, or cannot be written, the task fails
+    for good.
 
-    XCom: the unwrapped answer, if it is small; with ``output_path`` the answer is written there and XCom is
-    the path. The answer may hold personal data, and XCom is stored as it is.
+    XCom: the unwrapped response, if it is small; with ``output_path`` the response is written there and XCom is
+    the path. The response may hold personal data, and XCom is not encrypted. What Airflow's databases cannot store is
+    replaced: U+0000 and halves of surrogate pairs by U+FFFD, integers beyond 64 bits by text.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL, such as ``/api/v3/workflows/rules``.
@@ -225,8 +251,8 @@ class FacekiApiOperator(FacekiOperator):
     :param idempotent: Whether the call may be sent twice. Default: GET and HEAD alone.
     :param output_path: URI in any storage that Airflow knows.
     :param output_conn_id: Connection for that storage. Default: the storage's own default.
-    :param max_xcom_bytes: Largest answer, as JSON, that goes to XCom. Default 48 KiB: XCom lives in Airflow's
-        database.
+    :param max_xcom_bytes: Largest response, as JSON, that goes to XCom. Default 48 KiB: XCom lives in Airflow's
+        database. Without ``do_xcom_push`` there is no limit.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -240,6 +266,7 @@ class FacekiApiOperator(FacekiOperator):
         "output_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"query": "json", "json": "json", "data": "json"}
+    custom_operator_name = "FACEKI call"
 
     def __init__(
         self,
@@ -256,7 +283,7 @@ class FacekiApiOperator(FacekiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Only looked at when the call has been made, perhaps at a price; so a slip must not wait until then.
+        # It is used after the call, which may be charged, so a wrong value must be found before.
         if type(max_xcom_bytes) is not int or max_xcom_bytes < 0:
             raise ValueError(f"max_xcom_bytes must be a whole number, at least 0, not {max_xcom_bytes!r}")
         self.path = path
@@ -268,20 +295,31 @@ class FacekiApiOperator(FacekiOperator):
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.max_xcom_bytes = max_xcom_bytes
+        self._remember_given("path", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
         """Make the call."""
         with translate_errors():
+            self.check_rendered()
             endpoint = api.RawCall(self.method, self.path, self.query, self.json, self.data, self.idempotent)
             check_output(self.output_path, self.output_conn_id)
         document = self.call(endpoint)
         if self.output_path:
             return self._write(self.output_path, document, endpoint)
+        if not self.do_xcom_push:
+            return document
+        return self._for_xcom(storable(document))
+
+    def _for_xcom(self, document: Json) -> Json:
         size = len(json.dumps(document))
         if size > self.max_xcom_bytes:
             raise AirflowFailException(
-                f"FACEKI's answer has {size} bytes, more than max_xcom_bytes={self.max_xcom_bytes} allows in "
+                f"FACEKI's response has {size} bytes, more than max_xcom_bytes={self.max_xcom_bytes} allows in "
                 "XCom; give output_path to have it written to storage"
+            )
+        if self.multiple_outputs and not isinstance(document, dict):
+            raise AirflowFailException(
+                "multiple_outputs=True needs a response that is an object; this one is not"
             )
         return document
 
@@ -293,15 +331,25 @@ class FacekiApiOperator(FacekiOperator):
             if endpoint.is_repeatable:
                 raise
             raise AirflowFailException(
-                "the call was made, but its answer could not be written to output_path; it is not made again by "
+                "the call was made, but its response could not be written to output_path; it is not repeated by "
                 "itself: clear the task to make it again"
             ) from error
 
 
-def check_output(uri: str | None, conn_id: str | None) -> None:
-    """Refuse an ``output_path`` where nothing can be written, before FACEKI is asked for what may cost.
+def storable_result(result: T) -> T:
+    """Return a result in a form that every database of Airflow can store as XCom.
 
-    :raises ValidationError: it is one.
+    :param result: A JSON document, such as a summary.
+    """
+    return cast("T", storable(cast("Json", result)))
+
+
+def check_output(uri: str | None, conn_id: str | None) -> None:
+    """Refuse an ``output_path`` where nothing can be written, before a call that may be charged.
+
+    :param uri: The path, or ``None``.
+    :param conn_id: Connection for that storage.
+    :raises ValidationError: nothing can be written there.
     """
     from airflow_provider_faceki import storage
 
@@ -313,7 +361,13 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
 
 
 def write_json(uri: str, document: Any, conn_id: str | None) -> str:
-    """Write ``document`` to storage; imported when used, for parsing a DAG must not load storage."""
+    """Write a JSON document to storage and return its URI.
+
+    :param uri: Where to write.
+    :param document: The document.
+    :param conn_id: Connection for that storage.
+    """
+    # Not at the top: parsing a DAG must not load storage.
     from airflow_provider_faceki import storage
 
     return storage.write_json(uri, document, conn_id)

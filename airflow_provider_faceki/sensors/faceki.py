@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -23,10 +23,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.values import Json, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
-from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.record_filter import check_one_filter, record_filter
+from airflow_provider_faceki.task_mixin import FacekiTaskMixin
 from airflow_provider_faceki.triggers.deferral import (
     DEFAULT_MAX_WAIT_SECONDS,
     DecisionEvent,
@@ -48,7 +49,7 @@ _FAILURES_KEY = "faceki_failed_polls"
 _FILTERS = ("link", "request_id", "record_identifier")
 
 
-class FacekiKycDecisionSensor(BaseSensorOperator):
+class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     """Wait until FACEKI has decided about a link, a verification, or an id of your own.
 
     XCom: the summary of the record, without personal data. No record yet means not yet, in each of the three ways in
@@ -74,7 +75,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("faceki_conn_id", *_FILTERS)
-    ui_color = "#e5f2ef"
+    custom_operator_name = "FACEKI decision"
 
     def __init__(
         self,
@@ -103,12 +104,8 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.faceki_conn_id = faceki_conn_id
         self._failed_polls = 0
-        self._poll_log: PollLog | None = None
-
-    @cached_property
-    def hook(self) -> FacekiHook:
-        """Hook of this task's Connection."""
-        return FacekiHook(self.faceki_conn_id)
+        self._started_at: float | None = None
+        self._remember_given(*self.template_fields)
 
     def execute(self, context: Context) -> Any:
         """Poll once, then wait in this sensor's mode."""
@@ -118,7 +115,7 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         limit = self._limit(context)
         with self._skipping():
             found = self._poll(context)
-        return found.summary() if found else self._defer(limit)
+        return self._result(found) if found else self._defer(limit)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, however it ended."""
@@ -127,8 +124,9 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once."""
+        self._started_at = self._started_at or self._first_poke(context)
         found = self._poll(context)
-        return PokeReturnValue(found is not None, found.summary() if found else None)
+        return PokeReturnValue(found is not None, self._result(found) if found else None)
 
     def execute_complete(
         self, context: Context, event: object = None, deadline: object = None, parameter: object = None
@@ -149,13 +147,18 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:
-            return found.summary()
+            return self._result(found)
         if given.status == "timeout" or time.time() >= limit.deadline:
             error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
             raise error(f"FACEKI has not decided within {limit}")
         if given.status != "failed" or not self.silent_fail:
             raise_for_status(given, self.faceki_conn_id)
         return self._defer(limit)
+
+    @staticmethod
+    def _result(found: api.VerificationRecord) -> Json:
+        """Return the summary in a form that every database of Airflow can store."""
+        return storable(cast("Json", found.summary()))
 
     def _limit(self, context: Context) -> WaitLimit:
         return WaitLimit(time.time() + self.timeout, "timeout", self.timeout).within(self, context)
@@ -191,35 +194,34 @@ class FacekiKycDecisionSensor(BaseSensorOperator):
     def _poll(self, context: Context) -> api.VerificationRecord | None:
         try:
             with translate_errors(is_poll_retryable):
-                endpoint = self._endpoint()
-                records = self.hook.call(endpoint)
+                records = self.hook.call(self._endpoint())
         except api.FacekiError as error:
             self._tolerate(error, context)
             return None
         self._count_failure(context, 0)
         found = api.final_record(records, wait_for_review=self.wait_for_review)
         if found is None:
-            self._progress(context, endpoint).polled(records)
+            self._poll_log.polled(records)
             return None
         self.log.info("FACEKI decided verification %s: %s", loggable(found.request_id), found.decision)
         fail_if_declined(found if self.fail_on_decline else None)
         return found
 
     def _endpoint(self) -> api.FetchRecords:
+        self.check_rendered()
         return record_filter(
             link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
         )
 
-    def _progress(self, context: Context, endpoint: api.FetchRecords) -> PollLog:
-        if self._poll_log is None:
-            subject = wait_subject(**{name: getattr(endpoint, name) for name in _FILTERS})
-            self._poll_log = PollLog(self.log, *subject, self._first_poll(context))
-        return self._poll_log
+    @cached_property
+    def _poll_log(self) -> PollLog:
+        subject = wait_subject(**{name: getattr(self, name) for name in _FILTERS})
+        return PollLog(self.log, *subject, self._started_at)
 
-    def _first_poll(self, context: Context) -> float | None:
-        """Return when the wait began, if that was in an earlier poke of a rescheduled sensor."""
+    def _first_poke(self, context: Context) -> float | None:
+        """Return the Unix time of the first poke, if that was an earlier one of a rescheduled sensor."""
         ask = getattr(context.get("ti"), "get_first_reschedule_date", None)
-        if not self.reschedule or self.deferrable or ask is None:
+        if not self.reschedule or ask is None:
             return None
         first: Any = ask(context)
         return first.timestamp() if first else None

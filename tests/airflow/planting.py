@@ -106,7 +106,7 @@ def _reviewing(faceki: SandboxProcess) -> Iterator[None]:
 def _fates(faceki: SandboxProcess) -> dict[str, str]:
     """Give each task of `every_path` its records, links and faults; return the conf of its run."""
     control = faceki.control
-    for name in ("writes_records", "too_large", "unwritable", "two_ids", "customer-1001"):
+    for name in ("writes_records", "too_large", "unwritable", "customer-1001"):
         control.post("records", record_identifier=name)
     control.post("records", record_identifier="declined", decision="DECLINED", code=5005)
     conf = {"workflow": DEFAULT_WORKFLOW, "link_unknown": UNKNOWN_LINK}

@@ -57,12 +57,21 @@ def test_summaries_hold_no_person(faceki_sandbox: FacekiSandbox, by: str, field:
     [
         pytest.param({}, id="nothing"),
         pytest.param({"link": "a", "request_id": "b"}, id="two ids"),
-        pytest.param({"link": "{{ params.none }}"}, id="an empty template"),
+        pytest.param({"link": "{{ params.a }}", "face_id": "{{ params.b }}"}, id="two templates"),
     ],
 )
-def test_exactly_one_id(faceki_sandbox: FacekiSandbox, given: dict[str, Any]) -> None:
-    with pytest.raises(AirflowFailException, match="ValidationError") as raised:
-        execute(FacekiFetchRecordsOperator(task_id="fetch", **given), {"params": {"none": ""}})
+def test_exactly_one_id_while_the_dag_is_parsed(given: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match="exactly one of request_id, link, record_identifier and face_id; found"
+    ):
+        FacekiFetchRecordsOperator(task_id="fetch", **given)
+
+
+@pytest.mark.parametrize("name", ["request_id", "link", "record_identifier", "face_id"])
+def test_a_template_that_renders_to_nothing(faceki_sandbox: FacekiSandbox, name: str) -> None:
+    operator = FacekiFetchRecordsOperator(task_id="fetch", **{name: "{{ params.none }}"})
+    with pytest.raises(AirflowFailException, match=f"ValidationError: {name} is empty") as raised:
+        execute(operator, {"params": {"none": ""}})
     assert isinstance(raised.value.__cause__, api.ValidationError)
     assert faceki_sandbox.counters.total == 0
 

@@ -113,7 +113,7 @@ def test_a_derived_identifier_is_not_shared_by_pictures_of_others(
         sandbox.clear_faults()
     else:
         derived.now()
-    with pytest.raises(AirflowFailException, match="other pictures.*give a record_identifier"):
+    with pytest.raises(AirflowFailException, match="other images.*give a record_identifier"):
         derived.now(**others[which])
     assert derived.now(**mine)["decision"] == "ACCEPTED"
     assert list(sandbox.ledger.values()) == [1]

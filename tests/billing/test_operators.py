@@ -140,7 +140,7 @@ def test_without_being_asked_to_it_does_not_wait(sandbox: FacekiSandbox, verify:
 
 def test_a_review_that_takes_too_long(sandbox: FacekiSandbox, verify: Verify) -> None:
     task = verify("review-1", wait_for_review=True, deferrable=True, review_timeout=1.0)
-    with pytest.raises(AirflowException, match="review took longer than review_timeout=1 s") as caught:
+    with pytest.raises(AirflowException, match="review took longer than review_timeout=1 second") as caught:
         task.go()
     assert not isinstance(caught.value, AirflowFailException)
     # The next try waits on, and does not pay again.
@@ -155,16 +155,18 @@ def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify:
     sandbox.add_record("review-1", "REVIEW")
     context: Any = {"ti": task.ti, "params": {}}
     with pytest.raises(AirflowException, match="review took longer"):
-        task.make().resume_review(context, None, until=time.time() - 1.0)
+        task.make().resume_review(context, None, deadline=time.time() - 1.0)
     with pytest.raises(TaskDeferred) as deferred:
-        task.make().resume_review(context, None, until=time.time() + 100.0)
-    assert (deferred.value.kwargs or {})["until"] == pytest.approx(time.time() + 100.0, abs=30)
+        task.make().resume_review(context, None, deadline=time.time() + 100.0)
+    assert (deferred.value.kwargs or {})["deadline"] == pytest.approx(time.time() + 100.0, abs=30)
     with pytest.raises(TaskDeferred) as deferred:
-        task.make().resume_review(context, None, until="soon")
-    assert (deferred.value.kwargs or {})["until"] == pytest.approx(time.time() + 7 * 24 * 3600, abs=30)
+        task.make().resume_review(context, None, deadline="soon")
+    assert (deferred.value.kwargs or {})["deadline"] == pytest.approx(time.time() + 7 * 24 * 3600, abs=30)
 
 
-@pytest.mark.parametrize("method", ["resume_review", "resume_reconciliation"])
+@pytest.mark.parametrize(
+    ("method", "end"), [("resume_review", "deadline"), ("resume_reconciliation", "settled_at")]
+)
 @pytest.mark.parametrize(
     ("status", "error", "told"),
     [
@@ -175,7 +177,13 @@ def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify:
     ],
 )
 def test_a_triggerer_that_gives_up_is_not_asked_again(
-    sandbox: FacekiSandbox, verify: Verify, method: str, status: str, error: type[Exception], told: str
+    sandbox: FacekiSandbox,
+    verify: Verify,
+    method: str,
+    end: str,
+    status: str,
+    error: type[Exception],
+    told: str,
 ) -> None:
     fields = {"decision": "REVIEW" if method == "resume_review" else ""}
     record = sandbox.add_record("review-1", "REVIEW", fields=fields)
@@ -183,10 +191,10 @@ def test_a_triggerer_that_gives_up_is_not_asked_again(
     context: Any = {"ti": task.ti, "params": {}}
     resume = getattr(task.make(), method)
     with pytest.raises(error, match=told):
-        resume(context, {"status": status, "request_id": None}, until=time.time() + 50)
+        resume(context, {"status": status, "request_id": None}, **{end: time.time() + 50})
     # What the worker finds counts, whatever the triggerer could do.
     sandbox.decide(str(record["requestId"]), "ACCEPTED")
-    decided = resume(context, {"status": status, "request_id": None}, until=time.time() + 50)
+    decided = resume(context, {"status": status, "request_id": None}, **{end: time.time() + 50})
     assert decided["decision"] == "ACCEPTED"
     assert "verify" not in sandbox.counters.requests
 

@@ -50,7 +50,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 #: Dead links, by the name under which a run is told of them.
 DEAD_LINKS = ("link_expired", "link_used_up", "link_unknown")
 #: How each task that is in neither of these ends.
-FAILS = ("declined", "missing", "too_large", "unwritable", "two_ids", "no_time_left")
+FAILS = ("declined", "missing", "too_large", "unwritable", "link_as_id", "no_time_left")
 
 with DAG(dag_id="every_path", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:
     FacekiGenerateKycLinkOperator(task_id="makes_link", record_identifier="makes_link")
@@ -87,7 +87,8 @@ with DAG(dag_id="every_path", schedule=None, start_date=timezone.datetime(2026, 
         task_id="unwritable", record_identifier="unwritable", output_path="/dev/null/records.json"
     )
     FacekiFetchRecordsOperator(
-        task_id="two_ids", record_identifier="two_ids", link="{{ dag_run.conf['link_expired'] }}"
+        task_id="link_as_id",
+        request_id="https://faceki.example/kycverify/{{ dag_run.conf['link_expired'] }}",
     )
     FacekiKycDecisionSensor(
         task_id="no_time_left", deferrable=True, timeout=0, link="{{ dag_run.conf['no_time_left'] }}"
