@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.sandbox.backend.clock import real_monotonic
+from airflow_provider_faceki.sandbox.dialects import DOCUMENTED
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Settings
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="before every answer")
     made.add_argument(
         "--auto-answer", type=float, metavar="SECONDS", help="links answer themselves after this time"
+    )
+    made.add_argument(
+        "--dialect",
+        default=DOCUMENTED,
+        metavar="NAME[,NAME]",
+        help="differences from FACEKI's documentation; docs/sandbox.md lists them",
     )
     made.add_argument("--webhook-url", metavar="URL", help="where webhooks are sent")
     made.add_argument("--tls-cert", metavar="FILE")
@@ -132,6 +139,7 @@ def _sandbox(chosen: argparse.Namespace, log: Callable[[str], None]) -> FacekiSa
         token_lifetime=chosen.token_lifetime,
         latency=chosen.latency,
         auto_answer=chosen.auto_answer,
+        dialect=chosen.dialect,
         webhook_url=chosen.webhook_url,
     )
     return FacekiSandbox(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ from airflow_provider_faceki.sandbox.responses import (
     TruncatedResponse,
     whole,
 )
-from airflow_provider_faceki.sandbox.routes.table import PDF, UNKNOWN, Body, Route
+from airflow_provider_faceki.sandbox.routes.table import MOVED, PDF, ROUTES, UNKNOWN, Body, Route
 
 MAX_JSON_BYTES = 1024 * 1024
 GATEWAY_TITLES = {
@@ -70,17 +71,28 @@ class RequestPipeline:
         self._background: set[asyncio.Task[None]] = set()
 
     async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
-        """Answer a URL without a fixed route: the report, whose path is a setting, or nothing."""
-        before, after = self._backend.settings.pdf_path.split("{requestId}")
-        path = request.url.path
-        request_id = path[len(before) : len(path) - len(after)]
-        is_report = request.method == "GET" and path == before + request_id + after
-        if not is_report or not request_id or "/" in request_id:
-            return await self.handle(UNKNOWN, request)
-        request.scope["path_params"] = {"requestId": request_id}
-        return await self.handle(PDF, request)
+        """Answer a URL without a fixed route: one that a setting or a dialect names, or an unknown one."""
+        dialect = self._backend.dialect
+        if request.method == dialect.pdf_method:
+            values = _match(self._backend.settings.pdf_path, request.url.path)
+            if values is not None:
+                request.scope["path_params"] = values
+                return await self.handle(PDF, request)
+        for route in ROUTES:
+            for path in dialect.paths.get(route.name, ()):
+                values = _match(path, request.url.path)
+                if values is not None and request.method == route.method:
+                    request.scope["path_params"] = values
+                    return await self._handle_counted(route, request)
+        return await self.handle(UNKNOWN, request)
 
     async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
+        """Answer one request at the documented path of its route."""
+        return await self._handle_counted(
+            MOVED if route.name in self._backend.dialect.paths else route, request
+        )
+
+    async def _handle_counted(self, route: Route, request: HTTPRequest) -> HTTPResponse:
         """Answer one request, count it and log it."""
         started = real_monotonic()
         with self._backend.lock:
@@ -107,7 +119,7 @@ class RequestPipeline:
         if reset:
             return ConnectionReset(self._abort)
         try:
-            request = await _read(route, http_request, self._backend.settings.max_upload_bytes)
+            request = await self._read(route, http_request)
         except TooLarge:
             return EarlyResponse(gateway_page(413, GATEWAY_TITLES[413]))
         except FormError:
@@ -117,6 +129,25 @@ class RequestPipeline:
         if fault is None:
             return whole(await self._process(route, request))
         return await self._apply_fault(fault, route, request)
+
+    async def _read(self, route: Route, http_request: HTTPRequest) -> Request:
+        """Read a request, with the names of filters as documented."""
+        dialect = self._backend.dialect
+        path = dict(http_request.path_params)
+        query = dict(http_request.query_params)
+        if route.name in dialect.paths:
+            query |= path
+        elif dialect.filters and route.name == "records":
+            query = {name: query[other] for name, other in dialect.filters.items() if other in query}
+        request = Request(
+            base_url=f"{http_request.url.scheme}://{urlsplit(str(http_request.base_url)).netloc}",
+            headers=dict(http_request.headers),
+            query=query,
+            path=path,
+        )
+        is_form = route.body is Body.FORM
+        limit = self._backend.settings.max_upload_bytes if is_form else MAX_JSON_BYTES
+        return await _read_body(route, http_request, request, limit)
 
     def _take_fault(self, route: Route, identifier: str) -> Fault | None:
         fault = self._backend.faults.take(route.name, identifier)
@@ -149,14 +180,17 @@ class RequestPipeline:
 
     def _is_authorized(self, route: Route, request: Request) -> bool:
         with self._backend.lock:
-            return not route.bearer or self._backend.is_authorized(request.headers.get("authorization"))
+            return not route.bearer or self._backend.is_authorized(request.headers)
 
     def _answer(self, route: Route, request: Request) -> Response:
+        dialect = self._backend.dialect
         self._backend.answer_due_links()
-        if not self._is_authorized(route, request):
-            self._backend.accounts.refused += 1
-            return unauthorized(self._backend.settings.refusal_status)
-        return route.answer(self._backend, request)
+        if self._is_authorized(route, request):
+            return dialect.change(route.name, route.answer(self._backend, request))
+        self._backend.accounts.refused += 1
+        if dialect.dead_token is not None:
+            return dialect.dead_token
+        return dialect.change(route.name, unauthorized(self._backend.settings.refusal_status))
 
     # Faults
 
@@ -226,17 +260,17 @@ def _replacement(fault: Fault, envelope: Envelope) -> Response:
     return replace(error(envelope, 500 if status >= 500 else 400, status), headers=headers)
 
 
-async def _read(route: Route, http_request: HTTPRequest, max_upload_bytes: int) -> Request:
+def _match(template: str, path: str) -> dict[str, str] | None:
+    """Return the values of the parts in braces; None when the path is another one."""
+    pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
+    found = re.fullmatch(pattern, path)
+    return found.groupdict() if found else None
+
+
+async def _read_body(route: Route, http_request: HTTPRequest, request: Request, limit: int) -> Request:
     declared = http_request.headers.get("content-length", "")
-    limit = max_upload_bytes if route.body is Body.FORM else MAX_JSON_BYTES
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge
-    request = Request(
-        base_url=f"{http_request.url.scheme}://{urlsplit(str(http_request.base_url)).netloc}",
-        headers=dict(http_request.headers),
-        query=dict(http_request.query_params),
-        path=dict(http_request.path_params),
-    )
     if route.body is Body.FORM:
         form = FormReader(http_request.headers.get("content-type", ""))
         await read_limited(http_request, limit, form.feed)

@@ -44,12 +44,20 @@ def _faceki_sandbox_session() -> Iterator[_Session]:
 
 
 @pytest.fixture
-def faceki_sandbox(_faceki_sandbox_session: _Session, monkeypatch: pytest.MonkeyPatch) -> FacekiSandbox:
-    """A FACEKI on loopback with nothing in it, and `AIRFLOW_CONN_FACEKI_DEFAULT` pointing at it."""
+def faceki_sandbox(
+    request: pytest.FixtureRequest, _faceki_sandbox_session: _Session, monkeypatch: pytest.MonkeyPatch
+) -> FacekiSandbox:
+    """An empty FACEKI on loopback, and `AIRFLOW_CONN_FACEKI_DEFAULT` that leads to it.
+
+    Its parameter is the name of a dialect, or a mapping of settings:
+    `@pytest.mark.parametrize("faceki_sandbox", ["records-nested"], indirect=True)`.
+    """
     from airflow_provider_faceki.sandbox.__main__ import missing_packages
 
     if problem := missing_packages():
         pytest.fail(f"faceki_sandbox: {problem}", pytrace=False)
     sandbox = _faceki_sandbox_session.fresh()
+    settings = getattr(request, "param", {})
+    sandbox.settings.update({"dialect": settings} if isinstance(settings, str) else settings)
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(sandbox.connection()))
     return sandbox

@@ -8,17 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from urllib.parse import urlsplit
 
+from airflow_provider_faceki.sandbox.dialects import DIALECTS, DOCUMENTED, TOKEN_FORMS
+
 DEFAULT_CLIENT_ID = "sandbox-client"
 DEFAULT_CLIENT_SECRET = "sandbox-secret-made-up-for-loopback"
 
-TOKEN_FORMS = (
-    "generate_token",
-    "generate_token_headers",
-    "access_token_body",
-    "access_token_headers",
-    "access_token_query",
-    "access_token_get_headers",
-)
 LINK_ERRORS = ("unknown", "expired", "used_up")
 SECRETS = frozenset({"client_secret", "person", "webhook_url"})
 
@@ -96,11 +90,19 @@ def _texts(value: object) -> object:
     return dict(value)
 
 
+def _dialects(value: object) -> object:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else [""]
+    if not all(name in DIALECTS for name in names):
+        raise ValueError("one, or several with commas between them, of " + ", ".join(DIALECTS))
+    return ",".join(names)
+
+
 _flag = _one_of(True, False)
 
 _CHECKS: dict[str, Check] = {
     "client_id": _text,
     "client_secret": _text,
+    "dialect": _dialects,
     "token_forms": _some_of(*TOKEN_FORMS),
     "token_lifetime": _number(0.05, 10_000_000),
     "send_expires_in": _flag,
@@ -118,7 +120,7 @@ _CHECKS: dict[str, Check] = {
     "max_upload_bytes": _number(1, 10_000_000_000, whole=True),
     "person": _texts,
     "pdf_path": _report_path,
-    "pdf_form": _one_of("bytes", "json-url", "json-base64"),
+    "pdf_form": _one_of("bytes", "json-url", "json-base64", "redirect"),
     "pdf_size": _number(0, 1_000_000_000, whole=True),
     "webhook_url": _or_none(_http_url),
     "webhook_mode": _one_of("normal", "late", "twice", "out-of-order", "never"),
@@ -133,6 +135,7 @@ class Settings:
 
     client_id: str = DEFAULT_CLIENT_ID
     client_secret: str = field(default=DEFAULT_CLIENT_SECRET, repr=False)
+    dialect: str = DOCUMENTED
     token_forms: tuple[str, ...] = TOKEN_FORMS
     token_lifetime: float = 3600
     send_expires_in: bool = True

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The smaller calls: faces, images, reports, and the older API."""
+"""The calls about faces, images and reports, and the V2 API."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_face_is_analysed(sandbox: FacekiSandbox, call: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/search-by-face", "/analyzeFace"])
-def test_what_they_cannot_do(sandbox: FacekiSandbox, call: Caller, path: str) -> None:
+def test_refused_calls_cost_nothing(sandbox: FacekiSandbox, call: Caller, path: str) -> None:
     assert call("POST", RECORDS + path, files={"photo": ("x", b"x")}).json()["code"] == 5002
     sandbox.settings.credit = 0
     assert call("POST", RECORDS + path, files=SELFIE).json()["code"] == 5003
@@ -113,6 +113,61 @@ def test_the_older_api_reads_the_same_records(sandbox: FacekiSandbox, call: Call
 def test_the_older_api_has_rules(sandbox: FacekiSandbox, call: Caller) -> None:
     assert call("GET", "/kycrules/api/kycrules").json()["data"]["livenessCheckType"] == "MODERATE"
     link = sandbox.create_link()
+    del call.session.headers["Authorization"]  # official SDKs send no token
     answer = call("GET", f"{V2}/validate-kyc-verify-link", params={"url": link}).json()
-    assert answer["data"]["documents"] == ["ID Card"]
+    assert answer["data"]["allowSingle"] is False
+    assert answer["data"]["allowedKycDocuments"] == ["ID Card"]
     assert call("GET", f"{V2}/validate-kyc-verify-link", params={"url": "no"}).json()["responseCode"] == 8014
+
+
+SINGLE = ("selfie_image", "doc_front_image", "doc_back_image")
+SEVERAL = ("selfie_image", "id_front_image", "id_back_image")
+
+
+@pytest.mark.parametrize(
+    ("path", "images"),
+    [
+        pytest.param("kyc-verification", SINGLE, id="single"),
+        pytest.param("multi-kyc-verification", SEVERAL, id="several"),
+        pytest.param("request-kyc", SINGLE, id="single by link"),
+        pytest.param("multiple-kyc-verification", SEVERAL, id="several by link"),
+    ],
+)
+def test_v2_uploads(sandbox: FacekiSandbox, call: Caller, path: str, images: tuple[str, ...]) -> None:
+    by_link = path in ("request-kyc", "multiple-kyc-verification")
+    link = sandbox.create_link("order-1")
+    fields = {"link": link, "selectedDoc": "ID Card"} if by_link else {"record_identifier": "order-1"}
+    if by_link:
+        call.session.headers.pop("Authorization")
+    files = {name: (f"{name}.jpg", name.encode()) for name in images}
+    too_few = {**files}
+    too_few.pop(images[1])
+    refused = call("POST", f"{V2}/{path}", data=fields, files=too_few).json()
+    assert (refused["responseCode"], sandbox.ledger) == (8001, {})
+    data = call("POST", f"{V2}/{path}", data=fields, files=files).json()["data"]
+    assert data["verification"]["passed"] is True
+    assert data["responseID"]
+    assert sandbox.ledger == {"order-1": 1}
+
+
+def test_a_v2_upload_that_fails_names_the_code_in_its_data(call: Caller) -> None:
+    files = {name: (f"{name}.jpg", b"x") for name in SINGLE}
+    answer = call(
+        "POST", f"{V2}/kyc-verification", data={"record_identifier": "code-8002-a"}, files=files
+    ).json()
+    assert answer == {
+        "responseCode": 8002,
+        "data": {"error": {"message": "DOCUMENT_VERIFY_FAILED", "code": 8002}},
+    }
+
+
+def test_v2_face_check(sandbox: FacekiSandbox, call: Caller) -> None:
+    record = sandbox.add_record("order-1", selfie=b"a face")
+    path = "/facelink/api/face-check"
+    found = call("POST", path, files={"selfie_image": ("x", b"a face")}).json()["data"]
+    assert (found["face_verified"], found["all_face_ids"]) == (True, [record["face_id"]])
+    assert found["kyc_records"][0]["_id"] == record["requestId"]
+    nobody = call("POST", path, files={"selfie_image": ("x", b"b")}).json()["data"]
+    assert nobody == {"face_verified": False, "all_face_ids": [], "kyc_records": []}
+    assert call("POST", path, files={"selfie": ("x", b"b")}).json()["responseCode"] == 8001
+    assert sandbox.counters.bills == 2

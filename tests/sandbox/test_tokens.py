@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who gets a token, in which of the four ways, and what becomes of it?"""
+"""The six forms of the token call, refusals, and the life of a token."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ FORMS = [
         "access_token_headers", "POST", "/auth/api/access-token", "headers", id="access-token, headers"
     ),
     pytest.param("access_token_query", "GET", "/auth/api/access-token", "params", id="access-token, query"),
+    pytest.param(
+        "generate_token_headers", "POST", "/auth/api/generate-token", "headers", id="generate-token, headers"
+    ),
+    pytest.param(
+        "access_token_get_headers",
+        "GET",
+        "/auth/api/access-token",
+        "headers",
+        id="access-token, GET, headers",
+    ),
 ]
 
 

@@ -28,6 +28,7 @@ from airflow_provider_faceki.sandbox.backend.store import Link, Refused, Store
 from airflow_provider_faceki.sandbox.backend.tokens import Tokens
 from airflow_provider_faceki.sandbox.backend.webhooks import WebhookSender
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
+from airflow_provider_faceki.sandbox.dialects import Dialect, dialect_of
 from airflow_provider_faceki.sandbox.faults import ANY_ROUTE, Fault, Faults, fault_from
 from airflow_provider_faceki.sandbox.settings import Settings
 
@@ -69,6 +70,10 @@ class Backend:
             self.accounts.clear()
             self.webhooks.clear()
 
+    @property
+    def dialect(self) -> Dialect:
+        return dialect_of(self.settings.dialect)
+
     # Faults and tokens
 
     def add_fault(self, kind: str | Fault, **options: object) -> None:
@@ -90,10 +95,14 @@ class Backend:
         with self.lock:
             return self.tokens.revoke_all()
 
-    def is_authorized(self, authorization: str | None) -> bool:
-        """Whether this Authorization header holds a valid token."""
-        scheme, _, token = (authorization or "").partition(" ")
-        return scheme.lower() == "bearer" and self.tokens.is_valid(token.strip(), self.clock.now())
+    def is_authorized(self, headers: Mapping[str, str]) -> bool:
+        """Whether these headers, named in lower case, hold a valid token."""
+        value = headers.get(self.dialect.token_header, "").strip()
+        if self.dialect.token_scheme:
+            scheme, _, value = value.partition(" ")
+            if scheme.lower() != self.dialect.token_scheme:
+                return False
+        return self.tokens.is_valid(value.strip(), self.clock.now())
 
     # Links
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import http.client
-import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from itertools import count
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki.sandbox.backend.clock import real_monotonic
+from airflow_provider_faceki.sandbox.dialects import dialect_of
 from airflow_provider_faceki.sandbox.settings import Settings
 
 SEND_TIMEOUT_SECONDS = 5.0
@@ -27,12 +27,12 @@ MAX_QUEUED = 10_000
 
 @dataclass(order=True)
 class _Delivery:
-    """A webhook to send when it is `due`; `bodies` go out one after the other."""
+    """A webhook to send when it is `due`; `bodies`, each with its content type, go out one after the other."""
 
     due: float
     number: int
     url: str = field(compare=False)
-    bodies: tuple[bytes, ...] = field(compare=False)
+    bodies: tuple[tuple[bytes, str], ...] = field(compare=False)
     lane: int = field(compare=False)
     generation: int = field(compare=False)
 
@@ -79,7 +79,7 @@ class WebhookSender:
         if url is None or mode == "never" or self._stopped:
             return
         # Serialized now: the record may change before it is sent.
-        content = json.dumps(body).encode()
+        content = dialect_of(self._settings.dialect).webhook_request(body)
         delay = self._settings.webhook_delay if mode in ("late", "out-of-order") else 0.0
         delivery = _Delivery(
             due=real_monotonic() + delay,
@@ -133,13 +133,13 @@ class WebhookSender:
         return None
 
     def _deliver(self, delivery: _Delivery) -> None:
-        for body in delivery.bodies:
+        for body, content_type in delivery.bodies:
             if self._stopped or delivery.generation != self._generation:
                 return
-            self._on_sent(post(delivery.url, body))
+            self._on_sent(post(delivery.url, body, content_type))
 
 
-def post(url: str, body: bytes) -> str:
+def post(url: str, body: bytes, content_type: str = "application/json") -> str:
     """Send one POST; return the status it was answered with, or `no answer`. Redirects are not followed."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -149,7 +149,7 @@ def post(url: str, body: bytes) -> str:
     except (http.client.InvalidURL, ValueError):
         return "no answer"
     try:
-        headers = {"Content-Type": "application/json", "User-Agent": "faceki-sandbox"}
+        headers = {"Content-Type": content_type, "User-Agent": "faceki-sandbox"}
         connection.request("POST", target, body, headers)
         return str(connection.getresponse().status)
     except (OSError, http.client.HTTPException):

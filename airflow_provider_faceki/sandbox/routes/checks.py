@@ -12,7 +12,14 @@ import base64
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.pdf import report
 from airflow_provider_faceki.sandbox.backend.store import Refused
-from airflow_provider_faceki.sandbox.envelopes import json_response, unauthorized, v3, v3_error
+from airflow_provider_faceki.sandbox.envelopes import (
+    gateway_page,
+    html,
+    json_response,
+    unauthorized,
+    v3,
+    v3_error,
+)
 from airflow_provider_faceki.sandbox.messages import Request, Response
 from airflow_provider_faceki.sandbox.routes.records import nothing_found
 
@@ -69,6 +76,8 @@ def pdf(backend: Backend, request: Request) -> Response:
         return v3_error(8013, 404)
     if backend.settings.pdf_form == "json-url":
         return v3({"url": f"{request.base_url}/sandbox/report-file/{record.report_key}"})
+    if backend.settings.pdf_form == "redirect":
+        return html(302, "", {"Location": f"{request.base_url}/sandbox/report-file/{record.report_key}"})
     content = report(record.request_id, record.decision, backend.settings.pdf_size)
     if backend.settings.pdf_form == "json-base64":
         return v3({"pdf": base64.b64encode(content).decode()})
@@ -87,3 +96,8 @@ def pdf_file(backend: Backend, request: Request) -> Response:
 
 def unknown(backend: Backend, request: Request) -> Response:
     return unauthorized(404)
+
+
+def moved(backend: Backend, request: Request) -> Response:
+    """Answer a documented URL that a dialect has moved elsewhere, with a web page."""
+    return gateway_page(404, "Not Found")

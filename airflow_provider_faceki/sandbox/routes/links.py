@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.store import Refused
-from airflow_provider_faceki.sandbox.backend.workflows import Workflow
+from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
 from airflow_provider_faceki.sandbox.envelopes import legacy, legacy_error, v3, v3_error
 from airflow_provider_faceki.sandbox.messages import Request, Response
 
@@ -22,13 +22,19 @@ def create(backend: Backend, request: Request) -> Response:
     try:
         link = backend.create_link(
             _text(request.member("applicationId")),
-            workflow_id=backend.workflow(request.member("workflowId")).workflow_id,
+            workflow_id=_workflow(backend, request.member("workflowId")).workflow_id,
             minutes=_minutes(request.member("expiryTime")),
             redirect_url=_text(request.member("redirect_url")),
         )
     except Refused as refused:
         return legacy_error(refused.code, refused.status)
     return legacy(link, backend.settings.link_status, url=f"{request.base_url}/kycverify/{link}")
+
+
+def _workflow(backend: Backend, workflow_id: object) -> Workflow:
+    if workflow_id is None and not backend.dialect.needs_workflow:
+        return WORKFLOWS[DEFAULT_WORKFLOW]
+    return backend.workflow(workflow_id)
 
 
 def _minutes(value: object) -> int | None:

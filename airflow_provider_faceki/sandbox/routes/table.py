@@ -40,6 +40,11 @@ class Route:
 _V3_KYC: Final = "/api/v3/kyc_verification"
 _V2_KYC: Final = "/kycverify/api/kycverify"
 
+# Kind of body, whether a token is needed, envelope of errors, whether a slow scenario delays it.
+_V2_BY_LINK: Final = (Body.NONE, False, LEGACY, False)
+_V2_UPLOAD: Final = (Body.FORM, True, LEGACY, True)
+_V2_UPLOAD_BY_LINK: Final = (Body.FORM, False, LEGACY, True)
+
 ROUTES: Final = (
     Route("token", "POST", "/auth/api/generate-token", token.generate, Body.JSON, False, LEGACY),
     Route("token", "POST", "/auth/api/access-token", token.access, Body.JSON, False, LEGACY),
@@ -70,13 +75,23 @@ ROUTES: Final = (
     Route("v2_link", "GET", f"{_V2_KYC}/link", v2.by_link, envelope=LEGACY),
     Route("v2_reference", "GET", f"{_V2_KYC}/reference", v2.by_reference, envelope=LEGACY),
     Route("v2_summary", "GET", f"{_V2_KYC}/kyc-verify-summary", v2.summary, envelope=LEGACY),
+    Route("v2_validate_link", "GET", f"{_V2_KYC}/validate-kyc-verify-link", v2.validate_link, *_V2_BY_LINK),
+    Route("v2_verify", "POST", f"{_V2_KYC}/kyc-verification", v2.verify, *_V2_UPLOAD),
+    Route("v2_verify_several", "POST", f"{_V2_KYC}/multi-kyc-verification", v2.verify_several, *_V2_UPLOAD),
+    Route("v2_verify_by_link", "POST", f"{_V2_KYC}/request-kyc", v2.verify_by_link, *_V2_UPLOAD_BY_LINK),
     Route(
-        "v2_validate_link", "GET", f"{_V2_KYC}/validate-kyc-verify-link", v2.validate_link, envelope=LEGACY
+        "v2_verify_several_by_link",
+        "POST",
+        f"{_V2_KYC}/multiple-kyc-verification",
+        v2.verify_several_by_link,
+        *_V2_UPLOAD_BY_LINK,
     ),
+    Route("v2_face_check", "POST", "/facelink/api/face-check", v2.face_check, Body.FORM, True, LEGACY),
 )
 
-# These two have no fixed path: the report's is a setting, and the last is every other URL.
+# These have no fixed path: the report's is a setting, and the others are every other URL.
 PDF: Final = Route("pdf", "GET", "", checks.pdf)
 UNKNOWN: Final = Route("unknown", "", "", checks.unknown, bearer=False)
+MOVED: Final = Route("unknown", "", "", checks.moved, bearer=False)
 
 ROUTE_NAMES: Final = tuple(dict.fromkeys(route.name for route in (*ROUTES, PDF, UNKNOWN)))

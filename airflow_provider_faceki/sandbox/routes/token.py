@@ -52,7 +52,7 @@ def _by_body(backend: Backend, request: Request, form: str) -> Response:
 
 def _issue(backend: Backend, form: str, client_id: object, client_secret: object) -> Response:
     settings = backend.settings
-    if form not in settings.token_forms:
+    if form not in settings.token_forms or form not in backend.dialect.token_forms:
         return unauthorized(404)
     if not isinstance(client_id, str) or not client_id:
         return validation("client id is required")
@@ -61,7 +61,7 @@ def _issue(backend: Backend, form: str, client_id: object, client_secret: object
         return json_response({"clientSecret": ""}, 422) if missing_by_field else validation("")
     if not (_equal(client_id, settings.client_id) and _equal(client_secret, settings.client_secret)):
         # What FACEKI says to a wrong pair is not documented (assumption).
-        return legacy_error(1, 401)
+        return backend.dialect.wrong_credentials or legacy_error(1, 401)
     backend.accounts.tokens_by_form[form] += 1
     lifetime = settings.token_lifetime
     data: dict[str, object] = {

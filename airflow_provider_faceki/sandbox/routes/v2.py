@@ -1,56 +1,47 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The V2 API, for calls that the provider has no name for.
 
-https://kycdocv2.faceki.com ; what stands in `data` for records and summary is not documented (assumption).
+https://kycdocv2.faceki.com . The by-link calls go without a token, as an official SDK sends them. What `data` holds for
+records, summary and several documents is not documented (assumption).
 """
 
 from __future__ import annotations
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
-from airflow_provider_faceki.sandbox.backend.store import Refused
-from airflow_provider_faceki.sandbox.backend.workflows import COMPANY_ID
-from airflow_provider_faceki.sandbox.envelopes import legacy, legacy_error
+from airflow_provider_faceki.sandbox.backend.codes import name_of
+from airflow_provider_faceki.sandbox.backend.records import Record
+from airflow_provider_faceki.sandbox.backend.store import Link, Refused
+from airflow_provider_faceki.sandbox.backend.workflows import COMPANY_ID, DEFAULT_WORKFLOW, WORKFLOWS
+from airflow_provider_faceki.sandbox.envelopes import json_response, legacy, legacy_error
 from airflow_provider_faceki.sandbox.messages import Request, Response
-from airflow_provider_faceki.sandbox.routes.links import rules_of
+
+_SINGLE = ("selfie_image", "doc_front_image", "doc_back_image")
+_SEVERAL = ("selfie_image", "id_front_image", "id_back_image")
 
 
 def rules(backend: Backend, request: Request) -> Response:
-    nowhere = {"redirect_url": "", "message": ""}
-    return legacy(
-        {
-            "_id": "sandbox-rules",
-            "companyId": COMPANY_ID,
-            "__v": 0,
-            "allowedCountries": [],
-            "allowedKycDocuments": ["Passport", "ID Card", "Driving License"],
-            "allowedNationalities": [],
-            "createdAt": "2024-01-01T00:00:00.000Z",
-            "dataStorageTime": "FOREVER",
-            "declined": nowhere,
-            "invalid": nowhere,
-            "success": nowhere,
-            "invalidDocuments": [],
-            "isRecapturedDocumentInvalid": False,
-            "link": "",
-            "livenessCheckType": "MODERATE",
-            "multiKYCEnabled": True,
-            "status": "ACTIVE",
-            "storedData": True,
-            "updatedAt": "2024-01-01T00:00:00.000Z",
-            "validAge": 18,
-        }
-    )
+    return legacy(_RULES)
+
+
+def validate_link(backend: Backend, request: Request) -> Response:
+    """Answer the rules for a link."""
+    try:
+        link = backend.open_link(request.query.get("url", ""))
+    except Refused as refused:
+        return legacy_error(refused.code, refused.status)
+    documents = list(backend.workflow(link.workflow_id).documents)
+    return legacy({**_RULES, "allowedKycDocuments": documents, "link": link.link})
 
 
 def by_link(backend: Backend, request: Request) -> Response:
-    return _by(backend, "link", request.query.get("linkId", ""))
+    return _find(backend, "link", request.query.get("linkId", ""))
 
 
 def by_reference(backend: Backend, request: Request) -> Response:
-    return _by(backend, "record_identifier", request.query.get("referenceId", ""))
+    return _find(backend, "record_identifier", request.query.get("referenceId", ""))
 
 
-def _by(backend: Backend, name: str, value: str) -> Response:
+def _find(backend: Backend, name: str, value: str) -> Response:
     if not value:
         return legacy_error(5002, 422)
     found = backend.store.find(**{name: value})
@@ -62,9 +53,101 @@ def summary(backend: Backend, request: Request) -> Response:
     return legacy({"total": sum(decisions.values()), **decisions})
 
 
-def validate_link(backend: Backend, request: Request) -> Response:
+def verify(backend: Backend, request: Request) -> Response:
+    return _verify(backend, request, _SINGLE, by_link=False)
+
+
+def verify_several(backend: Backend, request: Request) -> Response:
+    return _verify(backend, request, _SEVERAL, by_link=False)
+
+
+def verify_by_link(backend: Backend, request: Request) -> Response:
+    return _verify(backend, request, _SINGLE, by_link=True)
+
+
+def verify_several_by_link(backend: Backend, request: Request) -> Response:
+    return _verify(backend, request, _SEVERAL, by_link=True)
+
+
+def _verify(backend: Backend, request: Request, images: tuple[str, ...], by_link: bool) -> Response:
+    link: Link | None = None
     try:
-        link = backend.open_link(request.query.get("url", ""))
+        if by_link:
+            link = backend.open_link(request.text("link"))
+        uploads = [request.upload(name) for name in images]
+        if uploads[0] is None or None in uploads:
+            raise Refused(8001)
+        identifier = request.text("record_identifier") or (link.record_identifier if link else "")
+        record = backend.verify(WORKFLOWS[DEFAULT_WORKFLOW], identifier, link, uploads[0].sha256)
     except Refused as refused:
-        return legacy_error(refused.code, refused.status)
-    return legacy(rules_of(backend, backend.workflow(link.workflow_id)))
+        if refused.record is None:
+            return legacy_error(refused.code, refused.status)
+        error = {"message": name_of(refused.code), "code": refused.code}
+        return json_response({"responseCode": refused.code, "data": {"error": error}})
+    return legacy(_kyc(record))
+
+
+def _kyc(record: Record) -> dict[str, object]:
+    """Return the KYC object of a verification."""
+    passed = record.decision == "ACCEPTED"
+    documents = record.document["document_data"]
+    confidences = record.document["document_data_confidence"]
+    return {
+        "verification": {"passed": passed, "result": {"face": passed, "notexpired": True}},
+        "face": {"isIdentical": passed, "confidence": 0.99 if passed else 0.41},
+        "confidence": confidences[0] if isinstance(confidences, list) else {},
+        "result": documents[0] if isinstance(documents, list) else {},
+        "authentication": {},
+        "aml": record.document["aml"],
+        "responseID": record.request_id,
+        "images": dict.fromkeys(("doc_back_image", "doc_front_image", "selfie_image"), ""),
+        "livenessResponse": {},
+    }
+
+
+def face_check(backend: Backend, request: Request) -> Response:
+    """Find records by a selfie. Charged also when nothing is found (assumption)."""
+    selfie = request.upload("selfie_image")
+    try:
+        if selfie is None:
+            raise Refused(8001)
+        backend.charge("", "face_match")
+    except Refused as refused:
+        return legacy_error(refused.code)
+    found = backend.store.find_face(selfie.sha256)
+    return legacy(
+        {
+            "face_verified": bool(found),
+            "all_face_ids": sorted({str(record.document["face_id"]) for record in found}),
+            "kyc_records": [
+                {"_id": record.request_id, "kycResponse": {"result": _kyc(record)["result"]}}
+                for record in found
+            ],
+        }
+    )
+
+
+_NOWHERE = {"redirect_url": "", "message": ""}
+_RULES: dict[str, object] = {
+    "_id": "sandbox-rules",
+    "companyId": COMPANY_ID,
+    "__v": 0,
+    "allowSingle": False,
+    "allowedCountries": [],
+    "allowedKycDocuments": ["Passport", "ID Card", "Driving License"],
+    "allowedNationalities": [],
+    "createdAt": "2024-01-01T00:00:00.000Z",
+    "dataStorageTime": "FOREVER",
+    "declined": _NOWHERE,
+    "invalid": _NOWHERE,
+    "success": _NOWHERE,
+    "invalidDocuments": [],
+    "isRecapturedDocumentInvalid": False,
+    "link": "",
+    "livenessCheckType": "MODERATE",
+    "multiKYCEnabled": True,
+    "status": "ACTIVE",
+    "storedData": True,
+    "updatedAt": "2024-01-01T00:00:00.000Z",
+    "validAge": 18,
+}

@@ -1,0 +1,364 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Dialects: ways in which FACEKI's answers may differ from its documentation.
+
+A dialect is data: it changes the documented answer of a route, not the route. `docs/sandbox.md` lists them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from airflow_provider_faceki.sandbox.envelopes import html, json_response
+from airflow_provider_faceki.sandbox.messages import Response
+
+DOCUMENTED: Final = "documented"
+TOKEN_FORMS: Final = (
+    "generate_token",
+    "generate_token_headers",
+    "access_token_body",
+    "access_token_headers",
+    "access_token_query",
+    "access_token_get_headers",
+)
+
+#: Changes the JSON document of an answer, and returns the new one.
+Change = Callable[[Any], object]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What differs from the documentation.
+
+    :param summary: what differs, in a few words.
+    :param answers: route name to the change of its successful answers.
+    :param failures: the change of every JSON answer that reports a failure, to a document and an HTTP status.
+    :param responses: route name to the change of the whole response, for what is no JSON.
+    :param paths: route name to the paths in place of the documented one; a part in braces is a filter.
+    :param pdf_method: the HTTP method of the report.
+    :param filters: documented name of a filter to the name that is understood in its place.
+    :param token_forms: the forms of the token request that are understood.
+    :param token_header: the header, in lower case, that carries the token.
+    :param token_scheme: the word before the token.
+    :param dead_token: the answer to a token that is unknown, expired or revoked.
+    :param wrong_credentials: the answer to a wrong client id or secret.
+    :param webhook: the change of a webhook's body.
+    :param webhook_as_form: whether a webhook is sent as a form.
+    :param needs_workflow: whether a link without a workflow is refused.
+    """
+
+    summary: str
+    answers: Mapping[str, Change] = field(default_factory=dict)
+    failures: Callable[[Any, int], tuple[object, int]] | None = None
+    responses: Mapping[str, Callable[[Response], Response]] = field(default_factory=dict)
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pdf_method: str = "GET"
+    filters: Mapping[str, str] = field(default_factory=dict)
+    token_forms: tuple[str, ...] = TOKEN_FORMS
+    token_header: str = "authorization"
+    token_scheme: str = "bearer"
+    dead_token: Response | None = None
+    wrong_credentials: Response | None = None
+    webhook: Change | None = None
+    webhook_as_form: bool = False
+    needs_workflow: bool = True
+
+    def change(self, route: str, response: Response) -> Response:
+        """Return the answer of a route as this dialect gives it."""
+        if response.content_type == "application/json":
+            response = self._change_json(route, response)
+        change = self.responses.get(route) or self.responses.get("*")
+        return change(response) if change else response
+
+    def _change_json(self, route: str, response: Response) -> Response:
+        if self.failures is None and route not in self.answers:
+            return response
+        document = json.loads(response.body)
+        if _is_failure(document, response.status):
+            if self.failures is None:
+                return response
+            document, status = self.failures(document, response.status)
+            return replace(response, status=status, body=json_response(document).body)
+        if change := self.answers.get(route):
+            return replace(response, body=json_response(change(document)).body)
+        return response
+
+    def webhook_request(self, body: object) -> tuple[bytes, str]:
+        """Return the body of a webhook and its content type."""
+        changed: Any = self.webhook(body) if self.webhook else body
+        if self.webhook_as_form:
+            fields = {
+                name: value if isinstance(value, str) else json.dumps(value)
+                for name, value in changed.items()
+            }
+            return urlencode(fields).encode(), "application/x-www-form-urlencoded"
+        return json.dumps(changed).encode(), "application/json"
+
+
+def _is_failure(document: Any, status: int) -> bool:
+    if status >= 400 or not isinstance(document, dict):
+        return status >= 400
+    return document.get("status") is False or document.get("responseCode", 0) != 0
+
+
+def _result(change: Change) -> Change:
+    """Change the `result` of a v3 answer."""
+    return lambda document: {**document, "result": change(document["result"])}
+
+
+def _data(change: Change) -> Change:
+    """Change the `data` of a legacy answer."""
+    return lambda document: {**document, "data": change(document["data"])}
+
+
+def _each_record(change: Change) -> Change:
+    return _result(lambda records: [change(record) for record in records])
+
+
+def _renamed(value: Any, **names: str) -> dict[str, object]:
+    return {names.get(name, name): each for name, each in value.items()}
+
+
+def _without_envelope(document: Any) -> object:
+    return document["result"]
+
+
+def _loose_types(record: Any) -> dict[str, object]:
+    """Write the fields of a record in other types: codes as objects, times as numbers, flags as texts."""
+    return {
+        **record,
+        "errorCodes": [{"errorCode": code} for code in record["errorCodes"]],
+        "createdAt": 1_700_000_000_000,
+        "updatedAt": record["updatedAt"].removesuffix("Z"),
+        "verification_summary": {
+            name: str(value).lower() for name, value in record["verification_summary"].items()
+        },
+    }
+
+
+def _hidden_failure(document: Any, status: int) -> tuple[object, int]:
+    return {"success": False, "message": str(document.get("message") or "failed")}, 200
+
+
+def _error_list(document: Any, status: int) -> tuple[object, int]:
+    message = str(document.get("message") or f"code {document.get('responseCode')}")
+    return {"errors": [{"message": message}]}, status if status >= 400 else 400
+
+
+def _newline_first(response: Response) -> Response:
+    is_pdf = response.content_type == "application/pdf"
+    return replace(response, body=b"\r\n" + response.body) if is_pdf else response
+
+
+def _web_page(response: Response) -> Response:
+    return html(200, "<!doctype html><html><head><title>Welcome</title></head><body>Welcome</body></html>")
+
+
+def _empty(response: Response) -> Response:
+    return Response(204, b"")
+
+
+def _latin_1(response: Response) -> Response:
+    body = json.dumps(json.loads(response.body), ensure_ascii=False).replace('"OK"', '"Vérifié"')
+    return replace(response, body=body.encode("latin-1", "replace"))
+
+
+def _same(change: Change, *routes: str) -> dict[str, Change]:
+    return dict.fromkeys(routes, change)
+
+
+_VERIFY: Final = ("verify", "verify_by_link")
+_RULES: Final = ("rules", "rules_by_link")
+_STATUS_FIRST: Final = {"decision": "status"}
+
+DIALECTS: Final[dict[str, Dialect]] = {
+    DOCUMENTED: Dialect("as documented"),
+    # Records in another wrapping
+    "records-nested": Dialect(
+        'records as `result: {"records": […]}`', {"records": _result(lambda found: {"records": found})}
+    ),
+    "records-doubled": Dialect(
+        'records as `result: {"result": […]}`', {"records": _result(lambda found: {"result": found})}
+    ),
+    "records-in-data": Dialect(
+        "records in `data` beside `result: null`",
+        {"records": lambda document: {**document, "data": document["result"], "result": None}},
+    ),
+    "records-in-items": Dialect(
+        'records as `{"data": {"items": […]}}`',
+        {"records": lambda document: {"data": {"items": document["result"]}}},
+    ),
+    "records-bare": Dialect("records as a list without an envelope", {"records": _without_envelope}),
+    "record-object": Dialect(
+        "one record as an object, no list",
+        {"records": _result(lambda found: found[0] if len(found) == 1 else found)},
+    ),
+    # Fields
+    "decision-in-status": Dialect(
+        "the decision under the key `status`",
+        {
+            "records": _each_record(lambda record: _renamed(record, **_STATUS_FIRST)),
+            **_same(_result(lambda verdict: _renamed(verdict, **_STATUS_FIRST)), *_VERIFY),
+        },
+    ),
+    "loose-types": Dialect(
+        "error codes as objects, times as numbers or without a zone, flags as texts",
+        {"records": _each_record(_loose_types)},
+    ),
+    # The paid answer
+    "verdict-list": Dialect(
+        "a verdict as a list of one", _same(_result(lambda verdict: [verdict]), *_VERIFY)
+    ),
+    "verdict-nested": Dialect(
+        'a verdict as `result: {"result": {…}}`',
+        _same(_result(lambda verdict: {"result": verdict}), *_VERIFY),
+    ),
+    "verdict-null": Dialect("a verdict as `result: null`", _same(_result(lambda verdict: None), *_VERIFY)),
+    "verdict-text": Dialect(
+        "a verdict as a text", _same(_result(lambda verdict: verdict["decision"]), *_VERIFY)
+    ),
+    "verdict-false": Dialect(
+        "a verdict beside `code: 200` and `status: false`",
+        _same(lambda document: {**document, "status": False}, *_VERIFY),
+    ),
+    # Rules
+    "rules-nested": Dialect(
+        'rules as `{"rules": {…}}`, documents as objects',
+        _same(
+            _result(
+                lambda rules: {
+                    "rules": {**rules, "documents": [{"name": each} for each in rules["documents"]]}
+                }
+            ),
+            *_RULES,
+        ),
+    ),
+    "rules-without-documents": Dialect(
+        "rules with `documents: null`", _same(_result(lambda rules: {**rules, "documents": None}), *_RULES)
+    ),
+    # Tokens
+    "token-camel-case": Dialect(
+        "token as `accessToken` with `Bearer ` before it, lifetime as `expiresIn`",
+        {
+            "token": _data(
+                lambda data: {
+                    "accessToken": f"Bearer {data['access_token']}",
+                    "expiresIn": data["expires_in"],
+                }
+            )
+        },
+    ),
+    "token-bare": Dialect(
+        'token as `{"token": …}` without an envelope',
+        {"token": lambda document: {"token": document["data"]["access_token"]}},
+    ),
+    "token-raw-header": Dialect("the token alone in `Authorization`", token_scheme=""),
+    "token-own-header": Dialect(
+        "the token in `x-access-token`", token_header="x-access-token", token_scheme=""
+    ),
+    "dead-token-403": Dialect(
+        "HTTP 403 for a dead token", dead_token=json_response({"message": "Forbidden"}, 403)
+    ),
+    "dead-token-500": Dialect(
+        "HTTP 500 `jwt expired` for a dead token", dead_token=json_response({"message": "jwt expired"}, 500)
+    ),
+    "dead-token-200": Dialect(
+        "HTTP 200 without a code for a dead token",
+        dead_token=json_response({"status": False, "message": "Unauthorized"}),
+    ),
+    "credentials-field": Dialect(
+        'HTTP 200 `{"clientSecret": ""}` for wrong credentials',
+        wrong_credentials=json_response({"clientSecret": ""}),
+    ),
+    "credentials-oauth": Dialect(
+        'HTTP 200 `{"error": "invalid_client"}` for wrong credentials',
+        wrong_credentials=json_response({"error": "invalid_client"}),
+    ),
+    "credentials-500": Dialect(
+        "HTTP 500 for wrong credentials",
+        wrong_credentials=json_response({"message": "Internal server error"}, 500),
+    ),
+    **{
+        f"token-form-{form.replace('_', '-')}": Dialect(f"only the token form `{form}`", token_forms=(form,))
+        for form in TOKEN_FORMS
+    },
+    # Links
+    "link-short": Dialect(
+        'a link as `{"link", "url"}`',
+        {"link": lambda document: {"link": document["data"], "url": document["url"]}},
+    ),
+    "link-id": Dialect('a link as `{"linkId"}`', {"link": lambda document: {"linkId": document["data"]}}),
+    "link-url": Dialect(
+        "a link whose `data` is the whole URL",
+        {"link": lambda document: {"responseCode": 0, "data": document["url"]}},
+    ),
+    "v2-account": Dialect("links without `workflowId`, as V2 accounts make them", needs_workflow=False),
+    # URLs
+    "records-elsewhere": Dialect(
+        "records at another path; HTTP 404 with a web page at the documented one",
+        paths={"records": ("/api/v3/records",)},
+    ),
+    "path-ids": Dialect(
+        "ids in the path, as in `/api/v3/kyc_verification/requestId/{requestId}`",
+        paths={
+            "records": tuple(
+                f"/api/v3/kyc_verification/{name}/{{{name}}}"
+                for name in ("requestId", "link", "face_id", "record_identifier")
+            )
+        },
+    ),
+    "other-filters": Dialect(
+        "filters named `request_id`, `linkId`, `faceId`, `recordIdentifier`",
+        filters={
+            "requestId": "request_id",
+            "link": "linkId",
+            "face_id": "faceId",
+            "record_identifier": "recordIdentifier",
+        },
+    ),
+    "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
+    # Failures and vague answers
+    "failures-hidden": Dialect(
+        'failures as HTTP 200 `{"success": false, "message": …}`', failures=_hidden_failure
+    ),
+    "failures-listed": Dialect('failures as `{"errors": [{"message": …}]}`', failures=_error_list),
+    "records-empty": Dialect("HTTP 204 from the records call", responses={"records": _empty}),
+    "records-latin-1": Dialect("records in Latin-1", responses={"records": _latin_1}),
+    # Reports
+    "pdf-by-post": Dialect("the report by POST", pdf_method="POST"),
+    "pdf-after-logo": Dialect(
+        "the URL of a logo before the report's (with the setting `pdf_form` `json-url`)",
+        {"pdf": _result(lambda report: {"logo": "https://logo.example/faceki.png", **report})},
+    ),
+    "pdf-after-newline": Dialect("a line break before `%PDF`", responses={"pdf": _newline_first}),
+    # Webhooks
+    "webhook-nested": Dialect('a webhook as `{"data": {…}}`', webhook=lambda body: {"data": body}),
+    "webhook-renamed": Dialect(
+        "a webhook with `request_id` and `decision`",
+        webhook=lambda body: _renamed(body, requestId="request_id", status="decision"),
+    ),
+    "webhook-list": Dialect("a webhook as a list of one", webhook=lambda body: [body]),
+    "webhook-form": Dialect("a webhook as a form", webhook_as_form=True),
+}
+
+
+@lru_cache
+def dialect_of(names: str) -> Dialect:
+    """Return the dialect of this name, or the union of several names with commas between them.
+
+    Where two change the same answer, the last one counts.
+    """
+    first, *more = [DIALECTS[name.strip()] for name in names.split(",")]
+    for each in more:
+        changed = {name: value for name, value in vars(each).items() if value != getattr(_PLAIN, name)}
+        for name in ("answers", "responses", "paths", "filters"):
+            changed[name] = {**getattr(first, name), **changed.get(name, {})}
+        first = replace(first, **changed)
+    return first
+
+
+_PLAIN: Final = DIALECTS[DOCUMENTED]
