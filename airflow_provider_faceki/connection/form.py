@@ -21,6 +21,12 @@ from airflow_provider_faceki.connection.schema import (
     Kind,
 )
 
+#: Shown from Airflow 3.2 on. The Test button of Airflow 3.3.1 and 3.3.2 sends port 0 for none and then compares it with
+#: the stored port, so a Connection without one cannot be tested there: https://github.com/apache/airflow/pull/73298
+_PORT = {
+    "label": "Port",
+    "placeholder": "443 (default); type 0 if the Test button says Bad Request",
+}
 _JSON_TYPES: dict[Kind, str] = {"number": "number", "integer": "integer", "proxies": "object"}
 
 
@@ -35,15 +41,18 @@ def conn_fields() -> dict[str, dict[str, object]]:
 def ui_field_behaviour() -> dict[str, object]:
     """Return labels and placeholders of the standard fields, for provider info."""
     return {
-        "hidden-fields": list(HIDDEN_FIELDS),
-        "relabeling": {column: spec.label for column, spec in STANDARD_FIELDS.items()},
-        "placeholders": {column: spec.placeholder for column, spec in STANDARD_FIELDS.items()},
+        "hidden-fields": [name for name in HIDDEN_FIELDS if name != "port"],
+        "relabeling": {column: spec.label for column, spec in STANDARD_FIELDS.items()}
+        | {"port": _PORT["label"]},
+        "placeholders": {column: spec.placeholder for column, spec in STANDARD_FIELDS.items()}
+        | {"port": _PORT["placeholder"]},
     }
 
 
 def hook_field_behaviour() -> dict[str, object]:
     """Return the same for the hook, which Airflow 2.11 to 3.1 ask: they spell the keys with underscores."""
-    return {key.replace("-", "_"): value for key, value in ui_field_behaviour().items()}
+    behaviour = {key.replace("-", "_"): value for key, value in ui_field_behaviour().items()}
+    return behaviour | {"hidden_fields": list(HIDDEN_FIELDS)}
 
 
 def description(spec: FieldSpec) -> str:

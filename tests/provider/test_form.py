@@ -44,7 +44,8 @@ def hook_meta() -> dict[str, Any]:
 def test_standard_fields_in_airflow_3(hook_meta: dict[str, Any]) -> None:
     assert hook_meta["hook_name"] == "FACEKI"
     standard = hook_meta["standard_fields"]
-    assert {name for name, field in standard.items() if field and field["hidden"]} == {"port", "url_schema"}
+    hidden = {"url_schema"} if AIRFLOW_VERSION >= (3, 2) else {"port", "url_schema"}
+    assert {name for name, field in standard.items() if field and field["hidden"]} == hidden
     assert [standard[name]["title"] for name in ("login", "password", "host")] == [
         "Client ID",
         "Client Secret",
@@ -181,6 +182,19 @@ def test_what_came_as_json_is_shown_as_json_in_airflow_2(
     assert web_form.save(url, own(shown)) == "saved"
     again = settings_of(stored())
     assert (again.proxies, again.verify) == ((("http", "http://p.example"),), True)
+
+
+@only_airflow_2
+def test_what_the_form_does_not_show_is_kept_in_airflow_2(
+    web_form: WebForm, stored: Callable[[], Any]
+) -> None:
+    start = {"conn_id": "kyc", "login": "i", "password": "invented", **extra(timeout="5")}
+    assert web_form.save("/connection/add", start) == "saved"
+    put_into_the_database(json.dumps({"auth_scheme": "Token", "timeout": 5}))
+    url = f"/connection/edit/{stored().id}"
+    _, shown = web_form.show(url)
+    assert web_form.save(url, own(shown) | {"description": "touched"}) == "saved"
+    assert settings_of(stored()).auth_scheme == "Token"
 
 
 @only_airflow_2
