@@ -25,14 +25,15 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.api.values import is_missing
 from airflow_provider_faceki.local_files import check_replaceable, open_regular, write_atomically
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ _BUFFER_BYTES = 64 * 1024
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
+# URL parsers drop some of these, so a check would see another path than the storage.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # Local errors that waiting does not mend. A full or failing disk may be better at the next try.
 _PERMANENT_ERRNOS = frozenset(
@@ -112,6 +115,78 @@ class StorageFileNotFoundError(ValidationError):
     """There is no such file or bucket."""
 
 
+@dataclass(frozen=True, slots=True)
+class AccessPolicy:
+    """Which files a URI may name, where someone else than the DAG's author writes the URIs.
+
+    :param prefixes: Folders: absolute local paths, or URIs without a Connection. A local folder allows what is really
+        in it, links followed. ``None``: any folder of a remote storage.
+    :param conn_ids: Connections that a URI may name before its ``@``. ``None``: any.
+    :param allow_local: Whether local files are allowed where ``prefixes`` is ``None``.
+    :raises ValidationError: a prefix is not one.
+    """
+
+    prefixes: tuple[str, ...] | None = None
+    conn_ids: tuple[str, ...] | None = None
+    allow_local: bool = True
+
+    def __post_init__(self) -> None:
+        for prefix in self.prefixes or ():
+            scheme, separator, rest = prefix.partition("://")
+            host = rest.partition("/")[0]
+            is_folder = prefix.startswith("/") or (
+                scheme and separator and (host or scheme.lower() in _LOCAL_SCHEMES)
+            )
+            if not is_folder or "@" in host:
+                raise ValidationError(
+                    f"allowed prefix {redact_uri(prefix)}: give an absolute local folder or a URI such as "
+                    "s3://bucket/folder/, without a Connection"
+                )
+
+    @classmethod
+    def for_manifest(cls, prefixes: Sequence[str] | None, conn_ids: Sequence[str] | None) -> AccessPolicy:
+        """Return the policy for the rows of a manifest: no local files and no Connections that are not allowed."""
+        return cls(None if prefixes is None else tuple(prefixes), tuple(conn_ids or ()), allow_local=False)
+
+    @property
+    def hides_reasons(self) -> bool:
+        """Whether an error must not tell a missing file from one that is not an image.
+
+        With ``prefixes`` the author has said which files the writer of the URIs may know of.
+        """
+        return self.prefixes is None and not self.allow_local
+
+    def allows_local(self, real_path: str) -> bool:
+        """Return whether a local file is allowed, given its path without links."""
+        if self.prefixes is None:
+            return self.allow_local
+        folders = (re.sub(r"^\w+://", "", prefix) for prefix in self.prefixes if _has_local_scheme(prefix))
+        return any(_is_below(real_path, os.path.realpath(folder)) for folder in folders)
+
+    def allows_remote(self, uri: str) -> bool:
+        """Return whether a file of a remote storage is allowed."""
+        conn_id = _user_part(uri)
+        if conn_id and self.conn_ids is not None and conn_id not in self.conn_ids:
+            return False
+        if self.prefixes is None:
+            return True
+        # Some storages resolve such segments, others take them as they are.
+        if {".", ".."} & set(re.split(r"[/\\]", unquote(uri))):
+            return False
+        plain = _without_user_part(uri)
+        return any(_is_below(plain, _without_user_part(prefix)) for prefix in self.prefixes)
+
+
+#: For URIs that the DAG's author writes.
+UNRESTRICTED = AccessPolicy()
+
+#: What an error says in place of every reason that the writer of a URI must not learn.
+NOT_ALLOWED = (
+    "no image can be read from there: it is missing, is not an image, or is not one of those that the task allows "
+    "(allowed_image_prefixes, allowed_image_conn_ids)"
+)
+
+
 def check_path(uri: FilePath, conn_id: str | None = None) -> None:
     """Refuse a path to which nothing can ever be written. Nothing is written, and a remote storage is not asked.
 
@@ -119,10 +194,10 @@ def check_path(uri: FilePath, conn_id: str | None = None) -> None:
     :param conn_id: Connection for that storage, as for :func:`write_json`.
     :raises ValidationError: it is relative, a folder, a device, or below a file; or no storage is known for it.
     """
-    path, text = _resolve(uri, conn_id)
-    if _is_local(path):
-        with _translate_errors("write to", text, is_local=True):
-            check_replaceable(path.path)
+    file = _resolve(uri, conn_id)
+    if file.is_local:
+        with _translate_errors("write to", file):
+            check_replaceable(file.path)
 
 
 def write_json(uri: FilePath, document: object, conn_id: str | None = None) -> str:
@@ -139,50 +214,58 @@ def write_json(uri: FilePath, document: object, conn_id: str | None = None) -> s
 
 def write_bytes(uri: FilePath, content: bytes, conn_id: str | None = None) -> str:
     """Write ``content``, replacing what is there, and return ``uri``; parameters as for :func:`write_json`."""
-    path, text = _resolve(uri, conn_id)
-    is_local = _is_local(path)
-    with _translate_errors("write to", text, is_local=is_local):
-        if is_local:
-            write_atomically(path.path, io.BytesIO(content))
+    file = _resolve(uri, conn_id)
+    with _translate_errors("write to", file):
+        if file.is_local:
+            write_atomically(file.path, io.BytesIO(content))
         else:
-            path.fs.pipe_file(path.path, content)
-    return text
+            file.filesystem.pipe_file(file.path, content)
+    return file.uri
 
 
 def write_file(uri: FilePath, source: BinaryIO, conn_id: str | None = None) -> str:
     """Copy ``source`` from its position to its end, in small pieces; else as :func:`write_bytes`."""
-    path, text = _resolve(uri, conn_id)
-    is_local = _is_local(path)
-    with _translate_errors("write to", text, is_local=is_local):
-        if is_local:
-            write_atomically(path.path, source)
+    file = _resolve(uri, conn_id)
+    with _translate_errors("write to", file):
+        if file.is_local:
+            write_atomically(file.path, source)
         else:
-            _upload(path, source)
-    return text
+            _upload(file, source)
+    return file.uri
 
 
-def image(name: str, uri: FilePath, max_bytes: int, conn_id: str | None = None) -> Image:
+def image(
+    name: str,
+    uri: FilePath,
+    max_bytes: int,
+    conn_id: str | None = None,
+    policy: AccessPolicy = UNRESTRICTED,
+) -> Image:
     """Return the image at ``uri``; only its first bytes are read.
 
     :param name: What the image is for; an error names it.
     :param uri: Absolute local path or URI of a file.
     :param max_bytes: Largest size that is accepted; see :meth:`Image.checked`.
     :param conn_id: Connection for that storage, as for :func:`write_json`.
-    :raises ValidationError: it is missing, empty, too large, or not an image.
+    :param policy: Which files ``uri`` may name.
+    :raises ValidationError: it is missing, empty, too large, not an image, or not allowed.
     """
-    from airflow_provider_faceki.api.uploads import Image
+    from airflow_provider_faceki.api.uploads import Image, check_size
 
     try:
-        path, text = _resolve(uri, conn_id)
-        opener = partial(_open, path, text)
+        file = _resolve(uri, conn_id, policy)
+        found = _file_size(file)
         checked = Image.checked(
-            name, partial(opener, _HEADER_READ_AHEAD_BYTES), _file_size(path, text), max_bytes
+            name, partial(_open, file, _HEADER_READ_AHEAD_BYTES), found, max(found, max_bytes)
         )
     except ValidationError as error:
+        if policy.hides_reasons:
+            raise ValidationError(f"{name}: {NOT_ALLOWED}") from None
         if not error.message.startswith(name):
             error.message = f"{name}: {error.message}"
         raise
-    return replace(checked, open=partial(opener, _READ_AHEAD_BYTES))
+    check_size(name, found, max_bytes)
+    return replace(checked, open=partial(_open, file, _READ_AHEAD_BYTES))
 
 
 def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
@@ -191,8 +274,7 @@ def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
     What is returned has the methods of a local binary file, whatever the storage's own files have, and raises the
     errors of this module.
     """
-    path, text = _resolve(uri, conn_id)
-    return _open(path, text)
+    return _open(_resolve(uri, conn_id))
 
 
 def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
@@ -201,29 +283,28 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
     :param uri: Absolute local path or URI of the folder.
     :param conn_id: Connection for that storage, as for :func:`write_json`.
     """
-    path, text = _resolve(str(uri).rstrip("/"), conn_id)
-    with _translate_errors("list", text, is_local=_is_local(path)):
+    folder = _resolve(str(uri).rstrip("/"), conn_id)
+    with _translate_errors("list", folder):
         # A filesystem may remember an earlier listing, while other workers write.
-        path.fs.invalidate_cache(path.path)
+        folder.filesystem.invalidate_cache(folder.path)
         try:
-            entries = path.fs.ls(path.path, detail=True)
+            entries = folder.filesystem.ls(folder.path, detail=True)
         except FileNotFoundError:
             return []
     names = [os.path.basename(entry["name"]) for entry in entries if entry["type"] == "file"]
-    return [f"{text}/{name}" for name in sorted(names) if not name.startswith(".")]
+    return [f"{folder.uri}/{name}" for name in sorted(names) if not name.startswith(".")]
 
 
 def delete(uri: FilePath, conn_id: str | None = None) -> None:
     """Delete a file, if it is there; parameters as for :func:`write_json`."""
-    path, text = _resolve(uri, conn_id)
-    with _translate_errors("delete", text, is_local=_is_local(path)), suppress(FileNotFoundError):
-        path.fs.rm_file(path.path)
+    file = _resolve(uri, conn_id)
+    with _translate_errors("delete", file), suppress(FileNotFoundError):
+        file.filesystem.rm_file(file.path)
 
 
 def size(uri: FilePath, conn_id: str | None = None) -> int:
     """Return how many bytes a file has; parameters as for :func:`write_json`."""
-    path, text = _resolve(uri, conn_id)
-    return _file_size(path, text)
+    return _file_size(_resolve(uri, conn_id))
 
 
 def redact_uri(uri: str) -> str:
@@ -234,17 +315,33 @@ def redact_uri(uri: str) -> str:
     return repr(text)
 
 
-def _resolve(uri: object, conn_id: str | None) -> tuple[ObjectStoragePath, str]:
-    """Return the path that ``uri`` means, connected to its storage, and its text.
+@dataclass(frozen=True, slots=True, repr=False)
+class _File:
+    """A file, or a folder, in its storage.
 
-    :raises ValidationError: it means none.
+    :param filesystem: fsspec's filesystem; ``None`` while the storage is not reached yet.
+    :param path: Its path there.
+    :param uri: Its URI as it was given.
+    :param is_local: Whether it is in the local filesystem.
+    """
+
+    filesystem: Any
+    path: str
+    uri: str
+    is_local: bool = False
+
+
+def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICTED) -> _File:
+    """Return the file that ``uri`` means.
+
+    :raises ValidationError: it means none, or one that ``policy`` does not allow.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     # As text a path of Airflow's keeps its scheme and its Connection; as a file name it would lose both.
     text = str(uri) if isinstance(uri, ObjectStoragePath) else uri
     text = os.fspath(text) if isinstance(text, os.PathLike) else text
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
+    if not isinstance(text, str) or is_missing(text) or _CONTROL.search(text):
         raise ValidationError(f"storage path: {_ALLOWED}")
     _check_shape(text)
     if conn_id and _user_part(text):
@@ -252,8 +349,19 @@ def _resolve(uri: object, conn_id: str | None) -> tuple[ObjectStoragePath, str]:
             f"storage path {redact_uri(text)}: it names a Connection before the @, but the task has an explicit one "
             "for this storage; leave one of them out"
         )
-    with _translate_errors("reach", text):
-        return _connect(text, conn_id), text
+    # A Connection that is not allowed is not even looked up.
+    if not _has_local_scheme(text) and not policy.allows_remote(text):
+        raise ValidationError(NOT_ALLOWED)
+    with _translate_errors("reach", _File(None, "", text)):
+        path = _connect(text, conn_id)
+        file = _File(path.fs, str(path.path), text, _is_local(path.fs))
+    if policy is UNRESTRICTED or not file.is_local:
+        return file
+    real_path = os.path.realpath(file.path)
+    if not policy.allows_local(real_path):
+        raise ValidationError(NOT_ALLOWED)
+    # What was checked is what is opened, whatever becomes of links meanwhile.
+    return replace(file, path=real_path)
 
 
 def _connect(text: str, conn_id: str | None) -> ObjectStoragePath:
@@ -304,36 +412,50 @@ def _user_part(text: str) -> str:
         raise ValidationError(f"storage path {redact_uri(text)}: {_ALLOWED}") from None
 
 
-def _is_local(path: ObjectStoragePath) -> bool:
+def _without_user_part(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    host, slash, key = rest.partition("/")
+    return f"{scheme.lower()}://{host.rpartition('@')[2]}{slash}{key}"
+
+
+def _has_local_scheme(text: str) -> bool:
+    scheme, separator, _ = text.partition("://")
+    return not separator or "/" in scheme or scheme.lower() in _LOCAL_SCHEMES
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _is_local(filesystem: object) -> bool:
     from fsspec.implementations.local import LocalFileSystem
 
-    return isinstance(path.fs, LocalFileSystem)
+    return isinstance(filesystem, LocalFileSystem)
 
 
-def _file_size(path: ObjectStoragePath, text: str) -> int:
-    is_local = _is_local(path)
-    with _translate_errors("read", text, is_local=is_local):
-        if is_local:
-            status = os.stat(path.path)
+def _file_size(file: _File) -> int:
+    with _translate_errors("read", file):
+        if file.is_local:
+            status = os.stat(file.path)
             found = status.st_size if stat.S_ISREG(status.st_mode) else None
         else:
-            info = path.fs.info(path.path)
+            info = file.filesystem.info(file.path)
             found = info["size"] if info["type"] == "file" else None
     if found is None:
-        raise ValidationError(f"cannot read {redact_uri(text)}: it is not a file of known size")
+        raise ValidationError(f"cannot read {redact_uri(file.uri)}: it is not a file of known size")
     return int(found)
 
 
-def _open(path: ObjectStoragePath, text: str, read_ahead: int | None = None) -> BinaryIO:
-    is_local = _is_local(path)
-    translate = partial(_translate_errors, "read", text, is_local=is_local)
+def _open(file: _File, read_ahead: int | None = None) -> BinaryIO:
+    translate = partial(_translate_errors, "read", file)
     with translate():
-        if is_local:
-            file: BinaryIO = open_regular(path.path)
-        else:
-            file = path.fs.open(path.path, "rb", block_size=read_ahead)
+        opened: BinaryIO = (
+            open_regular(file.path)
+            if file.is_local
+            else file.filesystem.open(file.path, "rb", block_size=read_ahead)
+        )
     buffer_bytes = min(read_ahead or _BUFFER_BYTES, _BUFFER_BYTES)
-    return io.BufferedReader(_TranslatingReader(file, translate), buffer_bytes)
+    return io.BufferedReader(_TranslatingReader(opened, translate), buffer_bytes)
 
 
 class _TranslatingReader(io.RawIOBase):
@@ -369,11 +491,11 @@ class _TranslatingReader(io.RawIOBase):
             super().close()
 
 
-def _upload(path: ObjectStoragePath, source: BinaryIO) -> None:
+def _upload(file: _File, source: BinaryIO) -> None:
     """Copy ``source`` to an object store, which shows the object when the upload is closed, and not before."""
     from fsspec.spec import AbstractBufferedFile
 
-    target = path.fs.open(path.path, "wb")
+    target = file.filesystem.open(file.path, "wb")
     try:
         shutil.copyfileobj(source, target)
     except BaseException:
@@ -386,34 +508,34 @@ def _upload(path: ObjectStoragePath, source: BinaryIO) -> None:
 
 
 @contextmanager
-def _translate_errors(doing: str, uri: str, *, is_local: bool = False) -> Iterator[None]:
+def _translate_errors(doing: str, file: _File) -> Iterator[None]:
     """Raise the errors of this module in place of whatever a storage raises."""
     try:
         yield
     except (StorageError, ValidationError):
         raise
     except Exception as error:  # noqa: BLE001 - the libraries of object stores share no base class
-        raise _translated(error, doing, uri, is_local=is_local) from None
+        raise _translated(error, doing, file) from None
 
 
-def _translated(error: Exception, doing: str, uri: str, *, is_local: bool) -> Exception:
+def _translated(error: Exception, doing: str, file: _File) -> Exception:
     # A remote storage's own text may hold a credential or what was sent, so it is never shown.
-    text = (error.strerror if is_local and isinstance(error, OSError) else None) or ""
+    text = (error.strerror if file.is_local and isinstance(error, OSError) else None) or ""
     labels = _labels(error)
     if isinstance(error, FileNotFoundError) or labels & _MISSING_CODES:
         return StorageFileNotFoundError(
-            f"cannot {doing} {redact_uri(uri)}: {text or 'no such file or bucket'}"
+            f"cannot {doing} {redact_uri(file.uri)}: {text or 'no such file or bucket'}"
         )
-    if _is_refusal(error, labels, is_local=is_local):
+    if _is_refusal(error, labels, is_local=file.is_local):
         return StorageAccessError(
-            doing, uri, (text or "permission denied, or credentials are wrong or expired")
+            doing, file.uri, text or "permission denied, or credentials are wrong or expired"
         )
-    if _is_invalid(error, labels, is_local=is_local):
+    if _is_invalid(error, labels, is_local=file.is_local):
         return ValidationError(
-            f"cannot {doing} {redact_uri(uri)}: {text or 'the storage refuses such a name'}"
+            f"cannot {doing} {redact_uri(file.uri)}: {text or 'the storage refuses such a name'}"
         )
     number = error.errno if isinstance(error, OSError) else None
-    return StorageUnavailableError(doing, uri, os.strerror(number) if number else type(error).__name__)
+    return StorageUnavailableError(doing, file.uri, os.strerror(number) if number else type(error).__name__)
 
 
 def _is_refusal(error: Exception, labels: frozenset[str], *, is_local: bool) -> bool:

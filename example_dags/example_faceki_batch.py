@@ -6,7 +6,8 @@ A manifest is cut into shards, one task verifies each, and the counts are joined
 shard that fails or is killed goes on where it was, and the others do not notice (see `docs/batch.md`).
 
 The manifest has a row a person with `record_identifier`, `selfie`, `document_1_front`, `document_1_back`. Use
-identifiers and an `output` folder of this batch's own.
+identifiers and an `output` folder of this batch's own. Only images in the folder `images` are read; by default, that is
+the manifest's folder.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ with DAG(
     params={
         "manifest": Param(f"{BATCHES}/manifest.ndjson", type="string"),
         "output": Param(f"{BATCHES}/output", type="string"),
+        "images": Param("", type="string"),
         "shards": Param(8, type="integer", minimum=1, maximum=256),
     },
     doc_md=__doc__,
@@ -50,7 +52,11 @@ with DAG(
         ]
 
     verify = FacekiBatchVerificationOperator.partial(
-        task_id="verify", concurrency=16, max_active_tis_per_dagrun=8
+        task_id="verify",
+        concurrency=16,
+        max_active_tis_per_dagrun=8,
+        # Whoever writes a manifest must not choose among all files that a worker can read.
+        allowed_image_prefixes=["{{ params.images or params.manifest.rpartition('/')[0] }}"],
     ).expand_kwargs(cut())
 
     @task

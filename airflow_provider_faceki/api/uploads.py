@@ -59,11 +59,7 @@ class Image:
         """
         if size <= 0:
             raise ValidationError(f"{name} is empty")
-        if size > max_bytes:
-            raise ValidationError(
-                f"{name} has {size} bytes, more than max_image_bytes={max_bytes}; FACEKI answers too large a "
-                "picture with HTTP 413, so make it smaller (long side about 1920 pixels) or raise the limit"
-            )
+        check_size(name, size, max_bytes)
         with opener() as file:
             first = file.read(_SNIFFED)
         for pattern, media_type, ending in _KINDS:
@@ -73,6 +69,15 @@ class Image:
 
     def __repr__(self) -> str:
         return f"<Image {self.media_type}, {self.size} bytes>"
+
+
+def check_size(name: str, size: int, max_bytes: int) -> None:
+    """Refuse an image of more than ``max_bytes``."""
+    if size > max_bytes:
+        raise ValidationError(
+            f"{name} has {size} bytes, more than max_image_bytes={max_bytes}; FACEKI answers too large a "
+            "picture with HTTP 413, so make it smaller (long side about 1920 pixels) or raise the limit"
+        )
 
 
 def check_image(name: str, value: object) -> None:

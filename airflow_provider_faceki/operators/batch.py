@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki import api
@@ -14,7 +15,7 @@ from airflow_provider_faceki.batch.manifest import MANIFEST_FORMATS, REQUIRED_CO
 from airflow_provider_faceki.batch.tables import TABLE_FORMATS
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.operators.faceki import FacekiOperator
-from airflow_provider_faceki.operators.images import check_resize_to, load_image
+from airflow_provider_faceki.operators.images import as_prefixes, check_resize_to, load_image
 from airflow_provider_faceki.operators.verification import DEFAULT_RESUBMIT_AFTER_SECONDS, derived_identifier
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.manifest import Row
     from airflow_provider_faceki.batch.progress import Progress
     from airflow_provider_faceki.batch.verification import BatchOptions
+    from airflow_provider_faceki.storage import AccessPolicy
 
 _BY = ("record_identifier", "request_id", "link", "face_id")
 _RESUBMIT = ("if_absent", "never")
@@ -141,6 +143,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
     :param image_conn_id: Connection for the images' storage. Default: the storage's own default.
     :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
+    :param allowed_image_prefixes: Folders in which images may lie: absolute local paths, or URIs without a Connection
+        such as ``s3://bucket/kyc/``. Default: any folder of a remote storage, and no local file.
+    :param allowed_image_conn_ids: Connections that the manifest may name before the ``@`` of a URI. Default: none.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -150,6 +155,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         "batch_id",
         "workflow_id",
         "image_conn_id",
+        "allowed_image_prefixes",
+        "allowed_image_conn_ids",
     )
 
     def __init__(
@@ -166,6 +173,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         resubmit_after: float = DEFAULT_RESUBMIT_AFTER_SECONDS,
         lookup_timeout: float = 30.0,
         image_conn_id: str | None = None,
+        allowed_image_prefixes: Sequence[str] | None = None,
+        allowed_image_conn_ids: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -185,6 +194,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         self.resubmit_after = resubmit_after
         self.lookup_timeout = lookup_timeout
         self.image_conn_id = image_conn_id
+        self.allowed_image_prefixes = allowed_image_prefixes
+        self.allowed_image_conn_ids = allowed_image_conn_ids
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Go through the manifest."""
@@ -217,7 +228,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)
         batch = BatchVerification(
             hook=self.hook,
-            load_image=lambda name, uri: load_image(self.hook, name, uri, self.image_conn_id, self.resize_to),
+            load_image=partial(self._load_image, self._access_policy()),
             journal=journal,
             turn=turn,
             options=self._options(),
@@ -232,6 +243,16 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             )
             raise
         self._check_finished(batch.unfinished, batch.problem, progress.total)
+
+    def _access_policy(self) -> AccessPolicy:
+        from airflow_provider_faceki.storage import AccessPolicy
+
+        return AccessPolicy.for_manifest(
+            as_prefixes(self.allowed_image_prefixes), self.allowed_image_conn_ids
+        )
+
+    def _load_image(self, policy: AccessPolicy, name: str, uri: str) -> api.Image:
+        return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, policy)
 
     def _options(self) -> BatchOptions:
         from airflow_provider_faceki.batch.verification import BatchOptions

@@ -21,39 +21,60 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.api.protocol.session import Endpoint
     from airflow_provider_faceki.hooks.faceki import FacekiHook
+    from airflow_provider_faceki.storage import AccessPolicy
 
 T = TypeVar("T")
 
-#: How much larger than the limit a picture may be that is made smaller before it is sent.
-_BEFORE_RESIZING = 10
+#: How many times the limit in bytes an image may have that is made smaller before it is sent.
+_MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
 
 def load_image(
-    hook: FacekiHook, name: str, uri: str, conn_id: str | None, resize_to: int | None = None
+    hook: FacekiHook,
+    name: str,
+    uri: str,
+    conn_id: str | None,
+    resize_to: int | None = None,
+    policy: AccessPolicy | None = None,
 ) -> api.Image:
     """Return the image at ``uri``, checked against the Connection's limit and made smaller if asked for.
 
-    :param hook: Whose Connection says ``max_image_bytes``.
+    :param hook: Its Connection says ``max_image_bytes``.
     :param name: What the image is for; an error names it.
-    :param uri: Where it is.
+    :param uri: URI of the image.
     :param conn_id: Connection for that storage.
     :param resize_to: Pixels of the longer side.
-    :raises ValidationError: it is missing, empty, too large, or not an image.
+    :param policy: Which files ``uri`` may name. Default: any.
+    :raises ValidationError: it is missing, empty, too large, not an image, or not allowed.
     """
     from airflow_provider_faceki import storage
 
+    policy = policy or storage.UNRESTRICTED
     limit = hook.settings.max_image_bytes
     if resize_to is None:
-        return storage.image(name, uri, limit, conn_id)
+        return storage.image(name, uri, limit, conn_id, policy)
     from airflow_provider_faceki.resize import resized
 
-    picture = storage.image(name, uri, sys.maxsize, conn_id)
-    if picture.size > limit * _BEFORE_RESIZING:
+    image = storage.image(name, uri, sys.maxsize, conn_id, policy)
+    if image.size > limit * _MAX_SIZE_FACTOR_BEFORE_RESIZING:
         raise api.ValidationError(
-            f"{name} has {picture.size} bytes; what is to be made smaller may have {_BEFORE_RESIZING} times "
-            f"max_image_bytes={limit}"
+            f"{name} has {image.size} bytes; an image to be made smaller may have "
+            f"{_MAX_SIZE_FACTOR_BEFORE_RESIZING} times max_image_bytes={limit}"
         )
-    return resized(name, picture, resize_to, limit)
+    return resized(name, image, resize_to, limit)
+
+
+def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
+    """Return the rendered value of ``allowed_image_prefixes``.
+
+    :raises ValidationError: it is not a list of texts. A single text would be read letter by letter.
+    """
+    if allowed_image_prefixes is None:
+        return None
+    prefixes = tuple(allowed_image_prefixes) if isinstance(allowed_image_prefixes, list | tuple) else ()
+    if not prefixes or not all(isinstance(prefix, str) for prefix in prefixes):
+        raise api.ValidationError("allowed_image_prefixes must be a list of folders or URIs, or None for any")
+    return prefixes
 
 
 def check_resize_to(resize_to: object) -> None:
@@ -68,24 +89,42 @@ def check_resize_to(resize_to: object) -> None:
 class _PictureOperator(FacekiOperator):
     """What the operators about one picture share.
 
-    :param image_conn_id: Connection for the storage of the picture. Default: the storage's own default.
-    :param resize_to: Pixels of the longer side to which a larger picture is reduced (extra ``images``).
+    :param image_conn_id: Connection for the storage of the image. Default: the one before the ``@`` of its URI, else
+        none: the storage's library looks for credentials by itself.
+    :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
+    :param allowed_image_prefixes: Folders in which the image may lie: absolute local paths, or URIs without a
+        Connection. Default: any. Set it where the image's URI comes from outside the DAG.
     """
 
-    template_fields: Sequence[str] = (*FacekiOperator.template_fields, "image_conn_id")
+    template_fields: Sequence[str] = (
+        *FacekiOperator.template_fields,
+        "image_conn_id",
+        "allowed_image_prefixes",
+    )
 
     def __init__(
-        self, *, image_conn_id: str | None = None, resize_to: int | None = None, **kwargs: Any
+        self,
+        *,
+        image_conn_id: str | None = None,
+        resize_to: int | None = None,
+        allowed_image_prefixes: Sequence[str] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_resize_to(resize_to)
         self.image_conn_id = image_conn_id
         self.resize_to = resize_to
+        self.allowed_image_prefixes = allowed_image_prefixes
 
     def load(self, name: str, uri: str) -> api.Image:
-        """Return the picture, checked."""
+        """Return the image, checked."""
         with translate_errors():
-            return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to)
+            return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, self._access_policy())
+
+    def _access_policy(self) -> AccessPolicy:
+        from airflow_provider_faceki.storage import AccessPolicy
+
+        return AccessPolicy(as_prefixes(self.allowed_image_prefixes))
 
     def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
         """Make a call that is charged and leaves nothing behind by which it could be found.
@@ -186,7 +225,9 @@ class FacekiFaceMatchOperator(_PictureOperator):
     def _size(self) -> int | None:
         """Return what tells the picture from another that has taken its place, if it is still there."""
         try:
-            image = load_image(self.hook, "selfie", self.selfie, self.image_conn_id)
+            image = load_image(
+                self.hook, "selfie", self.selfie, self.image_conn_id, policy=self._access_policy()
+            )
         except api.ValidationError:
             return None
         return image.size

@@ -19,7 +19,11 @@ PEOPLE = [json.loads(line) for line in MANIFEST.read_text(encoding="utf-8").spli
 
 with DAG("one_task", schedule=None, start_date=timezone.datetime(2026, 1, 1), catchup=False):
     FacekiBatchVerificationOperator(
-        task_id="verify", faceki_conn_id=CONN_ID, manifest=str(MANIFEST), output_path=str(FOLDER / "out")
+        task_id="verify",
+        faceki_conn_id=CONN_ID,
+        manifest=str(MANIFEST),
+        output_path=str(FOLDER / "out"),
+        allowed_image_prefixes=[str(FOLDER)],
     )
 
 with DAG("mapped_tasks", schedule=None, start_date=timezone.datetime(2026, 1, 1), catchup=False):

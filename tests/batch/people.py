@@ -61,7 +61,13 @@ class People:
 
     def batch(self, manifest: str, **arguments: Any) -> FacekiBatchVerificationOperator:
         """The task, as short of patience as its Connection."""
-        given = {"output_path": self.out.as_uri(), "resubmit_after": 1.0, "lookup_timeout": 1.0, **arguments}
+        given = {
+            "output_path": self.out.as_uri(),
+            "resubmit_after": 1.0,
+            "lookup_timeout": 1.0,
+            "allowed_image_prefixes": [str(self.folder), "flaky://bucket", "s3://kyc"],
+            **arguments,
+        }
         return FacekiBatchVerificationOperator(task_id="verify", manifest=manifest, **given)
 
     def verify(self, manifest: str, **arguments: Any) -> dict[str, Any]:

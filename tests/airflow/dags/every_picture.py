@@ -118,6 +118,7 @@ with DAG(dag_id="every_picture", schedule=None, start_date=timezone.datetime(202
             manifest=f"{GIVEN}/{manifest}.ndjson",
             output_path=f"{OUTPUT}/unasked/{{{{ run_id }}}}/{name}",
             max_error_rate=most,
+            allowed_image_prefixes=[GIVEN],
             lookup_timeout=1.0,
         )
     for name, conn_id in (

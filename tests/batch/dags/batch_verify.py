@@ -22,6 +22,7 @@ with DAG(
         faceki_conn_id="{{ params.faceki }}",
         manifest="{{ params.manifest }}",
         output_path="{{ params.output }}",
+        allowed_image_prefixes=["{{ params.manifest.rpartition('/')[0] }}"],
         resubmit_after=4.0,
         lookup_timeout=2.0,
         retries=8,

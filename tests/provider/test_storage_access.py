@@ -1,0 +1,165 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Whose Connection a URI may use, and which files a manifest's rows may name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki import storage
+from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.batch.manifest import read_manifest
+from airflow_provider_faceki.storage import NOT_ALLOWED, AccessPolicy
+from tests.object_store import FAULTY_CONN_ID, ObjectStore
+
+JPEG = b"\xff\xd8\xff" + b"x" * 100
+MAX_BYTES = 1000
+
+
+def reason(uri: str, policy: AccessPolicy, conn_id: str | None = None) -> str | None:
+    """Return why an image is refused, without its name; ``None`` if it is not."""
+    try:
+        storage.image("selfie", uri, MAX_BYTES, conn_id, policy)
+    except ValidationError as error:
+        return error.message
+    return None
+
+
+REFUSED = f"selfie: {NOT_ALLOWED}"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda uri: storage.check_path(uri, "own"), id="check_path"),
+        pytest.param(lambda uri: storage.write_json(uri, 1, "own"), id="write_json"),
+        pytest.param(lambda uri: storage.open_binary(uri, "own"), id="open_binary"),
+        pytest.param(lambda uri: storage.size(uri, "own"), id="size"),
+        pytest.param(lambda uri: storage.delete(uri, "own"), id="delete"),
+        pytest.param(lambda uri: storage.list_files(uri, "own"), id="list_files"),
+        pytest.param(lambda uri: storage.image("selfie", uri, 1, "own"), id="image"),
+        pytest.param(lambda uri: list(read_manifest(uri, {"record_identifier": "id"}, "own")), id="manifest"),
+    ],
+)
+@pytest.mark.parametrize("user", ["admin@", "own@", "a:b@", "a@b@"])
+def test_an_explicit_connection_is_final(use: Callable[[str], object], user: str) -> None:
+    with pytest.raises(ValidationError, match="explicit one .* leave one of them out") as caught:
+        use(f"s3://{user}bucket/people.csv")
+    assert "admin" not in str(caught.value)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """``in/``, which is allowed, and ``out/``, with links and files of both kinds."""
+    for name in ("in", "out", "in-other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "face.jpg").write_bytes(JPEG)
+        (tmp_path / name / "text.txt").write_text("no image")
+    (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "out" / "face.jpg")
+    (tmp_path / "in" / "inner.jpg").symlink_to("face.jpg")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "out")
+    (tmp_path / "alias").symlink_to(tmp_path / "in")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        pytest.param("{0}/in/face.jpg", None, id="in the folder"),
+        pytest.param("file://{0}/in/face.jpg", None, id="as a URI"),
+        pytest.param("{0}/alias/face.jpg", None, id="by another name of the folder"),
+        pytest.param("{0}/in/inner.jpg", None, id="a link that stays inside"),
+        pytest.param("{0}/in/./x/../face.jpg", None, id="dots that stay inside"),
+        pytest.param("{0}/in/none.jpg", "No such file", id="missing, inside"),
+        pytest.param("{0}/in/text.txt", "is not an image", id="no image, inside"),
+        pytest.param("{0}/out/face.jpg", REFUSED, id="outside"),
+        pytest.param("{0}/out/none.jpg", REFUSED, id="missing, outside"),
+        pytest.param("{0}/out/text.txt", REFUSED, id="no image, outside"),
+        pytest.param("{0}/in-other/face.jpg", REFUSED, id="a name that begins alike"),
+        pytest.param("{0}/in/../out/face.jpg", REFUSED, id="dots"),
+        pytest.param("FILE://{0}/in/../out/face.jpg", REFUSED, id="dots behind a scheme in capitals"),
+        pytest.param("FILE://{0}/out/face.jpg", REFUSED, id="scheme in capitals"),
+        pytest.param("local://{0}/out/face.jpg", REFUSED, id="another scheme for local files"),
+        pytest.param("{0}/in/link.jpg", REFUSED, id="a link to the outside"),
+        pytest.param("{0}/in/folder/face.jpg", REFUSED, id="a linked folder"),
+        pytest.param("{0}/in/folder/none.jpg", REFUSED, id="missing in a linked folder"),
+        pytest.param("/etc/passwd", REFUSED, id="/etc/passwd"),
+        pytest.param("/etc/none", REFUSED, id="/etc/none"),
+    ],
+)
+def test_local_images_of_a_manifest(folders: Path, uri: str, expected: str | None) -> None:
+    for prefix in (f"{folders}/in", f"{folders}/in/", f"file://{folders}/in", f"{folders}/alias"):
+        policy = AccessPolicy.for_manifest([prefix], None)
+        found = reason(uri.format(folders), policy)
+        assert found is None if expected is None else expected in str(found)
+        # Without prefixes no local file is allowed, and no error tells anything of one.
+        assert reason(uri.format(folders), AccessPolicy.for_manifest(None, None)) == REFUSED
+
+
+def test_a_link_that_changes_after_the_check_leads_nowhere_else(folders: Path) -> None:
+    link = folders / "in" / "inner.jpg"
+    image = storage.image(
+        "selfie", str(link), MAX_BYTES, None, AccessPolicy.for_manifest([f"{folders}/in"], None)
+    )
+    link.unlink()
+    link.symlink_to(folders / "out" / "text.txt")
+    with image.open() as file:
+        assert file.read() == JPEG
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        pytest.param("s3://s3_store@kyc/in/face.jpg", None, id="in the folder"),
+        pytest.param("S3://s3_store@kyc/in/face.jpg", None, id="scheme in capitals"),
+        pytest.param("s3://s3_store@kyc/in/none.jpg", "no such file", id="missing, inside"),
+        pytest.param("s3://s3_store@kyc/in/text.txt", "is not an image", id="no image, inside"),
+        pytest.param("s3://s3_store@kyc/out/face.jpg", REFUSED, id="outside"),
+        pytest.param("s3://s3_store@kyc/out/none.jpg", REFUSED, id="missing, outside"),
+        pytest.param("s3://s3_store@kyc/in-other/face.jpg", REFUSED, id="a name that begins alike"),
+        pytest.param("s3://s3_store@kyc/in/../out/face.jpg", REFUSED, id="dots"),
+        pytest.param("s3://s3_store@kyc/in/%2e%2E/out/face.jpg", REFUSED, id="encoded dots"),
+        pytest.param("s3://s3_store@kyc/in/..\\out/face.jpg", REFUSED, id="dots before a backslash"),
+        pytest.param("s3://s3_store@other/in/face.jpg", REFUSED, id="another bucket"),
+        pytest.param("s3a://s3_store@kyc/in/face.jpg", REFUSED, id="another scheme"),
+        pytest.param(f"s3://{FAULTY_CONN_ID}@kyc/in/face.jpg", REFUSED, id="another Connection"),
+        pytest.param("s3://nobody@kyc/in/face.jpg", REFUSED, id="a Connection that is not there"),
+        pytest.param("s3://s3_store@x@kyc/in/face.jpg", REFUSED, id="two user parts"),
+    ],
+)
+def test_images_of_a_manifest_on_s3(object_store: ObjectStore, uri: str, expected: str | None) -> None:
+    for folder in ("in", "out", "in-other"):
+        object_store.put(f"{folder}/face.jpg", JPEG)
+        object_store.put(f"{folder}/text.txt", b"no image")
+    for prefix in ("s3://kyc/in", "s3://kyc/in/", "S3://kyc/in/"):
+        found = reason(uri, AccessPolicy.for_manifest(["/in", prefix], ["s3_store"]))
+        assert found is None if expected is None else expected in str(found)
+    # Without prefixes all of a storage may be named, and no error tells what is there and no image.
+    found = reason(uri, AccessPolicy.for_manifest(None, ["s3_store"]))
+    assert found in (None, REFUSED)
+    assert reason(uri, AccessPolicy.for_manifest(None, None)) == REFUSED
+    assert reason(uri, AccessPolicy.for_manifest(["s3://kyc/in"], [])) == REFUSED
+
+
+def test_an_image_that_is_too_large_may_be_told_of(object_store: ObjectStore) -> None:
+    object_store.put("large.jpg", JPEG * 100)
+    object_store.put("large.txt", b"x" * 10_000)
+    policy = AccessPolicy.for_manifest(None, None)
+    assert "max_image_bytes" in str(reason("s3://kyc/large.jpg", policy, "s3_store"))
+    assert reason("s3://kyc/large.txt", policy, "s3_store") == REFUSED
+
+
+@pytest.mark.parametrize("prefix", ["", "in", "../in", "s3://", "s3://own@bucket/", "s3:/bucket", "://x"])
+def test_prefixes_that_are_none(prefix: str) -> None:
+    with pytest.raises(ValidationError, match="allowed prefix"):
+        AccessPolicy((prefix,))
+
+
+def test_the_authors_own_uris_may_name_any_file(folders: Path) -> None:
+    assert reason(f"{folders}/out/face.jpg", storage.UNRESTRICTED) is None
+    assert "No such file" in str(reason(f"{folders}/none.jpg", storage.UNRESTRICTED))
+    assert reason("s3://bucket/face.jpg", AccessPolicy.for_manifest([str(folders)], None)) == REFUSED
+    assert os.path.samefile(folders / "alias" / "face.jpg", folders / "in" / "face.jpg")
