@@ -91,7 +91,7 @@ def test_a_child_forked_while_every_lock_is_held(server: FakeServer, sharing: Fa
         transport._transports_lock,
         token_store._shared_lock,
         store.memory._lock,
-        pool._making,
+        pool._adapter_lock,
     ):
         child = _fork(lambda: _both_ways(sharing) and _both_ways(replace(sharing, client_secret="other")))
     assert _outcome(child) == 0

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which way do requests go: directly, through the proxy of the environment, or through the Connection's?"""
+"""Routes of requests: direct, through a proxy of the environment, or through the proxy of the settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.service import Service
+from airflow_provider_faceki.api.transport.http_transport import Transport, is_loopback
 from tests.api.certificates import Authority
-from tests.api.conftest import CallMode, RecordedSleeps
+from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, TOKEN_PATH, FakeServer, reply_json
 from tests.api.proxy import RecordingProxy
 
@@ -64,13 +65,77 @@ def test_the_environment(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
+    remote = _under_name(client, server, "faceki.test")
     monkeypatch.setenv(name, f"http://{proxy.address}")
-    assert call(client, FETCH) == ()
-    assert proxy.received == _plainly(server)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert call(client, FETCH) == ()
+    assert call(remote, FETCH) == ()
+    assert proxy.received == [line.replace("127.0.0.1", "faceki.test") for line in _plainly(server)]
+    monkeypatch.setenv("no_proxy", "faceki.test")
+    with pytest.raises(errors.ConnectError):
+        call(with_timeout(remote, 5.0), FETCH)
     assert len(proxy.received) == 2
-    assert len(server.received) == 3
+    assert len(server.received) == 2
+
+
+def _under_name(client: FacekiClient, server: FakeServer, host: str) -> FacekiClient:
+    return replace(client, service=Service(base_url=f"http://{host}:{server.server_port}"))
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("host", ["localhost", "LocalHost", "localhost.", "127.0.0.1", "127.8.9.1", "127.1"])
+def test_loopback_is_asked_directly_whatever_the_environment_says(
+    server: FakeServer,
+    client: FacekiClient,
+    proxy: RecordingProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    host: str,
+) -> None:
+    monkeypatch.setenv(variable, f"http://{proxy.address}")
+    assert Transport(client.transport)._proxies(f"http://{host}:{server.server_port}/") == {}
+    assert _under_name(client, server, "localhost").call(FETCH) == ()
+    assert proxy.received == []
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        pytest.param("localhost", True, id="name"),
+        pytest.param("faceki.localhost", True, id="name under localhost"),
+        pytest.param("127.255.255.254", True, id="end of the network"),
+        pytest.param("::1", True, id="IPv6"),
+        pytest.param("0:0:0:0:0:0:0:1", True, id="IPv6 in full"),
+        pytest.param("::ffff:127.0.0.1", True, id="IPv4 in IPv6"),
+        pytest.param("0x7f000001", True, id="hexadecimal"),
+        pytest.param("", False, id="nothing"),
+        pytest.param("127.0.0.1.example", False, id="name that begins like it"),
+        pytest.param("notlocalhost", False, id="name that ends like it"),
+        pytest.param("128.0.0.1", False, id="next network"),
+        pytest.param("0.0.0.0", False, id="any address"),  # noqa: S104 - nothing binds to it
+        pytest.param("::2", False, id="another IPv6"),
+        pytest.param("sdk.faceki.com", False, id="FACEKI"),
+    ],
+)
+def test_what_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        pytest.param((), id="no pair"),
+        pytest.param((("http", ""), ("https", "")), id="empty URLs"),
+        pytest.param((("https", ""),), id="empty URL of another scheme"),
+    ],
+)
+def test_settings_can_say_no_proxy(
+    client: FacekiClient,
+    monkeypatch: pytest.MonkeyPatch,
+    proxies: tuple[tuple[str, str], ...],
+) -> None:
+    monkeypatch.setenv("all_proxy", "http://proxy.invalid:3128")
+    transport = Transport(replace(client.transport, proxies=proxies))
+    assert transport._proxies("https://sdk.faceki.com/x") == {}
+    assert Transport(client.transport)._proxies("https://sdk.faceki.com/x") != {}
 
 
 def test_the_connection(

@@ -130,6 +130,24 @@ def test_a_bundle_that_is_none_is_a_wrong_setting(
     assert (server.received, sleeps.seconds) == ([], [])
 
 
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_an_unreadable_bundle_of_the_environment_is_not_blamed_on_the_connection(
+    call: CallMode,
+    client: FacekiClient,
+    tls_server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    bundle = tmp_path / "gone.pem"
+    monkeypatch.setenv(name, str(bundle))
+    with pytest.raises(errors.ConfigurationError, match=f"^the environment variable {name}: '{bundle}'"):
+        call(_at(client, tls_server.url, True), FETCH)
+    monkeypatch.setenv(name, Authority.make(tmp_path / "another").bundle)
+    with pytest.raises(errors.TlsError, match=f"see the environment variable {name}"):
+        call(_at(replace(client, client_id="second"), tls_server.url, True), FETCH)
+
+
 @pytest.mark.parametrize("farewell", [b"", b"\x15\x03\x03\x00\x02\x02\x28"], ids=["silence", "alert"])
 def test_a_handshake_that_breaks_off(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, farewell: bytes

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How are connections made, and for how long does anything wait on one? One TLS context for all of a transport; and
-what is to be sent is sent within the patience for it, or not to its end.
+"""HTTP connections: one TLS context per transport, a deadline for each phase of an exchange, and clean reuse.
 
-urllib3 sends with the patience for connecting, a few seconds, and knows no bound on sending as a whole.
+urllib3 bounds each call of the socket, not an exchange as a whole: a server that reads or answers drop by drop may
+hold a worker for hours. And it takes interim responses (RFC 9110, section 15.2) other than 100 for final ones.
+The connection classes here are put in place through urllib3's extension points; docs/decisions/deadlines.md says why.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
+import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPResponse
+from http import HTTPStatus
+from http.client import BadStatusLine, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,138 +32,275 @@ from urllib3.connection import HTTPConnection
 
 from airflow_provider_faceki.api.errors import ConfigurationError
 
-#: Bytes that the system may hold for a connection besides what is on its way. It goes on to send them when the
-#: patience has ended, or the process; by default that is up to 4 MiB, for which a slow uplink takes minutes.
+#: Bytes that the kernel may hold unsent for a connection. It goes on sending them after the deadline, or after the
+#: process has ended; by default that is up to 4 MiB, which takes minutes on a slow uplink.
 MAX_UNSENT_BYTES = 256 * 1024
-#: The option that says so; ``None`` where the system has none.
+#: The socket option for that limit; ``None`` where the system has none.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
+#: Bytes of a response that are read while the request is still sent; enough for any status line.
+_MAX_EARLY_BYTES = 16 * 1024
+_INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
+_FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
 
 
 class SendTimeout(Exception):
-    """The request was not sent to its end, so whoever got a part of it cannot act on it."""
+    """The request was not sent to its end, so the server cannot act on it."""
 
 
 @dataclass
 class SendState:
-    """How far a request has got.
+    """How far the request of this thread has got.
 
-    :param limit: Seconds that it has to be sent.
-    :param begun: Whether a byte of it may have left. What urllib3 raises does not tell: a connection that breaks
-        when all has been sent may pass for one that a proxy has never made.
+    :param timeout: Seconds for sending the request.
+    :param begun: Whether a byte of the request may have left. urllib3's exceptions do not tell: a connection that
+        breaks after sending may look like a proxy that cannot be reached.
     """
 
-    limit: float
+    timeout: float
     begun: bool = False
 
 
-_this_thread = threading.local()
+_current = threading.local()
 
 
 @contextmanager
-def sending(sent: SendState) -> Iterator[None]:
-    """Let this thread's request be sent within its limit, say how far it got, and keep it out of urllib3's logs."""
-    _this_thread.sending = sent
+def sending(state: SendState) -> Iterator[None]:
+    """Apply ``state`` to the request that this thread sends, and keep the request out of urllib3's logs."""
+    _current.state = state
     try:
         yield
     finally:
-        _this_thread.sending = None
+        _current.state = None
 
 
-class _DeadlineReader(io.RawIOBase):
-    """What comes in on a connection: as much silence is borne as its timeout says, and from the first byte on as much
-    time again for all the rest, however it drips.
-    """
+class _SocketReader(io.RawIOBase):
+    """Reads a socket until a deadline, after what was read of the response while the request was sent."""
 
-    def __init__(self, connection: Any) -> None:
-        self._socket = connection
-        self._raw = connection.makefile("rb", buffering=0)
-        self._limit = connection.gettimeout()
-        self._until: float | None = None
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+        # Keeps the socket open when http.client closes it before the body has been read.
+        self._file = sock.makefile("rb", buffering=0)
+        self._deadline = 0.0
+        self._early = bytearray()
+        self._is_stopped = False
+
+    def set_timeout(self, seconds: float) -> None:
+        """Set the deadline, ``seconds`` from now."""
+        self._deadline = time.monotonic() + seconds
+
+    def stop(self) -> None:
+        """Read nothing more."""
+        self._is_stopped = True
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._limit if self._until is None else self._until - time.monotonic()
+    def readinto(self, buffer: Any) -> int:
+        if self._early:
+            size = min(len(buffer), len(self._early))
+            buffer[:size] = self._early[:size]
+            del self._early[:size]
+            return size
+        if self._is_stopped:
+            return 0
+        left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
-        size: int | None = self._raw.readinto(buffer)
-        if self._until is None:
-            self._until = time.monotonic() + self._limit
-        return size
+        received: int = self._socket.recv_into(buffer)
+        return received
+
+    def read_early(self) -> bool:
+        """Read what has arrived, without waiting; return whether it is worth looking again."""
+        self._socket.settimeout(0.0)
+        try:
+            data = self._socket.recv(_MAX_EARLY_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        self._early += data
+        return bool(data) and len(self._early) < _MAX_EARLY_BYTES
+
+    def has_final_status(self) -> bool:
+        """Whether a final response has begun to arrive early; drops interim responses before it."""
+        while interim := _INTERIM_RESPONSE.match(self._early):
+            del self._early[: interim.end()]
+        return bool(_FINAL_STATUS.match(self._early))
+
+    def has_decrypted_bytes(self) -> bool:
+        """Whether TLS holds decrypted bytes that nobody has read; the socket does not look readable then."""
+        pending = getattr(self._socket, "pending", None)
+        return pending is not None and bool(pending())
 
     def close(self) -> None:
-        self._raw.close()
+        self._file.close()
         super().close()
 
 
-class _DeadlineResponse(HTTPResponse):
-    """An answer, or what a proxy says to ``CONNECT``."""
+class _ResponseStream(io.BufferedReader):
+    """The bytes that arrive in answer to one request."""
 
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+    #: Whether no bytes were left over when the stream was closed.
+    is_drained = False
+
+    def __init__(self, sock: Any) -> None:
+        self.reader = _SocketReader(sock)
+        super().__init__(self.reader)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.reader.stop()
+            self.is_drained = not self.peek() and not self.reader.has_decrypted_bytes()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """A response whose head and body each arrive within the timeout, and whose connection is reused only if clean."""
+
+    def __init__(
+        self, sock: Any, stream: _ResponseStream, *args: Any, is_request_sent: bool, **kwargs: Any
+    ) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        self.fp = io.BufferedReader(_DeadlineReader(sock))
+        self.fp = self._stream = stream
+        self._timeout: float = sock.gettimeout()
+        self._is_request_sent = is_request_sent
+        stream.reader.set_timeout(self._timeout)
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200:
+            if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                # Never asked for; what follows is not HTTP.
+                raise BadStatusLine(str(self.status))
+            self.headers = self.msg = None  # type: ignore[assignment]  # not begun, as http.client sees it
+            super().begin()
+        self._check_framing()
+        self._stream.reader.set_timeout(self._timeout)
+
+    def _check_framing(self) -> None:
+        # After any of these the two sides may disagree about where the next response begins.
+        coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
+        has_body = bool(coding) or length not in {None, "0"}
+        if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+            self.chunked = False
+            self.will_close = self.will_close or (has_body and self.status == HTTPStatus.NO_CONTENT)
+        if coding and (length is not None or not self.chunked):
+            self.will_close = True
+        if not self._is_request_sent:
+            self.will_close = True
 
 
-class _DeadlineConnection(HTTPConnection):
-    """Mixed into the connections of urllib3, whichever kind they are."""
+class _Connection(HTTPConnection):
+    """Mixed into each of urllib3's connection classes: deadlines, and no reuse after an exchange that has not ended."""
 
-    response_class = _DeadlineResponse
-    _until: float | None = None
+    _send_deadline: float | None = None
+    _stream: _ResponseStream | None = None
+    _is_request_sent = False
+    _poll_events = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection may carry another exchange; urllib3 asks before it reuses one."""
+        return super().is_connected and (self._stream is None or self._stream.is_drained)
+
+    def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Response:  # type: ignore[override]
+        """Make the response to a request, or to a proxy's ``CONNECT``; http.client expects a class here."""
+        if self._stream is None:
+            self._stream = _ResponseStream(sock)
+        return _Response(sock, self._stream, *args, is_request_sent=self._is_request_sent, **kwargs)
+
+    def connect(self) -> None:
+        self._stream = None
+        super().connect()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
-            # With its own limit: what is sent while a connection is made is not the request.
+            # Connecting has a timeout of its own, and CONNECT is not the request.
             self.connect()
-        self._until = time.monotonic() + _this_thread.sending.limit
+        self._stream = None
+        self._poll_events = select.POLLIN | select.POLLOUT
+        self._is_request_sent = False
+        self._send_deadline = time.monotonic() + _current.state.timeout
         try:
             super().request(*args, **kwargs)
+            self._is_request_sent = True
         finally:
-            self._until = None
+            self._send_deadline = None
 
     def send(self, data: Any) -> None:
-        if self._until is None:
+        if self._send_deadline is None:
             return super().send(data)
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise SendTimeout
-        _this_thread.sending.begun = True
-        self.sock.settimeout(left)
+        state: SendState = _current.state
+        if state.begun and isinstance(self.sock, socket.socket):
+            return self._send_body(self.sock, data, self._send_deadline)
+        self.sock.settimeout(_seconds_until(self._send_deadline))
+        state.begun = True
         try:
             super().send(data)
         except TimeoutError:
-            # A socket says so only of bytes that it did not take.
+            # A socket raises it only for bytes that it did not take.
             raise SendTimeout from None
+
+    def _send_body(self, sock: socket.socket, data: bytes, deadline: float) -> None:
+        """Send ``data``, and stop when a final response arrives before the end."""
+        unsent = memoryview(data)
+        poll = select.poll()
+        poll.register(sock, self._poll_events)
+        while unsent:
+            events = dict(poll.poll(_seconds_until(deadline) * 1000)).get(sock.fileno(), 0)
+            if events & select.POLLIN:
+                if self._is_answered_early(sock):
+                    # urllib3 takes it for a server that has closed the connection, and reads the response.
+                    raise BrokenPipeError
+                poll.modify(sock, self._poll_events)
+            if events & ~select.POLLIN:
+                sock.settimeout(0.0)
+                # A TLS socket may have to read before it can write.
+                with suppress(BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                    unsent = unsent[sock.send(unsent) :]
+
+    def _is_answered_early(self, sock: socket.socket) -> bool:
+        if self._stream is None:
+            self._stream = _ResponseStream(sock)
+        if not self._stream.reader.read_early():
+            self._poll_events = select.POLLOUT
+        return self._stream.reader.has_final_status()
+
+
+def _seconds_until(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise SendTimeout
+    return left
 
 
 class SharedTLSAdapter(HTTPAdapter):
     """Makes every connection with one TLS context; ``requests`` would load the CA bundle (25 ms) for each.
 
-    :param context: That context.
-    :param connections: How many are kept.
+    :param context: The context.
+    :param max_connections: How many connections are kept open.
     """
 
-    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
-        self._making = threading.Lock()
+    def __init__(self, context: ssl.SSLContext, max_connections: int) -> None:
+        self._lock = threading.Lock()
         options = list(HTTPConnection.default_socket_options)
         if NOTSENT_LOWAT_OPTION is not None:
             options.append((socket.IPPROTO_TCP, NOTSENT_LOWAT_OPTION, MAX_UNSENT_BYTES))
         self._pool_options: dict[str, Any] = {"ssl_context": context, "socket_options": options}
-        super().__init__(pool_maxsize=connections)
+        super().__init__(pool_maxsize=max_connections)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         kwargs |= self._pool_options
         super().init_poolmanager(*args, **kwargs)
-        _install_deadlines(self.poolmanager)
+        _install_connection_class(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        with self._making:
+        with self._lock:
             if proxy in self.proxy_manager:
                 return super().proxy_manager_for(proxy)
             manager = super().proxy_manager_for(proxy, **self._pool_options, **kwargs)
-            _install_deadlines(manager)
+            _install_connection_class(manager)
             return manager
 
     def build_connection_pool_key_attributes(
@@ -172,46 +313,62 @@ class SharedTLSAdapter(HTTPAdapter):
         """Leave the connection to the context."""
 
 
-def _install_deadlines(manager: Any) -> None:
-    # Derived from what is there, for a SOCKS proxy has kinds of its own.
+def _install_connection_class(manager: Any) -> None:
+    # Derived from the classes that are there, because a SOCKS proxy brings its own.
     manager.pool_classes_by_scheme = {
         scheme: type(
             pool.__name__,
             (pool,),
-            {"ConnectionCls": type("_C", (_DeadlineConnection, pool.ConnectionCls), {})},
+            {"ConnectionCls": type("_PoolConnection", (_Connection, pool.ConnectionCls), {})},
         )
         for scheme, pool in manager.pool_classes_by_scheme.items()
     }
 
 
+#: Environment variables for the CA bundle that ``requests`` honours; read here because it looks only after the context
+#: has been made.
+_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def ca_bundle(verify: bool | str) -> tuple[str, str | None]:
+    """Return where trust comes from: the name of the setting or of the environment variable, and its bundle.
+
+    :param verify: A transport's ``verify``.
+    """
+    if verify is True:
+        for name in _BUNDLE_VARIABLES:
+            if bundle := os.environ.get(name):
+                return name, bundle
+        return "verify", certifi.where()
+    return "verify", verify or None
+
+
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """Return the context that checks certificates as a transport's ``verify`` says.
 
-    :raises ConfigurationError: it names a bundle that cannot be read.
+    :raises ConfigurationError: ``verify``, or the environment variable in its place, names an unreadable bundle.
     """
-    bundle = verify if isinstance(verify, str) else None
-    if verify is True:
-        # The variables that requests honours, read here because its own look comes after the context is made.
-        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    source, bundle = ca_bundle(verify)
     is_directory = bundle is not None and os.path.isdir(bundle)
     try:
         context = ssl.create_default_context(
             cafile=None if is_directory else bundle, capath=bundle if is_directory else None
         )
     except (OSError, ssl.SSLError):
-        raise ConfigurationError(f"verify: {bundle!r} is not a readable bundle of CA certificates") from None
+        where = source if source == "verify" else f"the environment variable {source}"
+        raise ConfigurationError(f"{where}: {bundle!r} is not a readable bundle of CA certificates") from None
     if verify is False:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _not_ours(_record: logging.LogRecord) -> bool:
-    return getattr(_this_thread, "sending", None) is None
+def _is_not_ours(_record: logging.LogRecord) -> bool:
+    return getattr(_current, "state", None) is None
 
 
 # urllib3 logs a request's path with its query, which may be a link or, in the legacy token form, the secret
-# itself: each one at level DEBUG, and at WARNING the whole URL where an answer's headers are odd. Its lines about
-# anybody else's requests stay.
+# itself: each one at level DEBUG, and at WARNING the whole URL where a response's headers are malformed. Lines about
+# requests of others stay.
 for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry"):
-    logging.getLogger(_name).addFilter(_not_ours)
+    logging.getLogger(_name).addFilter(_is_not_ours)

@@ -1,16 +1,17 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sends one request and reads one answer: one ``requests`` adapter with its connections and one small pool of threads
-for each set of rules, shared by everything in the process.
+"""Sending of one request over ``requests``: one adapter and one small thread pool per account and settings, shared by
+all clients in the process.
 
-There is no ``requests.Session``. What a session adds to an adapter is what must not happen here (it follows
-redirects, keeps cookies, and puts a ``.netrc`` entry over our bearer token), and a third of the CPU of a call.
-Only so much of an answer is taken, for so long.
+There is no ``requests.Session``. What a session adds to an adapter must not happen here (it follows redirects, keeps
+cookies, and lets a ``.netrc`` entry replace the bearer token), and it takes a third of the CPU of a call.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
+import socket
 import ssl
 import sys
 import tempfile
@@ -40,45 +41,49 @@ from airflow_provider_faceki.api.transport.adapter import (
     SendState,
     SendTimeout,
     SharedTLSAdapter,
+    ca_bundle,
     sending,
     tls_context,
 )
 from airflow_provider_faceki.api.transport.rate_limiter import RateLimiter
 from airflow_provider_faceki.api.uploads import Multipart
 
-#: Longest wait in seconds for a connection; a host that is there answers within one round trip.
+#: Longest wait in seconds for a connection; a host that is reachable answers within one round trip.
 MAX_CONNECT_SECONDS = 10.0
-#: Largest answer in bytes that is read. A record is some kilobytes; this leaves room for long lists of them.
+#: Largest response body in bytes, decompressed. A record has some kilobytes; this leaves room for long lists of them.
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 #: Largest report in bytes that is downloaded, to a file.
 MAX_DOWNLOAD_BYTES = 256 * 1024 * 1024
-#: Requests in flight at the most: at 200 ms an answer, 160 a second. So many connections are kept, and so many
-#: threads wait for answers on behalf of event loops. Default of ``max_concurrency``.
+#: Default of ``max_concurrency``: with responses after 200 ms, 160 requests a second. As many connections are kept
+#: open, and as many threads wait on behalf of event loops.
 DEFAULT_MAX_CONCURRENCY = 32
 
-_CHUNK = 64 * 1024
-# All that an environment can say about proxies for HTTP; elsewhere the system's own settings count as well.
+_CHUNK_BYTES = 64 * 1024
+# Content codings that are asked for. A second coding over the first multiplies what a few bytes expand to.
+_CONTENT_CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
+# All environment variables that name proxies for HTTP; on some systems the system's own settings count as well.
 _PROXY_VARIABLES = tuple(
-    spelt
+    spelling
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
-    for spelt in (name, name.upper())
+    for spelling in (name, name.upper())
 )
-_WITH_SYSTEM_PROXIES = ("darwin", "win32")
+_SYSTEMS_WITH_PROXY_SETTINGS = ("darwin", "win32")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TransportSettings:
-    """The rules of one transport.
+    """Settings of one transport.
 
-    :param timeout: Seconds for sending the whole request, then seconds of silence, then seconds for reading the
-        whole answer from its first byte. Default 30.
+    :param timeout: Seconds for each phase of a request: sending it, waiting for the head of the response, and reading
+        the body. Default 30.
     :param upload_timeout: The same for requests that carry images. Default 120, as in FACEKI's Android SDK.
     :param verify: ``True`` for the public certificate authorities (or the environment's bundle), a path for a
         bundle file or directory, ``False`` for no check at all.
-    :param proxies: Proxy URL by scheme; ``None`` leaves it to the environment.
-    :param max_concurrency: Requests in flight at the most. Default 32.
-    :param max_requests_per_second: Requests begun per second at the most; ``None``, the default, for no limit.
+    :param proxies: Pairs of a scheme and a proxy URL. ``None``, the default: the proxies of the environment, except
+        for a server on this machine's loopback. Empty, or a scheme with an empty URL: no proxy.
+    :param max_concurrency: Most requests in flight at once. Default 32.
+    :param max_requests_per_second: Most requests started per second; ``None``, the default, for no limit.
     """
 
     timeout: float = 30.0
@@ -90,70 +95,74 @@ class TransportSettings:
 
 
 class Transport:
-    """Sends requests by one set of rules. Thread-safe; get it from :func:`shared_transport`."""
+    """Sends requests with one set of settings. Thread-safe; get it from :func:`shared_transport`."""
 
     def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._threads = ThreadPoolExecutor(self._settings.max_concurrency, thread_name_prefix="faceki")
         self._in_flight = threading.BoundedSemaphore(self._settings.max_concurrency)
         self.rate_limiter = RateLimiter(self._settings.max_requests_per_second)
-        self._making = threading.Lock()
+        self._adapter_lock = threading.Lock()
         self._adapter: SharedTLSAdapter | None = None
-        self._found_proxies: tuple[object, dict[str, str]] | None = None
+        self._cached_proxies: tuple[object, dict[str, str]] | None = None
 
     def _shared_adapter(self) -> SharedTLSAdapter:
-        # Made by the first sender, not by whoever makes the transport: that may be an event loop, and loading
-        # the certificate authorities takes 25 ms.
-        with self._making:
+        # Made by the first request, because the constructor may run on an event loop, and loading the certificate
+        # authorities takes 25 ms.
+        with self._adapter_lock:
             if self._adapter is None:
                 context = tls_context(self._settings.verify)
                 self._adapter = SharedTLSAdapter(context, self._settings.max_concurrency)
             return self._adapter
 
     def send(self, request: HttpRequest) -> HttpResponse:
-        """Send ``request`` once and read the whole answer, whatever its status.
+        """Send ``request`` once and read the whole response, whatever its status.
 
         :raises ConnectError: nothing was sent.
-        :raises TlsError: nothing was sent, for the server could not be trusted.
-        :raises TransportError: it was not sent to its end, so FACEKI cannot act on it.
-        :raises ResponseLostError: something may have been sent, and no whole answer came.
+        :raises TlsError: nothing was sent, because the server is not trusted.
+        :raises TransportError: the request was not sent to its end, so FACEKI cannot act on it.
+        :raises ResponseLostError: something may have been sent, and no whole response came back.
         """
-        limit = self._settings.upload_timeout if request.upload else self._settings.timeout
-        body = _Upload(request.body) if isinstance(request.body, Multipart) else request.body
-        sent = SendState(limit)
+        upload = _Upload(request.body) if isinstance(request.body, Multipart) else None
+        timeout = self._settings.upload_timeout if request.upload else self._settings.timeout
+        state = SendState(timeout)
         try:
-            with self._in_flight, sending(sent):
-                return self._send(request, body, limit)
+            with self._in_flight, sending(state):
+                return self._send(request, upload, timeout)
         except SendTimeout:
             setting = "upload_timeout" if request.upload else "timeout"
-            failure: FacekiError = TransportError(
-                f"{_host(request)} did not take the whole request within {setting}={limit:g} s; the rest of it was "
+            failure: BaseException = TransportError(
+                f"{_host(request)} did not take the whole request within {setting}={timeout:g} s; the rest of it was "
                 "not sent"
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
-            failure = _map_exception(request, problem, begun=sent.begun)
-            if isinstance(body, _Upload) and not body.begun:
+            failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
+            if upload is not None and not upload.begun:
                 # FACEKI cannot have acted on a body of which nothing has left.
                 failure.is_ambiguous = False
-        # Not where it is handled, for it would become this one's context, and it carries the URL with its query, or
-        # the headers.
+        except BaseException as problem:  # noqa: BLE001 - raised again below
+            failure = without_frames(problem)
+        # Raised out here: within `except`, `failure` would have as its context an error that carries the URL with its
+        # query, and the frames of urllib3, whose local variables hold bodies and bearer tokens.
         raise failure
 
     async def run_in_thread(self, operation: Callable[[], T]) -> T:
         """Run a blocking ``operation`` in the transport's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, operation)
 
-    def _send(self, request: HttpRequest, body: bytes | _Upload | None, limit: float) -> HttpResponse:
+    def _send(self, request: HttpRequest, upload: _Upload | None, timeout: float) -> HttpResponse:
         with self._shared_adapter().send(
-            _prepared(request, body),
-            timeout=(min(limit, MAX_CONNECT_SECONDS), limit),
+            _prepare(request, upload),
+            timeout=(min(timeout, MAX_CONNECT_SECONDS), timeout),
             proxies=self._proxies(request.url),
             stream=True,
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
+            if headers.get("content-encoding", "").strip().lower() not in _CONTENT_CODINGS:
+                raise UnexpectedResponseError("the response is compressed in a way that was not asked for")
             chunks = _chunks(response)
             first = _first(chunks)
             if request.download and response.ok and first.startswith(b"%PDF"):
@@ -162,15 +171,34 @@ class Transport:
 
     def _proxies(self, url: str) -> dict[str, str]:
         if self._settings.proxies is not None:
-            return dict(self._settings.proxies)
-        if sys.platform in _WITH_SYSTEM_PROXIES:
+            return {scheme: proxy for scheme, proxy in self._settings.proxies if proxy}
+        if is_loopback(urlsplit(url).hostname or ""):
+            return {}
+        if sys.platform in _SYSTEMS_WITH_PROXY_SETTINGS:
             return get_environ_proxies(url)
-        # To find them, the whole environment is gone through twice: a tenth of a call's CPU. They seldom change.
-        seen = (urlsplit(url)[:2], tuple(map(os.environ.get, _PROXY_VARIABLES)))
-        found = self._found_proxies
-        if found is None or found[0] != seen:
-            found = self._found_proxies = (seen, get_environ_proxies(url))
-        return dict(found[1])
+        # requests goes through the whole environment twice: a tenth of a call's CPU. The variables seldom change.
+        key = (urlsplit(url)[:2], tuple(map(os.environ.get, _PROXY_VARIABLES)))
+        cached = self._cached_proxies
+        if cached is None or cached[0] != key:
+            cached = self._cached_proxies = (key, get_environ_proxies(url))
+        return dict(cached[1])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine: its requests must not leave it through a proxy of the environment."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            # Short spellings such as 127.1, which the system's resolver takes.
+            address = ipaddress.IPv4Address(socket.inet_aton(name))
+        except (OSError, ValueError):
+            return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
 
 
 _transports: dict[tuple[str, TransportSettings], Transport] = {}
@@ -178,10 +206,10 @@ _transports_lock = threading.Lock()
 
 
 def shared_transport(account: str, settings: TransportSettings) -> Transport:
-    """Return the process's one transport for an account.
+    """Return the process's one transport for an account and its settings.
 
-    :param account: Whatever tells accounts apart; limits on traffic are each account's own.
-    :param settings: Its rules.
+    :param account: Text that tells accounts apart; limits on traffic hold for each account.
+    :param settings: The transport's settings.
     """
     with _transports_lock:
         if (account, settings) not in _transports:
@@ -190,19 +218,36 @@ def shared_transport(account: str, settings: TransportSettings) -> Transport:
 
 
 def _after_fork() -> None:
-    # A child must not speak on its parent's connections, and has none of its threads; a client that was made
-    # before the fork goes on with the same transport.
+    # A child must not use its parent's connections, and has none of its threads. Clients made before the fork keep
+    # their transport.
     global _transports_lock
     _transports_lock = threading.Lock()
     for transport in _transports.values():
-        transport._begin()
+        transport._reset()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-#: What goes with every request unless it says otherwise.
-_HEADERS = {
+def without_frames(error: BaseException) -> BaseException:
+    """Return ``error``, and the errors it is chained to, without the frames that they passed through.
+
+    Tools such as Sentry report the local variables of frames; those of urllib3 hold bodies and bearer tokens.
+    """
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        link = pending.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        link.__traceback__ = None
+        pending += [link.__cause__, link.__context__]
+    return error
+
+
+#: Sent with every request unless it has its own.
+_DEFAULT_HEADERS = {
     "user-agent": "airflow-provider-faceki",
     "accept-encoding": "gzip, deflate",
     "accept": "*/*",
@@ -210,17 +255,17 @@ _HEADERS = {
 }
 
 
-def _prepared(request: HttpRequest, body: bytes | _Upload | None) -> requests.PreparedRequest:
+def _prepare(request: HttpRequest, upload: _Upload | None) -> requests.PreparedRequest:
     prepared = requests.PreparedRequest()
     prepared.prepare_method(request.method)
     prepared.prepare_url(request.url, list(request.query))
-    prepared.prepare_headers({**_HEADERS, **dict(request.headers)})
-    prepared.prepare_body(body, None)
+    prepared.prepare_headers({**_DEFAULT_HEADERS, **dict(request.headers)})
+    prepared.prepare_body(upload or request.body, None)
     return prepared
 
 
 class _Upload:
-    """A body for ``requests`` that is read as it is sent, and knows whether any of it was."""
+    """A multipart body for ``requests`` that is read while it is sent, and knows whether reading has begun."""
 
     def __init__(self, body: Multipart) -> None:
         self._body = body
@@ -236,12 +281,12 @@ class _Upload:
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    while chunk := response.raw.read1(_CHUNK, decode_content=True):
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
         yield chunk
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:
-    """Take enough to tell a PDF from a document: a chunk is whatever has arrived, and may be a single byte."""
+    """Take enough bytes to tell a PDF from a document; a chunk may be a single byte."""
     first = b""
     while len(first) < len(b"%PDF") and (chunk := next(chunks, b"")):
         first += chunk
@@ -260,15 +305,15 @@ def _joined(chunks: Iterable[bytes]) -> bytes:
 
 
 def _to_tempfile(chunks: Iterable[bytes]) -> BinaryIO:
-    """Put a download into a temporary file that has no name, so that it is gone when it is closed."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is the caller's to close
+    """Write a download to a temporary file without a name, which is gone when it is closed."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
         for chunk in chunks:
             file.write(chunk)
             if file.tell() > MAX_DOWNLOAD_BYTES:
                 raise UnexpectedResponseError(f"FACEKI's report is larger than {MAX_DOWNLOAD_BYTES} bytes")
     except BaseException:
-        # Whatever it was goes on its way; nobody else knows of the file.
+        # Any failure, a killed task's too: the caller never gets the file.
         file.close()
         raise
     file.seek(0)
@@ -279,21 +324,25 @@ def _host(request: HttpRequest) -> str:
     return urlsplit(request.url).netloc.rpartition("@")[2]
 
 
-def _map_exception(request: HttpRequest, problem: Exception, *, begun: bool) -> FacekiError:
+def _map_exception(
+    request: HttpRequest, problem: Exception, *, begun: bool, verify: bool | str
+) -> FacekiError:
     host = _host(request)
     chain = list(_chain(problem))
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     told = f" ({reason})" if reason else ""
     if begun:
-        # Whatever the problem is called: urllib3 takes a lost answer for a proxy that cannot be reached, and TLS
-        # knows errors that come in a handshake or in the midst of an answer.
+        # Whatever the problem is called: urllib3 reports a lost response as a proxy that cannot be reached, and TLS
+        # has errors that come in a handshake as well as in the middle of a response.
         return ResponseLostError(f"the answer of {host} was lost{told}; the request may have arrived")
     if isinstance(problem, _MALFORMED):
         return ConfigurationError(
             f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
         )
     if any(_is_certificate_error(link) for link in chain):
-        return TlsError(f"no trusted TLS connection to {host}{told}; see the Connection's verify")
+        source = ca_bundle(verify)[0]
+        where = "the Connection's verify" if source == "verify" else f"the environment variable {source}"
+        return TlsError(f"no trusted TLS connection to {host}{told}; see {where}")
     if isinstance(problem, requests.Timeout):
         return ConnectError(f"no connection to {host} within {MAX_CONNECT_SECONDS:g} s or the timeout")
     if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
@@ -315,7 +364,7 @@ _MALFORMED = (
 def _is_certificate_error(problem: BaseException) -> bool:
     if isinstance(problem, ssl.SSLCertVerificationError):
         return True
-    # What speaks no TLS; other reasons may be gone at the next attempt.
+    # The peer speaks no TLS; other reasons may be gone at the next attempt.
     return isinstance(problem, ssl.SSLError) and problem.reason in {
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",
@@ -323,16 +372,16 @@ def _is_certificate_error(problem: BaseException) -> bool:
 
 
 def _chain(problem: BaseException) -> Iterator[BaseException]:
-    """Yield ``problem`` and what it was raised for, through the ways that requests and urllib3 nest it."""
+    """Yield ``problem`` and the errors nested in it, in the ways that requests and urllib3 nest them."""
     seen: set[int] = set()
-    waiting: list[BaseException | None] = [problem]
-    while waiting:
-        link = waiting.pop(0)
+    pending: list[BaseException | None] = [problem]
+    while pending:
+        link = pending.pop(0)
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
         yield link
         nested = [*link.args, getattr(link, "reason", None), getattr(link, "original_error", None)]
-        waiting += [item for item in nested if isinstance(item, BaseException)]
-        # Not `__context__`: that may be an earlier failure, which the caller was handling when it asked again.
-        waiting.append(link.__cause__)
+        pending += [item for item in nested if isinstance(item, BaseException)]
+        # Not `__context__`: that may be an earlier failure, which the caller was handling when it sent this request.
+        pending.append(link.__cause__)
