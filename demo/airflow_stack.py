@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What is a whole Airflow for a demonstration: its settings, when it is ready, and how it is asked things?"""
+"""A whole Airflow for a demonstration: its settings, its start, and its REST API."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ from urllib.parse import quote
 from demo.processes import Processes, free_port, own_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_WITHIN = 400.0  # seconds; twenty on an idle machine of two cores, minutes on a busy one
+#: Twenty on an idle machine of two cores, minutes on a busy one.
+READY_TIMEOUT_SECONDS = 400.0
+#: A wait that prints nothing for this time says what it waits for.
+PROGRESS_SECONDS = 10.0
+API_TRIES = 5
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 class AirflowRefused(RuntimeError):
     """Airflow's API answered with an error."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def fresh_directory(name: str) -> Path:
@@ -74,13 +82,13 @@ class Airflow:
 
     def wait_until_ready(self, processes: Processes, dag_ids: Iterable[str]) -> None:
         """Wait until every component is healthy and each of these DAGs has been read."""
-        wait_for("Airflow to be ready", self._is_healthy, READY_WITHIN, processes)
+        wait_for("Airflow to be ready", self._is_healthy, READY_TIMEOUT_SECONDS, processes)
         wanted = set(dag_ids)
 
         def read() -> bool:
             return wanted <= {dag["dag_id"] for dag in self.call("GET", "dags?limit=100")["dags"]}
 
-        wait_for("the example DAGs to be read", read, READY_WITHIN, processes)
+        wait_for("the example DAGs to be read", read, READY_TIMEOUT_SECONDS, processes)
 
     def _is_healthy(self) -> bool:
         try:
@@ -90,17 +98,29 @@ class Airflow:
         return all(health[name]["status"] == "healthy" for name in COMPONENTS)
 
     def call(self, method: str, path: str, document: object = None) -> Any:
-        """Ask the public REST API, as anybody's script would."""
+        """Call the public REST API; reads are tried again, for a busy machine's server may be slow or its database locked."""
         if self._token is None:
             # With all users being admins, Airflow hands a token to whoever asks; it is good for a day.
             self._token = _ask("GET", f"{self.url}/auth/token")["access_token"]
+        tries = 1 if method == "POST" else API_TRIES
+        for _ in range(tries - 1):
+            try:
+                return _ask(method, f"{self.url}/api/v2/{path}", document, self._token)
+            except AirflowRefused as refused:
+                if refused.status < 500:
+                    raise
+            except OSError:
+                pass
+            time.sleep(1)
         return _ask(method, f"{self.url}/api/v2/{path}", document, self._token)
 
     def unpause(self, dag_id: str) -> None:
         self.call("PATCH", f"dags/{dag_id}", {"is_paused": False})
 
-    def trigger(self, dag_id: str, params: Mapping[str, object]) -> None:
-        self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(params)})
+    def trigger(self, dag_id: str, params: Mapping[str, object]) -> str:
+        """Start a run and return its id."""
+        made = self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(params)})
+        return str(made["dag_run_id"])
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.call("GET", f"dags/{dag_id}/dagRuns")["dag_runs"]
@@ -112,31 +132,71 @@ class Airflow:
         found = self.call("GET", path)["task_instances"]
         return [each for each in found if each["state"] != "skipped"]
 
-    def told_by(self, task: Mapping[str, Any]) -> str:
-        """What a failed task said last, from its log file."""
+    def all_tasks(self) -> list[dict[str, Any]]:
+        """The task instances of all runs of all DAGs."""
+        found: list[dict[str, Any]] = self.call("GET", "dags/~/dagRuns/~/taskInstances?limit=1000")[
+            "task_instances"
+        ]
+        return found
+
+    def error_of(self, task: Mapping[str, Any]) -> str:
+        """What went wrong in the last try that failed: from the task's log, or else from the scheduler's."""
         log = self.home.joinpath("logs", f"dag_id={task['dag_id']}", f"run_id={task['dag_run_id']}")
         log /= f"task_id={task['task_id']}"
         if task["map_index"] >= 0:
             log /= f"map_index={task['map_index']}"
-        log /= f"attempt={task['try_number']}.log"
-        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        errors = [each for line in lines for each in line.get("error_detail", ())]
-        said = f"{errors[-1]['exc_type']}: {errors[-1]['exc_value']}" if errors else "no error in its log"
-        return f"{task['task_id']} {task['state']}: {said} ({log})"
+        tries = sorted(log.glob("attempt=*.log"), reverse=True)
+        errors = [error for path in tries for error in _errors_in(path)]
+        errors += self._scheduler_errors(task)
+        return errors[0] if errors else f"neither its log ({log}) nor the scheduler's has an error line"
+
+    def _scheduler_errors(self, task: Mapping[str, Any]) -> list[str]:
+        printed = self.home.parent / "airflow.log"
+        lines = printed.read_text(errors="replace").splitlines() if printed.exists() else []
+        names = (task["dag_id"], task["dag_run_id"], task["task_id"], "error")
+        return [f"scheduler: {line.strip()[:400]}" for line in lines if all(name in line for name in names)]
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.call("GET", path + "?deserialize=true")["value"]
 
 
+def _errors_in(log: Path) -> list[str]:
+    """The error lines of a task's log, the last one first."""
+    found = []
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        details = [f"{each['exc_type']}: {each['exc_value']}" for each in entry.get("error_detail") or ()]
+        if details or entry.get("level") in ("error", "critical"):
+            found.append(f"{' / '.join([entry.get('event', ''), *details])} ({log})")
+    return found[::-1]
+
+
 def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Processes) -> None:
     """Wait until done() says so; a process that ends meanwhile, or too long a wait, is an error."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
+    say_nothing_until = began + PROGRESS_SECONDS
     while not done():
         processes.check()
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > began + seconds:
             raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(1)
+        if now > max(say_nothing_until, _said_at + PROGRESS_SECONDS):
+            say(f"{now - began:4.0f} s  waiting for {what}")
+        time.sleep(0.5)
+
+
+_said_at = 0.0
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    global _said_at
+    _said_at = time.monotonic()
+    print(line, flush=True)
 
 
 def _ask(method: str, url: str, document: object = None, token: str | None = None) -> Any:
@@ -150,6 +210,5 @@ def _ask(method: str, url: str, document: object = None, token: str | None = Non
         with opener.open(request, timeout=30) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        raise AirflowRefused(
-            f"{method} {url}: HTTP {error.code}: {error.read(500).decode(errors='replace')}"
-        ) from None
+        text = error.read(500).decode(errors="replace")
+        raise AirflowRefused(error.code, f"{method} {url}: HTTP {error.code}: {text}") from None

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What do the example DAGs need to find: a Connection, pictures to send, places to write to?"""
+"""What the example DAGs need: a Connection, pictures to send, a manifest, places to write to."""
 
 from __future__ import annotations
 

@@ -1,26 +1,37 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who answers the links? In the demonstration nobody sits at a browser, so this does what a browser would send."""
+"""People who answer the links: sends what a browser would send, since nobody sits at one."""
 
 from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 
-# Long enough for the sensor to have looked in vain, so that it really waits in the triggerer.
-MOMENT = 4.0
+#: Pause between the moment from which a person may act and the button, and between two buttons. Airflow's scheduler
+#: fails a try whose trigger fires before the scheduler has heard of the deferral.
+THINKING_SECONDS = 4.0
 
 
 class People:
-    """`deciding` says, by record identifier, which buttons are pressed one after the other."""
+    """Presses buttons on the hosted pages.
 
-    def __init__(self, faceki: SandboxProcess, deciding: Mapping[str, Sequence[str]]) -> None:
+    :param deciding: By record identifier, the buttons pressed one after the other.
+    :param may_act: Whether the person of a record identifier may act already.
+    """
+
+    def __init__(
+        self,
+        faceki: SandboxProcess,
+        deciding: Mapping[str, Sequence[str]],
+        may_act: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._faceki = faceki
         self._deciding = deciding
+        self._may_act = may_act
         self._pressed: dict[str, int] = {}
         self._next: dict[str, float] = {}
 
@@ -28,13 +39,16 @@ class People:
         """Press the next button on each page whose moment has come."""
         state: Any = self._faceki.control.get("state")
         for made in state["links"]:
-            link, buttons = made["link"], self._deciding.get(made["record_identifier"], ())
-            due = self._next.setdefault(link, time.monotonic() + MOMENT)
+            link, identifier = made["link"], made["record_identifier"]
+            if link not in self._next and not self._may_act(identifier):
+                continue
+            buttons = self._deciding.get(identifier, ())
+            due = self._next.setdefault(link, time.monotonic() + THINKING_SECONDS)
             pressed = self._pressed.get(link, 0)
             if pressed < len(buttons) and time.monotonic() >= due:
                 self._press(link, buttons[pressed])
                 self._pressed[link] = pressed + 1
-                self._next[link] = time.monotonic() + MOMENT
+                self._next[link] = time.monotonic() + THINKING_SECONDS
 
     def _press(self, link: str, button: str) -> None:
         parts = urlsplit(self._faceki.url)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How are processes started so that none of them, nor any of their children, is left behind?
+"""Start processes so that none of them, nor any of their children, is left behind.
 
 Airflow puts each task into a process group of its own, so ending a group does not reach them all, and a child
 whose parent dies is handed to init, where nobody finds it. This process therefore asks the kernel to hand it
@@ -61,7 +61,7 @@ class Processes:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        with _deaf():
+        with _ignored_signals():
             _end_descendants()
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Path:
@@ -101,7 +101,7 @@ def _end_descendants() -> None:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def _ignored_signals() -> Iterator[None]:
     """A second Ctrl-C must not stop the tidying half way."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`make demo`: do the example DAGs work, in a real Airflow, against the local FACEKI? Tells in a screenful.
+"""`make demo`: run the example DAGs in a real Airflow against the local FACEKI, and print what came of it.
 
 Three people get a link and decide on the hosted page, one of them by way of a reviewer; meanwhile the sensor waits
 in the triggerer. A fourth is verified by pictures. Then Airflow's scheduler starts the other two examples, because
@@ -13,12 +13,12 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_faceki.sandbox import SandboxProcess
-from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory, wait_for
+from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory, say, wait_for
 from demo.examples import connection_to, example_places, kept
 from demo.people import People
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
@@ -41,8 +41,11 @@ DECIDING = {
     "customer-1002": ("DECLINED",),
     "customer-1003": ("REVIEW", "ACCEPTED"),
 }
-RUNS_WITHIN = 400.0  # seconds; about forty on an idle machine of two cores
-FAILED_STATES = {"failed", "up_for_retry", "upstream_failed"}
+#: About forty on an idle machine of two cores.
+RUNS_TIMEOUT_SECONDS = 400.0
+FAILED_STATES = {"failed", "upstream_failed"}
+#: States worth a line, as a task instance comes to them.
+SHOWN_STATES = {"success", "deferred", "up_for_retry", *FAILED_STATES}
 TAIL_LINES = 25
 
 
@@ -54,22 +57,28 @@ class Demo:
         self.airflow = Airflow(work / "airflow")
         self.faceki = faceki
         self.processes = processes
-        self.people = People(faceki, DECIDING)
+        self.people = People(faceki, DECIDING, self._waits_in_the_triggerer)
         self.wrong: list[str] = []
+        self._began = time.monotonic()
+        self._who: dict[str, str] = {}
+        self._shown: set[tuple[str, str, int, str, int]] = set()
+        self._retried: dict[tuple[str, str, int], dict[str, Any]] = {}
+        self._waiting: set[str] = set()
 
     def start(self) -> None:
-        began = time.monotonic()
         connection = {"AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(connection_to(self.faceki))}
         self.airflow.start(self.processes, connection | example_places(self.work))
         self.airflow.wait_until_ready(self.processes, EXAMPLES)
         version = self.airflow.call("GET", "version")["version"]
-        say(
-            f"Airflow {version} is up after {time.monotonic() - began:.0f} s; local FACEKI on {self.faceki.url}.\n"
-        )
+        say(f"Airflow {version} is up after {self._elapsed():.0f} s; local FACEKI on {self.faceki.url}.\n")
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
 
     def verify_people(self) -> None:
         for identifier in DECIDING:
-            self.airflow.trigger(LINK_DAG, {"record_identifier": identifier})
+            run_id = self.airflow.trigger(LINK_DAG, {"record_identifier": identifier})
+            self._who[run_id] = identifier
         self.airflow.trigger(VERIFY_DAG, {})
         self._run({LINK_DAG: len(DECIDING), VERIFY_DAG: 1})
 
@@ -82,9 +91,9 @@ class Demo:
             self.airflow.unpause(dag_id)
 
         def finished() -> bool:
+            failed = self._follow()
             self.people.act()
-            # A failed task would be repeated after minutes, by then hiding what this is here to show.
-            if self._failed_tasks(runs):
+            if failed:
                 return True
             for dag_id, wanted in runs.items():
                 states = [run["state"] for run in self.airflow.runs(dag_id)]
@@ -92,20 +101,49 @@ class Demo:
                     return False
             return True
 
-        wait_for(f"{' and '.join(runs)} to finish", finished, RUNS_WITHIN, self.processes)
+        wait_for(f"{' and '.join(runs)} to finish", finished, RUNS_TIMEOUT_SECONDS, self.processes)
+        self._follow()
 
-    def _failed_tasks(self, dag_ids: Iterable[str]) -> list[dict[str, Any]]:
-        return [
-            task
-            for dag_id in dag_ids
-            for task in self.airflow.tasks(dag_id)
-            if task["state"] in FAILED_STATES
-        ]
+    def _follow(self) -> bool:
+        """Print a line for each task instance that ended, waits, or is tried again; return whether one failed."""
+        tasks = self.airflow.all_tasks()
+        for task in sorted(tasks, key=lambda each: str(each["end_date"] or each["start_date"] or "")):
+            instance = (task["dag_run_id"], task["task_id"], task["map_index"])
+            if task["state"] == "up_for_retry":
+                self._retried[instance] = task
+            shown = (*instance, task["state"], task["try_number"])
+            if task["state"] in SHOWN_STATES and shown not in self._shown:
+                self._shown.add(shown)
+                self._show(task)
+        who_waits = {self._who.get(task["dag_run_id"]) for task in tasks if task["state"] == "deferred"}
+        self._waiting |= {who for who in who_waits if who}
+        return any(task["state"] in FAILED_STATES for task in tasks)
 
-    def tell(self) -> None:
+    def _show(self, task: Mapping[str, Any]) -> None:
+        name = task["dag_id"].removeprefix("example_faceki_")
+        if who := self._who.get(task["dag_run_id"]):
+            name += f" {who}"
+        index = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
+        state = {
+            "deferred": "deferred: waits in the triggerer, no worker is held",
+            "up_for_retry": "fails, Airflow tries again",
+        }.get(task["state"], task["state"])
+        again = f" (try {task['try_number']})" if task["try_number"] > 1 else ""
+        say(f"{self._elapsed():4.0f} s  {name:27} {task['task_id'] + index:18} {state}{again}")
+
+    def _waits_in_the_triggerer(self, identifier: str) -> bool:
+        """Whether the sensor of this person has been seen deferred."""
+        return identifier in self._waiting
+
+    def _failed_tasks(self, dag_id: str) -> list[dict[str, Any]]:
+        return [task for task in self.airflow.tasks(dag_id) if task["state"] in FAILED_STATES]
+
+    def report(self) -> None:
+        """Print what came of it all, and check it."""
+        say("")
         for dag_id in EXAMPLES:
             for run in self.airflow.runs(dag_id):
-                self._tell_run(dag_id, run)
+                self._report_run(dag_id, run)
         state: Any = self.faceki.control.get("state")
         counters: Any = self.faceki.control.get("counters")
         decided = Counter({word: count for word, count in state["decisions"].items() if count})
@@ -115,22 +153,28 @@ class Demo:
         say(f"Task instances  {tasks}, each in a process of its own")
         say(f"Token requests  {counters['tokens_issued']}")
         say(f"Full records    below {self.work}: {', '.join(kept(self.work))}")
+        for task in self._retried.values():
+            say(f"Tried again     {task['dag_id']}.{task['task_id']}: {self.airflow.error_of(task)}")
         self._expect("links made", len(state["links"]), len(DECIDING))
         # The person with the pictures is accepted.
         self._expect("decisions", decided, Counter(["ACCEPTED", *(each[-1] for each in DECIDING.values())]))
         self._expect("token requests", counters["tokens_issued"], 1)
 
-    def _tell_run(self, dag_id: str, run: dict[str, Any]) -> None:
+    def _report_run(self, dag_id: str, run: dict[str, Any]) -> None:
         by = "scheduled" if run["run_type"] == "scheduled" else "triggered"
         good = run["state"] == "success"
         what = self._result(dag_id, run["dag_run_id"]) if good else ""
         say(f"{run['state']:8} {dag_id:29} {by}  {what}".rstrip())
         if not good:
             self.wrong.append(f"{dag_id}, run {run['dag_run_id']}: {run['state']}")
-            self.wrong += [self.airflow.told_by(task) for task in self._failed_tasks([dag_id])]
+            self.wrong += [
+                f"{task['task_id']} {task['state']}: {self.airflow.error_of(task)}"
+                for task in self._failed_tasks(dag_id)
+                if task["dag_run_id"] == run["dag_run_id"]
+            ]
 
     def _result(self, dag_id: str, run_id: str) -> str:
-        """What a run found out, in a few words."""
+        """Return what a run found out, in a few words."""
         result = self.airflow.xcom(dag_id, run_id, RESULT_OF[dag_id])
         if dag_id == FETCH_DAG:
             return "records: " + ", ".join(f"{count} {word}" for word, count in result.items())
@@ -148,10 +192,6 @@ class Demo:
             self.wrong.append(f"{what}: {found}, expected {wanted}")
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
 def tail(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
@@ -166,7 +206,7 @@ def demonstrate(work: Path) -> list[str]:
             demo.start()
             demo.verify_people()
             demo.let_the_scheduler_start()
-            demo.tell()
+            demo.report()
             return demo.wrong
         except (ProcessFailed, AirflowRefused, TimeoutError) as error:
             say(f"\nThe last lines of Airflow's log:\n{tail(work / 'airflow.log')}")

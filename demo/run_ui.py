@@ -15,10 +15,10 @@ from pathlib import Path
 
 from airflow_provider_faceki.connection.schema import EXTRA_FIELDS
 from airflow_provider_faceki.sandbox import SandboxProcess
-from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory
+from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory, say
 from demo.examples import connection_to, example_places
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
-from demo.run_demo import EXAMPLES, FETCH_DAG, HOOK_DAG, LINK_DAG, VERIFY_DAG, say, tail
+from demo.run_demo import EXAMPLES, FETCH_DAG, HOOK_DAG, LINK_DAG, VERIFY_DAG, tail
 
 CONNECTION = "faceki_default"
 WEBHOOK_DAG = "example_faceki_webhook"

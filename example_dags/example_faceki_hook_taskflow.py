@@ -17,7 +17,7 @@ with DAG(
     schedule="@hourly",
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
-    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     params={
         "record_identifiers": Param(
             ["customer-1001", "customer-1002"], type="array", items={"type": "string"}
