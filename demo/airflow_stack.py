@@ -98,7 +98,7 @@ class Airflow:
         return all(health[name]["status"] == "healthy" for name in COMPONENTS)
 
     def call(self, method: str, path: str, document: object = None) -> Any:
-        """Call the public REST API; reads are tried again, for a busy machine's server may be slow or its database locked."""
+        """Call the public REST API; reads are tried again, for a busy machine may lock its database."""
         if self._token is None:
             # With all users being admins, Airflow hands a token to whoever asks; it is good for a day.
             self._token = _ask("GET", f"{self.url}/auth/token")["access_token"]
