@@ -1,24 +1,32 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How do I test my own DAGs? Ask for the fixture `faceki_sandbox`; the Connection `faceki_default` is then there.
+"""Fixtures for tests of your own DAGs: `faceki_sandbox` and `faceki_run_dag`.
 
-pytest imports this module in every run of everybody who has the provider, so it imports next to nothing itself.
+pytest imports this module in every run where the provider is installed, so it imports neither Airflow nor a web server
+before a test asks for a fixture.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+# Here, so that the sandbox's clock is bound before a test can freeze time.
+from airflow_provider_faceki.sandbox.backend import clock as _clock  # noqa: F401
+
 if TYPE_CHECKING:
+    from os import PathLike
+
+    from airflow_provider_faceki.sandbox.dag_runner import AirflowHome, DagResult
     from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
 
 class _Session:
-    """One server for the whole run, started by the first test that wants it."""
+    """One server for all tests, started by the first that asks for it."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -61,3 +69,40 @@ def faceki_sandbox(
     sandbox.settings.update({"dialect": settings} if isinstance(settings, str) else settings)
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(sandbox.connection()))
     return sandbox
+
+
+class RunDag(Protocol):
+    """The type of the fixture `faceki_run_dag`."""
+
+    def __call__(
+        self,
+        source: str | PathLike[str] | ModuleType | Any,
+        dag_id: str | None = None,
+        *,
+        conf: Mapping[str, object] | None = None,
+    ) -> DagResult: ...
+
+
+@pytest.fixture(scope="session")
+def _faceki_airflow_home(tmp_path_factory: pytest.TempPathFactory) -> AirflowHome:
+    from airflow_provider_faceki.sandbox.dag_runner import AirflowHome
+
+    home = AirflowHome(tmp_path_factory.mktemp("airflow-home"))
+    home.migrate()
+    return home
+
+
+@pytest.fixture
+def faceki_run_dag(faceki_sandbox: FacekiSandbox, _faceki_airflow_home: AirflowHome) -> Iterator[RunDag]:
+    """Run a DAG against the sandbox: `faceki_run_dag(dag or path or module, conf={...})` returns its result.
+
+    Airflow works in a throw-away home, whose database is made once for all tests.
+    """
+    with _faceki_airflow_home.used():
+
+        def run_dag(
+            source: object, dag_id: str | None = None, *, conf: Mapping[str, object] | None = None
+        ) -> DagResult:
+            return _faceki_airflow_home.run(source, dag_id, conf)
+
+        yield run_dag

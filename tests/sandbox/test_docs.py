@@ -1,9 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does the page about the sandbox name everything that can be set, broken or called?"""
+"""The page about the sandbox names everything that can be set or called, and its example runs."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ from airflow_provider_faceki.sandbox.faults import KINDS
 from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Settings
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sandbox.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "sandbox.md").read_text()
 PROSE = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
 QUOTED = set(re.findall(r"`([^`]+)`", PROSE))
 
@@ -47,3 +51,20 @@ def test_each_control_call_is_named() -> None:
 def test_each_dialect_is_described_as_in_the_code() -> None:
     missing = [name for name, dialect in DIALECTS.items() if f"| `{name}` | {dialect.summary} |" not in PAGE]
     assert missing == []
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in blocks] == ["conftest.py", "test_onboarding.py"]
+    for name, code in blocks:
+        (tmp_path / name).write_text(code)
+    # As on the machine of a user: without what our own conftest.py says about Airflow.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    command += ["-p", "airflow_provider_faceki.sandbox.pytest_plugin", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert "4 passed" in done.stdout, done.stdout[-5000:] + done.stderr[-2000:]
+    assert not (tmp_path / "airflow").exists(), "the user's own home is not touched"
