@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Many people at once: a manifest in, parts and tables out."""
+"""Verify or fetch whole manifests: bounded memory, resumable, each row billed once."""

@@ -1,174 +1,263 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What a batch has done so far: parts that are written once and never changed, so that it works on any storage.
+"""Journal of a batch: append-only logs of segments that are written once, so that any storage can hold it.
 
 Under ``output_path``::
 
-    results/part-….ndjson            one line a verified person: a summary
-    errors/part-….ndjson             one line a row that cannot be verified: number, identifier, code, what to do
-    records/part-….ndjson            full records, only if asked for
-    _journal/begun/part-….ndjson     identifiers about to be sent, written before the first of them is
-    _journal/unsent/part-….ndjson    those of them that surely were not sent after all
-    _journal/void/part-….ndjson      parts that are believed no more (fetch.py: they have become tables)
-    _journal/tries/try-….json        who has worked on this (turn.py)
+    results/part-….ndjson               one line for each verified row: a summary
+    errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, what to do
+    records/part-….ndjson               full records, only if asked for
+    _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of them is sent
+    _journal/cancelled/part-….ndjson    intents after which the row was certainly not sent
+    _journal/tombstones/part-….ndjson   names of segments that no longer count (export.py: they have become tables)
+    _journal/tries/try-….json           the leases of all tries (lease.py)
 
-A row that stands in ``results`` or ``errors`` is finished. One that was begun more often than taken back may have
-been sent and billed, so FACEKI is asked about it first. All others have never been sent.
+A row in ``results`` or ``errors`` is done. A row with more intents than cancellations may have been sent and billed,
+so FACEKI is asked about it first. All other rows were never sent.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.known import Known, row_key
-from airflow_provider_faceki.batch.parts import Parts
-from airflow_provider_faceki.batch.patience import insist, looking_up
+from airflow_provider_faceki.batch.clock import Clock
+from airflow_provider_faceki.batch.row_index import RowIndex, row_key
+from airflow_provider_faceki.batch.store import Store, retry_storage, with_checkpoints
 
 log = logging.getLogger(__name__)
 
-#: Code of the error of a row whose identifier an earlier row has.
+#: Error code of a row that has the identifier of an earlier row.
 DUPLICATE = "DUPLICATE_IDENTIFIER"
-#: What a record without a decision counts as.
+#: The word under which a record without a decision is counted.
 UNDECIDED = "UNDECIDED"
 
 
-class Journal:
-    """The parts of a batch.
+class SegmentLog:
+    """Append-only log of JSON lines in one folder. Each segment is a file that is written once.
 
-    :param root: URI of its folder.
-    :param conn_id: Connection for that storage.
-    :param is_usable: Whether a line that an earlier try has left is believed. Default: each is.
+    :param store: The storage.
+    :param folder: URI of the folder.
+    :param writer: Name of this writer in the names of its segments; a later writer's name sorts later.
+    """
+
+    def __init__(self, store: Store, folder: str, writer: str) -> None:
+        self.folder = folder
+        self._store = store
+        self._writer = writer
+        self._number = 0
+        self._lines: list[bytes] = []
+        self._segment: tuple[str, list[bytes]] | None = None
+        #: Names of segments that no longer count.
+        self.tombstones: set[str] = set()
+
+    def add(self, line: Mapping[str, object]) -> None:
+        """Append a line to the buffer."""
+        self._lines.append(json.dumps(line, allow_nan=False).encode() + b"\n")
+
+    @property
+    def buffered(self) -> int:
+        """Number of lines that are not written yet."""
+        return len(self._lines) + (len(self._segment[1]) if self._segment else 0)
+
+    def write(self) -> None:
+        """Write the buffered lines as segments. After an error they stay buffered.
+
+        A storage may fail after it has written, so a segment that failed is written again with the same name and the
+        same lines.
+
+        :raises OSError: the storage failed; the next call may succeed.
+        :raises ValidationError: nothing can be written there.
+        """
+        while self._segment or self._lines:
+            if self._segment is None:
+                name = f"{self.folder}/part-{self._writer}-{self._number:06d}.ndjson"
+                self._number += 1
+                # One assignment: Airflow's task timeout may raise between any two statements.
+                self._segment, self._lines = (name, self._lines), []
+            self._store.write(self._segment[0], b"".join(self._segment[1]))
+            self._segment = None
+
+    def lines(self) -> Iterator[Mapping[str, object]]:
+        """Yield the lines of all segments of all writers, without those that have a tombstone."""
+        for uri in self._uris():
+            if _name(uri) in self.tombstones:
+                continue
+            for line in retry_storage(partial(self._store.read, uri)).splitlines():
+                try:
+                    document = json.loads(line)
+                except ValueError:
+                    # A torn write. Its rows count as not done and are looked up again.
+                    continue
+                if isinstance(document, dict):
+                    yield document
+
+    def names(self) -> list[str]:
+        """Return the names of all segments of all writers."""
+        return [_name(uri) for uri in self._uris()]
+
+    def delete(self) -> None:
+        """Delete all segments of all writers."""
+        for uri in self._uris():
+            retry_storage(partial(self._store.delete, uri))
+
+    def _uris(self) -> list[str]:
+        return retry_storage(partial(self._store.list, self.folder))
+
+
+class Journal:
+    """The logs of a batch and what they say about its rows.
+
+    :param root: URI of the batch's folder.
+    :param store: Its storage.
+    :param is_usable: Whether a line of an earlier try still counts. Default: every line does.
+    :param clock: The clocks.
     """
 
     def __init__(
         self,
         root: str,
-        conn_id: str | None = None,
+        store: Store,
         is_usable: Callable[[Mapping[str, object]], bool] = lambda line: True,
+        clock: Clock | None = None,
     ) -> None:
         self.root = root.rstrip("/")
         self._is_usable = is_usable
-        # Sorts by time, and no two tries on whatever workers share one.
-        stem = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
+        self._clock = clock or Clock()
+        # Sorts by time, and no two tries on any worker have the same.
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
+        writer = f"{stamp}-{os.urandom(4).hex()}"
 
-        def parts(folder: str) -> Parts:
-            return Parts(f"{self.root}/{folder}", stem, conn_id)
+        def segment_log(folder: str) -> SegmentLog:
+            return SegmentLog(store, f"{self.root}/{folder}", writer)
 
-        self.results, self.errors, self.records = parts("results"), parts("errors"), parts("records")
-        self._begun, self._unsent = parts("_journal/begun"), parts("_journal/unsent")
-        self._void = parts("_journal/void")
-        self.known = Known()
-        #: Finished rows by decision, and by the code of their error, over all tries.
+        self.results, self.errors = segment_log("results"), segment_log("errors")
+        self.records = segment_log("records")
+        self._intents, self._cancelled = segment_log("_journal/intents"), segment_log("_journal/cancelled")
+        self._tombstones = segment_log("_journal/tombstones")
+        self.index = RowIndex()
+        #: Done rows by decision, and by the code of their error, over all tries.
         self.decisions = Counter[str]()
         self.failures = Counter[str]()
-        #: Finished rows over all tries.
+        #: Number of done rows over all tries, and of those that FACEKI had before this batch would have sent them.
         self.done = 0
+        self.found = 0
+        self._charged = 0
 
     @property
-    def tries(self) -> str:
-        """URI of the folder that tells who has worked on this."""
+    def leases(self) -> str:
+        """URI of the folder with the leases of all tries."""
         return f"{self.root}/_journal/tries"
 
-    def load(self, look: Callable[[], object] = lambda: None) -> None:
-        """Read what earlier tries have left.
+    def load(self, checkpoint: Callable[[], object] = lambda: None) -> None:
+        """Read what earlier tries have written.
 
-        :param look: Called now and then.
+        :param checkpoint: Called now and then.
         """
-        for line in self._void.lines():
-            void = line.get("void")
-            for parts in (self.results, self.errors):
-                parts.void.update(map(str, void if isinstance(void, list) else ()))
-        for line in looking_up(self._begun.lines(), look):
+        for line in self._tombstones.lines():
+            names = line.get("segments")
+            for segment_log in (self.results, self.errors):
+                segment_log.tombstones.update(map(str, names if isinstance(names, list) else ()))
+        for line in with_checkpoints(self._intents.lines(), checkpoint):
             at = line.get("at")
-            self.known.begun(_key(line), float(at) if isinstance(at, int | float) else 0.0)
-        for line in looking_up(self._unsent.lines(), look):
-            self.known.taken_back(_key(line))
-        for parts in (self.results, self.errors):
-            for line in looking_up(parts.lines(), look):
+            self.index.add_intent(_key(line), float(at) if isinstance(at, int | float) else 0.0)
+        for line in with_checkpoints(self._cancelled.lines(), checkpoint):
+            self.index.cancel_intent(_key(line))
+        for segment_log in (self.results, self.errors):
+            for line in with_checkpoints(segment_log.lines(), checkpoint):
                 key = _key(line)
-                if self._is_usable(line) and not self.known.entry(key).is_done:
-                    self._count(parts, line)
-                    self.known.done(key)
+                if self._is_usable(line) and not self.index.state(key).is_done:
+                    self._count(segment_log, line)
+                    self.index.mark_done(key)
 
-    def load_records(self, look: Callable[[], object]) -> None:
-        """Read whose records earlier tries have kept; ``look`` is called now and then."""
-        for line in looking_up(self.records.lines(), look):
-            self.known.recorded(_key(line))
+    def load_records(self, checkpoint: Callable[[], object]) -> None:
+        """Read whose full records earlier tries have written; ``checkpoint`` is called now and then."""
+        for line in with_checkpoints(self.records.lines(), checkpoint):
+            self.index.mark_recorded(_key(line))
 
     def delete(self) -> None:
-        """Delete what is finished: it has gone elsewhere. What cannot be deleted is believed by nobody.
+        """Delete results and errors, which have gone elsewhere. What cannot be deleted no longer counts.
 
-        :raises OSError: neither can it be deleted now, nor made void; the next try will.
+        :raises OSError: they can neither be deleted nor get a tombstone.
         """
-        self._void.add({"void": self.results.names() + self.errors.names()})
-        insist(self._void.write)
+        self._tombstones.add({"segments": self.results.names() + self.errors.names()})
+        retry_storage(self._tombstones.write)
         try:
-            for parts in (self.results, self.errors, self._void):
-                parts.delete()
+            for segment_log in (self.results, self.errors, self._tombstones):
+                segment_log.delete()
         except (OSError, ValidationError) as error:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
-    def begin(self, identifiers: Iterable[str]) -> None:
-        """Have it written, with :meth:`write_begun`, who is about to be sent."""
-        now = time.time()
+    def log_intents(self, identifiers: Iterable[str]) -> None:
+        """Note which rows are about to be sent; :meth:`flush_intents` writes it."""
+        now = self._clock.time()
         for identifier in identifiers:
-            self._begun.add({"record_identifier": identifier, "at": now})
-            self.known.begun(row_key(0, identifier), now)
+            self._intents.add({"record_identifier": identifier, "at": now})
+            self.index.add_intent(row_key(0, identifier), now)
 
-    def write_begun(self) -> None:
-        """Write it. Nobody may be sent before this has returned.
+    def flush_intents(self) -> None:
+        """Write the intents. No row may be sent before this has returned.
 
-        :raises OSError: the store failed; the next call may succeed.
+        :raises OSError: the storage failed; the next call may succeed.
         """
-        self._begun.write()
+        self._intents.write()
 
-    def take_back(self, identifier: str) -> None:
-        """Note that somebody who was begun was surely not sent."""
-        self._unsent.add({"record_identifier": identifier})
-        self.known.taken_back(row_key(0, identifier))
+    def cancel_intent(self, identifier: str) -> None:
+        """Note that a row was certainly not sent after its last intent."""
+        self._cancelled.add({"record_identifier": identifier})
+        self.index.cancel_intent(row_key(0, identifier))
 
-    def finish(self, parts: Parts, line: Mapping[str, object]) -> None:
-        """Note a finished row; it is written with the next :meth:`flush`.
+    def finish(self, segment_log: SegmentLog, line: Mapping[str, object]) -> None:
+        """Note that a row is done; the next :meth:`flush` writes it.
 
-        :param parts: ``results`` or ``errors``.
-        :param line: What became of it.
+        :param segment_log: ``results`` or ``errors``.
+        :param line: The row's result or error.
         """
-        parts.add(line)
-        self.known.done(_key(line))
-        self._count(parts, line)
+        segment_log.add(line)
+        self.index.mark_done(_key(line))
+        self._count(segment_log, line)
 
     @property
-    def waiting(self) -> int:
-        """How many lines are not written yet."""
-        return sum(parts.waiting for parts in self._flushed)
+    def charged(self) -> int:
+        """Number of rows, over all tries, that were billed or may have been."""
+        return self._charged + self.index.count_open()
+
+    @property
+    def buffered(self) -> int:
+        """Number of lines that are not written yet."""
+        return sum(segment_log.buffered for segment_log in self._flushed)
 
     def flush(self) -> None:
-        """Write what is waiting; what cannot be written goes on waiting.
+        """Write the buffered lines. After an error they stay buffered.
 
-        :raises OSError: the store failed; the next call may succeed.
+        :raises OSError: the storage failed; the next call may succeed.
         """
-        for parts in self._flushed:
-            parts.write()
+        for segment_log in self._flushed:
+            segment_log.write()
 
     @property
-    def _flushed(self) -> tuple[Parts, ...]:
-        return (self.results, self.errors, self.records, self._unsent)
+    def _flushed(self) -> tuple[SegmentLog, ...]:
+        return (self.results, self.errors, self.records, self._cancelled)
 
-    def _count(self, parts: Parts, line: Mapping[str, object]) -> None:
+    def _count(self, segment_log: SegmentLog, line: Mapping[str, object]) -> None:
+        is_billed = line.get("billed", True) is not False
         self.done += 1
-        if parts is self.errors:
+        self._charged += is_billed
+        if segment_log is self.errors:
             self.failures[str(line.get("code"))] += 1
             return
-        # A request that fetches has as many decisions as it finds records.
-        found = line.get("decisions", [line.get("decision")])
-        self.decisions.update(map(counted, found if isinstance(found, list) else ()))
+        self.found += not is_billed
+        # A row that fetches has one decision for each record that was found.
+        decisions = line.get("decisions", [line.get("decision")])
+        self.decisions.update(map(counted_as, decisions if isinstance(decisions, list) else ()))
 
 
-def counted(decision: object) -> str:
+def counted_as(decision: object) -> str:
     """Return the word under which a decision is counted."""
     return UNDECIDED if decision is None else str(decision)
 
@@ -179,3 +268,7 @@ def _key(line: Mapping[str, object]) -> str:
         return key
     has_own = isinstance(identifier, str) and line.get("code") != DUPLICATE
     return row_key(0, str(identifier)) if has_own else f"row {line.get('row')}"
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]

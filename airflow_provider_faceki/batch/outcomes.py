@@ -1,36 +1,62 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What can become of one row of a batch, and what is told of a row that is an error."""
+"""Outcomes of processing a row, and the line that is written for a row that is an error.
+
+The ``code`` of an error row is FACEKI's number where FACEKI gave one, or else one of these words, which do not change
+with the names of classes:
+
+=======================  ===========================================================================
+``BAD_ROW``              the row cannot be read
+``NO_IDENTIFIER``        it has no identifier
+``BAD_IDENTIFIER``       its identifier cannot be used
+``DUPLICATE_IDENTIFIER`` an earlier row has the same identifier
+``INVALID_INPUT``        a value of the row, or a picture that it names, cannot be used
+``STORAGE``              the storage gives other pictures, but not this one
+``OUTCOME_UNKNOWN``      it may have been sent and billed, and FACEKI shows no record of it
+``INVALID_REQUEST``      FACEKI refused the request without a code
+``WORKFLOW``             FACEKI refused the workflow without a code
+``NOT_FOUND``            FACEKI has no such record
+``LINK``                 the link cannot be used
+``NOT_PASSED``           FACEKI did not accept the pictures, without a code
+``UNEXPECTED_RESPONSE``  FACEKI answered with something else than was asked for
+``RESPONSE``             FACEKI answered what has no explanation
+=======================  ===========================================================================
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.values import check_identifier
+from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row
 
-#: What to do about an error row, by the error's place in the tree.
-_ADVICE: tuple[tuple[type[api.FacekiError], str], ...] = (
+#: Code and advice by error class; a class comes before its base class.
+_ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
     (
         api.OutcomeUnknownError,
+        "OUTCOME_UNKNOWN",
         "look for it in FACEKI's portal; if it is not there, put the row into a new batch, under a new identifier",
     ),
-    (api.ValidationError, "mend the row, or the picture that it names, and put it into a new batch"),
-    (api.InvalidRequestError, "mend the row, and put it into a new batch"),
-    (api.WorkflowError, "mend the workflow in FACEKI's portal, and put the row into a new batch"),
-    (api.VerificationError, "ask the person for other pictures"),
-    (api.LinkError, "make another link"),
-    (api.NotFoundError, "check the id, or ask again later"),
-    (api.ResponseError, "ask FACEKI what the code means"),
+    (
+        api.ValidationError,
+        "INVALID_INPUT",
+        "mend the row, or the picture that it names, and put it into a new batch",
+    ),
+    (api.InvalidRequestError, "INVALID_REQUEST", "mend the row, and put it into a new batch"),
+    (api.WorkflowError, "WORKFLOW", "mend the workflow in FACEKI's portal, and put the row into a new batch"),
+    (api.VerificationError, "NOT_PASSED", "ask the person for other pictures"),
+    (api.LinkError, "LINK", "make another link"),
+    (api.NotFoundError, "NOT_FOUND", "check the id, or ask again later"),
+    (api.UnexpectedResponseError, "UNEXPECTED_RESPONSE", "see whether the Connection's addresses are right"),
+    (api.ResponseError, "RESPONSE", "ask FACEKI what the code means"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Succeeded:
     """The row has a result."""
 
     line: Mapping[str, object]
@@ -38,10 +64,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The row has an error of its own, which another try would only find again.
+    """The row has an error that a further try would find again.
 
-    :param line: What is told of it.
-    :param refusal: Set where FACEKI's refusal may not be the row's fault; see ``doubt.py``.
+    :param line: Its line in ``errors``.
+    :param refusal: Set if the cause may be the whole batch and not the row; see ``error_guard.py``.
     """
 
     line: Mapping[str, object]
@@ -50,18 +76,18 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The whole record of a row that has a result, as far as FACEKI keeps one."""
+    """The full record of a row that has a result, or that FACEKI keeps none."""
 
     line: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
-    """The row is for later.
+class Deferred:
+    """The row is left to the second pass of this try, or to the next try.
 
     :param row: The row.
-    :param error: What happened; ``None`` if nothing did, and there is only to be waited.
-    :param sent_by: Unix time at which it had been sent, if it was; ``None`` if what was begun surely was not sent.
+    :param error: Why; ``None`` if the row only has to wait.
+    :param sent_by: Unix time by which it had been sent; ``None`` if it certainly was not sent after its last intent.
     """
 
     row: Row
@@ -71,23 +97,23 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What FACEKI may as well refuse of everybody.
+    """FACEKI's refusal of a row that may be a refusal of every row.
 
-    :param error: What it said.
-    :param later: What becomes of the row if it says so of everybody.
+    :param error: The error.
+    :param deferred: The row's outcome if every row is refused.
     """
 
     error: api.FacekiError
-    later: Later
+    deferred: Deferred
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """Nothing more can be done for any row.
+class Abort:
+    """No further row can be processed.
 
-    :param row: The row that met it.
-    :param error: What happened.
-    :param sent_by: As for :class:`Later`.
+    :param row: The row that met the error.
+    :param error: The error.
+    :param sent_by: As for :class:`Deferred`.
     """
 
     row: Row
@@ -96,22 +122,21 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """The work for a row ended in a way that nobody foresaw; whether it was sent is not known."""
+class Crashed:
+    """An unexpected exception; the row may have been sent."""
 
     error: Exception
 
 
-Outcome: TypeAlias = Finished | Failed | Recorded | Later | Stopped | Broken
+Outcome: TypeAlias = Succeeded | Failed | Recorded | Deferred | Abort | Crashed
 
 
-def bad_row(row: Row) -> tuple[str, str, str] | None:
-    """Return code, problem and advice of a row that cannot be asked about at all, or ``None``."""
+def check_row(row: Row) -> tuple[str, str, str] | None:
+    """Return code, problem and advice of a row that cannot be processed at all, or ``None``."""
     if row.problem is not None:
         return "BAD_ROW", row.problem, "mend the row, and put it into a new batch"
     identifier = row.values.get("record_identifier")
-    # One of FACEKI's SDKs sends this word where there is no identifier, so it stands for none.
-    if identifier is None or identifier == "undefined":
+    if is_missing(identifier):
         return "NO_IDENTIFIER", "the row has no identifier", "give each row an identifier of its own"
     try:
         check_identifier("the identifier", identifier)
@@ -120,13 +145,13 @@ def bad_row(row: Row) -> tuple[str, str, str] | None:
     return None
 
 
-def of_bad_row(row: Row, problem: tuple[str, str, str]) -> Mapping[str, object]:
-    """Return the line of a row that :func:`bad_row` found; such a row goes by its number."""
+def bad_row_line(row: Row, problem: tuple[str, str, str]) -> Mapping[str, object]:
+    """Return the line of a row that :func:`check_row` refused; it has no identifier but its number."""
     return _line(row.number, None, *problem)
 
 
-def of_duplicate(row: Row) -> Mapping[str, object]:
-    """Return the line of a row whose identifier an earlier one has."""
+def duplicate_line(row: Row) -> Mapping[str, object]:
+    """Return the line of a row that has the identifier of an earlier row."""
     return _line(
         row.number,
         row.values["record_identifier"],
@@ -136,36 +161,35 @@ def of_duplicate(row: Row) -> Mapping[str, object]:
     )
 
 
-def of_error(row: Row, error: api.FacekiError) -> Mapping[str, object]:
-    """Return the line of a row that FACEKI, or what it names, has failed for good."""
-    kind = type(error).__name__.removesuffix("Error")
-    code = str(error.code) if error.code is not None else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).upper()
-    advice = next(advice for kind, advice in _ADVICE if isinstance(error, kind))
+def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
+    """Return the line of a row that FACEKI refused, or whose values or pictures cannot be used."""
+    word, advice = next((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind))
+    code = word if error.code is None else str(error.code)
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 
 
-def of_picture(row: Row, error: OSError) -> Mapping[str, object]:
-    """Return the line of a row one of whose pictures its storage never gives."""
+def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
+    """Return the line of a row with a picture that its storage never gives."""
     advice = "see why the storage does not give the picture, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 
-def refusal(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
-    """Return ``error`` as one that may be everybody's, if it may: a workflow that the row itself names is its own."""
-    kinds = api.WorkflowError | api.InvalidRequestError | api.NotFoundError
+def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
+    """Return ``error`` as a refusal that may hold for every row, or ``None`` if it concerns this row only."""
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None
-    return Refusal(error, Later(row, None, sent_by)) if isinstance(error, kinds) else None
+    kinds = api.WorkflowError | api.InvalidRequestError | api.NotFoundError
+    return Refusal(error, Deferred(row, None, sent_by)) if isinstance(error, kinds) else None
 
 
-def is_for_all(error: api.FacekiError) -> bool:
-    """Whether what happened to one row would happen to every other."""
+def is_systemic(error: api.FacekiError) -> bool:
+    """Return whether every other row would meet the same error."""
     kinds = api.QuotaError | api.AuthenticationError | api.ConfigurationError | api.TlsError
     return isinstance(error, kinds)
 
 
-def is_passing(error: api.FacekiError) -> bool:
-    """Whether what happened may not happen again."""
+def is_transient(error: api.FacekiError) -> bool:
+    """Return whether a later attempt may succeed."""
     return error.is_transient or isinstance(error, api.OutcomeUnknownError)
 
 

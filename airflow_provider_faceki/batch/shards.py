@@ -16,9 +16,9 @@ from typing import IO, BinaryIO
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.known import row_key
 from airflow_provider_faceki.batch.manifest import REQUIRED_COLUMNS, read_manifest
-from airflow_provider_faceki.batch.patience import insist
+from airflow_provider_faceki.batch.row_index import row_key
+from airflow_provider_faceki.batch.store import retry_storage
 
 #: Each shard is an open file while the manifest is read.
 MAX_SHARDS = 256
@@ -61,7 +61,9 @@ def split(
             files[_shard_of(key, shards)].write(row.to_shard_line())
         root = folder.rstrip("/")
         return [
-            insist(partial(_write, f"{root}/shard-{number:03d}-of-{shards:03d}.ndjson", file, output_conn_id))
+            retry_storage(
+                partial(_write, f"{root}/shard-{number:03d}-of-{shards:03d}.ndjson", file, output_conn_id)
+            )
             for number, file in enumerate(files, 1)
         ]
 

@@ -114,7 +114,7 @@ def names(count: int) -> list[str]:
 
 def begin(people: People, *identifiers: str, at: float | None = None) -> None:
     """Leave behind what a try leaves that was killed when it had begun these."""
-    folder = people.out / "_journal" / "begun"
+    folder = people.out / "_journal" / "intents"
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"record_identifier": name, "at": time.time() if at is None else at} for name in identifiers]
     part = folder / f"part-20260101T000000-{len(list(folder.iterdir())):08d}-000000.ndjson"

@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.tables import TABLES
-from airflow_provider_faceki.batch import fetch, manifest
+from airflow_provider_faceki.batch import export, manifest
 from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.records import Record
@@ -195,7 +195,8 @@ def test_errors_tell_no_more_of_an_identifier_than_the_tables(
     faceki_sandbox: FacekiSandbox, connect: Connect, people: People, policy: dict[str, str], shown: str | None
 ) -> None:
     connect(pii_hash_secret="a key that nobody guesses, made up here")
-    people.fetch(identifiers=["jane@example.com"], personal_data=policy)
+    with pytest.raises(AirflowFailException, match=r"no row succeeded \(1 NOT_FOUND\)"):
+        people.fetch(identifiers=["jane@example.com"], personal_data=policy)
     (error,) = table(people, "errors")
     found: Any = error.get("record_identifier")
     assert (found, error["row"]) == (shown, 1) if shown != "hash" else re.fullmatch("[0-9a-f]{64}", found)
@@ -219,7 +220,7 @@ def test_records_of_strangers_are_no_answer(
     monkeypatch.setattr(Store, "find", lambda store, **filters: everybody)
     own = {"record_identifier": "case-1", "request_id": VALUES["requestId"].upper()}.get(by) or VALUES[by]
     done = people.fetch(identifiers=[own, "nobody"], by=by)
-    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"UNEXPECTED_ANSWER": 1})
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"UNEXPECTED_RESPONSE": 1})
     assert [row["request_id"] for row in table(people, "verifications")] == [VALUES["requestId"]]
 
 
@@ -326,7 +327,7 @@ def test_but_not_with_what_was_fetched_under_another_policy_or_long_ago(
     with pytest.raises(api.OutcomeUnknownError):
         people.fetch(identifiers=names)
     faceki.clear_faults()
-    long_ago = time.time() - fetch.JOURNAL_LIFETIME - 1
+    long_ago = time.time() - export.JOURNAL_TTL_SECONDS - 1
     for part in people.parts("_journal"):
         part.write_text(re.sub(r'"at": \d+', f'"at": {long_ago:.0f}', part.read_text()))
     asked = faceki.counters.requests["records"]

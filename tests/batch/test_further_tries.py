@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does a further try go on where the last one was, whatever ended it, without billing anybody twice?"""
+"""A further try goes on where the last one was, whatever ended it, and bills no row twice."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
 ) -> None:
     faceki.add_record("a", "DECLINED", fields={"createdAt": "2026-01-01T00:00:00.000Z"})
     begin(people, "a")
-    done = people.verify(people.everybody("a", "b"), include_records=True, resubmit=resubmit)
+    done = people.verify(people.everybody("a", "b"), include_records=True, resubmit=resubmit, assume_new=True)
     assert (people.results(), done["errors"]) == ({"b": "ACCEPTED"}, {"OUTCOME_UNKNOWN": 1})
     (error,) = people.lines("errors")
     assert "of another verification, or of another clock" in error["problem"]
@@ -98,7 +98,7 @@ def test_clocks_that_differ_bill_nobody_twice(
     with FacekiSandbox(clock=Clock(start=time.time() - behind)) as faceki:
         monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki.connection(**IMPATIENT)))
         faceki.add_fault(fault, route="verify", record_identifier="accepted-0")
-        done = people.verify(people.everybody(*names(2)))
+        done = people.verify(people.everybody(*names(2)), assume_new=True)
         assert (done["decisions"], done["errors"]) == outcome
         assert faceki.ledger == once(names(2))
 
@@ -154,8 +154,12 @@ def test_a_search_that_faceki_refuses_makes_nobody_an_error(
     connect(records_path="/kycverify/api/kycverify/records")
     begin(people, "a")
     with pytest.raises(api.OutcomeUnknownError, match="1 of 2 rows"):
-        people.verify(people.everybody("a", "b"))
+        people.verify(people.everybody("a", "b"), assume_new=True)
     assert people.errors() == {}
+    assert faceki_sandbox.ledger == once("b")
+    with pytest.raises(api.OutcomeUnknownError, match="2 of 3 rows"):
+        people.verify(people.everybody("a", "b", "c"))
+    # What cannot be looked up is not sent.
     assert faceki_sandbox.ledger == once("b")
 
 
@@ -163,10 +167,10 @@ def test_faceki_down_ends_the_try_soon(faceki: FacekiSandbox, people: People) ->
     faceki.add_fault("status", route="verify", status=429, retry_after=0, count=None)
     manifest = people.everybody(*names(300))
     with pytest.raises(api.RateLimitError, match="300 of 300 rows are left"):
-        people.verify(manifest)
+        people.verify(manifest, assume_new=True)
     assert asked(faceki, "verify") < 200
     faceki.clear_faults()
-    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 300}
+    assert people.verify(manifest, assume_new=True)["decisions"] == {"ACCEPTED": 300}
     # FACEKI had said that it did nothing, so there was nothing to be looked for.
     assert asked(faceki, "records") == 0
     assert faceki.ledger == once(names(300))
@@ -181,12 +185,12 @@ def test_no_credit_stops_at_once_and_goes_on_after_topping_up(
     faceki.add_fault("code", route="verify", code=code, skip=30, count=None)
     manifest = people.everybody(*names(100))
     with pytest.raises(AirflowFailException, match=f"QuotaError.* 70 of 100 rows are left.*{code}"):
-        people.verify(manifest, concurrency=8)
+        people.verify(manifest, concurrency=8, assume_new=True)
     assert asked(faceki, "verify") <= 30 + 8
     assert len(people.results()) == 30
     faceki.clear_faults()
     began = time.monotonic()
-    done = people.verify(manifest, resubmit_after=60)
+    done = people.verify(manifest, resubmit_after=60, assume_new=True)
     assert time.monotonic() - began < 30
     assert done["decisions"] == {"ACCEPTED": 100}
     assert asked(faceki, "records") == 0
@@ -251,7 +255,7 @@ def test_a_manifest_that_changes_between_tries(faceki: FacekiSandbox, people: Pe
     changed = [people.line("new"), people.line("c"), people.line("b", selfie=None), {}, people.line("d"), {}]
     done = people.verify(people.manifest(changed))
     assert set(people.results()) == {"a", "c", "new", "d"}
-    assert done["errors"] == {"NO_IDENTIFIER": 3, "INPUT": 1}
+    assert done["errors"] == {"NO_IDENTIFIER": 3, "INVALID_INPUT": 1}
     assert faceki.ledger == once(["a", "c", "new", "d"])
 
 
@@ -296,7 +300,7 @@ def test_nothing_is_sent_that_is_not_written_down(faceki: FacekiSandbox, people:
     store = attached()
 
     def down(operation: str, path: str) -> None:
-        if operation == "write" and "/begun/" in path:
+        if operation == "write" and "/intents/" in path:
             raise StoreDown("no")
 
     store.fails = down

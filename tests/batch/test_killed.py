@@ -32,7 +32,14 @@ def test_killed_while_it_waits_until_what_may_have_been_sent_is_settled(
 def test_killed_while_it_fetches_records(faceki: FacekiSandbox, people: People) -> None:
     manifest = people.everybody(*names(40))
     faceki.add_fault("slow", route="records", delay=0.3, count=None)
-    die(people, manifest, lambda: asked(faceki, "records") >= 20, include_records=True, concurrency=4)
+    die(
+        people,
+        manifest,
+        lambda: asked(faceki, "records") >= 20,
+        include_records=True,
+        concurrency=4,
+        assume_new=True,
+    )
     assert len(people.results()) == 40
     faceki.clear_faults()
     people.verify(manifest, include_records=True)

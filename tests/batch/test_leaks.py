@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from PIL import Image
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import patience
+from airflow_provider_faceki.batch import store as batch_store
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
 from tests.batch.people import Line, People
@@ -37,9 +37,11 @@ def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
     )
     store = attached()
     store.pipe_file(f"/bucket/{NAME}.jpg", picture())
+    store.pipe_file("/bucket/good.jpg", painted.getvalue())
 
     def fails(operation: str, path: str) -> None:
-        raise OSError(5, path)
+        if NAME in path:
+            raise OSError(5, path)
 
     store.fails = fails
     selfies = {
@@ -56,6 +58,8 @@ def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
         "quotes": f'/{NAME}\'s "picture"/{NAME}.jpg',
         "password": f"ftp://me:{NAME}@127.0.0.1:9/{NAME}.jpg",
         "query": f"http://127.0.0.1:9/{NAME}.jpg?{NAME}",
+        # A storage that gives no picture at all counts as down.
+        "alive": "flaky://bucket/good.jpg",
         "dead": f"flaky://bucket/{NAME}.jpg",
         "long": f"/{NAME * 20}.jpg",
     }
@@ -75,7 +79,7 @@ def test_of_a_batch(
     caplog: pytest.LogCaptureFixture,
     resize_to: int | None,
 ) -> None:
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
     faceki.settings.person = PERSON
     faceki.add_fault("process_then_reset", route="verify", record_identifier="accepted-1")
     manifest = people.manifest(everything_that_can_be_wrong(people))
@@ -99,7 +103,7 @@ def test_of_a_batch(
 def test_of_a_batch_whose_pictures_cannot_be_had_at_all(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
     rows = everything_that_can_be_wrong(people)
     dead = [row for row in rows if isinstance(row, dict) and row.get("record_identifier") == "dead"]
     with pytest.raises(api.OutcomeUnknownError) as caught:

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import patience
+from airflow_provider_faceki.batch import store as batch_store
 from airflow_provider_faceki.batch.manifest import COLUMNS, read_manifest
 from airflow_provider_faceki.batch.shards import split
 from airflow_provider_faceki.operators.images import FacekiCheckImageOperator, FacekiPdfReportOperator
@@ -85,7 +85,7 @@ def test_a_batch_of_which_everything_is_on_s3(
         identifiers
     )
     assert len(lines(object_store, "out/records/")) == 30
-    assert len(lines(object_store, "out/_journal/begun/")) == 30
+    assert len(lines(object_store, "out/_journal/intents/")) == 30
 
 
 @pytest.mark.parametrize("output_format", ["ndjson", "parquet"])
@@ -155,7 +155,7 @@ def test_a_store_that_refuses_leaves_all_rows_open(
     faceki: FacekiSandbox, people: People, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))
     identifiers = names(5)
     manifest = object_store.put("people.ndjson", as_ndjson(rows_on_s3(object_store, identifiers)))
     object_store.choose_fault = lambda method, path: Fault(403, "AccessDenied")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does a picture that no storage gives end its own row and nothing else, and does nobody learn what it is called?"""
+"""A picture that its storage does not give: whose error it is, and that its name is never shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import patience, shift
+from airflow_provider_faceki.batch import runner, store
 from airflow_provider_faceki.operators import batch, images
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import files_below
@@ -17,13 +17,15 @@ from tests.batch.people import People, names, once
 from tests.batch.stores import FlakyStore, StoreDown, attached
 from tests.billing.pictures import picture
 
+#: A picture in the same storage. A storage that gives no picture at all counts as down.
+GOOD = "flaky://bucket/good.jpg"
 #: What somebody might call a picture.
 PERSON = "quirinazze-zzyzxdottir"
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(store, "RETRY_PAUSES_SECONDS", (0.0,))
 
 
 def never_given(error: Exception) -> tuple[FlakyStore, str]:
@@ -35,6 +37,7 @@ def never_given(error: Exception) -> tuple[FlakyStore, str]:
 
     store = attached()
     store.pipe_file(f"/bucket/{PERSON}.jpg", picture())
+    store.pipe_file("/bucket/good.jpg", picture())
     store.fails = fails
     return store, f"flaky://bucket/{PERSON}.jpg"
 
@@ -44,11 +47,6 @@ def never_given(error: Exception) -> tuple[FlakyStore, str]:
     [
         pytest.param(OSError(5, PERSON), "selfie cannot be read now: Input/output error", id="EIO"),
         pytest.param(StoreDown(PERSON), "selfie cannot be read now: StoreDown", id="the store's own"),
-        pytest.param(
-            PermissionError(PERSON),
-            "selfie cannot be read now: permission denied, or credentials are wrong or expired",
-            id="no permission",
-        ),
     ],
 )
 def test_a_picture_that_no_storage_gives_is_an_error_of_its_row(
@@ -60,7 +58,9 @@ def test_a_picture_that_no_storage_gives_is_an_error_of_its_row(
     told: str,
 ) -> None:
     _, uri = never_given(error)
-    manifest = people.manifest([people.line("bad", selfie=uri), *map(people.line, names(3))])
+    manifest = people.manifest(
+        [people.line("bad", selfie=uri), *(people.line(name, selfie=GOOD) for name in names(3))]
+    )
     with caplog.at_level(logging.INFO):
         done = people.verify(manifest)
     assert done["decisions"] == {"ACCEPTED": 3}
@@ -74,10 +74,10 @@ def test_a_picture_that_no_storage_gives_is_an_error_of_its_row(
 def test_many_of_them_at_the_head_stop_nobody(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shift, "FAILURES_BEFORE_DOWN", 10)
+    monkeypatch.setattr(runner, "FAILURES_BEFORE_DOWN", 10)
     _, uri = never_given(OSError(5, "archived"))
     dead = [people.line(f"dead-{number}", selfie=uri) for number in range(90)]
-    done = people.verify(people.manifest([*dead, *map(people.line, names(20))]))
+    done = people.verify(people.manifest([*dead, *(people.line(name, selfie=GOOD) for name in names(20))]))
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 20}, {"STORAGE": 90})
     assert faceki.ledger == once(names(20))
 
@@ -103,11 +103,16 @@ def test_what_nobody_foresaw_before_anything_is_sent_is_an_error_of_its_row(
     def odd(hook: object, name: str, uri: str, *more: object) -> object:
         if "odd" in uri:
             raise LookupError(uri)
-        return load(hook, name, uri, *more)  # type: ignore[arg-type]
+        return load(hook, name, people.selfie if uri.startswith("s3:") else uri, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(batch, "load_image", odd)
     done = people.verify(
-        people.manifest([people.line("bad", selfie="s3://bucket/odd.jpg"), *map(people.line, names(5))])
+        people.manifest(
+            [
+                people.line("bad", selfie="s3://bucket/odd.jpg"),
+                *(people.line(name, selfie="s3://bucket/good.jpg") for name in names(5)),
+            ]
+        )
     )
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 5}, {"STORAGE": 1})
     assert people.lines("errors")[0]["problem"] == "selfie cannot be read now: LookupError"
@@ -120,3 +125,62 @@ def test_a_connection_for_all_pictures_that_is_not_there_is_no_rows_fault(
         people.verify(people.everybody("a"), image_conn_id="nobodys")
     assert people.parts("errors") == []
     assert people.verify(people.everybody("a"))["decisions"] == {"ACCEPTED": 1}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(PermissionError(PERSON), id="refused"),
+        pytest.param(ConnectionError(PERSON), id="not reached"),
+        pytest.param(TimeoutError(PERSON), id="silent"),
+        pytest.param(StoreDown(PERSON), id="an error of its own"),
+    ],
+)
+def test_a_storage_that_fails_alike_for_all_rows_ends_the_try_soon_and_leaves_the_rows_open(
+    faceki: FacekiSandbox, people: People, error: Exception
+) -> None:
+    store, uri = never_given(error)
+    manifest = people.manifest(people.line(name, selfie=uri) for name in names(200))
+    with pytest.raises(
+        OSError, match=r"the storage of the pictures failed for \d+ rows in succession"
+    ) as caught:
+        people.verify(manifest)
+    assert PERSON not in str(caught.value)
+    assert (people.lines("errors"), faceki.ledger) == ([], {})
+    store.fails = lambda operation, path: None
+    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 200}
+    assert faceki.ledger == once(names(200))
+
+
+def test_credentials_that_expire_within_a_batch_leave_the_rest_open(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    store, _ = never_given(OSError(5))
+    opened = 0
+
+    def expired(operation: str, path: str) -> None:
+        nonlocal opened
+        opened += operation == "open"
+        if operation in {"open", "info"} and opened > 60:
+            raise PermissionError("expired")
+
+    store.fails = expired
+    manifest = people.manifest(people.line(name, selfie=GOOD) for name in names(40))
+    with pytest.raises(api.OutcomeUnknownError, match=r"\d+ of 40 rows could not be finished"):
+        people.verify(manifest, concurrency=2)
+    assert 0 < len(people.results()) < 40
+    assert people.lines("errors") == []
+    store.fails = lambda operation, path: None
+    assert people.verify(manifest)["decisions"] == {"ACCEPTED": 40}
+    assert faceki.ledger == once(names(40))
+
+
+def test_one_picture_whose_access_is_refused_leaves_its_row_open(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    _, uri = never_given(PermissionError(PERSON))
+    lines = [people.line("bad", selfie=uri), *(people.line(name, selfie=GOOD) for name in names(3))]
+    with pytest.raises(api.OutcomeUnknownError, match="1 of 4 rows could not be finished") as caught:
+        people.verify(people.manifest(lines))
+    assert PERSON not in str(caught.value)
+    assert (set(people.results()), people.lines("errors")) == (set(names(3)), [])

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from pyarrow import parquet
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch import shift
+from airflow_provider_faceki.batch import runner
 from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.conftest import Connect
@@ -30,6 +30,7 @@ def test_results_counts_and_paths(faceki: FacekiSandbox, people: People) -> None
         "rows": 5,
         "decisions": {"ACCEPTED": 1, "DECLINED": 2, "REVIEW": 1, "ESCALATED": 1},
         "errors": {},
+        "found": 0,
         "results_path": f"{people.out.as_uri()}/results",
         "errors_path": f"{people.out.as_uri()}/errors",
         "records_path": None,
@@ -46,7 +47,7 @@ def test_results_counts_and_paths(faceki: FacekiSandbox, people: People) -> None
     }
     assert faceki.ledger == once(names)
     assert faceki.counters.tokens_issued == 1
-    assert faceki.counters.requests == {"token": 1, "rules": 1, "verify": 5}
+    assert faceki.counters.requests == {"token": 1, "rules": 1, "records": 5, "verify": 5}
     assert people.parts("records") == []
 
 
@@ -113,41 +114,51 @@ def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
         ("a line of a megabyte", '{"record_identifier": "%s"}' % ("x" * 1_000_000), "BAD_IDENTIFIER", "512"),
         ("a longer line", "x" * (MAX_LINE_BYTES + 10), "BAD_ROW", "longer than"),
         ("wrong type", line("e1", selfie=["a"]), "BAD_ROW", "'selfie' must be text, not list"),
-        ("no selfie", line("e2", selfie=None), "INPUT", "selfie is missing"),
-        ("no document", line("e3", document_1_front=None, document_1_back=None), "INPUT", "0 given"),
+        ("no selfie", line("e2", selfie=None), "INVALID_INPUT", "selfie is missing"),
+        ("no document", line("e3", document_1_front=None, document_1_back=None), "INVALID_INPUT", "0 given"),
         (
             "back without front",
             line("e4", document_1_front=None),
-            "INPUT",
+            "INVALID_INPUT",
             "document_1_back is given, but no",
         ),
-        ("missing image", line("e5", selfie=f"{folder}/none.jpg"), "INPUT", "No such file"),
-        ("empty image", line("e6", selfie=empty), "INPUT", "selfie is empty"),
-        ("no image", line("e7", document_1_back=text), "INPUT", "document_1_back is not an image"),
-        ("a directory", line("e8", document_1_front=folder), "INPUT", "not a file of known size"),
-        ("a folder's URI", line("e9", selfie=f"{folder}/"), "INPUT", "this is a folder"),
-        ("relative path", line("e10", selfie="people/selfie.jpg"), "INPUT", "give the absolute path"),
-        ("relative URI", line("e11", selfie="file://selfie.jpg"), "INPUT", "a local file's URI begins"),
-        ("unknown scheme", line("e12", selfie="gopher://b/selfie.jpg"), "INPUT", "no storage for"),
+        ("missing image", line("e5", selfie=f"{folder}/none.jpg"), "INVALID_INPUT", "No such file"),
+        ("empty image", line("e6", selfie=empty), "INVALID_INPUT", "selfie is empty"),
+        ("no image", line("e7", document_1_back=text), "INVALID_INPUT", "document_1_back is not an image"),
+        ("a directory", line("e8", document_1_front=folder), "INVALID_INPUT", "not a file of known size"),
+        ("a folder's URI", line("e9", selfie=f"{folder}/"), "INVALID_INPUT", "this is a folder"),
+        ("relative path", line("e10", selfie="people/selfie.jpg"), "INVALID_INPUT", "give the absolute path"),
+        (
+            "relative URI",
+            line("e11", selfie="file://selfie.jpg"),
+            "INVALID_INPUT",
+            "a local file's URI begins",
+        ),
+        ("unknown scheme", line("e12", selfie="gopher://b/selfie.jpg"), "INVALID_INPUT", "no storage for"),
         ("NUL in a path", line("e13", selfie=f"{folder}/a\0b.jpg"), "BAD_ROW", "not UTF-8, or not printable"),
-        ("bucket alone", line("e14", selfie="s3://bucket"), "INPUT", "storage path"),
-        ("a pipe", line("e15", selfie=f"{folder}/pipe.jpg"), "INPUT", "not a file of known size"),
-        ("a device", line("e16", selfie="/dev/zero"), "INPUT", "selfie"),
+        ("bucket alone", line("e14", selfie="s3://bucket"), "INVALID_INPUT", "storage path"),
+        ("a pipe", line("e15", selfie=f"{folder}/pipe.jpg"), "INVALID_INPUT", "not a file of known size"),
+        ("a device", line("e16", selfie="/dev/zero"), "INVALID_INPUT", "selfie"),
         (
             "unknown Connection",
             line("e21", selfie="flaky://nobodys@b/x.jpg"),
-            "INPUT",
+            "INVALID_INPUT",
             "no storage for",
         ),
-        ("above the root", line("e22", selfie="file:///../../etc/passwd"), "INPUT", "selfie is not an image"),
+        (
+            "above the root",
+            line("e22", selfie="file:///../../etc/passwd"),
+            "INVALID_INPUT",
+            "selfie is not an image",
+        ),
         ("unknown workflow", line("e17", workflow_id="nobody's"), "5001", "workflow"),
         (
             "too few documents",
             line("e18", workflow_id="5a4db0c5-0000-4000-8000-000000000003"),
-            "INPUT",
+            "INVALID_INPUT",
             "asks for 2",
         ),
-        ("no back side", line("e19", document_1_back=None), "INPUT", "without a back side"),
+        ("no back side", line("e19", document_1_back=None), "INVALID_INPUT", "without a back side"),
         ("FACEKI says no", line("code-5006-e20"), "5006", "document"),
         ("short picture", line("fine-1", selfie=short), "", ""),
         ("fine", line("fine-2"), "", ""),
@@ -203,7 +214,7 @@ def test_a_csv_of_excel_with_bad_rows(faceki: FacekiSandbox, people: People) -> 
     place.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([header, *rows, ""]).encode())
     done = people.verify(place.as_uri())
     assert people.results() == {"a": "ACCEPTED", "e": "ACCEPTED"}
-    assert people.errors() == {2: "BAD_ROW", 3: "BAD_ROW", 4: "INPUT", 5: "NO_IDENTIFIER"}
+    assert people.errors() == {2: "BAD_ROW", 3: "BAD_ROW", 4: "INVALID_INPUT", 5: "NO_IDENTIFIER"}
     assert done["rows"] == 6
 
 
@@ -229,7 +240,7 @@ def test_a_manifest_without_a_column_is_refused_before_anything_is_paid(
 def test_a_share_of_errors_ends_it_early(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shift, "ROWS_BEFORE_SHARE", 10)
+    monkeypatch.setattr(runner, "MIN_ROWS_FOR_ERROR_RATE", 10)
     lines = [people.line(f"p-{number}", **({"selfie": None} if number % 2 else {})) for number in range(400)]
     with pytest.raises(
         AirflowFailException, match=r"rows are errors, more than max_error_rate=0.3; \d+ of 400"
@@ -246,7 +257,7 @@ def test_a_share_of_errors_counts_at_the_end_of_a_small_batch_too(
     with pytest.raises(AirflowFailException, match="1 of 2 rows are errors"):
         people.verify(people.manifest(lines), max_error_rate=0.4)
     assert people.results() == {"a": "ACCEPTED"}
-    assert people.verify(people.manifest(lines), max_error_rate=0.5)["errors"] == {"INPUT": 1}
+    assert people.verify(people.manifest(lines), max_error_rate=0.5)["errors"] == {"INVALID_INPUT": 1}
 
 
 def test_full_records_only_if_asked_for(faceki: FacekiSandbox, people: People) -> None:
@@ -276,10 +287,10 @@ def test_a_record_that_cannot_be_had_bills_nobody_again(faceki: FacekiSandbox, p
     faceki.add_fault("status", route="records_by_request", status=503, count=None)
     for _ in range(2):
         with pytest.raises(api.OutcomeUnknownError, match="3 of 3 rows could not be finished"):
-            people.verify(manifest, include_records=True)
+            people.verify(manifest, include_records=True, assume_new=True)
         assert set(people.results()) == set("abc")
     faceki.clear_faults()
-    people.verify(manifest, include_records=True)
+    people.verify(manifest, include_records=True, assume_new=True)
     assert {line["record_identifier"] for line in people.lines("records")} == set("abc")
     assert faceki.ledger == once("abc")
 
@@ -362,8 +373,15 @@ def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, people:
         ),
         pytest.param({"resubmit_after": "soon"}, "resubmit_after must be a number", id="soon"),
         pytest.param({"resubmit_after": float("nan")}, "resubmit_after must be a number", id="time NaN"),
-        pytest.param({"columns": {"selfie": None}}, "selfie must be called something", id="no name"),
-        pytest.param({"resubmit": "always"}, "resubmit must be one of if_absent, never", id="resubmit"),
+        pytest.param({"columns": {"selfie": None}}, "selfie must have a name", id="no name"),
+        pytest.param(
+            {"resubmit": "often"}, "resubmit must be one of if_absent, never, always", id="resubmit"
+        ),
+        pytest.param({"assume_new": "False"}, "assume_new must be True or False", id="text for a bool"),
+        pytest.param({"max_verifications": -1}, "max_verifications must be a whole number", id="below 0"),
+        pytest.param(
+            {"max_verifications": True}, "max_verifications must be a whole number", id="ceiling bool"
+        ),
         pytest.param({"concurrency": True}, "concurrency must be a whole number", id="bool"),
         pytest.param({"max_error_rate": 1.5}, "max_error_rate must be a number between", id="share"),
         pytest.param({"columns": {"identifier": "id"}}, "columns: unknown identifier", id="column"),

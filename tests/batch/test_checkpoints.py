@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_faceki.batch import manifest, patience, progress
-from airflow_provider_faceki.batch.parts import Parts
+from airflow_provider_faceki.batch import manifest, runner, store
+from airflow_provider_faceki.batch.journal import SegmentLog
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import context
 from tests.batch.people import People, names
@@ -20,7 +20,7 @@ from tests.batch.people import People, names
 READINGS = {
     "counted": (manifest, "read_manifest", 1),
     "skipped": (manifest, "read_manifest", 2),
-    "loaded": (Parts, "lines", 3),
+    "loaded": (SegmentLog, "lines", 3),
 }
 
 
@@ -30,7 +30,7 @@ def test_a_kill_is_heard_while_what_is_done_is_read(
 ) -> None:
     everybody = people.everybody(*names(200))
     people.verify(everybody)
-    monkeypatch.setattr(patience, "THINGS_BETWEEN_LOOKS", 10)
+    monkeypatch.setattr(store, "ITEMS_PER_CHECKPOINT", 10)
     operator: Any = people.batch(everybody)
     place, name, number = READINGS[reading]
     read = getattr(place, name)
@@ -55,19 +55,25 @@ def test_a_kill_is_heard_while_what_is_done_is_read(
 def test_progress_tells_how_far_it_is(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress, "INTERVAL", 0.2)
+    monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0.2)
     faceki.settings.latency = 0.05
     lines = [people.line(name) for name in [*names(60), "declined-1", "code-5004-1"]]
-    with caplog.at_level(logging.INFO, logger=progress.__name__):
+    with caplog.at_level(logging.INFO, logger=runner.__name__):
         people.verify(people.manifest([*lines, {}, people.line("x", selfie=None)]), concurrency=2)
-    told = [record.getMessage() for record in caplog.records if record.name == progress.__name__]
+    told = [record.getMessage() for record in caplog.records if record.name == runner.__name__]
+    errors = [line for line in told if " is an error: " in line]
+    assert errors == [
+        "Row 63 is an error: NO_IDENTIFIER: the row has no identifier",
+        "Row 64 is an error: INVALID_INPUT: selfie is missing",
+    ]
+    told = [line for line in told if line not in errors]
     assert len(told) >= 3
     between = r"\d+ of 64 rows done, \d+\.\d a second; [\d A-Z,]*ACCEPTED[\d A-Z,]*; \d error\(s\); time left: \d+ s"
     assert [line for line in told[1:-1] if not re.fullmatch(between, line)] == []
     assert re.fullmatch(
         r"64 of 64 rows done, 64 of them by this try in \d+ s\n"
         r"  decision +rows\n  ACCEPTED +60\n  DECLINED +2\n"
-        r"  error +rows\n  NO_IDENTIFIER +1\n  INPUT +1",
+        r"  error +rows\n  NO_IDENTIFIER +1\n  INVALID_INPUT +1",
         told[-1],
     )
 
@@ -76,6 +82,6 @@ def test_progress_of_a_further_try_counts_its_own(
     faceki: FacekiSandbox, people: People, caplog: pytest.LogCaptureFixture
 ) -> None:
     people.verify(people.everybody(*names(3)))
-    with caplog.at_level(logging.INFO, logger=progress.__name__):
+    with caplog.at_level(logging.INFO, logger=runner.__name__):
         people.verify(people.everybody(*names(5)))
     assert "5 of 5 rows done, 2 of them by this try" in caplog.messages[-1]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does of those that begin on one output_path exactly one go on, and can it be tried again?"""
+"""Of several tries on one output_path exactly one goes on, and it can be tried again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import pytest
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.turn import Turn
+from airflow_provider_faceki.batch.lease import Lease
+from airflow_provider_faceki.batch.store import ObjectStore
+
+
+def lease(folder: Path, batch_id: str) -> Lease:
+    return Lease(ObjectStore(), str(folder), batch_id)
 
 
 def markers(folder: Path) -> list[str]:
@@ -22,34 +27,34 @@ def markers(folder: Path) -> list[str]:
 def test_of_two_batches_at_the_same_moment_one_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
 ) -> None:
-    write = storage.write_json
+    write = storage.write_bytes
 
-    def at_the_same_moment(uri: str, document: object, conn_id: str | None = None) -> str:
-        # Whoever else began has seen as little of this one as this one of it.
-        write(f"{tmp_path}/try-000001-{later}.json", {"batch": "tuesday"})
-        return write(uri, document, conn_id)
+    def at_the_same_moment(uri: str, content: bytes, conn_id: str | None = None) -> str:
+        # Neither of the two has seen the other's lease before it wrote its own.
+        write(f"{tmp_path}/try-000001-{later}.json", b'{"batch": "tuesday"}')
+        return write(uri, content, conn_id)
 
-    monkeypatch.setattr(storage, "write_json", at_the_same_moment)
-    monday = Turn(str(tmp_path), "monday")
+    monkeypatch.setattr(storage, "write_bytes", at_the_same_moment)
+    monday = lease(tmp_path, "monday")
     if later == "ffffffff":
         with pytest.raises(ValidationError, match="another try has begun"):
-            monday.take()
+            monday.acquire()
     else:
-        monday.take()
+        monday.acquire()
     monkeypatch.undo()
     winner, loser = ("tuesday", "monday") if later == "ffffffff" else ("monday", "tuesday")
-    Turn(str(tmp_path), winner).take()
+    lease(tmp_path, winner).acquire()
     with pytest.raises(ValidationError, match="holds another batch"):
-        Turn(str(tmp_path), loser).take()
+        lease(tmp_path, loser).acquire()
 
 
 @pytest.mark.parametrize("content", [b"", b'{"bat', b"[]", b'{"batch": 1}', b"\xff"])
 def test_a_marker_that_cannot_be_read_keeps_nobody_out(tmp_path: Path, content: bytes) -> None:
-    Turn(str(tmp_path), "monday").take()
+    lease(tmp_path, "monday").acquire()
     (tmp_path / "try-000002-00000000.json").write_bytes(content)
     with pytest.raises(ValidationError, match="holds another batch, 'monday'"):
-        Turn(str(tmp_path), "tuesday").take()
-    Turn(str(tmp_path), "monday").take()
+        lease(tmp_path, "tuesday").acquire()
+    lease(tmp_path, "monday").acquire()
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -62,5 +67,5 @@ def test_a_marker_that_goes_while_it_is_looked_at(tmp_path: Path, monkeypatch: p
         return opened(uri, conn_id)
 
     monkeypatch.setattr(storage, "open_binary", gone)
-    Turn(str(tmp_path), "monday").take()
+    lease(tmp_path, "monday").acquire()
     assert markers(tmp_path) == ["monday"]

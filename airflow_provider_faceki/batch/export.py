@@ -1,0 +1,297 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Fetch the records of many identifiers and write them as tables.
+
+Fetched rows go into a journal under ``_journal/<run>`` in ``output_path``, and a further try of the same run goes on
+after it. When all rows are there, they become one file for each table, named after the run. So a reader sees a table of
+this run either as it was or as it is, and a rerun replaces its own files only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
+
+from airflow_provider_faceki import __version__, api, storage
+from airflow_provider_faceki.api.tables import TABLES, table_rows
+from airflow_provider_faceki.batch import outcomes
+from airflow_provider_faceki.batch.journal import Journal, counted_as
+from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed, Outcome, Succeeded
+from airflow_provider_faceki.batch.row_index import hashed_key, row_key
+from airflow_provider_faceki.batch.runner import BatchRunner, Job, Progress, raise_if_killed
+from airflow_provider_faceki.batch.store import ObjectStore, retry_storage, with_checkpoints
+from airflow_provider_faceki.batch.tables import (
+    TABLE_FORMATS,
+    ColumnPolicy,
+    NdjsonWriter,
+    TableWriter,
+    table_writer,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+#: Seconds for which a further try uses what an earlier one has fetched. Records change: people review them.
+JOURNAL_TTL_SECONDS = 24 * 3600.0
+
+ReadRows = Callable[[], Iterator[Row]]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """Options of an export.
+
+    :param by: ``record_identifier``, ``request_id``, ``link`` or ``face_id``: what the identifiers are.
+    :param concurrency: Requests in flight at once.
+    :param policy: Which columns are kept, dropped or hashed.
+    :param format: ``ndjson`` or ``parquet``.
+    :param output_path: URI of the folder.
+    :param output_conn_id: Connection for that storage.
+    :param run: Names this run's files: letters, digits and ``-``.
+    :param partition: Folder between table and file, such as ``date=2026-01-31``; may be empty.
+    :param partitions: All partitions in which an earlier try of this run may have left files.
+    :param max_error_rate: Share of error rows above which the export ends early.
+    """
+
+    by: str
+    concurrency: int
+    policy: ColumnPolicy
+    format: str
+    output_path: str
+    output_conn_id: str | None
+    run: str
+    partition: str
+    partitions: tuple[str, ...]
+    max_error_rate: float
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the options that change what is fetched; a journal with another one does not count."""
+        options = [__version__, self.by, dict(self.policy.choices), self.policy.hash_key]
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class RecordExport:
+    """One try of an export.
+
+    :param hook: Calls FACEKI.
+    :param options: The export's options.
+    :param is_killed: Whether the task is to end.
+    """
+
+    hook: FacekiHook
+    options: ExportOptions
+    is_killed: Callable[[], bool]
+    #: Records by decision, and rows by the code of their error, once all is written.
+    decisions: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    #: Rows that could not be fetched, and the last error of one of them.
+    unfinished: int = 0
+    problem: Exception | None = None
+    journal: Journal = field(init=False)
+    _store: ObjectStore = field(init=False)
+    _runner: BatchRunner = field(init=False)
+    _rows: int = 0
+
+    def __post_init__(self) -> None:
+        self._store = ObjectStore(self.options.output_conn_id)
+        self.journal = Journal(self._journal_root, self._store, self._is_usable)
+
+    @property
+    def _journal_root(self) -> str:
+        return f"{self.options.output_path.rstrip('/')}/_journal/{self.options.run}"
+
+    def check(self) -> None:
+        """Check before the first request that the tables can be made, and that the output can be written.
+
+        :raises ConfigurationError: a package is not installed.
+        :raises ValidationError: nothing can be written there.
+        """
+        self._new_tables()
+        probe = f"{self._journal_root}/_journal/writable"
+        retry_storage(partial(self._store.write, probe, b""))
+        with suppress(OSError, api.ValidationError):
+            self._store.delete(probe)
+
+    def run(self, read: ReadRows, progress: Progress) -> None:
+        """Fetch all records and write the tables.
+
+        :param read: Reads the identifiers from their beginning.
+        :param progress: Logs the progress.
+        :raises Exception: the reason why it ended early; what was fetched is kept for the next try.
+        """
+        self._runner = BatchRunner(
+            self.options.concurrency,
+            self.journal,
+            progress,
+            self.is_killed,
+            self.options.max_error_rate,
+            self._on_deferred,
+        )
+        with self._runner:
+            self._fetch(read(), is_second_pass=False)
+            if self.unfinished and not self._runner.aborted_by:
+                self.unfinished = 0
+                self._fetch(read(), is_second_pass=True)
+        if self._runner.aborted_by:
+            raise self._runner.aborted_by
+        if not self.unfinished:
+            self._publish()
+
+    def uri(self, table: str) -> str:
+        """Return the URI of this run's file of a table, or of its ``errors``."""
+        return self._uri(table, self.options.format if table in TABLES else "ndjson", self.options.partition)
+
+    def _uri(self, table: str, suffix: str, partition: str) -> str:
+        root = self.options.output_path.rstrip("/")
+        parts = (root, table, partition, f"part-{self.options.run}.{suffix}")
+        return "/".join(part for part in parts if part)
+
+    def _fetch(self, rows: Iterator[Row], *, is_second_pass: bool) -> None:
+        for row in with_checkpoints(rows, self._runner.checkpoint):
+            if self._runner.aborted_by:
+                return
+            if (key := self._triage(row, is_second_pass=is_second_pass)) is not None:
+                self._runner.submit(
+                    Job(partial(self._fetch_row, row, key), Deferred(row, None, sent_by=None))
+                )
+        self._runner.drain()
+
+    def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
+        """Return the key of a row that is to be fetched; write the error of one that cannot be."""
+        index = self.journal.index
+        problem = outcomes.check_row(row)
+        line: Mapping[str, object] | None = outcomes.bad_row_line(row, problem) if problem else None
+        key = _key(row.number, None if problem else row.values["record_identifier"])
+        is_first = index.mark_seen(key, reading=1 + is_second_pass)
+        if line is None and not is_first:
+            line, key = outcomes.duplicate_line(row), _key(row.number, None)
+            is_first = index.mark_seen(key, reading=1 + is_second_pass)
+        self._rows += is_first and not is_second_pass
+        state = index.state(key)
+        if state.is_done or (is_second_pass and not state.is_deferred):
+            return None
+        if line is not None:
+            self._runner.fail_row(self._error_line(key, line))
+            return None
+        return key
+
+    def _fetch_row(self, row: Row, key: str) -> Outcome:
+        try:
+            records = self.hook.call(api.FetchRecords(**{self.options.by: row.values["record_identifier"]}))
+            if not records:
+                raise api.NotFoundError("FACEKI has no such record")
+        except api.FacekiError as error:
+            if outcomes.is_systemic(error):
+                return Abort(row, error, sent_by=None)
+            if outcomes.is_transient(error):
+                return Deferred(row, error, sent_by=None)
+            return Failed(self._error_line(key, outcomes.error_line(row, error)))
+        rows = [
+            [table, self.options.policy.row(table, values)]
+            for record in records
+            for table, values in table_rows(record)
+        ]
+        decisions = [counted_as(record.decision) for record in records]
+        return Succeeded({**self._head(key), "decisions": decisions, "rows": rows})
+
+    def _error_line(self, key: str, line: Mapping[str, object]) -> Mapping[str, object]:
+        content = {name: value for name, value in line.items() if name != "record_identifier"}
+        # The errors show no identifier that the tables do not show; the row's number has to do then.
+        by = self.options.by
+        shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
+        named = {by: shown[by]} if by in shown else {}
+        error = {"row": content.pop("row"), **named, **content}
+        # The runner counts and logs by the fields of the line itself.
+        told = {name: line[name] for name in ("row", "code", "problem")}
+        return {**self._head(key), "error": error, **told}
+
+    def _head(self, key: str) -> dict[str, object]:
+        return {"key": key, "fingerprint": self.options.fingerprint, "at": round(time.time())}
+
+    def _is_usable(self, line: Mapping[str, object]) -> bool:
+        at = line.get("at")
+        is_fresh = isinstance(at, int) and time.time() - at < JOURNAL_TTL_SECONDS
+        return is_fresh and line.get("fingerprint") == self.options.fingerprint
+
+    def _on_deferred(self, deferred: Deferred) -> None:
+        self.unfinished += 1
+        self.problem = deferred.error or self.problem
+        row = deferred.row
+        self.journal.index.mark_deferred(_key(row.number, row.values["record_identifier"]))
+
+    def _new_tables(self) -> dict[str, TableWriter]:
+        policy, suffix = self.options.policy, self.options.format
+        tables: dict[str, TableWriter] = {
+            table: table_writer(policy.columns(table), suffix) for table in TABLES
+        }
+        return {**tables, "errors": NdjsonWriter()}
+
+    def _publish(self) -> None:
+        """Make the tables from the journal, write each in one step, and delete files that they replace."""
+        tables = self._new_tables()
+        if self._fill(tables) != self._rows:
+            raise OSError(
+                "what was fetched has gone from the output's _journal; the next try fetches it again"
+            )
+        # The verifications come last: a reader that finds one finds its documents.
+        for table in reversed(tables):
+            with tables[table].finish() as file:
+                retry_storage(partial(self._write, table, file))
+        self._delete_replaced()
+        self.journal.delete()
+
+    def _delete_replaced(self) -> None:
+        """Delete this run's files in another format or partition, or readers would find its rows twice."""
+        for table in (*TABLES, "errors"):
+            for suffix in TABLE_FORMATS:
+                for partition in self.options.partitions:
+                    uri = self._uri(table, suffix, partition)
+                    if uri != self.uri(table) and retry_storage(partial(self._exists, uri)):
+                        retry_storage(partial(self._store.delete, uri))
+
+    def _exists(self, uri: str) -> bool:
+        try:
+            storage.size(uri, self.options.output_conn_id)
+        except api.ValidationError:
+            return False
+        return True
+
+    def _write(self, table: str, file: BinaryIO) -> None:
+        file.seek(0)
+        storage.write_file(self.uri(table), file, self.options.output_conn_id)
+
+    def _fill(self, tables: Mapping[str, TableWriter]) -> int:
+        """Add the journal's rows to the tables and return their number."""
+        index, count = self.journal.index, 0
+        for segment_log in (self.journal.results, self.journal.errors):
+            for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
+                key = str(line.get("key"))
+                # Two tries may have fetched the same row, and an earlier one a row that is no longer asked for.
+                if not self._is_usable(line) or index.is_recorded(key) or not index.was_seen(key):
+                    continue
+                index.mark_recorded(key)
+                count += 1
+                self._add(line, tables)
+        return count
+
+    def _add(self, line: Mapping[str, object], tables: Mapping[str, TableWriter]) -> None:
+        error, rows, decisions = line.get("error"), line.get("rows"), line.get("decisions")
+        if isinstance(error, dict):
+            tables["errors"].add(error)
+            self.failures[str(line.get("code"))] += 1
+        for table, row in rows if isinstance(rows, list) else ():
+            tables[table].add(row)
+        self.decisions.update(decisions if isinstance(decisions, list) else ())
+
+
+def _key(number: int, identifier: str | None) -> str:
+    return hashed_key(row_key(number, identifier))

@@ -1,0 +1,113 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Lease on a batch with a fencing token: only the newest try may send.
+
+Two tries at the same time would bill twice. It happens: Airflow loses contact with a worker that is still running, and
+starts the next try elsewhere; or a suspended machine wakes up. Each try writes a lease file with a number (the fencing
+token) higher than all that it finds, before it reads the journal. It lists the folder again after it has written its
+intents and before it sends them, and stops if there is a higher number. So either the newer try has read the older
+one's intents, or the older one sees the newer one's lease. This needs a storage that lists a file as soon as it is
+written, as the large object stores do, and neither locks nor clocks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from functools import partial
+
+from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.batch.clock import Clock
+from airflow_provider_faceki.batch.store import Store, retry_storage
+
+#: Age of the last successful check after which the lease is checked again before a charged call.
+MAX_UNCHECKED_SECONDS = 5.0
+
+
+class LeaseLostError(ValidationError):
+    """A newer try has the lease, so this one must not send."""
+
+
+class Lease:
+    """The lease of one try.
+
+    :param store: The storage.
+    :param folder: URI of the folder with the leases.
+    :param batch_id: The batch's id; a folder belongs to one batch.
+    :param clock: The clocks.
+    """
+
+    def __init__(self, store: Store, folder: str, batch_id: str, clock: Clock | None = None) -> None:
+        self._store = store
+        self._folder = folder
+        self._batch_id = batch_id
+        self._clock = clock or Clock()
+        self._name = ""
+        self._checked_at = float("-inf")
+        self._checking = threading.Lock()
+
+    def acquire(self) -> None:
+        """Take the lease from whichever try has it.
+
+        :raises ValidationError: the folder belongs to another batch, or a still newer try has the lease.
+        """
+        names = retry_storage(self._names)
+        owner = next(
+            filter(None, (retry_storage(partial(self._owner, name)) for name in reversed(names))), None
+        )
+        if owner is not None and owner != self._batch_id:
+            raise ValidationError(
+                f"output_path holds another batch, {owner!r}; this one is {self._batch_id!r}. To go on with it, give "
+                "this one the same batch_id; else give it an output_path of its own"
+            )
+        tokens = [int(name[4:10]) for name in names if name[4:10].isdigit()]
+        self._name = f"try-{max(tokens, default=0) + 1:06d}-{os.urandom(4).hex()}.json"
+        uri = f"{self._folder}/{self._name}"
+        content = json.dumps({"batch": self._batch_id}).encode() + b"\n"
+        retry_storage(partial(self._store.write, uri, content))
+        try:
+            retry_storage(self.ensure_held)
+        except ValidationError:
+            # Of two tries that start at the same moment, the loser must not lock out the winner's next try.
+            retry_storage(partial(self._store.delete, uri))
+            raise
+
+    def ensure_held(self) -> None:
+        """Check that no newer try has the lease.
+
+        :raises LeaseLostError: a newer try has it.
+        :raises OSError: the storage failed.
+        """
+        # Taken before the folder is listed: a process may be suspended while it waits for the list.
+        started_at = self._clock.boottime()
+        if self._names()[-1:] != [self._name]:
+            raise LeaseLostError("another try has begun to work on this output_path, so this one stops")
+        self._checked_at = started_at
+
+    def ensure_fresh(self) -> None:
+        """Check again if the last check is too old, for example since the process was suspended. Thread-safe.
+
+        :raises LeaseLostError: a newer try has the lease.
+        :raises OSError: the storage failed.
+        """
+        if self._is_fresh():
+            return
+        with self._checking:
+            if not self._is_fresh():
+                self.ensure_held()
+
+    def _is_fresh(self) -> bool:
+        return self._clock.boottime() - self._checked_at <= MAX_UNCHECKED_SECONDS
+
+    def _names(self) -> list[str]:
+        found = self._store.list(self._folder)
+        return [name for uri in found if (name := uri.rpartition("/")[2]).startswith("try-")]
+
+    def _owner(self, name: str) -> str | None:
+        """Return the batch id in a lease; ``None`` if the file is torn or has been deleted meanwhile."""
+        try:
+            document = json.loads(self._store.read(f"{self._folder}/{name}"))
+        except ValueError:
+            return None
+        owner = document.get("batch") if isinstance(document, dict) else None
+        return owner if isinstance(owner, str) else None

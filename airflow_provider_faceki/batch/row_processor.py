@@ -1,0 +1,471 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Process one manifest row in a worker thread: look it up at FACEKI, check it, send it, reconcile it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from airflow_provider_faceki import api, storage
+from airflow_provider_faceki.batch import outcomes
+from airflow_provider_faceki.batch.clock import Clock
+from airflow_provider_faceki.batch.lease import Lease, LeaseLostError
+from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.outcomes import (
+    Abort,
+    Deferred,
+    Failed,
+    Outcome,
+    Recorded,
+    Succeeded,
+)
+from airflow_provider_faceki.batch.store import retry_storage
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+LoadImage = Callable[[str, str], "api.Image"]
+
+DOCUMENT_NUMBERS = (1, 2, 3)
+#: Pauses before a verification is sent again whose pictures the storage did not give to their end.
+SEND_PAUSES_SECONDS = (0.5, 2.0)
+#: Seconds by which FACEKI's clock may differ from this one for a record to count as one of this batch.
+CLOCK_MARGIN_SECONDS = 300.0
+#: Rows in succession without their pictures, after which the storage is called only once for each row.
+UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
+#: Workflows of which an accepted row is remembered.
+MAX_WORKFLOWS = 1000
+
+
+class VerificationGateway:
+    """The calls to FACEKI and to the storage of pictures for one batch. Thread-safe.
+
+    :param hook: Calls FACEKI.
+    :param load_image: Returns a checked image for a name and a URI.
+    :param workflow_id: Workflow of the rows that name none.
+    :param check_rules: Whether documents are checked against the workflow's rules before paying.
+    :param lookup_timeout: Seconds to look for a record right after its answer was lost.
+    :param fence: Raises if this try must not send; called while pictures are read for sending.
+    """
+
+    def __init__(
+        self,
+        hook: FacekiHook,
+        load_image: LoadImage,
+        workflow_id: str | None,
+        check_rules: bool,
+        lookup_timeout: float,
+        fence: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._hook = hook
+        self._load_image = load_image
+        self._workflow_id = workflow_id
+        self._check_rules = check_rules
+        self._lookup_timeout = lookup_timeout
+        self._fence = fence
+        #: An accepted identifier by workflow, and whether FACEKI shows its record.
+        self._accepted: dict[str, str] = {}
+        self._shows_records: dict[str, bool] = {}
+        self._asking = threading.Lock()
+        #: A picture that was read, by storage.
+        self._readable: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def endpoint(
+        self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
+    ) -> api.PerformKycVerification:
+        """Return the call that verifies a row; all that can be checked before paying is checked.
+
+        :param row: The row.
+        :param not_before: Unix time; a record that FACEKI made before it is of another verification.
+        :param known_request_ids: Verifications under the row's identifier that are not this one.
+        :raises ValidationError: the row, or a picture that it names, cannot be used.
+        :raises ConfigurationError: neither the row nor the batch names a workflow.
+        :raises OSError: the storage does not give a picture; the text does not tell where the picture is.
+        """
+        workflow_id = self._workflow(row)
+        documents = list(self._documents(row.values))
+        selfie = self._image("selfie", row.values)
+        if self._check_rules:
+            rules = self._hook.workflow_rules(workflow_id)
+            if rules is not None:
+                api.check_documents(rules, documents)
+        return api.PerformKycVerification(
+            workflow_id=workflow_id,
+            selfie=selfie,
+            documents=documents,
+            record_identifier=row.values["record_identifier"],
+            lookup_timeout=self._lookup_timeout,
+            known_request_ids=known_request_ids,
+            not_before=not_before,
+        )
+
+    def verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+        """Verify a row. Billed."""
+        verification = self._hook.call(endpoint)
+        if verification.decision is api.Decision.ACCEPTED and len(self._accepted) < MAX_WORKFLOWS:
+            self._accepted.setdefault(endpoint.workflow_id, endpoint.record_identifier)
+        return verification
+
+    def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
+        """Look for a verification of the row that was made since Unix time ``not_before``, or ever. Free."""
+        identifier = row.values["record_identifier"]
+        return self._hook.call(api.FindKycVerification(record_identifier=identifier, not_before=not_before))
+
+    def known_request_ids(self, row: Row) -> frozenset[str]:
+        """Return the ids of all verifications that FACEKI has under the row's identifier. Free."""
+        records = self._hook.call(api.FetchRecords(record_identifier=row.values["record_identifier"]))
+        return frozenset(record.request_id for record in records if record.request_id)
+
+    def keeps_records(self, row: Row) -> bool:
+        """Return whether FACEKI keeps records of the row's workflow, so that the absence of one means something.
+
+        :raises FacekiError: FACEKI cannot be asked now.
+        """
+        workflow_id = self._workflow(row)
+        rules = self._rules_if_known(workflow_id)
+        return (rules is None or rules.stores_records) and self._shows_record(workflow_id)
+
+    def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
+        """Return the full record of a verification, if FACEKI keeps one."""
+        # FACEKI's answer may lack the request id, for example with a code about a picture.
+        by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
+        return api.latest(self._hook.call(api.FetchRecords(**by)))
+
+    def is_storage_healthy(self, row: Row) -> bool:
+        """Return whether the storages of the row's pictures still give pictures that they gave before."""
+        hosts = {_host_of(row.values[name]) for name in _image_names(row.values)}
+        return all(map(self._is_readable, hosts))
+
+    def _is_readable(self, host: tuple[str, str]) -> bool:
+        picture = self._readable.get(host)
+        if picture is None:
+            return False
+        try:
+            self._load_image(*picture)
+        except Exception:  # noqa: BLE001 - a storage may raise anything; it means the same
+            return False
+        return True
+
+    def _rules_if_known(self, workflow_id: str) -> api.WorkflowRules | None:
+        try:
+            return self._hook.workflow_rules(workflow_id)
+        except api.WorkflowError:
+            return None
+
+    def _shows_record(self, workflow_id: str) -> bool:
+        """Return whether FACEKI shows the record of a row that this try saw accepted.
+
+        The rule that says whether records are kept is not documented.
+        """
+        with self._asking:
+            if workflow_id not in self._shows_records:
+                accepted = self._accepted.get(workflow_id)
+                if accepted is None:
+                    return True
+                found = self._hook.call(api.FindKycVerification(record_identifier=accepted))
+                self._shows_records[workflow_id] = found is not None
+            return self._shows_records[workflow_id]
+
+    def _workflow(self, row: Row) -> str:
+        workflow_id = row.values.get("workflow_id") or self._workflow_id or self._hook.settings.workflow_id
+        if not workflow_id:
+            raise api.ConfigurationError(
+                f"row {row.number} names no workflow, and neither do workflow_id and the Connection"
+            )
+        return workflow_id
+
+    def _documents(self, values: Mapping[str, str]) -> Iterator[api.Document]:
+        for number in DOCUMENT_NUMBERS:
+            front, back = f"document_{number}_front", f"document_{number}_back"
+            if front in values:
+                yield api.Document(
+                    self._image(front, values), self._image(back, values) if back in values else None
+                )
+            elif back in values:
+                raise api.ValidationError(f"{back} is given, but no {front}")
+
+    def _image(self, name: str, values: Mapping[str, str]) -> api.Image:
+        if name not in values:
+            raise api.ValidationError(f"{name} is missing")
+        place = values[name]
+        try:
+            image = self._load_image(name, place)
+        except api.ValidationError as error:
+            raise api.ValidationError(_without_place(error.message, place)) from None
+        except api.FacekiError:
+            raise
+        except storage.StorageError as error:
+            raise error.without_uri(name) from None
+        except Exception as error:  # noqa: BLE001 - a storage may raise anything, and nothing is sent yet
+            # Its text may hold the picture's name, which may be a person's.
+            raise OSError(f"{name} cannot be read now: {type(error).__name__}") from None
+        self._readable[_host_of(place)] = (name, place)
+        return replace(image, open=partial(_open_fenced, image.open, self._fence))
+
+
+@dataclass(slots=True)
+class RowProcessor:
+    """The work on single rows of one try. Thread-safe.
+
+    :param gateway: Calls FACEKI and the storage of pictures.
+    :param lease: This try's lease, checked before each charged call.
+    :param started: Unix time at which this try began.
+    :param resubmit: ``if_absent``, ``never`` or ``always``; see the operator.
+    :param assume_new: Whether rows that were never sent are sent without a look-up.
+    :param clock: The clocks.
+    """
+
+    gateway: VerificationGateway
+    lease: Lease
+    started: float
+    resubmit: str
+    assume_new: bool
+    clock: Clock = field(default_factory=Clock)
+    _unreadable_in_a_row: int = 0
+
+    @property
+    def _accepts_older_records(self) -> bool:
+        # A row that is looked up before it is sent is not sent if there is any record, however old.
+        return self.resubmit != "always" and not self.assume_new
+
+    def still_open(self, row: Row) -> Deferred:
+        """Return the outcome of a row that an earlier try may have sent, before this try began at the latest."""
+        return Deferred(row, None, sent_by=self.started)
+
+    def look_up(self, row: Row, since: float) -> Outcome:
+        """Look for a row that an earlier try may have sent.
+
+        :param row: The row.
+        :param since: Unix time since which it may have been sent.
+        """
+        try:
+            found = self._find(row, since)
+        except api.FacekiError as error:
+            return _lookup_failed(row, error, sent_by=self.started)
+        if found is None or found.decision is None:
+            return self.still_open(row)
+        return _succeeded(row, found, is_billed=_is_since(found, since))
+
+    def reconcile(self, row: Row, since: float) -> Outcome:
+        """Look for the row again, after FACEKI has had time to finish it, and send it if there is no record.
+
+        :param row: The row.
+        :param since: As for :meth:`look_up`.
+        """
+        try:
+            found = self._find(row, since)
+        except api.FacekiError as error:
+            return _lookup_failed(row, error, sent_by=None)
+        if found is not None:
+            return _succeeded(row, found, is_billed=_is_since(found, since))
+        return self._resubmit(row, since)
+
+    def verify(self, row: Row, since: float, *, is_last: bool) -> Outcome:
+        """Send a row that was not sent before, unless FACEKI already has a record under its identifier.
+
+        :param row: The row.
+        :param since: Unix time since which it may have been sent.
+        :param is_last: Whether this is the last pass of this try.
+        """
+        known: frozenset[str] = frozenset()
+        try:
+            if self.resubmit == "always":
+                known = self.gateway.known_request_ids(row)
+            elif not self.assume_new:
+                found = self.gateway.find(row, None)
+                if found is not None and (found.decision is not None or is_last):
+                    return _succeeded(row, found, is_billed=False)
+                if found is not None:
+                    # A verification of an earlier run that FACEKI has not decided yet.
+                    return self.still_open(row)
+        except api.FacekiError as error:
+            return _lookup_failed(row, error, sent_by=None)
+        return self._send(row, since, known, is_last=is_last)
+
+    def record(self, line: Mapping[str, object]) -> Outcome:
+        """Fetch the full record of a row that has a result.
+
+        :param line: The result.
+        """
+        identifier, request_id = str(line.get("record_identifier")), line.get("request_id")
+        try:
+            record = self.gateway.record(identifier, request_id if isinstance(request_id, str) else None)
+        except api.FacekiError as error:
+            return Deferred(row_of(line), error, sent_by=self.started)
+        document = dict(record.document) if record is not None else None
+        return Recorded({"record_identifier": identifier, "request_id": request_id, "record": document})
+
+    def _find(self, row: Row, since: float) -> api.KycVerification | None:
+        return self.gateway.find(row, None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS)
+
+    def _resubmit(self, row: Row, since: float) -> Outcome:
+        """Send a row again of which FACEKI has no record, if that means that it was not verified."""
+        try:
+            problem = self._problem_of_resubmitting(row)
+            if problem is None:
+                known = self._known_request_ids(row)
+                return self._send(row, since, known, is_last=True)
+        except api.FacekiError as error:
+            return _lookup_failed(row, error, sent_by=None)
+        unknown = api.OutcomeUnknownError(f"this may have been sent and billed, and {problem}")
+        return _failed(outcomes.error_line(row, unknown), is_billed=None)
+
+    def _known_request_ids(self, row: Row) -> frozenset[str]:
+        return self.gateway.known_request_ids(row) if self.resubmit == "always" else frozenset()
+
+    def _problem_of_resubmitting(self, row: Row) -> str | None:
+        if self.resubmit == "always":
+            return None
+        # By the clocks it is older than this batch, but the clocks may differ by more than the margin.
+        if not self._accepts_older_records and self.gateway.find(row, None) is not None:
+            return "what FACEKI has under its identifier is of another verification, or of another clock"
+        if self.resubmit == "never":
+            return "FACEKI has no record of it"
+        if not self.gateway.keeps_records(row):
+            return "FACEKI has no record of it, as its workflow keeps none"
+        return None
+
+    def _send(self, row: Row, since: float, known: frozenset[str], *, is_last: bool) -> Outcome:
+        try:
+            endpoint = self._endpoint(row, since, known)
+        except api.FacekiError as error:
+            return _not_sent(row, error)
+        except OSError as error:
+            return self._unreadable(row, error, is_last=is_last)
+        try:
+            retry_storage(self.lease.ensure_fresh, self.clock.sleep)
+            return _succeeded(row, self._perform(endpoint), is_billed=True)
+        except LeaseLostError as error:
+            return Abort(row, error, sent_by=None)
+        except api.ValidationError as error:
+            # The pictures could be read a moment ago: a storage fails, or another process writes them.
+            is_own = is_last and self.gateway.is_storage_healthy(row)
+            return _failed(outcomes.error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
+        except api.FacekiError as error:
+            return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
+        except OSError as error:
+            # The lease could not be checked.
+            return Deferred(row, error, sent_by=None)
+
+    def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> api.PerformKycVerification:
+        not_before = None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS
+        make = partial(self.gateway.endpoint, row, not_before, known)
+        try:
+            if self._unreadable_in_a_row < UNREADABLE_ROWS_BEFORE_NO_RETRY:
+                endpoint = retry_storage(make, self.clock.sleep)
+            else:
+                endpoint = make()
+        except OSError:
+            self._unreadable_in_a_row += 1
+            raise
+        self._unreadable_in_a_row = 0
+        return endpoint
+
+    def _unreadable(self, row: Row, error: OSError, *, is_last: bool) -> Outcome:
+        # A refused access is never the row's error: credentials may have expired, and the rows stay open.
+        is_own = (
+            is_last
+            and not isinstance(error, storage.StorageAccessError)
+            and self.gateway.is_storage_healthy(row)
+        )
+        return _failed(outcomes.storage_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
+
+    def _perform(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+        for pause in SEND_PAUSES_SECONDS:
+            try:
+                return self.gateway.verify(endpoint)
+            except LeaseLostError:
+                raise
+            except api.ValidationError:
+                # A picture broke off while it was sent, so FACEKI has nothing to act on.
+                self.clock.sleep(pause)
+        return self.gateway.verify(endpoint)
+
+
+class _FencedFile:
+    """A picture that calls a fence after each read, so that what a suspended process has read is not sent."""
+
+    def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
+        self._file = file
+        self._fence = fence
+
+    def read(self, size: int = -1) -> bytes:
+        """Read."""
+        content = self._file.read(size)
+        self._fence()
+        return content
+
+    def close(self) -> None:
+        """Close."""
+        self._file.close()
+
+    def __enter__(self) -> _FencedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> BinaryIO:
+    return cast("BinaryIO", _FencedFile(opener(), fence))
+
+
+def row_of(line: Mapping[str, object]) -> Row:
+    """Return the row of a result, with no more than its identifier."""
+    return Row(0, {"record_identifier": str(line.get("record_identifier"))})
+
+
+def _succeeded(row: Row, verification: api.KycVerification, *, is_billed: bool) -> Succeeded:
+    # FACEKI may echo another identifier than the manifest's; and a link is for the person only.
+    line: dict[str, object] = {"row": row.number, **verification.summary()}
+    del line["link"]
+    return Succeeded({**line, "record_identifier": row.values["record_identifier"], "billed": is_billed})
+
+
+def _failed(line: Mapping[str, object], *, is_billed: bool | None = False) -> Failed:
+    return Failed({**line, "billed": is_billed})
+
+
+def _is_since(found: api.KycVerification, since: float) -> bool:
+    created_at = found.record.created_at
+    return created_at is None or created_at.timestamp() >= since - CLOCK_MARGIN_SECONDS
+
+
+def _not_sent(row: Row, error: api.FacekiError) -> Outcome:
+    # The default workflow is the batch's, so its error ends the batch; a workflow that the row names is the row's.
+    if isinstance(error, api.WorkflowError) and "workflow_id" not in row.values:
+        return Abort(row, error, sent_by=None)
+    return _refused(row, error, sent_by=None)
+
+
+def _refused(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
+    if outcomes.is_systemic(error):
+        return Abort(row, error, sent_by)
+    if outcomes.is_transient(error):
+        return Deferred(row, error, sent_by)
+    line = {**outcomes.error_line(row, error), "billed": None if sent_by is not None else False}
+    return Failed(line, outcomes.refusal_of(row, error, sent_by))
+
+
+def _lookup_failed(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
+    # Whatever the error, it is not the row's: the row may have been verified and billed.
+    return Abort(row, error, sent_by) if outcomes.is_systemic(error) else Deferred(row, error, sent_by)
+
+
+def _image_names(values: Mapping[str, str]) -> list[str]:
+    return [name for name in values if name == "selfie" or name.startswith("document_")]
+
+
+def _host_of(place: str) -> tuple[str, str]:
+    parts = urlsplit(place)
+    return parts.scheme, parts.netloc
+
+
+def _without_place(message: str, place: str) -> str:
+    """Return ``message`` without the picture's place: pictures are named after people."""
+    return re.sub(r"""(['"])(?:(?!\1).)*/.*?\1""", "…", message.replace(repr(place), "…"))

@@ -1,0 +1,403 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Run one try of a batch: feed the worker pool, flush the journal, log progress, stop when killed or aborted."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.batch.clock import Clock
+from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
+from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.outcomes import (
+    Abort,
+    Crashed,
+    Deferred,
+    Failed,
+    Outcome,
+    Recorded,
+    Succeeded,
+)
+from airflow_provider_faceki.batch.store import retry_storage
+from airflow_provider_faceki.batch.worker_pool import WorkerPool
+
+log = logging.getLogger(__name__)
+
+#: Buffered lines, and seconds, after which the journal is flushed. After a crash the rows of the lines that were lost
+#: are looked up, and not sent again; where FACEKI keeps no records, their results are lost.
+FLUSH_LINES = 1000
+FLUSH_SECONDS = 2.0
+#: Lines that may be buffered while the storage fails; beyond it the try ends.
+MAX_BUFFERED_LINES = 10 * FLUSH_LINES
+#: Seconds that rows in flight have to finish when the task is killed. Airflow 3 ends a process five seconds after it
+#: has sent the signal.
+KILL_GRACE_SECONDS = 2.5
+#: Seconds between two checks whether the task is killed.
+POLL_SECONDS = 0.25
+#: Failures of FACEKI in succession after which it counts as down and the try ends.
+FAILURES_BEFORE_DOWN = 50
+#: Number of done rows from which on ``max_error_rate`` applies before the end.
+MIN_ROWS_FOR_ERROR_RATE = 100
+#: Seconds between two log lines about the progress.
+PROGRESS_SECONDS = 10.0
+#: Error rows of one try that are logged one by one.
+MAX_LOGGED_ERRORS = 10
+# Longest word of FACEKI's that is logged.
+_MAX_WORD_LENGTH = 40
+
+
+class TaskKilledError(Exception):
+    """The task is to end. What is done is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work for the pool.
+
+    :param work: Processes a row.
+    :param if_cancelled: The row's outcome if ``work`` is never called.
+    """
+
+    work: Callable[[], Outcome]
+    if_cancelled: Deferred
+
+
+class Pool(Protocol):
+    """What the runner needs of a :class:`WorkerPool`."""
+
+    pending: int
+
+    def submit(self, item: Job) -> None:
+        """Queue a job."""
+
+    def next_result(self, timeout: float) -> Outcome | None:
+        """Return an outcome, or ``None`` if none is ready in time."""
+
+    def cancel_pending(self) -> list[Job]:
+        """Return the jobs that were not started."""
+
+
+MakePool = Callable[[int, Callable[[Job], Outcome]], Pool]
+
+
+def make_thread_pool(size: int, work: Callable[[Job], Outcome]) -> Pool:
+    """Return a pool of threads."""
+    return WorkerPool[Job, Outcome](size, work, Crashed)
+
+
+class Progress:
+    """Counts, rate and remaining time in the task's log.
+
+    :param total: Rows of the manifest.
+    :param clock: The clocks.
+    """
+
+    def __init__(self, total: int, clock: Clock | None = None) -> None:
+        self.total = total
+        self._clock = clock or Clock()
+        self._done_before = 0
+        self._logged_errors = 0
+        self._began = self._logged_at = self._clock.monotonic()
+
+    def begin(self, done_before: int) -> None:
+        """Start counting; earlier tries have done this many rows."""
+        self._done_before = done_before
+        self._began = self._logged_at = self._clock.monotonic()
+
+    def log_error(self, line: Mapping[str, object]) -> None:
+        """Log an error row, if it is one of the first."""
+        self._logged_errors += 1
+        if self._logged_errors <= MAX_LOGGED_ERRORS:
+            log.warning("Row %s is an error: %s: %s", line.get("row"), line.get("code"), line.get("problem"))
+        elif self._logged_errors == MAX_LOGGED_ERRORS + 1:
+            log.warning("Further error rows are not logged one by one; see errors below output_path")
+
+    def log_if_due(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
+        """Log the progress if the last line is old enough."""
+        now = self._clock.monotonic()
+        if now - self._logged_at < PROGRESS_SECONDS:
+            return
+        self._logged_at = now
+        rate = (done - self._done_before) / max(now - self._began, 0.001)
+        left = max(0, self.total - done)
+        log.info(
+            "%d of %d rows done, %.1f a second; %s; %d error(s); time left: %s",
+            done,
+            self.total,
+            rate,
+            ", ".join(f"{count} {_printable(name)}" for name, count in sorted(decisions.items()))
+            or "no decision yet",
+            sum(failures.values()),
+            _duration(left / rate) if rate else "unknown",
+        )
+
+    def end(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
+        """Log a table of all decisions and errors; a warning if there are errors."""
+        seconds = self._clock.monotonic() - self._began
+        lines = [
+            f"{done} of {self.total} rows done, {done - self._done_before} of them by this try in "
+            f"{_duration(seconds)}"
+        ]
+        for title, counts in (("decision", decisions), ("error", failures)):
+            if counts:
+                ordered = sorted(counts.items(), key=lambda item: -item[1])
+                lines += [
+                    f"  {title:<40} rows",
+                    *(f"  {_printable(name):<40} {count}" for name, count in ordered),
+                ]
+        log.log(logging.WARNING if failures else logging.INFO, "%s", "\n".join(lines))
+
+
+@dataclass(slots=True)
+class BatchRunner:
+    """One try; a context manager, so that what is done is written however it ends.
+
+    :param size: Number of threads.
+    :param journal: Takes results and errors.
+    :param progress: Logs the progress.
+    :param is_killed: Whether the task is to end.
+    :param max_error_rate: Share of error rows above which the batch ends early.
+    :param on_deferred: Called for deferred rows.
+    :param on_flush: Called after each flush.
+    :param clock: The clocks.
+    :param make_pool: Makes the pool.
+    """
+
+    size: int
+    journal: Journal
+    progress: Progress
+    is_killed: Callable[[], bool]
+    max_error_rate: float
+    on_deferred: Callable[[Deferred], None]
+    on_flush: Callable[[], None] = lambda: None
+    clock: Clock = field(default_factory=Clock)
+    make_pool: MakePool = make_thread_pool
+    #: Why the batch ends early.
+    aborted_by: Exception | None = None
+    _is_aborting: bool = False
+    _failures_in_a_row: int = 0
+    _last_flush: float = 0.0
+    _pool: Pool = field(init=False)
+    _guard: SystemicErrorGuard = field(init=False)
+
+    def __enter__(self) -> Self:
+        self.progress.begin(self.journal.done)
+        self._last_flush = self.clock.monotonic()
+        self._guard = SystemicErrorGuard(is_released=bool(self.journal.decisions))
+        self._pool = self.make_pool(self.size, self._work)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(KILL_GRACE_SECONDS if error is not None else None)
+        if error is None:
+            raise_if_killed(self.is_killed)
+
+    def submit(self, job: Job) -> bool:
+        """Queue a job when there is room; return ``False`` and defer its row if the batch has to end."""
+        # One queued job for each thread, so that a flush leaves no thread idle.
+        self._process(max_pending=2 * self.size - 1)
+        if self.aborted_by:
+            self.on_deferred(job.if_cancelled)
+            return False
+        self._pool.submit(job)
+        return True
+
+    def drain(self) -> None:
+        """Wait until all submitted jobs are done."""
+        self._process(max_pending=0)
+
+    def wait_until(self, at: float) -> None:
+        """Wait until Unix time ``at``, or until the batch has to end, doing what is due meanwhile."""
+        while (left := at - self.clock.time()) > 0 and not self.aborted_by:
+            self._tick()
+            self.clock.sleep(min(POLL_SECONDS, left))
+
+    def retry_storage(self, operation: Callable[[], None]) -> None:
+        """Call a storage operation without which the batch cannot go on, again if it fails.
+
+        :raises OSError: it failed at the last attempt too.
+        """
+        retry_storage(operation, self._sleep)
+
+    def checkpoint(self) -> None:
+        """Do what is due; called while no job is submitted for long."""
+        self._tick()
+
+    def fail_row(self, line: Mapping[str, object]) -> None:
+        """Write a row that is an error without any work."""
+        self._finish_error(line)
+
+    def abort(self, error: Exception) -> None:
+        """End the batch early; the first reason counts."""
+        self.aborted_by = self.aborted_by or error
+        for job in self._pool.cancel_pending():
+            self.on_deferred(job.if_cancelled)
+
+    def _work(self, job: Job) -> Outcome:
+        # The thread that meets an empty wallet stops the others sooner than the main thread could.
+        if self._is_aborting:
+            return job.if_cancelled
+        outcome = job.work()
+        if isinstance(outcome, Abort):
+            self._is_aborting = True
+        return outcome
+
+    def _process(self, max_pending: int) -> None:
+        while self._pool.pending > max_pending:
+            outcome = self._pool.next_result(POLL_SECONDS)
+            if outcome is not None:
+                self._handle(outcome)
+            self._tick()
+        self._tick()
+
+    def _handle(self, outcome: Outcome) -> None:
+        self._count_failures(outcome)
+        match outcome:
+            case Succeeded(line):
+                self._release_guard()
+                self.journal.finish(self.journal.results, line)
+            case Failed(line):
+                if not self._guard.hold(outcome):
+                    self._finish_error(line)
+            case Recorded(line):
+                self.journal.records.add(line)
+            case Deferred(_, error, _):
+                self.on_deferred(outcome)
+                if error is not None and self._failures_in_a_row >= FAILURES_BEFORE_DOWN:
+                    self.abort(error)
+            case Abort(row, error, sent_by):
+                self.on_deferred(Deferred(row, None, sent_by))
+                self.abort(error)
+            case Crashed(error):
+                self.abort(error)
+        if not self.aborted_by and (systemic := self._guard.systemic_error()):
+            self.abort(systemic)
+
+    def _finish_error(self, line: Mapping[str, object]) -> None:
+        self.progress.log_error(line)
+        self.journal.finish(self.journal.errors, line)
+
+    def _release_guard(self) -> None:
+        for line in self._guard.release():
+            self._finish_error(line)
+
+    def _count_failures(self, outcome: Outcome) -> None:
+        error = outcome.error if isinstance(outcome, Deferred) else None
+        if isinstance(error, OSError):
+            # A picture that cannot be read says nothing about FACEKI.
+            if is_of_whole_storage(error):
+                self._guard.storage_failed(error)
+            return
+        if isinstance(outcome, Failed) or (isinstance(outcome, Succeeded) and outcome.line.get("billed")):
+            self._guard.storage_worked()
+        if isinstance(error, api.FacekiError) and not isinstance(error, api.ValidationError):
+            self._failures_in_a_row += 1
+        elif not isinstance(error, api.ValidationError):
+            self._failures_in_a_row = 0
+
+    def _sleep(self, seconds: float) -> None:
+        until = self.clock.monotonic() + seconds
+        while (left := until - self.clock.monotonic()) > 0:
+            raise_if_killed(self.is_killed)
+            self.clock.sleep(min(POLL_SECONDS, left))
+
+    def _tick(self) -> None:
+        raise_if_killed(self.is_killed)
+        if self._is_flush_due():
+            self._flush()
+            self.on_flush()
+        self.progress.log_if_due(self.journal.done, self.journal.decisions, self.journal.failures)
+        if not self.aborted_by:
+            self._check_error_rate(MIN_ROWS_FOR_ERROR_RATE)
+
+    def _is_flush_due(self) -> bool:
+        return (
+            self.journal.buffered >= FLUSH_LINES or self.clock.monotonic() - self._last_flush >= FLUSH_SECONDS
+        )
+
+    def _flush(self) -> None:
+        self._last_flush = self.clock.monotonic()
+        try:
+            self.journal.flush()
+        except OSError as error:
+            if self.journal.buffered > MAX_BUFFERED_LINES:
+                raise
+            log.warning("The storage failed to take a segment; it is written later: %s", type(error).__name__)
+
+    def _check_error_rate(self, min_rows: int) -> None:
+        # Held refusals are errors unless they turn out to be systemic.
+        failed = self.journal.failures.total() + self._guard.held
+        done = self.journal.done + self._guard.held
+        if done >= min_rows and failed > self.max_error_rate * done:
+            self.abort(
+                api.ValidationError(
+                    f"{failed} of {done} rows are errors, more than max_error_rate={self.max_error_rate:g}"
+                )
+            )
+
+    def _end(self, grace: float | None) -> None:
+        """Start no further job, wait for those in flight, and write everything."""
+        for job in self._pool.cancel_pending():
+            self.on_deferred(job.if_cancelled)
+        # What is there already is safe before anything is waited for.
+        with suppress(OSError):
+            self.journal.flush()
+        self._await_in_flight(grace)
+        if self.aborted_by or grace is not None or self.is_killed():
+            for deferred in self._guard.drain():
+                self.on_deferred(deferred)
+        else:
+            self._release_guard()
+            self._check_error_rate(1)
+        if self.is_killed():
+            self.journal.flush()
+        else:
+            self.retry_storage(self.journal.flush)
+        self.progress.end(self.journal.done, self.journal.decisions, self.journal.failures)
+
+    def _await_in_flight(self, grace: float | None) -> None:
+        deadline = self.clock.monotonic() + grace if grace is not None else None
+        while self._pool.pending and (deadline is None or self.clock.monotonic() < deadline):
+            if self.is_killed() and deadline is None:
+                deadline = self.clock.monotonic() + KILL_GRACE_SECONDS
+            outcome = self._pool.next_result(POLL_SECONDS)
+            if outcome is not None:
+                self._handle(outcome)
+
+
+def raise_if_killed(is_killed: Callable[[], bool]) -> None:
+    """End if the task is killed.
+
+    :raises TaskKilledError: it is.
+    """
+    if is_killed():
+        raise TaskKilledError("the task was killed; what is done is written")
+
+
+def is_of_whole_storage(error: OSError) -> bool:
+    """Return whether an error tells of the whole storage: it refused access, was not reached, or failed otherwise.
+
+    An input/output error concerns one file.
+    """
+    return getattr(error, "reason", None) != os.strerror(errno.EIO)
+
+
+def _printable(name: str) -> str:
+    # A decision may be any word of FACEKI's; a log line stays one line.
+    return "".join(each if each.isprintable() else "?" for each in name[:_MAX_WORD_LENGTH])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
