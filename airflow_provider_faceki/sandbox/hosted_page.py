@@ -6,12 +6,20 @@ Plain HTML that needs no script. Its address is a capability, so it is not cache
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.clock import iso
 from airflow_provider_faceki.sandbox.backend.records import Record
-from airflow_provider_faceki.sandbox.backend.scenarios import ACCEPTED, DECISIONS, DECLINED, REVIEW
+from airflow_provider_faceki.sandbox.backend.scenarios import (
+    ACCEPTED,
+    DECISIONS,
+    DECLINED,
+    REVIEW,
+    scenario_of,
+)
 from airflow_provider_faceki.sandbox.backend.store import Link, Refused
 from airflow_provider_faceki.sandbox.envelopes import html
 from airflow_provider_faceki.sandbox.messages import Request, Response
@@ -24,35 +32,71 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'",
 }
 _STYLE = """
-body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 38rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1a1a1a; background: #fff }
-button { font: inherit; padding: .5rem 1rem; margin: .25rem .5rem .25rem 0; border: 2px solid #1a1a1a;
-         border-radius: .4rem; background: #fff; color: #1a1a1a; cursor: pointer }
-button:focus-visible, a:focus-visible, input:focus-visible { outline: 3px solid #0b57d0; outline-offset: 2px }
-fieldset { margin: 1.5rem 0; border: 1px solid #767676; border-radius: .4rem; padding: 1rem }
-label { display: block; margin: .5rem 0 } input { font: inherit; max-width: 100% }
-.toy { border-left: .3rem solid #b35900; padding-left: .8rem }
+* { box-sizing: border-box }
+body { font: 1rem/1.5 system-ui, "DejaVu Sans", sans-serif; margin: 0; padding: 1rem; color: #1f2937;
+       background: #eef2f7 }
+main { max-width: 34rem; margin: 1rem auto; padding: 1.5rem; background: #fff; border-radius: 1rem;
+       box-shadow: 0 1px 3px rgb(0 0 0 / .12), 0 8px 24px rgb(0 0 0 / .06) }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem } h2 { font-size: 1.1rem; margin: 1.75rem 0 .5rem }
+p { margin: .5rem 0 } a { color: #1d4ed8 }
+.toy { display: inline-block; margin: 0 0 1rem; padding: .1rem .6rem; border-radius: 1rem; font-size: .85rem;
+       color: #7c2d12; background: #ffedd5 }
+.hint { color: #4b5563; font-size: .9rem }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; margin: 1rem 0; padding: .75rem 1rem;
+     border-radius: .6rem; background: #f3f4f6 }
+dt { color: #4b5563 } dd { margin: 0; font-weight: 600; overflow-wrap: anywhere }
+button { display: block; width: 100%; margin: .6rem 0; padding: .7rem 1rem; border: 2px solid transparent;
+         border-radius: .6rem; font: inherit; text-align: left; cursor: pointer; color: #1f2937; background: #e5e7eb }
+button b { display: block; font-size: 1.1rem } button small { font-size: .875rem }
+button:hover { filter: brightness(.95) }
+button.ACCEPTED { color: #fff; background: #166534 }
+button.DECLINED { color: #991b1b; background: #fff; border-color: #b91c1c }
+button.REVIEW { color: #713f12; background: #fef3c7; border: 2px dashed #b45309 }
+button:focus-visible, a:focus-visible, input:focus-visible { outline: 3px solid #1d4ed8; outline-offset: 2px }
+label { display: block; margin: .75rem 0; font-weight: 600 }
+input { display: block; width: 100%; margin-top: .25rem; font: inherit; font-weight: 400 }
+.result { padding: .75rem 1rem; border-radius: .6rem; background: #f3f4f6 }
+.result.ACCEPTED { color: #14532d; background: #dcfce7 } .result.DECLINED { color: #7f1d1d; background: #fee2e2 }
+.result.REVIEW { color: #713f12; background: #fef3c7 }
+@media (max-width: 30rem) { body { padding: .5rem } main { padding: 1rem; margin: .5rem auto } }
 """
-_MEANING = {ACCEPTED: "Accept this person", DECLINED: "Decline this person", REVIEW: "Leave it to a reviewer"}
+
+
+@dataclass(frozen=True)
+class _Button:
+    label: str
+    effect: str
+
+
+_PERSON = {
+    ACCEPTED: _Button("✓ Accept", "The person is verified. The decision is ACCEPTED."),
+    DECLINED: _Button("✕ Decline", "The person is not verified. The decision is DECLINED."),
+    REVIEW: _Button("… Send to review", "A reviewer has to decide later. The decision is REVIEW until then."),
+}
+_REVIEWER = {
+    ACCEPTED: _Button("✓ Accept", "The review ends. The decision becomes ACCEPTED."),
+    DECLINED: _Button("✕ Decline", "The review ends. The decision becomes DECLINED."),
+}
 
 
 def show(backend: Backend, request: Request) -> Response:
     link = backend.store.links.get(request.path["link"])
     if link is None:
         return _page(404, "Unknown link", "<p>No verification belongs to this link.</p>")
-    record, just_now, closed = _latest(backend, link), "done" in request.query, None
+    record, just_now, closed = backend.store.latest(link.link), "done" in request.query, None
     try:
         backend.open_link(link.link)
     except Refused as refused:
         closed = refused
     # A link that may be used several times shows its form again, after showing what it led to.
     if record is not None and (closed or just_now or record.decision == REVIEW):
-        return _result(link, record, just_now)
+        return _result(backend, link, record, just_now)
     if closed:
         return _closed(closed)
-    return _page(
-        200, "Identity verification", _decision_form(DECISIONS, "You are the person and FACEKI") + _UPLOAD
+    body = (
+        f"{_case(backend, link)}<h2>Decide in the person's place</h2>{_decision_form(_PERSON)}{_upload(link)}"
     )
+    return _page(200, "Identity verification", body)
 
 
 def decide(backend: Backend, request: Request) -> Response:
@@ -60,49 +104,58 @@ def decide(backend: Backend, request: Request) -> Response:
     if link is None:
         return show(backend, request)
     decision, selfie = request.text("decision"), request.upload("selfie")
-    record = _latest(backend, link)
+    record = backend.store.latest(link.link)
     try:
-        if record is not None and record.decision == REVIEW and decision in (ACCEPTED, DECLINED):
+        if record is not None and record.decision == REVIEW and decision in _REVIEWER:
             backend.decide(record.request_id, decision, by="reviewer@sandbox.example")
         elif decision in DECISIONS:
             backend.answer_link(link.link, decision)
         elif selfie is not None:
             backend.answer_link(link.link, selfie=selfie.sha256)
         else:
-            return _page(
-                422, "Nothing to decide on", "<p>Press one of the buttons, or choose a selfie.</p>" + _BACK
-            )
+            text = '<p>Press one of the buttons, or choose a selfie.</p><p><a href="">Back</a></p>'
+            return _page(422, "Nothing to decide on", text)
     except Refused as refused:
         return _closed(refused)
     # See Other, so that reloading the page that follows does not decide again.
     return html(303, "", {**_HEADERS, "Location": f"/kycverify/{link.link}?done=1"})
 
 
-def _latest(backend: Backend, link: Link) -> Record | None:
-    return next(reversed(backend.store.find(link=link.link)), None)
+def _case(backend: Backend, link: Link) -> str:
+    """Return whose case it is and what its workflow asks for."""
+    workflow = backend.workflow(link.workflow_id)
+    documents = (" or " if workflow.optional else ", ").join(workflow.documents)
+    expiry = "never" if link.expires_at is None else f"{iso(link.expires_at)[:16].replace('T', ' ')} UTC"
+    rows = {
+        "Case": link.record_identifier or "(without an identifier)",
+        "Documents": documents,
+        "Link expires": expiry,
+    }
+    items = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in rows.items())
+    return f'<dl id="case">{items}</dl>'
 
 
-def _result(link: Link, record: Record, just_now: bool) -> Response:
-    parts = [f'<p role="status">Decision: <strong id="decision">{escape(record.decision)}</strong></p>']
+def _result(backend: Backend, link: Link, record: Record, just_now: bool) -> Response:
+    decision = escape(record.decision)
+    parts = [
+        _case(backend, link),
+        f'<p role="status" class="result {decision}">Decision: <strong id="decision">{decision}</strong></p>',
+    ]
     refresh = ""
     if record.decision == REVIEW:
-        parts.append(
-            "<p>A reviewer has not decided yet.</p>"
-            + _decision_form((ACCEPTED, DECLINED), "You are the reviewer")
-        )
+        parts.append(f"<h2>Decide as the reviewer</h2>{_decision_form(_REVIEWER)}")
     elif _browsable(link.redirect_url):
         target = escape(link.redirect_url, quote=True)
         parts.append(f'<p><a id="continue" href="{target}" rel="noreferrer">Continue</a></p>')
         refresh = f'<meta http-equiv="refresh" content="2; url={target}">' if just_now else ""
     else:
         parts.append("<p>You can close this page.</p>")
-    return _page(
-        200, "Verification finished" if record.decision != REVIEW else "In review", "".join(parts), refresh
-    )
+    title = "In review" if record.decision == REVIEW else "Verification finished"
+    return _page(200, title, "".join(parts), refresh)
 
 
 def _browsable(url: str) -> bool:
-    """Anything else (javascript:, data:, file:) came from somebody who should not choose where a browser goes."""
+    """Whether a browser may go there. Other schemes (javascript:, data:, file:) could attack whoever follows them."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -120,12 +173,13 @@ def _closed(refused: Refused) -> Response:
     return _page(status, title, f'<p role="alert">{text} (code {refused.code})</p>')
 
 
-def _decision_form(decisions: tuple[str, ...], legend: str) -> str:
-    buttons = "".join(
-        f'<p><button type="submit" name="decision" value="{each}">{each}</button> {_MEANING[each]}</p>'
-        for each in decisions
+def _decision_form(buttons: dict[str, _Button]) -> str:
+    made = "".join(
+        f'<button type="submit" name="decision" value="{decision}" class="{decision}">'
+        f"<b>{button.label}</b><small>{button.effect}</small></button>"
+        for decision, button in buttons.items()
     )
-    return f'<form method="post"><fieldset><legend>{legend}: decide</legend>{buttons}</fieldset></form>'
+    return f'<form method="post">{made}</form>'
 
 
 _FILES = "".join(
@@ -136,19 +190,24 @@ _FILES = "".join(
         ("document_1_back", "Document, back (not for a passport)", ""),
     )
 )
-_UPLOAD = (
-    '<form method="post" enctype="multipart/form-data"><fieldset><legend>Or upload images</legend>'
-    "<p>Nobody looks at them; the record identifier of the link decides.</p>"
-    f'{_FILES}<button type="submit">Send images</button></fieldset></form>'
-)
-_BACK = '<p><a href="">Back</a></p>'
+
+
+def _upload(link: Link) -> str:
+    scenario = scenario_of(link.record_identifier)
+    outcome = scenario.decision if scenario.code is None else f"code {scenario.code}"
+    return (
+        "<h2>Or upload images</h2>"
+        f'<p class="hint">The sandbox does not look at them. The identifier of the case decides: {escape(outcome)}.</p>'
+        f'<form method="post" enctype="multipart/form-data">{_FILES}'
+        '<button type="submit"><b>Send images</b></button></form>'
+    )
 
 
 def _page(status: int, title: str, body: str, head: str = "") -> Response:
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} - FACEKI sandbox</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">{head}<style>{_STYLE}</style></head>'
-        f'<body><main><h1>{title}</h1><p class="toy">This is a stand-in on a developer\'s machine, not FACEKI.</p>'
+        f'<body><main><p class="toy">Sandbox on a developer\'s machine, not FACEKI</p><h1>{title}</h1>'
         f"{body}</main></body></html>"
     )
     return html(status, text, _HEADERS)

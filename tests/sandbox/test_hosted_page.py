@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Can a person decide on the hosted page, with a browser or without, and never twice by accident?"""
+"""The hosted page: decisions with a browser or without, whose case it is, and how it looks on a phone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_TWO_DOCUMENTS
 from tests.sandbox.conftest import Caller
 
 
@@ -52,6 +53,22 @@ def test_the_page_offers_every_decision(sandbox: FacekiSandbox, anonymous: Calle
     assert page.language == "en"
     assert "<script" not in answer.text
     assert "not FACEKI" in answer.text
+
+
+def test_the_page_says_whose_case_it_is(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+    link = sandbox.create_link("order-1 <b>", workflow_id=WORKFLOW_TWO_DOCUMENTS)
+    page = anonymous("GET", f"/kycverify/{link}").text
+    case = page[page.index('<dl id="case">') : page.index("</dl>")]
+    for text in ("order-1 &lt;b&gt;", "ID Card, Passport", "never"):
+        assert f"<dd>{text}</dd>" in case
+    sandbox.decide(link, "REVIEW")
+    assert case in anonymous("GET", f"/kycverify/{link}").text
+
+
+def test_the_page_says_what_images_lead_to(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+    for identifier, outcome in (("declined-1", "DECLINED"), ("code-5004-a", "code 5004"), ("x", "ACCEPTED")):
+        page = anonymous("GET", f"/kycverify/{sandbox.create_link(identifier)}").text
+        assert f"The identifier of the case decides: {outcome}." in page
 
 
 def test_the_page_keeps_its_address_to_itself(sandbox: FacekiSandbox, anonymous: Caller) -> None:
@@ -183,3 +200,32 @@ def test_a_browser_shows_it(sandbox: FacekiSandbox, chromium: str, tmp_path: Pat
         check=False,
     )
     assert Outline(done.stdout).buttons == ["ACCEPTED", "DECLINED", "REVIEW"], done.stderr
+
+
+BUTTONS = """() => [...document.querySelectorAll("button[name=decision]")].map(button => {
+    const style = getComputedStyle(button);
+    return [button.innerText, style.backgroundColor, style.borderTopStyle];
+})"""
+
+
+@pytest.mark.parametrize("decided", [pytest.param(None, id="open"), pytest.param("REVIEW", id="in review")])
+def test_it_fits_a_phone(sandbox: FacekiSandbox, chromium: str, decided: str | None) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the group `browser` is not installed")
+    link = sandbox.create_link("customer-1001-with-a-long-identifier-that-has-to-wrap" * 2)
+    if decided:
+        sandbox.decide(link, decided)
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--no-proxy-server"]
+        )
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(f"{sandbox.url}/kycverify/{link}")
+        width = page.evaluate("() => document.documentElement.scrollWidth")
+        buttons = page.evaluate(BUTTONS)
+        browser.close()
+    assert width == 390
+    assert len(buttons) == (2 if decided else 3)
+    for place in (0, 1):
+        assert len({button[place] for button in buttons}) == len(buttons), (
+            "they differ in words and in colour"
+        )
