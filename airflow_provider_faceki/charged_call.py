@@ -3,6 +3,11 @@
 
 XCom is cleared before each try, so it cannot hold this. Airflow 3.3 and later have a task state store; before that, a
 try number above one is the only sign of an earlier call.
+
+The fence keeps two executions of one task instance from sending at the same time. The store has no compare-and-set, so
+it is Fischer's algorithm: write a nonce, wait for longer than a write takes, and send only if the nonce is still there.
+The mark is read before FACEKI is asked for a record and compared again before the nonce is written, and it stays after
+the call: whatever another execution sent in between has changed it.
 """
 
 from __future__ import annotations
@@ -10,11 +15,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.values import storable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -24,9 +31,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Seconds between writing the nonce and reading it back. It must exceed the time between another execution's read and
+#: its write, which are two requests to Airflow's API server.
+MIN_FENCE_SECONDS = 1.0
+#: The wait is at least this many times as long as this execution's own read and write took.
+_FENCE_FACTOR = 3.0
+
 _PENDING_KEY = "faceki_submitting_since"
 _OUTCOME_KEY = "faceki_outcome"
 _MATCHES_KEY = "faceki_matches"
+_UNREAD = object()
 
 
 class ChargedCallState:
@@ -44,11 +58,20 @@ class ChargedCallState:
         # A hash, as a key has to fit into the path of a URL.
         suffix = "" if identifier is None else f"_{digest(identifier)}"
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
+        #: The mark as this execution first read it: that of an earlier try, or none.
+        self._mark: Any = _UNREAD
 
     @property
     def has_pending(self) -> bool:
         """Whether an earlier try is known to have begun a call that it never ended."""
-        return self._load(self._pending_key) is not None
+        mark = self._pending()
+        return mark is not None and not (isinstance(mark, Mapping) and mark.get("is_finished"))
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether another execution of this very try has begun the call: Airflow numbers each try anew."""
+        mark = self._pending()
+        return isinstance(mark, Mapping) and mark.get("try_number") == self._ti.try_number
 
     def check_images(self) -> None:
         """Refuse the outcome of other images as the outcome of these.
@@ -57,7 +80,7 @@ class ChargedCallState:
         """
         if self._images is None:
             return
-        for saved in (self._load(self._pending_key), self._load(self._outcome_key)):
+        for saved in (self._pending(), self._load(self._outcome_key)):
             images = saved.get("images") if isinstance(saved, Mapping) else None
             if images not in (None, self._images):
                 raise AirflowFailException(
@@ -77,22 +100,41 @@ class ChargedCallState:
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
             return started + resubmit_after if self._ti.try_number > 1 else None
-        pending = self._load(self._pending_key)
+        pending = self._pending()
         since = pending.get("at") if isinstance(pending, Mapping) else None
         if not isinstance(since, int | float):
             return None
         return max(since, started) + resubmit_after
 
+    def acquire(self) -> bool:
+        """Mark that the call may have been made; return whether this execution may make it.
+
+        ``False`` means that another execution of this task instance is making it. Without a store there is no fence.
+        """
+        if self._store is None:
+            return True
+        began, before = time.monotonic(), self._pending()
+        mine: dict[str, Any] = {
+            "at": time.time(),
+            "try_number": self._ti.try_number,
+            "images": self._images,
+            "nonce": uuid4().hex,
+        }
+        if (current := self._load(self._pending_key)) == before:
+            self._store.set(self._pending_key, mine)
+            time.sleep(max(MIN_FENCE_SECONDS, _FENCE_FACTOR * (time.monotonic() - began)))
+            current = self._load(self._pending_key)
+        self._mark = current
+        return bool(current == mine)
+
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
-        """Make the call, after a mark that it may have been made.
+        """Make the call, after :meth:`acquire`.
 
         :param hook: Hook that makes it.
         :param endpoint: A charged call.
         :raises AirflowException: an image could not be sent as it was found, so FACEKI got no whole call.
         :raises FacekiError: as ``hook.call``.
         """
-        if self._store is not None:
-            self._store.set(self._pending_key, {"at": time.time(), "images": self._images})
         try:
             return hook.call(endpoint)
         except api.ValidationError as error:
@@ -106,13 +148,20 @@ class ChargedCallState:
 
     def clear(self) -> None:
         """Remove the mark: FACEKI cannot have acted on the call, or its result is safe."""
+        self._mark = None
         if self._store is not None:
             self._store.delete(self._pending_key)
+
+    def finish(self) -> None:
+        """Mark the call as made and its result as safe, so that no other execution of this try makes it again."""
+        if self._store is not None:
+            self._store.set(self._pending_key, {"is_finished": True, "try_number": self._ti.try_number})
 
     def save(self, made: api.KycVerification) -> None:
         """Save the outcome: FACEKI may be set up to keep no record of it."""
         if self._store is not None:
-            self._store.set(self._outcome_key, {**made.to_dict(), "images": self._images})
+            saved = {**made.to_dict(), "images": self._images}
+            self._store.set(self._outcome_key, cast("Any", storable(saved)))
 
     def load(self) -> api.KycVerification | None:
         """Return the outcome that an earlier try saved, as far as it goes."""
@@ -129,9 +178,11 @@ class ChargedCallState:
         """
         if self._store is None:
             return False
-        found: list[Any] = [api.KycVerification(record, is_whole=True).to_dict() for record in records]
+        found: list[Any] = [
+            storable(api.KycVerification(record, is_whole=True).to_dict()) for record in records
+        ]
         self._store.set(_MATCHES_KEY, {"location": digest(location), "size": size, "found": found})
-        self.clear()
+        self.finish()
         return True
 
     def load_matches(self, location: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
@@ -155,6 +206,12 @@ class ChargedCallState:
         """Remove saved matches, so that the next search is made anew."""
         if self._store is not None:
             self._store.delete(_MATCHES_KEY)
+
+    def _pending(self) -> Any:
+        """Return the mark as it was when this execution first read it."""
+        if self._mark is _UNREAD:
+            self._mark = self._load(self._pending_key)
+        return self._mark
 
     def _load(self, key: str) -> Any:
         return self._store.get(key) if self._store is not None else None

@@ -23,6 +23,8 @@ class FacekiTaskMixin:
 
     #: Template fields that were given when the DAG was parsed.
     _given: frozenset[str] = frozenset()
+    #: Attributes of one execution, which a copy starts without.
+    _transient: Sequence[str] = ()
 
     @cached_property
     def hook(self) -> FacekiHook:
@@ -47,13 +49,18 @@ class FacekiTaskMixin:
                 check_identifier(name, value)
 
     def _cached_names(self) -> list[str]:
-        """Return the names of cached values, which are made again when they are needed."""
+        """Return the names of values of one execution, which are made again when they are needed."""
         kind = type(self)
-        return [name for name in self.__dict__ if isinstance(getattr(kind, name, None), cached_property)]
+        return [
+            name
+            for name in self.__dict__
+            if name in self._transient or isinstance(getattr(kind, name, None), cached_property)
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # Airflow's: a dict
-        return {name: value for name, value in state.items() if name not in self._cached_names()}
+        cached = self._cached_names()
+        return {name: value for name, value in state.items() if name not in cached}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         # A cached value may hold open files and closures. Dropping it costs no more than to make it again.

@@ -29,6 +29,9 @@ T = TypeVar("T")
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
 
+_DUPLICATE = "another execution of this try has sent this image, so it is not sent a second time"
+
+
 def load_image(
     hook: FacekiHook,
     name: str,
@@ -134,12 +137,16 @@ class _PictureOperator(FacekiOperator):
         :raises AirflowFailException: its outcome, or that of an earlier try, is unknown.
         """
         state = ChargedCallState(context)
+        if state.is_duplicate:
+            raise AirflowFailException(_DUPLICATE)
         if state.has_pending:
             state.clear()
             raise AirflowFailException(
                 "an earlier try sent this picture and ended before its result was safe; the call may have been "
                 "charged, so it is not sent again by itself: clear the task to send it again"
             )
+        if not state.acquire():
+            raise AirflowFailException(_DUPLICATE)
         with translate_errors():
             try:
                 return state.send(self.hook, endpoint)
@@ -152,7 +159,7 @@ class _PictureOperator(FacekiOperator):
 
     def settled(self, context: Context) -> None:
         """Say that the result of the charged call is safe."""
-        ChargedCallState(context).clear()
+        ChargedCallState(context).finish()
 
 
 class FacekiFaceMatchOperator(_PictureOperator):

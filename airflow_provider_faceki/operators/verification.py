@@ -26,7 +26,12 @@ from airflow_provider_faceki.operators.evidence import (
     loggable_id,
     rules_or_none,
 )
-from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
+from airflow_provider_faceki.operators.faceki import (
+    FacekiOperator,
+    check_output,
+    storable_result,
+    write_json,
+)
 from airflow_provider_faceki.operators.images import check_resize_to, load_image
 from airflow_provider_faceki.triggers.deferral import (
     DEFAULT_MAX_WAIT_SECONDS,
@@ -53,6 +58,14 @@ REVIEW_POLL_INTERVAL_SECONDS = 60.0
 DEFAULT_REVIEW_TIMEOUT_SECONDS = 7 * 24 * 3600.0
 
 _RESUBMIT = ("never", "if_absent", "always")
+
+
+class _Derived:
+    def __repr__(self) -> str:
+        return "derived"
+
+
+_DERIVED: Any = _Derived()
 
 
 class FacekiKycVerificationOperator(FacekiOperator):
@@ -109,6 +122,11 @@ class FacekiKycVerificationOperator(FacekiOperator):
         "output_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"documents": "json"}
+    custom_operator_name = "FACEKI verification"
+
+    #: State of the charged call in the execution that is under way.
+    _state: ChargedCallState | None = None
+    _transient = ("_state",)
 
     def __init__(
         self,
@@ -116,7 +134,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         selfie: str,
         documents: Sequence[Mapping[str, str | None] | str],
         workflow_id: str | None = None,
-        record_identifier: str | None = None,
+        record_identifier: str | None = _DERIVED,
         image_conn_id: str | None = None,
         output_path: str | None = None,
         output_conn_id: str | None = None,
@@ -143,7 +161,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.selfie = selfie
         self.documents = documents
         self.workflow_id = workflow_id
-        self.record_identifier = record_identifier
+        # None is what an instance of a mapped task gets whose row has no identifier; left out is something else.
+        self._is_derived = record_identifier is _DERIVED
+        self.record_identifier = None if self._is_derived else record_identifier
         self.image_conn_id = image_conn_id
         self.output_path = output_path
         self.output_conn_id = output_conn_id
@@ -156,19 +176,31 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.wait_for_review = wait_for_review
         self.review_timeout = review_timeout
         self.deferrable = deferrable
+        self._remember_given("selfie", "record_identifier", "image_conn_id", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
         """Look for a verification, wait for what an earlier try may have sent, and verify if there is nothing."""
+        self._state = None
         with translate_errors():
-            check_output(self.output_path, self.output_conn_id)
+            self._check_arguments(context)
         if context["ti"].try_number == 1:
             # A later try may find its result although the images are gone.
             with translate_errors():
                 self.log.info("A selfie and %d document(s) can be sent", len(self._images[1]))
         if self.resubmit == "always":
             return self._submit(context, self._known_request_ids(context))
-        self._state(context).check_images()
+        self._open_state(context).check_images()
         return self._find_or_submit(context, self._settled_at(context))
+
+    def _check_arguments(self, context: Context) -> None:
+        self.check_rendered()
+        index = context["ti"].map_index
+        if self.record_identifier is None and not self._is_derived and index is not None and index >= 0:
+            raise api.ValidationError(
+                "record_identifier is None in a mapped task, so under a derived one nobody would find the person: give "
+                "each instance its own, or leave the argument out"
+            )
+        check_output(self.output_path, self.output_conn_id)
 
     def resume_reconciliation(
         self,
@@ -188,6 +220,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         :param deadline: Unix time at which the wait ended.
         :param parameter: Parameter that set the deadline.
         """
+        self._state = None
         given = DecisionEvent.from_payload(event)
         known, computed = parse_timestamp(settled_at), self._settled_at(context)
         limit = restore_limit(
@@ -212,6 +245,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         :param deadline: Unix time at which the wait ends.
         :param parameter: Parameter that set the deadline.
         """
+        self._state = None
         found = self._find(context)
         if found is None:
             raise AirflowFailException(
@@ -227,7 +261,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._finish(context, found, limit)
 
     def _settled_at(self, context: Context) -> float | None:
-        return self._state(context).settled_at(self.resubmit_after)
+        return self._open_state(context).settled_at(self.resubmit_after)
 
     def _find_or_submit(
         self,
@@ -320,9 +354,13 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return found is not None and found.decision is not None
 
     def _submit(self, context: Context, known_request_ids: frozenset[str] = frozenset()) -> Any:
-        state = self._state(context)
+        state = self._open_state(context)
         with translate_errors():
-            made = state.send(self.hook, self._endpoint(context, known_request_ids))
+            endpoint = self._endpoint(context, known_request_ids)
+        if not state.acquire():
+            return self._await_other_execution(context)
+        with translate_errors():
+            made = state.send(self.hook, endpoint)
         state.save(made)
         self.log.info(
             "FACEKI verified %s: request %s, %s",
@@ -331,6 +369,12 @@ class FacekiKycVerificationOperator(FacekiOperator):
             made.decision,
         )
         return self._finish(context, made)
+
+    def _await_other_execution(self, context: Context) -> Any:
+        self.log.warning("Another execution of this task instance is sending this verification")
+        if self.resubmit == "always":
+            raise AirflowException("another execution of this task instance is sending this verification")
+        return self._find_or_submit(context, self._settled_at(context))
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
         workflow_id = self.hook.workflow(self.workflow_id)
@@ -357,13 +401,16 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def _identifier(self, context: Context) -> str:
         return self.record_identifier or derived_identifier(context["ti"])
 
-    def _state(self, context: Context) -> ChargedCallState:
-        images = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
-        return ChargedCallState(context, self._identifier(context), images)
+    def _open_state(self, context: Context) -> ChargedCallState:
+        """Return the state of this task's call, the same over one execution."""
+        if self._state is None:
+            images = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
+            self._state = ChargedCallState(context, self._identifier(context), images)
+        return self._state
 
     def _find(self, context: Context) -> api.KycVerification | None:
         """Ask FACEKI for this task's verification; fall back on the outcome that an earlier try saved."""
-        saved = self._state(context).load()
+        saved = self._open_state(context).load()
         with translate_errors():
             return self.hook.call(self._lookup(context, saved)) or saved
 
@@ -387,7 +434,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 path = write_json(self.output_path, dict(made.record.document), self.output_conn_id)
                 context["ti"].xcom_push(key="output_path", value=path)
         fail_if_declined(made.record if self.fail_on_decline else None)
-        return made.summary()
+        return storable_result(made.summary())
 
     def _complete(self, context: Context, made: api.KycVerification) -> api.KycVerification:
         # FACEKI's response is little more than the decision; the reasons are in the record.

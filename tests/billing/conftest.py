@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_faceki import charged_call
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
@@ -30,6 +31,12 @@ NOWHERE = [
 IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.3, "timeout": 3, "upload_timeout": 3}
 
 Connect = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def short_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without concurrent executions the fence needs no second."""
+    monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -40,7 +40,10 @@ class KeptInFile:
     @property
     def is_marked(self) -> bool:
         """Whether anything may have been sent, as far as it knows."""
-        return any(key.startswith("faceki_submitting_since") for key in self._all())
+        marks: list[Any] = [
+            mark for key, mark in self._all().items() if key.startswith("faceki_submitting_since")
+        ]
+        return any(not mark.get("is_finished") for mark in marks)
 
     def _all(self) -> dict[str, object]:
         found: dict[str, object] = json.loads(self.path.read_text()) if self.path.exists() else {}

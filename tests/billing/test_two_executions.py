@@ -1,0 +1,143 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Two executions of one task instance at nearly the same time: one bill, where they share a state store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_faceki import charged_call
+from airflow_provider_faceki.charged_call import ChargedCallState
+from airflow_provider_faceki.operators import verification
+from airflow_provider_faceki.operators.images import FacekiAnalyzeFaceOperator, FacekiFaceMatchOperator
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.fakes import TaskInstance, context
+from tests.billing.tries import KeptInFile
+
+FENCE_SECONDS = charged_call.MIN_FENCE_SECONDS
+OFFSETS = [0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0]
+#: Seconds that a request to the store takes, as one to Airflow's API server does.
+STORE_LATENCY_SECONDS = 0.03
+
+
+class SlowStore(KeptInFile):
+    """A store behind a network. Each key is changed on its own, as in Airflow's database."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lock = Lock()
+
+    def get(self, key: str, default: object = None) -> Any:
+        time.sleep(STORE_LATENCY_SECONDS)
+        with self._lock:
+            return super().get(key, default)
+
+    def set(self, key: str, value: object) -> None:
+        time.sleep(STORE_LATENCY_SECONDS)
+        with self._lock:
+            super().set(key, value)
+
+
+@pytest.fixture(autouse=True)
+def real_fence(short_fence: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fence as it is shipped."""
+    monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", FENCE_SECONDS)
+    monkeypatch.setattr(verification, "MIN_RECONCILE_INTERVAL_SECONDS", 0.5)
+
+
+def _execute(make: Callable[[], Any], store: SlowStore, start_at: float) -> Any:
+    time.sleep(max(0.0, start_at - time.time()))
+    seen = context(task_state_store=store)
+    operator = make()
+    operator.render_template_fields(seen)
+    try:
+        return operator.execute(seen)
+    except AirflowFailException as error:
+        return str(error)
+
+
+def both(make: Callable[[], Any], path: Path, offset: float) -> list[Any]:
+    """Execute twice, the second time so many seconds after the first; return both results."""
+    store, begin = SlowStore(path), time.time() + 0.1
+    with ThreadPoolExecutor(2) as pool:
+        executions = [pool.submit(_execute, make, store, begin + after) for after in (0.0, offset)]
+        return [each.result(timeout=60) for each in executions]
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_a_verification_is_billed_once(
+    sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path, offset: float
+) -> None:
+    # Long enough for the second execution to find what the first one is sending.
+    sandbox.settings.latency = 0.2
+
+    def make() -> FacekiKycVerificationOperator:
+        return FacekiKycVerificationOperator(
+            task_id="verify", record_identifier="accepted-1", resubmit_after=20.0, **pictures
+        )
+
+    found = both(make, tmp_path / "store.json", offset)
+    assert [summary["decision"] for summary in found] == ["ACCEPTED", "ACCEPTED"]
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(
+    ("kind", "route"),
+    [(FacekiFaceMatchOperator, "search_by_face"), (FacekiAnalyzeFaceOperator, "analyze_face")],
+)
+def test_a_call_without_a_record_is_made_once(
+    sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path, kind: Any, route: str, offset: float
+) -> None:
+    found = both(lambda: kind(task_id="search", selfie=pictures["selfie"]), tmp_path / "store.json", offset)
+    refused = [each for each in found if isinstance(each, str)]
+    assert len(refused) == 1
+    assert "another execution of this try" in refused[0]
+    assert sandbox.counters.requests[route] == 1
+
+
+class Interleaved(dict[str, Any]):
+    """A store in which another execution writes just after a read or a write of ours."""
+
+    def __init__(self, after: str) -> None:
+        super().__init__()
+        self.after = after
+        self.other: Callable[[], object] = lambda: None
+
+    def get(self, key: str, default: object = None) -> Any:
+        found = super().get(key, default)
+        self._interrupt("get")
+        return found
+
+    def set(self, key: str, value: object) -> None:
+        self[key] = value
+        self._interrupt("set")
+
+    def _interrupt(self, done: str) -> None:
+        if self.after == done:
+            self.after = ""
+            self.other()
+
+
+@pytest.mark.parametrize(
+    ("after", "mine"),
+    [
+        pytest.param("get", False, id="before my write: the comparison shows it"),
+        pytest.param("set", False, id="after my write: my nonce is gone"),
+        pytest.param("", True, id="never"),
+    ],
+)
+def test_one_of_two_acquires(monkeypatch: pytest.MonkeyPatch, after: str, mine: bool) -> None:
+    monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
+    store = Interleaved(after)
+    state = ChargedCallState(context(ti=TaskInstance(), task_state_store=store), "id")
+    store.other = lambda: dict.__setitem__(store, state._pending_key, {"nonce": "of another execution"})
+    assert state.acquire() is mine
