@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.auth import AccessToken, AuthFlow, TokenRequest, TokenStore
@@ -28,12 +28,31 @@ from airflow_provider_faceki.api.transport.http_transport import (
 )
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
+if TYPE_CHECKING:
+    from airflow_provider_faceki.api.tokens.file import FileTokenStore
+    from airflow_provider_faceki.api.tokens.shared import TokenBackend
+
 T = TypeVar("T")
 
 
+class _SharedValue:
+    """Copies as itself, because it never changes, and refuses to be pickled, because it holds a client secret."""
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} holds a client secret and is not pickled; make one where it is used"
+        )
+
+
 @dataclass(frozen=True, repr=False)
-class FacekiClient:
-    """Asks FACEKI, on the caller's thread.
+class FacekiClient(_SharedValue):
+    """Client of FACEKI for the caller's thread.
 
     :param client_id: From the FACEKI portal, Integrations → Client ID.
     :param client_secret: Its secret.
@@ -43,8 +62,9 @@ class FacekiClient:
     :param retry: What is sent again.
     :param token_directory: Directory (made with mode 0700) through which the processes of one host share the
         token, encrypted; ``None`` keeps it in this process.
+    :param token_backend: Storage through which hosts share the token, encrypted; the directory is a cache before it.
     :param secret_masker: How to keep tokens out of logs.
-    :param warn: Called with a sentence when the directory cannot be used.
+    :param warn: Called with a sentence when the directory or the storage cannot be used.
     """
 
     client_id: str
@@ -54,6 +74,7 @@ class FacekiClient:
     transport: TransportSettings = field(default_factory=TransportSettings)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     token_directory: Path | None = None
+    token_backend: TokenBackend | None = None
     secret_masker: SecretMasker = field(default_factory=SecretMasker)
     warn: Callable[[str], None] = warnings.warn
 
@@ -62,22 +83,22 @@ class FacekiClient:
 
         :raises FacekiError: any of the tree in ``api/errors.py``.
         """
-        return self._performer.perform(session.call(self._account, endpoint))
+        return self._driver.run(session.call(self._account, endpoint))
 
     def get_access_token(self) -> str:
         """Return a usable bearer token, from the store if there is one."""
-        return self._performer.perform(session.token(self._account)).value
+        return self._driver.run(session.token(self._account)).value
 
     def fetch_access_token(self) -> AccessToken:
         """Ask FACEKI for a new token, past the store and without keeping it."""
-        return self._performer.perform(session.fetch_token(self._account))
+        return self._driver.run(session.fetch_token(self._account))
 
     def as_async(self) -> AsyncFacekiClient:
         """Return the client for an event loop that shares this account and its token."""
         return AsyncFacekiClient(self)
 
     @cached_property
-    def _performer(self) -> SyncDriver:
+    def _driver(self) -> SyncDriver:
         return SyncDriver(self._shared_transport(), self.retry, self.secret_masker)
 
     @cached_property
@@ -89,20 +110,32 @@ class FacekiClient:
         return shared_transport(f"{self.service.base_url} {self.client_id}", self.transport)
 
     def _store(self, request: TokenRequest) -> TokenStore:
-        def make() -> TokenStore:
-            if self.token_directory is None:
-                return MemoryTokenStore()
-            from airflow_provider_faceki.api.tokens.file import FileTokenStore
+        verified = self.transport.verify is not False
+        key = (self.token_directory, self.token_backend, verified, request.fingerprint())
+        return shared_store(key, lambda: self._make_store(request, verified))
 
-            return FileTokenStore(self.token_directory, request, self.warn)
+    def _make_store(self, request: TokenRequest, verified: bool) -> TokenStore:
+        local: MemoryTokenStore | FileTokenStore = MemoryTokenStore()
+        if self.token_directory is None and self.token_backend is None:
+            return local
+        # Not at the top: they import cryptography, which a store in memory does not need.
+        from airflow_provider_faceki.api.tokens.file import FileTokenStore
+        from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 
-        return shared_store((self.token_directory, request.fingerprint()), make)
+        seal = TokenSeal(request, verified=verified)
+        if self.token_directory is not None:
+            local = FileTokenStore(self.token_directory, seal, self.warn)
+        if self.token_backend is None:
+            return local
+        from airflow_provider_faceki.api.tokens.shared import SharedTokenStore
+
+        return SharedTokenStore(self.token_backend, local, seal, self.warn)
 
 
-class AsyncFacekiClient:
-    """Asks FACEKI from an event loop, by the rules and with the token of ``client``.
+class AsyncFacekiClient(_SharedValue):
+    """Client of FACEKI for an event loop.
 
-    :param client: The client whose account it shares.
+    :param client: The client whose account, settings and token it shares.
     """
 
     def __init__(self, client: FacekiClient) -> None:
@@ -117,13 +150,13 @@ class AsyncFacekiClient:
 
         :raises FacekiError: any of the tree in ``api/errors.py``.
         """
-        return await self._performer.perform(session.call(self._client._account, endpoint))
+        return await self._driver.run(session.call(self._client._account, endpoint))
 
     async def get_access_token(self) -> str:
         """Return a usable bearer token, from the store if there is one."""
-        return (await self._performer.perform(session.token(self._client._account))).value
+        return (await self._driver.run(session.token(self._client._account))).value
 
     @cached_property
-    def _performer(self) -> AsyncDriver:
+    def _driver(self) -> AsyncDriver:
         client = self._client
         return AsyncDriver(client._shared_transport(), client.retry, client.secret_masker)

@@ -38,8 +38,8 @@ class Notes(MemoryTokenStore):
         self.notes.append("read")
         return super().read()
 
-    def try_lock(self, turn: int = 0) -> MemoryRefreshLock | None:
-        claim = super().try_lock(turn)
+    def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
+        claim = super().try_lock(generation)
         self.notes.append("claim" if claim else "no claim")
         return claim
 
@@ -51,16 +51,16 @@ class Notes(MemoryTokenStore):
         self.notes.append(f"drop {token.value}")
         super().invalidate(token)
 
-    def _released(self, claim: MemoryRefreshLock) -> None:
+    def _release(self, lock: MemoryRefreshLock) -> None:
         self.notes.append("release")
-        super()._released(claim)
+        super()._release(lock)
 
     @property
     def is_free(self) -> bool:
         """Whether the right to fetch could be had now."""
         claim = super().try_lock()
         if claim is not None:
-            super()._released(claim)
+            super()._release(claim)
         return claim is not None
 
 

@@ -35,6 +35,7 @@ from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import Endpoint, RunBlocking, SendRequest, Steps
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
+from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.uploads import Image
 from tests.api.by_hand import Table, token
@@ -255,12 +256,16 @@ def test_any_document_as_a_record(document: Json) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_in_the_token_file(tmp_path: Path, content: bytes) -> None:
     warned = RecordedWarnings([])
-    store = FileTokenStore(tmp_path / "tokens", TokenRequest("https://kyc.example", "c", "s"), warned)
+    store = FileTokenStore(
+        tmp_path / "tokens", TokenSeal(TokenRequest("https://kyc.example", "c", "s")), warned
+    )
     store.set(token("t1"))
     (path,) = (tmp_path / "tokens").iterdir()
     path.write_bytes(content)
     assert (
-        FileTokenStore(tmp_path / "tokens", TokenRequest("https://kyc.example", "c", "s"), warned).read()
+        FileTokenStore(
+            tmp_path / "tokens", TokenSeal(TokenRequest("https://kyc.example", "c", "s")), warned
+        ).read()
         is None
     )
     assert warned.messages == []

@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.tokens import file as token_file
+from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.transport.drivers import SecretMasker
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from tests.api.fake_server import (
@@ -99,7 +100,9 @@ def test_waiting_for_a_neighbour_and_for_a_refused_token(
     async def ask_while_a_neighbour_fetches(sharing: FacekiClient) -> None:
         await sharing.as_async().call(FETCH)
         server.live.clear()
-        neighbour = token_file.FileTokenStore(tmp_path / "tokens", sharing._account.token_request, print)
+        neighbour = token_file.FileTokenStore(
+            tmp_path / "tokens", TokenSeal(sharing._account.token_request), print
+        )
         claim = neighbour.try_lock()
         assert claim is not None
         threading.Timer(0.4, claim.release).start()
@@ -142,7 +145,7 @@ def test_slow_files_are_waited_for_elsewhere(
 
         return late
 
-    for name in ("_load", "_save", "_try_lock"):
+    for name in ("_load", "_save", "_lock_file"):
         monkeypatch.setattr(token_file.FileTokenStore, name, slow(getattr(token_file.FileTokenStore, name)))
     _tries_until_smooth(
         lambda sharing: sharing.as_async().call(FETCH), replace(client, token_directory=tmp_path / "tokens")

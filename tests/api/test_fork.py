@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -22,13 +23,14 @@ from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.tokens import memory as token_store
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
+from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.transport import http_transport as transport
 from tests.api.conftest import RecordedWarnings
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
 from tests.waiting import wait_until
 
 FETCH = FetchRecords(request_id="r-1")
-ACCOUNT = TokenRequest("https://kyc.example", "client-1", "s3cret")
+ACCOUNT = TokenSeal(TokenRequest("https://kyc.example", "client-1", "s3cret"))
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
@@ -86,11 +88,11 @@ def test_a_child_speaks_on_connections_of_its_own(server: FakeServer, sharing: F
 def test_a_child_forked_while_every_lock_is_held(server: FakeServer, sharing: FacekiClient) -> None:
     store = sharing._account.tokens
     assert isinstance(store, FileTokenStore)
-    pool = sharing._performer._transport
+    pool = sharing._driver._transport
     with (
         transport._transports_lock,
-        token_store._shared_lock,
-        store.memory._lock,
+        token_store._shared_mutex,
+        store.memory._mutex,
         pool._adapter_lock,
     ):
         child = _fork(lambda: _both_ways(sharing) and _both_ways(replace(sharing, client_secret="other")))
@@ -147,7 +149,9 @@ import os, sys, time
 from pathlib import Path
 from airflow_provider_faceki.api.protocol.auth import TokenRequest
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
-store = FileTokenStore(Path(sys.argv[1]), TokenRequest("https://kyc.example", "client-1", "s3cret"), print)
+from airflow_provider_faceki.api.tokens.sealing import TokenSeal
+seal = TokenSeal(TokenRequest("https://kyc.example", "client-1", "s3cret"))
+store = FileTokenStore(Path(sys.argv[1]), seal, print)
 claim = store.try_lock()
 child = os.fork()
 if child == 0:
@@ -196,3 +200,29 @@ def test_a_child_forked_in_the_middle_of_many_threads(server: FakeServer, sharin
         for thread in threads:
             thread.join(10)
     assert server.token_requests == 1
+
+
+def test_a_lock_that_is_taken_during_a_fork_does_not_stay_open_in_the_child(
+    tmp_path: Path, warned: RecordedWarnings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[int] = []
+    flock = fcntl.flock
+
+    def forking(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        if operation & fcntl.LOCK_EX:
+            children.append(_fork(lambda: not _is_open(descriptor)))
+
+    monkeypatch.setattr(fcntl, "flock", forking)
+    lock = FileTokenStore(tmp_path / "tokens", ACCOUNT, warned).try_lock()
+    assert lock is not None
+    assert [_outcome(child) for child in children] == [0]
+    lock.release()
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -15,10 +15,11 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
+from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from tests.api.conftest import CallMode, RecordedWarnings
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
 
-ACCOUNT = TokenRequest("https://kyc.example", "client-1", "s3cret")
+ACCOUNT = TokenSeal(TokenRequest("https://kyc.example", "client-1", "s3cret"))
 PLANTED = AccessToken("planted", 1000.0, 3600.0)
 OURS = AccessToken("ours", 2000.0, 3600.0)
 NOBODY = 65534
@@ -97,12 +98,12 @@ SPOILT_TOKENS = [
     pytest.param(_mode("token", 0o200), "Permission denied", id="not readable", marks=needs_a_user),
 ]
 SPOILT_CLAIMS = [
-    pytest.param(_mode("claim", 0o666), "open to others (mode 0666)", id="claim writable by all"),
-    pytest.param(_linked("claim"), "a link or a pipe", id="claim a link"),
-    pytest.param(_replaced("claim", os.mkfifo), "not of the right kind", id="claim a pipe"),
-    pytest.param(_replaced("claim", Path.mkdir), "Is a directory", id="claim a folder"),
+    pytest.param(_mode("lock", 0o666), "open to others (mode 0666)", id="claim writable by all"),
+    pytest.param(_linked("lock"), "a link or a pipe", id="claim a link"),
+    pytest.param(_replaced("lock", os.mkfifo), "not of the right kind", id="claim a pipe"),
+    pytest.param(_replaced("lock", Path.mkdir), "Is a directory", id="claim a folder"),
     pytest.param(
-        lambda folder: os.chown(_file(folder, "claim"), NOBODY, -1),
+        lambda folder: os.chown(_file(folder, "lock"), NOBODY, -1),
         "belongs to another user",
         id="claim another's",
         marks=needs_root,

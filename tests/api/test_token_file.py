@@ -18,6 +18,7 @@ import pytest
 
 from airflow_provider_faceki.api.protocol.auth import AccessToken, AuthFlow, TokenRequest
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
+from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from tests.api.conftest import RecordedWarnings
 
 SECRET = "s3cr3t-canary"
@@ -27,11 +28,9 @@ TOKEN = AccessToken("t0ken-canary", 1000.0, 3600.0)
 NEWER = AccessToken("another-canary", 2000.0, 3600.0)
 
 
-def account(
-    secret: str = SECRET, client: str = CLIENT, flow: AuthFlow = AuthFlow.GENERATE_TOKEN
-) -> TokenRequest:
-    """Return an account."""
-    return TokenRequest(BASE, client, secret, flow)
+def seal(secret: str = SECRET, client: str = CLIENT, flow: AuthFlow = AuthFlow.GENERATE_TOKEN) -> TokenSeal:
+    """Return the seal of an account."""
+    return TokenSeal(TokenRequest(BASE, client, secret, flow))
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def _files(folder: Path) -> dict[str, str]:
 
 
 def test_neighbours_share_a_token(folder: Path, warned: RecordedWarnings) -> None:
-    ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
+    ours, theirs = (FileTokenStore(folder, seal(), warned) for _ in range(2))
     assert ours.read() is theirs.read() is None
     ours.set(TOKEN)
     assert theirs.peek() is None
@@ -66,12 +65,12 @@ def test_neighbours_share_a_token(folder: Path, warned: RecordedWarnings) -> Non
 
 
 def test_a_refused_token_is_not_read_back(folder: Path, warned: RecordedWarnings) -> None:
-    ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
+    ours, theirs = (FileTokenStore(folder, seal(), warned) for _ in range(2))
     ours.set(TOKEN)
     theirs.read()
     theirs.invalidate(TOKEN)
     assert theirs.read() is None
-    assert FileTokenStore(folder, account(), warned).read() is None
+    assert FileTokenStore(folder, seal(), warned).read() is None
     # The neighbour finds out by itself, and its refusal does not harm what has come since.
     theirs.set(NEWER)
     ours.invalidate(TOKEN)
@@ -80,7 +79,7 @@ def test_a_refused_token_is_not_read_back(folder: Path, warned: RecordedWarnings
 
 
 def test_while_somebody_fetches_the_file_is_theirs(folder: Path, warned: RecordedWarnings) -> None:
-    ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
+    ours, theirs = (FileTokenStore(folder, seal(), warned) for _ in range(2))
     ours.set(TOKEN)
     fetching = theirs.try_lock()
     assert fetching is not None
@@ -94,7 +93,7 @@ def test_while_somebody_fetches_the_file_is_theirs(folder: Path, warned: Recorde
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], indirect=True)
 @pytest.mark.usefixtures("umask")
 def test_nobody_else_may_look(folder: Path, warned: RecordedWarnings) -> None:
-    store = FileTokenStore(folder / "deeper" / "still", account(), warned)
+    store = FileTokenStore(folder / "deeper" / "still", seal(), warned)
     claim = store.try_lock()
     assert claim is not None
     store.set(TOKEN)
@@ -102,13 +101,13 @@ def test_nobody_else_may_look(folder: Path, warned: RecordedWarnings) -> None:
     made = folder / "deeper" / "still"
     assert stat.filemode(made.stat().st_mode) == "drwx------"
     files = _files(made)
-    assert sorted(name.partition(".")[2] for name in files) == ["claim", "token"]
+    assert sorted(name.partition(".")[2] for name in files) == ["lock", "token"]
     assert set(files.values()) == {"-rw-------"}
     assert warned.messages == []
 
 
 def test_names_and_contents_tell_nothing(folder: Path, warned: RecordedWarnings) -> None:
-    store = FileTokenStore(folder, account(), warned)
+    store = FileTokenStore(folder, seal(), warned)
     store.set(TOKEN)
     told = "".join(_files(folder)).encode() + b"".join(path.read_bytes() for path in folder.iterdir())
     for word in (TOKEN.value, SECRET, CLIENT, BASE, "canary", "3600", "generate"):
@@ -119,29 +118,29 @@ def test_names_and_contents_tell_nothing(folder: Path, warned: RecordedWarnings)
 def test_another_secret_makes_the_file_void_and_may_replace_it(
     folder: Path, warned: RecordedWarnings
 ) -> None:
-    FileTokenStore(folder, account(), warned).set(TOKEN)
-    rotated = FileTokenStore(folder, account("another"), warned)
+    FileTokenStore(folder, seal(), warned).set(TOKEN)
+    rotated = FileTokenStore(folder, seal("another"), warned)
     assert rotated.read() is None
     rotated.set(NEWER)
     assert len(_files(folder)) == 1
-    assert FileTokenStore(folder, account("another"), warned).read() == NEWER
-    assert FileTokenStore(folder, account(), warned).read() is None
+    assert FileTokenStore(folder, seal("another"), warned).read() == NEWER
+    assert FileTokenStore(folder, seal(), warned).read() is None
     assert warned.messages == []
 
 
 def test_another_account_has_another_file_which_is_void_under_this_name(
     folder: Path, warned: RecordedWarnings
 ) -> None:
-    ours = FileTokenStore(folder, account(), warned)
+    ours = FileTokenStore(folder, seal(), warned)
     ours.set(TOKEN)
     (mine,) = folder.iterdir()
-    for other in (account(client="other"), account(flow=AuthFlow.ACCESS_TOKEN_BODY)):
+    for other in (seal(client="other"), seal(flow=AuthFlow.ACCESS_TOKEN_BODY)):
         assert FileTokenStore(folder, other, warned).read() is None
         FileTokenStore(folder, other, warned).set(NEWER)
     assert len(_files(folder)) == 3
     for path in set(folder.iterdir()) - {mine}:
         shutil.copy2(path, mine)
-        assert FileTokenStore(folder, account(), warned).read() is None
+        assert FileTokenStore(folder, seal(), warned).read() is None
     assert warned.messages == []
 
 
@@ -165,13 +164,13 @@ def test_a_damaged_file_is_void_and_replaced_by_the_next_token(
     folder: Path, warned: RecordedWarnings, spoil: object
 ) -> None:
     assert callable(spoil)
-    FileTokenStore(folder, account(), warned).set(TOKEN)
+    FileTokenStore(folder, seal(), warned).set(TOKEN)
     (path,) = folder.iterdir()
     path.write_bytes(spoil(path.read_bytes()))
-    store = FileTokenStore(folder, account(), warned)
+    store = FileTokenStore(folder, seal(), warned)
     assert store.read() is None
     store.set(NEWER)
-    assert FileTokenStore(folder, account(), warned).read() == NEWER
+    assert FileTokenStore(folder, seal(), warned).read() == NEWER
     assert warned.messages == []
 
 
@@ -189,11 +188,11 @@ def test_a_damaged_file_is_void_and_replaced_by_the_next_token(
 def test_a_file_of_another_version_is_left_alone_with_a_word(
     folder: Path, warned: RecordedWarnings, document: object
 ) -> None:
-    store = FileTokenStore(folder, account(), warned)
+    store = FileTokenStore(folder, seal(), warned)
     store.set(TOKEN)
     (path,) = folder.iterdir()
-    path.write_bytes(store._fernet.encrypt(json.dumps(document).encode()))
-    fresh = FileTokenStore(folder, account(), warned)
+    path.write_bytes(store._seal._fernet.encrypt(json.dumps(document).encode()))
+    fresh = FileTokenStore(folder, seal(), warned)
     assert fresh.read() is fresh.read() is None
     assert len(warned.messages) == 1
     assert "another version" in warned.messages[0]
@@ -209,7 +208,7 @@ def open_in(folder: Path) -> list[str]:
 
 
 def test_one_claim_on_a_host_and_no_descriptor_lost(folder: Path, warned: RecordedWarnings) -> None:
-    ours, theirs = (FileTokenStore(folder, account(), warned) for _ in range(2))
+    ours, theirs = (FileTokenStore(folder, seal(), warned) for _ in range(2))
     for _ in range(50):
         claim = ours.try_lock()
         assert claim is not None
@@ -241,15 +240,15 @@ def test_neighbours_may_make_the_folder_at_the_same_time(
         make(path, mode)
 
     monkeypatch.setattr(os, "mkdir", made_by_a_neighbour)
-    FileTokenStore(folder, account(), warned).set(TOKEN)
+    FileTokenStore(folder, seal(), warned).set(TOKEN)
     assert warned.messages == []
-    assert FileTokenStore(folder, account(), warned).read() == TOKEN
+    assert FileTokenStore(folder, seal(), warned).read() == TOKEN
 
 
 def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
     folder: Path, warned: RecordedWarnings
 ) -> None:
-    store = FileTokenStore(folder, account(), warned)
+    store = FileTokenStore(folder, seal(), warned)
     store.set(TOKEN)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
@@ -266,12 +265,12 @@ def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
     assert "File too large" in warned.messages[0]
     assert str(folder) in warned.messages[0]
     assert "canary" not in warned.messages[0].replace(str(folder), "")
-    assert sorted(name.partition(".")[2] for name in _files(folder)) == ["claim", "token"]
+    assert sorted(name.partition(".")[2] for name in _files(folder)) == ["lock", "token"]
 
 
 def test_no_reader_ever_sees_half_a_file(folder: Path, warned: RecordedWarnings) -> None:
     tokens = [AccessToken("x" * length, 1000.0 + length, 3600.0) for length in (10, 6000)]
-    writer = FileTokenStore(folder, account(), warned)
+    writer = FileTokenStore(folder, seal(), warned)
     writer.set(tokens[0])
     over = threading.Event()
 
@@ -294,4 +293,4 @@ def test_no_reader_ever_sees_half_a_file(folder: Path, warned: RecordedWarnings)
 
 
 def _fresh(folder: Path, warned: RecordedWarnings) -> FileTokenStore:
-    return FileTokenStore(folder, account(), warned)
+    return FileTokenStore(folder, seal(), warned)

@@ -176,6 +176,18 @@ def test_another_account_has_a_token_of_its_own(
     assert guarded_server.token_requests == 2
 
 
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+@pytest.mark.parametrize("shared", [False, True], ids=["memory", "file"])
+def test_a_token_fetched_from_an_unverified_server_is_not_used_where_servers_are_verified(
+    guarded_server: FakeServer, client: FacekiClient, tmp_path: Path, shared: bool
+) -> None:
+    client = replace(client, token_directory=tmp_path / "tokens" if shared else None)
+    unverified = replace(client, transport=replace(client.transport, verify=False))
+    for expected, one in ((1, unverified), (2, client), (2, unverified), (2, client)):
+        one.call(FETCH)
+        assert guarded_server.token_requests == expected
+
+
 def test_a_token_revoked_in_the_middle_is_replaced_once(
     guarded_server: FakeServer, client: FacekiClient
 ) -> None:

@@ -109,11 +109,11 @@ class TokenStore(Protocol):
     def read(self) -> AccessToken | None:
         """Return the newest token known to this process or its neighbours."""
 
-    def try_lock(self, turn: int = 0) -> RefreshLock | None:
-        """Take the right to fetch, or return ``None`` while somebody else has it.
+    def try_lock(self, generation: int = 0) -> RefreshLock | None:
+        """Take the right to fetch, or return ``None`` while another caller holds it.
 
-        :param turn: How many holders have been waited for in vain. So many rights there are besides the first, each
-            for one holder: whoever has lost patience with the first takes the second, and serves all.
+        :param generation: How many holders have been waited for in vain. There are as many locks besides the first:
+            a caller for whom the first has timed out takes the second, and fetches for all.
         """
 
     def set(self, token: AccessToken) -> None:

@@ -1,58 +1,46 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The token of an account on one host: an encrypted file that all processes of one user share.
+"""Token store of one host: a sealed file that all processes of one user share.
 
-A directory of mode 0700 holds, for each account, a token file and a claim file, both 0600. Everything is
-opened relative to the directory's own descriptor and never through a link, and whatever is not as we would
-have made it is not trusted. The content is useless without the client secret: HKDF makes the key from it,
-Fernet seals it.
-
-Nothing here waits, and nothing here is fatal: what does not work is said once, and the process goes on alone.
+A directory of mode 0700 holds, for each account, a token file and lock files, all 0600. Everything is opened relative
+to the directory's descriptor and never through a symbolic link; what this provider would not have made is not
+trusted. No method waits, and no failure is fatal: it is warned of once, and the process goes on with its memory.
 """
 
 from __future__ import annotations
 
-import base64
 import errno
 import fcntl
-import hashlib
-import json
+import itertools
 import os
 import stat
-import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
+from airflow_provider_faceki.api.protocol.auth import AccessToken
 from airflow_provider_faceki.api.tokens.memory import MemoryRefreshLock, MemoryTokenStore
+from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSeal, UntrustedError
 
-_LARGEST_FILE = 64 * 1024
-_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-
-
-class UntrustedError(Exception):
-    """A directory or file that is not as we would have made it; the text names no secret."""
+_OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+T = TypeVar("T")
 
 
 class FileTokenStore:
-    """A memory store whose token also lies in a file for the neighbours.
+    """A memory store whose token also lies in a file.
 
-    :param directory: Where; made with mode 0700 when missing.
-    :param account: Whose token. Its base URL, client id and form name the file; its secret seals the content.
+    On a network file system it works as far as that has ``flock``; where it has not, each host fetches its own.
+
+    :param directory: Directory of the files; made with mode 0700 when missing.
+    :param seal: Names and seals the account's token.
     :param warn: Called with one sentence, at most once, when the directory or a file cannot be used.
     """
 
-    def __init__(self, directory: Path, account: TokenRequest, warn: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, seal: TokenSeal, warn: Callable[[str], None]) -> None:
         self.memory = MemoryTokenStore()
         self._directory = directory
+        self._seal = seal
         self._warn = warn
-        self._warned = False
-        names = (account.base_url, account.client_id, account.flow.value)
-        self._name = hashlib.sha256("\0".join(names).encode()).hexdigest()[:40]
-        self._fernet = Fernet(_key(account.client_secret, self._name))
+        self._has_warned = False
 
     def peek(self) -> AccessToken | None:
         """Return the token that this process knows, without touching the file."""
@@ -65,46 +53,56 @@ class FileTokenStore:
             self.memory.merge(found)
         return self.memory.read()
 
-    def try_lock(self, turn: int = 0) -> FileRefreshLock | None:
-        """Take the right to fetch for this host; where files do not work, for this process."""
-        return next(filter(None, map(self._take, range(turn + 1))), None)
+    def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
+        """Take the refresh lock of this host; where files do not work, of this process."""
+        return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
-    def _take(self, turn: int) -> FileRefreshLock | None:
-        inner = self.memory.take(turn)
+    def _try_lock_generation(self, generation: int) -> FileRefreshLock | None:
+        inner = self.memory.try_lock_generation(generation)
         if inner is None:
             return None
         try:
-            lock = self._try_lock(turn)
+            key = self._lock_file(generation)
         except BlockingIOError:
             inner.release()
             return None
         except (OSError, UntrustedError) as problem:
             self._warn_once(problem)
-            lock = None
-        return FileRefreshLock(inner, lock)
+            key = None
+        return FileRefreshLock(inner, key)
 
     def set(self, token: AccessToken) -> None:
-        """Make ``token`` the one of this process and, if files work, of this host."""
+        """Make ``token`` the token of this process and, if files work, of this host."""
         self.memory.set(token)
         self._best_effort(lambda: self._save(token))
 
-    def invalidate(self, token: AccessToken) -> None:
-        """Forget ``token`` here and on the host.
+    def merge(self, token: AccessToken) -> bool:
+        """Take over a token that another host has fetched, unless it is older than ours or was refused here.
 
-        The file goes only if we get the claim: who holds it is about to replace the file.
+        :return: Whether it was taken over.
+        """
+        is_taken = self.memory.merge(token)
+        if is_taken:
+            self._best_effort(lambda: self._save(token))
+        return is_taken
+
+    def invalidate(self, token: AccessToken) -> None:
+        """Forget ``token`` in this process and on the host.
+
+        The file is removed only under the refresh lock: whoever else holds it is about to replace the file.
         """
         self.memory.invalidate(token)
-        claim = self.try_lock()
-        if claim is None:
+        lock = self.try_lock()
+        if lock is None:
             return
         try:
             found = self._best_effort(self._load)
             if found is not None and found.value == token.value:
                 self._best_effort(self._remove)
         finally:
-            claim.release()
+            lock.release()
 
-    def _best_effort(self, operation: Callable[[], AccessToken | None]) -> AccessToken | None:
+    def _best_effort(self, operation: Callable[[], T]) -> T | None:
         try:
             return operation()
         except (OSError, UntrustedError) as problem:
@@ -112,9 +110,9 @@ class FileTokenStore:
             return None
 
     def _warn_once(self, problem: Exception) -> None:
-        if self._warned:
+        if self._has_warned:
             return
-        self._warned = True
+        self._has_warned = True
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
         self._warn(
             f"the FACEKI token cannot be shared through {str(self._directory)!r} ({reason}); "
@@ -124,82 +122,76 @@ class FileTokenStore:
     def _load(self) -> AccessToken | None:
         with _Directory(self._directory) as directory:
             try:
-                sealed = directory.read(f"{self._name}.token")
+                sealed = directory.read(f"{self._seal.name}.token")
             except FileNotFoundError:
                 return None
-        try:
-            document = json.loads(self._fernet.decrypt(sealed))
-            return AccessToken(
-                str(document["value"]), float(document["obtained_at"]), float(document["lifetime"])
-            )
-        except InvalidToken:
-            # Another secret's (rotated) or a damaged file: void, and replaced by the next fetch.
-            return None
-        except (ValueError, TypeError, KeyError):
-            raise UntrustedError("a token file of another version lies there") from None
+        return self._seal.unseal(sealed)
 
     def _save(self, token: AccessToken) -> None:
-        document = {"value": token.value, "obtained_at": token.obtained_at, "lifetime": token.lifetime}
         with _Directory(self._directory) as directory:
-            directory.replace(f"{self._name}.token", self._fernet.encrypt(json.dumps(document).encode()))
+            directory.replace(f"{self._seal.name}.token", self._seal.seal(token))
 
     def _remove(self) -> None:
         with _Directory(self._directory) as directory:
-            directory.remove(f"{self._name}.token")
+            directory.remove(f"{self._seal.name}.token")
 
-    def _try_lock(self, turn: int) -> int:
-        name = f"{self._name}.claim.{turn}" if turn else f"{self._name}.claim"
+    def _lock_file(self, generation: int) -> int:
+        """Lock the file of a generation and return its key in the registry of open locks."""
+        name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
+        # Registered before it is locked: a fork on another thread closes it in the child at any moment after.
+        key = next(_lock_keys)
+        _open_locks[key] = descriptor
         try:
-            # The kernel gives the lock back when its holder dies, however it dies.
+            # The kernel releases the lock when its holder dies, however it dies.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            del _open_locks[key]
             os.close(descriptor)
             raise
-        return descriptor
+        return key
 
 
 class FileRefreshLock:
-    """The right to fetch, within one host: a lock on the claim file, under the process's own claim."""
+    """The right to fetch the next token, within one host: a locked file, under the lock of the process."""
 
-    def __init__(self, inner: MemoryRefreshLock, lock: int | None) -> None:
+    def __init__(self, inner: MemoryRefreshLock, key: int | None) -> None:
         self._inner = inner
-        self._lock = lock
-        _locks.add(self)
+        self._key = key
 
     def release(self) -> None:
-        """Give it back."""
+        """Let others fetch."""
         self._unlock()
         self._inner.release()
 
     def _unlock(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
+        descriptor = None if self._key is None else _open_locks.pop(self._key, None)
+        if descriptor is not None:
             # Closing alone would leave it locked for as long as a child lives that was forked meanwhile.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
 
-    # Nobody may be left to release it: a task can be cancelled before it gets to see its claim.
+    # A task can be cancelled before it sees its lock; then nobody is left to release it.
     __del__ = _unlock
 
 
-_locks: weakref.WeakSet[FileRefreshLock] = weakref.WeakSet()
+_lock_keys = itertools.count()
+#: Descriptors of locked files, by a key that is never used again, as the number of a descriptor is.
+_open_locks: dict[int, int] = {}
 
 
 def _after_fork() -> None:
-    # The locks are the parent's; a child that keeps them open would hold them beyond its parent's death.
-    for claim in list(_locks):
-        lock, claim._lock = claim._lock, None
-        if lock is not None:
-            os.close(lock)
+    # The locks are the parent's; a child that kept them open would hold them beyond its parent's death.
+    while _open_locks:
+        os.close(_open_locks.popitem()[1])
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Directory:
-    """A directory that is ours alone, held open so that nobody can swap it under us."""
+    """A private directory, held open so that nobody can swap it meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -210,7 +202,7 @@ class _Directory:
         except FileExistsError:
             pass
         except FileNotFoundError:
-            # A neighbour may make it at the same time.
+            # Another process may make it at the same time.
             os.makedirs(self._path, 0o700, exist_ok=True)
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -231,7 +223,7 @@ class _Directory:
     def open(self, name: str, flags: int) -> int:
         """Open a file of this directory, made with mode 0600 where ``flags`` ask for it, or refuse it."""
         try:
-            descriptor = os.open(name, flags | _OPEN, 0o600, dir_fd=self._fd)
+            descriptor = os.open(name, flags | _OPEN_FLAGS, 0o600, dir_fd=self._fd)
         except OSError as problem:
             if problem.errno in {errno.ELOOP, errno.ENXIO}:
                 raise UntrustedError("a file in it is a link or a pipe") from None
@@ -246,8 +238,8 @@ class _Directory:
     def read(self, name: str) -> bytes:
         """Read a small file."""
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-        if len(content) > _LARGEST_FILE:
+            content = file.read(MAX_SEALED_BYTES + 1)
+        if len(content) > MAX_SEALED_BYTES:
             raise UntrustedError("a file in it is too large")
         return content
 
@@ -260,7 +252,7 @@ class _Directory:
                 file.write(content)
             os.rename(draft, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
-            # Whatever it was goes on its way; a draft left behind would hold a token that nobody looks for.
+            # Any failure, a killed task's too: a draft left behind would hold a token for good.
             os.unlink(draft, dir_fd=self._fd)
             raise
 
@@ -276,10 +268,3 @@ def _check_private(found: os.stat_result, is_kind: Callable[[int], bool], what: 
         raise UntrustedError(f"{what} belongs to another user")
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise UntrustedError(f"{what} is open to others (mode {stat.S_IMODE(found.st_mode):04o})")
-
-
-def _key(secret: str, name: str) -> bytes:
-    # The file's name goes into the derivation, so that a copied file is void under another account's name.
-    info = b"airflow-provider-faceki token file 1\0" + name.encode()
-    derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret.encode())
-    return base64.urlsafe_b64encode(derived)

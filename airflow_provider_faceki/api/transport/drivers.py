@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The only two loops: they carry out what a conversation yields, and decide nothing.
+"""Drivers: the two loops that carry out what the steps of a call yield. They decide nothing.
 
-``perform`` runs on the caller's thread; ``perform_async`` never blocks its event loop.
+:class:`SyncDriver` runs on the caller's thread; :class:`AsyncDriver` never blocks its event loop.
 """
 
 from __future__ import annotations
@@ -26,119 +26,132 @@ from airflow_provider_faceki.api.protocol.session import (
     Sleep,
     Steps,
 )
-from airflow_provider_faceki.api.transport.http_transport import Transport
+from airflow_provider_faceki.api.transport.http_transport import Transport, without_frames
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
 
-def _nothing(_value: str) -> None:
-    """MaskSecret from nobody: without Airflow there is no log that we write to."""
+def _no_mask(_value: str) -> None:
+    """Mask nothing: without Airflow nothing here writes logs."""
 
 
-async def _nothing_async(_value: str) -> None:
-    """MaskSecret from nobody."""
+async def _no_mask_async(_value: str) -> None:
+    """Mask nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretMasker:
-    """How to keep a value out of logs, for each of the two loops. Default: nobody logs."""
+    """How to keep a value out of logs, for each driver. Default: nothing is masked.
 
-    conceal: Callable[[str], None] = _nothing
-    conceal_async: Callable[[str], Awaitable[None]] = _nothing_async
+    :param mask: Masks a value from the caller's thread.
+    :param mask_async: Masks a value from an event loop.
+    """
+
+    mask: Callable[[str], None] = _no_mask
+    mask_async: Callable[[str], Awaitable[None]] = _no_mask_async
 
 
 class SyncDriver:
-    """Carries effects out on this thread.
+    """Carries out effects on the caller's thread.
 
-    :param transport: Sends.
+    :param transport: Sends requests.
     :param policy: Says what is sent again.
     :param secret_masker: Keeps tokens out of logs.
     """
 
     def __init__(self, transport: Transport, policy: RetryPolicy, secret_masker: SecretMasker) -> None:
         self._transport = transport
-        self._concealer = secret_masker
+        self._secret_masker = secret_masker
         self._retrying = Retrying(**policy.arguments())
 
-    def perform(self, conversation: Steps[T]) -> T:
-        """Run ``conversation`` to its end and return its result."""
-        step: Callable[[], Effect] = partial(next, conversation)
+    def run(self, steps: Steps[T]) -> T:
+        """Run ``steps`` to their end and return their result.
+
+        :raises FacekiError: from the steps; without their frames, whose local variables hold responses.
+        """
+        advance: Callable[[], Effect] = partial(next, steps)
         try:
             while True:
-                effect = step()
+                effect = advance()
                 try:
-                    step = partial(conversation.send, self._handle(effect))
+                    advance = partial(steps.send, self._handle(effect))
                 except FacekiError as error:
-                    step = partial(conversation.throw, error)
+                    advance = partial(steps.throw, error)
         except StopIteration as end:
             result: T = end.value
             return result
+        except FacekiError as error:
+            failure = without_frames(error)
         finally:
-            conversation.close()
+            steps.close()
+        raise failure
 
     def _handle(self, effect: Effect) -> object:
         match effect:
             case SendRequest(request):
-                return self._retrying(self._exchange, request)
+                return self._retrying(self._send, request)
             case RunBlocking(operation):
                 return operation()
             case Sleep(seconds):
                 time.sleep(seconds)
             case MaskSecret(value):
-                self._concealer.conceal(value)
+                self._secret_masker.mask(value)
         return None
 
-    def _exchange(self, request: HttpRequest) -> Payload:
-        early = self._transport.rate_limiter.reserve(time.monotonic())
-        if early:
-            time.sleep(early)
+    def _send(self, request: HttpRequest) -> Payload:
+        delay = self._transport.rate_limiter.reserve(time.monotonic())
+        if delay:
+            time.sleep(delay)
         return read_payload(self._transport.send(request))
 
 
 class AsyncDriver:
-    """Carries effects out for an event loop: I/O in the transport's threads, waits as ``asyncio.sleep``.
+    """Carries out effects for an event loop: I/O in the transport's threads, waits as ``asyncio.sleep``.
 
-    Takes what :class:`SyncDriver` takes.
+    Takes the parameters of :class:`SyncDriver`.
     """
 
     def __init__(self, transport: Transport, policy: RetryPolicy, secret_masker: SecretMasker) -> None:
         self._transport = transport
-        self._concealer = secret_masker
+        self._secret_masker = secret_masker
         self._retrying = AsyncRetrying(**policy.arguments(), sleep=asyncio.sleep)
 
-    async def perform(self, conversation: Steps[T]) -> T:
-        """Run ``conversation`` to its end and return its result."""
-        step: Callable[[], Effect] = partial(next, conversation)
+    async def run(self, steps: Steps[T]) -> T:
+        """Run ``steps`` to their end and return their result; errors as for :meth:`SyncDriver.run`."""
+        advance: Callable[[], Effect] = partial(next, steps)
         try:
             while True:
-                effect = step()
+                effect = advance()
                 try:
-                    step = partial(conversation.send, await self._handle(effect))
+                    advance = partial(steps.send, await self._handle(effect))
                 except FacekiError as error:
-                    step = partial(conversation.throw, error)
+                    advance = partial(steps.throw, error)
         except StopIteration as end:
             result: T = end.value
             return result
+        except FacekiError as error:
+            failure = without_frames(error)
         finally:
-            conversation.close()
+            steps.close()
+        raise failure
 
     async def _handle(self, effect: Effect) -> object:
         match effect:
             case SendRequest(request):
-                # A copy, for the waits of one AsyncRetrying would share their state within a thread.
-                return await self._retrying.copy()(self._exchange, request)
+                # A copy, because concurrent calls of one AsyncRetrying share its state within a thread.
+                return await self._retrying.copy()(self._send, request)
             case RunBlocking(operation):
                 return await self._transport.run_in_thread(operation)
             case Sleep(seconds):
                 await asyncio.sleep(seconds)
             case MaskSecret(value):
-                await self._concealer.conceal_async(value)
+                await self._secret_masker.mask_async(value)
         return None
 
-    async def _exchange(self, request: HttpRequest) -> Payload:
-        early = self._transport.rate_limiter.reserve(time.monotonic())
-        if early:
-            await asyncio.sleep(early)
-        # Reading a large answer takes as long as a small request, so that too is not for the loop.
+    async def _send(self, request: HttpRequest) -> Payload:
+        delay = self._transport.rate_limiter.reserve(time.monotonic())
+        if delay:
+            await asyncio.sleep(delay)
+        # Parsing a large response takes as long as a small request, so that is not for the loop either.
         return await self._transport.run_in_thread(lambda: read_payload(self._transport.send(request)))
