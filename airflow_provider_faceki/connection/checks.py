@@ -145,6 +145,18 @@ def choice(value: object, spec: FieldSpec) -> str:
     return value
 
 
+def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
+    """Check a list of some of a few words; text is split at commas."""
+    allowed = f"some of {', '.join(spec.choices)}, as a list or with commas"
+    found = value.split(",") if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise InvalidValue(allowed)
+    given = {each.strip().upper() for each in found}
+    if not given or given - set(spec.choices):
+        raise InvalidValue(allowed)
+    return tuple(each for each in spec.choices if each in given)
+
+
 def verify(value: object, _: FieldSpec) -> bool | str:
     """Check whether certificates are verified, or against which CA bundle."""
     if isinstance(value, bool):
@@ -340,4 +352,5 @@ CHECKS: dict[Kind, Callable[[object, FieldSpec], object]] = {
     "text": text,
     "verify": verify,
     "webhook_token": webhook_token,
+    "words": words,
 }

@@ -39,6 +39,9 @@ TOKEN_STORES = ("file", "memory")
 #: Shortest webhook token and hash secret: 32 characters of base64 hold 192 bits, out of reach of guessing.
 MIN_KEY_LENGTH = 32
 
+#: So many runs a day at most does a listening DAG get from a leaked token, or from a batch that makes a webhook a row.
+DEFAULT_WEBHOOKS_PER_DAY = 10_000
+
 #: The kinds of value; ``checks.CHECKS`` has a check for each.
 Kind = Literal[
     "auth_flow",
@@ -58,6 +61,7 @@ Kind = Literal[
     "text",
     "verify",
     "webhook_token",
+    "words",
 ]
 
 
@@ -244,9 +248,10 @@ class ConnectionSettings:
         secret=True,
     )
     webhook_hmac_secret: str | None = _field(
-        "credential",
+        "key",
         "Webhook HMAC secret",
-        "Set it, and the header, only if a proxy of yours signs the body with HMAC-SHA256; FACEKI does not.",
+        f"{MIN_KEY_LENGTH} or more characters, made at random. Set it, and the header, only if a proxy of yours signs "
+        "the body with HMAC-SHA256; FACEKI does not.",
         secret=True,
     )
     webhook_hmac_header: str | None = _field(
@@ -303,6 +308,28 @@ class ConnectionSettings:
         "HTTP method of the PDF report; POST sends the request id as JSON too.",
         default=FACEKI.pdf_report_method,
         choices=("GET", "POST"),
+        in_form=False,
+    )
+    webhook_hmac_timestamp_header: str | None = _field(
+        "header_name",
+        "Webhook HMAC timestamp header",
+        "Name of the HTTP header with the time of the signature, in seconds since 1970. Then time, a dot and the body "
+        "are signed, and a signature older than five minutes is refused.",
+        in_form=False,
+    )
+    webhook_statuses: tuple[str, ...] | None = _field(
+        "words",
+        "Webhook statuses",
+        "Only webhooks with one of these statuses are stored; a list, or text with commas. When not set, all are.",
+        choices=("ACCEPTED", "DECLINED", "REVIEW", "OTHER"),
+        in_form=False,
+    )
+    webhook_max_per_day: int = _field(
+        "integer",
+        "Webhooks per day",
+        "Most webhooks stored in 24 hours; the next ones are answered 429. Each starts a DAG run.",
+        default=DEFAULT_WEBHOOKS_PER_DAY,
+        limits=(1, 10_000_000),
         in_form=False,
     )
     webhook_request_id_field: str = _field(

@@ -7,6 +7,7 @@ exists. One error tells everything that is wrong. ``null`` and the empty string 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import logging
@@ -121,6 +122,9 @@ class WebhookSettings:
     :param hmac_header: HTTP header that carries that signature.
     :param request_id_field: Name of the body's field with the request id.
     :param status_field: Name of the body's field with the decision.
+    :param hmac_timestamp_header: HTTP header with the time that is signed with the body; ``None``: the body alone is.
+    :param statuses: Statuses that are stored; ``None``: all.
+    :param max_per_day: Most webhooks stored in 24 hours.
     """
 
     tokens: tuple[str, ...] = field(repr=False)
@@ -128,6 +132,9 @@ class WebhookSettings:
     hmac_header: str | None
     request_id_field: str
     status_field: str
+    hmac_timestamp_header: str | None
+    statuses: tuple[str, ...] | None
+    max_per_day: int
 
 
 def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
@@ -144,13 +151,8 @@ def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | 
     if found["webhook_token"] is None:
         return None
     tokens = tuple(found[name] for name in ("webhook_token", "webhook_token_previous") if found[name])
-    return WebhookSettings(
-        tokens,
-        *(
-            found[f"webhook_{name}"]
-            for name in ("hmac_secret", "hmac_header", "request_id_field", "status_field")
-        ),
-    )
+    names = [each.name for each in dataclasses.fields(WebhookSettings) if each.name != "tokens"]
+    return WebhookSettings(tokens, *(found[f"webhook_{name}"] for name in names))
 
 
 def token_directory() -> Path:
@@ -229,6 +231,7 @@ class _FieldReader:
         """Check that the webhook's fields fit together."""
         self._needs("webhook_hmac_secret", "webhook_hmac_header")
         self._needs("webhook_hmac_header", "webhook_hmac_secret")
+        self._needs("webhook_hmac_timestamp_header", "webhook_hmac_header")
         self._needs("webhook_token_previous", "webhook_token")
 
     def _needs(self, key: str, other: str) -> None:

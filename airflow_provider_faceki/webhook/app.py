@@ -56,6 +56,8 @@ REFUSAL_LIMIT = (60.0, 2.0)
 REFUSAL_SECONDS = 1.0
 #: Value of Retry-After where the database, a secrets backend or the DAG has to get well first.
 RETRY_AFTER_SECONDS = 30
+#: Value of Retry-After where a Connection has had its webhooks of a day.
+OVER_LIMIT_RETRY_AFTER_SECONDS = 3600
 #: The same problem is logged once in this time, whatever the traffic.
 LOG_INTERVAL_SECONDS = 60.0
 
@@ -184,7 +186,10 @@ class Receiver:
                 raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
             # After the signature: a caller who knows the token and not the key must not use up the limit.
             self._admit()
-        return await self._store(conn_id, self._parse(conn_id, body))
+        notification = self._parse(conn_id, body)
+        if credentials.statuses is not None and notification.status not in credentials.statuses:
+            return "ignored"
+        return await self._store(conn_id, notification, credentials.max_per_day)
 
     def _admit(self) -> None:
         if not self._calls.try_acquire():
@@ -252,9 +257,9 @@ class Receiver:
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)
 
-    async def _store(self, conn_id: str, notification: WebhookNotification) -> str:
+    async def _store(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> str:
         try:
-            outcome = await self._writer.write(conn_id, notification)
+            outcome = await self._writer.write(conn_id, notification, max_per_day)
         except Exception as error:  # noqa: BLE001 - a driver raises what it likes; the sender has to hear 503
             kind = type(error).__name__
             self._log_throttled("store", "A webhook could not be stored (%s); answering 503", kind)
@@ -263,6 +268,10 @@ class Receiver:
             uri = faceki_verifications(conn_id).uri
             self._log_throttled(uri, "No DAG that could run is scheduled on %s; answering 503", uri)
             raise RefusedError(503, "not stored", RETRY_AFTER_SECONDS)
+        if outcome is events.Outcome.OVER_LIMIT:
+            text = "Connection %r has had its %d webhooks of 24 hours (webhook_max_per_day); answering 429"
+            self._log_throttled(f"limit {conn_id}", text, conn_id, max_per_day)
+            raise RefusedError(429, "too many webhooks", OVER_LIMIT_RETRY_AFTER_SECONDS)
         request_id, status = notification.request_id, notification.status
         log.info("Webhook for %r: verification %s, %s: %s", conn_id, request_id, status, outcome)
         return outcome

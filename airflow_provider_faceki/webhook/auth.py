@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import logging
 import math
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -35,6 +36,8 @@ FAILURE_TTL_SECONDS = 5.0
 LOOKUP_TIMEOUT_SECONDS = 15.0
 #: For this time the slowest lookup decides when refusals are answered.
 SLOWEST_TTL_SECONDS = 3600.0
+#: A signature with a timestamp is good for this time before and after it.
+MAX_SIGNATURE_AGE_SECONDS = 300
 #: Connections, real or not, whose credentials are cached.
 MAX_CACHED = 1024
 _LOOKUP_THREADS = 2
@@ -47,12 +50,18 @@ class Credentials:
     :param token_hashes: SHA-256 of the accepted tokens, so that comparing takes the same time whatever their length.
     :param hmac_secret: Key of the signature.
     :param hmac_header: Header with the signature; ``None``: none is asked for.
+    :param hmac_timestamp_header: Header with the time that is signed with the body; ``None``: the body alone is.
+    :param statuses: Statuses that are stored; ``None``: all.
+    :param max_per_day: Most webhooks stored in 24 hours.
     :param denied: Why no token is accepted; empty: tokens are compared.
     """
 
     token_hashes: tuple[bytes, ...] = field(repr=False)
     hmac_secret: bytes = field(default=b"", repr=False)
     hmac_header: str | None = None
+    hmac_timestamp_header: str | None = None
+    statuses: tuple[str, ...] | None = None
+    max_per_day: int = 1
     denied: str = ""
 
     def verify_token(self, token: str) -> bool:
@@ -62,11 +71,21 @@ class Credentials:
         return any(same) and not self.denied
 
     def verify_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """Return whether the header holds the HMAC-SHA256 of the body, in hex, with or without ``sha256=``."""
+        """Return whether the header holds the HMAC-SHA256 in hex, with or without ``sha256=``, and is not old.
+
+        Signed is the body, or ``<timestamp>.<body>`` where a timestamp header is set.
+        """
         if self.hmac_header is None:
             return True
+        signed = body
+        if self.hmac_timestamp_header is not None:
+            timestamp = headers.get(self.hmac_timestamp_header, "").strip()
+            is_number = re.fullmatch(r"[0-9]{1,12}", timestamp) is not None
+            if not is_number or abs(time.time() - int(timestamp)) > MAX_SIGNATURE_AGE_SECONDS:
+                return False
+            signed = timestamp.encode() + b"." + body
         given = headers.get(self.hmac_header, "").strip().lower().removeprefix("sha256=")
-        right = hmac.new(self.hmac_secret, body, hashlib.sha256).hexdigest()
+        right = hmac.new(self.hmac_secret, signed, hashlib.sha256).hexdigest()
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 
 
@@ -209,6 +228,9 @@ def load_credentials(conn_id: str) -> Credentials:
         tuple(hashlib.sha256(token.encode()).digest() for token in settings.tokens),
         (settings.hmac_secret or "").encode(),
         settings.hmac_header,
+        settings.hmac_timestamp_header,
+        settings.statuses,
+        settings.max_per_day,
     )
 
 

@@ -51,16 +51,19 @@ class Outcome(StrEnum):
     REPEATED = "repeated"
     #: Not stored: no DAG that could run is scheduled on the asset, so the event would start nothing.
     NO_SCHEDULED_DAG = "no scheduled DAG"
+    #: Not stored: the asset had as many events in the last 24 hours as the Connection allows.
+    OVER_LIMIT = "over limit"
 
 
-#: Stores notifications of one Connection in one transaction, and returns the outcome of each.
-StoreEvents = Callable[[str, Sequence["WebhookNotification"]], Sequence[Outcome]]
+#: Stores notifications of one Connection in one transaction, at most so many in 24 hours, and returns their outcomes.
+StoreEvents = Callable[[str, Sequence["WebhookNotification"], int], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
     conn_id: str
     notification: WebhookNotification
+    max_per_day: int
     outcome: asyncio.Future[Outcome]
 
 
@@ -77,14 +80,14 @@ class EventWriter:
         self._waiting: deque[_Pending] = deque()
         self._draining: asyncio.Task[None] | None = None
 
-    async def write(self, conn_id: str, notification: WebhookNotification) -> Outcome:
+    async def write(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> Outcome:
         """Return when the notification is committed.
 
         :raises TimeoutError: it may still be stored, which does no harm.
         :raises Exception: what the store raised.
         """
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Pending(conn_id, notification, outcome))
+        self._waiting.append(_Pending(conn_id, notification, max_per_day, outcome))
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
         await asyncio.wait({outcome}, timeout=STORE_TIMEOUT_SECONDS)
@@ -111,7 +114,8 @@ class EventWriter:
     async def _store_group(self, group: list[_Pending]) -> None:
         conn_id, notifications = group[0].conn_id, [each.notification for each in group]
         loop = asyncio.get_running_loop()
-        storing = loop.run_in_executor(self._thread, self._store, conn_id, notifications)
+        limit = group[-1].max_per_day
+        storing = loop.run_in_executor(self._thread, self._store, conn_id, notifications, limit)
         await asyncio.wait({storing})
         error = storing.exception()
         outcomes = storing.result() if error is None else [None] * len(group)
@@ -136,14 +140,16 @@ def referenced_conn_ids() -> frozenset[str]:
     return frozenset(uri.removeprefix(before).removesuffix(after) for uri in uris)
 
 
-def store_events(conn_id: str, notifications: Sequence[WebhookNotification]) -> list[Outcome]:
+def store_events(
+    conn_id: str, notifications: Sequence[WebhookNotification], max_per_day: int
+) -> list[Outcome]:
     """Store these events in one transaction, but those that say the same as the latest of their verification."""
     from sqlalchemy.exc import OperationalError
 
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         try:
-            return _store_in_transaction(conn_id, notifications)
+            return _store_in_transaction(conn_id, notifications, max_per_day)
         except OperationalError as error:
             # SQLite does not queue writers that wait for its lock: under load the same one may lose every time.
             if "database is locked" not in str(error.orig) or time.monotonic() > deadline:
@@ -151,7 +157,9 @@ def store_events(conn_id: str, notifications: Sequence[WebhookNotification]) -> 
         time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - guards nothing
 
 
-def _store_in_transaction(conn_id: str, notifications: Sequence[WebhookNotification]) -> list[Outcome]:
+def _store_in_transaction(
+    conn_id: str, notifications: Sequence[WebhookNotification], max_per_day: int
+) -> list[Outcome]:
     from airflow.utils.session import create_session
 
     with create_session() as session:
@@ -160,12 +168,18 @@ def _store_in_transaction(conn_id: str, notifications: Sequence[WebhookNotificat
             return [Outcome.NO_SCHEDULED_DAG] * len(notifications)
         listeners = _scheduled_dags(session, asset)
         latest = _latest_statuses(session, asset, notifications)
+        left = max_per_day - _count_of_a_day(session, asset)
         outcomes = []
         for notification in notifications:
-            repeated = latest.get(notification.request_id) == notification.status
-            outcome = Outcome.REPEATED if repeated else _register(session, asset, listeners, notification)
+            if latest.get(notification.request_id) == notification.status:
+                outcome = Outcome.REPEATED
+            elif left <= 0:
+                outcome = Outcome.OVER_LIMIT
+            else:
+                outcome = _register(session, asset, listeners, notification)
             if outcome is Outcome.STORED:
                 latest[notification.request_id] = notification.status
+                left -= 1
             outcomes.append(outcome)
     if Outcome.STORED in outcomes:
         _warn_of_plain_schedules(conn_id, listeners)
@@ -237,6 +251,15 @@ def _latest_statuses(
         .order_by(AssetEvent.timestamp, AssetEvent.id)
     )
     return {extra["request_id"]: extra.get("status") for extra in found}
+
+
+def _count_of_a_day(session: Session, asset: AssetModel) -> int:
+    from airflow.models.asset import AssetEvent
+    from sqlalchemy import func, select
+
+    since = datetime.now(UTC) - timedelta(days=1)
+    count = select(func.count()).where(AssetEvent.asset_id == asset.id, AssetEvent.timestamp > since)
+    return session.scalar(count) or 0
 
 
 def _scheduled_dags(session: Session, asset: AssetModel) -> list[DagModel]:

@@ -33,6 +33,7 @@ def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
         "max_wait": retry.max_wait,
         "max_image_bytes": MAX_IMAGE_BYTES,
         "token_store": schema.TOKEN_STORES[0],
+        "webhook_max_per_day": schema.DEFAULT_WEBHOOKS_PER_DAY,
     }
     assert ground == {name: spec.default for name, spec in schema.SPECS.items() if spec.default is not None}
     assert tuple(flow.value for flow in api.AuthFlow) == schema.AUTH_FLOWS

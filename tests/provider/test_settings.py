@@ -49,10 +49,18 @@ def test_nothing_but_id_and_secret_means_the_documented_service() -> None:
         record_identifier_filter="record_identifier",
         face_id_filter="face_id",
         pdf_report_method="GET",
+        webhook_hmac_timestamp_header=None,
+        webhook_statuses=None,
+        webhook_max_per_day=10_000,
         webhook_request_id_field="requestId",
         webhook_status_field="status",
     )
     assert found.service == api.Service()
+
+
+@pytest.mark.parametrize("given", ["declined, ACCEPTED", ["DECLINED", "Accepted"]], ids=["text", "list"])
+def test_statuses_in_either_form(given: object) -> None:
+    assert read(extra={"webhook_statuses": given}).webhook_statuses == ("ACCEPTED", "DECLINED")
 
 
 @pytest.mark.parametrize("empty", [pytest.param(None, id="null"), pytest.param("", id="empty")])
@@ -307,6 +315,19 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         pytest.param({"webhook_hmac_header": "X Signature"}, "HTTP header", id="header name with a space"),
         pytest.param({"webhook_hmac_secret": LONG_KEY}, "'webhook_hmac_header'", id="secret, no header"),
         pytest.param({"webhook_hmac_header": "X-Sig"}, "'webhook_hmac_secret'", id="header, no secret"),
+        pytest.param(
+            {"webhook_hmac_secret": "x", "webhook_hmac_header": "X-Sig"},
+            "32 or more",
+            id="secret of one character",
+        ),
+        pytest.param(
+            {"webhook_hmac_timestamp_header": "X-Time"}, "'webhook_hmac_header'", id="time, no signature"
+        ),
+        pytest.param(
+            {"webhook_statuses": "ACCEPTED,MAYBE"}, "some of ACCEPTED, DECLINED", id="unknown status"
+        ),
+        pytest.param({"webhook_statuses": []}, "some of ACCEPTED, DECLINED", id="no status"),
+        pytest.param({"webhook_max_per_day": 0}, "a whole number from 1", id="no webhook a day"),
         pytest.param({"webhook_token_previous": LONG_KEY}, "'webhook_token'", id="previous token only"),
     ],
 )

@@ -34,7 +34,7 @@ def test_repr_and_pickle() -> None:
     secrets = {
         "webhook_token": "canary-token-" + "a" * 32,
         "webhook_token_previous": "canary-token-" + "b" * 32,
-        "webhook_hmac_secret": "canary-hmac",
+        "webhook_hmac_secret": "canary-hmac-" + "c" * 32,
         "pii_hash_secret": LONG_KEY,
     }
     found = read(

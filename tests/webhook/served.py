@@ -44,6 +44,15 @@ def connections() -> dict[str, dict[str, object]]:
         "faceki_signed": connection(
             webhook_token=TOKEN, webhook_hmac_secret=SECRET, webhook_hmac_header="X-Signature"
         ),
+        "faceki_timed": connection(
+            webhook_token=TOKEN,
+            webhook_hmac_secret=SECRET,
+            webhook_hmac_header="X-Signature",
+            webhook_hmac_timestamp_header="X-Time",
+        ),
+        "faceki_few": connection(
+            webhook_token=TOKEN, webhook_statuses="ACCEPTED,DECLINED", webhook_max_per_day=2
+        ),
         "faceki_bare": connection(),
         "faceki_weak": connection(webhook_token=WEAK),
         "faceki_unheard": connection(webhook_token=TOKEN),

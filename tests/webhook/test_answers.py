@@ -142,6 +142,46 @@ def test_signature(served: Served, sign: object, status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("age", "signed", "status"),
+    [
+        pytest.param(0, "time and body", 200, id="now"),
+        pytest.param(auth.MAX_SIGNATURE_AGE_SECONDS - 60, "time and body", 200, id="minutes ago"),
+        pytest.param(auth.MAX_SIGNATURE_AGE_SECONDS + 1, "time and body", 401, id="replayed"),
+        pytest.param(-auth.MAX_SIGNATURE_AGE_SECONDS - 60, "time and body", 401, id="from the future"),
+        pytest.param(0, "body", 401, id="the time is not signed"),
+        pytest.param(None, "time and body", 401, id="no time"),
+    ],
+)
+def test_signature_with_a_time(served: Served, age: int | None, signed: str, status: int) -> None:
+    body = json.dumps(said()).encode()
+    timestamp = "" if age is None else str(int(time.time()) - age)
+    text = timestamp.encode() + b"." + body if signed == "time and body" else body
+    headers = {"X-Signature": _digest(text), "X-Time": timestamp}
+    assert served.post(served.at("faceki_timed"), body, headers).status_code == status
+
+
+def test_statuses_that_are_not_asked_for_are_ignored(served: Served) -> None:
+    before = served.count()
+    answers = [served.post(served.at("faceki_few"), said(status=each)) for each in ("REVIEW", "Frozen")]
+    assert [(each.status_code, each.json()) for each in answers] == [(200, {"status": "ignored"})] * 2
+    assert served.count() == before
+    assert served.post(served.at("faceki_few"), said(status="declined")).json() == {"status": "stored"}
+
+
+def test_no_more_than_the_connection_allows_in_a_day(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    served.rows("UPDATE asset_event SET timestamp = datetime(timestamp, '-25 hours')")
+    bodies = [said() for _ in range(4)]
+    answers = [served.post(served.at("faceki_few"), each) for each in bodies]
+    assert [each.status_code for each in answers] == [200, 200, 429, 429]
+    assert answers[-1].headers["Retry-After"] == "3600"
+    assert served.post(served.at("faceki_few"), bodies[0]).json() == {"status": "repeated"}
+    assert served.post(served.at(), said()).status_code == 200
+    assert caplog.text.count("'faceki_few' has had its 2 webhooks of 24 hours (webhook_max_per_day)") == 1
+
+
+@pytest.mark.parametrize(
     "body",
     [
         pytest.param(b"", id="nothing"),
@@ -214,9 +254,11 @@ def test_a_repeat_says_the_same_as_the_latest_event(
 ) -> None:
     one, other = str(uuid.uuid4()), str(uuid.uuid4())
     told = [WebhookNotification.of(one, status) for status in statuses]
-    assert events.store_events("faceki_default", [WebhookNotification.of(other, "REVIEW")]) == [STORED]
+    assert events.store_events("faceki_default", [WebhookNotification.of(other, "REVIEW")], 10_000) == [
+        STORED
+    ]
     groups = [told] if grouped else [[each] for each in told]
-    found = [outcome for group in groups for outcome in events.store_events("faceki_default", group)]
+    found = [outcome for group in groups for outcome in events.store_events("faceki_default", group, 10_000)]
     assert found == outcomes
     kept = [status for status, outcome in zip(statuses, outcomes, strict=True) if outcome is STORED]
     assert served.statuses(one) == kept

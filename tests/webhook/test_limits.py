@@ -207,7 +207,7 @@ from airflow_provider_faceki.webhook.events import store_events
 events.LOCK_TIMEOUT_SECONDS = 120  # they leave SQLite no pause
 sys.stdin.readline()  # all begin together
 groups = [[WebhookNotification(each, "ACCEPTED")] for each in sys.argv[1:]]
-print(sum(store_events("faceki_default", group) == ["stored"] for group in groups))
+print(sum(store_events("faceki_default", group, 10_000) == ["stored"] for group in groups))
 """
 
 
@@ -237,7 +237,7 @@ def test_what_waits_is_stored_together_in_its_order() -> None:
     groups: list[tuple[str, list[str]]] = []
     first_is_under_way, goes_on = threading.Event(), threading.Event()
 
-    def store(conn_id: str, notifications: Sequence[WebhookNotification]) -> list[events.Outcome]:
+    def store(conn_id: str, notifications: Sequence[WebhookNotification], _: int) -> list[events.Outcome]:
         groups.append((conn_id, [each.status for each in notifications]))
         first_is_under_way.set()
         assert goes_on.wait(30)
@@ -250,7 +250,7 @@ def test_what_waits_is_stored_together_in_its_order() -> None:
         one, request_id = "one", str(uuid.uuid4())
 
         def begin(conn_id: str, status: str) -> asyncio.Task[events.Outcome]:
-            return asyncio.create_task(writer.write(conn_id, WebhookNotification(request_id, status)))
+            return asyncio.create_task(writer.write(conn_id, WebhookNotification(request_id, status), 9))
 
         tasks = [begin(one, "1")]
         await asyncio.to_thread(first_is_under_way.wait, 30)
@@ -277,7 +277,7 @@ def test_who_gave_up_is_not_stored_any_more(monkeypatch: pytest.MonkeyPatch) -> 
     stored: list[str] = []
     goes_on = threading.Event()
 
-    def store(conn_id: str, notifications: Sequence[WebhookNotification]) -> list[events.Outcome]:
+    def store(conn_id: str, notifications: Sequence[WebhookNotification], _: int) -> list[events.Outcome]:
         assert goes_on.wait(30)
         stored.extend(each.status for each in notifications)
         return [events.Outcome.STORED] * len(notifications)
@@ -286,13 +286,13 @@ def test_who_gave_up_is_not_stored_any_more(monkeypatch: pytest.MonkeyPatch) -> 
         writer = events.EventWriter(store)
         for status in ("1", "2"):
             with pytest.raises(TimeoutError):
-                await writer.write("one", WebhookNotification(str(uuid.uuid4()), status))
+                await writer.write("one", WebhookNotification(str(uuid.uuid4()), status), 9)
         goes_on.set()
         assert writer._draining is not None
         await writer._draining
         assert stored == ["1"]
         monkeypatch.setattr(events, "STORE_TIMEOUT_SECONDS", 30.0)
-        assert await writer.write("one", WebhookNotification(str(uuid.uuid4()), "3")) == "stored"
+        assert await writer.write("one", WebhookNotification(str(uuid.uuid4()), "3"), 9) == "stored"
 
     asyncio.run(write())
 
