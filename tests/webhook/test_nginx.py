@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The documented rule for nginx keeps the token out of nginx's logs, in every spelling, and hands the webhook on."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from demo.processes import free_port
+
+PAGE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+TOKEN = "secret-token-that-was-made-up-0123456789"
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+PATH = f"/faceki/webhook/faceki_default/{TOKEN}"
+
+
+@dataclass
+class Proxy:
+    port: int
+    folder: Path
+    upstream: list[str]
+
+    def request(self, method: str, path: str, body: bytes = b"{}") -> int:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    @property
+    def logged(self) -> str:
+        """All that nginx wrote."""
+        return "".join(each.read_text() for each in sorted(self.folder.glob("*.log")))
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """nginx with the documented rule, and with its usual log for all else."""
+    command = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if command is None:
+        pytest.skip("no nginx: on Debian root installs it with `apt-get install nginx`")
+    folder, port, upstream, seen = tmp_path_factory.mktemp("nginx"), free_port(), free_port(), list[str]()
+    (rule,) = re.findall(r"```nginx\n(.*?)```", PAGE, re.DOTALL)
+    outside, inside = rule.replace("/var/log/nginx/", f"{folder}/").split("# In `server`.")
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"""daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
+        events {{ }}
+        http {{
+            {"".join(f"{kind}_temp_path {folder}/{kind};" for kind in TEMPORARY)}
+            access_log {folder}/access.log;
+            upstream airflow {{ server 127.0.0.1:{upstream}; }}
+            {outside}
+            server {{
+                listen 127.0.0.1:{port};
+                # In `server`.{inside}
+                location / {{ proxy_pass http://airflow; }}
+            }}
+        }}"""
+    )
+
+    class Airflow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = HTTPServer(("127.0.0.1", upstream), Airflow)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    process = subprocess.Popen([command, "-p", str(folder), "-c", str(config)], stderr=subprocess.PIPE)
+    proxy = Proxy(port, folder, seen)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            try:
+                assert proxy.request("POST", "/elsewhere") == 200
+                break
+            except ConnectionError:
+                time.sleep(0.05)
+        yield proxy
+        # The usual log is on, so that a token would have been seen in it.
+        assert "POST /elsewhere" in proxy.logged
+    finally:
+        process.terminate()
+        process.wait(30)
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param(PATH, 200, id="as it should be"),
+        pytest.param("/" + PATH, 200, id="two slashes"),
+        pytest.param("///" + PATH, 200, id="four slashes"),
+        pytest.param(PATH.replace("/webhook", "//webhook"), 200, id="two slashes inside"),
+        pytest.param(PATH.replace("/faceki/", "/f%61ceki/"), 200, id="an encoded letter"),
+        pytest.param(PATH.replace("/webhook/", "%2Fwebhook%2F"), 200, id="encoded slashes"),
+        pytest.param("/x/.." + PATH, 200, id="dots"),
+        pytest.param(PATH + "?again=1", 200, id="a query"),
+        pytest.param(PATH.replace("faceki", "Faceki"), 404, id="a capital letter"),
+        pytest.param(PATH.replace("webhook", "webhok"), 404, id="a letter left out"),
+        pytest.param(PATH.replace("webhook", "WebHook"), 404, id="capital letters"),
+        pytest.param(f"/faceki/{TOKEN}", 404, id="something left out"),
+    ],
+)
+def test_no_spelling_is_logged(nginx: Proxy, path: str, status: int) -> None:
+    nginx.upstream.clear()
+    assert nginx.request("POST", path) == status
+    assert [each.partition("?")[0] for each in nginx.upstream] == ([PATH] if status == 200 else [])
+    assert TOKEN not in nginx.logged
+    assert f'"POST /faceki/***" {status}' in (nginx.folder / "faceki.log").read_text()
+
+
+def test_what_is_refused_or_fails_is_not_logged_either(nginx: Proxy) -> None:
+    assert nginx.request("GET", PATH) == 403
+    assert nginx.request("POST", PATH, bytes(257 * 1024)) == 413
+    assert TOKEN not in nginx.logged
+
+
+def test_airflow_that_cannot_be_reached_is_not_logged_with_the_token(nginx: Proxy) -> None:
+    config = nginx.folder / "nginx.conf"
+    down = free_port()
+    other = nginx.folder / "down.conf"
+    port = free_port()
+    text = config.read_text().replace(f"127.0.0.1:{nginx.port}", f"127.0.0.1:{port}")
+    other.write_text(re.sub(r"(upstream airflow \{ server 127\.0\.0\.1:)\d+", rf"\g<1>{down}", text))
+    command = shutil.which("nginx") or "/usr/sbin/nginx"
+    process = subprocess.Popen([command, "-p", str(nginx.folder), "-c", str(other)])
+    try:
+        proxy, deadline = Proxy(port, nginx.folder, []), time.monotonic() + 30
+        while True:
+            assert time.monotonic() < deadline
+            try:
+                assert proxy.request("POST", PATH) == 502
+                break
+            except ConnectionError:
+                time.sleep(0.05)
+        assert proxy.request("POST", "/elsewhere") == 502
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "/elsewhere" in (nginx.folder / "error.log").read_text()
+    assert TOKEN not in nginx.logged
