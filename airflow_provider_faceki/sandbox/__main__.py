@@ -131,7 +131,7 @@ def _sandbox(chosen: argparse.Namespace, log: Callable[[str], None]) -> FacekiSa
     if not is_loopback(chosen.host) and not (chosen.expose and chosen.i_know_this_is_a_toy):
         raise ExposureError(
             f"--host: found {chosen.host!r}, allowed is a loopback address; anything else needs both "
-            "--expose and --i-know-this-is-a-toy, since everybody who reaches it can control it"
+            "--expose and --i-know-this-is-a-toy, since all who reach it can control it"
         )
     settings = Settings(
         client_id=chosen.client_id,
@@ -165,7 +165,7 @@ def _announce(sandbox: FacekiSandbox, chosen: argparse.Namespace) -> None:
 
 
 def _write_whole(target: Path, text: str) -> None:
-    """Write a file in one step, so that nobody reads half of it."""
+    """Write a file in one step, so that no reader sees half of it."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
     with os.fdopen(handle, "w") as out:
         out.write(text)

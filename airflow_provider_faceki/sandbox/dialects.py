@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from airflow_provider_faceki.sandbox.envelopes import html, json_response
+from airflow_provider_faceki.sandbox.envelopes import gateway_page, html, json_response
 from airflow_provider_faceki.sandbox.messages import Response
 
 DOCUMENTED: Final = "documented"
@@ -144,6 +144,10 @@ def _hidden_failure(document: Any, status: int) -> tuple[object, int]:
     return {"success": False, "message": str(document.get("message") or "failed")}, 200
 
 
+def _bare_failure(document: Any, status: int) -> tuple[object, int]:
+    return {"message": str(document.get("message") or "failed")}, 200
+
+
 def _error_list(document: Any, status: int) -> tuple[object, int]:
     message = str(document.get("message") or f"code {document.get('responseCode')}")
     return {"errors": [{"message": message}]}, status if status >= 400 else 400
@@ -156,6 +160,18 @@ def _newline_first(response: Response) -> Response:
 
 def _web_page(response: Response) -> Response:
     return html(200, "<!doctype html><html><head><title>Welcome</title></head><body>Welcome</body></html>")
+
+
+def _moved(response: Response) -> Response:
+    return gateway_page(301, "Moved Permanently", {"Location": "https://elsewhere.example/"})
+
+
+def _with_nan(response: Response) -> Response:
+    return replace(response, body=response.body.replace(b'"__v":0', b'"__v":NaN'))
+
+
+def _not_gzip(response: Response) -> Response:
+    return replace(response, headers={**response.headers, "Content-Encoding": "gzip"})
 
 
 def _empty(response: Response) -> Response:
@@ -197,6 +213,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "one record as an object, no list",
         {"records": _result(lambda found: found[0] if len(found) == 1 else found)},
     ),
+    "records-null": Dialect("records as `result: null`", {"records": _result(lambda found: None)}),
+    "records-text": Dialect("records as a text", {"records": _result(lambda found: "OK")}),
     # Fields
     "decision-in-status": Dialect(
         "the decision under the key `status`",
@@ -296,6 +314,10 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "a link whose `data` is the whole URL",
         {"link": lambda document: {"responseCode": 0, "data": document["url"]}},
     ),
+    "link-other-host": Dialect(
+        "a hosted page on another host, without `kycverify` in its path",
+        {"link": lambda document: {**document, "url": f"https://pages.example/{document['data']}"}},
+    ),
     "v2-account": Dialect("links without `workflowId`, as V2 accounts make them", needs_workflow=False),
     # URLs
     "records-elsewhere": Dialect(
@@ -321,12 +343,16 @@ DIALECTS: Final[dict[str, Dialect]] = {
         },
     ),
     "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
+    "moved": Dialect("HTTP 301 to another host in place of every answer", responses={"*": _moved}),
     # Failures and vague answers
     "failures-hidden": Dialect(
         'failures as HTTP 200 `{"success": false, "message": …}`', failures=_hidden_failure
     ),
+    "failures-bare": Dialect('failures as HTTP 200 `{"message": …}`', failures=_bare_failure),
     "failures-listed": Dialect('failures as `{"errors": [{"message": …}]}`', failures=_error_list),
     "records-empty": Dialect("HTTP 204 from the records call", responses={"records": _empty}),
+    "records-nan": Dialect("`NaN` in records", responses={"records": _with_nan}),
+    "records-not-gzip": Dialect("records declared as gzip that are not", responses={"records": _not_gzip}),
     "records-latin-1": Dialect("records in Latin-1", responses={"records": _latin_1}),
     # Reports
     "pdf-by-post": Dialect("the report by POST", pdf_method="POST"),

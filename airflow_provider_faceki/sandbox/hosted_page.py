@@ -155,7 +155,7 @@ def _result(backend: Backend, link: Link, record: Record, just_now: bool) -> Res
 
 
 def _browsable(url: str) -> bool:
-    """Whether a browser may go there. Other schemes (javascript:, data:, file:) could attack whoever follows them."""
+    """Whether a browser may go there. Other schemes (javascript:, data:, file:) could be an attack."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname)

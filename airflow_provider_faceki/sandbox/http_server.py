@@ -59,7 +59,7 @@ def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> A
 
 def _internal_error(request: Request, error: Exception) -> Response:
     """Answer a bug of the sandbox, which must not look like a fault that a test asked for."""
-    _LOG.error("the sandbox itself failed; please report it", exc_info=error)
+    _LOG.error("the sandbox itself failed", exc_info=error)
     return JSONResponse({"error": "the sandbox itself failed; its log says where"}, 500)
 
 
@@ -145,7 +145,7 @@ class ConnectionTracker:
 
 
 def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
-    """Return uvicorn's protocol, which also tells the tracker of its connections."""
+    """Return uvicorn's protocol, which also reports its connections to the tracker."""
 
     class Protocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn

@@ -131,7 +131,7 @@ _CHECKS: dict[str, Check] = {
 
 @dataclass
 class Settings:
-    """How a sandbox behaves. `docs/sandbox.md` tells the meaning of each setting; the comments here say why."""
+    """How a sandbox behaves. `docs/sandbox.md` explains each setting; the comments here say why."""
 
     client_id: str = DEFAULT_CLIENT_ID
     client_secret: str = field(default=DEFAULT_CLIENT_SECRET, repr=False)

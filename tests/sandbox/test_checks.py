@@ -23,7 +23,7 @@ def test_a_face_that_was_seen_is_found_and_paid_for(sandbox: FacekiSandbox, call
     assert [bill.what for bill in sandbox.bills] == ["verification", "face_match"]
 
 
-def test_a_face_that_nobody_has_seen_costs_too(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_an_unknown_face_costs_too(sandbox: FacekiSandbox, call: Caller) -> None:
     assert call("POST", RECORDS + "/search-by-face", files=SELFIE).json()["result"] == []
     sandbox.settings.not_found = "8013"
     assert call("POST", RECORDS + "/search-by-face", files=SELFIE).json()["code"] == 8013
@@ -99,7 +99,7 @@ def test_the_report_that_does_not_exist(sandbox: FacekiSandbox, call: Caller) ->
 V2 = "/kycverify/api/kycverify"
 
 
-def test_the_older_api_reads_the_same_records(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_v2_reads_the_same_records(sandbox: FacekiSandbox, call: Caller) -> None:
     link = sandbox.create_link("order-1")
     record = sandbox.decide(link, "ACCEPTED")
     for path, query in ((f"{V2}/link", {"linkId": link}), (f"{V2}/reference", {"referenceId": "order-1"})):
@@ -110,7 +110,7 @@ def test_the_older_api_reads_the_same_records(sandbox: FacekiSandbox, call: Call
     assert summary == {"total": 1, "ACCEPTED": 1, "DECLINED": 0, "REVIEW": 0}
 
 
-def test_the_older_api_has_rules(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_v2_rules(sandbox: FacekiSandbox, call: Caller) -> None:
     assert call("GET", "/kycrules/api/kycrules").json()["data"]["livenessCheckType"] == "MODERATE"
     link = sandbox.create_link()
     del call.session.headers["Authorization"]  # official SDKs send no token

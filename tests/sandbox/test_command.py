@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does `faceki-sandbox` start, tell, keep quiet about links, refuse to be exposed, and end?"""
+"""The command `faceki-sandbox`: start, output without links, refusal of exposure, end."""
 
 from __future__ import annotations
 
@@ -126,12 +126,10 @@ def test_a_process_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) 
     ("arguments", "complaint"),
     [
         pytest.param(
-            ["--host", EVERYWHERE], "needs both --expose and --i-know-this-is-a-toy", id="told never"
+            ["--host", EVERYWHERE], "needs both --expose and --i-know-this-is-a-toy", id="no option"
         ),
-        pytest.param(["--host", EVERYWHERE, "--expose"], "needs both", id="told once"),
-        pytest.param(
-            ["--host", "192.0.2.1", "--i-know-this-is-a-toy"], "needs both", id="told the other once"
-        ),
+        pytest.param(["--host", EVERYWHERE, "--expose"], "needs both", id="one option"),
+        pytest.param(["--host", "192.0.2.1", "--i-know-this-is-a-toy"], "needs both", id="the other option"),
         pytest.param(["--tls-cert", "x"], "go together", id="half of TLS"),
         pytest.param(
             ["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "No such file", id="no certificate"
@@ -155,6 +153,6 @@ def test_it_refuses_to_start(
     assert complaint in capsys.readouterr().err
 
 
-def test_told_twice_it_is_exposed(tmp_path: Path) -> None:
+def test_both_options_expose_it(tmp_path: Path) -> None:
     with started(tmp_path, "--host", EVERYWHERE, "--expose", "--i-know-this-is-a-toy") as (_, url):
         assert get(url.replace(EVERYWHERE, "127.0.0.1") + "/_sandbox/state").status_code == 200

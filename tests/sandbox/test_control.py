@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Can a running sandbox be steered from outside, and only from where it should be?"""
+"""The control API: each call, errors of wrong input, and who may call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def control(sandbox: FacekiSandbox) -> ControlClient:
     return ControlClient(sandbox.url)
 
 
-def test_a_whole_story(sandbox: FacekiSandbox, control: ControlClient, call: Caller) -> None:
+def test_a_case_from_link_to_review(sandbox: FacekiSandbox, control: ControlClient, call: Caller) -> None:
     link = str(control.post("links", record_identifier="order-1", minutes=5))
     record: Any = control.post("decide", link=link, decision="REVIEW")
     assert call.records(link=link).json()["result"] == [record]
@@ -34,7 +34,7 @@ def test_a_whole_story(sandbox: FacekiSandbox, control: ControlClient, call: Cal
     assert counters["total"] == 2, "control calls are not counted"
 
 
-def test_each_knob_turns(sandbox: FacekiSandbox, control: ControlClient, call: Caller) -> None:
+def test_each_control_call_takes_effect(sandbox: FacekiSandbox, control: ControlClient, call: Caller) -> None:
     control.post("faults", kind="status", route="records", status=503)
     assert [each["kind"] for each in control.get("faults")] == ["status"]  # type: ignore[attr-defined]  # a list
     assert control.delete("faults") == []
@@ -107,7 +107,7 @@ def test_what_is_secret_is_not_shown(sandbox: FacekiSandbox, control: ControlCli
         ("nothing", {}, "no such control call"),
     ],
 )
-def test_wrong_input_is_told_what_is_right(
+def test_wrong_input_gets_an_error_that_names_what_is_allowed(
     control: ControlClient, name: str, document: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ControlError) as caught:
@@ -144,7 +144,7 @@ def test_one_wrong_setting_changes_none(sandbox: FacekiSandbox) -> None:
         ("token_lifetime", 0),
     ],
 )
-def test_no_setting_takes_anything(sandbox: FacekiSandbox, name: str, value: object) -> None:
+def test_wrong_settings_are_refused(sandbox: FacekiSandbox, name: str, value: object) -> None:
     before = getattr(sandbox.settings, name)
     with pytest.raises(ValueError, match=f"sandbox setting {name}: found .*, allowed is "):
         setattr(sandbox.settings, name, value)
@@ -168,7 +168,7 @@ def test_no_setting_takes_anything(sandbox: FacekiSandbox, name: str, value: obj
         pytest.param({"json": {"x": "y" * 2_000_000}}, 413, id="too much"),
     ],
 )
-def test_a_web_page_cannot_steer_it(anonymous: Caller, more: dict[str, Any], status: int) -> None:
+def test_a_web_page_cannot_control_it(anonymous: Caller, more: dict[str, Any], status: int) -> None:
     assert anonymous("POST", "/_sandbox/reset", **more).status_code == status
 
 
@@ -177,7 +177,7 @@ def test_a_web_page_cannot_steer_it(anonymous: Caller, more: dict[str, Any], sta
     "host",
     ["rebound.example", "127.0.0.1.rebound.example:80", "127.0.0.2@rebound.example", "192.0.2.1", "", "["],
 )
-def test_another_name_opens_nothing(anonymous: Caller, path: str, host: str) -> None:
+def test_other_host_names_are_refused(anonymous: Caller, path: str, host: str) -> None:
     assert anonymous("GET", path, headers={"Host": host}).status_code == 403
 
 
@@ -185,19 +185,19 @@ def test_another_name_opens_nothing(anonymous: Caller, path: str, host: str) -> 
     "host",
     ["localhost:80", "LOCALHOST", "127.0.0.1", "127.0.0.2", "127.8.8.8:80", "[::1]:80", "[0:0:0:0:0:0:0:1]"],
 )
-def test_its_own_names_do(anonymous: Caller, host: str) -> None:
+def test_loopback_host_names_are_accepted(anonymous: Caller, host: str) -> None:
     assert anonymous("GET", "/_sandbox/state", headers={"Host": host}).status_code == 200
 
 
-def test_the_client_wants_a_url() -> None:
+def test_the_control_client_needs_a_url() -> None:
     with pytest.raises(ValueError, match="url: allowed is"):
         ControlClient("127.0.0.1:80")
 
 
-def test_time_of_day_is_not_waited_for(
+def test_links_answer_themselves_without_a_request(
     sandbox: FacekiSandbox, control: ControlClient, eventually: Callable[[Callable[[], object]], None]
 ) -> None:
-    """Links answer themselves also when nobody asks: the webhook hangs on it."""
+    """The webhook of such a link depends on it."""
     sandbox.settings.auto_answer = 0.05
     sandbox.create_link("order-1")
     eventually(lambda: sandbox.ledger == {"order-1": 1})

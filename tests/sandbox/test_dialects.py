@@ -39,6 +39,10 @@ def records(unwrap: Callable[[Any], object]) -> Look:
     return look
 
 
+def records_are(result: object) -> Look:
+    return lambda sandbox, call, anonymous: _records(sandbox, call).json()["result"] == result
+
+
 def record(check: Callable[[Any], object]) -> Look:
     return lambda sandbox, call, anonymous: check(_records(sandbox, call).json()["result"][0])
 
@@ -127,6 +131,14 @@ def found_at(path: str, **query: str) -> Look:
     return look
 
 
+def not_gzip(sandbox: FacekiSandbox, call: Caller, anonymous: Caller) -> object:
+    call.session.stream = True
+    answer = _records(sandbox, call)
+    return (
+        answer.headers.get("Content-Encoding") == "gzip" and answer.raw.read(1, decode_content=False) == b"{"
+    )
+
+
 def pdf(check: Callable[[requests.Response], object], method: str = "GET", form: str = "bytes") -> Look:
     def look(sandbox: FacekiSandbox, call: Caller, anonymous: Caller) -> object:
         sandbox.settings.pdf_form = form
@@ -151,6 +163,8 @@ ROWS: dict[str, Look] = {
     "records-in-items": records(lambda document: document["data"]["items"][0]),
     "records-bare": records(lambda document: document[0]),
     "record-object": records(lambda document: document["result"]),
+    "records-null": records_are(None),
+    "records-text": records_are("OK"),
     "decision-in-status": record(lambda each: each["status"] == "ACCEPTED" and "decision" not in each),
     "loose-types": record(
         lambda each: (
@@ -180,14 +194,21 @@ ROWS: dict[str, Look] = {
     "link-short": link(lambda document: sorted(document) == ["link", "url"]),
     "link-id": link(lambda document: list(document) == ["linkId"]),
     "link-url": link(lambda document: document["data"].startswith("http://127.0.0.1")),
+    "link-other-host": link(lambda document: document["url"] == f"https://pages.example/{document['data']}"),
     "v2-account": link(lambda document: document["responseCode"] == 0, applicationId="order-1"),
     "records-elsewhere": found_at("/api/v3/records", record_identifier="order-1"),
     "path-ids": found_at(f"{RECORDS}/record_identifier/order-1"),
     "other-filters": found_at(RECORDS, recordIdentifier="order-1"),
     "web-page": lambda sandbox, call, anonymous: "Welcome" in _records(sandbox, call).text,
+    "moved": lambda sandbox, call, anonymous: (
+        call("GET", RULES, allow_redirects=False).headers["Location"] == "https://elsewhere.example/"
+    ),
+    "failures-bare": wrong_secret(200, {"message": "failed"}),
     "failures-hidden": wrong_secret(200, {"success": False, "message": "failed"}),
     "failures-listed": wrong_secret(401, {"errors": [{"message": "code 1"}]}),
     "records-empty": lambda sandbox, call, anonymous: _records(sandbox, call).status_code == 204,
+    "records-nan": lambda sandbox, call, anonymous: b'"__v":NaN' in _records(sandbox, call).content,
+    "records-not-gzip": not_gzip,
     "records-latin-1": lambda sandbox, call, anonymous: (
         "Vérifié".encode("latin-1") in _records(sandbox, call).content
     ),
@@ -258,8 +279,8 @@ def test_a_webhook_goes_out_in_the_dialect(
 ) -> None:
     sandbox.settings.update({"dialect": "webhook-nested", "webhook_url": receiver.url})
     sandbox.decide(sandbox.create_link("order-1"), "ACCEPTED")
-    eventually(lambda: receiver.got)
-    assert receiver.got[0]["data"]["status"] == "ACCEPTED"
+    eventually(lambda: receiver.bodies)
+    assert receiver.bodies[0]["data"]["status"] == "ACCEPTED"
 
 
 def test_a_report_can_be_redirected(sandbox: FacekiSandbox, call: Caller) -> None:

@@ -40,7 +40,7 @@ QUOTED = set(re.findall(r"`([^`]+)`", PROSE))
         ),
     ],
 )
-def test_it_is_named(names: set[str]) -> None:
+def test_the_page_names(names: set[str]) -> None:
     assert names - QUOTED == set()
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does each fault look on the wire like what it plays, and is the request billed exactly when it says so?"""
+"""Each fault, as a client sees it, and whether the request is billed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_retry_after_is_sent_as_given(sandbox: FacekiSandbox, call: Caller, valu
     assert call.records(requestId="x").headers["Retry-After"] == str(value)
 
 
-def test_a_code_wears_the_envelope_of_its_route(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_a_code_comes_in_the_envelope_of_its_route(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.add_fault("code", code=5003, count=2)
     answers = [call.records(requestId="x"), call("POST", "/kycverify/api/kycverify/kyc-verify-link", json={})]
     assert [each.status_code for each in answers] == [200, 200]
@@ -84,7 +84,7 @@ def test_a_huge_body_is_huge(sandbox: FacekiSandbox, call: Caller) -> None:
         pytest.param({"kind": "drip", "delay": 0.05}, 1, id="drip"),
     ],
 )
-def test_the_ledger_knows_what_the_client_cannot(
+def test_the_ledger_counts_processed_requests(
     sandbox: FacekiSandbox, call: Caller, fault: dict[str, Any], bills: int
 ) -> None:
     sandbox.add_fault(route="verify", **fault)
@@ -157,7 +157,7 @@ def test_a_reset_of_the_sandbox_ends_what_is_still_to_come(sandbox: FacekiSandbo
 
 
 @pytest.mark.parametrize("processed", [True, False])
-def test_a_slow_answer_outlasts_the_client(
+def test_a_slow_request_is_processed_after_the_client_left(
     sandbox: FacekiSandbox, call: Caller, eventually: Eventually, processed: bool
 ) -> None:
     sandbox.add_fault("slow", route="verify", delay=0.5, processed=processed)
@@ -167,21 +167,21 @@ def test_a_slow_answer_outlasts_the_client(
     eventually(lambda: sandbox.ledger == {"order-1": 1})
 
 
-def test_a_body_that_drips_is_whole_in_the_end(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_a_dripping_body_is_complete(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.add_fault("drip", delay=0.3)
     begun = time.monotonic()
     assert call.records(requestId="x").json()["result"] == []
     assert time.monotonic() - begun > 0.25
 
 
-def test_latency_is_for_all(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_latency_delays_every_answer(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.settings.latency = 0.2
     begun = time.monotonic()
     call.records(requestId="x")
     assert time.monotonic() - begun > 0.19
 
 
-def test_a_fault_hits_only_its_route_and_its_people(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_a_fault_hits_only_its_route_and_its_identifiers(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.add_fault("status", route="verify", record_identifier="bad-", status=500, count=None)
     link = sandbox.create_link("bad-link")
     assert call.verify("good-1").status_code == 200
@@ -203,7 +203,7 @@ def test_faults_come_in_the_order_they_were_given(sandbox: FacekiSandbox, call: 
     assert call.records(requestId="x").status_code == 200
 
 
-def test_a_fault_can_wait_for_its_turn(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_a_fault_can_skip_requests(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.add_fault("status", route="records", status=503, skip=2)
     assert [call.records(requestId="x").status_code for _ in range(4)] == [200, 200, 503, 200]
 
@@ -253,9 +253,7 @@ def test_requests_in_flight_are_counted(sandbox: FacekiSandbox, call: Caller, ev
         ({"kind": "status", "record_identifier": 7}, "fault record_identifier"),
     ],
 )
-def test_a_fault_that_means_nothing_is_refused(
-    sandbox: FacekiSandbox, given: dict[str, Any], complaint: str
-) -> None:
+def test_a_wrong_fault_is_refused(sandbox: FacekiSandbox, given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         sandbox.add_fault(**given)
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How is a link made, what does it ask for, and how does it end?"""
+"""Links: how they are made, what their workflow asks for, and how they end."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_making_a_link_needs_a_token(anonymous: Caller) -> None:
         pytest.param({"redirect_url": ["x"]}, 422, 5002, id="redirect is a list"),
     ],
 )
-def test_what_cannot_be_is_refused(call: Caller, body: dict[str, Any], status: int, code: int) -> None:
+def test_wrong_arguments_are_refused(call: Caller, body: dict[str, Any], status: int, code: int) -> None:
     answer = make(call, **body)
     assert (answer.status_code, answer.json()["responseCode"]) == (status, code)
 
@@ -108,7 +108,7 @@ def test_no_rules_no_result(call: Caller, query: dict[str, str], code: int) -> N
     assert (answer["status"], answer["code"], answer["result"]) == (False, code, None)
 
 
-def test_whoever_has_the_link_may_read_its_rules(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+def test_rules_by_link_need_no_token(sandbox: FacekiSandbox, anonymous: Caller) -> None:
     link = sandbox.create_link(workflow_id=WORKFLOW_TWO_DOCUMENTS)
     answer = anonymous("GET", "/api/v3/workflows/rulesbylink", params={"link": link}).json()
     assert answer["result"]["workflowId"] == WORKFLOW_TWO_DOCUMENTS
@@ -135,7 +135,7 @@ def test_an_answered_link_shows_its_record_even_when_it_has_expired(
     assert [each["decision"] for each in call.records(link=link).json()["result"]] == ["DECLINED"]
 
 
-def test_links_answer_themselves_when_told_to(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_links_answer_themselves_when_set_to(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.settings.auto_answer = 60
     links = {
         word: make(call, applicationId=f"{word}-x").json()["data"]

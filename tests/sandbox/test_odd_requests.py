@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Can anything that a client says break the sandbox itself?"""
+"""Odd requests do not break the sandbox."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VALUES: list[Any] = [None, True, 0, -1, 1.5, 10**400, "", "x" * 10_000, "\ud800"
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_no_route_falls_over(
+def test_no_route_fails_on_odd_values(
     sandbox: FacekiSandbox, call: Caller, caplog: pytest.LogCaptureFixture, route: Any
 ) -> None:
     path = route.path.replace("{link}", sandbox.create_link("\ud800")).replace("{key}", "x")
@@ -109,7 +109,7 @@ def test_a_control_call_that_breaks_off_is_no_failure(caplog: pytest.LogCaptureF
     assert arriving == []
 
 
-def test_an_empty_key_decides_for_nobody(sandbox: FacekiSandbox) -> None:
+def test_decide_refuses_an_empty_key(sandbox: FacekiSandbox) -> None:
     before = sandbox.add_record("order-1", "REVIEW")
     with pytest.raises(ValueError, match="found '', allowed is the id of a link or a requestId"):
         sandbox.decide("", "ACCEPTED")

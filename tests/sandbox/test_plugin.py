@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does the fixture work in somebody else's tests, and what does it say where the extra is not installed?"""
+"""The fixture `faceki_sandbox` in tests of another project, with and without the extra."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does the sandbox start in a moment, speak TLS, and leave nothing behind?"""
+"""`FacekiSandbox`: start and stop, TLS, clock, settings, cost of importing."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_it_leaves_no_thread_behind() -> None:
     assert set(threading.enumerate()) - before == set()
 
 
-def test_several_at_once_know_nothing_of_each_other() -> None:
+def test_sandboxes_are_independent() -> None:
     with FacekiSandbox() as one, FacekiSandbox(settings=Settings(client_id="other")) as other:
         assert one.url != other.url
         one.add_record("order-1")
@@ -91,7 +91,7 @@ def test_several_at_once_know_nothing_of_each_other() -> None:
         assert stranger.records(record_identifier="order-1").status_code == 401
 
 
-def test_it_sleeps_in_earnest_where_a_test_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_sleeps_while_a_test_has_replaced_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[float] = []
     sleep = time.sleep
 

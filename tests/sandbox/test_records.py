@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a record say, how is it found, and how is it said that there is none?"""
+"""Records: their fields, how they are found, and the answers when there is none."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_several_filters_must_all_fit(sandbox: FacekiSandbox, call: Caller) -> N
     assert call.records(**{**both, "record_identifier": "order-2"}).json()["result"] == []
 
 
-def test_no_filter_lists_nobody(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_no_filter_is_refused(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.add_record("order-1")
     answer = call.records()
     assert (answer.status_code, answer.json()["code"]) == (422, 5002)
@@ -109,7 +109,7 @@ def test_a_record_has_every_documented_field(sandbox: FacekiSandbox) -> None:
     assert document["document_face_match"] == {"similarity": 99.98, "confidence": 99.99}
 
 
-def test_a_canary_can_be_planted(sandbox: FacekiSandbox) -> None:
+def test_fields_of_the_person_can_be_replaced(sandbox: FacekiSandbox) -> None:
     sandbox.settings.person = {"first_name": "Canary", "last_name": "Bird", "document_number": "CANARY123"}
     document = only_document(sandbox.add_record("order-1"))
     assert document["full_name"] == "Canary Bird"
@@ -129,7 +129,7 @@ def test_a_decision_may_change(sandbox: FacekiSandbox, call: Caller) -> None:
     assert sandbox.ledger == {"order-1": 1}, "looking again costs nothing"
 
 
-def test_fields_can_be_anything_for_a_reader_to_stumble_over(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_fields_can_have_any_value(sandbox: FacekiSandbox, call: Caller) -> None:
     odd = {"decision": None, "requestId": "r-1", "document_data": "none", "new_field": [1]}
     sandbox.add_record("order-1", fields=odd)
     (record,) = call.records(requestId="r-1").json()["result"]

@@ -77,7 +77,7 @@ def test_a_form_that_is_off_is_an_unknown_route(
         ),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_wrong_credentials_are_refused(
     anonymous: Caller,
     form: str,
     method: str,
@@ -114,7 +114,7 @@ def test_lifetime_can_be_left_out_and_status_be_201(sandbox: FacekiSandbox, anon
 @pytest.mark.parametrize(
     "authorization", [None, "", "Bearer", "Bearer ", "Bearer made-up", "Basic eDp5", "made-up"]
 )
-def test_who_shows_no_good_token_is_refused(
+def test_an_invalid_token_is_refused(
     sandbox: FacekiSandbox, anonymous: Caller, status: int, authorization: str | None
 ) -> None:
     sandbox.settings.refusal_status = status

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What is looked at, what is billed, and what is found afterwards?"""
+"""Verifications: outcomes, charges, missing images, large bodies."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_identifier_decides(sandbox: FacekiSandbox, call: Caller, identifier
 
 @pytest.mark.parametrize("shape", ["object", "null", "missing"])
 @pytest.mark.parametrize("code", [5004, 5005, 5010, 8002, 8004, 8019])
-def test_images_that_are_found_wanting_are_billed_and_kept(
+def test_rejected_images_are_billed_and_kept(
     sandbox: FacekiSandbox, call: Caller, code: int, shape: str
 ) -> None:
     sandbox.settings.rejection_result = shape
@@ -127,7 +127,7 @@ def test_a_workflow_gets_the_documents_it_asks_for(
     assert answer.json()["code"] == code
 
 
-def test_an_empty_wallet_pays_for_nothing(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_without_credit_nothing_is_verified(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.settings.credit = 1
     assert [call.verify("order-1").json()["code"] for _ in range(2)] == [200, 5003]
     assert sandbox.ledger == {"order-1": 1}
@@ -186,7 +186,7 @@ def test_what_is_no_form_is_refused(call: Caller, kind: str, body: bytes) -> Non
     assert (answer.status_code, answer.json()["code"]) == (400, 5002)
 
 
-def test_a_link_can_be_used_by_whoever_holds_it(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+def test_verification_by_link_needs_no_token(sandbox: FacekiSandbox, anonymous: Caller) -> None:
     link = sandbox.create_link("review-7")
     files = images("selfie", "document_1_front", "document_1_back")
     first, second = (anonymous("POST", BY_LINK, data={"link": link}, files=files).json() for _ in range(2))
@@ -196,7 +196,7 @@ def test_a_link_can_be_used_by_whoever_holds_it(sandbox: FacekiSandbox, anonymou
     assert anonymous("POST", BY_LINK, data={"link": "made-up"}, files=files).json()["code"] == 8014
 
 
-def test_slow_people_hold_nobody_up(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_a_slow_verification_does_not_block_others(sandbox: FacekiSandbox, call: Caller) -> None:
     with pytest.raises(Exception, match="timed out"):
         call.verify("slow-0.6-x", timeout=0.2)
     assert call.records(record_identifier="slow-0.6-x").json()["result"] == []

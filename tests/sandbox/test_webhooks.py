@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who is told of a decision, when, how often, and with what?"""
+"""Webhooks: their body, order, modes, and receivers that fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Receiver:
     """Remembers what it is sent."""
 
     def __init__(self) -> None:
-        self.got: list[dict[str, Any]] = []
+        self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.status = 200
@@ -38,7 +38,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.paths.append(self.path)
                 receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
-                receiver.got.append(json.loads(body))
+                receiver.bodies.append(json.loads(body))
                 self.send_response(receiver.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -50,8 +50,8 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook/token?x=1"
 
     @property
-    def told(self) -> list[tuple[str, str]]:
-        return [(each["requestId"], each["status"]) for each in self.got]
+    def statuses(self) -> list[tuple[str, str]]:
+        return [(each["requestId"], each["status"]) for each in self.bodies]
 
 
 @pytest.fixture
@@ -66,13 +66,13 @@ def receiver(sandbox: FacekiSandbox) -> Iterator[Receiver]:
     made.server.server_close()
 
 
-def test_a_decision_is_told_as_documented(
+def test_a_webhook_is_sent_as_documented(
     sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
 ) -> None:
     sandbox.settings.person = {"first_name": "Canary", "last_name": "Bird"}
     record = sandbox.decide(sandbox.create_link("order-1"), "ACCEPTED")
-    eventually(lambda: receiver.got)
-    assert receiver.got == [
+    eventually(lambda: receiver.bodies)
+    assert receiver.bodies == [
         {"requestId": record["requestId"], "fullName": "Canary Bird", "status": "ACCEPTED", "kycData": record}
     ]
     assert receiver.paths == ["/hook/token?x=1"]
@@ -81,40 +81,40 @@ def test_a_decision_is_told_as_documented(
     eventually(lambda: sandbox.counters.webhooks == {"200": 1})
 
 
-def test_every_way_to_a_decision_is_told(
+def test_every_kind_of_decision_sends_a_webhook(
     sandbox: FacekiSandbox, receiver: Receiver, call: Caller, eventually: Eventually
 ) -> None:
     call.verify("review-1")
     call.verify("code-5004-1")
     call("POST", f"/kycverify/{sandbox.create_link()}", data={"decision": "DECLINED"})
     sandbox.add_record("from before")
-    eventually(lambda: len(receiver.got) == 3)
-    assert sorted(status for _, status in receiver.told) == ["DECLINED", "DECLINED", "REVIEW"]
+    eventually(lambda: len(receiver.bodies) == 3)
+    assert sorted(status for _, status in receiver.statuses) == ["DECLINED", "DECLINED", "REVIEW"]
 
 
-def test_a_change_is_told_after_what_it_changes(
+def test_webhooks_of_one_request_keep_their_order(
     sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
 ) -> None:
     records = [str(sandbox.decide(sandbox.create_link(), "REVIEW")["requestId"]) for _ in range(20)]
     for each in records:
         sandbox.decide(each, "ACCEPTED")
-    eventually(lambda: len(receiver.got) == 40)
+    eventually(lambda: len(receiver.bodies) == 40)
     for each in records:
-        assert [status for name, status in receiver.told if name == each] == ["REVIEW", "ACCEPTED"]
+        assert [status for name, status in receiver.statuses if name == each] == ["REVIEW", "ACCEPTED"]
 
 
 def test_twice(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
     sandbox.settings.webhook_mode = "twice"
     record = sandbox.decide(sandbox.create_link(), "ACCEPTED")
-    eventually(lambda: len(receiver.got) == 2)
-    assert receiver.told == [(record["requestId"], "ACCEPTED")] * 2
+    eventually(lambda: len(receiver.bodies) == 2)
+    assert receiver.statuses == [(record["requestId"], "ACCEPTED")] * 2
 
 
 def test_late(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
     sandbox.settings.update({"webhook_mode": "late", "webhook_delay": 0.3})
     begun = time.monotonic()
     sandbox.decide(sandbox.create_link(), "ACCEPTED")
-    eventually(lambda: receiver.got)
+    eventually(lambda: receiver.bodies)
     assert time.monotonic() - begun > 0.29
 
 
@@ -123,8 +123,8 @@ def test_out_of_order(sandbox: FacekiSandbox, receiver: Receiver, eventually: Ev
     link = sandbox.create_link()
     for decision in ("REVIEW", "ACCEPTED"):
         sandbox.decide(link, decision)
-    eventually(lambda: len(receiver.got) == 2)
-    assert [status for _, status in receiver.told] == ["ACCEPTED", "REVIEW"]
+    eventually(lambda: len(receiver.bodies) == 2)
+    assert [status for _, status in receiver.statuses] == ["ACCEPTED", "REVIEW"]
 
 
 def test_out_of_order_waits_for_a_second_only_so_long(
@@ -132,18 +132,22 @@ def test_out_of_order_waits_for_a_second_only_so_long(
 ) -> None:
     sandbox.settings.update({"webhook_mode": "out-of-order", "webhook_delay": 0.1})
     sandbox.decide(sandbox.create_link(), "ACCEPTED")
-    eventually(lambda: len(receiver.got) == 1)
+    eventually(lambda: len(receiver.bodies) == 1)
     sandbox.decide(sandbox.create_link(), "DECLINED")
-    eventually(lambda: len(receiver.got) == 2)
+    eventually(lambda: len(receiver.bodies) == 2)
 
 
-def test_never_but_forged(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
+def test_mode_never_sends_only_fakes(
+    sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually
+) -> None:
     sandbox.settings.webhook_mode = "never"
     sandbox.decide(sandbox.create_link(), "ACCEPTED")
     sandbox.settings.webhook_mode = "normal"
     sandbox.send_fake_webhook("3f2b", "ACCEPTED", "NOBODY")
-    eventually(lambda: receiver.got)
-    assert receiver.got == [{"requestId": "3f2b", "fullName": "NOBODY", "status": "ACCEPTED", "kycData": {}}]
+    eventually(lambda: receiver.bodies)
+    assert receiver.bodies == [
+        {"requestId": "3f2b", "fullName": "NOBODY", "status": "ACCEPTED", "kycData": {}}
+    ]
 
 
 def test_what_is_refused_is_not_sent_again(
@@ -153,25 +157,25 @@ def test_what_is_refused_is_not_sent_again(
     sandbox.decide(sandbox.create_link(), "ACCEPTED")
     eventually(lambda: sandbox.counters.webhooks == {"503": 1})
     time.sleep(0.1)
-    assert len(receiver.got) == 1
+    assert len(receiver.bodies) == 1
 
 
 def test_many_at_once(sandbox: FacekiSandbox, receiver: Receiver, eventually: Eventually) -> None:
     sandbox.settings.credit = None
     for _ in range(200):
         sandbox.decide(sandbox.create_link(), "ACCEPTED")
-    eventually(lambda: len(receiver.got) == 200)
-    assert len(set(receiver.told)) == 200
+    eventually(lambda: len(receiver.bodies) == 200)
+    assert len(set(receiver.statuses)) == 200
 
 
-def test_a_reset_forgets_what_is_waiting(sandbox: FacekiSandbox, receiver: Receiver) -> None:
+def test_a_reset_drops_queued_webhooks(sandbox: FacekiSandbox, receiver: Receiver) -> None:
     sandbox.settings.update({"webhook_mode": "late", "webhook_delay": 0.2})
     sandbox.decide(sandbox.create_link(), "ACCEPTED")
     sandbox.reset()
     time.sleep(0.4)
-    assert receiver.got == []
+    assert receiver.bodies == []
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "http://127.0.0.1:99999/x", "https://127.0.0.1:9/x"])
-def test_nobody_there_is_no_drama(url: str) -> None:
+def test_an_unreachable_receiver_is_counted(url: str) -> None:
     assert post(url, b"{}") == "no answer"

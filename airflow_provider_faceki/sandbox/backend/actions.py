@@ -272,7 +272,7 @@ class Backend:
 
         :param key: a link (answers it, or changes its newest record) or a request id.
         :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capitals.
-        :param by: who decided, as the record tells.
+        :param by: who decided; stands in the record.
         :raises Refused: the link cannot be used.
         """
         _require_texts(key=key, decision=decision)

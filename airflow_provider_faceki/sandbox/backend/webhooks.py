@@ -40,7 +40,7 @@ class _Delivery:
 class WebhookSender:
     """A thread that waits for due times and a few that send. Requests never wait for them.
 
-    :param on_sent: is told the outcome of each POST, from a sending thread.
+    :param on_sent: is called with the outcome of each POST, from a sending thread.
     """
 
     def __init__(self, settings: Settings, on_sent: Callable[[str], None]) -> None:

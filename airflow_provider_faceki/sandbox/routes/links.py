@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls that make a link and that tell the rules of a workflow.
+"""The calls that make a link and that return the rules of a workflow.
 
 https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link ; the two rules calls were seen in
 official SDKs.

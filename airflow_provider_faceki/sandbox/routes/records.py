@@ -25,7 +25,7 @@ def records_by_request(backend: Backend, request: Request) -> Response:
 def _find(backend: Backend, request: Request, allowed: tuple[str, ...]) -> Response:
     filters = {name: request.query[name] for name in allowed if request.query.get(name)}
     if not filters:
-        # Undocumented. A stand-in that lists everybody would teach a dangerous habit (assumption).
+        # Undocumented. Listing all records would teach a dangerous habit (assumption).
         return v3_error(5002, 422)
     for name, value in filters.items():
         backend.accounts.add_poll(f"{name}={value}", backend.clock.now())
