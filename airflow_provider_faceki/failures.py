@@ -13,7 +13,7 @@ QuotaError             the wallet has to be topped up, or a limit raised
 LinkError              a link that is used up or expired does not come back
 VerificationError      the same images give the same response, and are billed again
 TlsError               certificates have to be repaired
-must_not_repeat        of any error: FACEKI may act, or charge, a second time
+needs_consent          of any error: FACEKI may act, or charge, a second time
 =====================  =====================================================================================
 
 Everything else is raised as it is, so the task's ``retries`` apply: no connection, a lost response, throttling, a
@@ -32,7 +32,7 @@ from airflow_provider_faceki import api
 
 def is_task_retryable(error: api.FacekiError) -> bool:
     """Whether another try of the task may succeed, and does no harm."""
-    if error.must_not_repeat:
+    if error.needs_consent:
         return False
     # A plain ResponseError carries an unknown code; the next try looks for a lost outcome before it sends again.
     is_unexplained = type(error) is api.ResponseError
@@ -114,7 +114,7 @@ def translate_errors(
         from airflow.providers.common.compat.sdk import AirflowFailException
 
         message = f"{type(error).__name__}: {error}"
-        if error.must_not_repeat:
+        if error.needs_consent:
             message += (
                 "; the call may have been made, so it is not made again by itself: clear the task to do so"
             )

@@ -40,7 +40,7 @@ else:
             """Decide by the kind of error; errors of others are left to Airflow."""
             if not isinstance(exception, FacekiError):
                 return RetryDecision.default()
-            if isinstance(exception, OutcomeUnknownError) or exception.must_not_repeat:
+            if isinstance(exception, OutcomeUnknownError) or exception.needs_consent:
                 kind = type(exception).__name__
                 return RetryDecision.fail(reason=f"{kind}: another try may be billed again")
             if not is_task_retryable(exception):

@@ -57,9 +57,9 @@ def check_minutes(name: str, value: object) -> None:
     """Refuse what is no number of minutes, unless there is none."""
     # 2**53: from there on, not every reader of JSON gets the number that was sent.
     if value is not None and (
-        not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**53
+        not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
     ):
-        raise ValidationError(f"{name} must be a whole number of minutes, at least 1, or None")
+        raise ValidationError(f"{name} must be a whole number of minutes from 0, or None")
 
 
 def _scalar(name: str, value: object) -> None:

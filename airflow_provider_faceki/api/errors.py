@@ -1,17 +1,17 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What can go wrong with FACEKI, drawn by what the reader must do next.
+"""The errors of FACEKI, as a tree drawn by what has to be done next.
 
 ::
 
     FacekiError
     ├── ConfigurationError        the Connection or a setting is wrong: fix it there
-    ├── ValidationError                an argument of the call is wrong: fix the call
+    ├── ValidationError           an argument of the call is wrong: fix the call
     ├── TransportError            nothing came back
     │   ├── ConnectError          … and nothing left: try again
     │   ├── TlsError              … and nothing left: fix certificates (verify, CA bundle)
-    │   └── ResponseLostError       … but the request may have arrived: look before sending again
-    ├── OutcomeUnknownError       sent, maybe billed, and not to be found: look again before sending again
-    └── ResponseError               FACEKI said something
+    │   └── ResponseLostError     … but the request may have arrived: look it up before sending again
+    ├── OutcomeUnknownError       sent, maybe billed, and not to be found: look it up before sending again
+    └── ResponseError             FACEKI answered with a failure
         ├── AuthenticationError   it does not know these credentials, or refuses the token
         ├── InvalidRequestError   the request itself is wrong: fix the call
         ├── WorkflowError         the workflow is unknown or has no rules: fix it in the FACEKI portal
@@ -20,8 +20,8 @@
         ├── NotFoundError         no such record (yet)
         ├── VerificationError     this person or image did not pass: a result, rarely a fault
         ├── RateLimitError        too many requests: wait; nothing was done
-        ├── ServiceError          FACEKI failed: try again if the call may be repeated
-        └── UnexpectedResponseError the answer cannot be understood: likely not FACEKI, or a changed FACEKI
+        ├── ServiceError          FACEKI failed: try again if the call is idempotent
+        └── UnexpectedResponseError  the answer is not understood: likely not FACEKI, or a changed FACEKI
 
 No message, ``repr`` or pickle of these holds a body, a header, a URL's query, a secret or a person: they are
 built from machine-readable fields only.
@@ -31,9 +31,11 @@ from __future__ import annotations
 
 from typing import Self
 
+from airflow_provider_faceki.api.secrets import SecretText
+
 
 class FacekiError(Exception):
-    """Anything that went wrong with FACEKI.
+    """Base of all errors of FACEKI.
 
     :param message: What happened and what to do, free of secrets and personal data.
     :param code: FACEKI's own code (``code``, ``responseCode`` or ``statusCode`` of the answer), if it gave
@@ -45,11 +47,11 @@ class FacekiError(Exception):
     :param is_ambiguous: Whether the service may already have done what was asked.
     :param conn_id: Airflow Connection id, set when raised through the hook.
 
-    ``must_not_repeat`` is set where FACEKI may have acted on a call that does, or costs, the same again when it is
-    made again, and that leaves nothing to look for: whoever repeats whole calls has to ask a person first.
+    ``idempotent`` is ``False`` where the failed call does or costs the same again when it is made again, and leaves
+    nothing that could be looked up. If such an error also :attr:`is_ambiguous`, only a person may repeat the call.
     """
 
-    #: Whether the same request, sent again later, may succeed without anybody changing anything.
+    #: Whether the same request, sent again later, may succeed without any change.
     is_transient: bool = False
     #: What :attr:`is_ambiguous` is where the raiser does not know better.
     _is_ambiguous_default: bool = False
@@ -75,10 +77,15 @@ class FacekiError(Exception):
         self.retry_after = retry_after
         self.is_ambiguous = self._is_ambiguous_default if is_ambiguous is None else is_ambiguous
         self.conn_id = conn_id
-        self.must_not_repeat = False
+        self.idempotent = True
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether a person has to decide if the call is made again: it may have been made, and is not idempotent."""
+        return self.is_ambiguous and not self.idempotent
 
     def with_conn_id(self, conn_id: str) -> Self:
-        """Return this error, saying which Airflow Connection it concerns."""
+        """Return this error, naming the Airflow Connection that it concerns."""
         self.conn_id = conn_id
         return self
 
@@ -145,6 +152,17 @@ class OutcomeUnknownError(FacekiError):
 class ResponseError(FacekiError):
     """FACEKI answered, and the answer is not a success."""
 
+    #: Whether the answer's document states the failure in a form of FACEKI's; else only the HTTP status tells it.
+    is_stated: bool = False
+    #: Whether the answer says, in whatever form, that the access token is not accepted.
+    refuses_token: bool = False
+    #: Whether a token that is not accepted would explain the answer, among other things.
+    may_refuse_token: bool = False
+    #: The caller's identifier that the answer holds, if any: it tells whose failure this is.
+    record_identifier: str | None = None
+    #: Where a redirect leads; its ``repr`` shows nothing.
+    location: SecretText | None = None
+
 
 class AuthenticationError(ResponseError):
     """FACEKI does not accept the client id and secret, or refuses a token it has just issued."""
@@ -167,10 +185,10 @@ class LinkError(ResponseError):
 
 
 class NotFoundError(ResponseError):
-    """FACEKI has no such record: code 8013, or HTTP or code 404."""
+    """FACEKI has no such record: code 8013, or HTTP or code 404.
 
-    #: Whether FACEKI says so in its own words; another 404 may as well come from a wrong address, or from a proxy.
-    in_own_words: bool = False
+    Unless it :attr:`is_stated`, a 404 may as well come from a wrong address or from a proxy.
+    """
 
 
 class VerificationError(ResponseError):
@@ -193,7 +211,7 @@ class ServiceError(ResponseError):
 
 
 class UnexpectedResponseError(ResponseError):
-    """The answer is not one that FACEKI is known to give."""
+    """The answer has no form that FACEKI is known to give."""
 
     is_transient = True
     _is_ambiguous_default = True

@@ -189,9 +189,11 @@ def as_word(value: object) -> str | None:
 
 
 def as_code(value: object) -> int | None:
-    """Return a response code, which may have been sent as text."""
+    """Return a response code, which may have been sent as text or as a float."""
     if isinstance(value, str) and _CODE.fullmatch(value):
         return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if abs(value) <= MAX_CODE else None

@@ -328,7 +328,7 @@ class FacekiApiOperator(FacekiOperator):
             with translate_errors():
                 return write_json(path, document, self.output_conn_id)
         except OSError as error:
-            if endpoint.is_repeatable:
+            if endpoint.is_idempotent:
                 raise
             raise AirflowFailException(
                 "the call was made, but its response could not be written to output_path; it is not repeated by "

@@ -38,8 +38,8 @@ from airflow_provider_faceki.api.tokens.file import FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.uploads import Image
-from tests.api.by_hand import Table, token
 from tests.api.conftest import RecordedWarnings
+from tests.api.fake_driver import Table, token
 from tests.api.fake_server import RECORDS_PATH, FakeServer, reply_raw
 from tests.api.sample_files import NAMES, sample
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 
@@ -14,6 +15,7 @@ from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, Json
 
 ASKED_AT = 1_700_000_000.0
+TOKEN = "abc.def-0123456789"
 BASE = "https://sdk.faceki.com"
 PAIR = b'{"clientId":"id-\xc3\xbc","clientSecret":"s3cr\\"t&=?"}'
 JSON_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
@@ -96,7 +98,6 @@ def test_lifetime(sent: Json, lifetime: float) -> None:
         pytest.param([], id="list"),
         pytest.param("t0ken", id="string"),
         pytest.param({}, id="empty"),
-        pytest.param({"clientSecret": ""}, id="field-keyed validation error"),
         pytest.param({"access_token": ""}, id="empty token"),
         pytest.param({"access_token": None}, id="null token"),
         pytest.param({"access_token": 5}, id="number for a token"),
@@ -112,6 +113,73 @@ def test_an_answer_without_a_token_that_can_be_sent(result: Json) -> None:
         _asks(AuthFlow.ACCESS_TOKEN_BODY).read(Payload(result, result), ASKED_AT)
     assert "access_token_body" in str(caught.value)
     assert "evil" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "lifetime"),
+    [
+        pytest.param(
+            {"responseCode": 0, "data": {"access_token": TOKEN, "expires_in": 900}}, 900.0, id="documented"
+        ),
+        pytest.param({"data": {"accessToken": TOKEN, "expiresIn": "900"}}, 900.0, id="camel case"),
+        pytest.param({"data": {"token": TOKEN}}, 3600.0, id="token"),
+        pytest.param({"token": TOKEN, "expires_in": 900}, 900.0, id="without an envelope"),
+        pytest.param({"data": {"access_token": f"Bearer {TOKEN}"}}, 3600.0, id="with the scheme"),
+        pytest.param(
+            {"data": {"access_token": f"bearer {TOKEN}"}}, 3600.0, id="with the scheme in small letters"
+        ),
+        pytest.param({"data": {"access_token": TOKEN}, "expires_in": 900}, 900.0, id="lifetime beside it"),
+        pytest.param({"data": [{"access_token": TOKEN}]}, 3600.0, id="in a list"),
+        pytest.param({"result": {"auth": {"access_token": TOKEN}}}, 3600.0, id="one level deeper"),
+        pytest.param({"responseCode": 0, "data": TOKEN}, 3600.0, id="alone"),
+    ],
+)
+def test_a_token_is_found_in_other_forms(document: Json, lifetime: float) -> None:
+    answer = read_payload(HttpResponse(200, {}, json.dumps(document).encode()))
+    assert _asks().read(answer, ASKED_AT) == AccessToken(TOKEN, ASKED_AT, lifetime)
+
+
+def _read_token(asks: TokenRequest, response: HttpResponse) -> AccessToken:
+    try:
+        return asks.read(read_payload(response), ASKED_AT)
+    except ResponseError as error:
+        raise asks.map_error(error) from None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        pytest.param(200, b'{"clientSecret":""}', "does not accept the client id", id="keyed by field"),
+        pytest.param(200, b'{"error":"invalid_client"}', "does not accept the client id", id="OAuth error"),
+        pytest.param(
+            500,
+            b'{"message":"Invalid client credentials"}',
+            "does not accept the client id",
+            id="500 with words",
+        ),
+        pytest.param(
+            200,
+            b'{"status":false,"message":"no"}',
+            "does not accept the client id",
+            id="failure without a code",
+        ),
+        pytest.param(500, b'{"message":"oops"}', "so to wrong credentials", id="500"),
+        pytest.param(301, b"", "check the API base URL", id="redirect"),
+        pytest.param(200, b"<html><body>hello", "an HTML page; check the API base URL", id="page"),
+        pytest.param(204, b"", "HTTP 204 without a body. Check the API base URL", id="no content"),
+        pytest.param(
+            200, b'{"data":{"tok":"x"}}', "and in it the keys tok. Check the API base URL", id="other keys"
+        ),
+        pytest.param(404, b"<html>", "check the API base URL", id="no such route"),
+    ],
+)
+def test_a_token_request_that_fails_says_what_to_check(status: int, body: bytes, told: str) -> None:
+    with pytest.raises(FacekiError) as caught:
+        _read_token(_asks(AuthFlow.ACCESS_TOKEN_BODY), HttpResponse(status, {}, body))
+    assert told in str(caught.value)
+    assert isinstance(caught.value, errors.AuthenticationError) is ("does not accept" in told)
+    if "page" not in told and status not in {204, 301}:
+        assert "access_token_body" in str(caught.value)
 
 
 @pytest.mark.parametrize(

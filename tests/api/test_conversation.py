@@ -23,10 +23,10 @@ from airflow_provider_faceki.api.protocol.session import (
     RunBlocking,
     SendRequest,
 )
-from tests.api.by_hand import NOW, Table, token, token_answer
+from tests.api.fake_driver import NOW, Table, token, token_answer
 
 FETCH = FetchRecords(request_id="r-1")
-NONE = Payload([], {})
+NONE = Payload([], [])
 COLD = ["read", "claim", "read", "ask token"]
 
 
@@ -296,7 +296,8 @@ def test_each_token_is_concealed_once() -> None:
 def test_by_link_no_token_is_asked_for_or_sent() -> None:
     table = Table()
     rules = table.play(
-        session.call(table.account, GetWorkflowRules(link="l-1")), Payload({"documents": ["Passport"]}, {})
+        session.call(table.account, GetWorkflowRules(link="l-1")),
+        Payload({"documents": ["Passport"]}, {"documents": ["Passport"]}),
     )
     assert rules.documents == ("Passport",)
     assert table.notes == ["ask"]
@@ -312,7 +313,7 @@ def test_nor_is_one_renewed_when_such_a_question_is_refused() -> None:
 
 
 NOT_FOUND = [
-    pytest.param(lambda: _refusal(404, None), id="404"),
+    pytest.param(lambda: _refusal(404, {"status": False, "code": 404}), id="404"),
     pytest.param(lambda: _refusal(200, {"status": False, "code": 8013}), id="code 8013"),
 ]
 

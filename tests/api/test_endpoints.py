@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,8 +19,8 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.models import VerificationRecord
-from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import HttpRequest, Json
+from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
+from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, Json
 from airflow_provider_faceki.api.service import Service
 
 HERE = Service(base_url="https://kyc.example.com/prefix", records_path="/records/v9")
@@ -181,7 +182,7 @@ def test_what_cannot_be_an_id(name: str, make: Callable[[object], object], value
         pytest.param(1, True, id="one"),
         pytest.param(None, True, id="FACEKI's default"),
         pytest.param(525_600, True, id="a year"),
-        pytest.param(0, False, id="zero"),
+        pytest.param(0, True, id="zero, as FACEKI's client sends"),
         pytest.param(-1, False, id="negative"),
         pytest.param(True, False, id="true"),
         pytest.param(1.5, False, id="fraction"),
@@ -275,42 +276,82 @@ def test_nothing_shows_a_link_or_a_person(value: object) -> None:
 
 
 UNREADABLE = object()
+
+
+def _answered(document: Json) -> Payload:
+    """Return the answer with this document."""
+    return read_payload(HttpResponse(200, {}, json.dumps(document).encode()))
+
+
 LINKS = GenerateKycLink(workflow_id="w", record_identifier="mine")
 
 
 @pytest.mark.parametrize(
-    ("answer", "link"),
+    ("document", "link"),
     [
         pytest.param(
-            Payload("l-1", {"url": "https://apps.example/l-1"}),
+            {"data": "l-1", "url": "https://apps.example/l-1"},
             KycLink("l-1", "https://apps.example/l-1", "mine"),
-            id="link and URL",
+            id="as documented",
         ),
-        pytest.param(Payload(" l-1 ", {"url": None}), KycLink("l-1", None, "mine"), id="no URL"),
-        pytest.param(Payload("l-1", {"url": "javascript:x"}), KycLink("l-1", None, "mine"), id="no web URL"),
-        pytest.param(Payload("l-1", "l-1"), KycLink("l-1", None, "mine"), id="no object"),
-        pytest.param(Payload("", {}), UNREADABLE, id="empty"),
-        pytest.param(Payload(" ", {}), UNREADABLE, id="blank"),
-        pytest.param(Payload(None, {}), UNREADABLE, id="null"),
-        pytest.param(Payload({"link": "l-1"}, {}), UNREADABLE, id="object"),
+        pytest.param({"data": " l-1 ", "url": None}, KycLink("l-1", None, "mine"), id="no URL"),
+        pytest.param({"data": "l-1", "url": "javascript:x"}, KycLink("l-1", None, "mine"), id="no web URL"),
+        pytest.param("l-1", KycLink("l-1", None, "mine"), id="no object"),
+        pytest.param(
+            {"data": "https://apps.example/kycverify/l-1"},
+            KycLink("l-1", "https://apps.example/kycverify/l-1", "mine"),
+            id="data is the URL",
+        ),
+        pytest.param(
+            {"link": "https://apps.example/l-1", "url": "https://apps.example/l-1"},
+            KycLink("l-1", "https://apps.example/l-1", "mine"),
+            id="link and url",
+        ),
+        pytest.param({"data": {"link": "l-1"}}, KycLink("l-1", None, "mine"), id="object with link"),
+        pytest.param({"result": {"linkId": "l-1"}}, KycLink("l-1", None, "mine"), id="object with linkId"),
+        pytest.param({"data": {"link_id": "l-1"}}, KycLink("l-1", None, "mine"), id="object with link_id"),
+        pytest.param(
+            {"url": "https://apps.example/?link=l-1"},
+            KycLink("l-1", "https://apps.example/?link=l-1", "mine"),
+            id="URL alone",
+        ),
+        pytest.param(
+            {"data": "l-1", "applicationId": "mine"}, KycLink("l-1", None, "mine"), id="with our identifier"
+        ),
+        pytest.param({"data": ""}, UNREADABLE, id="empty"),
+        pytest.param({"data": " "}, UNREADABLE, id="blank"),
+        pytest.param({"data": "None"}, UNREADABLE, id="a word for missing"),
+        pytest.param({"data": "Link created for Maria"}, UNREADABLE, id="a sentence"),
+        pytest.param({"data": None}, UNREADABLE, id="null"),
+        pytest.param({"data": {"created": True}}, UNREADABLE, id="object without one"),
     ],
 )
-def test_reading_a_link(answer: Payload, link: object) -> None:
+def test_reading_a_link(document: Json, link: object) -> None:
     if link is UNREADABLE:
         with pytest.raises(UnexpectedResponseError, match="no link id"):
-            LINKS.read(answer)
+            LINKS.read(_answered(document))
     else:
-        assert LINKS.read(answer) == link
+        assert LINKS.read(_answered(document)) == link
+
+
+def test_a_link_for_another_record_is_not_handed_out() -> None:
+    with pytest.raises(UnexpectedResponseError, match="names another record"):
+        LINKS.read(_answered({"responseCode": 0, "data": "l-1", "applicationId": "somebody-else"}))
 
 
 @pytest.mark.parametrize(
     ("result", "records"),
     [
         pytest.param([], (), id="none"),
-        pytest.param({}, (), id="empty object"),
+        pytest.param({}, UNREADABLE, id="empty object"),
         pytest.param([{}], (), id="list of an empty object"),
-        pytest.param([{"a": 1}, {"b": 2}], ({"a": 1}, {"b": 2}), id="two, in order"),
-        pytest.param({"a": 1}, ({"a": 1},), id="one without a list"),
+        pytest.param(
+            [{"requestId": "1"}, {"decision": "X"}],
+            ({"requestId": "1"}, {"decision": "X"}),
+            id="two, in order",
+        ),
+        pytest.param({"requestId": "1"}, ({"requestId": "1"},), id="one without a list"),
+        pytest.param({"a": 1}, UNREADABLE, id="an object that is no record"),
         pytest.param([None], UNREADABLE, id="null in it"),
         pytest.param([{"a": 1}, "x"], UNREADABLE, id="a string in it"),
         pytest.param("x", UNREADABLE, id="string"),
@@ -320,49 +361,60 @@ def test_reading_a_link(answer: Payload, link: object) -> None:
 )
 def test_reading_records(result: Json, records: object) -> None:
     if records is UNREADABLE:
-        with pytest.raises(UnexpectedResponseError, match="something else"):
-            FetchRecords(link="l").read(Payload(result, result))
+        with pytest.raises(UnexpectedResponseError, match="is not understood"):
+            FetchRecords(link="l").read(_answered(result))
     else:
         assert isinstance(records, tuple)
-        read = FetchRecords(link="l").read(Payload(result, result))
+        read = FetchRecords(link="l").read(_answered(result))
         assert read == tuple(VerificationRecord(document) for document in records)
 
 
 def test_reading_no_records() -> None:
-    assert FetchRecords(link="l").empty() == ()
-    assert FetchRecords(link="l").read(Payload(None, {"responseCode": 0, "data": None})) == ()
-    with pytest.raises(UnexpectedResponseError, match="something else"):
-        FetchRecords(link="l").read(Payload(None, None))
+    assert FetchRecords(link="l").read(_answered({"responseCode": 0, "data": None})) == ()
+    with pytest.raises(UnexpectedResponseError, match="holds HTTP 204 without a body"):
+        FetchRecords(link="l").read(read_payload(HttpResponse(204)))
 
 
 @pytest.mark.parametrize(
     ("result", "rules"),
     [
         pytest.param(
-            {"documents": ["Passport", 5, None, "ID Card"], "document_optional": True, "x": 1},
+            {"documents": ["Passport", "ID Card"], "document_optional": True, "x": 1},
             WorkflowRules(("Passport", "ID Card"), True, {}),
             id="as seen",
         ),
         pytest.param(
             {"documents": "Passport", "document_optional": "yes"},
-            WorkflowRules((), False, {}),
+            WorkflowRules(("Passport",), True, {}),
             id="other types",
         ),
-        pytest.param({"x": 1}, WorkflowRules((), False, {}), id="neither"),
+        pytest.param(
+            {"documents": [{"name": "Passport"}, {"document_type": "ID Card"}]},
+            WorkflowRules(("Passport", "ID Card"), False, {}),
+            id="documents as objects",
+        ),
+        pytest.param(
+            {"documents": {"Passport": True, "ID Card": False}},
+            WorkflowRules(("Passport",), False, {}),
+            id="documents as flags",
+        ),
+        pytest.param({"documents": []}, WorkflowRules((), False, {}), id="no documents"),
+        pytest.param({"documents": ["Passport", 5]}, UNREADABLE, id="a document that is a number"),
+        pytest.param({"documents": None, "store_data": True}, UNREADABLE, id="documents null"),
+        pytest.param({"documents": [{"count": 2}]}, UNREADABLE, id="documents without names"),
+        pytest.param({"x": 1}, UNREADABLE, id="neither"),
         pytest.param({}, UNREADABLE, id="empty"),
-        pytest.param(None, UNREADABLE, id="null"),
-        pytest.param([{"documents": []}], UNREADABLE, id="list"),
     ],
 )
 def test_reading_rules(result: Json, rules: object) -> None:
     asked = GetWorkflowRules(workflow_id="w")
     if rules is UNREADABLE:
         with pytest.raises(UnexpectedResponseError, match="no workflow rules"):
-            asked.read(Payload(result, result))
+            asked.read(_answered(result))
     else:
         assert isinstance(rules, WorkflowRules)
         assert isinstance(result, dict)
-        assert asked.read(Payload(result, result)) == replace(rules, document=result)
+        assert asked.read(_answered(result)) == replace(rules, document=result)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +430,7 @@ def test_a_workflow_without_rules_is_unknown(
 ) -> None:
     answered: dict[str, Json] = {"status": True, "code": 200, "message": "OK", **beside}
     with pytest.raises(expected, match="FACEKI has no"):
-        asked.read(Payload(None, answered))
+        asked.read(_answered(answered))
 
 
 @pytest.mark.parametrize(
@@ -388,11 +440,13 @@ def test_a_workflow_without_rules_is_unknown(
         pytest.param({"store_data": False}, False, id="not kept"),
         pytest.param({"documents": []}, True, id="not said"),
         pytest.param({"store_data": None}, True, id="null"),
-        pytest.param({"store_data": "no"}, True, id="text"),
+        pytest.param({"store_data": "maybe"}, True, id="text"),
+        pytest.param({"store_data": "false"}, False, id="not kept, as text"),
     ],
 )
 def test_whether_records_are_kept(rules: dict[str, Json], stores: bool) -> None:
-    assert GetWorkflowRules(workflow_id="w").read(Payload(rules, rules)).stores_records is stores
+    answer = _answered({"result": {"documents": [], **rules}})
+    assert GetWorkflowRules(workflow_id="w").read(answer).stores_records is stores
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,10 @@ def test_without_a_code_the_status_tells(status: int, kind: type[ResponseError],
         pytest.param({"status": True, "code": 200, "result": []}, [], id="v3"),
         pytest.param({"status": True, "code": 201, "result": {"a": 1}}, {"a": 1}, id="v3, created"),
         pytest.param({"status": True, "code": 200, "message": "OK"}, None, id="v3, nothing"),
-        pytest.param({"status": True, "code": 200, "result": None, "data": 5}, None, id="v3, null"),
+        pytest.param({"status": True, "code": 200, "result": None}, None, id="v3, null"),
+        pytest.param(
+            {"status": True, "code": 200, "result": None, "data": 5}, 5, id="data beside a null result"
+        ),
         pytest.param({"responseCode": 0, "data": {"error": None}}, {"error": None}, id="V2, no error"),
         pytest.param(
             {"responseCode": 0, "data": {"error": {"code": 0}}}, {"error": {"code": 0}}, id="V2, error 0"

@@ -151,7 +151,7 @@ def test_successes(name: str) -> None:
 
 
 def test_a_token_answer_without_a_token() -> None:
-    with pytest.raises(errors.UnexpectedResponseError):
+    with pytest.raises(errors.AuthenticationError, match="does not accept the client id"):
         TokenRequest("https://a.invalid", "i", "s").read(read_payload(response("token_field_keyed")), 5.0)
 
 

@@ -132,7 +132,7 @@ def test_a_decision_is_a_result(sandbox: FacekiSandbox, verify: Verify, word: st
 def test_what_is_kept_of_a_verification_comes_back(
     request_id: str | None, decision: str | None, codes: tuple[int, ...]
 ) -> None:
-    record = api.VerificationRecord.told(
+    record = api.VerificationRecord.from_fields(
         record_identifier="mine", request_id=request_id, decision=decision, codes=codes
     )
     kept = api.KycVerification(record, is_whole=True).to_dict()

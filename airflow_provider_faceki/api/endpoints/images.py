@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from airflow_provider_faceki.api.codes import DATA_NOT_FOUND
 from airflow_provider_faceki.api.endpoints.records import read_records
@@ -19,12 +19,19 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.fields import as_flag, field, find_objects, plain
 from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image
 
 T = TypeVar("T")
+
+# One of these makes an object the answer that is looked for.
+_ANALYSIS_FIELDS = frozenset(
+    {"minage", "maxage", "gender", "genderconfidence", "livenessscore", "facedetectionconfidence"}
+)
+_CHECK_FIELDS = frozenset({"objectsdetected", "quality", "liveness"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,9 @@ class FaceMatch:
     :param selfie: Picture of the person.
     :raises ValidationError: it is no :class:`Image`.
     """
+
+    #: A record that is in hand counts, whatever the envelope says.
+    reads_records: ClassVar[bool] = True
 
     selfie: Image
 
@@ -110,15 +120,15 @@ class AnalyzeFace:
 
     def read(self, answer: Payload) -> FaceAnalysis:
         """Return the analysis; numbers may have been sent as strings."""
-        found = _object(answer, "face analysis")
-        gender = found.get("gender")
+        found = _object(answer, "face analysis", _ANALYSIS_FIELDS)
+        gender = field(found, "gender")
         return FaceAnalysis(
-            min_age=_number(found.get("minAge")),
-            max_age=_number(found.get("maxAge")),
+            min_age=_number(field(found, "minAge")),
+            max_age=_number(field(found, "maxAge")),
             gender=gender if isinstance(gender, str) else None,
-            gender_confidence=_number(found.get("genderConfidence")),
-            face_detection_confidence=_number(found.get("faceDetectionConfidence")),
-            liveness_score=_number(found.get("livenessScore")),
+            gender_confidence=_number(field(found, "genderConfidence")),
+            face_detection_confidence=_number(field(found, "faceDetectionConfidence")),
+            liveness_score=_number(field(found, "livenessScore")),
             document=found,
         )
 
@@ -172,17 +182,17 @@ class CheckImage:
 
     def read(self, answer: Payload) -> ImageCheck:
         """Return the check; numbers may have been sent as strings."""
-        found = _object(answer, "image check")
-        objects, liveness = found.get("objects_detected"), found.get("liveness")
+        found = _object(answer, "image check", _CHECK_FIELDS)
+        objects, liveness = field(found, "objects_detected"), field(found, "liveness")
         live = liveness if isinstance(liveness, dict) else {}
-        actual = live.get("actual")
+        actual = field(live, "actual")
         return ImageCheck(
             objects=tuple(item for item in objects if isinstance(item, str))
             if isinstance(objects, list)
             else (),
-            quality=_number(found.get("quality")),
-            is_live=actual if isinstance(actual, bool) else None,
-            liveness_score=_number(live.get("livenessScore")),
+            quality=_number(field(found, "quality")),
+            is_live=as_flag(actual),
+            liveness_score=_number(field(live, "livenessScore")),
             document=found,
         )
 
@@ -199,10 +209,13 @@ def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         ) from error
 
 
-def _object(answer: Payload, what: str) -> dict[str, Json]:
-    if not isinstance(answer.result, dict) or not answer.result:
-        raise UnexpectedResponseError(f"FACEKI's answer holds no {what}")
-    return answer.result
+def _object(answer: Payload, what: str, names: frozenset[str]) -> dict[str, Json]:
+    found = find_objects(answer.document, lambda item: any(plain(key) in names for key in item))
+    if not found:
+        raise UnexpectedResponseError(
+            f"FACEKI's answer holds no {what}; it holds {answer.found}", http_status=answer.status
+        )
+    return found[0]
 
 
 def _number(value: Json) -> float | None:

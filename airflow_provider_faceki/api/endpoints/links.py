@@ -8,15 +8,35 @@ from dataclasses import dataclass
 from airflow_provider_faceki.api.arguments import check_minutes, is_web_url
 from airflow_provider_faceki.api.errors import UnexpectedResponseError, ValidationError
 from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.fields import texts
 from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, HttpRequest, Json, json_body
+from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
-from airflow_provider_faceki.api.values import check_identifier
+from airflow_provider_faceki.api.values import as_link_id, check_identifier
+
+# Where the id and the URL of a link may stand, in the plain form of names; the likeliest first.
+_ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
+_URL_FIELDS = frozenset(
+    {
+        *(
+            "url",
+            "linkurl",
+            "kycurl",
+            "kyclink",
+            "verificationurl",
+            "verificationlink",
+            "href",
+            "link",
+            "data",
+            "result",
+        )
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KycLink:
-    """A verification link. Whoever knows ``link`` or ``url`` can submit images for it, so ``repr`` hides
-    both.
+    """A verification link. Who knows its id or URL can submit images for it, so ``repr`` hides both.
 
     :param link: Link id, by which records are found.
     :param url: Hosted page to send to the person, or ``None`` if FACEKI gave none.
@@ -37,14 +57,13 @@ class GenerateKycLink:
 
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
-    Each call makes a new link, so it is not repeated once it may have arrived; a link that nobody uses is
-    harmless.
+    Each call makes a new link, so the request is not sent again once it may have arrived. An unused link is harmless.
 
     :param workflow_id: Workflow from the FACEKI portal (a UUID).
     :param record_identifier: Your own id of the person or case; sent as ``applicationId``. That it comes
         back as the record's ``record_identifier`` is an assumption.
-    :param expires_in_minutes: Whole minutes until the link dies, at least 1. Default: FACEKI's own, which is
-        not published.
+    :param expires_in_minutes: Whole minutes until the link expires. 0 is what FACEKI's own Python client sends; that it
+        means "never" is unconfirmed. Default: FACEKI's own, which is not published.
     :param redirect_url: Where the browser goes afterwards; ``https`` or ``http``.
     :raises ValidationError: an argument cannot work.
     """
@@ -78,16 +97,44 @@ class GenerateKycLink:
         )
 
     def read(self, answer: Payload) -> KycLink:
-        """Return the link: its id is the envelope's ``data``, its URL stands beside that."""
-        if not isinstance(answer.result, str) or not answer.result.strip():
-            raise UnexpectedResponseError("FACEKI's answer to a link request holds no link id")
-        url = answer.document.get("url") if isinstance(answer.document, dict) else None
-        return KycLink(
-            answer.result.strip(),
-            url if isinstance(url, str) and is_web_url(url) else None,
-            self.record_identifier,
-        )
+        """Return the link.
+
+        As documented, its id is the envelope's ``data`` and its URL stands beside that. Ids and URLs under names such
+        as ``linkId`` and ``link`` are understood too, and so is the URL in place of the id.
+
+        :raises UnexpectedResponseError: no id is found, or the answer names another record.
+        """
+        found = _find_link(answer.document)
+        if found is None:
+            raise UnexpectedResponseError(
+                f"FACEKI's answer to a link request holds no link id that is understood. It holds {answer.found}",
+                http_status=answer.status,
+            )
+        link, url = found
+        if _names_another(answer.document, self.record_identifier):
+            raise UnexpectedResponseError(
+                "FACEKI's answer to a link request names another record than was asked for",
+                http_status=answer.status,
+            )
+        return KycLink(link, url, self.record_identifier)
 
     def __repr__(self) -> str:
         # The caller's own id may be a person's number; the redirect may carry a key of its own.
         return f"<GenerateKycLink for workflow {self.workflow_id!r}>"
+
+
+def _find_link(document: Json) -> tuple[str, str | None] | None:
+    """Return id and URL of the link in an answer."""
+    found = list(texts(document))
+    urls = [text for name, text in found if name in _URL_FIELDS and is_web_url(text)]
+    by_name: dict[str, list[str]] = {}
+    for name, text in found:
+        by_name.setdefault(name, []).append(text)
+    named = (text for name in _ID_FIELDS for text in by_name.get(name, ()))
+    link = next(filter(None, map(as_link_id, [*named, *urls])), None)
+    return (SecretText(link), SecretText(urls[0]) if urls else None) if link is not None else None
+
+
+def _names_another(document: Json, record_identifier: str | None) -> bool:
+    named = {text for name, text in texts(document) if name in {"applicationid", "recordidentifier"}}
+    return record_identifier is not None and bool(named) and record_identifier not in named

@@ -54,20 +54,20 @@ class RawCall:
             query=_query(self.params or {}),
             headers=headers,
             body=body,
-            idempotent=self.is_repeatable,
+            idempotent=self.is_idempotent,
         )
 
     @property
-    def is_repeatable(self) -> bool:
-        """Whether it may be sent twice."""
+    def is_idempotent(self) -> bool:
+        """Whether the request may be sent twice."""
         return self.method.upper() in {"GET", "HEAD"} if self.idempotent is None else self.idempotent
 
     def steps(self, account: AuthSession) -> Steps[Json]:
-        """Ask, and let an error say whether that may be done anew."""
+        """Perform the call; an error says whether it may be made again."""
         try:
             return (yield from call_once(account, self))
         except FacekiError as error:
-            error.must_not_repeat = error.is_ambiguous and not self.is_repeatable
+            error.idempotent = self.is_idempotent
             raise
 
     def _body(self) -> tuple[bytes | None, tuple[tuple[str, str], ...]]:

@@ -4,17 +4,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import parse_qsl, quote
 
-from airflow_provider_faceki.api.errors import UnexpectedResponseError, ValidationError
-from airflow_provider_faceki.api.models import VerificationRecord, is_of
+from airflow_provider_faceki.api.errors import NotFoundError, UnexpectedResponseError, ValidationError
+from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest
+from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field
+from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, Json
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
-from airflow_provider_faceki.api.values import check_identifier
+from airflow_provider_faceki.api.values import check_identifier, is_missing
 
 #: What FACEKI's React Native SDK sends as the identifier where its app gives none: such records can be fetched.
 SENT_FOR_NOTHING = "undefined"
+
+# What a status says of a verification that goes on; no source names FACEKI's words for that.
+_PENDING_WORDS = frozenset(
+    {
+        "PENDING",
+        "IN_PROGRESS",
+        "INPROGRESS",
+        "IN PROGRESS",
+        "PROCESSING",
+        "INITIATED",
+        "STARTED",
+        "CREATED",
+        "NEW",
+        "OPEN",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -23,8 +41,8 @@ class FetchRecords:
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    Exactly one filter: what FACEKI does with none or several is undocumented. Nothing found is an empty
-    tuple, whether FACEKI says so by an empty list, code 8013 or HTTP 404.
+    Exactly one filter: what FACEKI does with none or several is undocumented. Nothing found is an empty tuple, if
+    FACEKI says so in its own words: by an empty list, ``null``, code 8013, or a 404 in one of its envelopes.
 
     :param request_id: FACEKI's id of one verification.
     :param link: Link id.
@@ -32,6 +50,9 @@ class FetchRecords:
     :param face_id: FACEKI's id of a person.
     :raises ValidationError: not exactly one of them is given, or it cannot be an id.
     """
+
+    #: A record that is in hand counts, whatever the envelope says.
+    reads_records: ClassVar[bool] = True
 
     request_id: str | None = None
     link: str | None = None
@@ -73,19 +94,24 @@ class FetchRecords:
         :raises UnexpectedResponseError: so say all of them: the filter is not known where they come from.
         """
         records = read_records(answer)
-        field, value = self._filter()
-        meant = tuple(record for record in records if is_of(record, field, value) is not False)
+        name, value = self._filter()
+        meant = tuple(record for record in records if record.matches(name, value) is not False)
         if records and not meant:
             others = UnexpectedResponseError(
-                "FACEKI answers with records of others than asked for; is the Connection's records_path right?"
+                "FACEKI answers with records of others than asked for; check the Connection's records_path and the "
+                "names of its record filters"
             )
             # Asked again it would say the same.
             others.is_transient = False
             raise others
         return meant
 
-    def empty(self) -> tuple[VerificationRecord, ...]:
-        """Return what stands for nothing found."""
+    def empty(self, error: NotFoundError) -> tuple[VerificationRecord, ...]:
+        """Return the result for nothing found.
+
+        :raises UnexpectedResponseError: FACEKI does not say so in its own words.
+        """
+        check_is_stated(error)
         return ()
 
     def __repr__(self) -> str:
@@ -110,16 +136,63 @@ def _records_address(service: Service, name: str, value: str) -> tuple[str, tupl
     return path, ((given, value),)
 
 
-def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return the records of ``answer``; a lone object counts as one record, ``null`` as none.
+def check_is_stated(error: NotFoundError) -> None:
+    """Refuse a 404 that may come from a wrong address or from a proxy.
 
-    :raises UnexpectedResponseError: something in it is not a record.
+    :raises UnexpectedResponseError: it is not in FACEKI's own words.
     """
-    result = answer.result
+    if error.is_stated:
+        return
+    raise UnexpectedResponseError(
+        "the request for records is answered with HTTP 404, and not in FACEKI's words, so it does not mean that there "
+        "is no record. If it stays so, set records_path in the Connection's extra (FACEKI's documentation also prints "
+        "/kycverify/api/kycverify/records)",
+        http_status=error.http_status,
+    )
+
+
+def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
+    """Return the records of an answer, wherever they stand in it; ``null`` means that there are none.
+
+    :raises UnexpectedResponseError: something in it is no record, or has a decision in a form that is not understood.
+    """
+    found = find_objects(answer.document, is_record)
     # An answer without a body says nothing: its head may have been cut off.
-    nothing = result is None and answer.document is not None
-    items = result if isinstance(result, list) else [] if nothing else [result]
-    records = [VerificationRecord(item) for item in items if isinstance(item, dict) and item]
-    if len(records) != len([item for item in items if item != {}]):
-        raise UnexpectedResponseError("FACEKI's answer to a record request holds something else")
-    return tuple(records)
+    if found is None and answer.result is None and not answer.is_empty:
+        return ()
+    if found is None:
+        raise UnexpectedResponseError(
+            f"FACEKI's answer to a request for records is not understood. It holds {answer.found}. Check the "
+            "Connection's API base URL and records_path",
+            http_status=answer.status,
+        )
+    records = tuple(_with_decision(item, answer.document, is_alone=len(found) == 1) for item in found)
+    if any(_hides_decision(record) for record in records):
+        raise UnexpectedResponseError(
+            f"a record has no decision that is understood. FACEKI's answer holds {answer.found}",
+            http_status=answer.status,
+        )
+    return records
+
+
+def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> VerificationRecord:
+    """Return the record; a decision that stands beside a lone one in the envelope is its own."""
+    record = VerificationRecord(item)
+    if (
+        not is_alone
+        or record.decision is not None
+        or has_field(item, "decision")
+        or not isinstance(document, dict)
+    ):
+        return record
+    beside = VerificationRecord({"decision": field(document, "decision")}).decision
+    return VerificationRecord({**item, "decision": beside.value}) if beside is not None else record
+
+
+def _hides_decision(record: VerificationRecord) -> bool:
+    """Return whether a record without a readable decision seems to have one."""
+    if record.decision is not None:
+        return False
+    word = field(record.document, "decision", "status", "verification_status", "kyc_status")
+    is_pending = isinstance(word, str) and (is_missing(word) or word.strip().upper() in _PENDING_WORDS)
+    return not (word is None or is_pending)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_seconds
 from airflow_provider_faceki.api.codes import RETAKE_SELFIE
-from airflow_provider_faceki.api.endpoints.records import FetchRecords, read_records
+from airflow_provider_faceki.api.endpoints.records import FetchRecords, check_is_stated, read_records
 from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules
 from airflow_provider_faceki.api.errors import (
     FacekiError,
@@ -22,17 +23,18 @@ from airflow_provider_faceki.api.errors import (
     ValidationError,
     VerificationError,
 )
-from airflow_provider_faceki.api.models import Decision, Summary, VerificationRecord, is_of, latest
+from airflow_provider_faceki.api.models import Decision, Summary, VerificationRecord, latest
 from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.fields import has_field, says_none
 from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Sleep, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image
 from airflow_provider_faceki.api.values import check_identifier
 
-#: Seconds before a lost verification is asked for a second time; doubled for each further one, up to the longest.
-FIRST_SETTLE_PAUSE = 1.0
-LONGEST_SETTLE_PAUSE = 15.0
+#: Seconds between the first two look-ups of a verification whose answer was lost; doubled for each further one.
+FIRST_LOOKUP_PAUSE_SECONDS = 1.0
+MAX_LOOKUP_PAUSE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class KycVerification:
         texts = (kept.get(name) for name in ("record_identifier", "request_id", "decision"))
         identifier, request_id, decision = (text if isinstance(text, str) else None for text in texts)
         codes = kept.get("codes")
-        record = VerificationRecord.told(
+        record = VerificationRecord.from_fields(
             record_identifier=identifier,
             request_id=request_id,
             decision=decision,
@@ -132,6 +134,9 @@ class PerformKycVerification:
     :raises ValidationError: an argument cannot work.
     """
 
+    #: A record that is in hand counts, whatever the envelope says.
+    reads_records: ClassVar[bool] = True
+
     workflow_id: str
     selfie: Image
     documents: Sequence[Document]
@@ -160,31 +165,54 @@ class PerformKycVerification:
     def read(self, answer: Payload) -> KycVerification:
         """Return the result.
 
-        :raises UnexpectedResponseError: the answer tells no decision; the verification may well have been made.
+        :raises UnexpectedResponseError: the answer holds no decision, or is of another verification; this one may well
+            have been made.
         """
-        result = answer.result if isinstance(answer.result, dict) else {}
-        named: dict[str, Json] = {"record_identifier": self.record_identifier, **result}
-        record = VerificationRecord(named)
-        if record.decision is None:
-            raise UnexpectedResponseError("FACEKI's answer to a verification tells no decision")
-        return KycVerification(record, is_whole="document_data" in result)
+        record = self._own_record(answer)
+        if record is None:
+            raise UnexpectedResponseError(
+                "FACEKI's answer to a verification holds no decision for it that is understood. It holds "
+                f"{answer.found}",
+                http_status=answer.status,
+            )
+        return KycVerification(record, is_whole=has_field(record.document, "document_data"))
+
+    def _own_record(self, answer: Payload) -> VerificationRecord | None:
+        """Return the one decided record of the answer, unless it is of another verification."""
+        try:
+            records = read_records(answer)
+        except UnexpectedResponseError:
+            return None
+        own = [record for record in records if self._may_be_own(record)]
+        sure = [record for record in own if record.matches("record_identifier", self.record_identifier)]
+        own = sure or own
+        if len(own) != 1 or own[0].decision is None:
+            return None
+        if own[0].record_identifier is not None:
+            return own[0]
+        return VerificationRecord({**own[0].document, "record_identifier": self.record_identifier})
+
+    def _may_be_own(self, record: VerificationRecord) -> bool:
+        is_named_otherwise = record.matches("record_identifier", self.record_identifier) is False
+        return not is_named_otherwise and record.request_id not in self.known_request_ids
 
     def steps(self, account: AuthSession) -> Steps[KycVerification]:
-        """Submit, and settle what became of it."""
+        """Submit, and look up what became of it if the answer is lost."""
         try:
             return (yield from call_once(account, self))
         except VerificationError as refusal:
-            return self._did_not_pass(refusal)
+            if refusal.record_identifier in (None, self.record_identifier):
+                return self._did_not_pass(refusal)
         except FacekiError as error:
             if not error.is_ambiguous:
                 raise
-        return (yield from self._settle(account))
+        return (yield from self._reconcile(account))
 
-    def _settle(self, account: AuthSession) -> Steps[KycVerification]:
-        began, paused, pause = account.clock(), 0.0, FIRST_SETTLE_PAUSE
+    def _reconcile(self, account: AuthSession) -> Steps[KycVerification]:
+        began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
-            found = yield from self._find(account)
-            # A look takes its time too, most of all where FACEKI does not answer; and the clock may be set back.
+            found = yield from self._look_up(account)
+            # A request takes its time too, most of all where FACEKI does not answer; and the clock may be set back.
             waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
@@ -195,16 +223,16 @@ class PerformKycVerification:
                 )
             pause = min(pause, self.lookup_timeout - waited)
             yield Sleep(pause)
-            paused, pause = paused + pause, min(pause * 2, LONGEST_SETTLE_PAUSE)
+            paused, pause = paused + pause, min(pause * 2, MAX_LOOKUP_PAUSE_SECONDS)
 
-    def _find(self, account: AuthSession) -> Steps[KycVerification | None]:
+    def _look_up(self, account: AuthSession) -> Steps[KycVerification | None]:
         look = FindKycVerification(
             record_identifier=self.record_identifier,
             known_request_ids=self.known_request_ids,
             not_before=self.not_before,
         )
         try:
-            return (yield from look.steps(account))
+            return (yield from call_once(account, look))
         except FacekiError as error:
             if error.is_transient:
                 return None
@@ -214,7 +242,7 @@ class PerformKycVerification:
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
         # FACEKI's own apps take every such code for a failed verification, whether or not a decision comes along.
-        record = VerificationRecord.told(
+        record = VerificationRecord.from_fields(
             record_identifier=self.record_identifier,
             request_id=refusal.request_id,
             decision=Decision.DECLINED.value,
@@ -228,14 +256,13 @@ class PerformKycVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FindKycVerification:
-    """Look for a verification that was made, or may have been; ``None`` if FACEKI says that there is none.
+    """Look up a verification that was made, or may have been; ``None`` if FACEKI says that there is none.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    Whoever finds nothing goes on to pay, so this believes less than :class:`FetchRecords`. "None" is an empty list,
-    code 8013, or a 404 in one of FACEKI's envelopes, in which an unknown address is code 1; any other HTTP 404 may as
-    well mean that records are kept at another path. And what the filter lets through must be what was asked for: how
-    FACEKI takes a filter that it does not know is undocumented.
+    A caller that finds nothing goes on to pay, so this is stricter than :class:`FetchRecords`. "None" is an empty list,
+    code 8013, or a 404 in one of FACEKI's envelopes. A record must name what was asked for: how FACEKI takes a filter
+    that it does not know is undocumented.
 
     :param record_identifier: Your own id; or the next.
     :param request_id: FACEKI's id.
@@ -243,6 +270,9 @@ class FindKycVerification:
     :param not_before: Unix time; records made before it are not meant.
     :raises ValidationError: not exactly one of the two ids is given, or it cannot be an id.
     """
+
+    #: A record that is in hand counts, whatever the envelope says.
+    reads_records: ClassVar[bool] = True
 
     record_identifier: str | None = None
     request_id: str | None = None
@@ -267,32 +297,34 @@ class FindKycVerification:
         :raises UnexpectedResponseError: what FACEKI found is not what was asked for.
         """
         records = read_records(answer)
+        if not records and not says_none(answer.document):
+            # A caller that finds nothing goes on to pay, so null is not believed as an empty list is.
+            raise UnexpectedResponseError(
+                f"FACEKI's answer to the search for a verification does not say whether there is one. It holds "
+                f"{answer.found}",
+                http_status=answer.status,
+            )
         own = [record for record in records if self._is_own(record)]
         if records and not own:
             raise UnexpectedResponseError(
-                "FACEKI answers the search for one verification with others; is the Connection's records_path right?"
+                "FACEKI answers the search for one verification with others; check the Connection's records_path and "
+                "the names of its record filters"
             )
         meant = (record for record in own if record.request_id not in self.known_request_ids)
         return newest_since(meant, self.not_before)
 
-    def steps(self, account: AuthSession) -> Steps[KycVerification | None]:
-        """Ask."""
-        try:
-            return (yield from call_once(account, self))
-        except NotFoundError as error:
-            if error.in_own_words:
-                return None
-            raise UnexpectedResponseError(
-                "the search for a verification is answered with HTTP 404, and not in FACEKI's words: that need not "
-                "mean that there is none. Fetch a record that exists; if that fails too, set records_path in the "
-                "Connection's extra (FACEKI's documentation also prints /kycverify/api/kycverify/records)",
-                http_status=error.http_status,
-            ) from None
+    def empty(self, error: NotFoundError) -> KycVerification | None:
+        """Return the result for nothing found.
+
+        :raises UnexpectedResponseError: FACEKI does not say so in its own words.
+        """
+        check_is_stated(error)
+        return None
 
     def _is_own(self, record: VerificationRecord) -> bool:
         if self.request_id is not None:
-            return is_of(record, "request_id", self.request_id) is True
-        return is_of(record, "record_identifier", self.record_identifier or "") is True
+            return record.matches("request_id", self.request_id) is True
+        return record.matches("record_identifier", self.record_identifier or "") is True
 
     def __repr__(self) -> str:
         return f"<FindKycVerification by {'request_id' if self.request_id else 'record_identifier'}>"
@@ -304,11 +336,7 @@ def newest_since(records: Iterable[VerificationRecord], not_before: float | None
     :param records: What FACEKI has.
     :param not_before: Unix time, or ``None`` for all times.
     """
-    since = [
-        record
-        for record in records
-        if not_before is None or record.created_at is None or record.created_at.timestamp() >= not_before
-    ]
+    since = [record for record in records if not_before is None or not record.is_older_than(not_before)]
     newest = latest(since)
     return KycVerification(newest, is_whole=True) if newest is not None else None
 

@@ -13,15 +13,24 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.fields import as_flag, field, find_objects, plain
 from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, Json
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
+# One of these makes an object the rules of a workflow.
+_RULES_FIELDS = frozenset(
+    {"documents", "documentoptional", "livenesstype", "storedata", "facematchscore", "allowedkycdocuments"}
+)
+_NAME_FIELDS = ("name", "document", "documentName", "document_type", "type", "label", "title", "value")
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WorkflowRules:
-    """What a workflow asks of a person. Only the fields that this package uses are named. ``repr`` shows nothing of
-    them: among the others is the webhook's URL, which may carry a key.
+    """The documents that a workflow asks of a person.
+
+    Only the fields that this package uses are named. ``repr`` shows none of the others: among them is the webhook's
+    URL, which may carry a key.
 
     :param documents: Documents to show: ``ID Card``, ``Passport``, ``Driving License``.
     :param document_optional: Whether the person chooses one of them instead of showing all.
@@ -34,10 +43,11 @@ class WorkflowRules:
 
     @property
     def stores_records(self) -> bool:
-        """Whether FACEKI keeps what it finds out, so that it can be asked for later: ``store_data``, which has no
-        documentation but stands in the rules that FACEKI's iOS SDK reads. Unknown counts as kept.
+        """Whether FACEKI keeps records of this workflow. Unknown counts as kept.
+
+        It is the field ``store_data``, which is undocumented but stands in the rules that FACEKI's iOS SDK reads.
         """
-        return self.document.get("store_data") is not False
+        return as_flag(field(self.document, "store_data")) is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -82,22 +92,49 @@ class GetWorkflowRules:
         :raises LinkError: the same by a link.
         :raises UnexpectedResponseError: the answer holds something else.
         """
-        rules = answer.result
-        if rules is None and answer.document is not None:
+        if answer.result is None and answer.document is not None:
             if self.link is not None:
-                raise LinkError("FACEKI has no workflow rules for this link; is it right?")
-            raise WorkflowError("FACEKI has no rules for this workflow; is the workflow id right?")
-        if not isinstance(rules, dict) or not rules:
-            raise UnexpectedResponseError(
-                "FACEKI's answer holds no workflow rules; is the workflow id right?"
+                raise LinkError(
+                    "FACEKI has no workflow rules for this link; check the link", http_status=answer.status
+                )
+            raise WorkflowError(
+                "FACEKI has no rules for this workflow; check the workflow id", http_status=answer.status
             )
-        documents = rules.get("documents")
-        names = documents if isinstance(documents, list) else []
-        return WorkflowRules(
-            tuple(name for name in names if isinstance(name, str)),
-            rules.get("document_optional") is True,
-            rules,
-        )
+        found = find_objects(answer.document, _is_rules)
+        rules = _read_rules(found[0]) if found else None
+        if rules is None:
+            raise UnexpectedResponseError(
+                f"FACEKI's answer holds no workflow rules with a list of documents; it holds {answer.found}. Check the "
+                "workflow id",
+                http_status=answer.status,
+            )
+        return rules
 
     def __repr__(self) -> str:
         return f"<GetWorkflowRules by {'link' if self.link is not None else 'workflow_id'}>"
+
+
+def _is_rules(document: Mapping[str, Json]) -> bool:
+    return any(plain(key) in _RULES_FIELDS for key in document)
+
+
+def _read_rules(document: dict[str, Json]) -> WorkflowRules | None:
+    """Return the rules, or ``None`` if what they ask for is not understood: that must not pass for "nothing"."""
+    documents = _document_names(field(document, "documents", "allowedKycDocuments"))
+    if documents is None:
+        return None
+    return WorkflowRules(documents, as_flag(field(document, "document_optional")) is True, document)
+
+
+def _document_names(value: Json) -> tuple[str, ...] | None:
+    """Return the names of documents: sent as texts, as objects with a name, as flags by name, or as one text."""
+    if isinstance(value, str):
+        value = [text.strip() for text in value.split(",") if text.strip()]
+    if isinstance(value, dict):
+        asked = {name: as_flag(flag) for name, flag in value.items()}
+        return tuple(name for name, flag in asked.items() if flag) if None not in asked.values() else None
+    if not isinstance(value, list):
+        return None
+    names = [field(item, *_NAME_FIELDS) if isinstance(item, dict) else item for item in value]
+    texts = tuple(name for name in names if isinstance(name, str) and name.strip())
+    return texts if len(texts) == len(names) else None

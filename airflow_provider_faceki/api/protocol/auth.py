@@ -1,11 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Access tokens: how one is asked for, how long it is good, who may fetch the next."""
+"""Access tokens: the request for one, its lifetime, and the store that holds it."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -17,23 +18,28 @@ from airflow_provider_faceki.api.errors import (
     InvalidRequestError,
     NotFoundError,
     ResponseError,
+    ServiceError,
     UnexpectedResponseError,
 )
 from airflow_provider_faceki.api.protocol.envelope import Payload
+from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field
 from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, Header, HttpRequest, Json, json_body
+from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 
 #: Seconds before its end at which a token counts as used up, so that none expires on its way to FACEKI.
-RENEWAL_MARGIN = 60.0
-#: Tokens that live shorter than this many seconds are renewed this share of their life before the end:
-#: a minute would eat most of a short life. The two rules meet at exactly this lifetime.
-SHORT_LIFETIME = 600.0
+RENEWAL_MARGIN_SECONDS = 60.0
+#: A token that lives shorter than this is renewed at :data:`SHORT_LIFETIME_MARGIN` of its life before the end, since a
+#: minute would be most of a short life. The two rules meet at exactly this lifetime.
+SHORT_LIFETIME_SECONDS = 600.0
 SHORT_LIFETIME_MARGIN = 0.1
-#: Lifetime in seconds where the answer gives none (documented default:
+#: Lifetime where the answer gives none (documented default:
 #: https://docs.faceki.com/api-integration/verification-apis/authentication ).
-DEFAULT_LIFETIME = 3600.0
+DEFAULT_LIFETIME_SECONDS = 3600.0
 
 # What RFC 6750 allows in a bearer token, at a length that fits into a header.
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]{1,8192}=*")
+_TOKEN_FIELDS = ("access_token", "token", "auth_token", "jwt", "id_token")
+_MIN_BARE_TOKEN_LENGTH = 16
 
 
 class AuthFlow(StrEnum):
@@ -76,8 +82,8 @@ class AccessToken:
     """A bearer token and its life.
 
     :param value: The token itself.
-    :param obtained_at: Unix time at which it was asked for.
-    :param lifetime: Seconds it is good from then; 0 for once.
+    :param obtained_at: Unix time at which it was requested.
+    :param lifetime: Seconds from then for which it can be used; 0: for one request.
     """
 
     value: str
@@ -85,23 +91,27 @@ class AccessToken:
     lifetime: float
 
     def usable(self, now: float) -> bool:
-        """Whether it can be sent at Unix time ``now``; one from well in the future cannot."""
-        margin = RENEWAL_MARGIN if self.lifetime >= SHORT_LIFETIME else self.lifetime * SHORT_LIFETIME_MARGIN
-        return self.obtained_at - RENEWAL_MARGIN <= now < self.obtained_at + self.lifetime - margin
+        """Return whether it can be sent at Unix time ``now``; a token from well in the future cannot."""
+        margin = (
+            RENEWAL_MARGIN_SECONDS
+            if self.lifetime >= SHORT_LIFETIME_SECONDS
+            else self.lifetime * SHORT_LIFETIME_MARGIN
+        )
+        return self.obtained_at - RENEWAL_MARGIN_SECONDS <= now < self.obtained_at + self.lifetime - margin
 
     def __repr__(self) -> str:
         return f"<AccessToken of {self.obtained_at:.0f} for {self.lifetime:.0f} s>"
 
 
 class RefreshLock(Protocol):
-    """The right to fetch the next token; others wait until it is released, or has lapsed."""
+    """The right to fetch the next token. Others wait until it is released or has expired."""
 
     def release(self) -> None:
-        """Give it back. Never blocks, may be called twice."""
+        """Release it. Never blocks; may be called twice."""
 
 
 class TokenStore(Protocol):
-    """Where the one token of an account lives. No method waits for another holder."""
+    """The store of an account's one token. No method waits for another holder."""
 
     def peek(self) -> AccessToken | None:
         """Return the token that this process knows, without any I/O."""
@@ -117,20 +127,20 @@ class TokenStore(Protocol):
         """
 
     def set(self, token: AccessToken) -> None:
-        """Make ``token`` the one that everybody gets."""
+        """Store ``token`` as the one that every caller gets."""
 
     def invalidate(self, token: AccessToken) -> None:
-        """Forget ``token``, if it is still the one kept."""
+        """Remove ``token`` if it is still the stored one."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """The token request in one of its forms, and its answer.
+    """The token request in one of its forms, and the reading of its answer.
 
     :param base_url: FACEKI's base URL.
     :param client_id: Client id from the FACEKI portal (Integrations → Client ID).
     :param client_secret: Its secret.
-    :param flow: Which form; ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, where proxies log it.
+    :param flow: The form. ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, where proxies log it.
     """
 
     base_url: str
@@ -138,23 +148,26 @@ class TokenRequest:
     client_secret: str
     flow: AuthFlow = AuthFlow.GENERATE_TOKEN
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "client_secret", SecretText(self.client_secret))
+
     def fingerprint(self) -> str:
-        """Return what tells this account from others, without being any part of it."""
+        """Return a hash that is different for every account and form."""
         parts = (self.base_url, self.client_id, self.client_secret, self.flow.value)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def request(self) -> HttpRequest:
         """Return the request; it is idempotent, since it changes nothing but a counter."""
         headers: tuple[Header, ...] = JSON_HEADERS if self.flow.method == "POST" else JSON_HEADERS[1:]
-        body: bytes | None = None
+        body: SecretBytes | None = None
         query: tuple[tuple[str, str], ...] = ()
         if self.flow.sends_headers:
             headers = (*headers, ("clientid", self.client_id), ("clientsecret", self.client_secret))
-            body = json_body({}) if self.flow.method == "POST" else None
+            body = SecretBytes(json_body({})) if self.flow.method == "POST" else None
         elif self.flow is AuthFlow.ACCESS_TOKEN_QUERY:
             query = (("clientId", self.client_id), ("clientSecret", self.client_secret))
         else:
-            body = json_body({"clientId": self.client_id, "clientSecret": self.client_secret})
+            body = SecretBytes(json_body({"clientId": self.client_id, "clientSecret": self.client_secret}))
         return HttpRequest(
             self.flow.method,
             f"{self.base_url}{self.flow.path}",
@@ -165,47 +178,102 @@ class TokenRequest:
             idempotent=True,
         )
 
-    def read(self, answer: Payload, asked_at: float) -> AccessToken:
+    def read(self, answer: Payload, requested_at: float) -> AccessToken:
         """Return the token of ``answer``.
 
-        :raises UnexpectedResponseError: there is none in it that could be sent in a header.
+        :raises AuthenticationError: the answer is a validation error of the credentials.
+        :raises UnexpectedResponseError: there is no token in it that could be sent in a header.
         """
-        result = answer.result if isinstance(answer.result, dict) else {}
-        value = result.get("access_token")
-        if not isinstance(value, str) or not _BEARER.fullmatch(value):
-            raise UnexpectedResponseError(
-                f"the token answer holds no usable access_token (auth_flow {self.flow.value!r})"
-            )
-        return AccessToken(value, asked_at, _lifetime(result.get("expires_in")))
+        # Found elsewhere and raised here, where no local variable holds a token.
+        token = _find_token(answer.document, requested_at)
+        if token is not None:
+            return token
+        if _names_credentials(answer.document):
+            raise AuthenticationError(self._not_accepted(), http_status=answer.status)
+        raise UnexpectedResponseError(
+            f"the token answer holds no usable access_token (auth_flow {self.flow.value!r}); it holds {answer.found}. "
+            "Check the API base URL",
+            http_status=answer.status,
+        )
 
     def map_error(self, error: ResponseError) -> FacekiError:
-        """Say what a failed token request means for the Connection.
+        """Return what a failed token request means for the Connection.
 
-        What FACEKI answers to wrong credentials is undocumented, so any refusal of the request counts as one;
-        a missing route is told apart by its 404 or 405.
+        FACEKI does not document its answer to wrong credentials, so every refusal that it states counts as one; a
+        missing route is told apart by its 404 or 405.
         """
+        is_refusal = (
+            isinstance(error, AuthenticationError | InvalidRequestError) or type(error) is ResponseError
+        )
         if error.http_status in {404, 405} or isinstance(error, NotFoundError):
             kind: type[FacekiError] = ConfigurationError
             message = (
-                f"FACEKI does not know the token request auth_flow={self.flow.value!r}; try another form"
+                f"FACEKI does not know the token request auth_flow={self.flow.value!r}; try another form, and check "
+                "the API base URL"
             )
-        elif isinstance(error, AuthenticationError | InvalidRequestError) or type(error) is ResponseError:
-            kind = AuthenticationError
-            message = (
-                "FACEKI does not accept the client id and client secret "
-                f"(or not in the form auth_flow={self.flow.value!r})"
-            )
+        elif is_refusal or (isinstance(error, UnexpectedResponseError) and error.is_stated):
+            kind, message = AuthenticationError, self._not_accepted()
         else:
+            if isinstance(error, ServiceError):
+                error.message += (
+                    f" at the token request (auth_flow={self.flow.value!r}); some services answer so to wrong "
+                    "credentials"
+                )
             return error
         return kind(message, code=error.code, code_name=error.code_name, http_status=error.http_status)
+
+    def _not_accepted(self) -> str:
+        return (
+            "FACEKI does not accept the client id and client secret "
+            f"(or not in the form auth_flow={self.flow.value!r})"
+        )
+
+
+def _find_token(document: Json, requested_at: float) -> AccessToken | None:
+    found = find_objects(document, lambda item: _token_text(item) is not None)
+    if found:
+        holder, outer = found[0], document if isinstance(document, dict) else {}
+        value = _token_text(holder)
+    else:
+        holder, outer = {}, document if isinstance(document, dict) else {}
+        value = _bare_token(field(outer, "data", "result"))
+    if value is None:
+        return None
+    names = ("expires_in", "expires", "ttl", "lifetime", "expires_in_seconds")
+    expires = field(holder, *names)
+    lifetime = _lifetime(expires if expires is not None else field(outer, *names))
+    return AccessToken(SecretText(value), requested_at, lifetime)
+
+
+def _token_text(document: Mapping[str, Json]) -> str | None:
+    return _bearer(field(document, *_TOKEN_FIELDS))
+
+
+def _bearer(value: Json) -> str | None:
+    """Return a token that a header can carry, without the scheme that some services put before it."""
+    if not isinstance(value, str):
+        return None
+    text = re.sub(r"^bearer ", "", value, flags=re.IGNORECASE)
+    return text if _BEARER.fullmatch(text) else None
+
+
+def _bare_token(value: Json) -> str | None:
+    """Return a text that is long enough to be a token where nothing names it."""
+    token = _bearer(value)
+    return token if token is not None and len(token) >= _MIN_BARE_TOKEN_LENGTH else None
+
+
+def _names_credentials(document: Json) -> bool:
+    """Whether this is a validation error keyed by field; FACEKI documents ``{"clientSecret": ""}``."""
+    return isinstance(document, dict) and has_field(document, "clientId", "clientSecret")
 
 
 def _lifetime(value: Json) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return DEFAULT_LIFETIME
+        return DEFAULT_LIFETIME_SECONDS
     try:
         seconds = float(value)
     except (ValueError, OverflowError):
-        return DEFAULT_LIFETIME
-    # Without any life left it serves the request that it was asked for, and no other.
-    return max(seconds, 0.0) if math.isfinite(seconds) else DEFAULT_LIFETIME
+        return DEFAULT_LIFETIME_SECONDS
+    # A token without any life left serves the request that it was fetched for, and no other.
+    return max(seconds, 0.0) if math.isfinite(seconds) else DEFAULT_LIFETIME_SECONDS

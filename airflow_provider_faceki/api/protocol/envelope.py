@@ -1,19 +1,23 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is this answer a success? FACEKI's three envelopes, taken on any route and with any HTTP status.
+"""The one reader of FACEKI's answers: which is a success, which a failure, and which error the failure is.
+
+FACEKI has four envelopes, and any may come on any route and with any HTTP status:
 
 * legacy, ``{"responseCode": 0, "data": …}``: token, links, the V2 API
 * v3, ``{"status": true, "code": 200, "result": …}``: everything under ``/api/v3``
 * validation, ``{"status": false, "statusCode": 422, …}``: the token routes
+* errors, ``{"errors": [{"message": …}]}``: decoded by FACEKI's iOS SDK
 
-FACEKI's SDKs look for error codes in answers with HTTP 200, so the HTTP status alone never means success.
-A JSON answer in none of these envelopes is its own result (the image check answers so).
+FACEKI's SDKs look for error codes in answers with HTTP 200, so the HTTP status alone never means success. A JSON answer
+in none of these envelopes is its own result, as that of the image check is.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
@@ -28,28 +32,94 @@ from airflow_provider_faceki.api.errors import (
     ServiceError,
     UnexpectedResponseError,
 )
+from airflow_provider_faceki.api.models import VerificationRecord, is_record
+from airflow_provider_faceki.api.protocol.fields import as_flag, describe, field, find_objects, plain
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
-from airflow_provider_faceki.api.values import as_code, as_code_name
+from airflow_provider_faceki.api.secrets import SecretText
+from airflow_provider_faceki.api.values import as_code, as_code_name, as_faceki_id, as_identifier
 
-_CODE_FIELDS = ("responseCode", "code", "statusCode")
-_RESULT_FIELDS = ("result", "data")
-_WRAPPING = frozenset({*_CODE_FIELDS, "status", "message", "appVersion"})
-_REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_LONGEST_RETRY_AFTER = 86_400.0
+#: Longest pause in seconds that ``Retry-After`` is taken to ask for.
+MAX_RETRY_AFTER_SECONDS = 86_400.0
+
+_CODE_FIELDS = ("responsecode", "code", "statuscode", "errorcode", "resultcode")
+_SUCCESS_FIELDS = ("success", "issuccess", "ok", "succeeded")
+_ERROR_FIELDS = ("error", "errors", "exception", "fault")
+# Fields that tell about an answer and are no content of it.
+_ENVELOPE_FIELDS = frozenset(
+    {
+        *_CODE_FIELDS,
+        *_SUCCESS_FIELDS,
+        *_ERROR_FIELDS,
+        *(
+            "status",
+            "message",
+            "messages",
+            "msg",
+            "appversion",
+            "version",
+            "timestamp",
+            "path",
+            "method",
+            "trace",
+        ),
+        *(
+            "errormessage",
+            "errordescription",
+            "erroruri",
+            "detail",
+            "details",
+            "title",
+            "type",
+            "name",
+            "reason",
+        ),
+        *("hint", "instance", "requestid", "traceid", "correlationid", "metadata", "meta"),
+    }
+)
+_CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
+
+# What services write where a token is not accepted, and where credentials are not. Only the kind of the error depends
+# on it, and whether a new token is worth a try; the text itself goes nowhere.
+_TOKEN_WORDS = re.compile(
+    r"\bjwt\b|unauthori[sz]ed|not authori[sz]ed|unauthenticated|forbidden|access denied|session expired"
+    r"|\btoken\b.{0,30}\b(?:expired|invalid|missing|required|revoked|malformed|inactive|not valid|not active)\b"
+    r"|\b(?:expired|invalid|missing|malformed|revoked|bad|no)\b.{0,30}\btoken\b|invalid signature|invalid_token",
+    re.IGNORECASE,
+)
+_CREDENTIAL_WORDS = re.compile(
+    r"invalid_client|unauthorized_client|invalid_grant|credential|NotAuthorizedException"
+    r"|\b(?:invalid|wrong|unknown|incorrect|bad)\b.{0,20}\b(?:client|secret|username|user name|password)\b"
+    r"|\b(?:client|secret)\b.{0,30}\b(?:invalid|wrong|unknown|incorrect|not found|not valid|does not exist)\b",
+    re.IGNORECASE,
+)
+# Codes that say no more than an HTTP status does: the words beside them may say more.
+_GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Payload:
-    """A success, unwrapped.
+    """A success, unwrapped. ``repr`` shows nothing of it.
 
     :param result: What the envelope held (``result`` or ``data``), or the whole document if it had none.
     :param document: The whole document; links have their URL beside ``data``.
     :param file: What was downloaded in place of a document, at its first byte.
+    :param status: HTTP status.
+    :param is_empty: Whether the answer had no body.
+    :param failure: The failure that the envelope states although the answer holds a decided record. Only calls that
+        read records may take such an answer for a success.
     """
 
     result: Json
     document: Json
     file: BinaryIO | None = None
+    status: int = 200
+    is_empty: bool = False
+    failure: ResponseError | None = None
+
+    @property
+    def found(self) -> str:
+        """What the answer holds, for an error: names of keys, never values."""
+        return f"HTTP {self.status} without a body" if self.is_empty else describe(self.document)
 
 
 def read_payload(response: HttpResponse) -> Payload:
@@ -57,38 +127,42 @@ def read_payload(response: HttpResponse) -> Payload:
 
     :raises ResponseError: the one of the tree that its status and code call for.
     """
+    # Raised here, where no local variable shows anything of the answer.
+    found = _read(response)
+    if isinstance(found, ResponseError):
+        raise found
+    return found
+
+
+def _read(response: HttpResponse) -> Payload | ResponseError:
     if response.file is not None:
-        return Payload(None, None, response.file)
-    document = _parse(response)
+        return Payload(None, None, response.file, response.status)
+    is_good = response.status < 300
+    if is_good and response.body[:1024].lstrip().startswith(b"%PDF"):
+        return Payload(None, None, io.BytesIO(response.body.lstrip()), response.status)
+    try:
+        document: Json = json.loads(response.body, parse_constant=_refuse) if response.body.strip() else None
+    except (ValueError, RecursionError):
+        if is_good:
+            return _not_json(response)
+        return _error(response, None, {})
     if not isinstance(document, dict):
-        if response.status >= 300:
-            raise _error(response, None, {})
-        return Payload(document, document)
-    failure = _failure_code(document)
-    if response.status >= 300 or failure is not None or document.get("status") is False:
-        raise _error(response, failure, document)
-    return Payload(_result(document), document)
+        is_empty = not response.body.strip()
+        payload = Payload(document, document, status=response.status, is_empty=is_empty)
+        return payload if is_good else _error(response, None, {})
+    code = _failure_code(document)
+    if is_good and code is None and not _states_failure(document):
+        return Payload(_result(document), document, status=response.status)
+    failure = _error(response, code, document)
+    # A verdict that is in hand is not lost because the envelope contradicts it.
+    if code is None and _may_be_success(response.status) and _holds_decision(document):
+        return Payload(_result(document), document, status=response.status, failure=failure)
+    return failure
 
 
 def is_token_refusal(error: ResponseError) -> bool:
-    """Whether FACEKI turned down the bearer token: a 401, or code 1 in any envelope and with any status."""
+    """Whether FACEKI turned down the access token: a 401, or code 1 in any envelope and with any status."""
     return error.http_status == 401 or error.code in {REFUSED, 401}
-
-
-def _parse(response: HttpResponse) -> Json:
-    if not response.body.strip():
-        return None
-    try:
-        document: Json = json.loads(response.body, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        if response.status >= 300:
-            return None
-    else:
-        return document
-    # Not where it is handled, for it would become this one's context, and it carries the whole body.
-    raise UnexpectedResponseError(
-        f"FACEKI's answer is not JSON ({len(response.body)} bytes)", http_status=response.status
-    )
 
 
 def _refuse(constant: str) -> Json:
@@ -96,61 +170,200 @@ def _refuse(constant: str) -> Json:
     raise ValueError(constant)
 
 
+def _not_json(response: HttpResponse) -> UnexpectedResponseError:
+    body = response.body
+    start = body[:512].lstrip().lower()
+    try:
+        body.decode()
+        is_text = True
+    except UnicodeDecodeError:
+        is_text = False
+    if start.startswith((b"<!doctype html", b"<html")):
+        found = "an HTML page; check the API base URL"
+    elif start.startswith(b"<"):
+        found = "XML or HTML; check the API base URL"
+    elif start.startswith(b"\x1f\x8b"):
+        found = "compressed data that is not declared as such"
+    elif not is_text:
+        found = "text in another encoding than UTF-8, or binary data"
+    elif re.search(rb"\b(?:NaN|-?Infinity)\b", body):
+        found = "text with NaN or Infinity, which JSON does not have"
+    elif start.startswith((b"{", b"[")):
+        found = "JSON that is cut off or broken"
+    else:
+        found = "plain text; check the API base URL"
+    return UnexpectedResponseError(
+        f"FACEKI's answer is not JSON but {found} ({len(body)} bytes)", http_status=response.status
+    )
+
+
 def _result(document: Mapping[str, Json]) -> Json:
-    for field in _RESULT_FIELDS:
-        if field in document:
-            return document[field]
+    by_name = {plain(key): value for key, value in document.items()}
+    results = [by_name[name] for name in ("result", "data") if name in by_name]
+    if results:
+        return next((result for result in results if result is not None), None)
     if not _is_enveloped(document):
         return dict(document)
     # An envelope may come without a result; it must not be taken for one.
-    return {name: value for name, value in document.items() if name not in _WRAPPING} or None
+    rest = {name: value for name, value in document.items() if plain(name) not in _ENVELOPE_FIELDS}
+    return rest or None
 
 
 def _is_enveloped(document: Mapping[str, Json]) -> bool:
     """Whether this is one of FACEKI's envelopes. A web framework's `{"statusCode": 404, "message": …}` is none."""
-    return "responseCode" in document or (
-        isinstance(document.get("status"), bool) and ("code" in document or "statusCode" in document)
-    )
+    by_name = {plain(key): value for key, value in document.items()}
+    states = isinstance(by_name.get("status"), bool) or any(name in by_name for name in _SUCCESS_FIELDS)
+    return "responsecode" in by_name or (states and ("code" in by_name or "statuscode" in by_name))
 
 
 def _failure_code(document: Mapping[str, Json]) -> int | None:
-    """Return the first code that does not mean success; V2 may nest it in ``data.error``."""
-    for field in _CODE_FIELDS:
-        code = as_code(document.get(field))
-        if code is not None and code not in SUCCESS_CODES:
-            return code
-    data = document.get("data")
-    error = data.get("error") if isinstance(data, dict) else None
-    code = as_code(error.get("code")) if isinstance(error, dict) else None
-    return None if code in SUCCESS_CODES else code
+    """Return the first code that does not mean success; FACEKI may nest it, as V2 does in ``data.error``."""
+    return next((code for code in _codes(document) if code not in SUCCESS_CODES), None)
+
+
+def _codes(document: Mapping[str, Json]) -> Iterator[int]:
+    by_name = {plain(key): value for key, value in document.items()}
+    yield from _own_codes(by_name)
+    status = by_name.get("status")
+    if not isinstance(status, bool) and isinstance(status, int) and status >= 100:
+        yield status
+    holders = [*(by_name.get(name) for name in _ERROR_FIELDS), status, by_name.get("meta")]
+    for content in (by_name.get("data"), by_name.get("result")):
+        if isinstance(content, dict):
+            holders += [value for key, value in content.items() if plain(key) in _ERROR_FIELDS]
+    for holder in holders:
+        for item in holder if isinstance(holder, list) else (holder,):
+            if isinstance(item, dict):
+                yield from _own_codes({plain(key): value for key, value in item.items()})
+
+
+def _own_codes(by_name: Mapping[str, Json]) -> Iterator[int]:
+    for name in _CODE_FIELDS:
+        value = by_name.get(name)
+        code = as_code(value)
+        if code is None and isinstance(value, str):
+            code = _CODE_BY_NAME.get(value.strip().upper())
+        if code is not None:
+            yield code
+
+
+def _states_failure(document: Mapping[str, Json]) -> bool:
+    by_name = {plain(key): value for key, value in document.items()}
+    has_code = any(name in by_name for name in _CODE_FIELDS)
+    if any(as_flag(by_name.get(name)) is False for name in _SUCCESS_FIELDS):
+        return True
+    if _is_false(by_name.get("status"), or_zero=has_code):
+        return True
+    if any(
+        value not in (None, "", 0, [], {}) for name, value in by_name.items() if name not in _ENVELOPE_FIELDS
+    ):
+        return False
+    has_error = any(by_name.get(name) not in (None, "", False, [], {}) for name in _ERROR_FIELDS)
+    return has_error or bool(_TOKEN_WORDS.search(_words(by_name)))
+
+
+def _is_false(status: Json, *, or_zero: bool) -> bool:
+    if isinstance(status, dict):
+        return any(as_flag(field(status, name)) is False for name in _SUCCESS_FIELDS)
+    if isinstance(status, str):
+        return status.strip().lower() in {"false", "fail", "failed", "failure", "error", "nok"}
+    return status is False or (or_zero and type(status) is int and status == 0)
+
+
+def _words(by_name: Mapping[str, Json]) -> str:
+    """Return what an answer says in words about a failure."""
+    said: list[str] = []
+    for name in (
+        "message",
+        "messages",
+        "msg",
+        *_ERROR_FIELDS,
+        "errormessage",
+        "errordescription",
+        "detail",
+        "reason",
+    ):
+        value = by_name.get(name)
+        for item in value if isinstance(value, list) else (value,):
+            inner = field(item, "message", "msg", "description", "error") if isinstance(item, dict) else item
+            said.append(inner[:500] if isinstance(inner, str) else "")
+    return " ".join(filter(None, said))[:2000]
+
+
+def _may_be_success(status: int) -> bool:
+    return status < 300 or (400 <= status < 500 and status not in {401, 403, 404, 408, 413, 429})
+
+
+def _holds_decision(document: Mapping[str, Json]) -> bool:
+    records = find_objects(dict(document), is_record) or []
+    return bool(records) and all(VerificationRecord(record).decision is not None for record in records)
 
 
 def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json]) -> ResponseError:
-    kind, message = _kind(response.status, code)
+    by_name = {plain(key): value for key, value in document.items()}
+    words = _words(by_name) if code is None or code in _GENERAL_CODES else ""
+    kind, message = _kind(response.status, code, words)
+    has_said = code is not None or _states_failure(document)
     error = kind(
         message,
         code=code,
         code_name=_name(code, document),
         http_status=response.status,
-        request_id=_request_id(document),
+        request_id=_own_text(document, as_faceki_id, "requestId"),
         retry_after=_retry_after(response),
-        # A code that nobody explains does not say that nothing was done.
-        is_ambiguous=True if kind is ResponseError or (code == 404 and response.status < 300) else None,
+        is_ambiguous=_is_ambiguous(kind, response.status, code, words),
     )
-    if isinstance(error, NotFoundError):
-        error.in_own_words = code == DATA_NOT_FOUND or _is_enveloped(document)
+    error.is_stated = code == DATA_NOT_FOUND or _is_enveloped(document)
+    if not isinstance(error, NotFoundError):
+        error.is_stated = error.is_stated or (has_said and bool(document))
+    error.record_identifier = _own_text(document, as_identifier, "record_identifier")
+    error.may_refuse_token = _may_refuse_token(response.status, code, words, kind)
+    location = response.headers.get("location")
+    if 300 <= response.status < 400 and location:
+        error.location = SecretText(location)
     return error
 
 
-def _kind(status: int, code: int | None) -> tuple[type[ResponseError], str]:
+def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, words: str) -> bool | None:
+    """Return whether FACEKI may have acted; ``None`` for what is usual for this kind of error."""
+    # A code that nobody explains does not say that nothing was done.
+    if kind is ResponseError or (code == 404 and status < 300):
+        return True
+    # Words alone, without a status or code that says the same, prove nothing.
+    if (
+        kind is AuthenticationError
+        and words
+        and (status < 300 or status >= 500)
+        and code not in {REFUSED, 401}
+    ):
+        return True
+    return None
+
+
+def _may_refuse_token(status: int, code: int | None, words: str, kind: type[ResponseError]) -> bool:
+    if status in {404, 413, 429} or (status >= 500 and not _TOKEN_WORDS.search(words)):
+        return False
+    if status == 403 and code is None:
+        return True
+    if code is None and status < 300 and kind is UnexpectedResponseError:
+        return True
+    return bool(_TOKEN_WORDS.search(words))
+
+
+def _kind(status: int, code: int | None, words: str) -> tuple[type[ResponseError], str]:
     if status == 429 or code == 429:
         return RateLimitError, "FACEKI asks for fewer requests"
     if status == 401 or code == 401:
         return AuthenticationError, "FACEKI refuses the credentials or the token"
+    if words and status not in {404, 413}:
+        if _CREDENTIAL_WORDS.search(words):
+            return AuthenticationError, "FACEKI says that the credentials are not accepted"
+        if _TOKEN_WORDS.search(words):
+            return AuthenticationError, "FACEKI says that the token is not accepted"
     known = CODES.get(code) if code is not None else None
     if known:
         return known.error, f"FACEKI says: {known.meaning}"
-    if status == 403:
+    if status == 403 or code == 403:
         return AuthenticationError, "FACEKI forbids this to these credentials"
     if status == 404 or (code == 404 and status < 500):
         return NotFoundError, "FACEKI has no such record, or nothing at this address"
@@ -161,7 +374,9 @@ def _kind(status: int, code: int | None) -> tuple[type[ResponseError], str]:
     if status >= 400:
         return InvalidRequestError, "FACEKI refuses the request"
     if status >= 300:
-        return UnexpectedResponseError, "FACEKI answers with a redirect, which is never followed"
+        return UnexpectedResponseError, (
+            "FACEKI answers with a redirect, which is never followed; check the API base URL"
+        )
     if code is not None:
         return ResponseError, "FACEKI answers with a code that no source explains"
     return UnexpectedResponseError, "FACEKI reports a failure without a code"
@@ -169,25 +384,22 @@ def _kind(status: int, code: int | None) -> tuple[type[ResponseError], str]:
 
 def _name(code: int | None, document: Mapping[str, Json]) -> str | None:
     known = CODES.get(code) if code is not None else None
-    if known:
-        return known.name
-    return as_code_name(document.get("message"))
+    return known.name if known else as_code_name(field(document, "message"))
 
 
-def _request_id(document: Mapping[str, Json]) -> str | None:
+def _own_text(document: Mapping[str, Json], read: Callable[[object], str | None], name: str) -> str | None:
     result = _result(document)
-    found = result.get("requestId") if isinstance(result, dict) else None
-    return found if isinstance(found, str) and _REQUEST_ID.fullmatch(found) else None
+    return read(field(result, name)) if isinstance(result, dict) else None
 
 
 def _retry_after(response: HttpResponse) -> float | None:
     """Read ``Retry-After``: seconds, or a date, which is held against the answer's own ``Date``."""
     text = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", text):
-        return min(float(text), _LONGEST_RETRY_AFTER)
+        return min(float(text), MAX_RETRY_AFTER_SECONDS)
     try:
         until, now = (parsedate_to_datetime(date) for date in (text, response.headers.get("date", "")))
         seconds = (until - now).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
+from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.uploads import Image, Multipart
 from airflow_provider_faceki.api.values import Json as Json
 
@@ -46,7 +47,7 @@ class HttpRequest:
         :param header: Name of the header that carries it.
         :param scheme: Word before the token; empty for the token alone.
         """
-        value = f"{scheme} {token}" if scheme else token
+        value = SecretText(f"{scheme} {token}" if scheme else token)
         return replace(self, headers=(*self.headers, (header.lower(), value)))
 
     def __repr__(self) -> str:

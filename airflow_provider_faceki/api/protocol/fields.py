@@ -1,0 +1,164 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Find fields and objects in FACEKI's documents, in any spelling of their names and in any wrapping.
+
+Nobody has compared the documents with the live service. So ``request_id`` is found where ``requestId`` is documented,
+and records under ``result``, ``data``, ``{"result": {"records": […]}}`` and the like.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+
+from airflow_provider_faceki.api.values import Json
+
+#: Levels of wrapping that are looked through.
+MAX_WRAPPINGS = 6
+#: Names of keys that an error shows at most.
+MAX_SHOWN_KEYS = 12
+
+# Where the content of an answer stands, the likeliest first, in the form that `plain` gives.
+_WRAPPERS = (
+    *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
+    *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
+)
+# A key may be a value in disguise; only what is surely a field's name is shown.
+_KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,39}")
+
+
+@lru_cache(maxsize=1024)
+def plain(name: str) -> str:
+    """Return ``name`` without what spellings differ in: case, ``_``, ``-`` and white space."""
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def field(document: Mapping[str, Json], *names: str) -> Json:
+    """Return the first value that is not null under one of ``names``, as they are or in another spelling."""
+    for name in names:
+        if document.get(name) is not None:
+            return document[name]
+    wanted = [plain(name) for name in names]
+    found = {plain(key): value for key, value in document.items() if value is not None}
+    return next((found[name] for name in wanted if name in found), None)
+
+
+def has_field(document: Mapping[str, Json], *names: str) -> bool:
+    """Return whether one of ``names`` is there, even with null."""
+    wanted = {plain(name) for name in names}
+    return any(plain(key) in wanted for key in document)
+
+
+def find_objects(
+    document: Json, is_wanted: Callable[[Mapping[str, Json]], bool]
+) -> list[dict[str, Json]] | None:
+    """Return the objects of ``document`` that are wanted.
+
+    :param document: An answer's document.
+    :param is_wanted: Whether an object is one of them.
+    :return: An empty list if the answer says that there are none; ``None`` if it is not understood.
+    """
+    if not isinstance(document, dict):
+        return _search(document, is_wanted, 0)
+    # The envelope may have fields of its own, such as an id of the request: what is in it goes first.
+    inner = {key: value for key, value in document.items() if plain(key) in _WRAPPERS}
+    found = _search(inner, is_wanted, 0) if inner else None
+    if not found and is_wanted(document):
+        return [document]
+    return found or _search(document, is_wanted, 0) or found
+
+
+def _search(
+    value: Json, is_wanted: Callable[[Mapping[str, Json]], bool], depth: int
+) -> list[dict[str, Json]] | None:
+    value = _embedded(value)
+    if depth > MAX_WRAPPINGS:
+        return None
+    if isinstance(value, list):
+        found: list[dict[str, Json]] = []
+        for item in value:
+            inner = _search(item, is_wanted, depth + 1) if item != {} else []
+            if inner is None or item is None:
+                return None
+            found += inner
+        return found
+    if not isinstance(value, dict) or not value:
+        return None
+    return [value] if is_wanted(value) else _search_object(value, is_wanted, depth)
+
+
+def _search_object(
+    value: dict[str, Json], is_wanted: Callable[[Mapping[str, Json]], bool], depth: int
+) -> list[dict[str, Json]] | None:
+    by_name = {plain(key): item for key, item in value.items()}
+    says_none = False
+    for name in _WRAPPERS:
+        if name not in by_name:
+            continue
+        inner = _search(by_name[name], is_wanted, depth + 1)
+        if inner:
+            return inner
+        is_null = by_name[name] in (None, {}) and (depth == 0 or len(value) == 1)
+        says_none = says_none or inner == [] or is_null
+    others = (item for name, item in by_name.items() if name not in _WRAPPERS)
+    found = [item for other in others for item in _search(other, is_wanted, depth + 1) or []]
+    return found or ([] if says_none else None)
+
+
+def says_none(document: Json, depth: int = 0) -> bool:
+    """Return whether an empty list stands where the content of an answer is expected."""
+    if isinstance(document, dict) and depth <= MAX_WRAPPINGS:
+        inner = (value for key, value in document.items() if plain(key) in _WRAPPERS)
+        return any(says_none(value, depth + 1) for value in inner)
+    return document == []
+
+
+def _embedded(value: Json) -> Json:
+    """Return the document within a text that holds one."""
+    if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
+        return value
+    try:
+        inner: Json = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return inner
+
+
+def texts(value: Json, depth: int = 3) -> Iterator[tuple[str, str]]:
+    """Yield each text in ``value`` with the plain name of the key that it stands under."""
+    for name, item in value.items() if isinstance(value, dict) else (("", value),):
+        for inner in item if isinstance(item, list) else (item,):
+            if isinstance(inner, str):
+                yield plain(name), inner
+            elif isinstance(inner, dict) and depth:
+                yield from texts(inner, depth - 1)
+
+
+def as_flag(value: Json) -> bool | None:
+    """Return a truth value that may have been sent as text or as 0 or 1."""
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    return words.get(str(value).strip().lower()) if isinstance(value, str | int) else None
+
+
+def describe(document: Json) -> str:
+    """Return what kind of document this is, with the names of its keys and without any value."""
+    if isinstance(document, dict):
+        inner = next((item for item in document.values() if isinstance(item, dict) and item), None)
+        nested = f", and in it {_keys(inner)}" if inner else ""
+        return f"an object with {_keys(document)}{nested}"
+    if isinstance(document, list):
+        first = next((item for item in document if isinstance(item, dict)), None)
+        return f"a list of {len(document)}" + (f" objects with {_keys(first)}" if first else "")
+    names = {type(None): "null", str: "a text", bool: "true or false"}
+    return names.get(type(document), "a number")
+
+
+def _keys(document: Mapping[str, Json]) -> str:
+    shown = sorted(key for key in document if _KEY_NAME.fullmatch(key))[:MAX_SHOWN_KEYS]
+    more = len(document) - len(shown)
+    if not shown:
+        return f"{more} keys" if more else "no keys"
+    return f"the keys {', '.join(shown)}" + (f" and {more} more" if more else "")
