@@ -55,6 +55,7 @@ from .service import Service as Service
 from .transport.drivers import SecretMasker as SecretMasker
 from .transport.http_transport import TransportSettings as TransportSettings
 from .transport.retry import RetryPolicy as RetryPolicy
+from .uploads import File as File
 from .uploads import Image as Image
 
 __all__: list[str]

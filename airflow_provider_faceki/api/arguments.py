@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.api.uploads import File
 
 #: Seconds during which the record of a verification is looked up after the answer was lost. FACEKI verifies while the
 #: caller waits and its apps wait two minutes at most, so a record that is missing a minute later is likely not to come.
@@ -23,13 +24,13 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def check_method(name: str, value: object) -> None:
-    """Refuse what is no HTTP method that FACEKI could know."""
+    """Refuse what is none of the usual HTTP methods."""
     if not isinstance(value, str) or value.upper() not in _METHODS:
         raise ValidationError(f"{name} must be one of {', '.join(_METHODS)}")
 
 
 def check_choice(name: str, value: object) -> None:
-    """Refuse what is neither true, false nor left open."""
+    """Refuse what is neither true, false nor ``None``."""
     # The text "False" is true: a call that costs money would be repeated.
     if value is not None and not isinstance(value, bool):
         raise ValidationError(f"{name} must be True, False or None, not {type(value).__name__}")
@@ -48,18 +49,35 @@ def check_scalars(name: str, mapping: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no length of time; the caller finds out now, and not when the waiting begins."""
+    """Refuse what is no number of seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}")
 
 
 def check_minutes(name: str, value: object) -> None:
-    """Refuse what is no number of minutes, unless there is none."""
+    """Refuse what is neither a whole number of minutes nor ``None``."""
     # 2**53: from there on, not every reader of JSON gets the number that was sent.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
     ):
         raise ValidationError(f"{name} must be a whole number of minutes from 0, or None")
+
+
+def check_files(name: str, files: object) -> None:
+    """Refuse what is no mapping of part names to files."""
+    if not isinstance(files, Mapping):
+        raise ValidationError(f"{name} must be a mapping of part names to files, not {type(files).__name__}")
+    check_part_names(name, files)
+    for part, file in files.items():
+        if not isinstance(file, File):
+            raise ValidationError(f"{name}[{part!r}] must be a File or an Image, not {type(file).__name__}")
+
+
+def check_part_names(name: str, parts: Iterable[object]) -> None:
+    """Refuse names that would end the header of a part of a multipart body."""
+    for part in parts:
+        if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,100}", part):
+            raise ValidationError(f"{name}: names of parts must be letters, digits and _ . - [ ]")
 
 
 def _scalar(name: str, value: object) -> None:
@@ -89,7 +107,7 @@ def check_path(name: str, value: object) -> None:
 
 
 def is_web_url(value: object) -> bool:
-    """Whether a browser can be sent there."""
+    """Return whether ``value`` is an absolute http or https URL."""
     if not isinstance(value, str) or not value.isprintable() or " " in value:
         return False
     try:

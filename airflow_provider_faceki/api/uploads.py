@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Images on their way out: a ``multipart/form-data`` body that is read as it is sent, 64 KiB at a time."""
+"""Files to upload: an image or any other, and the ``multipart/form-data`` body that reads them as it is sent."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-#: Largest image in bytes, unless somebody says otherwise; the default of the Connection's ``max_image_bytes``.
+#: Largest image in bytes; the default of the Connection's ``max_image_bytes``.
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 #: Bytes read and sent at once. One TLS record holds 16 KiB; beyond 64 KiB nothing is gained.
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 
 # The first bytes by which an image tells its kind, and the kind's media type and file ending.
 _KINDS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
@@ -23,32 +24,51 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp", "webp"),
     (re.compile(rb"....ftyp(?:heic|heix|hevc|heim|heis|mif1|msf1)", re.DOTALL), "image/heic", "heic"),
 )
-_SNIFFED = 16
+_SNIFFED_BYTES = 16
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}")
+_ENDING = re.compile(r"[A-Za-z0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Image:
-    """An image that can be opened as often as it is sent. Make one with :meth:`checked` or :meth:`of_bytes`.
+class File:
+    """A file of any kind that can be opened as often as it is sent. ``repr`` shows nothing of it.
 
     :param open: Opens it at its first byte.
     :param size: Its length in bytes.
-    :param media_type: ``image/jpeg``, ``image/png``, ``image/webp`` or ``image/heic``.
+    :param media_type: Its media type, such as ``application/pdf``.
     :param ending: The usual file ending of that kind.
     """
 
     open: Callable[[], BinaryIO]
     size: int
-    media_type: str
-    ending: str
+    media_type: str = "application/octet-stream"
+    ending: str = "bin"
+
+    def __post_init__(self) -> None:
+        if not _MEDIA_TYPE.fullmatch(self.media_type) or not _ENDING.fullmatch(self.ending):
+            raise ValidationError(
+                "a file needs a media type such as application/pdf and an ending such as pdf"
+            )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.media_type}, {self.size} bytes>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Image(File):
+    """An image that FACEKI can use. Make one with :meth:`checked` or :meth:`of_bytes`.
+
+    Its media type is ``image/jpeg``, ``image/png``, ``image/webp`` or ``image/heic``.
+    """
 
     @classmethod
     def of_bytes(cls, name: str, content: bytes, max_bytes: int = MAX_IMAGE_BYTES) -> Image:
-        """Return the image that ``content`` is; parameters and errors as for :meth:`checked`."""
-        return cls.checked(name, lambda: io.BytesIO(content), len(content), max_bytes)
+        """Return ``content`` as an image; parameters and errors are those of :meth:`checked`."""
+        return cls.checked(name, partial(io.BytesIO, content), len(content), max_bytes)
 
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
-        """Look at the first bytes and refuse what FACEKI cannot use, before anything is sent or paid.
+        """Return an image whose first bytes and size were checked, before anything is sent or paid.
 
         :param name: What the image is for; the error names it.
         :param opener: Opens it at its first byte.
@@ -61,14 +81,11 @@ class Image:
             raise ValidationError(f"{name} is empty")
         check_size(name, size, max_bytes)
         with opener() as file:
-            first = file.read(_SNIFFED)
+            first = file.read(_SNIFFED_BYTES)
         for pattern, media_type, ending in _KINDS:
             if pattern.match(first):
                 return cls(opener, size, media_type, ending)
         raise ValidationError(f"{name} is not an image of a kind that is recognised: JPEG, PNG, WEBP or HEIC")
-
-    def __repr__(self) -> str:
-        return f"<Image {self.media_type}, {self.size} bytes>"
 
 
 def check_size(name: str, size: int, max_bytes: int) -> None:
@@ -90,15 +107,15 @@ def check_image(name: str, value: object) -> None:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Multipart:
-    """Text fields and images as one body whose length is known before it is read.
+    """Text fields and files as one body whose length is known before it is read.
 
     :param fields: Names and texts.
-    :param images: Names and images.
-    :param boundary: What separates the parts; it must occur in none of them, so draw it at random.
+    :param files: Names and files.
+    :param boundary: The separator of the parts; it must occur in none of them, so draw it at random.
     """
 
     fields: tuple[tuple[str, str], ...]
-    images: tuple[tuple[str, Image], ...]
+    files: tuple[tuple[str, File], ...]
     boundary: str
 
     @property
@@ -109,21 +126,21 @@ class Multipart:
     @property
     def length(self) -> int:
         """The length of the body in bytes."""
-        heads = len(self._text()) + sum(len(self._head(*part)) + len(b"\r\n") for part in self.images)
-        return heads + sum(image.size for _, image in self.images) + len(self._end())
+        heads = len(self._text()) + sum(len(self._head(*part)) + len(b"\r\n") for part in self.files)
+        return heads + sum(file.size for _, file in self.files) + len(self._end())
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body, in pieces worth a call of the system; each call reads the images anew.
+        """Yield the body in pieces of about 64 KiB; each call reads the files anew.
 
-        :raises ValidationError: an image cannot be read, or has changed its length since it was looked at. The body is
-            not complete then, so whoever gets it cannot act on it.
+        :raises ValidationError: a file cannot be read, or its length is no longer what it was. The body is incomplete
+            then, so that FACEKI cannot act on it.
         """
         held: list[bytes] = []
         size = 0
         for piece in self._pieces():
             held.append(piece)
             size += len(piece)
-            if size >= CHUNK:
+            if size >= CHUNK_BYTES:
                 yield b"".join(held)
                 held, size = [], 0
         if held:
@@ -131,9 +148,9 @@ class Multipart:
 
     def _pieces(self) -> Iterator[bytes]:
         yield self._text()
-        for name, image in self.images:
-            yield self._head(name, image)
-            yield from _content(name, image)
+        for name, file in self.files:
+            yield self._head(name, file)
+            yield from _content(name, file)
             yield b"\r\n"
         yield self._end()
 
@@ -143,25 +160,25 @@ class Multipart:
             for name, text in self.fields
         )
 
-    def _head(self, name: str, image: Image) -> bytes:
+    def _head(self, name: str, file: File) -> bytes:
         # FACEKI's SDKs name the file after its field; the name on the user's disk may name a person.
         return (
-            f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.{image.ending}"'
-            f"\r\nContent-Type: {image.media_type}\r\n\r\n"
+            f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.{file.ending}"'
+            f"\r\nContent-Type: {file.media_type}\r\n\r\n"
         ).encode()
 
     def _end(self) -> bytes:
         return f"--{self.boundary}--\r\n".encode()
 
 
-def _content(name: str, image: Image) -> Iterator[bytes]:
-    left = image.size
+def _content(name: str, file: File) -> Iterator[bytes]:
+    left = file.size
     try:
-        with image.open() as file:
-            while left and (chunk := file.read(min(CHUNK, left))):
+        with file.open() as opened:
+            while left and (chunk := opened.read(min(CHUNK_BYTES, left))):
                 left -= len(chunk)
                 yield chunk
-            has_more = bool(file.read(1))
+            has_more = bool(opened.read(1))
     except ValidationError:
         raise
     except Exception as problem:

@@ -60,7 +60,7 @@ _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
 # White space, quotation marks, and characters that no one sees: zero-width spaces, joiners, the byte order mark.
 _AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\"'`"
 
-_FACEKI_ID = re.compile(r"(?=[^0-9]*[0-9])[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_FACEKI_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LINK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,255}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _CODE = re.compile(r"-?[0-9]{1,9}")
@@ -152,10 +152,7 @@ def as_identifier(value: object) -> str | None:
 
 
 def as_faceki_id(value: object) -> str | None:
-    """Return an id that FACEKI made: at most 128 letters, digits and ``._:-``, one digit at least.
-
-    FACEKI documents UUIDs; a word without any digit may be a person's name.
-    """
+    """Return an id that FACEKI made: at most 128 letters, digits and ``._:-``. FACEKI documents UUIDs."""
     return value if isinstance(value, str) and _FACEKI_ID.fullmatch(value) else None
 
 

@@ -188,7 +188,7 @@ def _loop() -> list[object]:
 def test_what_json_has_no_form_for(document: Any) -> None:
     with pytest.raises(ValidationError, match="^json holds something that JSON has no form for$") as caught:
         RawCall("POST", "/a", json=document).request()
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 def test_a_call_does_not_show_what_it_carries() -> None:

@@ -201,7 +201,13 @@ def test_urllib3_says_nothing_of_our_requests_and_everything_of_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server.on(RECORDS_PATH, reply_json(NOTHING_FOUND), close_connection_silently, ODD, reply_json({}, 404))
+    server.on(
+        RECORDS_PATH,
+        reply_json(NOTHING_FOUND),
+        close_connection_silently,
+        ODD,
+        reply_json({"status": False, "code": 404}, 404),
+    )
     server.on("/auth/api/access-token", reply_json({"responseCode": 0, "data": {"access_token": "token-1"}}))
     server.on("/theirs", reply_json({}))
     quiet = replace(

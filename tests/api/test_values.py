@@ -172,7 +172,7 @@ def test_free_text_is_no_id_and_no_word(read: Callable[[object], str | None], va
     [
         pytest.param("3f6f2a52-7f0e-4c35-9d3b-0a8f4f1c2d71", True, id="UUID"),
         pytest.param("r-1", True, id="short"),
-        pytest.param("Maria", False, id="a name"),
+        pytest.param("Maria Invented", False, id="a name"),
         pytest.param("..", False, id="a folder"),
     ],
 )

@@ -75,9 +75,9 @@ def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiCl
         ),
         pytest.param(found(record("another")), "others", id="somebody else's record"),
         pytest.param(found(record(None), record("undefined")), "others", id="records without an identifier"),
-        pytest.param(found("mine"), "something else", id="no record at all"),
+        pytest.param(found("mine"), "is not understood", id="no record at all"),
         pytest.param(reply_bytes(HTML), "not JSON", id="a page with HTTP 200"),
-        pytest.param(reply_bytes(b""), "others|something else|holds", id="nothing"),
+        pytest.param(reply_bytes(b""), "others|is not understood|holds", id="nothing"),
     ],
 )
 def test_nobody_says_that_there_is_none(

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_faceki import api, storage
-from airflow_provider_faceki.api.uploads import CHUNK, Image, Multipart
+from airflow_provider_faceki.api.uploads import CHUNK_BYTES, Image, Multipart
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_THREE_DOCUMENTS
@@ -57,7 +57,8 @@ def test_the_local_faceki_reads_what_was_given(
 def test_python_reads_what_was_given() -> None:
     kinds = [(JPEG, "jpg"), (PNG, "png"), (WEBP, "webp"), (HEIC, "heic")]
     pictures = {
-        f"document_{number}": picture(CHUNK * number + 7, first) for number, (first, _) in enumerate(kinds)
+        f"document_{number}": picture(CHUNK_BYTES * number + 7, first)
+        for number, (first, _) in enumerate(kinds)
     }
     images = tuple((name, api.Image.of_bytes(name, content)) for name, content in pictures.items())
     body = Multipart((("workflowId", "w-1"), ("record_identifier", 'Zoë "7" \\ %0D')), images, "b" * 32)
@@ -94,7 +95,7 @@ def test_the_very_bytes() -> None:
 def test_it_can_be_read_as_often_as_it_is_sent() -> None:
     body = Multipart((), (("selfie", image(picture(200_000))),), "b")
     assert b"".join(body.chunks()) == b"".join(body.chunks())
-    assert max(map(len, body.chunks())) < CHUNK + 1024
+    assert max(map(len, body.chunks())) < CHUNK_BYTES + 1024
 
 
 def test_every_request_draws_its_own_boundary() -> None:
@@ -118,7 +119,7 @@ def test_the_parts_of_a_verification(number: int) -> None:
         "document_3_front",
         "document_3_back",
     ]
-    assert [name for name, _ in body.images] == named[: {1: 3, 2: 4, 3: 6}[number]]
+    assert [name for name, _ in body.files] == named[: {1: 3, 2: 4, 3: 6}[number]]
     assert body.fields == (("workflowId", "flow"), ("record_identifier", "mine"))
 
 
@@ -156,7 +157,7 @@ def test_it_goes_out_in_pieces_worth_a_call_of_the_system(seven_pictures: list[I
     body = Multipart((), tuple((f"p{number}", each) for number, each in enumerate(seven_pictures)), "b")
     pieces = list(map(len, body.chunks()))
     assert sum(pieces) == body.length > 35 * MEBI
-    assert len(pieces) <= body.length / CHUNK + 1
+    assert len(pieces) <= body.length / CHUNK_BYTES + 1
 
 
 def _three(pictures: list[Image]) -> list[api.Document]:

@@ -15,7 +15,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.endpoints.reports import _Follow
+from airflow_provider_faceki.api.endpoints.reports import _Followed
+from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.operators.images import FacekiPdfReportOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
@@ -204,7 +205,7 @@ def test_the_token_goes_only_to_faceki() -> None:
     own = api.Service(base_url="https://faceki.example", pdf_report_path="/reports/{requestId}")
     report = api.FetchPdfReport("r-1")
     asked = {
-        url: _Follow(url, report).request(own).authenticated
+        url: _Followed(SecretText(url), report).request(own).authenticated
         for url in (
             "https://faceki.example/files/r-1",
             "https://storage.example/r-1?signature=x",
@@ -230,7 +231,9 @@ def test_at_its_own_address_it_brings_the_token() -> None:
 def test_it_follows_once_only() -> None:
     with FakeServer() as server:
         server.on("/again", reply_json({"url": f"{server.url}/again"}))
-        with pytest.raises(api.UnexpectedResponseError, match="no PDF but another URL"):
+        with pytest.raises(
+            api.UnexpectedResponseError, match="holds no PDF; it holds an object with the keys url"
+        ):
             fetch(server, reply_json({"url": f"{server.url}/again"}))
         assert len(server.requests_to("/again")) == 1
 

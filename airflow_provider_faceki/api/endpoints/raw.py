@@ -4,46 +4,78 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 from urllib.parse import urlencode
 
-from airflow_provider_faceki.api.arguments import check_choice, check_method, check_path, check_scalars
+from airflow_provider_faceki.api.arguments import (
+    check_choice,
+    check_files,
+    check_method,
+    check_part_names,
+    check_path,
+    check_scalars,
+)
 from airflow_provider_faceki.api.errors import FacekiError, ValidationError
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, JSON_HEADERS, HttpRequest, Json, json_body
+from airflow_provider_faceki.api.protocol.http import (
+    ACCEPT_JSON,
+    JSON_HEADERS,
+    Header,
+    HttpRequest,
+    Json,
+    json_body,
+    multipart_body,
+)
 from airflow_provider_faceki.api.protocol.session import AuthSession, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.uploads import File, Multipart
+
+Scalars: TypeAlias = "Mapping[str, str | int | float | bool | None]"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RawCall:
-    """Any authenticated call of FACEKI that has no endpoint of its own, the older V2 API included.
+    """Any call of FACEKI that has no endpoint of its own, those of the older V2 API included.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL, beginning with ``/`` and without a query.
     :param params: Query parameters; values are text, numbers or booleans, ``None`` is left out.
     :param json: Document to send as JSON.
-    :param data: Form fields to send URL-encoded; like ``params``, and not together with ``json``.
-    :param idempotent: Whether it may be sent twice. Default: ``True`` for GET and HEAD alone, since FACEKI
+    :param data: Form fields, URL-encoded or beside ``files``; like ``params``, and not together with ``json``.
+    :param idempotent: Whether the request may be sent twice. Default: ``True`` for GET and HEAD alone, since FACEKI
         knows no idempotency keys and some calls cost credit.
+    :param files: Files by the name of their part, sent as ``multipart/form-data``: a :class:`File`, or an
+        :class:`Image`, which has been checked to be one.
+    :param authenticated: Whether an access token goes along. ``False`` for routes that take none, such as those by link
+        of V2.
     :raises ValidationError: an argument cannot work.
     """
 
     method: str
     path: str
-    params: Mapping[str, str | int | float | bool | None] | None = None
+    params: Scalars | None = None
     json: Json = None
-    data: Mapping[str, str | int | float | bool | None] | None = None
+    data: Scalars | None = None
     idempotent: bool | None = None
+    files: Mapping[str, File] = field(default_factory=dict)
+    authenticated: bool = True
 
     def __post_init__(self) -> None:
         check_method("method", self.method)
         check_path("path", self.path)
-        if self.json is not None and self.data is not None:
-            raise ValidationError("give json or data, not both")
+        if self.json is not None and (self.data is not None or self.files):
+            raise ValidationError(f"give json or {'data' if self.data is not None else 'files'}, not both")
         check_scalars("params", self.params)
         check_scalars("data", self.data)
         check_choice("idempotent", self.idempotent)
+        if not isinstance(self.authenticated, bool):
+            raise ValidationError("authenticated must be True or False")
+        check_files("files", self.files)
+        if self.files:
+            check_part_names("data", self.data or {})
+            if self.method.upper() not in {"POST", "PUT", "PATCH"}:
+                raise ValidationError("files are sent by POST, PUT or PATCH")
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request."""
@@ -54,7 +86,9 @@ class RawCall:
             query=_query(self.params or {}),
             headers=headers,
             body=body,
+            authenticated=self.authenticated,
             idempotent=self.is_idempotent,
+            upload=bool(self.files),
         )
 
     @property
@@ -70,12 +104,17 @@ class RawCall:
             error.idempotent = self.is_idempotent
             raise
 
-    def _body(self) -> tuple[bytes | None, tuple[tuple[str, str], ...]]:
+    def _body(self) -> tuple[bytes | Multipart | None, tuple[Header, ...]]:
         if self.json is not None:
             try:
                 return json_body(self.json), JSON_HEADERS
             except (TypeError, ValueError, RecursionError):
-                raise ValidationError("json holds something that JSON has no form for") from None
+                pass
+            # Raised here, since the error that was met holds the document.
+            raise ValidationError("json holds something that JSON has no form for")
+        if self.files:
+            body = multipart_body(_query(self.data or {}), tuple(self.files.items()))
+            return body, (("content-type", body.media_type), *ACCEPT_JSON)
         if self.data is not None:
             form = ("content-type", "application/x-www-form-urlencoded")
             return urlencode(_query(self.data)).encode(), (form, *ACCEPT_JSON)
@@ -89,7 +128,7 @@ class RawCall:
         return f"<RawCall {self.method}>"
 
 
-def _query(params: Mapping[str, str | int | float | bool | None]) -> tuple[tuple[str, str], ...]:
+def _query(params: Scalars) -> tuple[tuple[str, str], ...]:
     return tuple((name, _query_text(value)) for name, value in params.items() if value is not None)
 
 

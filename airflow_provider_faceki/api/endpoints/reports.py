@@ -9,14 +9,26 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
-from airflow_provider_faceki.api.errors import ConfigurationError, ResponseError, UnexpectedResponseError
+from airflow_provider_faceki.api.errors import (
+    ConfigurationError,
+    FacekiError,
+    ResponseError,
+    UnexpectedResponseError,
+    ValidationError,
+)
+from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.http import Header, HttpRequest, Json
+from airflow_provider_faceki.api.protocol.fields import texts
+from airflow_provider_faceki.api.protocol.http import Header, HttpRequest, json_body
 from airflow_provider_faceki.api.protocol.session import AuthSession, Steps, call_once
+from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
+
+#: URLs of one answer that are followed at most; one may be a logo's.
+MAX_FOLLOWED_URLS = 3
 
 _ANYTHING: tuple[Header, ...] = (("accept", "application/pdf, application/json"),)
 
@@ -25,23 +37,18 @@ _ANYTHING: tuple[Header, ...] = (("accept", "application/pdf, application/json")
 class PdfReport:
     """A report that begins with ``%PDF``.
 
-    :param file: Its content, at its first byte; closing it throws it away.
+    :param file: Its content, at its first byte; closing it deletes it.
     """
 
     file: BinaryIO
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Elsewhere:
-    """The answer says that the report lies at this URL."""
-
-    url: str
-
-
 @dataclass(frozen=True, slots=True)
 class FetchPdfReport:
-    """Fetch the PDF report of a verification, in any of the forms in which services like this one answer: the
-    PDF itself, JSON with it in base64, or JSON with a URL.
+    """Fetch the PDF report of a verification.
+
+    FACEKI's form is undocumented, so the usual ones are understood: the PDF itself, a redirect to it, JSON with it in
+    base64, or JSON with a URL.
 
     :param request_id: FACEKI's id of the verification.
     :raises ValidationError: it cannot be an id.
@@ -51,11 +58,13 @@ class FetchPdfReport:
 
     def __post_init__(self) -> None:
         check_identifier("request_id", self.request_id)
+        if not self.request_id.strip("."):
+            raise ValidationError("request_id is no id but a folder of a path")
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request.
 
-        :raises ConfigurationError: nobody has said where FACEKI keeps its reports.
+        :raises ConfigurationError: the Connection does not say where FACEKI keeps its reports.
         """
         if service.pdf_report_path is None:
             raise ConfigurationError(
@@ -63,50 +72,102 @@ class FetchPdfReport:
                 "pdf_report_path in the Connection's extra, such as '/…/{requestId}'"
             )
         path = service.pdf_report_path.replace("{requestId}", quote(self.request_id, safe=""))
-        return _get(f"{service.base_url}{path}", authenticated=True)
+        url = f"{service.base_url}{path}"
+        return _request(
+            url, authenticated=True, post=self.request_id if service.pdf_report_method == "POST" else None
+        )
 
     def read(self, answer: Payload) -> PdfReport:
         """Return the report that the answer itself holds.
 
-        :raises UnexpectedResponseError: it holds none.
+        :raises UnexpectedResponseError: it holds none, or is of another verification.
         """
-        found = _located(answer)
-        if isinstance(found, _Elsewhere):
-            raise UnexpectedResponseError("FACEKI's answer holds no PDF but another URL")
-        return found
+        self._check_is_own(answer)
+        report = _content(answer)
+        if report is None:
+            raise UnexpectedResponseError(
+                f"FACEKI's answer holds no PDF; it holds {answer.found}", http_status=answer.status
+            )
+        return report
 
     def steps(self, account: AuthSession) -> Steps[PdfReport]:
-        """Ask, and follow one URL. The token goes along only if that is FACEKI's own."""
-        found = yield from call_once(account, _Locate(self))
+        """Request the report and follow a URL if the answer names one. The token goes along only to FACEKI itself."""
+        try:
+            found = yield from call_once(account, _Locate(self))
+        except ResponseError as error:
+            if error.location is None:
+                raise
+            # A redirect is followed once, and without the token.
+            base = self.request(account.service).url
+            found = (_Followed(SecretText(urljoin(base, error.location)), self, with_token=False),)
         if isinstance(found, PdfReport):
             return found
-        try:
-            return (yield from call_once(account, _Follow(found.url, self)))
-        except ResponseError as error:
-            if isinstance(error, UnexpectedResponseError) or error.is_transient:
-                raise
-            # Said by whoever keeps the file, most often because the address has expired: it says nothing about
-            # our credentials, and the next answer names a new address.
-            raise UnexpectedResponseError(
-                "the report is not to be had at the URL that FACEKI gave", http_status=error.http_status
-            ) from None
+        failure: FacekiError | None = None
+        for followed in found:
+            try:
+                return (yield from call_once(account, followed))
+            except FacekiError as error:
+                failure = failure or error
+        raise _gone(failure)
+
+    def _check_is_own(self, answer: Payload) -> None:
+        if isinstance(answer.document, dict):
+            inner = [item for item in answer.document.values() if isinstance(item, dict)]
+            named = [VerificationRecord(item).matches("request_id", self.request_id) for item in inner]
+            if False in named:
+                raise UnexpectedResponseError(
+                    "FACEKI answers with the report of another verification", http_status=answer.status
+                )
+
+
+def _gone(failure: FacekiError | None) -> FacekiError:
+    """Return what it means that no URL gave the report."""
+    if failure is None:
+        return UnexpectedResponseError("FACEKI's answer names no URL of a report")
+    if (
+        not isinstance(failure, ResponseError)
+        or isinstance(failure, UnexpectedResponseError)
+        or failure.is_transient
+    ):
+        return failure
+    # The store of the file says so, most often because the address has expired. It says nothing about our credentials,
+    # and the next answer names a new address.
+    return UnexpectedResponseError(
+        "the report is not to be had at the URL that FACEKI gave", http_status=failure.http_status
+    )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Locate:
+    """The first request: its answer is the report, or names where it lies."""
+
     report: FetchPdfReport
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         return self.report.request(service)
 
-    def read(self, answer: Payload) -> PdfReport | _Elsewhere:
-        return _located(answer)
+    def read(self, answer: Payload) -> PdfReport | tuple[_Followed, ...]:
+        self.report._check_is_own(answer)
+        content = _content(answer)
+        if content is not None:
+            return content
+        urls = tuple(_Followed(SecretText(url), self.report) for url in _urls(answer))
+        if not urls:
+            raise UnexpectedResponseError(
+                "FACEKI's answer is neither a PDF nor JSON with one or with a URL; it holds "
+                f"{answer.found}. Check pdf_report_path and pdf_report_method in the Connection's extra",
+                http_status=answer.status,
+            )
+        return urls[:MAX_FOLLOWED_URLS]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Follow:
-    url: str
+class _Followed:
+    """A request for the URL that FACEKI has named."""
+
+    url: SecretText
     report: FetchPdfReport
+    with_token: bool = True
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         try:
@@ -116,42 +177,39 @@ class _Follow:
         same = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
         if theirs.scheme != "https" and not same:
             raise UnexpectedResponseError("the URL that FACEKI gave for the report is not https")
-        return _get(self.url, authenticated=same)
+        return _request(self.url, authenticated=same and self.with_token)
 
     def read(self, answer: Payload) -> PdfReport:
         return self.report.read(answer)
 
 
-def _get(url: str, *, authenticated: bool) -> HttpRequest:
+def _request(url: str, *, authenticated: bool, post: str | None = None) -> HttpRequest:
+    headers = _ANYTHING if post is None else (("content-type", "application/json"), *_ANYTHING)
     return HttpRequest(
-        "GET",
+        "GET" if post is None else "POST",
         url,
-        headers=_ANYTHING,
+        headers=headers,
+        body=None if post is None else json_body({"requestId": post}),
         authenticated=authenticated,
+        # A report is read, also by POST.
         idempotent=True,
         upload=True,
         download=True,
     )
 
 
-def _located(answer: Payload) -> PdfReport | _Elsewhere:
+def _content(answer: Payload) -> PdfReport | None:
     if answer.file is not None:
         return PdfReport(answer.file)
-    for text in _texts(answer.result):
-        if text.startswith(("https://", "http://")):
-            return _Elsewhere(text)
-        content = _decoded(text)
-        if content is not None:
-            return PdfReport(io.BytesIO(content))
-    raise UnexpectedResponseError("FACEKI's answer is neither a PDF nor JSON with one or with a URL")
+    decoded = (_decoded(text) for _, text in texts(answer.document))
+    content = next((content for content in decoded if content is not None), None)
+    return PdfReport(io.BytesIO(content)) if content is not None else None
 
 
-def _texts(value: Json, depth: int = 3) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list) and depth:
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item, depth - 1)
+def _urls(answer: Payload) -> Iterator[str]:
+    """Yield the URLs in an answer, those of a PDF by their name first."""
+    found = [text for _, text in texts(answer.document) if text.startswith(("https://", "http://"))]
+    yield from sorted(dict.fromkeys(found), key=lambda url: ".pdf" not in url.lower())
 
 
 def _decoded(text: str) -> bytes | None:

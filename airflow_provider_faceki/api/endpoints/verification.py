@@ -297,8 +297,8 @@ class FindKycVerification:
         :raises UnexpectedResponseError: what FACEKI found is not what was asked for.
         """
         records = read_records(answer)
-        if not records and not says_none(answer.document):
-            # A caller that finds nothing goes on to pay, so null is not believed as an empty list is.
+        if not records and answer.result is not None and not says_none(answer.document):
+            # A caller that finds nothing goes on to pay, so an empty object is not believed as an empty list is.
             raise UnexpectedResponseError(
                 f"FACEKI's answer to the search for a verification does not say whether there is one. It holds "
                 f"{answer.found}",

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What goes over the wire and what comes back, as frozen values that no one can send by accident."""
+"""HTTP requests and responses as frozen values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki.api.secrets import SecretText
-from airflow_provider_faceki.api.uploads import Image, Multipart
+from airflow_provider_faceki.api.uploads import File, Multipart
 from airflow_provider_faceki.api.values import Json as Json
 
 
@@ -24,10 +24,10 @@ class HttpRequest:
     :param query: Query parameters in order.
     :param headers: Headers with lower-case names.
     :param body: Body to send; its media type is among ``headers``.
-    :param download: Whether a PDF is expected, which is put into a temporary file instead of memory.
-    :param authenticated: Whether a bearer token belongs to it.
+    :param authenticated: Whether an access token belongs to it.
     :param idempotent: Whether sending it twice does no harm and costs nothing.
-    :param upload: Whether it carries images, which take longer (see the Connection's upload timeout).
+    :param upload: Whether it carries files, for which the Connection's upload timeout holds.
+    :param download: Whether a PDF is expected, which is put into a temporary file instead of memory.
     """
 
     method: str
@@ -57,7 +57,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HttpResponse:
-    """One answer, read to its end.
+    """One response, read to its end.
 
     :param status: HTTP status.
     :param headers: Headers with lower-case names.
@@ -84,13 +84,13 @@ JSON_HEADERS: tuple[Header, ...] = (("content-type", "application/json"), *ACCEP
 def image_request(
     url: str,
     fields: tuple[tuple[str, str], ...],
-    images: Sequence[tuple[str, Image]],
+    images: Sequence[tuple[str, File]],
     *,
     authenticated: bool = True,
     idempotent: bool = False,
 ) -> HttpRequest:
-    """Return a request that carries images and texts; the calls that take images are charged, so not repeatable."""
-    body = Multipart(fields, tuple(images), boundary=secrets.token_hex(16))
+    """Return a request that carries images and texts. Calls that take images are charged, so not idempotent."""
+    body = multipart_body(fields, images)
     headers = (("content-type", body.media_type), *ACCEPT_JSON)
     return HttpRequest(
         "POST",
@@ -101,6 +101,11 @@ def image_request(
         idempotent=idempotent,
         upload=True,
     )
+
+
+def multipart_body(fields: Sequence[tuple[str, str]], files: Sequence[tuple[str, File]]) -> Multipart:
+    """Return a body of texts and files with a boundary of its own."""
+    return Multipart(tuple(fields), tuple(files), boundary=secrets.token_hex(16))
 
 
 def json_body(document: Json) -> bytes:

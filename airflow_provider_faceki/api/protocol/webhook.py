@@ -1,35 +1,40 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a webhook say, as far as anybody listens?
+"""Read a webhook's body: the id of a verification and the decision that is claimed for it.
 
-https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure): an object with
-``requestId``, ``fullName``, ``status`` and ``kycData``. It is not signed, so all of it is a claim; two of its members
-are worth keeping, to know what to ask FACEKI for. The rest, which is about a person, ends here.
+https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure documents an object with ``requestId``,
+``fullName``, ``status`` and ``kycData``. It is not signed, so all of it is a claim. Two members are kept, to know what
+to ask FACEKI for; the rest, which is about a person, ends here.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 from airflow_provider_faceki.api.models import OTHER, Decision
+from airflow_provider_faceki.api.protocol.fields import describe, field
+from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.values import Json, as_word
 
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-# The documented words are "common values", so others must pass; a sentence must not.
-_STATUS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+#: Fields of a form-encoded body at most; a webhook has four.
+MAX_FORM_FIELDS = 100
 
 
 class InvalidWebhookError(ValueError):
-    """The body is not a webhook of FACEKI. The text names what is missing, and repeats nothing."""
+    """The body is not a webhook of FACEKI. The text names what is missing and which keys were found, no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookNotification:
-    """A verification of which FACEKI is said to have decided something. Made by :meth:`of` or :func:`parse_webhook`.
+    """The claim that FACEKI has decided a verification. Made by :meth:`of` or :func:`parse_webhook`.
 
     :param request_id: FACEKI's id of it, in small letters.
-    :param status: The claimed decision in capitals; ``OTHER`` if it is none of the documented ones, since anybody may
-        claim anything, a name too.
+    :param status: The claimed decision in capitals; ``OTHER`` if it is none of the documented ones, since a sender may
+        claim anything, a person's name too.
     """
 
     request_id: str
@@ -37,16 +42,16 @@ class WebhookNotification:
 
     @classmethod
     def of(cls, request_id: object, status: object) -> WebhookNotification:
-        """Return the hint that says this, the same one however it is spelled.
+        """Return the notification that says this, the same one for every spelling.
 
         :raises InvalidWebhookError: ``request_id`` is no UUID, or ``status`` no word.
         """
         if not isinstance(request_id, str) or not _UUID.fullmatch(request_id):
             raise InvalidWebhookError("requestId is no UUID")
-        if not isinstance(status, str) or not _STATUS.fullmatch(status):
+        word = as_word(status)
+        if word is None or word != status or word.startswith("_"):
             raise InvalidWebhookError("status is no word of at most 40 letters, digits, - and _")
-        word = status.upper()
-        return cls(request_id.lower(), word if word in Decision.__members__ else OTHER)
+        return cls(request_id.lower(), word.upper() if word.upper() in Decision.__members__ else OTHER)
 
     @property
     def extra(self) -> dict[str, str]:
@@ -54,16 +59,83 @@ class WebhookNotification:
         return {"request_id": self.request_id, "status": self.status}
 
 
-def parse_webhook(body: bytes) -> WebhookNotification:
+def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification:
     """Return what the body says.
 
-    :raises InvalidWebhookError: it is no JSON object with a UUID ``requestId`` and a word as ``status``.
+    As documented, it is a JSON object. A list with one object, an object one level deeper (``data``, ``result``), a
+    form, and other spellings of the two names are understood too.
+
+    :param body: The body.
+    :param service: Says which fields hold the id and the decision.
+    :raises InvalidWebhookError: no id and no decision are found in it; the text names the keys that are.
     """
+    document = _parse(body)
+    if document is None:
+        # Raised here, where the error takes along no context that holds the body.
+        raise InvalidWebhookError("the body is neither a JSON object nor a form")
+    request_id, status = _find(document, service)
     try:
-        document = json.loads(body)
+        return WebhookNotification.of(request_id, status)
+    except InvalidWebhookError as error:
+        reason = str(error)
+    raise InvalidWebhookError(f"{reason}; the body is {describe(document)}")
+
+
+def _parse(body: bytes) -> dict[str, Json] | None:
+    try:
+        document: Json = json.loads(body)
     except (ValueError, RecursionError):
-        # Raised below, where the error takes along no context that holds the body.
-        document = None
-    if not isinstance(document, dict):
-        raise InvalidWebhookError("the body is no JSON object")
-    return WebhookNotification.of(document.get("requestId"), document.get("status"))
+        document = _parse_form(body)
+    if isinstance(document, list) and len(document) == 1:
+        document = document[0]
+    return document if isinstance(document, dict) else None
+
+
+def _parse_form(body: bytes) -> dict[str, Json] | None:
+    """Return the fields of a form; a field may hold JSON."""
+    try:
+        pairs = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FORM_FIELDS)
+    except (ValueError, UnicodeDecodeError):
+        return None
+    return {name: _json_or_text(text) for name, text in pairs}
+
+
+def _json_or_text(text: str) -> Json:
+    if not text.startswith("{"):
+        return text
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+def _find(document: dict[str, Json], service: Service) -> tuple[Json, Json]:
+    """Return id and decision: from one object if it has both, else the first of each."""
+    ids: list[Json] = []
+    statuses: list[Json] = []
+    for holder in _holders(document):
+        request_id = field(holder, service.webhook_request_id_field, "requestId")
+        status = _status(holder, service)
+        if request_id is not None and status is not None:
+            return request_id, status
+        ids += [request_id] if request_id is not None else []
+        statuses += [status] if status is not None else []
+    return next(iter(ids), None), next(iter(statuses), None)
+
+
+def _holders(document: dict[str, Json]) -> Iterator[dict[str, Json]]:
+    yield document
+    for inner in document.values():
+        if isinstance(inner, list) and len(inner) == 1:
+            inner = inner[0]
+        if isinstance(inner, dict):
+            yield inner
+
+
+def _status(holder: dict[str, Json], service: Service) -> Json:
+    """Return the decision; in an envelope ``status`` may be a flag, and the decision stands elsewhere."""
+    names = (service.webhook_status_field, "status", "decision", "verification_status", "kyc_status")
+    values = [value for name in names if isinstance(value := field(holder, name), str)]
+    known = [value for value in values if value.strip().upper() in Decision.__members__]
+    return next(iter([*known, *values]), None)
