@@ -129,7 +129,8 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
         }
 
     def _expires_at(self) -> str | None:
-        if self.expires_in_minutes is None:
+        # 0 is what FACEKI's own client sends; what it means is not published.
+        if not self.expires_in_minutes:
             return None
         try:
             return (datetime.now(UTC) + timedelta(minutes=self.expires_in_minutes)).isoformat()

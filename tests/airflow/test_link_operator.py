@@ -76,7 +76,7 @@ def test_no_workflow_anywhere(faceki_sandbox: FacekiSandbox, connect: Connect) -
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        pytest.param({"expires_in_minutes": 0}, "expires_in_minutes", id="no minutes"),
+        pytest.param({"expires_in_minutes": -1}, "expires_in_minutes", id="negative minutes"),
         pytest.param({"expires_in_minutes": True}, "expires_in_minutes", id="a boolean"),
         pytest.param({"redirect_url": "javascript:alert(1)"}, "redirect_url", id="not a web address"),
         pytest.param({"record_identifier": " "}, "record_identifier", id="a blank identifier"),

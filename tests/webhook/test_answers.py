@@ -189,7 +189,7 @@ def test_no_more_than_the_connection_allows_in_a_day(
         pytest.param(b"requestId=1", id="a form"),
         pytest.param(b"[" * 100_000, id="too deep"),
         pytest.param(b'{"requestId": ' + b"9" * 5000 + b"}", id="a number too long to read"),
-        pytest.param([said()], id="a list"),
+        pytest.param([said(), said()], id="a list of two"),
         pytest.param({"status": "ACCEPTED"}, id="no request id"),
         pytest.param(said("not-a-uuid"), id="a request id that is no UUID"),
         pytest.param(said("{973f1bb2-c4a6-424c-ae61-d220202b0611}"), id="a UUID in braces"),
