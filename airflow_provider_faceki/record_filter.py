@@ -77,7 +77,7 @@ def read_link(value: object) -> str:
     return link
 
 
-def looks_like_uuid(value: object) -> bool:
+def looks_like_faceki_id(value: object) -> bool:
     """Whether a value has the form of FACEKI's own ids."""
     return isinstance(value, str) and _UUID.fullmatch(value.strip()) is not None
 

@@ -153,6 +153,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
+    custom_operator_name = "FACEKI batch"
     template_fields: Sequence[str] = (
         *_BatchOperator.template_fields,
         "manifest",
@@ -337,6 +338,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
+    custom_operator_name = "FACEKI tables"
     template_fields: Sequence[str] = (*_BatchOperator.template_fields, "identifiers", "manifest")
 
     def __init__(

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_faceki import api
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import translate_errors
-from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, write_json
+from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, storable_result, write_json
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -182,6 +182,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
+    custom_operator_name = "FACEKI face match"
     template_fields: Sequence[str] = (
         *_PictureOperator.template_fields,
         "selfie",
@@ -215,7 +216,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
             context["ti"].xcom_push(key="output_path", value=path)
         self.settled(context)
         ChargedCallState(context).clear_matches()
-        return [record.summary() for record in records]
+        return [storable_result(record.summary()) for record in records]
 
     @cached_property
     def _picture(self) -> api.Image:
@@ -279,6 +280,7 @@ class FacekiAnalyzeFaceOperator(_PictureOperator):
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
+    custom_operator_name = "FACEKI face analysis"
     template_fields: Sequence[str] = (*_PictureOperator.template_fields, "selfie")
 
     def __init__(self, *, selfie: str, **kwargs: Any) -> None:
@@ -290,7 +292,7 @@ class FacekiAnalyzeFaceOperator(_PictureOperator):
         found = asdict(self.ask_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
         self.settled(context)
         del found["document"]
-        return found
+        return storable_result(found)
 
 
 class FacekiCheckImageOperator(_PictureOperator):
@@ -305,6 +307,7 @@ class FacekiCheckImageOperator(_PictureOperator):
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
+    custom_operator_name = "FACEKI image check"
     template_fields: Sequence[str] = (*_PictureOperator.template_fields, "image")
 
     def __init__(self, *, image: str, **kwargs: Any) -> None:
@@ -315,7 +318,7 @@ class FacekiCheckImageOperator(_PictureOperator):
         """Check."""
         found = asdict(self.call(api.CheckImage(self.load("image", self.image))))
         del found["document"]
-        return {**found, "objects": list(found["objects"])}
+        return storable_result({**found, "objects": list(found["objects"])})
 
 
 class FacekiPdfReportOperator(FacekiOperator):
@@ -330,6 +333,7 @@ class FacekiPdfReportOperator(FacekiOperator):
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
+    custom_operator_name = "FACEKI report"
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
         "request_id",

@@ -26,7 +26,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.values import Json, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
-from airflow_provider_faceki.record_filter import check_one_filter, record_filter
+from airflow_provider_faceki.record_filter import check_one_filter, looks_like_faceki_id, record_filter
 from airflow_provider_faceki.task_mixin import FacekiTaskMixin
 from airflow_provider_faceki.triggers.deferral import (
     DEFAULT_MAX_WAIT_SECONDS,
@@ -213,8 +213,16 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             link=self.link, request_id=self.request_id, record_identifier=self.record_identifier
         )
 
+    def _warn_of_form(self) -> None:
+        if self.request_id is not None and not looks_like_faceki_id(self.request_id):
+            self.log.warning(
+                "request_id= does not have the form of an id of FACEKI (a UUID); an id of your own belongs into "
+                "record_identifier="
+            )
+
     @cached_property
     def _poll_log(self) -> PollLog:
+        self._warn_of_form()
         subject = wait_subject(**{name: getattr(self, name) for name in _FILTERS})
         return PollLog(self.log, *subject, self._started_at)
 

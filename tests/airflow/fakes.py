@@ -30,6 +30,22 @@ class StateStore(dict[str, object]):
     def set(self, key: str, value: object) -> None:
         self[key] = value
 
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+class Recorder:
+    """A logger that keeps its lines: Airflow 3's own goes past pytest."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, text: str, *arguments: object) -> None:
+        self.lines.append(f"INFO {text % arguments}")
+
+    def warning(self, text: str, *arguments: object) -> None:
+        self.lines.append(f"WARNING {text % arguments}")
+
 
 def context(**more: object) -> Any:
     """A context with a fresh task instance; typed loosely, as Airflow's two versions type it differently."""

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox, pipeline
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.conftest import Connect
-from tests.airflow.fakes import StateStore, context
+from tests.airflow.fakes import Recorder, StateStore, context
 
 
 def sensor(**given: Any) -> Any:
@@ -197,3 +198,59 @@ def test_every_id_is_a_template(name: str) -> None:
     waiting = sensor(**{"record_identifier": None, **{each: f"{{{{ params.{each} }}}}" for each in names}})
     waiting.render_template_fields(context(params={each: each.upper() for each in names}))
     assert [getattr(waiting, each) for each in names] == [each.upper() for each in names]
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        pytest.param({"timeout": 3601}, True, id="more than an hour"),
+        pytest.param({"timeout": 3600}, False, id="an hour"),
+        pytest.param({"timeout": 9000, "mode": "reschedule"}, False, id="rescheduled"),
+        pytest.param({"timeout": 9000, "deferrable": True}, False, id="deferred"),
+    ],
+)
+def test_a_long_poking_wait_is_warned_of(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], warned: bool
+) -> None:
+    log = Recorder()
+    monkeypatch.setattr(FacekiKycDecisionSensor, "log", log)
+    faceki_sandbox.add_record("customer-1")
+    ti = SimpleNamespace(get_first_reschedule_date=lambda _: None, start_date=None)
+    sensor(**given).execute(context(ti=ti))
+    told = [line for line in log.lines if "deferrable=True or mode='reschedule'" in line]
+    assert bool(told) is warned
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_three_days_of_waiting_take_fewer_than_200_pokes(mode: str) -> None:
+    waiting = sensor(mode=mode, timeout=timedelta(days=3))
+    waited, pokes = 0.0, 1
+    while waited <= waiting.timeout:
+        start: Any = datetime(2026, 1, 1, tzinfo=UTC) if mode == "reschedule" else 0.0
+        waited += max(1.0, waiting._get_next_poke_interval(start, lambda now=waited: now, pokes))
+        pokes += 1
+    # Each may need a token too, where nothing keeps one between pokes an hour apart.
+    assert 50 < pokes < 140
+
+
+def test_a_short_max_wait_does_not_overflow() -> None:
+    waiting = sensor(max_wait=10, timeout=timedelta(days=1))
+    assert waiting._get_next_poke_interval(0.0, lambda: 20_000.0, 5000) == 10
+
+
+@pytest.mark.parametrize(
+    ("given", "wait"),
+    [
+        pytest.param({}, (True, 2400.0), id="by default"),
+        pytest.param({"exponential_backoff": False}, (False, 2400.0), id="a fixed interval"),
+        pytest.param({"max_wait": timedelta(minutes=5)}, (True, 300.0), id="a time span"),
+        pytest.param({"max_wait": None}, (True, None), id="no limit"),
+    ],
+)
+def test_airflow_s_own_parameters_reach_the_trigger(
+    faceki_sandbox: FacekiSandbox, given: dict[str, Any], wait: tuple[bool, float | None]
+) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True, **given).execute(context())
+    arguments = deferred.value.trigger.serialize()[1]
+    assert (arguments["exponential_backoff"], arguments["max_wait"]) == wait

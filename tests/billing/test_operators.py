@@ -17,6 +17,7 @@ from airflow_provider_faceki.operators import images, verification
 from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.fakes import TaskInstance
 from tests.airflow.running import HAS_STATE_STORE
 from tests.billing.conftest import Verify
 
@@ -262,3 +263,39 @@ def test_a_lost_answer_is_not_bought_again(
 def test_retry_policy_is_there_where_airflow_has_it() -> None:
     assert hasattr(retry_policy, "FACEKI_RETRY_POLICY") is HAS_STATE_STORE
     assert retry_policy.__all__ == (["FACEKI_RETRY_POLICY"] if HAS_STATE_STORE else [])
+
+
+@pytest.mark.parametrize(
+    "rendered", ["", " ", None, "None", "null", "undefined", "nan", "<NA>", float("nan")]
+)
+def test_an_identifier_that_renders_to_nothing_is_not_derived(
+    sandbox: FacekiSandbox, verify: Verify, rendered: Any
+) -> None:
+    operator = verify("{{ a template }}").make()
+    operator.record_identifier = rendered
+    with pytest.raises(AirflowFailException, match="ValidationError: record_identifier is"):
+        operator.execute({"ti": TaskInstance(), "params": {}})
+    assert sandbox.ledger == {}
+
+
+@pytest.mark.parametrize("rendered", [20260001, 2026.5, True, ["a"], {"a": 1}, b"a"])
+def test_an_identifier_that_is_no_text_is_refused(
+    sandbox: FacekiSandbox, verify: Verify, rendered: Any
+) -> None:
+    operator = verify("{{ a template }}").make()
+    operator.record_identifier = rendered
+    with pytest.raises(
+        AirflowFailException, match="record_identifier must be text.*render_template_as_native_obj"
+    ):
+        operator.execute({"ti": TaskInstance(), "params": {}})
+    assert sandbox.ledger == {}
+
+
+def test_no_identifier_in_a_mapped_task_is_refused(sandbox: FacekiSandbox, pictures: dict[str, Any]) -> None:
+    context: Any = {"ti": TaskInstance(map_index=1), "params": {}}
+    # As expand(record_identifier=["a", None]) makes it, and as it is when the argument is left out.
+    with pytest.raises(AirflowFailException, match="record_identifier is None in a mapped task"):
+        FacekiKycVerificationOperator(task_id="verify", record_identifier=None, **pictures).execute(context)
+    assert sandbox.ledger == {}
+    derived = FacekiKycVerificationOperator(task_id="verify", **pictures).execute(context)
+    assert derived["record_identifier"].startswith("airflow-")
