@@ -275,7 +275,10 @@ class FacekiHook(BaseHook):
             return self._client.get_access_token()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask FACEKI for one token, past the store, and say what came of it. Nothing is charged."""
+        """Ask FACEKI for one token, past the store, and return whether it came, and a sentence. Nothing is charged.
+
+        Where FACEKI does not know the form of the token request, the other forms are tried once.
+        """
         from dataclasses import replace
 
         from airflow_provider_faceki.api.transport.retry import RetryPolicy
@@ -284,10 +287,20 @@ class FacekiHook(BaseHook):
             once = replace(self._client, retry=RetryPolicy(max_attempts=1))
             token = once.fetch_access_token()
         except api.FacekiError as error:
+            told = str(error)
+            if isinstance(error, api.ConfigurationError) and error.http_status is not None:
+                told += self._suggest_auth_flow()
             # Airflow's command line reads markup in it, and fails at what is none, such as `[/x]`.
-            return False, str(error).translate(str.maketrans("[]", "()"))
+            return False, told.translate(str.maketrans("[]", "()"))
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
+
+    def _suggest_auth_flow(self) -> str:
+        """Try the other forms of the token request, each once, and name the one that works."""
+        from airflow_provider_faceki.api.diagnosis import Diagnosis
+
+        found = Diagnosis(self._client).other_auth_flow()
+        return f". FACEKI gives a token for auth_flow={found.value!r}: set that" if found else ""
 
     @property
     def _client(self) -> FacekiClient:

@@ -1,0 +1,504 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Find out by free calls how an installation of FACEKI differs from its documents, and which settings it needs.
+
+Only calls that FACEKI does not charge, as far as is known, are made: tokens, records of an identifier that nobody
+has, workflow rules. A finding holds names of keys, statuses and codes; never a secret, an id or a person.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.endpoints.reports import FetchPdfReport
+from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules, WorkflowRules
+from airflow_provider_faceki.api.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    FacekiError,
+    LinkError,
+    NotFoundError,
+    TransportError,
+    UnexpectedResponseError,
+    WorkflowError,
+)
+from airflow_provider_faceki.api.models import VerificationRecord
+from airflow_provider_faceki.api.protocol.auth import (
+    AccessToken,
+    AuthFlow,
+    RefreshLock,
+    TokenRequest,
+    TokenStore,
+)
+from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
+from airflow_provider_faceki.api.protocol.session import Endpoint
+from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, Service
+from airflow_provider_faceki.api.transport.http_transport import Transport
+from airflow_provider_faceki.api.transport.retry import RetryPolicy
+
+T = TypeVar("T")
+
+#: What is sent, for the person who is asked to agree.
+FREE_CALLS = (
+    "token requests: one in the configured form; if that fails, one in each of the other five forms",
+    "records of identifiers made up for this check: one request a filter, and a few more where one is refused",
+    "records with a token made up for this check: one request",
+    "rules of the Connection's default workflow, if it has one: one request",
+    "the PDF report of a made-up request id, if pdf_report_path is set: one or two requests",
+)
+#: Other paths of the records call, and other spellings of its filters, the likeliest first.
+_RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
+_FILTER_NAMES = {
+    "record_identifier": ("record_identifier", "recordIdentifier", "referenceId", "applicationId"),
+    "request_id": ("requestId", "request_id"),
+    "link": ("link", "linkId", "link_id"),
+    "face_id": ("face_id", "faceId"),
+}
+#: Other places of the access token: header and scheme.
+_PLACES = (
+    ("authorization", "Bearer"),
+    ("authorization", ""),
+    ("x-access-token", ""),
+    ("x-access-token", "Bearer"),
+)
+#: A key that is a name; one made of an id stays out of the report.
+_KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
+_MAX_KEYS = 12
+
+
+class Level(StrEnum):
+    """What a finding means for the installation."""
+
+    OK = "ok"
+    #: A setting has to change.
+    CHANGE = "change"
+    #: It cannot work, whatever is set.
+    BROKEN = "broken"
+    #: Not found out.
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One question and what was found.
+
+    :param question: The question.
+    :param answer: What was found.
+    :param doubt: Why it is asked: what the sources say.
+    :param level: What it means.
+    :param settings: What to set, by attribute of :class:`Service` or ``auth_flow``.
+    """
+
+    question: str
+    answer: str
+    doubt: str
+    level: Level = Level.OK
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class _FixedTokenStore:
+    """Holds one token, whatever is said of it: a check fetches no second one."""
+
+    def __init__(self, token: AccessToken | None) -> None:
+        self._token = token
+
+    def peek(self) -> AccessToken | None:
+        return self._token
+
+    def read(self) -> AccessToken | None:
+        return self._token
+
+    def try_lock(self, turn: int = 0) -> RefreshLock | None:
+        return None
+
+    def set(self, token: AccessToken) -> None:
+        pass
+
+    def invalidate(self, token: AccessToken) -> None:
+        pass
+
+
+class _Recorder:
+    """Sends through the account's transport and describes the last response."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.rate_limiter = transport.rate_limiter
+        self.last = "no answer"
+
+    def send(self, request: HttpRequest) -> HttpResponse:
+        self.last = "no answer"
+        response = self._transport.send(request)
+        self.last = describe(response)
+        return response
+
+
+@dataclass(frozen=True, repr=False)
+class _ProbeClient(FacekiClient):
+    """A client with a token of its own that sends each request at most twice and records the shape of answers."""
+
+    token: AccessToken | None = None
+    recorder: _Recorder | None = None
+
+    def _shared_transport(self) -> Transport:
+        return self.recorder  # type: ignore[return-value]  # it sends, which is all that is asked of it
+
+    def _store(self, request: TokenRequest) -> TokenStore:
+        return _FixedTokenStore(self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of one probe.
+
+    :param result: What the endpoint read; ``None`` where it failed.
+    :param error: What went wrong.
+    :param shape: The answer in a few words.
+    """
+
+    result: object
+    error: FacekiError | None
+    shape: str
+
+
+class Diagnosis:
+    """The probes of one account. Each is sent when its finding is asked for.
+
+    :param client: The account, as configured.
+    :param workflow_id: Its default workflow.
+    """
+
+    def __init__(self, client: FacekiClient, workflow_id: str | None = None) -> None:
+        values = {each.name: getattr(client, each.name) for each in fields(FacekiClient)}
+        self._recorder = _Recorder(client._shared_transport())
+        self._client = _ProbeClient(
+            **(values | {"retry": RetryPolicy(max_attempts=1)}), recorder=self._recorder
+        )
+        self._workflow_id = workflow_id
+        self._refusals: list[tuple[AuthFlow, FacekiError]] = []
+        self._nobody = f"faceki-check-{secrets.token_hex(8)}"
+
+    @property
+    def service(self) -> Service:
+        """The service with the settings that were found."""
+        return self._client.service
+
+    def findings(self, *, make_link: bool = False) -> Iterator[Finding]:
+        """Probe one question after the other; stops at the first that nothing further can be found out after.
+
+        :param make_link: Whether to make a link, which FACEKI might charge.
+        """
+        token = self.token()
+        yield token
+        if token.level is Level.BROKEN:
+            return
+        yield self._lifetime()
+        place = yield from self._records()
+        if place:
+            yield self._wrong_token()
+        yield self._rules()
+        yield self._report()
+        if make_link:
+            yield self._link()
+
+    def token(self) -> Finding:
+        """Find the form of the token request that works, by one request a form, the configured one first."""
+        doubt = "FACEKI's documentation has printed four forms, the V2 pages and the SDKs two more"
+        question, configured = "Which token form works?", self._client.auth_flow
+        error = self._try_auth_flow(configured)
+        if error is None:
+            return Finding(question, f"{configured.value}, as configured", doubt)
+        if isinstance(error, TransportError):
+            return Finding(question, _told(error), doubt, Level.BROKEN)
+        found = self.other_auth_flow()
+        if found is None:
+            return Finding(question, _no_form(self._refusals), doubt, Level.BROKEN)
+        answer = f"{found.value}; not {configured.value} ({_told(error)})"
+        return Finding(question, answer, doubt, Level.CHANGE, {"auth_flow": found.value})
+
+    def other_auth_flow(self) -> AuthFlow | None:
+        """Return the first form, but for the configured one, in which FACEKI gives a token."""
+        configured = self._client.auth_flow
+        for flow in (flow for flow in AuthFlow if flow is not configured):
+            if self._try_auth_flow(flow) is None:
+                return flow
+        return None
+
+    def _try_auth_flow(self, flow: AuthFlow) -> FacekiError | None:
+        if flow.sends_headers and not (self._client.client_id + self._client.client_secret).isascii():
+            return ConfigurationError("no HTTP header can carry the Client ID or Secret")
+        client = replace(self._client, auth_flow=flow)
+        try:
+            token = client.fetch_access_token()
+        except FacekiError as error:
+            self._refusals.append((flow, error))
+            return error
+        self._client = replace(client, token=token)
+        return None
+
+    def _lifetime(self) -> Finding:
+        token = self._client.token
+        seconds = f"{token.lifetime:.0f} s" if token else "unknown"
+        return Finding("How long is a token good?", seconds, "5 minutes or 3600 s are documented")
+
+    def _records(self) -> Generator[Finding, None, bool]:
+        question, doubt = (
+            "Where are records?",
+            "two paths are documented; the token's header is not shown in use",
+        )
+        outcome = self._fetch("record_identifier", self._client.service)
+        if isinstance(outcome.error, TransportError):
+            yield Finding(question, _told(outcome.error), doubt, Level.BROKEN)
+            return False
+        if outcome.error is None:
+            yield Finding(question, f"as configured; nothing found is: {outcome.shape}", doubt)
+        else:
+            found = self._first_that_works("record_identifier", self._other_services(outcome.error))
+            if found is None:
+                answer = f"nowhere that was tried: {_told(outcome.error)}; the answer was: {outcome.shape}"
+                yield Finding(question, answer, doubt, Level.BROKEN)
+                return False
+            settings, shape = found
+            yield Finding(question, f"elsewhere; nothing found is: {shape}", doubt, Level.CHANGE, settings)
+        for name in ("request_id", "link", "face_id"):
+            yield self._filter(name)
+        return True
+
+    def _other_services(self, error: FacekiError) -> Iterator[Service]:
+        service = self._client.service
+        places = [replace(service, auth_header=header, auth_scheme=scheme) for header, scheme in _PLACES]
+        moved = [replace(service, records_path=path) for path in _RECORDS_PATHS]
+        is_missing = error.http_status in {404, 405} or not isinstance(error, AuthenticationError)
+        yield from (*moved, *places) if is_missing else (*places, *moved)
+        yield from self._other_filters("record_identifier")
+
+    def _other_filters(self, name: str) -> Iterator[Service]:
+        service = self._client.service
+        for spelling in _FILTER_NAMES[name]:
+            yield replace(service, **{f"{name}_filter": spelling})
+        for base in dict.fromkeys((service.records_path.partition("{")[0].rstrip("/"), *_RECORDS_PATHS)):
+            for part in (*(f"/{spelling}" for spelling in _FILTER_NAMES[name]), ""):
+                yield replace(service, **{f"{name}_filter": f"{base}{part}/{FILTER_PLACEHOLDERS[name]}"})
+
+    def _filter(self, name: str) -> Finding:
+        question = f"How are records found by {name}?"
+        doubt = "FACEKI's documents and SDKs spell the filters differently"
+        outcome = self._fetch(name, self._client.service)
+        if outcome.error is None:
+            return Finding(question, f"as configured; nothing found is: {outcome.shape}", doubt)
+        found = self._first_that_works(name, self._other_filters(name))
+        if found is None:
+            return Finding(
+                question, f"not found out: {_told(outcome.error)}; {outcome.shape}", doubt, Level.OPEN
+            )
+        return Finding(question, f"otherwise; nothing found is: {found[1]}", doubt, Level.CHANGE, found[0])
+
+    def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
+        """Keep the first service that answers, and return its differences and the shape of its answer."""
+        configured = self._client.service
+        for service in dict.fromkeys(services):
+            if service == configured:
+                continue
+            outcome = self._fetch(name, service)
+            if outcome.error is None:
+                self._use(service=service)
+                return _differences(configured, service), outcome.shape
+        return None
+
+    def _fetch(self, name: str, service: Service) -> _Outcome:
+        value = self._nobody if name == "record_identifier" else str(uuid.uuid4())
+        endpoint = FetchRecords(**{name: value})
+
+        def understand(records: tuple[VerificationRecord, ...]) -> FacekiError | None:
+            # Nobody has this identifier, so FACEKI did not filter by it.
+            return (
+                UnexpectedResponseError("records of others are answered: the filter is not known")
+                if records
+                else None
+            )
+
+        outcome = self._ask(endpoint, service, understand)
+        # FACEKI says in its own words that there is no such link.
+        return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
+
+    def _ask(
+        self, endpoint: Endpoint[T], service: Service, understand: Callable[[T], FacekiError | None]
+    ) -> _Outcome:
+        client = replace(self._client, service=service)
+        try:
+            result = client.call(endpoint)
+        except FacekiError as error:
+            return _Outcome(None, error, self._recorder.last)
+        return _Outcome(result, understand(result), self._recorder.last)
+
+    def _wrong_token(self) -> Finding:
+        question = "What does a token look like that is no longer good?"
+        doubt = "not documented; HTTP 401, 403 and 200 with a code are seen elsewhere"
+        made_up = AccessToken(f"made-up-{secrets.token_hex(16)}", time.time(), 3600.0)
+        client = replace(self._client, token=made_up)
+        try:
+            client.call(FetchRecords(record_identifier=self._nobody))
+        except AuthenticationError:
+            return Finding(question, f"recognised: {self._recorder.last}", doubt)
+        except FacekiError as error:
+            answer = f"not recognised as such ({_told(error)}): {self._recorder.last}"
+            return Finding(question, answer, doubt, Level.OPEN)
+        return Finding(question, f"accepted: {self._recorder.last}", doubt, Level.OPEN)
+
+    def _rules(self) -> Finding:
+        question, doubt = "What are the rules of the default workflow?", "the route is in FACEKI's SDKs only"
+        if self._workflow_id is None:
+            return Finding(question, "the Connection has no default workflow", doubt, Level.OPEN)
+        outcome = self._ask(
+            GetWorkflowRules(workflow_id=self._workflow_id), self._client.service, lambda _: None
+        )
+        if isinstance(outcome.result, WorkflowRules):
+            kept = "kept" if outcome.result.stores_records else "not kept, so nothing can be looked up"
+            answer = f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
+            return Finding(question, answer, doubt)
+        if isinstance(outcome.error, WorkflowError):
+            answer = f"FACEKI does not know it: {_told(outcome.error)}"
+            return Finding(
+                question, answer, doubt, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"}
+            )
+        told = _told(outcome.error) if outcome.error else "nothing"
+        return Finding(question, f"not found out: {told}; {outcome.shape}", doubt, Level.OPEN)
+
+    def _report(self) -> Finding:
+        question, doubt = "How are PDF reports fetched?", "neither path nor method is in a public source"
+        if self._client.service.pdf_report_path is None:
+            return Finding(
+                question, "pdf_report_path is not set; needed for PDF reports only", doubt, Level.OPEN
+            )
+        configured, first = self._client.service, None
+        for method in dict.fromkeys((configured.pdf_report_method, "GET", "POST")):
+            service = replace(configured, pdf_report_method=method)
+            outcome = self._ask(FetchPdfReport(str(uuid.uuid4())), service, lambda _: None)
+            first = first or outcome
+            is_route = outcome.error is None or _is_answer_about_a_report(outcome.error)
+            if is_route and service == configured:
+                return Finding(question, f"as configured; no such report is: {outcome.shape}", doubt)
+            if is_route:
+                self._use(service=service)
+                settings = _differences(configured, service)
+                return Finding(
+                    question,
+                    f"by {method}; no such report is: {outcome.shape}",
+                    doubt,
+                    Level.CHANGE,
+                    settings,
+                )
+        return Finding(question, f"not found out: {first.shape if first else ''}", doubt, Level.OPEN)
+
+    def _link(self) -> Finding:
+        question, doubt = (
+            "What does a link look like?",
+            "the host of the hosted page is documented and seen differently",
+        )
+        if self._workflow_id is None:
+            return Finding(question, "not made: the Connection has no default workflow", doubt, Level.OPEN)
+        endpoint = GenerateKycLink(
+            workflow_id=self._workflow_id, record_identifier=self._nobody, expires_in_minutes=1
+        )
+        outcome = self._ask(endpoint, self._client.service, lambda _: None)
+        if outcome.error is not None:
+            return Finding(question, f"none: {_told(outcome.error)}; {outcome.shape}", doubt, Level.OPEN)
+        url = getattr(outcome.result, "url", None)
+        host = f"a page at {urlsplit(url).hostname}" if url else "no page's address with it"
+        return Finding(question, f"made, with {host}; {outcome.shape}", doubt)
+
+    def _use(self, **changes: object) -> None:
+        self._client = replace(self._client, **changes)  # type: ignore[arg-type]  # fields of the client
+
+
+def _is_answer_about_a_report(error: FacekiError) -> bool:
+    return isinstance(error, NotFoundError) and error.in_own_words
+
+
+def _differences(before: Service, after: Service) -> dict[str, str]:
+    """Return what has to be set, as the Connection spells it."""
+    changed = {
+        each.name: getattr(after, each.name)
+        for each in fields(Service)
+        if getattr(after, each.name) != getattr(before, each.name)
+    }
+    return {name: value or "none" for name, value in changed.items()}
+
+
+def _no_form(tried: list[tuple[AuthFlow, FacekiError]]) -> str:
+    refusals = ", ".join(f"{flow.value}: {_status(error)}" for flow, error in tried)
+    known = [error for _, error in tried if not isinstance(error, ConfigurationError)]
+    hint = "check Client ID and Client Secret" if known else "check the API base URL"
+    if any(isinstance(error, UnexpectedResponseError) for error in known):
+        hint = "check the API base URL"
+    return f"none ({refusals}); {hint}"
+
+
+def _status(error: FacekiError) -> str:
+    facts = [type(error).__name__]
+    facts += [f"HTTP {error.http_status}"] if error.http_status else []
+    facts += [f"code {error.code}"] if error.code is not None else []
+    return " ".join(facts)
+
+
+def _told(error: FacekiError) -> str:
+    # Not str(error), which holds FACEKI's request id and the Connection's id.
+    return f"{error.message} ({_status(error)})"
+
+
+def describe(response: HttpResponse) -> str:
+    """Return status, media type and names of keys of an answer."""
+    media_type = response.headers.get("content-type", "no content type").partition(";")[0].strip().lower()
+    parts = [
+        f"HTTP {response.status}",
+        media_type if re.fullmatch(r"[\w.+/-]{1,60}", media_type) else "another type",
+    ]
+    if response.file is not None:
+        return ", ".join([*parts, "a PDF"])
+    try:
+        document = json.loads(response.body) if response.body.strip() else None
+    except (ValueError, RecursionError):
+        return ", ".join([*parts, f"{len(response.body)} bytes that are no JSON"])
+    if isinstance(document, dict):
+        parts.append(f"{_envelope(document)} with {_keys(document)}")
+        parts += [f"{name}: {_kind(document[name])}" for name in ("result", "data") if name in document]
+    else:
+        parts.append(_kind(document) if response.body.strip() else "empty")
+    return ", ".join(parts)
+
+
+def _envelope(document: Mapping[str, object]) -> str:
+    if "responseCode" in document:
+        return "legacy envelope"
+    if "statusCode" in document:
+        return "validation envelope"
+    if "status" in document and "code" in document:
+        return "v3 envelope"
+    return "error list" if "errors" in document else "no known envelope"
+
+
+def _keys(document: Mapping[str, object]) -> str:
+    names = [name for name in document if _KEY.fullmatch(name)]
+    more = ", …" if len(document) > len(names[:_MAX_KEYS]) else ""
+    return f"keys {', '.join(names[:_MAX_KEYS])}{more}" if names else "no keys"
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return f"object with {_keys(value)}"
+    if isinstance(value, list):
+        return "empty list" if not value else f"list of {len(value)}, first: {_kind(value[0])}"
+    return {bool: "true or false", str: "text"}.get(type(value), "number")

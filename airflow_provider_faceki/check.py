@@ -1,0 +1,159 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""``airflow faceki check`` and ``python -m airflow_provider_faceki.check``: the first contact with an account.
+
+Exit status 0: the Connection can be used as it is. 1: a setting has to change, and is named. 2: it cannot work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_faceki import __version__
+from airflow_provider_faceki.cli import CHECK_ARGUMENTS, CHECK_HELP
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.api.diagnosis import Finding
+
+USABLE, SETTING_HAS_TO_CHANGE, CANNOT_WORK = 0, 1, 2
+
+_WIDTHS = (34, 62)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check one Connection and return the exit status."""
+    parser = argparse.ArgumentParser("python -m airflow_provider_faceki.check", description=CHECK_HELP)
+    for flags, options in CHECK_ARGUMENTS:
+        parser.add_argument(*flags, **options)
+    return check(parser.parse_args(arguments))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check one Connection for Airflow's command line, and end with the exit status."""
+    sys.exit(check(arguments))
+
+
+def check(chosen: argparse.Namespace) -> int:
+    """Check the Connection, print the report, and return the exit status.
+
+    :param chosen: The arguments of ``CHECK_ARGUMENTS``.
+    """
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+    from airflow_provider_faceki.api.diagnosis import FREE_CALLS, Diagnosis
+    from airflow_provider_faceki.api.errors import ConfigurationError
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+    hook = FacekiHook(chosen.conn_id)
+    try:
+        settings = hook.settings
+    except ConfigurationError as error:
+        print(str(error))
+        return SETTING_HAS_TO_CHANGE
+    except AirflowNotFoundException:
+        print(f"There is no Connection {chosen.conn_id!r}.")
+        return CANNOT_WORK
+    print(
+        f"Checking Connection {chosen.conn_id!r} at {settings.base_url} by calls that FACEKI does not charge:"
+    )
+    for call in FREE_CALLS:
+        print(f"  - {call}")
+    make_link = chosen.make_link and (chosen.yes or _agrees())
+    findings = []
+    for finding in Diagnosis(hook.get_conn(), settings.workflow_id).findings(make_link=make_link):
+        findings.append(finding)
+        _print_row(finding)
+    status = exit_status(findings)
+    for line in _conclusion(chosen.conn_id, findings, status):
+        print(line)
+    if chosen.report:
+        Path(chosen.report).write_text(report(findings, status), encoding="utf-8")
+        print(f"Report written to {chosen.report}; it holds no secret, id or person.")
+    return status
+
+
+def exit_status(findings: Sequence[Finding]) -> int:
+    """Return the exit status that the findings call for."""
+    levels = {finding.level for finding in findings}
+    if "broken" in levels:
+        return CANNOT_WORK
+    return SETTING_HAS_TO_CHANGE if "change" in levels else USABLE
+
+
+def needed_settings(findings: Sequence[Finding]) -> dict[str, str]:
+    """Return the keys of the Connection's extra that have to be set."""
+    return {name: value for finding in findings for name, value in finding.settings.items()}
+
+
+def report(findings: Sequence[Finding], status: int) -> str:
+    """Return the report for a file: Markdown that can be pasted into a bug report."""
+    rows = ["| question | finding | source of doubt | setting to change |", "|---|---|---|---|"]
+    rows += [
+        f"| {each.question} | {each.level}: {_cell(each.answer)} | {each.doubt} | {_cell(_shown(each.settings))} |"
+        for each in findings
+    ]
+    head = f"# FACEKI check\n\nairflow-provider-faceki {__version__}, exit status {status}\n\n"
+    return head + "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _shown(settings: Any) -> str:
+    return f"`{json.dumps(dict(settings))}`" if settings else ""
+
+
+def _agrees() -> bool:
+    try:
+        answer = input("FACEKI might charge a link, though nobody uses it. Make one? [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in {"y", "yes"}
+
+
+def _print_row(finding: Finding) -> None:
+    left = textwrap.wrap(finding.question, _WIDTHS[0]) or [""]
+    right = textwrap.wrap(f"{finding.level}: {finding.answer}", _WIDTHS[1], break_long_words=False) or [""]
+    right += textwrap.wrap(f"why: {finding.doubt}", _WIDTHS[1])
+    if finding.settings:
+        right.append(f"set: {json.dumps(dict(finding.settings))}")
+    print("-" * sum(_WIDTHS))
+    for number in range(max(len(left), len(right))):
+        first, second = (side[number] if number < len(side) else "" for side in (left, right))
+        print(f"{first:<{_WIDTHS[0]}}{second}".rstrip())
+
+
+def _conclusion(conn_id: str, findings: Sequence[Finding], status: int) -> list[str]:
+    lines = ["=" * sum(_WIDTHS)]
+    settings = needed_settings(findings)
+    if settings:
+        extra = json.dumps(settings)
+        lines += [
+            "Add these keys to the Connection's extra, in the form under Extra Fields JSON:",
+            f"  {extra}",
+            "or make the Connection again, with your own id, secret and other settings:",
+            f"  airflow connections delete {conn_id}",
+            f"  airflow connections add {conn_id} --conn-json '"
+            + json.dumps(
+                {"conn_type": "faceki", "login": "CLIENT_ID", "password": "CLIENT_SECRET", "extra": settings}
+            )
+            + "'",
+        ]
+    return [
+        *lines,
+        {
+            USABLE: "The Connection can be used as it is.",
+            SETTING_HAS_TO_CHANGE: "The Connection can be used once these settings are changed.",
+            CANNOT_WORK: "The Connection cannot work: see what is marked broken above.",
+        }[status],
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

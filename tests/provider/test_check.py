@@ -1,0 +1,237 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The check of a Connection against a FACEKI as documented, and against each that differs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.check import main
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.dialects import DIALECTS
+from tests.airflow.running import AIRFLOW_VERSION
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, sandbox: FacekiSandbox, **extra: object) -> None:
+    connection = sandbox.connection(token_store="memory", timeout=5, **extra)
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+
+
+class Checked:
+    """The status and the output of a check."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
+        self.status = main(arguments)
+        self.output = capsys.readouterr().out
+        lines = self.output.splitlines()
+        marker = "Add these keys to the Connection's extra, in the form under Extra Fields JSON:"
+        self.settings: dict[str, str] = json.loads(lines[lines.index(marker) + 1]) if marker in lines else {}
+
+
+def test_a_faceki_as_documented(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    connect(monkeypatch, faceki_sandbox)
+    began = time.monotonic()
+    checked = Checked(capsys, "--report", str(tmp_path / "report.md"))
+    assert time.monotonic() - began < 10
+    assert (checked.status, checked.settings) == (0, {}), checked.output
+    assert "by calls that FACEKI does not charge" in checked.output
+    assert faceki_sandbox.ledger == {}
+    assert faceki_sandbox.bills == ()
+    assert faceki_sandbox.counters.tokens_issued == 1
+    assert set(faceki_sandbox.counters.requests) == {"token", "records", "rules", "pdf"}
+    report = (tmp_path / "report.md").read_text()
+    for private in (faceki_sandbox.client_id, faceki_sandbox.client_secret, faceki_sandbox.url):
+        assert private not in report
+    assert "generate_token, as configured" in report
+    assert "3600 s" in report
+
+
+TOKEN_FORMS = [flow.value for flow in api.AuthFlow]
+PATH_IDS = "/api/v3/kyc_verification"
+NEEDED: dict[str, dict[str, str]] = {
+    **{
+        f"token-form-{flow.replace('_', '-')}": {"auth_flow": flow}
+        for flow in TOKEN_FORMS
+        if flow != "generate_token"
+    },
+    "token-raw-header": {"auth_scheme": "none"},
+    "token-own-header": {"auth_header": "x-access-token", "auth_scheme": "none"},
+    "records-elsewhere": {"records_path": "/api/v3/records"},
+    "other-filters": {
+        "request_id_filter": "request_id",
+        "link_filter": "linkId",
+        "face_id_filter": "faceId",
+        "record_identifier_filter": "recordIdentifier",
+    },
+    "path-ids": {
+        "request_id_filter": f"{PATH_IDS}/requestId/{{requestId}}",
+        "link_filter": f"{PATH_IDS}/link/{{link}}",
+        "face_id_filter": f"{PATH_IDS}/face_id/{{face_id}}",
+        "record_identifier_filter": f"{PATH_IDS}/record_identifier/{{record_identifier}}",
+    },
+    "pdf-by-post": {"pdf_report_method": "POST"},
+}
+#: Dialects in which nothing can work or be found out.
+BROKEN = {"web-page", "records-empty"}
+
+
+@pytest.mark.parametrize("dialect", sorted(set(DIALECTS) - BROKEN))
+def test_each_dialect_names_the_settings_that_it_needs(
+    dialect: str,
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faceki_sandbox.settings.dialect = dialect
+    pdf = {"pdf_report_path": faceki_sandbox.settings.pdf_path}
+    connect(monkeypatch, faceki_sandbox, **pdf)
+    checked = Checked(capsys)
+    needed = NEEDED.get(dialect, {})
+    assert (checked.status, checked.settings) == (1 if needed else 0, needed), checked.output
+    assert faceki_sandbox.counters.tokens_issued == 1
+    assert faceki_sandbox.ledger == {}
+    # With these settings the Connection can be used.
+    connect(monkeypatch, faceki_sandbox, **pdf, **needed)
+    assert FacekiHook().fetch_records(record_identifier="nobody-1") == ()
+    assert Checked(capsys).status == 0
+
+
+@pytest.mark.parametrize("dialect", sorted(BROKEN))
+def test_what_cannot_work_is_said(
+    dialect: str,
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faceki_sandbox.settings.dialect = dialect
+    connect(monkeypatch, faceki_sandbox)
+    checked = Checked(capsys)
+    assert checked.status == 2
+    assert "broken" in checked.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "expected"),
+    [
+        pytest.param({"extra": {"timeout": "soon"}}, 1, "found 'soon'", id="a wrong field"),
+        pytest.param({"password": "wrong-made-up"}, 2, "check Client ID and Client Secret", id="credentials"),
+        pytest.param({"host": "http://127.0.0.1:9"}, 2, "no connection to", id="nobody listens"),
+    ],
+)
+def test_connections_that_are_wrong(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    status: int,
+    expected: str,
+) -> None:
+    connection = {**faceki_sandbox.connection(token_store="memory"), **changes}
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    checked = Checked(capsys)
+    assert checked.status == status, checked.output
+    assert expected in " ".join(checked.output.split())
+    # One request a form at the most.
+    assert faceki_sandbox.counters.requests.get("token", 0) <= len(TOKEN_FORMS)
+
+
+def test_a_wrong_base_path_is_named(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection = {**faceki_sandbox.connection(), "host": f"{faceki_sandbox.url}/v9"}
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    checked = Checked(capsys)
+    assert checked.status == 2
+    assert "check the API base URL" in " ".join(checked.output.split())
+
+
+def test_no_such_connection(capsys: pytest.CaptureFixture[str]) -> None:
+    checked = Checked(capsys, "no_such_connection")
+    assert checked.status == 2
+    assert "There is no Connection 'no_such_connection'." in checked.output
+
+
+def test_an_unknown_workflow_is_named(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect(monkeypatch, faceki_sandbox, workflow_id="unknown-1")
+    checked = Checked(capsys)
+    assert checked.status == 1
+    assert set(checked.settings) == {"workflow_id"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "made"),
+    [
+        pytest.param(["--make-link"], "y", 1, id="agreed"),
+        pytest.param(["--make-link"], "", 0, id="not agreed"),
+        pytest.param(["--make-link", "--yes"], None, 1, id="not asked"),
+        pytest.param([], None, 0, id="not wanted"),
+    ],
+)
+def test_a_link_is_made_when_it_is_asked_for(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    answer: str | None,
+    made: int,
+) -> None:
+    connect(monkeypatch, faceki_sandbox)
+
+    def reply(question: str) -> str:
+        assert "might charge" in question
+        assert answer is not None
+        return answer
+
+    monkeypatch.setattr("builtins.input", reply)
+    assert main(arguments) == 0
+    assert faceki_sandbox.counters.requests.get("link", 0) == made
+
+
+@pytest.mark.parametrize("flow", TOKEN_FORMS[1:])
+def test_the_test_of_a_connection_names_the_form_that_works(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, flow: str
+) -> None:
+    faceki_sandbox.settings.dialect = f"token-form-{flow.replace('_', '-')}"
+    connect(monkeypatch, faceki_sandbox)
+    works, told = FacekiHook().test_connection()
+    assert not works
+    assert f"FACEKI gives a token for auth_flow={flow!r}: set that" in told
+
+
+def run(*command: str, sandbox: FacekiSandbox) -> subprocess.CompletedProcess[str]:
+    import os
+
+    connection = json.dumps(sandbox.connection(token_store="memory"))
+    environment = os.environ | {"AIRFLOW_CONN_FACEKI_DEFAULT": connection}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_as_a_module(faceki_sandbox: FacekiSandbox) -> None:
+    done = run("-m", "airflow_provider_faceki.check", sandbox=faceki_sandbox)
+    assert done.returncode == 0, done.stderr
+    assert "The Connection can be used as it is." in done.stdout
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 2), reason="Airflow takes commands of providers from 3.2 on")
+def test_as_a_command_of_airflow(faceki_sandbox: FacekiSandbox) -> None:
+    faceki_sandbox.settings.dialect = "token-raw-header"
+    done = run("-m", "airflow", "faceki", "check", sandbox=faceki_sandbox)
+    assert done.returncode == 1, done.stderr
+    assert '{"auth_scheme": "none"}' in done.stdout
