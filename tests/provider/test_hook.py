@@ -16,6 +16,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
+from airflow_provider_faceki.webhook.auth import load_credentials
 from tests.billing.pictures import picture, write
 
 
@@ -160,3 +161,50 @@ def test_rules_are_cached_also_where_there_are_none(
     monkeypatch.setattr("airflow_provider_faceki.hooks.workflow_rules.time.monotonic", lambda: 1e12)
     assert hook.workflow_rules(WORKFLOW_PASSPORT) is not None
     assert faceki_sandbox.counters.requests["rules"] == asked + 1
+
+
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        pytest.param({}, id="empty object"),
+        pytest.param("{}", id="empty object as text"),
+        pytest.param({"https": ""}, id="empty address"),
+        pytest.param({"http": None, "https": None}, id="null for each"),
+    ],
+)
+def test_a_connection_can_say_no_proxy(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, proxies: object
+) -> None:
+    # A proxy that nobody listens at, for everything.
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")
+    connection = faceki_sandbox.connection(token_store="memory", max_attempts=1)
+    connection["extra"] = {**connection["extra"], "proxies": proxies}  # type: ignore[dict-item]
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    assert FacekiHook().fetch_records(record_identifier="order-7") == ()
+    assert FacekiHook().settings.proxies == ()
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "is_ours"),
+    [
+        pytest.param("faceki", True, id="ours"),
+        pytest.param("generic", True, id="generic"),
+        pytest.param("", True, id="empty"),
+        pytest.param(None, True, id="none"),
+        pytest.param("http", False, id="http"),
+        pytest.param("smtp", False, id="smtp"),
+    ],
+)
+def test_hook_and_webhook_agree_on_whose_a_connection_is(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, conn_type: str | None, is_ours: bool
+) -> None:
+    connection = {**faceki_sandbox.connection(webhook_token="t" * 32), "conn_type": conn_type}
+    monkeypatch.setenv("AIRFLOW_CONN_WHOSE", json.dumps(connection))
+    try:
+        taken_by_hook = bool(FacekiHook("whose").settings)
+    except api.ConfigurationError:
+        taken_by_hook = False
+    assert taken_by_hook is is_ours
+    assert (not load_credentials("whose").denied) is is_ours
