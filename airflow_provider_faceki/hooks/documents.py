@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     #: A document with its sides, or the front of one that has no back.
     DocumentSource: TypeAlias = Document | Picture | Mapping[str, Any]
 
-MAX_DOCUMENTS = 3
-
 
 def load_documents(load: Callable[[str, Any], Image], documents: object) -> list[Document]:
     """Return the documents that a caller gave.
@@ -31,8 +29,8 @@ def load_documents(load: Callable[[str, Any], Image], documents: object) -> list
     """
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
         raise api.ValidationError(f"documents must be a list of documents, not {type(documents).__name__}")
-    if not 1 <= len(documents) <= MAX_DOCUMENTS:
-        raise api.ValidationError(f"documents must be one to {MAX_DOCUMENTS} documents, not {len(documents)}")
+    if not 1 <= len(documents) <= 3:
+        raise api.ValidationError(f"documents must be one to three documents, not {len(documents)}")
     return [_document(load, f"documents[{number}]", item) for number, item in enumerate(documents)]
 
 
@@ -41,6 +39,15 @@ def _document(load: Callable[[str, Any], Image], name: str, item: object) -> Doc
         return item
     sides = item if isinstance(item, Mapping) else {"front": item}
     front, back = sides.get("front"), sides.get("back")
-    if not front or set(sides) - {"front", "back"}:
+    # Storages say what is wrong with a place; a number or a list is none.
+    is_odd = any(
+        isinstance(side, int | float | Sequence) and not isinstance(side, str | bytes)
+        for side in sides.values()
+    )
+    if not front or is_odd or set(sides) - {"front", "back"}:
         raise api.ValidationError(f'{name} must be a picture, or {{"front": picture, "back": picture}}')
     return api.Document(load(f"{name} front", front), load(f"{name} back", back) if back else None)
+
+
+def _is_no_place(side: object) -> bool:
+    return isinstance(side, int | float | Sequence | Mapping) and not isinstance(side, str | bytes)

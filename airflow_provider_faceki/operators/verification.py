@@ -20,11 +20,10 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_seconds
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
+from airflow_provider_faceki.hooks.documents import load_documents
 from airflow_provider_faceki.operators.evidence import (
     images_fingerprint,
-    load_documents,
     loggable_id,
-    rules_or_none,
 )
 from airflow_provider_faceki.operators.faceki import (
     FacekiOperator,
@@ -308,7 +307,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if not self.check_rules:
             return True
         with translate_errors():
-            rules = rules_or_none(self.hook, self.hook.workflow(self.workflow_id))
+            rules = self.hook.workflow_rules(self.hook.workflow(self.workflow_id))
         return rules is None or rules.stores_records
 
     def _unknowable(self) -> AirflowFailException:
@@ -379,7 +378,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
         workflow_id = self.hook.workflow(self.workflow_id)
         selfie, documents = self._images
-        rules = rules_or_none(self.hook, workflow_id) if self.check_rules else None
+        rules = self.hook.workflow_rules(workflow_id) if self.check_rules else None
         if rules is not None:
             api.check_documents(rules, documents)
         return api.PerformKycVerification(

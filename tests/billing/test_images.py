@@ -80,11 +80,11 @@ def test_refused_before_any_request(
         pytest.param(["{0}"] * 4, "one to three documents, not 4", id="four"),
         pytest.param("{0}", "a list of documents, not str", id="a URI instead of a list"),
         pytest.param({"front": "{0}"}, "a list of documents, not dict", id="a mapping instead of a list"),
-        pytest.param([{"back": "{0}"}], r"documents\[0\] must be a URI, or", id="no front"),
+        pytest.param([{"back": "{0}"}], r"documents\[0\] must be a picture, or", id="no front"),
         pytest.param(
-            [{"front": "{0}", "rear": "{0}"}], r"documents\[0\] must be a URI, or", id="a third side"
+            [{"front": "{0}", "rear": "{0}"}], r"documents\[0\] must be a picture, or", id="a third side"
         ),
-        pytest.param(["{0}", 7], r"documents\[1\] must be a URI, or", id="a number"),
+        pytest.param(["{0}", 7], r"documents\[1\] must be a picture, or", id="a number"),
         pytest.param(
             [{"front": "{0}", "back": "/no/such"}], r"documents\[0\] back: cannot read", id="no such back"
         ),
