@@ -423,7 +423,7 @@ class Diagnosis:
 
 
 def _is_answer_about_a_report(error: FacekiError) -> bool:
-    return isinstance(error, NotFoundError) and error.in_own_words
+    return isinstance(error, NotFoundError) and error.is_stated
 
 
 def _differences(before: Service, after: Service) -> dict[str, str]:
