@@ -295,6 +295,12 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
     return [f"{folder.uri}/{name}" for name in sorted(names) if not name.startswith(".")]
 
 
+def locate(uri: FilePath, conn_id: str | None = None) -> tuple[Any, str]:
+    """Return the fsspec filesystem of a file or folder and its path there; parameters as for :func:`write_json`."""
+    file = _resolve(uri, conn_id)
+    return file.filesystem, file.path
+
+
 def delete(uri: FilePath, conn_id: str | None = None) -> None:
     """Delete a file, if it is there; parameters as for :func:`write_json`."""
     file = _resolve(uri, conn_id)

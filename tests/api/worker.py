@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A task's process: asks FACEKI once for each line on stdin, and says on stdout how it went."""
+"""A task's process: calls FACEKI once for each line on stdin and writes the outcome to stdout."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.service import Service
+from airflow_provider_faceki.api.tokens.directory import DirectoryTokenBackend
+from airflow_provider_faceki.api.tokens.shared import TokenBackend
 from airflow_provider_faceki.api.transport.http_transport import TransportSettings
 
 
 def main() -> None:
     """Run until stdin ends."""
-    url, client_id, secret, folder, bundle = sys.argv[1:]
+    url, client_id, secret, folder, bundle, *shared = sys.argv[1:]
     client = FacekiClient(
         client_id,
         secret,
         service=Service(base_url=url),
         transport=TransportSettings(timeout=10.0, verify=bundle),
         token_directory=Path(folder),
+        token_backend=_backend(*shared) if shared else None,
     )
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -32,6 +35,15 @@ def main() -> None:
             outcome = type(error).__name__
         sys.stdout.write(f"{outcome}\n")
         sys.stdout.flush()
+
+
+def _backend(place: str) -> TokenBackend:
+    """Return a backend on a directory, or on the object storage that AWS_ENDPOINT_URL names."""
+    if place.startswith("/"):
+        return DirectoryTokenBackend(Path(place))
+    from airflow_provider_faceki.token_backend import token_backend
+
+    return token_backend(place)
 
 
 if __name__ == "__main__":

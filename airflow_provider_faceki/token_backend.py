@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Token backend on any storage that Airflow's ``ObjectStoragePath`` reaches, so that hosts share one access token.
+
+The Connection's ``token_store`` names it: a URI such as ``s3://aws_default@bucket/faceki-tokens``, or the absolute path
+of a directory on a shared volume. What lies there is sealed with a key from the client secret.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_faceki import storage
+from airflow_provider_faceki.api.tokens.directory import DirectoryTokenBackend
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.api.tokens.shared import TokenBackend
+
+
+def token_backend(uri: str) -> TokenBackend:
+    """Return the backend that a Connection's ``token_store`` names; nothing is read or written yet.
+
+    :param uri: URI of a folder in a storage, or the absolute path or ``file`` URI of a directory.
+    """
+    if uri.startswith("/"):
+        return DirectoryTokenBackend(Path(uri))
+    if uri.lower().startswith("file://"):
+        return DirectoryTokenBackend(Path(uri[len("file://") :]))
+    return ObjectStorageTokenBackend(uri)
+
+
+class ObjectStorageTokenBackend:
+    """Keeps the objects of a shared token store in an object storage.
+
+    S3, GCS and Azure create an object only if it is missing, in one step. With another storage two hosts that begin at
+    the same moment may each fetch a token; nothing worse comes of it.
+
+    :param uri: URI of the folder, with the storage's Connection before an ``@``.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri.rstrip("/")
+        self._folder: tuple[Any, str] | None = None
+        # fsspec's filesystems do not work in a child of the process that made them.
+        self._process = os.getpid()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectStorageTokenBackend) and other._uri == self._uri
+
+    def __hash__(self) -> int:
+        return hash(self._uri)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a log line; without the Connection."""
+        return storage.redact_uri(self._uri)
+
+    def connect(self) -> tuple[Any, str]:
+        """Look up the storage's Connection and return the filesystem and the folder's path in it.
+
+        Airflow answers that on certain threads only, so the hook calls it before the token store is used: on the
+        thread of a task, and through asgiref in a triggerer.
+        """
+        if self._folder is None or self._process != os.getpid():
+            self._process = os.getpid()
+            self._folder = storage.locate(self._uri)
+        return self._folder
+
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Return the first ``max_bytes`` of an object, or ``None`` if there is none."""
+        filesystem, path = self._locate(name)
+        try:
+            content: bytes = filesystem.cat_file(path, end=max_bytes)
+        except FileNotFoundError:
+            return None
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Create or replace an object."""
+        filesystem, path = self._locate(name)
+        filesystem.pipe_file(path, content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Create an object; return ``False``, and change nothing, if it exists."""
+        filesystem, path = self._locate(name)
+        try:
+            filesystem.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, name: str) -> None:
+        """Remove an object, if it exists."""
+        filesystem, path = self._locate(name)
+        try:
+            filesystem.rm_file(path)
+        except FileNotFoundError:
+            return
+
+    def _locate(self, name: str) -> tuple[Any, str]:
+        filesystem, folder = self.connect()
+        return filesystem, f"{folder}/{name}"

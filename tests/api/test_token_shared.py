@@ -1,0 +1,450 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""One token for all hosts: the shared store over caches of each host, and storages that fail, hang or hold rubbish."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki.api import client as client_module
+from airflow_provider_faceki.api.client import FacekiClient
+from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.errors import AuthenticationError
+from airflow_provider_faceki.api.protocol import session
+from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
+from airflow_provider_faceki.api.tokens import shared
+from airflow_provider_faceki.api.tokens.directory import DirectoryTokenBackend
+from airflow_provider_faceki.api.tokens.file import FileTokenStore
+from airflow_provider_faceki.api.tokens.sealing import TokenSeal
+from airflow_provider_faceki.api.tokens.shared import SharedTokenStore
+from tests.api.certificates import Authority
+from tests.api.conftest import CallMode, RecordedWarnings
+from tests.api.fake_server import (
+    NOTHING_FOUND,
+    RECORDS_PATH,
+    TOKEN_PATH,
+    FakeServer,
+    Handler,
+    issue_token,
+    reply_json,
+    require_token,
+)
+from tests.waiting import wait_until
+
+FETCH = FetchRecords(request_id="r-1")
+SEAL = TokenSeal(TokenRequest("https://kyc.example", "client-canary", "secret-canary"))
+TOKEN = AccessToken("t0ken-canary", time.time(), 3600.0)
+NEWER = AccessToken("another-canary", time.time() + 5, 3600.0)
+LOCK = f"{SEAL.name}.lock.0"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(eq=False)
+class FakeBackend:
+    """A storage in memory that counts operations, and fails or hangs as it is told to."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    operations: list[str] = field(default_factory=list)
+    fail: Callable[[str], None] = lambda operation: None
+    place: str = "s3://…@bucket/tokens"
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def _note(self, operation: str) -> None:
+        self.operations.append(operation)
+        self.fail(operation)
+
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        self._note("read")
+        content = self.objects.get(name)
+        return None if content is None else content[:max_bytes]
+
+    def write(self, name: str, content: bytes) -> None:
+        self._note("write")
+        self.objects[name] = content
+
+    def create(self, name: str, content: bytes) -> bool:
+        self._note("create")
+        with self._mutex:
+            return self.objects.setdefault(name, content) is content
+
+    def delete(self, name: str) -> None:
+        self._note("delete")
+        self.objects.pop(name, None)
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """A storage that works."""
+    return FakeBackend()
+
+
+@pytest.fixture
+def host(tmp_path: Path, backend: FakeBackend, warned: RecordedWarnings) -> Callable[[str], SharedTokenStore]:
+    """Make the store of a process on the host of this name."""
+
+    def make(name: str) -> SharedTokenStore:
+        return SharedTokenStore(backend, FileTokenStore(tmp_path / name, SEAL, warned), SEAL, warned)
+
+    return make
+
+
+def test_a_token_reaches_another_host_and_is_then_read_from_its_file(
+    host: Callable[[str], SharedTokenStore], backend: FakeBackend, warned: RecordedWarnings
+) -> None:
+    host("a").set(TOKEN)
+    assert host("b").peek() is None
+    assert host("b").read() == TOKEN
+    before = len(backend.operations)
+    assert host("b").read() == host("b").read() == TOKEN
+    assert len(backend.operations) == before
+    assert warned.messages == []
+
+
+def test_the_storage_learns_nothing(host: Callable[[str], SharedTokenStore], backend: FakeBackend) -> None:
+    store = host("a")
+    lock = store.try_lock()
+    assert lock is not None
+    store.set(TOKEN)
+    told = b"".join(name.encode() + content for name, content in backend.objects.items())
+    for word in (b"canary", b"kyc", b"3600"):
+        assert word not in told
+    lock.release()
+    assert list(backend.objects) == [f"{SEAL.name}.token"]
+
+
+def test_one_host_fetches_and_the_others_wait_without_asking_the_storage_all_the_time(
+    host: Callable[[str], SharedTokenStore], backend: FakeBackend
+) -> None:
+    one, other = host("a"), host("b")
+    lock = one.try_lock()
+    assert lock is not None
+    assert other.try_lock() is None
+    before = len(backend.operations)
+    for _ in range(10):
+        assert other.read() is None
+        assert other.try_lock() is None
+    assert len(backend.operations) == before
+    one.set(TOKEN)
+    lock.release()
+    wait_until(lambda: other.read() == TOKEN, 5)
+
+
+def test_a_lock_of_a_host_that_was_killed_is_passed_over_and_removed_later(
+    host: Callable[[str], SharedTokenStore], backend: FakeBackend
+) -> None:
+    assert host("a").try_lock() is not None
+    waiting = host("b")
+    assert waiting.try_lock() is None
+    waiting._next_look = 0.0
+    second = waiting.try_lock(1)
+    assert second is not None
+    second.release()
+    assert LOCK in backend.objects
+    backend.objects[LOCK] = json.dumps({"locked_at": time.time() - 3600}).encode()
+    lock = host("c").try_lock()
+    assert lock is not None
+    lock.release()
+    assert LOCK not in backend.objects
+
+
+def test_a_refused_token_is_removed_for_all_and_never_taken_back(
+    host: Callable[[str], SharedTokenStore], backend: FakeBackend
+) -> None:
+    one, other = host("a"), host("b")
+    one.set(TOKEN)
+    assert other.read() == TOKEN
+    one.invalidate(TOKEN)
+    assert backend.objects == {}
+    backend.objects[f"{SEAL.name}.token"] = SEAL.seal(TOKEN)
+    assert one.read() is None
+    other.set(NEWER)
+    one.invalidate(TOKEN)
+    assert one.read() == NEWER
+
+
+def _rubbish(content: bytes) -> Callable[[FakeBackend], None]:
+    def spoil(backend: FakeBackend) -> None:
+        backend.objects |= {f"{SEAL.name}.token": content, LOCK: content, f"{SEAL.name}.lock.1": content}
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(_rubbish(b""), id="empty"),
+        pytest.param(_rubbish(b"\x00\xff" * 90_000), id="bytes without end"),
+        pytest.param(_rubbish(b"[]"), id="a list"),
+        pytest.param(_rubbish(b'{"locked_at": NaN}'), id="no time"),
+        pytest.param(_rubbish(b'{"locked_at": 9e99}'), id="a time to come"),
+        pytest.param(_rubbish(TokenSeal(TokenRequest("x", "y", "z")).seal(TOKEN)), id="the token of others"),
+    ],
+)
+def test_rubbish_is_replaced_by_the_next_token(
+    host: Callable[[str], SharedTokenStore],
+    backend: FakeBackend,
+    warned: RecordedWarnings,
+    spoil: Callable[[FakeBackend], None],
+) -> None:
+    spoil(backend)
+    store = host("a")
+    assert store.read() is None
+    lock = store.try_lock()
+    assert lock is not None
+    store.set(TOKEN)
+    lock.release()
+    assert host("b").read() == TOKEN
+    assert warned.messages == []
+
+
+class _StorageError(Exception):
+    """As botocore's, no OSError; its text holds what nobody should read."""
+
+    def __str__(self) -> str:
+        return "https://key-canary@bucket"
+
+
+def _raise(operation: str) -> None:
+    raise _StorageError
+
+
+def _raise_at(failing: str) -> Callable[[str], None]:
+    def fail(operation: str) -> None:
+        if operation == failing:
+            raise _StorageError
+
+    return fail
+
+
+def _hang(operation: str) -> None:
+    time.sleep(1.0)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        pytest.param(_raise, id="fails"),
+        pytest.param(_hang, id="hangs"),
+        *(
+            pytest.param(_raise_at(name), id=f"fails to {name}")
+            for name in ("read", "write", "create", "delete")
+        ),
+    ],
+)
+def test_calls_go_on_where_the_storage_does_not_work(
+    call: CallMode,
+    server: FakeServer,
+    client: FacekiClient,
+    backend: FakeBackend,
+    warned: RecordedWarnings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[str], None],
+) -> None:
+    monkeypatch.setattr(shared, "MAX_OPERATION_SECONDS", 0.2)
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    backend.fail = fail
+    sharing = replace(client, token_directory=tmp_path / "home", token_backend=backend, warn=warned)
+    started = time.monotonic()
+    for _ in range(3):
+        assert call(sharing, FETCH) == ()
+    assert server.token_requests == 1
+    server.live.clear()
+    assert call(sharing, FETCH) == ()
+    assert server.token_requests == 2
+    assert time.monotonic() - started < 5
+    wait_until(lambda: warned.messages, 5)
+    assert len(warned.messages) == 1
+    assert warned.messages[0].startswith("the FACEKI token cannot be shared through s3://…@bucket/tokens (")
+    assert warned.messages[0].endswith("this host now fetches its own")
+    assert "canary" not in warned.messages[0]
+
+
+def test_a_slow_storage_does_not_stop_the_event_loop(
+    server: FakeServer, client: FacekiClient, backend: FakeBackend
+) -> None:
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    backend.fail = lambda operation: time.sleep(0.3)
+    gaps: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - before)
+
+    async def work() -> None:
+        heart = asyncio.create_task(beat())
+        sharing = replace(client, token_backend=backend).as_async()
+        await asyncio.gather(*(sharing.call(FETCH) for _ in range(10)))
+        heart.cancel()
+
+    asyncio.run(work())
+    assert server.token_requests == 1
+    assert max(gaps) < 0.25
+    # The lock object goes in a thread.
+    wait_until(lambda: list(backend.objects) and not any("lock" in name for name in backend.objects), 5)
+
+
+def test_a_failed_token_request_frees_the_lock(
+    call: CallMode, server: FakeServer, client: FacekiClient, backend: FakeBackend, tmp_path: Path
+) -> None:
+    server.on(TOKEN_PATH, reply_json({}, 401))
+    sharing = replace(client, token_directory=tmp_path / "a", token_backend=backend)
+    with pytest.raises(AuthenticationError):
+        call(sharing, FETCH)
+    wait_until(lambda: not backend.objects, 5)
+
+
+def _process_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each client a store of its own, as if it were a process."""
+    monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
+
+
+@pytest.mark.parametrize(
+    "hosts", [pytest.param(8, id="eight fresh homes"), pytest.param(3, id="three hosts")]
+)
+def test_hosts_that_begin_at_once_fetch_one_token(
+    server: FakeServer,
+    client: FacekiClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hosts: int,
+) -> None:
+    _process_stores(monkeypatch)
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+
+    def slow(handler: Handler) -> None:
+        time.sleep(0.4)
+        issue_token()(handler)
+
+    server.on(TOKEN_PATH, slow)
+    backend = DirectoryTokenBackend(tmp_path / "volume")
+    with ThreadPoolExecutor(24) as threads:
+        calls = [
+            threads.submit(
+                replace(
+                    client, token_directory=tmp_path / f"home-{number % hosts}", token_backend=backend
+                ).call,
+                FETCH,
+            )
+            for number in range(24)
+        ]
+        assert [one.result(30) for one in calls] == [()] * 24
+    assert server.token_requests == 1
+
+
+def test_a_host_that_is_killed_while_it_fetches_holds_the_others_up_for_a_while_only(
+    server: FakeServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_LOCK_WAIT_SECONDS", 0.5)
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    backend = DirectoryTokenBackend(tmp_path / "volume")
+    killed = replace(client, token_directory=tmp_path / "a", token_backend=backend)
+    assert killed._account.tokens.try_lock() is not None
+    other = replace(client, token_directory=tmp_path / "b", token_backend=backend)
+    assert other.call(FETCH) == ()
+    assert server.token_requests == 1
+
+
+@pytest.fixture
+def processes(
+    server: FakeServer, authority: Authority, tmp_path: Path
+) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start a task's process on the host of this name."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(home: str) -> subprocess.Popen[str]:
+        arguments = [server.url, "client-1", f"secret-{tmp_path}", str(tmp_path / home), authority.bundle]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.api.worker", *arguments, str(tmp_path / "volume")],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
+    server: FakeServer,
+    client: FacekiClient,
+    tmp_path: Path,
+    processes: Callable[[str], subprocess.Popen[str]],
+) -> None:
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    tasks = [processes(f"home-{number % 3}") for number in range(40)]
+    for task in tasks:
+        assert task.stdout is not None
+        assert task.stdout.readline() == "ready\n"
+    waits = replace(
+        client,
+        client_id="client-1",
+        client_secret=f"secret-{tmp_path}",
+        token_directory=tmp_path / "home-2",
+        token_backend=DirectoryTokenBackend(tmp_path / "volume"),
+    ).as_async()
+
+    async def wait_for_ten() -> None:
+        await asyncio.gather(*(waits.call(FETCH) for _ in range(10)))
+
+    for task in tasks:
+        assert task.stdin is not None
+        task.stdin.write("ask\n")
+        task.stdin.flush()
+    asyncio.run(wait_for_ten())
+    assert [task.stdout.readline() for task in tasks if task.stdout] == ["found 0\n"] * 40
+    assert server.token_requests == 1
+
+
+def test_files_on_a_shared_volume_are_private_and_whole(tmp_path: Path) -> None:
+    backend = DirectoryTokenBackend(tmp_path / "volume" / "deep")
+    backend.write("name", b"old")
+    backend.write("name", b"new")
+    assert backend.read("name", 2) == b"ne"
+    assert backend.create("lock", b"1") is True
+    assert backend.create("lock", b"2") is False
+    assert sorted(path.name for path in backend.path.iterdir()) == ["lock", "name"]
+    assert {path.stat().st_mode & 0o777 for path in backend.path.iterdir()} == {0o600}
+    assert backend.path.stat().st_mode & 0o777 == 0o700
+    backend.delete("lock")
+    backend.delete("lock")
+    assert backend.read("lock", 9) is None
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path, kind: str) -> None:
+    backend = DirectoryTokenBackend(tmp_path)
+    path = tmp_path / "name"
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert _read_or_error(backend) in {b"", OSError}
+
+
+def _read_or_error(backend: DirectoryTokenBackend) -> object:
+    try:
+        return backend.read("name", 9)
+    except OSError:
+        return OSError
