@@ -49,6 +49,7 @@ class Dialect:
     :param webhook: the change of a webhook's body.
     :param webhook_as_form: whether a webhook is sent as a form.
     :param needs_workflow: whether a link without a workflow is refused.
+    :param connection: what the extra of a Connection has to say for it.
     """
 
     summary: str
@@ -66,6 +67,7 @@ class Dialect:
     webhook: Change | None = None
     webhook_as_form: bool = False
     needs_workflow: bool = True
+    connection: Mapping[str, object] = field(default_factory=dict)
 
     def change(self, route: str, response: Response) -> Response:
         """Return the answer of a route as this dialect gives it."""
@@ -274,9 +276,14 @@ DIALECTS: Final[dict[str, Dialect]] = {
         'token as `{"token": …}` without an envelope',
         {"token": lambda document: {"token": document["data"]["access_token"]}},
     ),
-    "token-raw-header": Dialect("the token alone in `Authorization`", token_scheme=""),
+    "token-raw-header": Dialect(
+        "the token alone in `Authorization`", token_scheme="", connection={"auth_scheme": "none"}
+    ),
     "token-own-header": Dialect(
-        "the token in `x-access-token`", token_header="x-access-token", token_scheme=""
+        "the token in `x-access-token`",
+        token_header="x-access-token",
+        token_scheme="",
+        connection={"auth_header": "x-access-token", "auth_scheme": "none"},
     ),
     "dead-token-403": Dialect(
         "HTTP 403 for a dead token", dead_token=json_response({"message": "Forbidden"}, 403)
@@ -301,7 +308,11 @@ DIALECTS: Final[dict[str, Dialect]] = {
         wrong_credentials=json_response({"message": "Internal server error"}, 500),
     ),
     **{
-        f"token-form-{form.replace('_', '-')}": Dialect(f"only the token form `{form}`", token_forms=(form,))
+        f"token-form-{form.replace('_', '-')}": Dialect(
+            f"only the token form `{form}`",
+            token_forms=(form,),
+            connection={} if form == "generate_token" else {"auth_flow": form},
+        )
         for form in TOKEN_FORMS
     },
     # Links
@@ -323,6 +334,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "records-elsewhere": Dialect(
         "records at another path; HTTP 404 with a web page at the documented one",
         paths={"records": ("/api/v3/records",)},
+        connection={"records_path": "/api/v3/records"},
     ),
     "path-ids": Dialect(
         "ids in the path, as in `/api/v3/kyc_verification/requestId/{requestId}`",
@@ -332,6 +344,12 @@ DIALECTS: Final[dict[str, Dialect]] = {
                 for name in ("requestId", "link", "face_id", "record_identifier")
             )
         },
+        connection={
+            "request_id_filter": "/api/v3/kyc_verification/requestId/{requestId}",
+            "link_filter": "/api/v3/kyc_verification/link/{link}",
+            "face_id_filter": "/api/v3/kyc_verification/face_id/{face_id}",
+            "record_identifier_filter": "/api/v3/kyc_verification/record_identifier/{record_identifier}",
+        },
     ),
     "other-filters": Dialect(
         "filters named `request_id`, `linkId`, `faceId`, `recordIdentifier`",
@@ -340,6 +358,12 @@ DIALECTS: Final[dict[str, Dialect]] = {
             "link": "linkId",
             "face_id": "faceId",
             "record_identifier": "recordIdentifier",
+        },
+        connection={
+            "request_id_filter": "request_id",
+            "link_filter": "linkId",
+            "face_id_filter": "faceId",
+            "record_identifier_filter": "recordIdentifier",
         },
     ),
     "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
@@ -355,7 +379,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "records-not-gzip": Dialect("records declared as gzip that are not", responses={"records": _not_gzip}),
     "records-latin-1": Dialect("records in Latin-1", responses={"records": _latin_1}),
     # Reports
-    "pdf-by-post": Dialect("the report by POST", pdf_method="POST"),
+    "pdf-by-post": Dialect("the report by POST", pdf_method="POST", connection={"pdf_report_method": "POST"}),
     "pdf-after-logo": Dialect(
         "the URL of a logo before the report's (with the setting `pdf_form` `json-url`)",
         {"pdf": _result(lambda report: {"logo": "https://logo.example/faceki.png", **report})},
@@ -381,7 +405,7 @@ def dialect_of(names: str) -> Dialect:
     first, *more = [DIALECTS[name.strip()] for name in names.split(",")]
     for each in more:
         changed = {name: value for name, value in vars(each).items() if value != getattr(_PLAIN, name)}
-        for name in ("answers", "responses", "paths", "filters"):
+        for name in ("answers", "responses", "paths", "filters", "connection"):
             changed[name] = {**getattr(first, name), **changed.get(name, {})}
         first = replace(first, **changed)
     return first

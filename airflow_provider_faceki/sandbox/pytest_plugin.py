@@ -58,7 +58,8 @@ def faceki_sandbox(
     """An empty FACEKI on loopback, and `AIRFLOW_CONN_FACEKI_DEFAULT` that leads to it.
 
     Its parameter is the name of a dialect, or a mapping of settings:
-    `@pytest.mark.parametrize("faceki_sandbox", ["records-nested"], indirect=True)`.
+    `@pytest.mark.parametrize("faceki_sandbox", ["path-ids"], indirect=True)`. The Connection then has what the dialect
+    needs.
     """
     from airflow_provider_faceki.sandbox.__main__ import missing_packages
 
@@ -67,7 +68,9 @@ def faceki_sandbox(
     sandbox = _faceki_sandbox_session.fresh()
     settings = getattr(request, "param", {})
     sandbox.settings.update({"dialect": settings} if isinstance(settings, str) else settings)
-    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(sandbox.connection()))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(sandbox.connection(**sandbox.dialect.connection))
+    )
     return sandbox
 
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import requests
 
+from airflow_provider_faceki.connection.schema import ConnectionSettings
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from airflow_provider_faceki.sandbox.dialects import DIALECTS, DOCUMENTED, TOKEN_FORMS, dialect_of
@@ -251,6 +253,11 @@ def test_without_it_the_answer_is_another(
     except (KeyError, TypeError, IndexError, AttributeError, ValueError):
         shown = False
     assert not shown
+
+
+def test_connections_have_the_settings_that_dialects_need() -> None:
+    needed = {setting for dialect in DIALECTS.values() for setting in dialect.connection}
+    assert needed - {field.name for field in fields(ConnectionSettings)} == set()
 
 
 def test_dialects_can_be_combined(sandbox: FacekiSandbox, call: Caller) -> None:
