@@ -359,7 +359,10 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
     if not _has_local_scheme(text) and not policy.allows_remote(text):
         raise ValidationError(NOT_ALLOWED)
     with _translate_errors("reach", _File(None, "", text)):
-        path = _connect(text, conn_id)
+        # Airflow 2.11 knows a scheme only in small letters, and not "local".
+        scheme, separator, rest = ("file", "://", text) if text.startswith("/") else text.partition("://")
+        scheme = "file" if scheme.lower() in _LOCAL_SCHEMES else scheme.lower()
+        path = _connect(f"{scheme}{separator}{rest}", conn_id)
         file = _File(path.fs, str(path.path), text, _is_local(path.fs))
     if policy is UNRESTRICTED or not file.is_local:
         return file
