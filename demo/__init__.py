@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow against the local FACEKI: `make demo` and `make ui`."""
+"""Airflow against the sandbox: `make demo` and `make ui`."""

@@ -3,33 +3,60 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 
-# Begins as a JPEG does; the local FACEKI looks no further.
+# Begins as a JPEG does; the sandbox looks no further.
 PICTURE = bytes.fromhex("ffd8ffe000104a46494600010100000100010000") + bytes(64) + bytes.fromhex("ffd9")
 
 
+#: Records that the sandbox has from the start in `make ui`: the ids that examples ask for by default.
+KNOWN = {"customer-1001": "ACCEPTED", "customer-1002": "DECLINED"}
+#: People of the prepared manifest.
+BATCH = ("customer-2001", "customer-2002", "customer-2003")
+
+
 def connection_to(faceki: SandboxProcess) -> dict[str, Any]:
-    """A Connection to the local FACEKI that lacks nothing an example asks for."""
+    """A Connection to the sandbox that lacks nothing an example asks for."""
     settings: Any = faceki.control.get("settings")
     return dict(faceki.connection(pdf_report_path=settings["pdf_path"]))
 
 
 def example_places(work: Path) -> dict[str, str]:
-    """The environment variables by which the examples are told where to read and write."""
+    """Prepare what the examples read, and return the environment variables that tell them where."""
     pictures = work / "pictures"
-    pictures.mkdir()
-    for number, name in enumerate(("selfie.jpg", "front.jpg", "back.jpg")):
-        # No two alike, as with real ones.
-        (pictures / name).write_bytes(PICTURE + bytes([number]))
+    _write_pictures(pictures)
+    batches = work / "batches"
+    with _new(batches / "manifest.ndjson").open("w") as manifest:
+        for identifier in BATCH:
+            row = {"record_identifier": identifier, **_write_pictures(batches / "images" / identifier)}
+            manifest.write(json.dumps(row) + "\n")
+    for identifier in KNOWN:
+        _new(work / "open" / identifier).touch()
     return {
         "FACEKI_EXAMPLE_PICTURES": pictures.as_uri(),
         "FACEKI_EXAMPLE_RECORDS": (work / "records").as_uri(),
         "FACEKI_EXAMPLE_REPORTS": (work / "reports").as_uri(),
+        "FACEKI_EXAMPLE_BATCHES": batches.as_uri(),
+        "FACEKI_EXAMPLE_OPEN": (work / "open").as_uri(),
     }
+
+
+def _write_pictures(folder: Path) -> dict[str, str]:
+    """Write the three pictures of a person, and return their URIs by a manifest's columns."""
+    columns = {"selfie": "selfie.jpg", "document_1_front": "front.jpg", "document_1_back": "back.jpg"}
+    for name in columns.values():
+        # No two alike, as with real ones.
+        _new(folder / name).write_bytes(PICTURE + str(folder / name).encode())
+    return {column: (folder / name).as_uri() for column, name in columns.items()}
+
+
+def _new(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def kept(work: Path) -> list[str]:

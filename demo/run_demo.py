@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`make demo`: run the example DAGs in a real Airflow against the local FACEKI, and print what came of it.
+"""`make demo`: run the example DAGs in a real Airflow against the sandbox, and print what came of it.
 
 Three people get a link and decide on the hosted page, one of them by way of a reviewer; meanwhile the sensor waits
 in the triggerer. A fourth is verified by pictures. Then Airflow's scheduler starts the other two examples, because
@@ -70,7 +70,7 @@ class Demo:
         self.airflow.start(self.processes, connection | example_places(self.work))
         self.airflow.wait_until_ready(self.processes, EXAMPLES)
         version = self.airflow.call("GET", "version")["version"]
-        say(f"Airflow {version} is up after {self._elapsed():.0f} s; local FACEKI on {self.faceki.url}.\n")
+        say(f"Airflow {version} is up after {self._elapsed():.0f} s; the sandbox on {self.faceki.url}.\n")
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
@@ -201,7 +201,7 @@ def demonstrate(work: Path) -> list[str]:
     """Run the demonstration; return what was wrong."""
     with SandboxProcess() as faceki, Processes(work) as processes:
         demo = Demo(work, faceki, processes)
-        say("Starting Airflow (scheduler, triggerer, DAG processor, API server) and the local FACEKI ...")
+        say("Starting Airflow (scheduler, triggerer, DAG processor, API server) and the sandbox ...")
         try:
             demo.start()
             demo.verify_people()

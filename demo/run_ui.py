@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`make ui`: what does it look like? A whole Airflow with the provider, a Connection and a local FACEKI, until Ctrl-C.
+"""`make ui`: a whole Airflow with the provider, a Connection and the sandbox, to click through until Ctrl-C.
 
 The Connection is stored in Airflow's database, not in an environment variable: so it can be seen and changed in the
 form, and what is changed there counts.
@@ -16,20 +16,21 @@ from pathlib import Path
 from airflow_provider_faceki.connection.schema import EXTRA_FIELDS
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow, AirflowRefused, fresh_directory, say
-from demo.examples import connection_to, example_places
+from demo.examples import BATCH, KNOWN, connection_to, example_places
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
 from demo.run_demo import EXAMPLES, FETCH_DAG, HOOK_DAG, LINK_DAG, VERIFY_DAG, tail
 
 CONNECTION = "faceki_default"
 WEBHOOK_DAG = "example_faceki_webhook"
-# The ids that the examples ask for when they are started without any others.
-KNOWN = {"customer-1001": "ACCEPTED", "customer-1002": "DECLINED"}
+BATCH_DAG = "example_faceki_batch"
+RECONCILE_DAG = "example_faceki_reconcile"
+SHOWN = (*EXAMPLES, WEBHOOK_DAG, BATCH_DAG, RECONCILE_DAG)
 
 
 def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work: Path) -> None:
     """Start Airflow and give it what a visitor wants to find."""
     airflow.start(processes, {**example_places(work), "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True"})
-    airflow.wait_until_ready(processes, [*EXAMPLES, WEBHOOK_DAG])
+    airflow.wait_until_ready(processes, SHOWN)
     connection, token = connection_to(faceki), secrets.token_urlsafe(32)
     # Airflow's form shows only the fields that a stored Connection has; null is what it stores for an empty one.
     connection["extra"] = dict.fromkeys(EXTRA_FIELDS) | connection["extra"] | {"webhook_token": token}
@@ -39,7 +40,7 @@ def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work
     airflow.call("POST", "connections", connection)
     for identifier, decision in KNOWN.items():
         faceki.control.post("records", record_identifier=identifier, decision=decision)
-    for dag_id in (*EXAMPLES, WEBHOOK_DAG):
+    for dag_id in SHOWN:
         airflow.unpause(dag_id)
 
 
@@ -58,18 +59,22 @@ From a link to a decision
      FACEKI's webhook has started a run here, within seconds. The run of step 1 has a sensor that looks by itself,
      ever more rarely: it goes on later, about half as long again as it has waited at most.
 
+What a task found out is on its page, in Airflow 3.3 under Storage, there XCom: the decision, ids, no person.
+
 Also there
   {airflow.url}/dags/{VERIFY_DAG}   by pictures; Trigger, they are prepared
+  {airflow.url}/dags/{BATCH_DAG}   a manifest of {len(BATCH)} people; Trigger, it is prepared
   {airflow.url}/dags/{FETCH_DAG}   has run, as scheduled
   {airflow.url}/dags/{HOOK_DAG}   has run, as scheduled
-  {faceki.url}/_sandbox/state   the local FACEKI: its links, decisions, tokens
+  {airflow.url}/dags/{RECONCILE_DAG}   has run, as scheduled: finds decisions that no webhook told
+  {faceki.url}/_sandbox/state   the sandbox: its links, decisions, tokens
 
 Ctrl-C ends all of it, within half a minute."""
 
 
 def show(work: Path) -> None:
     with SandboxProcess() as faceki, Processes(work) as processes:
-        say("Starting Airflow and the local FACEKI ...")
+        say("Starting Airflow and the sandbox, a FACEKI on this machine ...")
         airflow = Airflow(work / "airflow")
         prepare(airflow, faceki, processes, work)
         say(guide(airflow, faceki))

@@ -3,7 +3,7 @@
 ### A hundred thousand people, on as many workers as there are
 
 A manifest is cut into shards, one task verifies each, and the counts are joined. Each person is billed once: a
-shard that fails or is killed goes on where it was, and the others do not notice (see `docs/batch.md`).
+shard that fails or is killed goes on where it was, and the others do not notice.
 
 The manifest has a row a person with `record_identifier`, `selfie`, `document_1_front`, `document_1_back`. Use
 identifiers and an `output` folder of this batch's own. Only images in the folder `images` are read; by default, that is
@@ -30,10 +30,19 @@ with DAG(
     catchup=False,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=2)},
     params={
-        "manifest": Param(f"{BATCHES}/manifest.ndjson", type="string"),
-        "output": Param(f"{BATCHES}/output", type="string"),
-        "images": Param("", type="string"),
-        "shards": Param(8, type="integer", minimum=1, maximum=256),
+        "manifest": Param(f"{BATCHES}/manifest.ndjson", type="string", description="URI of the manifest"),
+        "output": Param(
+            f"{BATCHES}/output",
+            type="string",
+            description="URI of a folder for what comes of this batch; it goes on there when it is started again",
+        ),
+        "images": Param(
+            "",
+            # The trigger form takes a string for a required one, and does not let it be empty.
+            type=["null", "string"],
+            description="URI of the folder that images may be read from. Empty: the manifest's folder",
+        ),
+        "shards": Param(8, type="integer", minimum=1, maximum=256, description="Tasks that share the work"),
     },
     doc_md=__doc__,
     tags=["faceki", "example"],

@@ -20,7 +20,10 @@ with DAG(
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     params={
         "record_identifiers": Param(
-            ["customer-1001", "customer-1002"], type="array", items={"type": "string"}
+            ["customer-1001", "customer-1002"],
+            type="array",
+            items={"type": "string"},
+            description="Your own ids of people, as given when their links were made; one a line",
         )
     },
     doc_md=__doc__,

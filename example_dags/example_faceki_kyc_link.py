@@ -33,7 +33,11 @@ with DAG(
         "workflow_id": Param(
             None, type=["null", "string"], description="Empty: the Connection's default workflow"
         ),
-        "record_identifier": Param("customer-1001", type="string"),
+        "record_identifier": Param(
+            "customer-1001",
+            type="string",
+            description="Your own id of the person; no name or e-mail address, for it is in logs and in XCom",
+        ),
     },
     doc_md=__doc__,
     tags=["faceki", "example"],

@@ -4,7 +4,7 @@
 
 Send a selfie and a document, go on by the decision, and keep FACEKI's report. The verification is billed once,
 whatever happens to the task: it may be killed, time out or be cleared, and its next try first looks for what the
-last one sent (see `docs/billing.md`).
+last one sent.
 
 Trigger it with the URIs of three pictures. `report` needs `pdf_report_path` in the Connection's extra.
 """
@@ -36,9 +36,9 @@ with DAG(
     # Airflow's scheduler fails a try that is decided right after its deferral; the next one finds what was sent.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params={
-        "selfie": Param(f"{PICTURES}/selfie.jpg", type="string"),
-        "front": Param(f"{PICTURES}/front.jpg", type="string"),
-        "back": Param(f"{PICTURES}/back.jpg", type="string"),
+        "selfie": Param(f"{PICTURES}/selfie.jpg", type="string", description="URI of the selfie"),
+        "front": Param(f"{PICTURES}/front.jpg", type="string", description="URI of the document's front"),
+        "back": Param(f"{PICTURES}/back.jpg", type="string", description="URI of the document's back"),
     },
     doc_md=__doc__,
     tags=["faceki", "example"],

@@ -2,7 +2,9 @@
 """
 ### FACEKI calls, a DAG runs
 
-FACEKI's webhook (see `docs/webhooks.md`) becomes an event of the asset `faceki://faceki_default/verifications`. With
+[FACEKI's webhook](https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure) becomes an event of the
+asset `faceki://faceki_default/verifications`, where `[faceki] webhook_enabled` and the Connection's `webhook_token` are
+set. [example_faceki_reconcile](/dags/example_faceki_reconcile) finds what did not arrive. With
 Airflow 3.2 and later each verification is a partition of it, and gets a run of its own. The webhook is not
 signed, so nothing in it is believed but the request id, and that only as something to ask FACEKI for: what counts is
 the record that FACEKI hands out. If there is none, somebody made the webhook up, and the run is skipped.
