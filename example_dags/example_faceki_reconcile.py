@@ -5,8 +5,8 @@
 Nobody promises that FACEKI's webhook arrives, or that it comes again if it did not. So, every hour: for each open case
 ask FACEKI for its records, and where a verification says something that no event of the asset
 `faceki://faceki_default/verifications` has said, emit that event. Then
-[example_faceki_webhook](/dags/example_faceki_webhook) runs as if the webhook had come. A case that is decided is open no
-longer.
+[example_faceki_webhook](/dags/example_faceki_webhook) runs as if the webhook had come. A case that is decided
+is open no longer.
 
 A case is open while there is a file of its name in the folder `OPEN`; make it when you make the link:
 `write_json(f"{OPEN}/{record_identifier}", {})`. The name is all that counts, so there is nothing about a person in
