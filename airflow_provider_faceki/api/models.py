@@ -204,7 +204,7 @@ class VerificationRecord:
         known = next((decision for decision in others if decision is not None), None)
         if known is None and not has_field(self.document, "decision"):
             inner = (item for item in self.document.values() if isinstance(item, dict))
-            found = {_known_decision(field(item, "decision")) for item in inner} - {None}
+            found = {_known_decision(_decision_text(field(item, "decision"))) for item in inner} - {None}
             known = found.pop() if len(found) == 1 else None
         return known
 

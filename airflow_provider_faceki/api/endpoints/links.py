@@ -125,7 +125,7 @@ class GenerateKycLink:
 
 def _find_link(document: Json) -> tuple[str, str | None] | None:
     """Return id and URL of the link in an answer."""
-    found = list(texts(document))
+    found = list(texts(document, in_lists=False))
     urls = [text for name, text in found if name in _URL_FIELDS and is_web_url(text)]
     by_name: dict[str, list[str]] = {}
     for name, text in found:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote
 from airflow_provider_faceki.api.errors import NotFoundError, UnexpectedResponseError, ValidationError
 from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field
+from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field, holds_field
 from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, Json
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 from airflow_provider_faceki.api.values import check_identifier, is_missing
@@ -156,23 +156,29 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
 
     :raises UnexpectedResponseError: something in it is no record, or has a decision in a form that is not understood.
     """
-    found = find_objects(answer.document, is_record)
-    # An answer without a body says nothing: its head may have been cut off.
-    if found is None and answer.result is None and not answer.is_empty:
-        return ()
-    if found is None:
+    records = _find_records(answer)
+    if records is None:
         raise UnexpectedResponseError(
             f"FACEKI's answer to a request for records is not understood. It holds {answer.found}. Check the "
             "Connection's API base URL and records_path",
             http_status=answer.status,
         )
-    records = tuple(_with_decision(item, answer.document, is_alone=len(found) == 1) for item in found)
-    if any(_hides_decision(record) for record in records):
+    if any(map(_hides_decision, records)):
         raise UnexpectedResponseError(
             f"a record has no decision that is understood. FACEKI's answer holds {answer.found}",
             http_status=answer.status,
         )
     return records
+
+
+def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
+    found = find_objects(answer.document, is_record)
+    # An answer without a body says nothing: its head may have been cut off.
+    if found is None and answer.result is None and not answer.is_empty:
+        return ()
+    if found is None:
+        return None
+    return tuple(_with_decision(item, answer.document, is_alone=len(found) == 1) for item in found)
 
 
 def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> VerificationRecord:
@@ -193,6 +199,8 @@ def _hides_decision(record: VerificationRecord) -> bool:
     """Return whether a record without a readable decision seems to have one."""
     if record.decision is not None:
         return False
+    if not has_field(record.document, "decision") and holds_field(dict(record.document), "decision"):
+        return True
     word = field(record.document, "decision", "status", "verification_status", "kyc_status")
     is_pending = isinstance(word, str) and (is_missing(word) or word.strip().upper() in _PENDING_WORDS)
     return not (word is None or is_pending)

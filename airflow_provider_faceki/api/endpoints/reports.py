@@ -21,7 +21,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import texts
-from airflow_provider_faceki.api.protocol.http import Header, HttpRequest, json_body
+from airflow_provider_faceki.api.protocol.http import Header, HttpRequest, Json, json_body
 from airflow_provider_faceki.api.protocol.session import AuthSession, Steps, call_once
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
@@ -111,13 +111,15 @@ class FetchPdfReport:
         raise _gone(failure)
 
     def _check_is_own(self, answer: Payload) -> None:
-        if isinstance(answer.document, dict):
-            inner = [item for item in answer.document.values() if isinstance(item, dict)]
-            named = [VerificationRecord(item).matches("request_id", self.request_id) for item in inner]
-            if False in named:
-                raise UnexpectedResponseError(
-                    "FACEKI answers with the report of another verification", http_status=answer.status
-                )
+        if self._names_another(answer.document):
+            raise UnexpectedResponseError(
+                "FACEKI answers with the report of another verification", http_status=answer.status
+            )
+
+    def _names_another(self, document: Json) -> bool:
+        inner = document.values() if isinstance(document, dict) else ()
+        records = (VerificationRecord(item) for item in inner if isinstance(item, dict))
+        return any(record.matches("request_id", self.request_id) is False for record in records)
 
 
 def _gone(failure: FacekiError | None) -> FacekiError:

@@ -100,8 +100,7 @@ class GetWorkflowRules:
             raise WorkflowError(
                 "FACEKI has no rules for this workflow; check the workflow id", http_status=answer.status
             )
-        found = find_objects(answer.document, _is_rules)
-        rules = _read_rules(found[0]) if found else None
+        rules = _find_rules(answer.document)
         if rules is None:
             raise UnexpectedResponseError(
                 f"FACEKI's answer holds no workflow rules with a list of documents; it holds {answer.found}. Check the "
@@ -118,8 +117,12 @@ def _is_rules(document: Mapping[str, Json]) -> bool:
     return any(plain(key) in _RULES_FIELDS for key in document)
 
 
-def _read_rules(document: dict[str, Json]) -> WorkflowRules | None:
+def _find_rules(answer: Json) -> WorkflowRules | None:
     """Return the rules, or ``None`` if what they ask for is not understood: that must not pass for "nothing"."""
+    found = find_objects(answer, _is_rules)
+    if not found:
+        return None
+    document = found[0]
     documents = _document_names(field(document, "documents", "allowedKycDocuments"))
     if documents is None:
         return None

@@ -50,6 +50,17 @@ def has_field(document: Mapping[str, Json], *names: str) -> bool:
     return any(plain(key) in wanted for key in document)
 
 
+def holds_field(document: Json, name: str, depth: int = MAX_WRAPPINGS) -> bool:
+    """Return whether a field of this name stands anywhere in a document, with a value."""
+    if isinstance(document, list):
+        return any(holds_field(item, name, depth - 1) for item in document) if depth else False
+    if not isinstance(document, dict) or not depth:
+        return False
+    return field(document, name) is not None or any(
+        holds_field(item, name, depth - 1) for item in document.values() if isinstance(item, dict | list)
+    )
+
+
 def find_objects(
     document: Json, is_wanted: Callable[[Mapping[str, Json]], bool]
 ) -> list[dict[str, Json]] | None:
@@ -125,14 +136,14 @@ def _embedded(value: Json) -> Json:
     return inner
 
 
-def texts(value: Json, depth: int = 3) -> Iterator[tuple[str, str]]:
+def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tuple[str, str]]:
     """Yield each text in ``value`` with the plain name of the key that it stands under."""
     for name, item in value.items() if isinstance(value, dict) else (("", value),):
-        for inner in item if isinstance(item, list) else (item,):
+        for inner in item if isinstance(item, list) and in_lists else (item,):
             if isinstance(inner, str):
                 yield plain(name), inner
             elif isinstance(inner, dict) and depth:
-                yield from texts(inner, depth - 1)
+                yield from texts(inner, depth - 1, in_lists=in_lists)
 
 
 def as_flag(value: Json) -> bool | None:

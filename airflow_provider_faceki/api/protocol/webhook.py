@@ -69,16 +69,24 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
     :param service: Says which fields hold the id and the decision.
     :raises InvalidWebhookError: no id and no decision are found in it; the text names the keys that are.
     """
+    found = _read(body, service)
+    # Raised here, where the error takes along no local variable and no context that holds the body.
+    body = b""
+    if isinstance(found, str):
+        raise InvalidWebhookError(found)
+    return found
+
+
+def _read(body: bytes, service: Service) -> WebhookNotification | str:
+    """Return what the body says, or why it is no webhook."""
     document = _parse(body)
     if document is None:
-        # Raised here, where the error takes along no context that holds the body.
-        raise InvalidWebhookError("the body is neither a JSON object nor a form")
+        return "the body is neither a JSON object nor a form"
     request_id, status = _find(document, service)
     try:
         return WebhookNotification.of(request_id, status)
     except InvalidWebhookError as error:
-        reason = str(error)
-    raise InvalidWebhookError(f"{reason}; the body is {describe(document)}")
+        return f"{error}; the body is {describe(document)}"
 
 
 def _parse(body: bytes) -> dict[str, Json] | None:
