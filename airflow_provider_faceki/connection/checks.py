@@ -19,7 +19,13 @@ from collections.abc import Callable, Mapping
 
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS
-from airflow_provider_faceki.connection.schema import MIN_KEY_LENGTH, NO_AUTH_SCHEME, FieldSpec, Kind
+from airflow_provider_faceki.connection.schema import (
+    MIN_KEY_LENGTH,
+    NO_AUTH_SCHEME,
+    TOKEN_STORES,
+    FieldSpec,
+    Kind,
+)
 
 #: Longest text: beyond any id, key or address, and still fit for a header.
 MAX_TEXT_LENGTH = 2048
@@ -36,6 +42,10 @@ _URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _AUTH_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
 _JSON_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+# A folder in a storage, with the id of its Connection before an @; or a directory.
+_STORE_PLACE = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+@)?[^\s?#@/:][^\s?#@]*|(?:[Ff][Ii][Ll][Ee]://)?/[^\s?#@]+"
+)
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _PLACEHOLDERS = tuple(FILTER_PLACEHOLDERS.values())
 _REQUEST_ID = FILTER_PLACEHOLDERS["request_id"]
@@ -155,6 +165,16 @@ def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
     if not given or given - set(spec.choices):
         raise InvalidValue(allowed)
     return tuple(each for each in spec.choices if each in given)
+
+
+def token_store(value: object, _: FieldSpec) -> str:
+    """Check the name of a token store, or the place of one that machines share."""
+    if isinstance(value, str) and (value in TOKEN_STORES or _STORE_PLACE.fullmatch(value)):
+        return value
+    raise InvalidValue(
+        f"{', '.join(TOKEN_STORES)}, the URI of a folder such as s3://aws_default@bucket/tokens, or the absolute path "
+        "of a directory"
+    )
 
 
 def verify(value: object, _: FieldSpec) -> bool | str:
@@ -350,6 +370,7 @@ CHECKS: dict[Kind, Callable[[object, FieldSpec], object]] = {
     "record_filter": record_filter,
     "records_path": records_path,
     "text": text,
+    "token_store": token_store,
     "verify": verify,
     "webhook_token": webhook_token,
     "words": words,

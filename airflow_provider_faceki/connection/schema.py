@@ -34,6 +34,7 @@ AUTH_FLOWS = (
     "access_token_get_headers",
     "access_token_query",
 )
+#: The token stores that have a name; any other is the place of a store that machines share.
 TOKEN_STORES = ("file", "memory")
 
 #: Shortest webhook token and hash secret: 32 characters of base64 hold 192 bits, out of reach of guessing.
@@ -59,6 +60,7 @@ Kind = Literal[
     "record_filter",
     "records_path",
     "text",
+    "token_store",
     "verify",
     "webhook_token",
     "words",
@@ -193,12 +195,12 @@ class ConnectionSettings:
         limits=(0.1, 3600),
     )
     token_store: str = _field(
-        "choice",
+        "token_store",
         "Token store",
         "Where the access token is kept. file: encrypted, one for all tasks of this machine. memory: one for each "
-        "process.",
+        "process. The URI of a folder, such as s3://aws_default@bucket/tokens, or the absolute path of a directory on "
+        "a shared volume: encrypted, one for all machines.",
         default=TOKEN_STORES[0],
-        choices=TOKEN_STORES,
     )
     verify: bool | str = _field(
         "verify",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.endpoints.workflows import WorkflowRules
     from airflow_provider_faceki.api.models import VerificationRecord
     from airflow_provider_faceki.api.protocol.session import Endpoint
+    from airflow_provider_faceki.api.tokens.shared import TokenBackend
     from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.connection.schema import ConnectionSettings
     from airflow_provider_faceki.connection.settings import ConnectionFields, StoredConnection
@@ -313,6 +314,7 @@ class FacekiHook(BaseHook):
             cached = self._find_cached(stored)
             if cached is None:
                 cached = self._read(stored)
+                _connect_token_backend(cached.client)
                 for secret in cached.settings.secrets:
                     mask_secret(secret)
                 _cached_connections[self.faceki_conn_id] = cached
@@ -332,6 +334,11 @@ class FacekiHook(BaseHook):
                 with self._named():
                     # Off the loop: it imports what parsing a DAG must not, and looks for the CA bundle.
                     cached = await asyncio.to_thread(self._read, stored)
+                if cached.client.token_backend is not None:
+                    from asgiref.sync import sync_to_async
+
+                    # It looks up a Connection, which a triggerer answers to threads of asgiref alone.
+                    await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)
                 _cached_connections[self.faceki_conn_id] = cached
@@ -365,7 +372,8 @@ class FacekiHook(BaseHook):
                 max_requests_per_second=settings.max_requests_per_second,
             ),
             retry=api.RetryPolicy(settings.max_attempts, settings.max_wait),
-            token_directory=token_directory() if settings.token_store == "file" else None,  # noqa: S105
+            token_directory=token_directory() if settings.token_store != "memory" else None,  # noqa: S105
+            token_backend=_token_backend(settings),
             secret_masker=api.SecretMasker(mask_secret, _mask_secret_async),
             warn=self.log.warning,
         )
@@ -399,6 +407,24 @@ def _stored(conn: ConnectionFields) -> StoredConnection:
     from airflow_provider_faceki.connection.settings import StoredConnection
 
     return StoredConnection.of(conn)
+
+
+def _token_backend(settings: ConnectionSettings) -> TokenBackend | None:
+    from airflow_provider_faceki.connection.schema import TOKEN_STORES
+
+    if settings.token_store in TOKEN_STORES:
+        return None
+    from airflow_provider_faceki.token_backend import token_backend
+
+    return token_backend(settings.token_store)
+
+
+def _connect_token_backend(client: FacekiClient) -> None:
+    """Look up the Connection of the token store's storage; what fails now is warned of when the store is used."""
+    connect = getattr(client.token_backend, "connect", None)
+    if connect is not None:
+        with suppress(Exception):
+            connect()
 
 
 async def _mask_secret_async(value: str) -> None:

@@ -155,6 +155,14 @@ def test_urls_that_are_refused(host: str, because: str, field: str) -> None:
         pytest.param({"max_concurrency": "8"}, "max_concurrency", 8, id="concurrency"),
         pytest.param({"max_image_bytes": 1}, "max_image_bytes", 1, id="tiny images"),
         pytest.param({"token_store": "memory"}, "token_store", "memory", id="memory"),
+        pytest.param(
+            {"token_store": "s3://aws_x@kyc/a/b"}, "token_store", "s3://aws_x@kyc/a/b", id="object storage"
+        ),
+        pytest.param({"token_store": "gs://kyc"}, "token_store", "gs://kyc", id="bucket"),
+        pytest.param({"token_store": "/mnt/x"}, "token_store", "/mnt/x", id="directory"),
+        pytest.param(
+            {"token_store": "file:///mnt/x"}, "token_store", "file:///mnt/x", id="directory as a URI"
+        ),
         pytest.param({"workflow_id": "wf 1"}, "workflow_id", "wf 1", id="workflow"),
         pytest.param({"verify": False}, "verify", False, id="false"),
         pytest.param({"verify": "False"}, "verify", False, id="False as text"),
@@ -278,7 +286,11 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         ),
         pytest.param({"auth_flow": "GENERATE_TOKEN"}, "'GENERATE_TOKEN'", id="flow in capitals"),
         pytest.param({"auth_flow": 1}, "1 (int)", id="flow is a number"),
-        pytest.param({"token_store": "redis"}, "one of file, memory", id="unknown store"),
+        pytest.param({"token_store": "redis"}, "file, memory, the URI of a folder", id="unknown store"),
+        pytest.param({"token_store": "tokens/here"}, "file, memory, the URI", id="relative directory"),
+        pytest.param({"token_store": "s3://"}, "file, memory, the URI", id="no bucket"),
+        pytest.param({"token_store": "s3://key:secret@kyc/x"}, "file, memory, the URI", id="secret in a URI"),
+        pytest.param({"token_store": "s3://kyc/x?version=1"}, "file, memory, the URI", id="query in a URI"),
         pytest.param({"verify": "/no/such/bundle.pem"}, "exists on this machine", id="no such bundle"),
         pytest.param({"verify": "yes"}, "true, false, or the path", id="yes"),
         pytest.param({"verify": 1}, "1 (int)", id="verify is a number"),

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.auth import AccessToken
 from airflow_provider_faceki.api.tokens.file import FileRefreshLock, FileTokenStore
 from airflow_provider_faceki.api.tokens.memory import MemoryRefreshLock, MemoryTokenStore
@@ -168,8 +169,8 @@ class SharedTokenStore:
         if self._has_warned:
             return
         self._has_warned = True
-        # Only the kind of a foreign error: its text may hold an address with credentials.
-        reason = str(problem) if isinstance(problem, UntrustedError) else type(problem).__name__
+        # Only the type of a foreign error: its text may hold an address with credentials.
+        reason = str(problem) if isinstance(problem, UntrustedError | FacekiError) else type(problem).__name__
         self._warn(
             f"the FACEKI token cannot be shared through {self._backend.place} ({reason}); this host now fetches its own"
         )

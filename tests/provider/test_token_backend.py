@@ -1,0 +1,195 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A token that hosts share through an object storage, as the Connection's token_store names it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki.api import FetchRecords
+from airflow_provider_faceki.api import client as client_module
+from airflow_provider_faceki.api.tokens.directory import DirectoryTokenBackend
+from airflow_provider_faceki.api.tokens.shared import SharedTokenStore
+from airflow_provider_faceki.connection import settings as settings_module
+from airflow_provider_faceki.hooks import faceki as hook_module
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.token_backend import token_backend
+from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
+from tests.object_store import Fault, ObjectStore
+
+FETCH = FetchRecords(request_id="r-1")
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A FACEKI that wants a token."""
+    with FakeServer() as server:
+        server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+        yield server
+
+
+@pytest.fixture
+def fresh_home(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str], FacekiHook]:
+    """Make a hook as in a process on the host of this name, with a token store at this place."""
+    monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
+
+    def make(place: str, host: str) -> FacekiHook:
+        monkeypatch.setattr(settings_module, "token_directory", lambda: tmp_path / host)
+        monkeypatch.setattr(hook_module, "_cached_connections", {})
+        connection: dict[str, Any] = {
+            "conn_type": "faceki",
+            "host": server.url,
+            "login": "client-1",
+            "password": f"secret-{tmp_path}",
+            "extra": {"token_store": place, "max_attempts": 1},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_FACEKI_SHARED", json.dumps(connection))
+        hook = FacekiHook("faceki_shared")
+        assert hook.get_conn() is not None
+        return hook
+
+    return make
+
+
+@pytest.fixture
+def warnings_of_store(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], list[str]]:
+    """Return the warnings about a token store; Airflow 3 writes them to stdout, Airflow 2 to the logs."""
+
+    def found() -> list[str]:
+        lines = capsys.readouterr().out.splitlines() or caplog.text.splitlines()
+        return [line for line in lines if "cannot be shared" in line]
+
+    return found
+
+
+def _store_of(hook: FacekiHook) -> SharedTokenStore:
+    store = hook.get_conn()._account.tokens
+    assert isinstance(store, SharedTokenStore)
+    return store
+
+
+def test_eight_fresh_homes_fetch_one_token(
+    server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
+) -> None:
+    place = object_store.uri("faceki/tokens", faulty=True)
+    hooks = [fresh_home(place, f"home-{number}") for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda hook: hook.call(FETCH), hooks)) == [()] * 8
+    assert server.token_requests == 1
+    (key,) = object_store.keys()
+    assert key.startswith("faceki/tokens/")
+    assert key.endswith(".token")
+    assert b"token-1" not in object_store.get(key)
+
+
+def test_what_it_costs_in_requests_to_the_storage(
+    server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
+) -> None:
+    place = object_store.uri("tokens", faulty=True)
+    fresh_home(place, "a").call(FETCH)
+    # Nothing there; the lock; still nothing there; the token; the lock goes.
+    assert [method for method, _ in object_store.requests] == ["GET", "PUT", "GET", "PUT", "DELETE"]
+    object_store.requests.clear()
+    fresh_home(place, "b").call(FETCH)
+    assert [method for method, _ in object_store.requests] == ["GET"]
+    object_store.requests.clear()
+    fresh_home(place, "b").call(FETCH)
+    assert object_store.requests == []
+    assert server.token_requests == 1
+
+
+def test_a_triggerer_shares_it_too(
+    server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
+) -> None:
+    place = object_store.uri("tokens")
+    fresh_home(place, "a").call(FETCH)
+    fresh_home(place, "b")
+    hook_module._cached_connections.clear()
+    waiting = FacekiHook("faceki_shared")
+
+    async def wait() -> None:
+        await asyncio.gather(*(waiting.acall(FETCH) for _ in range(10)))
+
+    asyncio.run(wait())
+    assert server.token_requests == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault(500, "InternalError"), id="500"),
+        pytest.param(Fault(403, "AccessDenied"), id="403"),
+        pytest.param(Fault(), id="no answer"),
+    ],
+)
+def test_a_storage_that_fails_is_warned_of_once(
+    server: FakeServer,
+    object_store: ObjectStore,
+    fresh_home: Callable[[str, str], FacekiHook],
+    warnings_of_store: Callable[[], list[str]],
+    fault: Fault,
+) -> None:
+    hook = fresh_home(object_store.uri("tokens", faulty=True), "a")
+    object_store.choose_fault = lambda method, path: fault
+    for _ in range(3):
+        assert hook.call(FETCH) == ()
+    told = warnings_of_store()
+    assert len(told) == 1
+    assert "the FACEKI token cannot be shared through 's3://…@kyc/tokens' (" in told[0]
+    assert "canary" not in told[0]
+    assert server.token_requests == 1
+
+
+@pytest.mark.parametrize("content", [pytest.param(b"", id="empty"), pytest.param(b"x" * 200_000, id="large")])
+def test_rubbish_in_the_storage_is_replaced(
+    server: FakeServer,
+    object_store: ObjectStore,
+    fresh_home: Callable[[str, str], FacekiHook],
+    content: bytes,
+) -> None:
+    place = object_store.uri("tokens")
+    hook = fresh_home(place, "a")
+    object_store.put(f"tokens/{_store_of(hook)._token_name}", content)
+    assert hook.call(FETCH) == ()
+    assert fresh_home(place, "b").call(FETCH) == ()
+    assert server.token_requests == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        pytest.param("/dev/null/tokens", "NotADirectoryError", id="no directory"),
+        pytest.param("redis://host/tokens", "no storage for", id="no storage"),
+    ],
+)
+def test_a_place_that_cannot_be_reached_is_warned_of_once(
+    server: FakeServer,
+    fresh_home: Callable[[str, str], FacekiHook],
+    warnings_of_store: Callable[[], list[str]],
+    place: str,
+    reason: str,
+) -> None:
+    assert fresh_home(place, "a").call(FETCH) == ()
+    told = warnings_of_store()
+    assert len(told) == 1
+    assert reason in told[0]
+    assert server.token_requests == 1
+
+
+def test_backends_of_one_place_are_one(tmp_path: Path) -> None:
+    assert token_backend("s3://c@b/x") == token_backend("s3://c@b/x/")
+    assert hash(token_backend("s3://c@b/x")) == hash(token_backend("s3://c@b/x/"))
+    assert token_backend("s3://c@b/x") != token_backend("s3://c@b/y")
+    assert (
+        token_backend(f"file://{tmp_path}") == token_backend(str(tmp_path)) == DirectoryTokenBackend(tmp_path)
+    )
