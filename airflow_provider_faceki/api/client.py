@@ -18,6 +18,7 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore, shared_store
 from airflow_provider_faceki.api.transport.drivers import (
     AsyncDriver,
+    RequestObserver,
     SecretMasker,
     SyncDriver,
 )
@@ -65,6 +66,7 @@ class FacekiClient(_SharedValue):
     :param token_backend: Storage through which hosts share the token, encrypted; the directory is a cache before it.
     :param secret_masker: How to keep tokens out of logs.
     :param warn: Called with a sentence when the directory or the storage cannot be used.
+    :param observer: Is told of every request, for metrics.
     """
 
     client_id: str
@@ -77,6 +79,7 @@ class FacekiClient(_SharedValue):
     token_backend: TokenBackend | None = None
     secret_masker: SecretMasker = field(default_factory=SecretMasker)
     warn: Callable[[str], None] = warnings.warn
+    observer: RequestObserver | None = None
 
     def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
@@ -99,7 +102,7 @@ class FacekiClient(_SharedValue):
 
     @cached_property
     def _driver(self) -> SyncDriver:
-        return SyncDriver(self._shared_transport(), self.retry, self.secret_masker)
+        return SyncDriver(self._shared_transport(), self.retry, self.secret_masker, self.observer)
 
     @cached_property
     def _account(self) -> AuthSession:
@@ -159,4 +162,4 @@ class AsyncFacekiClient(_SharedValue):
     @cached_property
     def _driver(self) -> AsyncDriver:
         client = self._client
-        return AsyncDriver(client._shared_transport(), client.retry, client.secret_masker)
+        return AsyncDriver(client._shared_transport(), client.retry, client.secret_masker, client.observer)

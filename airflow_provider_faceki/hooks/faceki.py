@@ -357,6 +357,7 @@ class FacekiHook(BaseHook):
 
     def _make_client(self, settings: ConnectionSettings) -> FacekiClient:
         from airflow_provider_faceki.connection.settings import token_directory
+        from airflow_provider_faceki.metrics import request_metrics
 
         return api.FacekiClient(
             client_id=settings.client_id,
@@ -376,6 +377,7 @@ class FacekiHook(BaseHook):
             token_backend=_token_backend(settings),
             secret_masker=api.SecretMasker(mask_secret, _mask_secret_async),
             warn=self.log.warning,
+            observer=request_metrics(),
         )
 
     @contextmanager

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_seconds
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
@@ -432,6 +432,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
             if self.output_path:
                 path = write_json(self.output_path, dict(made.record.document), self.output_conn_id)
                 context["ti"].xcom_push(key="output_path", value=path)
+        metrics.incr("decisions", decision=str(made.decision))
         fail_if_declined(made.record if self.fail_on_decline else None)
         return storable_result(made.summary())
 

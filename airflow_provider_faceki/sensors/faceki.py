@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.values import Json, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
@@ -203,6 +203,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         if found is None:
             self._poll_log.polled(records)
             return None
+        metrics.incr("decisions", decision=str(found.decision))
         self.log.info("FACEKI decided verification %s: %s", loggable(found.request_id), found.decision)
         fail_if_declined(found if self.fail_on_decline else None)
         return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.failures import is_poll_retryable
 from airflow_provider_faceki.triggers.deferral import DEFAULT_MAX_WAIT_SECONDS, DecisionEvent
 from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
@@ -20,6 +20,15 @@ from airflow_provider_faceki.triggers.shared_poller import shared_poller
 #: Shortest pause in seconds between two polls of one wait, whatever is asked for: thousands of triggers share one
 #: process, and FACEKI charges extra for floods of requests.
 MIN_POLL_INTERVAL_SECONDS = 1.0
+
+_open_waits = 0
+
+
+def _count_wait(change: int) -> None:
+    """Count the waits of this process, all of which run on one event loop."""
+    global _open_waits
+    _open_waits += change
+    metrics.gauge("waits_open", _open_waits)
 
 
 class FacekiKycDecisionTrigger(BaseTrigger):
@@ -100,7 +109,12 @@ class FacekiKycDecisionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield one event."""
-        yield TriggerEvent((await self._wait()).to_dict())
+        _count_wait(1)
+        try:
+            event = await self._wait()
+        finally:
+            _count_wait(-1)
+        yield TriggerEvent(event.to_dict())
 
     async def _wait(self) -> DecisionEvent:
         poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.failures import is_gateway_error
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 
@@ -111,9 +111,11 @@ class SharedPoller:
             error.with_conn_id(self._conn_id)
             is_outage = error.is_transient or is_gateway_error(error)
             if is_outage and self._circuit.record_failure(time.time()):
+                metrics.gauge("circuit_open", 1, connection=self._conn_id)
                 log.warning("FACEKI does not answer; its circuit is open, so waits poll rarely: %s", error)
             raise
         if self._circuit.record_success():
+            metrics.gauge("circuit_open", 0, connection=self._conn_id)
             log.info("FACEKI answers again on connection %r; its circuit is closed", self._conn_id)
         return records
 

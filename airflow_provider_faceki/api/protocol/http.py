@@ -28,6 +28,7 @@ class HttpRequest:
     :param idempotent: Whether sending it twice does no harm and costs nothing.
     :param upload: Whether it carries files, for which the Connection's upload timeout holds.
     :param download: Whether a PDF is expected, which is put into a temporary file instead of memory.
+    :param endpoint: Name of the endpoint's class, for metrics; empty for a token request.
     """
 
     method: str
@@ -39,6 +40,7 @@ class HttpRequest:
     idempotent: bool = False
     upload: bool = False
     download: bool = False
+    endpoint: str = ""
 
     def with_token(self, token: str, header: str = "authorization", scheme: str = "Bearer") -> HttpRequest:
         """Return this request with an access token.

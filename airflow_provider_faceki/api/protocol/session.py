@@ -8,7 +8,7 @@ thread or for an event loop, and sends back the result or throws the error.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -155,7 +155,7 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
     :raises FacekiError: any of the tree.
     """
-    request = endpoint.request(account.service)
+    request = replace(endpoint.request(account.service), endpoint=type(endpoint).__name__)
     try:
         if request.authenticated:
             answer: Payload = yield from _call_with_token(account, request)

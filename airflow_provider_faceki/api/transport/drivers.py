@@ -11,9 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from tenacity import AsyncRetrying, Retrying
+from tenacity import AsyncRetrying, RetryCallState, Retrying
 
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
@@ -52,18 +52,52 @@ class SecretMasker:
     mask_async: Callable[[str], Awaitable[None]] = _no_mask_async
 
 
+class RequestObserver(Protocol):
+    """Is told of every request, for metrics. It is called from several threads and must not raise."""
+
+    def sent(self, endpoint: str, status: int | None) -> None:
+        """Note a request and the HTTP status of its response, or ``None`` without one."""
+
+    def retried(self, endpoint: str) -> None:
+        """Note that a request is sent again."""
+
+
+def _exchange(transport: Transport, observer: RequestObserver | None, request: HttpRequest) -> Payload:
+    if observer is None:
+        return read_payload(transport.send(request))
+    status: int | None = None
+    try:
+        response = transport.send(request)
+        status = response.status
+    finally:
+        observer.sent(request.endpoint, status)
+    return read_payload(response)
+
+
+def _before_sleep(observer: RequestObserver | None) -> Callable[[RetryCallState], None] | None:
+    return None if observer is None else lambda state: observer.retried(state.args[0].endpoint)
+
+
 class SyncDriver:
     """Carries out effects on the caller's thread.
 
     :param transport: Sends requests.
     :param policy: Says what is sent again.
     :param secret_masker: Keeps tokens out of logs.
+    :param observer: Is told of every request.
     """
 
-    def __init__(self, transport: Transport, policy: RetryPolicy, secret_masker: SecretMasker) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        policy: RetryPolicy,
+        secret_masker: SecretMasker,
+        observer: RequestObserver | None = None,
+    ) -> None:
         self._transport = transport
         self._secret_masker = secret_masker
-        self._retrying = Retrying(**policy.arguments())
+        self._observer = observer
+        self._retrying = Retrying(**policy.arguments(), before_sleep=_before_sleep(observer))
 
     def run(self, steps: Steps[T]) -> T:
         """Run ``steps`` to their end and return their result.
@@ -103,7 +137,7 @@ class SyncDriver:
         delay = self._transport.rate_limiter.reserve(time.monotonic())
         if delay:
             time.sleep(delay)
-        return read_payload(self._transport.send(request))
+        return _exchange(self._transport, self._observer, request)
 
 
 class AsyncDriver:
@@ -112,10 +146,19 @@ class AsyncDriver:
     Takes the parameters of :class:`SyncDriver`.
     """
 
-    def __init__(self, transport: Transport, policy: RetryPolicy, secret_masker: SecretMasker) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        policy: RetryPolicy,
+        secret_masker: SecretMasker,
+        observer: RequestObserver | None = None,
+    ) -> None:
         self._transport = transport
         self._secret_masker = secret_masker
-        self._retrying = AsyncRetrying(**policy.arguments(), sleep=asyncio.sleep)
+        self._observer = observer
+        self._retrying = AsyncRetrying(
+            **policy.arguments(), sleep=asyncio.sleep, before_sleep=_before_sleep(observer)
+        )
 
     async def run(self, steps: Steps[T]) -> T:
         """Run ``steps`` to their end and return their result; errors as for :meth:`SyncDriver.run`."""
@@ -154,4 +197,6 @@ class AsyncDriver:
         if delay:
             await asyncio.sleep(delay)
         # Parsing a large response takes as long as a small request, so that is not for the loop either.
-        return await self._transport.run_in_thread(lambda: read_payload(self._transport.send(request)))
+        return await self._transport.run_in_thread(
+            lambda: _exchange(self._transport, self._observer, request)
+        )

@@ -1,0 +1,114 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Metrics through Airflow's own statistics, as the administrator has configured them under ``[metrics]``.
+
+=========================================  ===================================================================
+``faceki.requests.<endpoint>.<status>``    counter: requests, with status ``2xx`` to ``5xx`` or ``none``
+``faceki.retries.<endpoint>``              counter: requests that are sent again
+``faceki.tokens_fetched``                  counter: access tokens that FACEKI issued
+``faceki.charged_calls.<endpoint>``        counter: charged requests that FACEKI accepted or may have accepted
+``faceki.decisions.<decision>``            counter: decisions that operators and sensors returned
+``faceki.waits_open``                      gauge: waits in this triggerer
+``faceki.circuit_open.<connection>``       gauge: 1 while this triggerer holds its polls back, else 0
+=========================================  ===================================================================
+
+Each part after the second dot is also a tag. An endpoint is the name of its class, and ``AccessToken``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from airflow.providers.common.compat.sdk import conf
+
+log = logging.getLogger(__name__)
+
+_BACKENDS = ("statsd_on", "statsd_datadog_enabled", "otel_on")
+# Airflow 3 has one copy of its statistics for tasks and one for its own processes, such as the triggerer.
+_MODULES = ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats")
+_CHARGED = frozenset({"PerformKycVerification", "FaceMatch", "AnalyzeFace"})
+_TOKEN = "AccessToken"  # noqa: S105 - the name of an endpoint
+
+
+class RequestMetrics:
+    """Counts what a client sends."""
+
+    def sent(self, endpoint: str, status: int | None) -> None:
+        """Count a request.
+
+        :param endpoint: Name of the endpoint; empty for a token request.
+        :param status: HTTP status of the response; ``None`` without one.
+        """
+        endpoint = endpoint or _TOKEN
+        incr("requests", endpoint=endpoint, status=f"{status // 100}xx" if status else "none")
+        is_accepted = status is not None and status < 300
+        if endpoint == _TOKEN and is_accepted:
+            incr("tokens_fetched")
+        if endpoint in _CHARGED and (is_accepted or status is None):
+            incr("charged_calls", endpoint=endpoint)
+
+    def retried(self, endpoint: str) -> None:
+        """Count a request that is sent again.
+
+        :param endpoint: Name of the endpoint; empty for a token request.
+        """
+        incr("retries", endpoint=endpoint or _TOKEN)
+
+
+def request_metrics() -> RequestMetrics | None:
+    """Return the counters for a client; ``None`` where metrics are off, so that they cost nothing."""
+    return RequestMetrics() if is_on() else None
+
+
+@cache
+def is_on() -> bool:
+    """Return whether the administrator has switched on any metrics."""
+    return any(conf.getboolean("metrics", name, fallback=False) for name in _BACKENDS)
+
+
+def incr(name: str, **tags: str) -> None:
+    """Count one.
+
+    :param name: Name of the counter.
+    :param tags: Parts of the name, in order.
+    """
+    if is_on():
+        _emit("incr", name, tags)
+
+
+def gauge(name: str, value: int, **tags: str) -> None:
+    """Set a gauge.
+
+    :param name: Name of the gauge.
+    :param value: Its value.
+    :param tags: Parts of the name, in order.
+    """
+    if is_on():
+        _emit("gauge", name, tags, value)
+
+
+def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
+    parts = [re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in tags.values()]
+    try:
+        getattr(_stats(), kind)(".".join(("faceki", name, *parts)), *values, tags=tags or None)
+    except Exception as error:  # noqa: BLE001 - a backend may raise anything, and must not fail a charged call
+        log.debug("A metric could not be sent: %s", type(error).__name__)
+
+
+@cache
+def _stats() -> Any:
+    """Return the copy of Airflow's statistics that this process has configured."""
+    found = None
+    for name in _MODULES:
+        try:
+            found = import_module(name).Stats
+        except ImportError:
+            continue
+        module = sys.modules.get(getattr(found.incr, "__module__", ""))
+        if getattr(module, "_factory", found) is not None:
+            break
+    return found

@@ -1,0 +1,126 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Metrics, as a StatsD server receives them; and that they cost nothing where they are off."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_faceki import metrics
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.billing.pictures import write
+
+#: What a task does, and what the triggerer does for it. Runs in a process of its own, as Airflow reads its
+#: configuration once.
+SCRIPT = """
+import asyncio, sys, time
+try:
+    from airflow.sdk.observability import stats
+    from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+    stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
+except ImportError:
+    pass  # before Airflow 3.3 the statistics configure themselves
+from airflow_provider_faceki import api
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
+from tests.airflow.fakes import context
+
+selfie, front = sys.argv[1:]
+FacekiKycVerificationOperator(
+    task_id="v", record_identifier="accepted-1", selfie=selfie, documents=[{"front": front, "back": front}]
+).execute(context())
+FacekiKycDecisionSensor(task_id="s", record_identifier="accepted-1").poke(context())
+
+async def wait():
+    for name in ("accepted-1", "nobody"):
+        trigger = FacekiKycDecisionTrigger(
+            faceki_conn_id="faceki_default", deadline=time.time(), record_identifier=name
+        )
+        async for _ in trigger.run():
+            pass
+
+asyncio.run(wait())
+"""
+
+
+@pytest.fixture
+def statsd() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(0.5)
+        yield server
+
+
+def received(server: socket.socket) -> list[str]:
+    """Every line about FACEKI that has arrived."""
+    lines: list[str] = []
+    while True:
+        try:
+            lines += server.recv(65_535).decode().splitlines()
+        except TimeoutError:
+            return [line.removeprefix("airflow.") for line in lines if ".faceki." in f".{line}"]
+
+
+def test_what_a_statsd_server_receives(
+    faceki_sandbox: FacekiSandbox, statsd: socket.socket, tmp_path: Path
+) -> None:
+    faceki_sandbox.add_fault("status", status=503, route="records")
+    environment = {
+        **os.environ,
+        "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(
+            faceki_sandbox.connection(token_store="memory", max_wait=0.1)
+        ),
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.getsockname()[1]),
+    }
+    images = [write(tmp_path, "s.jpg"), write(tmp_path, "f.jpg")]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *images], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = received(statsd)
+    for line, count in {
+        "faceki.requests.AccessToken.2xx:1|c": 1,
+        "faceki.tokens_fetched:1|c": 1,
+        "faceki.requests.FindKycVerification.5xx:1|c": 1,
+        "faceki.retries.FindKycVerification:1|c": 1,
+        "faceki.requests.FindKycVerification.2xx:1|c": 1,
+        "faceki.requests.PerformKycVerification.2xx:1|c": 1,
+        "faceki.charged_calls.PerformKycVerification:1|c": 1,
+        "faceki.decisions.ACCEPTED:1|c": 2,
+        "faceki.waits_open:1|g": 2,
+        "faceki.waits_open:0|g": 2,
+    }.items():
+        assert lines.count(line) == count, (line, lines)
+
+
+def test_off_there_is_nobody_who_counts(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not metrics.is_on()
+    assert FacekiHook().get_conn().observer is None
+    # Not even the module is looked for.
+    monkeypatch.setattr(metrics, "_stats", None)
+    metrics.incr("requests", endpoint="FetchRecords")
+    metrics.gauge("waits_open", 1)
+
+
+def test_a_backend_that_fails_harms_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def incr(self, *_: object, **__: object) -> None:
+            raise RuntimeError("no backend")
+
+    monkeypatch.setattr(metrics, "is_on", lambda: True)
+    monkeypatch.setattr(metrics, "_stats", Broken)
+    metrics.RequestMetrics().sent("FetchRecords", 200)
+    metrics.RequestMetrics().retried("")
