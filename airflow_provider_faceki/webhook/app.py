@@ -25,6 +25,7 @@ from airflow_provider_faceki.api.protocol.webhook import (
     WebhookNotification,
     parse_webhook,
 )
+from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.webhook import auth, events
 
@@ -186,7 +187,7 @@ class Receiver:
                 raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
             # After the signature: a caller who knows the token and not the key must not use up the limit.
             self._admit()
-        notification = self._parse(conn_id, body)
+        notification = self._parse(conn_id, body, credentials.service)
         if credentials.statuses is not None and notification.status not in credentials.statuses:
             return "ignored"
         return await self._store(conn_id, notification, credentials.max_per_day)
@@ -195,9 +196,9 @@ class Receiver:
         if not self._calls.try_acquire():
             raise RefusedError(429, "too many webhooks", self._calls.retry_after())
 
-    def _parse(self, conn_id: str, body: bytes) -> WebhookNotification:
+    def _parse(self, conn_id: str, body: bytes, service: Service) -> WebhookNotification:
         try:
-            return parse_webhook(body)
+            return parse_webhook(body, service)
         except InvalidWebhookError as invalid:
             detail = str(invalid)
         self._log_throttled(

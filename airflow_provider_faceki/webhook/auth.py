@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.assets import fits_uri
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Credentials:
     :param hmac_secret: Key of the signature.
     :param hmac_header: Header with the signature; ``None``: none is asked for.
     :param hmac_timestamp_header: Header with the time that is signed with the body; ``None``: the body alone is.
+    :param service: Names of the body's fields with the request id and the status.
     :param statuses: Statuses that are stored; ``None``: all.
     :param max_per_day: Most webhooks stored in 24 hours.
     :param denied: Why no token is accepted; empty: tokens are compared.
@@ -60,6 +62,7 @@ class Credentials:
     hmac_secret: bytes = field(default=b"", repr=False)
     hmac_header: str | None = None
     hmac_timestamp_header: str | None = None
+    service: Service = FACEKI
     statuses: tuple[str, ...] | None = None
     max_per_day: int = 1
     denied: str = ""
@@ -224,11 +227,17 @@ def load_credentials(conn_id: str) -> Credentials:
     if settings is None:
         return replace(DENY_ALL, denied=f"Connection {conn_id!r} has no webhook token")
     _mask(settings)
+    service = replace(
+        FACEKI,
+        webhook_request_id_field=settings.request_id_field,
+        webhook_status_field=settings.status_field,
+    )
     return Credentials(
         tuple(hashlib.sha256(token.encode()).digest() for token in settings.tokens),
         (settings.hmac_secret or "").encode(),
         settings.hmac_header,
         settings.hmac_timestamp_header,
+        service,
         settings.statuses,
         settings.max_per_day,
     )

@@ -53,6 +53,9 @@ def connections() -> dict[str, dict[str, object]]:
         "faceki_few": connection(
             webhook_token=TOKEN, webhook_statuses="ACCEPTED,DECLINED", webhook_max_per_day=2
         ),
+        "faceki_renamed": connection(
+            webhook_token=TOKEN, webhook_request_id_field="ref", webhook_status_field="outcome"
+        ),
         "faceki_bare": connection(),
         "faceki_weak": connection(webhook_token=WEAK),
         "faceki_unheard": connection(webhook_token=TOKEN),

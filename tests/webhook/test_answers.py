@@ -9,9 +9,10 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import pytest
 
@@ -190,6 +191,7 @@ def test_no_more_than_the_connection_allows_in_a_day(
         pytest.param(b"[" * 100_000, id="too deep"),
         pytest.param(b'{"requestId": ' + b"9" * 5000 + b"}", id="a number too long to read"),
         pytest.param([said(), said()], id="a list of two"),
+        pytest.param({"data": {"result": said()}}, id="two levels deep"),
         pytest.param({"status": "ACCEPTED"}, id="no request id"),
         pytest.param(said("not-a-uuid"), id="a request id that is no UUID"),
         pytest.param(said("{973f1bb2-c4a6-424c-ae61-d220202b0611}"), id="a UUID in braces"),
@@ -208,6 +210,50 @@ def test_not_a_webhook(served: Served, body: object) -> None:
     assert answer.status_code == 422
     assert NAME not in answer.text
     assert served.count() == before
+
+
+def _form(body: dict[str, object]) -> bytes:
+    return urlencode({name: json.dumps(v) if isinstance(v, dict) else v for name, v in body.items()}).encode()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(lambda body: {"data": body}, id="nested in data"),
+        pytest.param(lambda body: {"code": 0, "result": body}, id="nested in result"),
+        pytest.param(lambda body: [body], id="a list of one"),
+        pytest.param(lambda body: {"request_id": body["requestId"], "status": "ACCEPTED"}, id="request_id"),
+        pytest.param(lambda body: {"requestId": body["requestId"], "decision": "ACCEPTED"}, id="decision"),
+        pytest.param(_form, id="form-encoded"),
+    ],
+)
+def test_bodies_unlike_the_documented_one(
+    served: Served, form: Callable[[dict[str, object]], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    body = said()
+    answer = served.post(served.at(), form(body))
+    assert (answer.status_code, answer.json()) == (200, {"status": "stored"})
+    assert served.statuses(str(body["requestId"])) == ["ACCEPTED"]
+    assert NAME not in caplog.text
+
+
+def test_a_connection_says_where_id_and_status_are(served: Served) -> None:
+    one = str(uuid.uuid4())
+    body = {"ref": one, "outcome": "DECLINED", "requestId": str(uuid.uuid4()), "status": "REVIEW"}
+    assert served.post(served.at("faceki_renamed"), body).json() == {"status": "stored"}
+    assert served.statuses(one, "faceki_renamed") == ["DECLINED"]
+
+
+def test_what_is_not_a_webhook_is_logged_once_by_its_keys(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"identifier": "x", "outcome": NAME, "fullName": NAME}
+    answers = [served.post(served.at(), body) for _ in range(3)]
+    assert {answer.status_code for answer in answers} == {422}
+    (line,) = [each for each in caplog.text.splitlines() if "Not a webhook of FACEKI" in each]
+    for text in (line, answers[0].text):
+        assert all(key in text for key in body)
+        assert NAME not in text
 
 
 @pytest.mark.parametrize(

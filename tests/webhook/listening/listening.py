@@ -25,6 +25,7 @@ def _listen(dag_id: str, schedule: object, paused: bool = False) -> DAG:
 default = _listen("partitioned", PartitionedAssetTimetable(assets=faceki_verifications("faceki_default")))
 signed = _listen("signed", PartitionedAssetTimetable(assets=faceki_verifications("faceki_signed")))
 timed = _listen("timed", PartitionedAssetTimetable(assets=faceki_verifications("faceki_timed")))
+renamed = _listen("renamed", [faceki_verifications("faceki_renamed")])
 few = _listen("few", PartitionedAssetTimetable(assets=faceki_verifications("faceki_few")))
 paused = _listen(
     "paused", PartitionedAssetTimetable(assets=faceki_verifications("faceki_paused")), paused=True
