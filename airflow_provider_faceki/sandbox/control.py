@@ -44,7 +44,7 @@ def call_control(
     except ValueError as wrong:
         return 422, {"error": str(wrong)}
     except Refused as refused:
-        return 409, {"error": f"FACEKI would refuse this with code {refused.code}", "code": refused.code}
+        return 409, {"error": str(refused), "code": refused.code}
 
 
 def _state(backend: Backend, document: Mapping[str, object]) -> object:

@@ -7,6 +7,7 @@ import heapq
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from airflow_provider_faceki.sandbox.backend.codes import name_of
 from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.scenarios import DECISIONS
 
@@ -15,7 +16,7 @@ class Refused(Exception):
     """FACEKI refuses a call with a code of its table; `record` is the one that was made in spite of it."""
 
     def __init__(self, code: int, status: int = 200, record: Record | None = None) -> None:
-        super().__init__(f"code {code}")
+        super().__init__(f"FACEKI would refuse this with code {code} {name_of(code)}")
         self.code = code
         self.status = status
         self.record = record
