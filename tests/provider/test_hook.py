@@ -16,7 +16,6 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
-from airflow_provider_faceki.webhook.auth import load_credentials
 from tests.billing.pictures import picture, write
 
 
@@ -184,27 +183,3 @@ def test_a_connection_can_say_no_proxy(
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
     assert FacekiHook().fetch_records(record_identifier="order-7") == ()
     assert FacekiHook().settings.proxies == ()
-
-
-@pytest.mark.parametrize(
-    ("conn_type", "is_ours"),
-    [
-        pytest.param("faceki", True, id="ours"),
-        pytest.param("generic", True, id="generic"),
-        pytest.param("", True, id="empty"),
-        pytest.param(None, True, id="none"),
-        pytest.param("http", False, id="http"),
-        pytest.param("smtp", False, id="smtp"),
-    ],
-)
-def test_hook_and_webhook_agree_on_whose_a_connection_is(
-    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, conn_type: str | None, is_ours: bool
-) -> None:
-    connection = {**faceki_sandbox.connection(webhook_token="t" * 32), "conn_type": conn_type}
-    monkeypatch.setenv("AIRFLOW_CONN_WHOSE", json.dumps(connection))
-    try:
-        taken_by_hook = bool(FacekiHook("whose").settings)
-    except api.ConfigurationError:
-        taken_by_hook = False
-    assert taken_by_hook is is_ours
-    assert (not load_credentials("whose").denied) is is_ours

@@ -45,7 +45,10 @@ def test_it_is_plain_data_and_new_each_time() -> None:
 def test_airflows_schemas_accept_it(schema: str) -> None:
     rules = json.loads((Path(airflow_package.__file__).parent / schema).read_text())
     more = {key: value for key, value in REPOSITORY_KEYS.items() if key in rules["required"]}
-    found = jsonschema.Draft7Validator(rules).iter_errors({**info(), **more})
+    told = info()
+    if AIRFLOW_VERSION < (3, 2):  # the schema of a repository without commands of providers
+        del told["cli"]
+    found = jsonschema.Draft7Validator(rules).iter_errors({**told, **more})
     assert [error.message for error in found] == []
 
 
