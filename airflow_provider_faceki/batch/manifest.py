@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.api.values import is_missing
 from airflow_provider_faceki.batch.readers import (
     ParsedRow,
     UnreadableRow,
@@ -106,10 +107,11 @@ def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator
     for start in range(0, len(identifiers), IDENTIFIERS_PER_QUERY):
         for number, item in enumerate(identifiers[start : start + IDENTIFIERS_PER_QUERY], start + 1):
             value = item.get(field) if isinstance(item, Mapping) else item
-            text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+            is_text = isinstance(value, str | int) and not isinstance(value, bool)
+            text = str(value).strip() if is_text and not is_missing(value) else ""
             if text:
                 yield Row(number, {"record_identifier": text})
-            elif value is None or value == "":
+            elif is_missing(value):
                 yield Row(number, {})
             else:
                 problem = f"an identifier must be text, or an object that holds it under {field!r}"
@@ -135,13 +137,12 @@ def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
     values: dict[str, str] = {}
     for name, column in columns.items():
         value = parsed.get(column)
-        if value is None:
+        if is_missing(value):
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
             return Row(number, {}, f"column {column!r} must be text, not {type(value).__name__}")
         text = str(value).strip()
         if not text.isprintable():
             return Row(number, {}, f"column {column!r} holds what is not UTF-8, or not printable")
-        if text:
-            values[name] = text
+        values[name] = text
     return Row(number, values)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,25 @@ from airflow_provider_faceki.api.errors import ConfigurationError, ValidationErr
 
 #: Longest line that is read. A row of URIs has some hundred bytes, so a longer line is another kind of file.
 MAX_LINE_BYTES = 1024 * 1024
+#: Bytes without any row after which a file is given up: one endless line, or nothing but blank lines.
+MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
 #: Lines that one quoted CSV field may span. A longer field is a quote that was never closed.
 MAX_FIELD_LINES = 100
-#: Parquet rows that are Python objects at once.
+#: Parquet rows that are Python objects at once; fewer where their values may be large.
 PARQUET_BATCH_ROWS = 1024
 #: Bytes of a Parquet column that are read at once. By default pyarrow reads the whole row group.
 PARQUET_BUFFER_BYTES = 256 * 1024
+#: Longest value of a Parquet column that is read.
+MAX_CELL_BYTES = 64 * 1024
+#: Largest size of a column's values in a row group, on average (above the first 64 KiB) and together. Compressed, a
+#: file of 3 kB can hold gigabytes.
+MAX_AVERAGE_CELL_BYTES = 4 * 1024
+MAX_COLUMN_BYTES = 256 * 1024 * 1024
+#: Memory in bytes that the values of one batch of rows may take, where each is the largest of its column.
+MAX_BATCH_BYTES = 64 * 1024 * 1024
 
+# A page's header begins with its type and its size without compression, as Thrift's compact protocol writes them.
+_PAGE_HEADER = re.compile(rb"\x15.\x15(?P<size>[\x80-\xff]{0,4}[\x00-\x7f])", re.DOTALL)
 # Some programs write it before the first line of UTF-8.
 _BOM = b"\xef\xbb\xbf"
 
@@ -84,7 +97,9 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
         header = table.schema_arrow.names
         _check_header(header, columns, required)
         used = [column for column in columns if column in header]
-        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=used, use_threads=False):
+        largest = max((_check_chunk(chunk, recorder) for chunk in _chunks(table.metadata, used)), default=0)
+        rows = max(1, min(PARQUET_BATCH_ROWS, MAX_BATCH_BYTES // (largest or 1)))
+        for batch in table.iter_batches(batch_size=rows, columns=used, use_threads=False):
             yield from _batch_rows(batch)
     except (pyarrow.ArrowException, OSError):
         # pyarrow raises OSError both for a damaged page and for a storage that fails.
@@ -94,18 +109,34 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
-    """Yield the lines that are not blank."""
-    is_first = True
+    """Yield the lines that are not blank.
+
+    :raises ValidationError: there is no end of one, or of blank ones.
+    """
+    is_first, without_row = True, 0
     while line := file.readline(MAX_LINE_BYTES + 1):
+        without_row += len(line)
         if len(line) > MAX_LINE_BYTES:
             while not line.endswith(b"\n") and (line := file.readline(MAX_LINE_BYTES)):
-                pass
+                without_row += len(line)
+                _check_has_rows(without_row)
+            without_row = 0
             yield UnreadableRow(f"the line is longer than {MAX_LINE_BYTES} bytes")
         else:
             line = line.removeprefix(_BOM) if is_first else line
             if line.strip():
+                without_row = 0
                 yield line
         is_first = False
+        _check_has_rows(without_row)
+
+
+def _check_has_rows(without_row: int) -> None:
+    if without_row > MAX_BYTES_WITHOUT_ROW:
+        raise ValidationError(
+            f"manifest: {MAX_BYTES_WITHOUT_ROW // 2**20} MiB without a row, only one endless line or blank lines; "
+            "is it CSV or NDJSON?"
+        )
 
 
 def _parse_json(line: bytes) -> ParsedRow:
@@ -178,23 +209,78 @@ def _decode(line: bytes) -> str:
     return line.decode("utf-8", errors="surrogateescape")
 
 
+def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
+    """Yield the parts of the used columns, one for each row group."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema.partition(".")[0] in used:
+                yield chunk
+
+
+def _check_chunk(chunk: Any, file: _ErrorRecorder) -> int:
+    """Refuse a part of a column that would take much memory; return how large a repeated value of it may be."""
+    size: int = chunk.total_uncompressed_size
+    if size > min(MAX_COLUMN_BYTES, MAX_CELL_BYTES + chunk.num_values * MAX_AVERAGE_CELL_BYTES):
+        raise ValidationError(
+            f"manifest: column {chunk.path_in_schema!r} of the Parquet file holds {size} bytes in {chunk.num_values} "
+            f"value(s); at most {MAX_AVERAGE_CELL_BYTES} a value are read"
+        )
+    return _dictionary_bytes(chunk, file) if chunk.has_dictionary_page else 0
+
+
+def _dictionary_bytes(chunk: Any, file: _ErrorRecorder) -> int:
+    """Return the size of the page that holds each repeated value once. Every row can have the largest of them.
+
+    https://parquet.apache.org/docs/file-format/data-pages/
+    """
+    file.seek(chunk.dictionary_page_offset)
+    header = _PAGE_HEADER.match(file.read(16))
+    if header is None:
+        raise ValidationError("manifest: not a readable Parquet file")
+    # Seven bits a byte, the lowest first, and the sign as the lowest bit of all.
+    encoded: bytes = header["size"]
+    return sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(encoded)) >> 1
+
+
 def _batch_rows(batch: Any) -> Iterator[ParsedRow]:
-    try:
-        rows: list[ParsedRow] = batch.to_pylist()
-    except (ValueError, OverflowError):
-        # One bad value makes the whole batch fail, so the rows are read one by one.
-        rows = [_batch_row(batch, number) for number in range(batch.num_rows)]
-    yield from rows
+    names = batch.schema.names
+    columns = [_cells(name, column) for name, column in zip(names, batch.columns, strict=True)]
+    for cells in zip(*columns, strict=True):
+        problem = next((cell for cell in cells if isinstance(cell, UnreadableRow)), None)
+        yield problem or dict(zip(names, cells, strict=True))
 
 
-def _batch_row(batch: Any, number: int) -> ParsedRow:
-    row: dict[str, object] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+def _cells(name: str, column: Any) -> list[object]:
+    """Return the values of a column; an :class:`UnreadableRow` for each that cannot be read."""
+    sizes = _sizes(column)
+    if all(size is None or size <= MAX_CELL_BYTES for size in sizes):
         try:
-            row[name] = column[number].as_py()
+            cells: list[object] = column.to_pylist()
         except (ValueError, OverflowError):
-            return UnreadableRow(f"column {name!r} holds what is not UTF-8, or cannot be read")
-    return row
+            # One bad value makes the whole column fail, so the values are read one by one.
+            pass
+        else:
+            return cells
+    return [_cell(name, value, size) for value, size in zip(column, sizes, strict=True)]
+
+
+def _sizes(column: Any) -> list[int | None]:
+    import pyarrow
+    from pyarrow import compute
+
+    if not pyarrow.types.is_binary(column.type) and not pyarrow.types.is_string(column.type):
+        return [None] * len(column)
+    sizes: list[int | None] = compute.binary_length(column).to_pylist()
+    return sizes
+
+
+def _cell(name: str, value: Any, size: int | None) -> object:
+    if size is not None and size > MAX_CELL_BYTES:
+        return UnreadableRow(f"column {name!r} holds {size} bytes, more than {MAX_CELL_BYTES}")
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return UnreadableRow(f"column {name!r} holds what is not UTF-8, or cannot be read")
 
 
 class _ErrorRecorder:

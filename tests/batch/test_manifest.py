@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pyarrow import parquet
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
+from airflow_provider_faceki.batch import readers
 from airflow_provider_faceki.batch.manifest import Row, read_manifest
 from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
 
@@ -272,3 +275,96 @@ def test_but_a_storage_that_fails_is_one(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(storage, "open_binary", lambda uri, conn_id: Failing(place))
     with pytest.raises(OSError, match="slow down"):
         list(read_manifest(place.as_uri(), COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        pytest.param("ndjson", b"x", id="one line of NDJSON"),
+        pytest.param("csv", b"x", id="one line of CSV"),
+        pytest.param("ndjson", b"\0", id="zeros"),
+        pytest.param("ndjson", b"\n", id="blank lines"),
+        pytest.param("csv", b"\r\n", id="blank lines of CSV"),
+    ],
+)
+def test_a_file_without_any_row_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, content: bytes
+) -> None:
+    monkeypatch.setattr(readers, "MAX_BYTES_WITHOUT_ROW", MAX_LINE_BYTES)
+    place = tmp_path / f"people.{ending}"
+    place.write_bytes(b"id,face\n" + content * (2 * MAX_LINE_BYTES + 10))
+    with pytest.raises(ValidationError, match="1 MiB without a row"):
+        list(read_manifest(place.as_uri(), COLUMNS))
+
+
+@pytest.mark.parametrize("ending", ["ndjson", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_what_never_ends_is_not_read(tmp_path: Path, ending: str, kind: str) -> None:
+    place = tmp_path / "people"
+    if kind == "device":
+        place.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    with pytest.raises(ValidationError, match="this is not a regular file"):
+        list(read_manifest(str(place), COLUMNS, format=ending))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        pytest.param(["x" * 50_000_000], "column 'id' of .* holds 500.* bytes in 1 value", id="one value"),
+        pytest.param(
+            [f"{number}" * 10_000_000 for number in range(5)],
+            "column 'id' of .* holds .* bytes in 5 value",
+            id="each value",
+        ),
+    ],
+)
+def test_a_small_parquet_file_of_large_values(tmp_path: Path, values: list[str], told: str) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": values}, compression="zstd")
+    assert place.stat().st_size < 50_000
+    before = pyarrow.total_allocated_bytes()
+    with pytest.raises(ValidationError, match=told):
+        list(read_manifest(place.as_uri(), COLUMNS))
+    assert pyarrow.total_allocated_bytes() - before < 5_000_000
+
+
+def test_a_large_value_that_is_repeated_spoils_its_rows_and_no_memory(tmp_path: Path) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": ["x" * 650_000] * 1000 + ["a"]}, compression="zstd")
+    assert place.stat().st_size < 5_000
+    tracemalloc.start()
+    before, most = pyarrow.total_allocated_bytes(), 0
+    problems = set()
+    for row in read_manifest(place.as_uri(), COLUMNS):
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+        problems.add(row.problem)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert problems == {"column 'id' holds 650000 bytes, more than 65536", None}
+    assert most < 100_000_000
+    assert held < 10_000_000
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", " ", "nan", "NaN", "None", "null", "NULL", "N/A", "#N/A", "undefined", "\\N", '""']
+)
+def test_a_missing_value_by_any_spelling(tmp_path: Path, value: str | None) -> None:
+    line = json.dumps({"id": "a", "face": value}).encode()
+    assert read(line, tmp_path, "ndjson") == [(1, {"record_identifier": "a"})]
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": ["a"], "face": [value]})
+    assert [dict(row.values) for row in read_manifest(place.as_uri(), COLUMNS)] == [
+        {"record_identifier": "a"}
+    ]
+
+
+def test_a_missing_number_of_pandas_is_missing(tmp_path: Path) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": ["a"], "face": [float("nan")]})
+    assert [dict(row.values) for row in read_manifest(place.as_uri(), COLUMNS)] == [
+        {"record_identifier": "a"}
+    ]
