@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import io
 import os
 import pickle
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from airflow_provider_faceki.storage import (
     StorageFileNotFoundError,
     StorageUnavailableError,
 )
-from tests.object_store import Fault, ObjectStore
+from tests.object_store import BUCKET, Fault, ObjectStore
 
 try:
     from airflow.sdk.io import attach
@@ -270,3 +272,48 @@ def test_an_error_may_be_told_without_the_files_name(tmp_path: Path) -> None:
         assert (type(same), str(same)) == (StorageAccessError, "selfie cannot be read now: permission denied")
         assert same.reason == "permission denied"
     assert "jane.jpg" in str(error)
+
+
+class _Killed(BaseException):
+    """As Airflow ends a task: of no class that a program catches."""
+
+
+class _Source(io.BytesIO):
+    def __init__(self, size: int, error: BaseException) -> None:
+        super().__init__(b"x" * size)
+        self.error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        if not content:
+            raise self.error
+        return content
+
+
+@pytest.mark.parametrize("error", [_Killed(), ConnectionResetError("gone")], ids=["killed", "broken"])
+@pytest.mark.parametrize("size", [1_000_000, 120_000_000], ids=["one part", "several parts"])
+def test_an_upload_that_ends_early_leaves_nothing_on_s3(
+    object_store: ObjectStore, error: BaseException, size: int
+) -> None:
+    uri = object_store.put("reports/r.pdf", b"old")
+    with pytest.raises((_Killed, StorageUnavailableError)):
+        storage.write_file(uri, _Source(size, error))
+    gc.collect()
+    assert object_store.get("reports/r.pdf") == b"old"
+    assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
+
+
+def test_a_part_that_s3_refuses_leaves_no_upload(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+
+    def refuse(method: str, path: str) -> Fault | None:
+        return Fault(500, "InternalError") if "partNumber=2" in path else None
+
+    object_store.choose_fault = refuse
+    uri = object_store.uri("reports/r.pdf", faulty=True)
+    with pytest.raises(StorageUnavailableError), open("/dev/zero", "rb") as source:
+        storage.write_file(uri, io.BytesIO(source.read(120_000_000)))
+    assert object_store.keys() == []
+    assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
