@@ -197,11 +197,10 @@ def _dag_bag(path: Path | None) -> Any:
 
 
 def _dagbag_module() -> Any:
-    from airflow.version import version
-
-    # Airflow 3.2 moved it.
-    moved = tuple(map(int, version.split(".")[:2])) >= (3, 2)
-    return import_module("airflow.dag_processing.dagbag" if moved else "airflow.models.dagbag")
+    try:
+        return import_module("airflow.dag_processing.dagbag")
+    except ModuleNotFoundError:  # Airflow before 3.2
+        return import_module("airflow.models.dagbag")
 
 
 def _serialize(dag: Any) -> None:
@@ -213,4 +212,8 @@ def _serialize(dag: Any) -> None:
     DagBundlesManager().sync_bundles_to_db()
     bag = _dag_bag(None)
     bag.bag_dag(dag)
-    _dagbag_module().sync_bag_to_db(bag, _BUNDLE, None)
+    module = _dagbag_module()
+    if hasattr(module, "sync_bag_to_db"):
+        module.sync_bag_to_db(bag, _BUNDLE, None)
+    else:  # Airflow 3.0
+        bag.sync_to_db(_BUNDLE, None)

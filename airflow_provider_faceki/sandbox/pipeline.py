@@ -186,7 +186,7 @@ class RequestPipeline:
         dialect = self._backend.dialect
         self._backend.answer_due_links()
         if self._is_authorized(route, request):
-            return dialect.change(route.name, route.answer(self._backend, request))
+            return dialect.change(route.name, route.handler(self._backend, request))
         self._backend.accounts.refused += 1
         if dialect.dead_token is not None:
             return dialect.dead_token

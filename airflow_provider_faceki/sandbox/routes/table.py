@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The table of routes: name, method, path, function, kind of body, whether a token is needed, envelope of errors."""
+"""The table of routes: name, method, path, handler, kind of body, whether a token is needed, envelope of errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Route:
     name: str
     method: str
     path: str
-    answer: Callable[[Backend, Request], Response]
+    handler: Callable[[Backend, Request], Response]
     body: Body = Body.NONE
     bearer: bool = True
     envelope: Envelope = V3
