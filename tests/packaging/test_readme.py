@@ -48,7 +48,8 @@ def _script(folder: Path) -> str:
     (dag,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (saved_as,) = re.findall(r"Saved as `(\S+\.py)`", README)
     (folder / "kyc.py").write_text(dag, encoding="utf-8")
-    lines = ["set -eux"]
+    # A command that fails must not leave the sandbox behind.
+    lines = ["set -eux", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for kind, block in re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL):
         if kind == "python":
             lines.append(f'mkdir -p "$(dirname {saved_as})"; cp {folder}/kyc.py {saved_as}')
