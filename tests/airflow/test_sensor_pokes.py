@@ -66,11 +66,12 @@ def test_a_gateway_s_refusal_is_borne_and_faceki_s_is_not(
 ) -> None:
     connect(faceki_sandbox)
     monkeypatch.setitem(pipeline.GATEWAY_TITLES, 403, "a page of its own")
-    faceki_sandbox.add_fault("status", status=403, route="records", count=2)
+    faceki_sandbox.add_fault("status", status=403, route="records", count=None)
     waiting = sensor(max_failures=1)
     assert not waiting.poke(context())
     with pytest.raises(api.AuthenticationError):
         waiting.poke(context())
+    faceki_sandbox.clear_faults()
     faceki_sandbox.add_fault("status", status=400, route="records")
     with pytest.raises(AirflowFailException, match="InvalidRequestError"):
         waiting.poke(context())
