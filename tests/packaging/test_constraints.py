@@ -22,9 +22,23 @@ def test_the_pins_combine_with_other_providers(airflow: str, tmp_path: Path) -> 
     wanted.write_text("\n".join(lines), encoding="utf-8")
     pins = ROOT / "constraints" / f"airflow-{airflow}.txt"
     # It resolves and downloads metadata only. 3.11.9, for some packages do without the first patches of 3.11.
-    command = [sys.executable, "-m", "uv", "--no-config", "pip", "compile", "--quiet", "--python-version", "3.11.9"]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "--no-config",
+        "pip",
+        "compile",
+        "--quiet",
+        "--python-version",
+        "3.11.9",
+    ]
     done = subprocess.run(
-        [*command, "--constraint", str(pins), str(wanted)], capture_output=True, text=True, timeout=300, check=False
+        [*command, "--constraint", str(pins), str(wanted)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert f"apache-airflow=={airflow}." in done.stdout
