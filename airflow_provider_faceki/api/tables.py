@@ -1,23 +1,24 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A record as rows of tables: which columns there are, of which type, and which of them are about the person.
+"""A record as rows of tables: the columns, their types, and which of them are about the person.
 
-FACEKI sends ages, days and years as texts, often empty; here they are typed. What no column holds, be it a field that
-nobody knew or a value that is not of its column's type, is kept as JSON in the column ``other``. Field names:
+FACEKI sends ages, days and years as text, often empty; here they are typed. Fields that no column holds, and values
+that are not of their column's type, are kept as JSON in the column ``other``. Field names:
 https://docs.faceki.com/data-fields/verification-data .
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
 from airflow_provider_faceki.api.models import OTHER, VerificationRecord
+from airflow_provider_faceki.api.protocol.fields import field, plain
+from airflow_provider_faceki.api.values import Json, as_number
 
-#: All that a row of another table needs to find its verification.
+#: Column by which rows of the other tables refer to their verification.
 KEY = "request_id"
 
 
@@ -26,8 +27,8 @@ class Column(NamedTuple):
 
     :param name: Its name.
     :param type: ``text``, ``int``, ``float``, ``bool``, ``date``, ``time`` (UTC) or ``json``.
-    :param source: FACEKI's field, with dots into objects; empty for what is worked out.
-    :param personal: Whether it is about the person, and so dropped unless asked for.
+    :param source: FACEKI's field, with dots into objects; empty for a computed column.
+    :param personal: Whether it is about the person, and so dropped by default.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Column(NamedTuple):
 
 
 def _plain(kind: str, *names: str) -> tuple[Column, ...]:
-    """Return columns that keep FACEKI's names, in the way that columns are written."""
+    """Return columns named after FACEKI's fields, in snake case."""
     return tuple(Column(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(), kind, name) for name in names)
 
 
@@ -94,114 +95,123 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "images": (_REQUEST, _POSITION, *_plain("text", "documentName", "side", "key"), _OTHER),
 }
 
-#: Where in a record the rows of each further table stand.
+#: The record's field with the rows of each further table.
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
 def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the rows that a record makes, each with the name of its table; no policy is applied yet."""
-    document = record.document
-    first = _values(document, "verifications")
+    """Yield the rows that a record makes, each with the name of its table; no column is dropped or hashed yet."""
+    first = _values(record.document, "verifications") | _typed(record)
+    other = _unmapped(record.document, "verifications", first)
     codes = record.summary()["error_codes"]
-    first |= {
-        "record_identifier": record.record_identifier,
-        "decision": str(record.decision) if record.decision else None,
-        "error_codes": json.dumps([{"code": code["code"], "name": code["name"]} for code in codes]),
-    }
-    rest = _rest(document, "verifications", first)
+    sent = field(record.document, "errorCodes")
+    if isinstance(sent, list) and len(sent) != len(codes):
+        other["errorCodes"] = sent
     if record.decision == OTHER:
-        rest["decision"] = document.get("decision")
-    raw_codes = document.get("errorCodes")
-    if isinstance(raw_codes, list) and len(raw_codes) != len(codes):
-        rest["errorCodes"] = raw_codes
+        other["decision"] = record.document.get("decision")
     rows: list[tuple[str, dict[str, object]]] = []
-    for table, field in _ITEMS.items():
-        items = rest.pop(field, None)
-        unread = [items] if items and not isinstance(items, list) else []
+    for table, name in _ITEMS.items():
+        key = next((key for key in other if plain(key) == plain(name)), name)
+        items = other.pop(key, None)
+        unread: list[Json] = [items] if items and not isinstance(items, list) else []
         for position, item in enumerate(items if isinstance(items, list) else ()):
             if isinstance(item, dict):
                 rows.append((table, _item_row(table, item, record.request_id, position)))
             else:
                 unread.append(item)
         if unread:
-            rest[field] = unread
-    first["other"] = _json(rest)
+            other[name] = unread
+    first["other"] = _json(other)
     yield "verifications", first
     yield from rows
 
 
+def _typed(record: VerificationRecord) -> dict[str, object]:
+    """Return the columns that the record itself reads: other tables' rows refer to them."""
+    codes = [{"code": code["code"], "name": code["name"]} for code in record.summary()["error_codes"]]
+    flags = record.flags
+    return {
+        KEY: record.request_id,
+        "record_identifier": record.record_identifier,
+        "face_id": record.face_id,
+        "decision": str(record.decision) if record.decision else None,
+        "error_codes": json.dumps(codes),
+        "created_at": _utc(record.created_at),
+        "updated_at": _utc(record.updated_at),
+        **{name: flags.get(name) for name in _FLAGS},
+    }
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.astimezone(UTC) if moment is not None else None
+
+
 def _item_row(
-    table: str, item: Mapping[str, object], request_id: str | None, position: int
+    table: str, item: Mapping[str, Json], request_id: str | None, position: int
 ) -> dict[str, object]:
     values = _values(item, table)
-    values |= {KEY: request_id, "position": position, "other": _json(_rest(item, table, values))}
+    values |= {KEY: request_id, "position": position, "other": _json(_unmapped(item, table, values))}
     return values
 
 
-def _values(document: Mapping[str, object], table: str) -> dict[str, object]:
+def _values(document: Mapping[str, Json], table: str) -> dict[str, object]:
     return {
-        column.name: _READERS[column.type](_raw(document, column.source)) if column.source else None
+        column.name: _READERS[column.type](_lookup(document, column.source)) if column.source else None
         for column in TABLES[table]
     }
 
 
-def _raw(document: Mapping[str, object], source: str) -> object:
-    value: object = document
-    for field in source.split("."):
-        value = value.get(field) if isinstance(value, Mapping) else None
-    return value
+def _lookup(document: Mapping[str, Json], source: str) -> Json:
+    outer, _, inner = source.partition(".")
+    value = field(document, outer)
+    if not inner:
+        return value
+    return field(value, inner) if isinstance(value, dict) else None
 
 
-def _rest(document: Mapping[str, object], table: str, values: Mapping[str, object]) -> dict[str, object]:
-    """Return what of ``document`` no column holds: neither fields without a column nor values of another type."""
+def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, object]) -> dict[str, Json]:
+    """Return the part of ``document`` that no column holds: unknown fields, and values of another type."""
     rest = dict(document)
     for column in TABLES[table]:
         # An empty text is how FACEKI says that there is nothing.
-        if column.source and (values[column.name] is not None or _raw(document, column.source) in (None, "")):
+        if column.source and (
+            values[column.name] is not None or _lookup(document, column.source) in (None, "")
+        ):
             outer, _, inner = column.source.partition(".")
-            held = rest.get(outer)
-            if not inner:
-                rest.pop(outer, None)
-            elif isinstance(held, Mapping):
-                rest[outer] = {name: value for name, value in held.items() if name != inner}
+            for key in [key for key in rest if plain(key) == plain(outer)]:
+                held = rest[key]
+                if not inner:
+                    del rest[key]
+                elif isinstance(held, dict):
+                    rest[key] = {name: value for name, value in held.items() if plain(name) != plain(inner)}
     return {name: value for name, value in rest.items() if value not in (None, "", {}, [])}
 
 
-def _text(value: object) -> str | None:
+def _text(value: Json) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
         return None
-    # JSON can tell half of a character, which no file can.
+    # JSON can hold half of a surrogate pair, which no file can.
     return str(value).encode(errors="replace").decode()
 
 
-def _float(value: object) -> float | None:
-    try:
-        number = (
-            float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
-        )
-    except (ValueError, OverflowError):
-        return None
-    return number if number is not None and math.isfinite(number) else None
-
-
-def _int(value: object) -> int | None:
-    number = _float(value)
-    # A column of 64 bits takes no more; an age or a position is far below.
+def _int(value: Json) -> int | None:
+    number = as_number(value)
+    # A float holds every whole number below 2**53.
     return int(number) if number is not None and abs(number) < 2**53 and number == int(number) else None
 
 
-def _bool(value: object) -> bool | None:
+def _bool(value: Json) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _date(value: object) -> date | None:
+def _date(value: Json) -> date | None:
     try:
         return date.fromisoformat(value) if isinstance(value, str) and len(value) == 10 else None
     except ValueError:
         return None
 
 
-def _time(value: object) -> datetime | None:
+def _time(value: Json) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         return moment.astimezone(UTC) if moment is not None and moment.tzinfo else None
@@ -213,10 +223,10 @@ def _json(value: object) -> str | None:
     return json.dumps(value, sort_keys=True) if value not in (None, "", [], {}) else None
 
 
-_READERS: dict[str, Callable[[object], object]] = {
+_READERS: dict[str, Callable[[Json], object]] = {
     "text": _text,
     "int": _int,
-    "float": _float,
+    "float": as_number,
     "bool": _bool,
     "date": _date,
     "time": _time,

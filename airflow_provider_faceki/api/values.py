@@ -11,6 +11,7 @@
 :func:`as_word`                        a decision or status, or ``None``
 :func:`as_code`                        a response code, or ``None``
 :func:`as_code_name`                   the name of a response code, or ``None``
+:func:`as_number`                      a finite number, or ``None``
 :func:`storable`                       a JSON document that every database of Airflow can store
 =====================================  ====================================================================
 
@@ -194,6 +195,17 @@ def as_code(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if abs(value) <= MAX_CODE else None
+
+
+def as_number(value: object) -> float | None:
+    """Return a finite number, which may have been sent as text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def as_code_name(value: object) -> str | None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -24,6 +23,7 @@ from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_r
 from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image
+from airflow_provider_faceki.api.values import as_number
 
 T = TypeVar("T")
 
@@ -123,12 +123,12 @@ class AnalyzeFace:
         found = _object(answer, "face analysis", _ANALYSIS_FIELDS)
         gender = field(found, "gender")
         return FaceAnalysis(
-            min_age=_number(field(found, "minAge")),
-            max_age=_number(field(found, "maxAge")),
+            min_age=as_number(field(found, "minAge")),
+            max_age=as_number(field(found, "maxAge")),
             gender=gender if isinstance(gender, str) else None,
-            gender_confidence=_number(field(found, "genderConfidence")),
-            face_detection_confidence=_number(field(found, "faceDetectionConfidence")),
-            liveness_score=_number(field(found, "livenessScore")),
+            gender_confidence=as_number(field(found, "genderConfidence")),
+            face_detection_confidence=as_number(field(found, "faceDetectionConfidence")),
+            liveness_score=as_number(field(found, "livenessScore")),
             document=found,
         )
 
@@ -190,9 +190,9 @@ class CheckImage:
             objects=tuple(item for item in objects if isinstance(item, str))
             if isinstance(objects, list)
             else (),
-            quality=_number(field(found, "quality")),
+            quality=as_number(field(found, "quality")),
             is_live=as_flag(actual),
-            liveness_score=_number(field(live, "livenessScore")),
+            liveness_score=as_number(field(live, "livenessScore")),
             document=found,
         )
 
@@ -216,13 +216,3 @@ def _object(answer: Payload, what: str, names: frozenset[str]) -> dict[str, Json
             f"FACEKI's answer holds no {what}; it holds {answer.found}", http_status=answer.status
         )
     return found[0]
-
-
-def _number(value: Json) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
