@@ -1,9 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""FACEKI's response codes: their published names, what they mean, and which error of the tree each is.
+"""FACEKI's response codes: their published names, their meanings, and the error that each becomes.
 
 Sources: ``DOCS`` is https://docs.faceki.com/data-fields/verification-data/error-codes ; ``SDK`` is FACEKI's
-own mobile SDKs, where the codes of the older V2 API live on. Codes that are in neither survive as plain
-numbers.
+own mobile SDKs, which still have the codes of the older V2 API. Codes that are in neither stay plain numbers.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ class Code(NamedTuple):
 #: The codes that say "done" in the two envelopes that carry one.
 SUCCESS_CODES = frozenset({0, 200, 201})
 
-#: "Unauthorized or invalid URL": FACEKI uses one code for a refused token and for an unknown path.
+#: "Unauthorized or invalid URL": one code for a refused token and for an unknown path.
 REFUSED = 1
 
-#: "No such record": the one answer about a record that says, in FACEKI's own words, that there is none.
+#: "No such record", in FACEKI's own words.
 DATA_NOT_FOUND = 8013
 
-#: The checks after which FACEKI's own SDKs ask the person for another selfie.
+#: The codes after which FACEKI's own SDKs ask the person for another selfie.
 RETAKE_SELFIE = frozenset({5004, 8004, 8005, 8006, 8007, 8008, 8009, 8018, 8019})
 
 CODES: dict[int, Code] = {
@@ -74,7 +73,7 @@ CODES: dict[int, Code] = {
     8003: Code("PLEASE_TRY_AGAIN", "run the verification again", ServiceError, SDK),
     8004: Code("FACE_CROPPED", "the face is cut off", VerificationError, DOCS),
     8005: Code("FACE_TOO_CLOSED", "the face is too close", VerificationError, DOCS),
-    8006: Code("FACE_NOT_FOUND", "no face in the picture", VerificationError, DOCS),
+    8006: Code("FACE_NOT_FOUND", "no face in the image", VerificationError, DOCS),
     8007: Code("FACE_CLOSED_TO_BORDER", "the face is at the border", VerificationError, SDK),
     8008: Code("FACE_TOO_SMALL", "the face is too small", VerificationError, SDK),
     8009: Code("POOR_LIGHT", "too little light", VerificationError, SDK),

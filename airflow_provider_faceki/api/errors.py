@@ -43,8 +43,8 @@ class FacekiError(Exception):
     :param code_name: The code's published name, if known.
     :param http_status: HTTP status of the answer, if one came.
     :param request_id: FACEKI's ``requestId`` for the verification, if the answer carried one.
-    :param retry_after: Seconds the service asked us to wait (``Retry-After``), if it did.
-    :param is_ambiguous: Whether the service may already have done what was asked.
+    :param retry_after: Seconds to wait that the service asks for (``Retry-After``).
+    :param is_ambiguous: Whether the service may have acted on the request.
     :param conn_id: Airflow Connection id, set when raised through the hook.
 
     ``idempotent`` is ``False`` where the failed call does or costs the same again when it is made again, and leaves
@@ -96,9 +96,9 @@ class FacekiError(Exception):
             f"HTTP {self.http_status}" if self.http_status is not None else None,
             f"request id {self.request_id}" if self.request_id is not None else None,
         ]
-        told = ", ".join(fact for fact in facts if fact)
+        details = ", ".join(fact for fact in facts if fact)
         # Not in square brackets: Airflow's command line takes those for markup and drops them.
-        return f"{self.message} ({told})" if told else self.message
+        return f"{self.message} ({details})" if details else self.message
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a conversation want next? A performer with neither network nor clock, that writes down each wish."""
+"""A driver without network and clock: it answers from a list and records each effect."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ T = TypeVar("T")
 NOW = 1_700_000_000.0
 
 
-class Notes(MemoryTokenStore):
-    """The store in memory, which notes what is asked of it."""
+class RecordingStore(MemoryTokenStore):
+    """The memory store, recording each call."""
 
-    def __init__(self, notes: list[str]) -> None:
+    def __init__(self, events: list[str]) -> None:
         super().__init__()
-        self.notes = notes
+        self.events = events
 
     def read(self) -> AccessToken | None:
-        self.notes.append("read")
+        self.events.append("read")
         return super().read()
 
     def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
-        claim = super().try_lock(generation)
-        self.notes.append("claim" if claim else "no claim")
-        return claim
+        lock = super().try_lock(generation)
+        self.events.append("lock" if lock else "no lock")
+        return lock
 
     def set(self, token: AccessToken) -> None:
-        self.notes.append(f"keep {token.value}")
+        self.events.append(f"set {token.value}")
         super().set(token)
 
     def invalidate(self, token: AccessToken) -> None:
-        self.notes.append(f"drop {token.value}")
+        self.events.append(f"invalidate {token.value}")
         super().invalidate(token)
 
     def _release(self, lock: MemoryRefreshLock) -> None:
-        self.notes.append("release")
+        self.events.append("release")
         super()._release(lock)
 
     @property
     def is_free(self) -> bool:
-        """Whether the right to fetch could be had now."""
-        claim = super().try_lock()
-        if claim is not None:
-            super()._release(claim)
-        return claim is not None
+        """Whether the refresh lock is free."""
+        lock = super().try_lock()
+        if lock is not None:
+            super()._release(lock)
+        return lock is not None
 
 
 def token(value: str, age: float = 0.0, lifetime: float = 3600.0) -> AccessToken:
@@ -76,54 +76,54 @@ def token_answer(value: str, lifetime: float = 3600.0) -> Payload:
 
 
 @dataclass
-class Table:
-    """An account, laid out on a table.
+class FakeDriver:
+    """A driver for one account.
 
-    :param notes: What has happened, in order.
-    :param requests: What was sent.
-    :param now: The clock.
-    :param between: Called in each pause: what others do meanwhile.
+    :param events: The effects and the calls of the store, in order.
+    :param requests: The requests that were sent.
+    :param now: Unix time.
+    :param between: Called in each sleep: what other callers do meanwhile.
     """
 
-    notes: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     requests: list[HttpRequest] = field(default_factory=list)
     now: float = NOW
     between: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self.store = Notes(self.notes)
+        self.store = RecordingStore(self.events)
         asked = TokenRequest(FACEKI.base_url, "client-1", "s3cret")
         self.account = AuthSession(FACEKI, asked, self.store, lambda: self.now)
 
-    def play(self, conversation: Steps[T], *answers: Payload | FacekiError) -> T:
-        """Perform ``conversation``, giving it these answers, all of which it has to ask for."""
+    def run(self, steps: Steps[T], *answers: Payload | FacekiError) -> T:
+        """Run ``steps`` with these answers, each of which has to be requested."""
         left = list(answers)
         try:
-            effect = next(conversation)
+            effect = next(steps)
             for _ in range(10_000):
-                effect = self._step(conversation, effect, left)
+                effect = self._step(steps, effect, left)
         except StopIteration as end:
-            assert not left, f"never asked for: {left}"
+            assert not left, f"never requested: {left}"
             result: T = end.value
             return result
-        raise AssertionError("it goes on for ever")
+        raise AssertionError("the steps do not end")
 
-    def _step(self, conversation: Steps[T], effect: Effect, left: list[Payload | FacekiError]) -> Effect:
+    def _step(self, steps: Steps[T], effect: Effect, left: list[Payload | FacekiError]) -> Effect:
         match effect:
             case SendRequest(request):
                 self.requests.append(request)
-                self.notes.append("ask token" if "/auth/" in request.url else "ask")
-                assert left, f"one question too many: {request!r}"
+                self.events.append("token request" if "/auth/" in request.url else "request")
+                assert left, f"one request too many: {request!r}"
                 answer = left.pop(0)
                 if isinstance(answer, FacekiError):
-                    return conversation.throw(answer)
-                return conversation.send(answer)
+                    return steps.throw(answer)
+                return steps.send(answer)
             case RunBlocking(operation):
-                return conversation.send(operation())
+                return steps.send(operation())
             case Sleep(seconds):
-                self.notes.append("pause")
+                self.events.append("sleep")
                 self.now += seconds
                 self.between()
             case MaskSecret(value):
-                self.notes.append(f"conceal {value}")
-        return conversation.send(None)
+                self.events.append(f"mask {value}")
+        return steps.send(None)

@@ -39,7 +39,7 @@ from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.uploads import Image
 from tests.api.conftest import RecordedWarnings
-from tests.api.fake_driver import Table, token
+from tests.api.fake_driver import FakeDriver, token
 from tests.api.fake_server import RECORDS_PATH, FakeServer, reply_raw
 from tests.api.sample_files import NAMES, sample
 
@@ -137,7 +137,7 @@ thorough = settings(max_examples=80, deadline=None, database=None)
 
 
 def _perform(handler: Steps[object], answers: Mapping[bool, HttpResponse]) -> object:
-    """Perform a conversation, answering each token request and each question the same."""
+    """Perform a steps, answering each token request and each question the same."""
     effect = next(handler)
     try:
         for _ in range(500):
@@ -181,9 +181,9 @@ TOKEN = HttpResponse(200, {}, b'{"responseCode":0,"data":{"access_token":"t","ex
 @thorough
 @given(st.sampled_from(ENDPOINTS), RESPONSES)
 def test_any_answer_to_any_question(endpoint: Endpoint[object], response: HttpResponse) -> None:
-    table = Table()
-    account = replace(table.account, service=HERE)
-    table.store.set(token("t0"))
+    driver = FakeDriver()
+    account = replace(driver.account, service=HERE)
+    driver.store.set(token("t0"))
     try:
         _look_at(_perform(session.call(account, endpoint), {False: response, True: TOKEN}))
     except FacekiError as error:
@@ -193,16 +193,16 @@ def test_any_answer_to_any_question(endpoint: Endpoint[object], response: HttpRe
 @thorough
 @given(RESPONSES)
 def test_any_answer_to_the_token_request(response: HttpResponse) -> None:
-    table = Table()
+    driver = FakeDriver()
     try:
-        found = _perform(session.token(table.account), {True: response})
+        found = _perform(session.token(driver.account), {True: response})
     except FacekiError as error:
         _look_at_error(error)
     else:
         assert isinstance(found, AccessToken)
         assert re.fullmatch(r"[\x21-\x7e]+", found.value)
         assert 0 < found.lifetime < float("inf")
-    assert table.store.is_free
+    assert driver.store.is_free
 
 
 @settings(

@@ -29,7 +29,7 @@ from airflow_provider_faceki.api.protocol.envelope import read_payload
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import SendRequest, Sleep, Steps
 from airflow_provider_faceki.api.uploads import Image
-from tests.api.fake_driver import Table, token
+from tests.api.fake_driver import FakeDriver, token
 from tests.api.sample_files import REQUEST_ID, sample
 
 IDENTIFIER = "case-4711"
@@ -182,11 +182,13 @@ RECORDS: list[Json] = [_lone("ACCEPTED"), _lone("DECLINED")]
 def test_records(documents: tuple[Json, Json]) -> None:
     original, document = documents
     decision = "ACCEPTED" if _holds_word(original, "ACCEPTED") else "DECLINED"
-    table = Table()
-    table.store.set(token("t0"))
+    driver = FakeDriver()
+    driver.store.set(token("t0"))
     asked = FetchRecords(request_id=REQUEST_ID)
     try:
-        records, _ = _perform(session.call(table.account, asked), {"GET": _encoded(document), "token": TOKEN})
+        records, _ = _perform(
+            session.call(driver.account, asked), {"GET": _encoded(document), "token": TOKEN}
+        )
     except FacekiError:
         return
     assert isinstance(records, tuple)
@@ -208,8 +210,8 @@ PAID: list[Json] = [sample("verification"), sample("selfie_not_live"), sample("w
 def test_paid_outcomes(documents: tuple[Json, Json], is_recorded: bool) -> None:
     original, document = documents
     truth = "ACCEPTED" if original is PAID[0] else "DECLINED" if original is PAID[1] else None
-    table = Table()
-    table.store.set(token("t0"))
+    driver = FakeDriver()
+    driver.store.set(token("t0"))
     call = PerformKycVerification(
         workflow_id="w",
         selfie=PICTURE,
@@ -221,7 +223,7 @@ def test_paid_outcomes(documents: tuple[Json, Json], is_recorded: bool) -> None:
     found = _lone(truth) if truth and is_recorded else none
     answers = {"POST": _encoded(document), "GET": _encoded(found), "token": TOKEN}
     try:
-        made, sent = _perform(session.call(table.account, call), answers)
+        made, sent = _perform(session.call(driver.account, call), answers)
     except FacekiError as error:
         made, sent = error, []
     if isinstance(made, FacekiError):
@@ -242,11 +244,11 @@ FINDABLE: list[Json] = [_lone("ACCEPTED"), _lone("DECLINED")]
 @given(mutations(FINDABLE))
 def test_nobody_is_paid_for_twice_because_a_record_looks_different(documents: tuple[Json, Json]) -> None:
     _, document = documents
-    table = Table()
-    table.store.set(token("t0"))
+    driver = FakeDriver()
+    driver.store.set(token("t0"))
     asked = FindKycVerification(record_identifier=IDENTIFIER)
     try:
-        found, _ = _perform(session.call(table.account, asked), {"GET": _encoded(document), "token": TOKEN})
+        found, _ = _perform(session.call(driver.account, asked), {"GET": _encoded(document), "token": TOKEN})
     except FacekiError:
         return
     assert found is not None or not _holds_word(document, IDENTIFIER), document
@@ -256,11 +258,11 @@ def test_nobody_is_paid_for_twice_because_a_record_looks_different(documents: tu
 @given(mutations([sample("rules")]))
 def test_rules_never_ask_for_nothing_by_mistake(documents: tuple[Json, Json]) -> None:
     _, document = documents
-    table = Table()
-    table.store.set(token("t0"))
+    driver = FakeDriver()
+    driver.store.set(token("t0"))
     asked = GetWorkflowRules(workflow_id="w")
     try:
-        rules, _ = _perform(session.call(table.account, asked), {"GET": _encoded(document), "token": TOKEN})
+        rules, _ = _perform(session.call(driver.account, asked), {"GET": _encoded(document), "token": TOKEN})
     except FacekiError:
         return
     assert len(rules.documents) == 3, document  # type: ignore[attr-defined]

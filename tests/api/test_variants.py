@@ -16,7 +16,7 @@ from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import read_payload
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import Endpoint, MaskSecret, RunBlocking, SendRequest, Sleep
-from tests.api.fake_driver import Table, token
+from tests.api.fake_driver import FakeDriver, token
 from tests.api.test_secrets_in_frames import PERSON, leaks
 
 IDENTIFIER = "case-7"
@@ -48,16 +48,16 @@ class Played:
     """One call, performed against answers that are used one after the other; the last repeats."""
 
     def __init__(self, *answers: HttpResponse, old_token: bool = True) -> None:
-        self.table = Table()
+        self.driver = FakeDriver()
         if old_token:
-            self.table.store.set(token("token-old", 100.0))
+            self.driver.store.set(token("token-old", 100.0))
         self.answers = list(answers)
         self.sent: list[str] = []
         self.requests: list[Any] = []
 
     def call(self, endpoint: Endpoint[Any]) -> Any:
         """Perform the call and return its result."""
-        steps = session.call(self.table.account, endpoint)
+        steps = session.call(self.driver.account, endpoint)
         effect = next(steps)
         while True:
             try:
@@ -65,10 +65,10 @@ class Played:
                     case SendRequest(request):
                         effect = self._send(steps, request)
                     case RunBlocking(operation):
-                        self.table.now += 0.001
+                        self.driver.now += 0.001
                         effect = steps.send(operation())
                     case Sleep(seconds):
-                        self.table.now += seconds
+                        self.driver.now += seconds
                         effect = steps.send(None)
                     case MaskSecret():
                         effect = steps.send(None)
@@ -77,7 +77,7 @@ class Played:
 
     def _send(self, steps: Any, request: Any) -> Any:
         # Time passes, so that a token that is fetched now is newer than the call.
-        self.table.now += 1.0
+        self.driver.now += 1.0
         is_token = "/auth/" in request.url
         self.sent.append("token" if is_token else request.method)
         self.requests.append(request)
@@ -342,7 +342,7 @@ def test_a_refused_new_token_is_replaced_after_a_while() -> None:
     played = Played(HttpResponse(401))
     with pytest.raises(errors.AuthenticationError, match="auth_header and auth_scheme"):
         played.call(FETCH)
-    played.table.now += session.MIN_RENEWAL_SECONDS
+    played.driver.now += session.MIN_RENEWAL_SECONDS
     with pytest.raises(errors.AuthenticationError):
         played.call(FETCH)
     assert played.sent.count("token") == 2
@@ -449,7 +449,7 @@ REPORT = api.FetchPdfReport(REQUEST_ID)
 
 def _reports(service: api.Service, *answers: HttpResponse) -> tuple[Played, Callable[[], bytes]]:
     played = Played(*answers)
-    object.__setattr__(played.table.account, "service", service)
+    object.__setattr__(played.driver.account, "service", service)
     return played, lambda: played.call(REPORT).file.read()
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls that look at one picture: face match, face analysis, image check."""
+"""The calls that take one image: face match, face analysis, image check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.values import as_number
 
 T = TypeVar("T")
 
-# One of these makes an object the answer that is looked for.
+# One of these fields makes an object a face analysis, or an image check.
 _ANALYSIS_FIELDS = frozenset(
     {"minage", "maxage", "gender", "genderconfidence", "livenessscore", "facedetectionconfidence"}
 )
@@ -40,10 +40,10 @@ class FaceMatch:
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    How "nobody" is answered is undocumented: an empty list and code 8013 give an empty tuple. A bare HTTP 404 does
-    not: it may as well mean a wrong address, and whoever looks for duplicates must not take that for "none".
+    FACEKI's answer for "no match" is undocumented. An empty list and code 8013 give an empty tuple. HTTP 404 does not:
+    it may come from a wrong address, and must not pass for "no duplicate".
 
-    :param selfie: Picture of the person.
+    :param selfie: Image of the person.
     :raises ValidationError: it is no :class:`Image`.
     """
 
@@ -66,7 +66,7 @@ class FaceMatch:
         return read_records(answer)
 
     def steps(self, account: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
-        """Ask, once."""
+        """Search, once."""
         try:
             return (yield from _charged(account, self))
         except NotFoundError as error:
@@ -103,7 +103,7 @@ class AnalyzeFace:
 
     Whether it is charged is unknown, so it is treated as charged.
 
-    :param selfie: Picture of the person.
+    :param selfie: Image of the person.
     :raises ValidationError: it is no :class:`Image`.
     """
 
@@ -133,18 +133,20 @@ class AnalyzeFace:
         )
 
     def steps(self, account: AuthSession) -> Steps[FaceAnalysis]:
-        """Ask, once."""
+        """Analyze, once."""
         return _charged(account, self)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """How good a picture is. FACEKI publishes no thresholds; its SDKs ask for a quality of 110 for fronts and 80
-    for backs, at least one object, and a liveness score of 0.7 to 0.87.
+    """Quality of an image.
 
-    :param objects: What was found in it.
-    :param quality: Sharpness, the higher the better.
-    :param is_live: Whether it is a picture of the thing itself.
+    FACEKI publishes no thresholds. Its SDKs want a quality of 110 for fronts and 80 for backs, at least one object, and
+    a liveness score of 0.7 to 0.87.
+
+    :param objects: Objects found in it.
+    :param quality: Sharpness; higher is better.
+    :param is_live: Whether it shows the original, not a photo of a screen or copy.
     :param liveness_score: 0 to 1.
     :param document: The answer as FACEKI sent it.
     """
@@ -158,10 +160,11 @@ class ImageCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckImage:
-    """Check the quality of a picture, at FACEKI's add-on host. Seen in official SDKs, which send no token to it,
-    and neither does this. Free as far as is known, so it may be repeated.
+    """Check the quality of an image, at FACEKI's add-on host.
 
-    :param image: The picture.
+    Seen in official SDKs, which send no token to that host. Free as far as is known, so it is idempotent.
+
+    :param image: The image.
     :raises ValidationError: it is no :class:`Image`.
     """
 
@@ -198,14 +201,15 @@ class CheckImage:
 
 
 def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Ask what is charged and leaves nothing behind to look for."""
+    """Perform a call that is charged and leaves no record that could be looked up."""
     try:
         return (yield from call_once(account, endpoint))
     except FacekiError as error:
         if not error.is_ambiguous or isinstance(error, VerificationError):
             raise
         raise OutcomeUnknownError(
-            "the picture was sent, the answer was lost, and the call may have been charged; it is not sent again"
+            "the image was sent, its answer was lost or is not understood, "
+            f"and the call may have been charged; it is not sent again: {error.message}"
         ) from error
 
 

@@ -16,7 +16,7 @@ from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Ser
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 
 #: What FACEKI's React Native SDK sends as the identifier where its app gives none: such records can be fetched.
-SENT_FOR_NOTHING = "undefined"
+SDK_MISSING_IDENTIFIER = "undefined"
 
 # What a status says of a verification that goes on; no source names FACEKI's words for that.
 _PENDING_WORDS = frozenset(
@@ -62,11 +62,11 @@ class FetchRecords:
     def __post_init__(self) -> None:
         given = [name for name, value in self._filters().items() if value is not None]
         if len(given) != 1:
-            told = " and ".join(given) or "none"
+            found = " and ".join(given) or "none"
             raise ValidationError(
-                f"give exactly one of request_id, link, record_identifier and face_id; found {told}"
+                f"give exactly one of request_id, link, record_identifier and face_id; found {found}"
             )
-        if self.record_identifier != SENT_FOR_NOTHING:
+        if self.record_identifier != SDK_MISSING_IDENTIFIER:
             check_identifier(given[0], self._filters()[given[0]])
 
     def _filters(self) -> dict[str, str | None]:

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The call that costs money: verify one person, once.
+"""The billed call: verify one person, once.
 
-A verification is billed, cannot be repeated without being billed again, and FACEKI knows no idempotency keys. What
-makes it safe is the caller's ``record_identifier``: whatever happens to the answer, the record can be asked for.
+A second verification is billed again, and FACEKI knows no idempotency keys. The caller's ``record_identifier`` makes
+the call safe: whatever happens to the answer, the record can be looked up by it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_LOOKUP_PAUSE_SECONDS = 15.0
 class Document:
     """An identity document.
 
-    :param front: Its front, or the page with the picture.
+    :param front: Its front, or the page with the portrait.
     :param back: Its back; a passport has none.
     :raises ValidationError: one of them is no :class:`Image`.
     """
@@ -63,9 +63,9 @@ class VerificationSummary(Summary):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KycVerification:
-    """What came of a verification.
+    """Outcome of a verification.
 
-    :param record: The record, as far as it is known: whole if it had to be looked up, else what FACEKI answered.
+    :param record: The record: whole if it was looked up, else the fields of FACEKI's answer.
     :param is_whole: Whether :attr:`record` is a whole record.
     """
 
@@ -83,7 +83,7 @@ class KycVerification:
         return {**self.record.summary(), "retake_selfie": bool(codes & RETAKE_SELFIE)}
 
     def to_dict(self) -> dict[str, Json]:
-        """Return what is worth keeping of it where nothing about the person may be: ids, decision, codes."""
+        """Return ids, decision and codes, for stores that may hold nothing about the person."""
         return {
             "record_identifier": self.record.record_identifier,
             "request_id": self.record.request_id,
@@ -92,13 +92,13 @@ class KycVerification:
         }
 
     @classmethod
-    def from_dict(cls, kept: object) -> KycVerification | None:
-        """Return what was kept, as far as it goes; ``None`` if it tells of no verification, whatever it is."""
-        if not isinstance(kept, Mapping):
+    def from_dict(cls, stored: object) -> KycVerification | None:
+        """Return the verification that :meth:`to_dict` stored; ``None`` if ``stored`` is anything else."""
+        if not isinstance(stored, Mapping):
             return None
-        texts = (kept.get(name) for name in ("record_identifier", "request_id", "decision"))
+        texts = (stored.get(name) for name in ("record_identifier", "request_id", "decision"))
         identifier, request_id, decision = (text if isinstance(text, str) else None for text in texts)
-        codes = kept.get("codes")
+        codes = stored.get("codes")
         record = VerificationRecord.from_fields(
             record_identifier=identifier,
             request_id=request_id,
@@ -119,18 +119,17 @@ class PerformKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    Nothing is sent again once a byte of the body may have left, unless FACEKI says that it did not act or cannot have
-    got the whole. If the answer is lost, the record is asked for by ``record_identifier``. A person who does not pass
-    is a result with decision DECLINED and FACEKI's codes.
+    The request is not sent again once a byte of the body may have left, unless FACEKI says that it did not act, or it
+    cannot have received the whole. If the answer is lost, or is not of this verification, the record is looked up by
+    ``record_identifier``. A person who does not pass is a result with decision DECLINED and FACEKI's codes.
 
     :param workflow_id: Workflow from the FACEKI portal.
     :param selfie: Picture of the person.
     :param documents: One to three documents, in any order.
-    :param record_identifier: Your own id of *this* verification; a second one under the same id cannot be told
-        from the first.
-    :param lookup_timeout: Seconds to ask for the record after the answer was lost. Default 60.
-    :param known_request_ids: Verifications under this identifier that are already known, and so not this one.
-    :param not_before: Unix time; records that FACEKI made before it are not of this verification either.
+    :param record_identifier: Your own id of *this* verification. Use each id for one verification only.
+    :param lookup_timeout: Seconds during which the record is looked up after the answer was lost. Default 60.
+    :param known_request_ids: Earlier verifications under this identifier.
+    :param not_before: Unix time; records that FACEKI made before it are of earlier verifications too.
     :raises ValidationError: an argument cannot work.
     """
 
@@ -203,29 +202,36 @@ class PerformKycVerification:
         except VerificationError as refusal:
             if refusal.record_identifier in (None, self.record_identifier):
                 return self._did_not_pass(refusal)
+            reason = "it is of another verification"
         except FacekiError as error:
             if not error.is_ambiguous:
                 raise
-        return (yield from self._reconcile(account))
+            reason = error.message
+        return (yield from self._reconcile(account, reason))
 
-    def _reconcile(self, account: AuthSession) -> Steps[KycVerification]:
+    def _reconcile(self, account: AuthSession, reason: str) -> Steps[KycVerification]:
+        """Look up the record until it is decided or the time is over.
+
+        :param account: The account.
+        :param reason: Why the answer is no result.
+        """
         began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
-            found = yield from self._look_up(account)
+            found = yield from self._look_up(account, reason)
             # A request takes its time too, most of all where FACEKI does not answer; and the clock may be set back.
             waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
             if waited >= self.lookup_timeout:
                 raise OutcomeUnknownError(
-                    "the verification was sent, its answer was lost, and FACEKI has shown no record of it for "
-                    f"{waited:.0f} s; look again by its record_identifier before sending it again"
+                    f"the verification was sent, its answer is no result ({reason}), and FACEKI has shown no record of "
+                    f"it for {waited:.0f} s; look again by its record_identifier before sending it again"
                 )
             pause = min(pause, self.lookup_timeout - waited)
             yield Sleep(pause)
             paused, pause = paused + pause, min(pause * 2, MAX_LOOKUP_PAUSE_SECONDS)
 
-    def _look_up(self, account: AuthSession) -> Steps[KycVerification | None]:
+    def _look_up(self, account: AuthSession, reason: str) -> Steps[KycVerification | None]:
         look = FindKycVerification(
             record_identifier=self.record_identifier,
             known_request_ids=self.known_request_ids,
@@ -237,7 +243,8 @@ class PerformKycVerification:
             if error.is_transient:
                 return None
             raise OutcomeUnknownError(
-                "the verification was sent, its answer was lost, and its record cannot be asked for"
+                f"the verification was sent, its answer is no result ({reason}), and its record cannot be asked for: "
+                f"{error.message}"
             ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
@@ -264,10 +271,10 @@ class FindKycVerification:
     code 8013, or a 404 in one of FACEKI's envelopes. A record must name what was asked for: how FACEKI takes a filter
     that it does not know is undocumented.
 
-    :param record_identifier: Your own id; or the next.
+    :param record_identifier: Your own id; or give ``request_id``.
     :param request_id: FACEKI's id.
-    :param known_request_ids: Verifications that are not meant.
-    :param not_before: Unix time; records made before it are not meant.
+    :param known_request_ids: Verifications to leave out.
+    :param not_before: Unix time; records made before it are left out.
     :raises ValidationError: not exactly one of the two ids is given, or it cannot be an id.
     """
 
@@ -292,9 +299,9 @@ class FindKycVerification:
         return self._records().request(service)
 
     def read(self, answer: Payload) -> KycVerification | None:
-        """Return the newest that is meant.
+        """Return the newest verification that is not left out.
 
-        :raises UnexpectedResponseError: what FACEKI found is not what was asked for.
+        :raises UnexpectedResponseError: the records are of other verifications, or are not understood.
         """
         records = read_records(answer)
         if not records and answer.result is not None and not says_none(answer.document):
@@ -331,7 +338,7 @@ class FindKycVerification:
 
 
 def newest_since(records: Iterable[VerificationRecord], not_before: float | None) -> KycVerification | None:
-    """Return the newest of ``records`` that FACEKI made since ``not_before``; one without a time counts as such.
+    """Return the newest of ``records`` that FACEKI made since ``not_before``, or whose time is not known.
 
     :param records: What FACEKI has.
     :param not_before: Unix time, or ``None`` for all times.
@@ -342,9 +349,9 @@ def newest_since(records: Iterable[VerificationRecord], not_before: float | None
 
 
 def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None:
-    """Hold documents against a workflow's rules, before the call that costs money.
+    """Check documents against the rules of a workflow, before the billed call.
 
-    FACEKI sorts out itself which image shows which document, so only numbers can be compared.
+    FACEKI itself finds out which image shows which document, so only numbers are compared.
 
     :raises ValidationError: there are fewer documents than the workflow asks for, or too few back sides.
     """

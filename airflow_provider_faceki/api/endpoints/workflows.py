@@ -134,8 +134,8 @@ def _document_names(value: Json) -> tuple[str, ...] | None:
     if isinstance(value, str):
         value = [text.strip() for text in value.split(",") if text.strip()]
     if isinstance(value, dict):
-        asked = {name: as_flag(flag) for name, flag in value.items()}
-        return tuple(name for name, flag in asked.items() if flag) if None not in asked.values() else None
+        flags = {name: as_flag(flag) for name, flag in value.items()}
+        return tuple(name for name, flag in flags.items() if flag) if None not in flags.values() else None
     if not isinstance(value, list):
         return None
     names = [field(item, *_NAME_FIELDS) if isinstance(item, dict) else item for item in value]
