@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import TypeVar
 
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.clock import Clock
@@ -31,6 +32,8 @@ from airflow_provider_faceki.batch.row_index import RowIndex, row_key
 from airflow_provider_faceki.batch.store import Store, retry_storage, with_checkpoints
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Error code of a row that has the identifier of an earlier row.
 DUPLICATE = "DUPLICATE_IDENTIFIER"
@@ -44,12 +47,14 @@ class SegmentLog:
     :param store: The storage.
     :param folder: URI of the folder.
     :param writer: Name of this writer in the names of its segments; a later writer's name sorts later.
+    :param clock: The clocks.
     """
 
-    def __init__(self, store: Store, folder: str, writer: str) -> None:
+    def __init__(self, store: Store, folder: str, writer: str, clock: Clock) -> None:
         self.folder = folder
         self._store = store
         self._writer = writer
+        self._clock = clock
         self._number = 0
         self._lines: list[bytes] = []
         self._segment: tuple[str, list[bytes]] | None = None
@@ -88,7 +93,7 @@ class SegmentLog:
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
-            for line in retry_storage(partial(self._store.read, uri)).splitlines():
+            for line in self._retry(partial(self._store.read, uri)).splitlines():
                 try:
                     document = json.loads(line)
                 except ValueError:
@@ -104,10 +109,13 @@ class SegmentLog:
     def delete(self) -> None:
         """Delete all segments of all writers."""
         for uri in self._uris():
-            retry_storage(partial(self._store.delete, uri))
+            self._retry(partial(self._store.delete, uri))
 
     def _uris(self) -> list[str]:
-        return retry_storage(partial(self._store.list, self.folder))
+        return self._retry(partial(self._store.list, self.folder))
+
+    def _retry(self, operation: Callable[[], T]) -> T:
+        return retry_storage(operation, self._clock.sleep)
 
 
 class Journal:
@@ -134,7 +142,7 @@ class Journal:
         writer = f"{stamp}-{os.urandom(4).hex()}"
 
         def segment_log(folder: str) -> SegmentLog:
-            return SegmentLog(store, f"{self.root}/{folder}", writer)
+            return SegmentLog(store, f"{self.root}/{folder}", writer, self._clock)
 
         self.results, self.errors = segment_log("results"), segment_log("errors")
         self.records = segment_log("records")
@@ -186,7 +194,7 @@ class Journal:
         :raises OSError: they can neither be deleted nor get a tombstone.
         """
         self._tombstones.add({"segments": self.results.names() + self.errors.names()})
-        retry_storage(self._tombstones.write)
+        retry_storage(self._tombstones.write, self._clock.sleep)
         try:
             for segment_log in (self.results, self.errors, self._tombstones):
                 segment_log.delete()

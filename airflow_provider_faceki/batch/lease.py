@@ -14,11 +14,15 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.clock import Clock
 from airflow_provider_faceki.batch.store import Store, retry_storage
+
+T = TypeVar("T")
 
 #: Age of the last successful check after which the lease is checked again before a charged call.
 MAX_UNCHECKED_SECONDS = 5.0
@@ -51,9 +55,9 @@ class Lease:
 
         :raises ValidationError: the folder belongs to another batch, or a still newer try has the lease.
         """
-        names = retry_storage(self._names)
+        names = self._retry(self._names)
         owner = next(
-            filter(None, (retry_storage(partial(self._owner, name)) for name in reversed(names))), None
+            filter(None, (self._retry(partial(self._owner, name)) for name in reversed(names))), None
         )
         if owner is not None and owner != self._batch_id:
             raise ValidationError(
@@ -64,12 +68,12 @@ class Lease:
         self._name = f"try-{max(tokens, default=0) + 1:06d}-{os.urandom(4).hex()}.json"
         uri = f"{self._folder}/{self._name}"
         content = json.dumps({"batch": self._batch_id}).encode() + b"\n"
-        retry_storage(partial(self._store.write, uri, content))
+        self._retry(partial(self._store.write, uri, content))
         try:
-            retry_storage(self.ensure_held)
+            self._retry(self.ensure_held)
         except ValidationError:
             # Of two tries that start at the same moment, the loser must not lock out the winner's next try.
-            retry_storage(partial(self._store.delete, uri))
+            self._retry(partial(self._store.delete, uri))
             raise
 
     def ensure_held(self) -> None:
@@ -95,6 +99,9 @@ class Lease:
         with self._checking:
             if not self._is_fresh():
                 self.ensure_held()
+
+    def _retry(self, operation: Callable[[], T]) -> T:
+        return retry_storage(operation, self._clock.sleep)
 
     def _is_fresh(self) -> bool:
         return self._clock.boottime() - self._checked_at <= MAX_UNCHECKED_SECONDS

@@ -88,11 +88,13 @@ class Deferred:
     :param row: The row.
     :param error: Why; ``None`` if the row only has to wait.
     :param sent_by: Unix time by which it had been sent; ``None`` if it certainly was not sent after its last intent.
+    :param is_pending: FACEKI has a verification of an earlier run that it has not decided yet.
     """
 
     row: Row
     error: Exception | None
     sent_by: float | None
+    is_pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

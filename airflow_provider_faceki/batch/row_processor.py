@@ -50,7 +50,9 @@ class VerificationGateway:
     :param workflow_id: Workflow of the rows that name none.
     :param check_rules: Whether documents are checked against the workflow's rules before paying.
     :param lookup_timeout: Seconds to look for a record right after its answer was lost.
+    :param record_delay: Seconds after which FACEKI shows the record of a verification.
     :param fence: Raises if this try must not send; called while pictures are read for sending.
+    :param clock: The clocks.
     """
 
     def __init__(
@@ -60,16 +62,20 @@ class VerificationGateway:
         workflow_id: str | None,
         check_rules: bool,
         lookup_timeout: float,
-        fence: Callable[[], None] = lambda: None,
+        record_delay: float,
+        fence: Callable[[], None],
+        clock: Clock,
     ) -> None:
         self._hook = hook
         self._load_image = load_image
         self._workflow_id = workflow_id
         self._check_rules = check_rules
         self._lookup_timeout = lookup_timeout
+        self._record_delay = record_delay
         self._fence = fence
-        #: An accepted identifier by workflow, and whether FACEKI shows its record.
-        self._accepted: dict[str, str] = {}
+        self._clock = clock
+        #: An accepted identifier and the Unix time, by workflow; and whether FACEKI shows its record.
+        self._accepted: dict[str, tuple[str, float]] = {}
         self._shows_records: dict[str, bool] = {}
         self._asking = threading.Lock()
         #: A picture that was read, by storage.
@@ -108,7 +114,8 @@ class VerificationGateway:
         """Verify a row. Billed."""
         verification = self._hook.call(endpoint)
         if verification.decision is api.Decision.ACCEPTED and len(self._accepted) < MAX_WORKFLOWS:
-            self._accepted.setdefault(endpoint.workflow_id, endpoint.record_identifier)
+            accepted = (endpoint.record_identifier, self._clock.time())
+            self._accepted.setdefault(endpoint.workflow_id, accepted)
         return verification
 
     def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
@@ -164,10 +171,11 @@ class VerificationGateway:
         """
         with self._asking:
             if workflow_id not in self._shows_records:
-                accepted = self._accepted.get(workflow_id)
-                if accepted is None:
+                identifier, accepted_at = self._accepted.get(workflow_id, ("", self._clock.time()))
+                if self._clock.time() < accepted_at + self._record_delay or not identifier:
+                    # Nothing that this try has seen says that records are not kept.
                     return True
-                found = self._hook.call(api.FindKycVerification(record_identifier=accepted))
+                found = self._hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
             return self._shows_records[workflow_id]
 
@@ -281,8 +289,7 @@ class RowProcessor:
                 if found is not None and (found.decision is not None or is_last):
                     return _succeeded(row, found, is_billed=False)
                 if found is not None:
-                    # A verification of an earlier run that FACEKI has not decided yet.
-                    return self.still_open(row)
+                    return Deferred(row, None, sent_by=None, is_pending=True)
         except api.FacekiError as error:
             return _lookup_failed(row, error, sent_by=None)
         return self._send(row, since, known, is_last=is_last)

@@ -106,7 +106,9 @@ class BatchVerification:
             options.workflow_id,
             options.check_rules,
             options.lookup_timeout,
+            options.resubmit_after,
             self.lease.ensure_fresh,
+            self.clock,
         )
         self._processor = RowProcessor(
             gateway, self.lease, self.clock.time(), options.resubmit, options.assume_new, self.clock
@@ -280,8 +282,8 @@ class BatchVerification:
         self.journal.index.mark_deferred(row_key(0, identifier))
         if deferred.sent_by is None:
             self.journal.cancel_intent(identifier)
-        else:
-            self._sent_by = max(self._sent_by, deferred.sent_by)
+        if deferred.sent_by is not None or deferred.is_pending:
+            self._sent_by = max(self._sent_by, deferred.sent_by or self._processor.started)
 
     def _check_lease(self) -> None:
         try:

@@ -1,0 +1,288 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Fakes of everything around the core of a batch: storage, clocks, worker pool and FACEKI."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.batch.clock import Clock
+from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.lease import Lease
+from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.outcomes import Crashed, Outcome
+from airflow_provider_faceki.batch.runner import Job, Progress
+from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
+
+ROOT = "memory://batch"
+START = 1_750_000_000.0
+WORKFLOW = "5a4db0c5-0000-4000-8000-000000000001"
+#: A JPEG, as far as anyone looks.
+PICTURE = b"\xff\xd8\xff\xe0" + b"\0" * 60
+
+
+class FakeClock(Clock):
+    """Clocks that move when they are told to, and by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = START
+        #: Seconds that only the clock that counts suspended time has seen.
+        self.suspended = 0.0
+
+    def time(self) -> float:
+        return self.now + self.suspended
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def boottime(self) -> float:
+        return self.now + self.suspended
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(seconds, 0.001)
+
+
+class MemoryStore:
+    """A storage in memory. ``before`` and ``after`` are called around each operation and may raise."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.before: Callable[[str, str], None] = lambda operation, uri: None
+        self.after: Callable[[str, str], None] = lambda operation, uri: None
+        self.operations = Counter[str]()
+
+    def _do(self, operation: str, uri: str, act: Callable[[], Any]) -> Any:
+        self.operations[operation] += 1
+        self.before(operation, uri)
+        result = act()
+        self.after(operation, uri)
+        return result
+
+    def write(self, uri: str, content: bytes) -> None:
+        self._do("write", uri, lambda: self.files.__setitem__(uri, content))
+
+    def read(self, uri: str) -> bytes:
+        def act() -> bytes:
+            if uri not in self.files:
+                raise api.ValidationError("no such file")
+            return self.files[uri]
+
+        content: bytes = self._do("read", uri, act)
+        return content
+
+    def list(self, folder: str) -> list[str]:
+        prefix = f"{folder}/"
+        found: list[str] = self._do(
+            "list",
+            folder,
+            lambda: sorted(
+                uri for uri in self.files if uri.startswith(prefix) and "/" not in uri[len(prefix) :]
+            ),
+        )
+        return found
+
+    def delete(self, uri: str) -> None:
+        self._do("delete", uri, lambda: self.files.pop(uri, None))
+
+
+class InlinePool:
+    """Runs a job when its result is asked for; ``choose`` says which of the queued ones."""
+
+    def __init__(
+        self, work: Callable[[Job], Outcome], choose: Callable[[int], int] = lambda count: 0
+    ) -> None:
+        self._work = work
+        self._choose = choose
+        self._jobs: deque[Job] = deque()
+        self.pending = 0
+
+    def submit(self, item: Job) -> None:
+        self.pending += 1
+        self._jobs.append(item)
+
+    def next_result(self, timeout: float) -> Outcome | None:
+        if not self._jobs:
+            return None
+        self._jobs.rotate(-self._choose(len(self._jobs)))
+        job = self._jobs.popleft()
+        self.pending -= 1
+        try:
+            return self._work(job)
+        except Exception as error:  # noqa: BLE001 - as the real pool
+            return Crashed(error)
+
+    def cancel_pending(self) -> list[Job]:
+        cancelled, self.pending = list(self._jobs), 0
+        self._jobs.clear()
+        return cancelled
+
+
+@dataclass
+class Settings:
+    """A Connection, as far as a batch reads it."""
+
+    workflow_id: str | None = WORKFLOW
+
+
+@dataclass
+class FakeFaceki:
+    """FACEKI behind a hook: bills, keeps records, and answers as the script says.
+
+    :param clock: The clocks.
+    """
+
+    clock: FakeClock
+    settings: Settings = field(default_factory=Settings)
+    bills: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
+    keeps_records: bool = True
+    #: Called before a call acts; may raise what then never reached FACEKI.
+    before: Callable[[str, str], None] = lambda kind, identifier: None
+    #: Called after a verification was billed; may raise a lost answer.
+    after: Callable[[str], None] = lambda identifier: None
+    #: Seconds after which a record is shown.
+    show_after: Callable[[str], float] = lambda identifier: 0.0
+    #: FACEKI's refusal of a verification.
+    refuse: Callable[[str], api.FacekiError | None] = lambda identifier: None
+    _records: list[tuple[float, api.VerificationRecord]] = field(default_factory=list)
+
+    def workflow_rules(self, workflow_id: str) -> api.WorkflowRules | None:
+        return None
+
+    def call(self, endpoint: Any) -> Any:
+        if isinstance(endpoint, api.PerformKycVerification):
+            return self._verify(endpoint)
+        if isinstance(endpoint, api.FindKycVerification):
+            return self._find(endpoint)
+        if isinstance(endpoint, api.FetchRecords):
+            self.calls["fetch"] += 1
+            return self._shown(str(endpoint.record_identifier))
+        raise AssertionError(endpoint)
+
+    def add_record(self, identifier: str, decision: str | None = "ACCEPTED", age: float = 0.0) -> None:
+        """Keep a record that no batch has paid for."""
+        self._keep(identifier, decision, age)
+
+    def _verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+        identifier = endpoint.record_identifier
+        self.calls["verify"] += 1
+        self.before("verify", identifier)
+        with endpoint.selfie.open() as file:
+            file.read(1000)
+        if refusal := self.refuse(identifier):
+            raise refusal
+        self.bills[identifier] += 1
+        record = self._keep(identifier, "ACCEPTED", 0.0)
+        self.after(identifier)
+        return api.KycVerification(record, is_whole=False)
+
+    def _find(self, endpoint: api.FindKycVerification) -> api.KycVerification | None:
+        identifier = str(endpoint.record_identifier)
+        self.calls["find"] += 1
+        self.before("find", identifier)
+        records = [
+            record
+            for record in self._shown(identifier)
+            if endpoint.not_before is None
+            or record.created_at is None
+            or record.created_at.timestamp() >= endpoint.not_before
+        ]
+        return api.KycVerification(records[-1], is_whole=True) if records else None
+
+    def _shown(self, identifier: str) -> list[api.VerificationRecord]:
+        now = self.clock.time()
+        return [
+            record
+            for shown_at, record in self._records
+            if record.record_identifier == identifier and shown_at <= now
+        ]
+
+    def _keep(self, identifier: str, decision: str | None, age: float) -> api.VerificationRecord:
+        made_at = self.clock.time() - age
+        record = api.VerificationRecord(
+            {
+                "record_identifier": identifier,
+                "requestId": f"request-{len(self._records)}",
+                "decision": decision,
+                "createdAt": datetime.fromtimestamp(made_at, UTC).isoformat(),
+            }
+        )
+        if self.keeps_records:
+            self._records.append((made_at + self.show_after(identifier), record))
+        return record
+
+
+def rows(*identifiers: str) -> list[Row]:
+    """Rows that can be verified."""
+    return [
+        Row(number, {"record_identifier": name, "selfie": "s3://b/s.jpg", "document_1_front": "s3://b/f.jpg"})
+        for number, name in enumerate(identifiers, 1)
+    ]
+
+
+def load_image(name: str, place: str) -> api.Image:
+    """Give the one picture that there is."""
+    return api.Image.of_bytes(name, PICTURE)
+
+
+DEFAULTS: dict[str, Any] = {
+    "concurrency": 4,
+    "workflow_id": None,
+    "include_records": False,
+    "check_rules": True,
+    "resubmit": "if_absent",
+    "assume_new": False,
+    "resubmit_after": 150.0,
+    "lookup_timeout": 30.0,
+    "max_error_rate": 1.0,
+    "max_verifications": None,
+}
+
+
+@dataclass
+class World:
+    """A storage, FACEKI and clocks, in which tries of one batch run."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    store: MemoryStore = field(default_factory=MemoryStore)
+    choose: Callable[[int], int] = lambda count: 0
+    load_image: Callable[[str, str], api.Image] = load_image
+    batch_id: str = "batch"
+    faceki: FakeFaceki = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.faceki = FakeFaceki(self.clock)
+
+    def run(self, manifest: list[Row], **options: Any) -> BatchVerification:
+        """Run one try and return it; ``journal`` tells what all tries have done."""
+        journal = Journal(ROOT, self.store, clock=self.clock)
+        lease = Lease(self.store, journal.leases, self.batch_id, self.clock)
+        lease.acquire()
+        journal.load()
+        batch = BatchVerification(
+            hook=self.faceki,  # type: ignore[arg-type]
+            load_image=self.load_image,
+            journal=journal,
+            lease=lease,
+            options=BatchOptions(**{**DEFAULTS, **options}),
+            is_killed=lambda: False,
+            clock=self.clock,
+            make_pool=lambda size, work: InlinePool(work, self.choose),
+        )
+        batch.run(lambda: iter(manifest), Progress(len(manifest), self.clock))
+        return batch
+
+    def journal(self) -> Journal:
+        """What all tries have done."""
+        journal = Journal(ROOT, self.store, clock=self.clock)
+        journal.load()
+        return journal
+
+    def lines(self, folder: str) -> Iterator[Any]:
+        """The lines of a log."""
+        journal = self.journal()
+        yield from getattr(journal, folder).lines()
