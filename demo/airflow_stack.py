@@ -60,7 +60,7 @@ class Airflow:
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            # Nobody but this machine reaches it, so nobody logs in.
+            # Only this machine reaches it, so no login is asked for.
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
@@ -100,7 +100,7 @@ class Airflow:
     def call(self, method: str, path: str, document: object = None) -> Any:
         """Call the public REST API; reads are tried again, for a busy machine may lock its database."""
         if self._token is None:
-            # With all users being admins, Airflow hands a token to whoever asks; it is good for a day.
+            # With all users being admins, Airflow hands a token to each caller; it is good for a day.
             self._token = _ask("GET", f"{self.url}/auth/token")["access_token"]
         tries = 1 if method == "POST" else API_TRIES
         for _ in range(tries - 1):

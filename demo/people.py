@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""People who answer the links: sends what a browser would send, since nobody sits at one."""
+"""People who answer the links: sends what a browser would send."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """Start processes so that none of them, nor any of their children, is left behind.
 
 Airflow puts each task into a process group of its own, so ending a group does not reach them all, and a child
-whose parent dies is handed to init, where nobody finds it. This process therefore asks the kernel to hand it
+whose parent dies is handed to init, where it is not found. This process therefore asks the kernel to hand it
 such orphans (it becomes a "subreaper"), and ends whatever still descends from it.
 """
 
@@ -41,7 +41,7 @@ class ProcessFailed(RuntimeError):
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """A port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

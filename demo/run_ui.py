@@ -47,7 +47,7 @@ def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work
 def guide(airflow: Airflow, faceki: SandboxProcess) -> str:
     """Where to click."""
     return f"""
-Airflow        {airflow.url}   (nobody needs to log in)
+Airflow        {airflow.url}   (no login needed)
 Connection     {airflow.url}/connections   faceki_default: test it (the first icon), or edit it
 
 From a link to a decision

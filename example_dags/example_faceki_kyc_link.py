@@ -3,7 +3,7 @@
 ### From a link to a decision
 
 Make a verification link for one person, wait for FACEKI's decision without holding a worker, and go on
-accordingly. Send `url` to the person in place of `send`; whoever has it can act on it, so it goes nowhere
+accordingly. Send `url` to the person in place of `send`; everyone who has it can act on it, so it goes nowhere
 else.
 
 Trigger it with your workflow (or set the Connection's default workflow) and an id of your own.
@@ -77,7 +77,7 @@ with DAG(
 
     @task
     def ask_a_person() -> None:
-        """Hand the case to a person: FACEKI used a word that nobody has documented."""
+        """Hand the case to a person: FACEKI used a word that is not documented."""
 
     send(make_link.output) >> wait
     choose(wait.output) >> [welcome(), decline(), ask_a_person()]

@@ -2,7 +2,7 @@
 """
 ### What the webhooks missed
 
-Nobody promises that FACEKI's webhook arrives, or that it comes again if it did not. So, every hour: for each open case
+FACEKI does not promise that its webhook arrives, or that it comes again if it did not. So, every hour: for each open case
 ask FACEKI for its records, and where a verification says something that no event of the asset
 `faceki://faceki_default/verifications` has said, emit that event. Then
 [example_faceki_webhook](/dags/example_faceki_webhook) runs as if the webhook had come. A case that is decided
@@ -61,7 +61,7 @@ with DAG(
         began = [record["created_at"] for record in decided]
         events = inlet_events[verifications]
         if began and all(began) and hasattr(events, "after"):
-            # Nobody has said anything about a verification before it was. A day, for clocks that go wrong.
+            # No event is older than its verification. A day more, for clocks that go wrong.
             oldest = min(datetime.fromisoformat(moment) for moment in began)
             events = events.after((oldest - timedelta(days=1)).isoformat())
         said = {(event.extra.get("request_id"), event.extra.get("status")) for event in events}

@@ -7,7 +7,7 @@ asset `faceki://faceki_default/verifications`, where `[faceki] webhook_enabled` 
 set. [example_faceki_reconcile](/dags/example_faceki_reconcile) finds what did not arrive. With
 Airflow 3.2 and later each verification is a partition of it, and gets a run of its own. The webhook is not
 signed, so nothing in it is believed but the request id, and that only as something to ask FACEKI for: what counts is
-the record that FACEKI hands out. If there is none, somebody made the webhook up, and the run is skipped.
+the record that FACEKI hands out. If there is none, the webhook was made up, and the run is skipped.
 
 Before Airflow 3.2 there are no partitions: events that come close together share one run, so that the tasks are mapped
 over all of them; and one that arrives while a run is being made can wait for the next. Airflow 2 receives no webhooks.

@@ -92,7 +92,7 @@ class Credentials:
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 
 
-#: Credentials that no sender has, for it takes a hash that nobody knows the token of.
+#: Credentials that no token matches, this process included.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 
@@ -139,14 +139,14 @@ class Authenticator:
         """Return the credentials of this Connection; several that ask at once share one lookup.
 
         :param conn_id: The Connection.
-        :param expected: A DAG names it, or its token was presented: it need not wait for ids that strangers made up.
+        :param expected: A DAG names it, or its token was presented: it does not wait behind ids that were made up.
         :param within: Seconds after which :data:`DENY_ALL` is returned, while the lookup goes on for the cache.
         :raises LookupFailed: a secrets backend or the database did not answer.
         """
         task = self._lookups.get(conn_id)
         if task is None:
             task = self._lookups[conn_id] = asyncio.create_task(self._run_lookup(conn_id, expected))
-            # asyncio complains of an error that nobody fetches, and all who waited may have gone.
+            # Read the error here: asyncio logs one that is never read, and the requests that waited may have ended.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         # Not `await task`: a request that is cancelled must not cancel the lookup of the others.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))

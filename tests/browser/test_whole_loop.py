@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does a person's click on FACEKI's page start the DAG that listens? All by the mouse, as `make ui` tells it."""
+"""A person's click on FACEKI's page starts the DAG that listens: by the mouse, as `make ui` tells it."""
 
 from __future__ import annotations
 

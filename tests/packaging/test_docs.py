@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Do the pages say what the code does?"""
+"""The pages say what the code does."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow's database with DAGs that listen, a receiver over it, and a whole Airflow for those who ask."""
+"""Airflow's database with DAGs that listen, and a receiver over it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _connections() -> Iterator[None]:
 
 @pytest.fixture
 def receiver() -> Receiver:
-    """A receiver as the API server has it, with all its patience left."""
+    """A receiver as the API server has it, with all its limits unused."""
     from airflow_provider_faceki.webhook import app, auth, events
 
     return app.Receiver(auth.load_credentials, events.store_events)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A whole Airflow with the receiver switched on, a user who has to log in, and a local FACEKI beside it."""
+"""A whole Airflow with the receiver switched on, a user who has to log in, and a sandbox beside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 #: The example that a webhook starts, and how long that may take from the button to the end of its run.
 LISTENER = "example_faceki_webhook"
 WHOLE_LOOP = 60.0
-#: Who is verified: names that no other file of an Airflow could hold.
+#: The verified person: names that no other file of an Airflow could hold.
 PERSON = {"first_name": "Canariella", "last_name": "Leckwasser", "document_number": "UT-7731-CANARY"}
 PASSWORD = secrets.token_urlsafe(16)
 DAGS = Path(__file__).parent / "running"
@@ -36,7 +36,7 @@ SHIPPED = (LISTENER, "example_faceki_reconcile")
 
 @dataclass
 class LockedAirflow(Airflow):
-    """The demonstration's Airflow, but nobody comes in without logging in."""
+    """The demonstration's Airflow, with a user who has to log in."""
 
     def environment(self) -> dict[str, str]:
         """Return the settings."""

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which asset is it?"""
+"""Name and URI of the asset."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does the plugin stay out of every process but the API server? Each question is put to a process of its own."""
+"""The plugin stays out of every process but the API server; each test starts a process of its own."""
 
 from __future__ import annotations
 

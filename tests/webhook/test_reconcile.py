@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does the reconciling example emit, and how many events does it read for that? The rest of it: test_whole.py."""
+"""Events that the reconciling example reads and emits. Its whole run is in test_whole.py."""
 
 from __future__ import annotations
 

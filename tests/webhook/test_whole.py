@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""From FACEKI's page to a finished run: a whole Airflow, nobody logged in but where the test says so."""
+"""From FACEKI's page to a finished run in a whole Airflow. Webhooks come without a login."""
 
 from __future__ import annotations
 
