@@ -2,8 +2,8 @@
 """
 ### What the webhooks missed
 
-FACEKI does not promise that its webhook arrives, or that it comes again if it did not. So, every hour: for each open case
-ask FACEKI for its records, and where a verification says something that no event of the asset
+FACEKI does not promise that its webhook arrives, or that it comes again if it did not. So, every hour: for each open
+case ask FACEKI for its records, and where a verification says something that no event of the asset
 `faceki://faceki_default/verifications` has said, emit that event. Then
 [example_faceki_webhook](/dags/example_faceki_webhook) runs as if the webhook had come. A case that is decided
 is open no longer.
