@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How near to the ideal does a batch come, how much memory do many rows take, and what does a row cost a scheduler?
+"""Throughput of a batch beside the ideal, its memory for many rows, and the cost of a row beside a mapped task.
 
 Verifications are asked of a server that takes 300 ms, each number in a fresh process (``benchmarks/batching.py``) and
 over the whole task: from reading the manifest to the last result written, a token and the rules included. That start

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One process that works off a manifest: ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE``.
+"""One process that processes a manifest: ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE``.
 
 Prints what it took: rows, seconds, CPU seconds, and the process's memory in MiB, before and at its largest.
 """
@@ -32,12 +32,12 @@ SIDES = ("selfie", "document_1_front", "document_1_back")
 
 _TIMEOUT = 60.0
 
-#: Works off the manifest in a folder with so many requests in flight, and returns how many rows it has done.
+#: Processes the manifest in a folder with this many requests in flight, and returns the number of rows done.
 Work = Callable[[Path, int], int]
 
 
 def write_manifest(folder: Path, rows: int, picture: bytes = b"") -> Path:
-    """Write pictures, and a manifest of so many people who all look like them; return the folder."""
+    """Write images, and a manifest with this many rows that all use them; return the folder."""
     folder.mkdir()
     for side in SIDES:
         (folder / f"{side}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + picture)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does one authenticated GET cost over a bare shared ``requests.Session``?"""
+"""Cost of one authenticated GET beside a bare shared ``requests.Session``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 
 from benchmarks import clients, peers
-from benchmarks.frame import Reach, Row, take_turns
+from benchmarks.frame import Reach, Row, measure_rounds
 from benchmarks.loopback import Loopback, loopback
 
 FLOOR = "requests.Session, shared"
@@ -29,10 +29,10 @@ def measure(directory: Path) -> list[Row]:
 
 def _measure(server: Loopback, *, tls: bool) -> list[Row]:
     clients.connect(server, tls=tls)
-    contestants = _contestants(server, tls=tls)
-    wall = take_turns(contestants, rounds=ROUNDS, calls=CALLS)
-    cpu = take_turns(
-        {name: contestants[name] for name in (FLOOR, OURS, NEW_HOOK)},
+    candidates = _candidates(server, tls=tls)
+    wall = measure_rounds(candidates, rounds=ROUNDS, calls=CALLS)
+    cpu = measure_rounds(
+        {name: candidates[name] for name in (FLOOR, OURS, NEW_HOOK)},
         rounds=ROUNDS,
         calls=CALLS,
         clock=time.thread_time,
@@ -40,30 +40,30 @@ def _measure(server: Loopback, *, tls: bool) -> list[Row]:
     kind = "TLS" if tls else "plain"
     one, new = f"GET, one hook, {kind}", f"GET, a new hook each, {kind}"
     rows = [wall.row(one, OURS, FLOOR, reach=Reach("ratio", "≤", 1.1)), cpu.row(f"{one}, CPU", OURS, FLOOR)]
-    if HTTP in contestants:
+    if HTTP in candidates:
         rows.insert(1, wall.row(one, OURS, HTTP))
     rows += [
         wall.row(new, NEW_HOOK, FLOOR, reach=Reach("ratio", "≤", 1.4) if tls else None),
         cpu.row(f"{new}, CPU", NEW_HOOK, FLOOR),
     ]
-    if NEW_HTTP in contestants:
+    if NEW_HTTP in candidates:
         rows.insert(-1, wall.row(new, NEW_HOOK, NEW_HTTP))
     return rows
 
 
-def _contestants(server: Loopback, *, tls: bool) -> dict[str, Callable[[], object]]:
+def _candidates(server: Loopback, *, tls: bool) -> dict[str, Callable[[], object]]:
     base_url = server.tls if tls else server.plain
     session = requests.Session()
     session.verify = str(server.certificate)
     token = clients.fetch_token(session, base_url=base_url)
     hook = clients.hook()
-    contestants: dict[str, Callable[[], object]] = {
+    candidates: dict[str, Callable[[], object]] = {
         FLOOR: lambda: clients.bare_fetch(session, base_url, token),
         OURS: lambda: clients.fetch_with(hook),
         NEW_HOOK: clients.fetch_with_new_hook,
     }
     if peers.available():
         theirs = clients.http_provider()
-        contestants[HTTP] = lambda: clients.http_provider_fetch(token, theirs)
-        contestants[NEW_HTTP] = lambda: clients.http_provider_fetch(token)
-    return contestants
+        candidates[HTTP] = lambda: clients.http_provider_fetch(token, theirs)
+        candidates[NEW_HTTP] = lambda: clients.http_provider_fetch(token)
+    return candidates

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who asks? Our hook and those it is set beside, each as the call that a task would make."""
+"""Calls of our hook and of its peers, as a task would make them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONN_ID = "benchmark_faceki"
 HTTP_CONN_ID = "benchmark_http"
 
-#: Seconds; somebody who writes this by hand and knows that requests waits for ever without.
+#: Seconds; without a timeout requests waits for ever.
 TIMEOUT = 30.0
 
 

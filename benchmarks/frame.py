@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How is a number taken so that it can be believed on a busy machine, and how is it told?
+"""Measurements that hold on a busy machine: rounds of all candidates side by side, and their rows in the table.
 
-Only what is measured side by side is compared: contestants take turns, round by round, and a ratio is the
-median of the rounds' own ratios, shown with its quartiles. Whatever slows the machine slows all of a round.
+Only what is measured side by side is compared: the candidates run one after another in each round, and a ratio is the
+median of the ratios of the rounds, with its quartiles. Other load on the machine slows all candidates of a round.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ def counted(
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What each contestant took in each round, in seconds a call."""
+    """What each candidate took in each round, in seconds a call."""
 
     by_name: Mapping[str, Sequence[float]]
 
     def row(self, measure: str, ours: str, beside: str, unit: str = "ms", reach: Reach | None = None) -> Row:
-        """Return the row that sets the contestant ``ours`` beside another."""
+        """Return the row that sets the candidate ``ours`` beside another."""
         scale = {"ms": 1e3, "µs": 1e6}[unit]
         mine, theirs = self.by_name[ours], self.by_name[beside]
         ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
@@ -113,25 +113,25 @@ class Rounds:
         )
 
 
-def take_turns(
-    contestants: Mapping[str, Callable[[], object]],
+def measure_rounds(
+    candidates: Mapping[str, Callable[[], object]],
     *,
     rounds: int,
     calls: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Rounds:
-    """Let the contestants take turns, each ``calls`` calls a turn; who begins moves on with every round.
+    """Let the candidates take turns, each ``calls`` calls a turn; who begins moves on with every round.
 
-    :param contestants: What to call, by name.
+    :param candidates: What to call, by name.
     :param rounds: How often each gets its turn, after one turn to warm up.
     :param calls: Calls a turn.
     :param clock: What is read before and after a turn; ``time.thread_time`` counts this thread's CPU only.
     """
-    order = list(contestants)
+    order = list(candidates)
     took: dict[str, list[float]] = {name: [] for name in order}
     for number in range(rounds + 1):
         for name in order:
-            call = contestants[name]
+            call = candidates[name]
             began = clock()
             for _ in range(calls):
                 call()

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does parsing a DAG pay for importing our operators, sensors and triggers, over ``airflow.sdk``?
+"""Import time of our operators, sensors and triggers over ``airflow.sdk``: what parsing a DAG pays.
 
 Each import is timed in a fresh process that has imported Airflow's own base classes, and counted in CPU time:
-it waits for nothing, and whoever else uses the machine makes it no dearer.
+an import does not wait, and CPU time hardly depends on other load.
 ``python -m benchmarks.imports MODULE...`` is one such process.
 """
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Where do the benchmarks send their calls? To a server in a process of its own, over plain HTTP and TLS."""
+"""Server for the benchmarks, in a process of its own, over plain HTTP and TLS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLIENT_SECRET = "benchmark-secret-that-guards-nothing"
 RECORDS_PATH = "/api/v3/kyc_verification"
 TOKEN_PATH = "/auth/api/generate-token"
 
-_PATIENCE = 30.0
+_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Loopback:
 
     def _ask(self, method: str, path: str) -> bytes:
         host = self.plain.removeprefix("http://")
-        connection = http.client.HTTPConnection(host, timeout=_PATIENCE)
+        connection = http.client.HTTPConnection(host, timeout=_TIMEOUT_SECONDS)
         with contextlib.closing(connection):
             connection.request(method, path)
             return connection.getresponse().read()
@@ -110,7 +110,7 @@ def loopback(directory: Path, latency: float = 0.0) -> Iterator[Loopback]:
     finally:
         server.stdin.close()
         try:
-            server.wait(_PATIENCE)
+            server.wait(_TIMEOUT_SECONDS)
         finally:
             server.kill()
             server.stdout.close()

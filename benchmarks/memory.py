@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How large is this process, and how large was it at its largest? In MiB, as the kernel counts (proc(5))."""
+"""Memory of this process, now and at its peak, in MiB as the kernel counts (proc(5))."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does one benchmark say? ``python -m benchmarks.one NAME DIRECTORY`` writes its rows to DIRECTORY/rows.json.
+"""Run one benchmark: ``python -m benchmarks.one NAME DIRECTORY`` writes its rows to DIRECTORY/rows.json.
 
-A process for each: what one has imported, cached or warmed is not there for the next.
+Each benchmark has a process of its own, so that no imports or caches of another are there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # By the road on which whatever was started is ended.
+    # As an exception, so that `finally` blocks end what was started.
     raise SystemExit(128 + number)
 
 

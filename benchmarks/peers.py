@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Where are the peers? In a directory of their own that only the benchmarks see.
+"""Installation of the peers into a directory of their own, which only the benchmarks see.
 
-Installed into the environment they would be providers of that Airflow, and part of what is measured.
+In the environment they would be providers of that Airflow, and part of what is measured.
 """
 
 from __future__ import annotations
@@ -56,5 +56,5 @@ def install(work: Path) -> Path | None:
 
 
 def available() -> bool:
-    """Say whether this process can import the peers."""
+    """Return whether this process can import the peers."""
     return importlib.util.find_spec("airflow.providers.http") is not None

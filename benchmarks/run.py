@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which numbers are reached? ``python benchmarks/run.py [NAME...]`` takes all measures, or those named.
+"""Run all benchmarks, or those named: ``python benchmarks/run.py [NAME...]``.
 
-Prints one table and ends with status 1 if a reach is missed or a measure could not be taken.
+Prints one table, writes it as JSON, and exits with status 1 if a reach is missed or a benchmark fails.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / ".work" / "benchmarks"
+#: The rows of the last run, each with its reach and whether that was met.
+RESULTS = WORK / "results.json"
 
 #: Each is a module of this package with a function ``measure``, and the seconds it may take.
 BENCHMARKS = {
     "imports": 600,
     "calls": 600,
+    "first_call": 600,
     "tokens": 300,
     "uploads": 300,
     "batch": 1800,
     "waits": 900,
     "webhooks": 300,
 }
-#: Seconds in which a measure that is given up ends what it has started, such as a whole Airflow.
-GRACE = 60.0
+#: Seconds for a benchmark that has timed out to end what it has started, such as a whole Airflow.
+GRACE_SECONDS = 60.0
 
 
 def main() -> int:
@@ -76,13 +79,25 @@ def _run(names: list[str]) -> int:
         )
         rows += found or []
         failed += [name] if found is None else []
-    print(f"\n{table(rows)}\n\n{_machine()}")
+    print(f"\n{table(rows)}\n\n{_machine()['summary']}")
+    _write_results(rows, failed)
     missed = [row.measure for row in rows if not row.ok]
     for measure in missed:
         print(f"missed: {measure}")
     for name in failed:
         print(f"not taken: {name}; its log: {WORK / name}.log")
     return 1 if missed or failed else 0
+
+
+def _write_results(rows: list[Row], failed: list[str]) -> None:
+    """Write the table as JSON too, for scripts that plot or compare it."""
+    document = {
+        "machine": _machine(),
+        "rows": [{**row.to_dict(), "ok": row.ok} for row in rows],
+        "not_taken": failed,
+    }
+    RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"The same as JSON: {RESULTS}")
 
 
 def _measure(name: str, place: Path | None) -> list[Row] | None:
@@ -111,14 +126,14 @@ def _measure(name: str, place: Path | None) -> list[Row] | None:
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End ``process`` on the way out, whatever the way: asked to first, for it ends its own children, then not."""
+    """End ``process`` on the way out: with SIGTERM first, so that it ends its own children, then with SIGKILL."""
     try:
         yield
     finally:
         if process.poll() is None:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
+                process.wait(GRACE_SECONDS)
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -129,8 +144,8 @@ def _environment(directory: Path, place: Path | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
     }
-    # Bytecode is kept, as it is wherever a package is installed; without it, imports measure the compiler. Of the
-    # bundles of certificates in the environment, requests would think more than of the one it is given.
+    # Bytecode is kept, as where a package is installed; without it, imports measure the compiler. requests prefers a
+    # CA bundle of the environment to the one it is given.
     for name in ("PYTHONDONTWRITEBYTECODE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         kept.pop(name, None)
     kept["AIRFLOW_HOME"] = str(directory / "airflow")
@@ -140,12 +155,16 @@ def _environment(directory: Path, place: Path | None) -> dict[str, str]:
     return kept
 
 
-def _machine() -> str:
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return (
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, load average {load} at the end. "
-        "Ratios: the median of the rounds' own, in brackets their middle half."
-    )
+def _machine() -> dict[str, object]:
+    load = os.getloadavg()
+    return {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load_average": load,
+        "summary": f"{os.cpu_count()} cores, Python {platform.python_version()}, load average "
+        f"{', '.join(f'{value:.1f}' for value in load)} at the end. "
+        "Ratios: the median of the rounds' own, in brackets their middle half.",
+    }
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

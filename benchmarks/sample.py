@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a typical answer hold? One record of about three kilobytes, of an invented person.
+"""A typical answer: one record of about three kilobytes, of an invented person.
 
 Fields: https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a whole Airflow take for the same people as one task, and as a mapped task for each?"""
+"""Time of a whole Airflow for the same rows as one task, and as a mapped task for each."""
 
 from __future__ import annotations
 

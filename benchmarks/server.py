@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What answers the benchmarks? A server so small that it costs less than any client that asks it.
+"""HTTP server that costs less CPU than any client of the benchmarks.
 
 ``python -m benchmarks.server CERTIFICATE KEY LATENCY`` listens on two loopback ports, one of them with TLS, and
 prints them as JSON. It keeps connections alive, knows the routes below, counts, and ends when its standard
-input does, so it cannot outlive whoever started it.
+input does, so it cannot outlive the process that started it.
 
 ====  =====================================  =======================================================
 POST  ``/auth/api/generate-token``           a new token
-GET   ``/api/v3/kyc_verification``           one record, to whoever brings a token that is good; none for a ``link``,
+GET   ``/api/v3/kyc_verification``           one record, for a valid token; none for a ``link``,
                                              nor for a ``record_identifier``
 POST  ``/api/v3/kyc_verification``           a decision, to the same; the pictures are counted off and not looked at
 GET   ``/api/v3/workflows/rules``            what a workflow asks for, to the same: an identity card
@@ -49,7 +49,7 @@ _REQUEST_ID = str(RECORD["requestId"]).encode()
 
 
 def _of(query: bytes) -> bytes:
-    """Return the record under the id that is asked for: whoever asks holds it against that."""
+    """Return the record under the id that is asked for, because clients compare the two."""
     wanted = query.removeprefix(_BY_REQUEST)
     if wanted == _REQUEST_ID:
         return _RECORDS_RESPONSE
@@ -85,7 +85,7 @@ class Desk:
     def answer(self, target: bytes, query: bytes, head: bytes) -> bytes:
         """Return the whole response to a request whose headers are ``head``."""
         if target in _TO_TOKENS:
-            # A link is one that nobody has answered yet, an identifier of somebody who has not been verified.
+            # A link has no record yet, and an identifier none that is verified.
             is_new = query.startswith((b"link=", b"record_identifier="))
             found = _NOTHING_YET_RESPONSE if is_new else _TO_TOKENS[target]
             return self._checked(head, _of(query) if query.startswith(_BY_REQUEST) else found)

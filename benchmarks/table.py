@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How does the table look? As Markdown, so that it can be kept as it was printed."""
+"""The table of results as Markdown."""
 
 from __future__ import annotations
 

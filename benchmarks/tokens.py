@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How many tokens are asked for, by calls, hooks, threads and processes, and when a token dies under them?
+"""Token requests of many calls, hooks, threads and processes, also when a token is revoked meanwhile.
 
 Counted by the server. Each count is taken in processes that are forked for it, as Airflow forks its tasks, and that
-have never called before. Failed calls are counted as well: a token that is revoked must cost nobody a call.
+have never called before. Failed calls are counted as well: a revoked token must not fail any call.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from benchmarks import clients, peers
 from benchmarks.frame import Reach, Row, counted
 from benchmarks.loopback import Loopback, loopback
 
-#: Seconds, so that whoever starts cold meets others who wait for a token.
+#: Seconds, so that cold callers meet others that wait for a token.
 LATENCY = 0.02
 SCRIPT, KEPT = "requests, a token a task", "requests, a token kept"
 HTTP = "http provider, a token a task"
 
-_PATIENCE = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Who calls how often.
+    """Number of callers and calls.
 
-    :param name: What is told of it.
+    :param name: Its name in the table.
     :param threads: Threads of a process.
     :param calls: Calls of a thread.
     :param processes: Processes.
@@ -84,7 +84,7 @@ def _rows(server: Loopback, scenario: Scenario) -> list[Row]:
     # In memory there is nothing left of the scenario before; a file is what processes share.
     clients.connect(server, shared_file=scenario.processes > 1)
     ours = _count(server, scenario, _ours_new if scenario.new_hooks else _ours_one)
-    theirs = {name: _count(server, scenario, make) for name, make in _contestants(server).items()}
+    theirs = {name: _count(server, scenario, make) for name, make in _candidates(server).items()}
     enough, none = Reach("ours", "≤", scenario.tokens), Reach("ours", "≤", 0)
     tokens, failed = f"token requests, {scenario.name}", f"failed calls, {scenario.name}"
     rows = [
@@ -96,7 +96,7 @@ def _rows(server: Loopback, scenario: Scenario) -> list[Row]:
     return rows
 
 
-def _contestants(server: Loopback) -> dict[str, Callable[[], Call]]:
+def _candidates(server: Loopback) -> dict[str, Callable[[], Call]]:
     theirs: dict[str, Callable[[], Call]] = {
         SCRIPT: lambda: clients.script_task(server.plain),
         KEPT: lambda: _kept(server.plain),
@@ -139,7 +139,7 @@ def _count(server: Loopback, scenario: Scenario, make: Callable[[], Call]) -> Fo
     for process in processes:
         process.start()
     for process in processes:
-        process.join(_PATIENCE)
+        process.join(_TIMEOUT_SECONDS)
         assert process.exitcode == 0, f"{scenario.name}: a process ended with {process.exitcode}"
     return Found(server.counters()["tokens"], sum(failures.get() for _ in processes))
 
@@ -156,14 +156,14 @@ def _process(
 
     def thread(_number: int) -> int:
         failed = 0
-        together.wait(_PATIENCE)
+        together.wait(_TIMEOUT_SECONDS)
         for _ in range(scenario.calls):
             if next(begun) == half:
                 server.revoke()
             failed += _fails(call)
         return failed
 
-    start.wait(_PATIENCE)
+    start.wait(_TIMEOUT_SECONDS)
     with ThreadPoolExecutor(scenario.threads) as pool:
         failures.put(sum(pool.map(thread, range(scenario.threads))))
 

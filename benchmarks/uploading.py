@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who uploads? Ours, its peers and the floor, each as one call that sends seven pictures from files over TLS.
+"""Uploads of our client, of its peers and of the floor: each call sends seven images from files over TLS.
 
 ``python -m benchmarks.uploading NAME URL CERTIFICATE SMALL LARGE`` is one of them in a process of its own: it prints
 by how many MiB the process has grown, at its largest, while it sent the folder ``LARGE``, having sent ``SMALL``.
@@ -33,8 +33,8 @@ _TIMEOUT = 60.0
 Upload = Callable[[Path], object]
 
 
-def contestants(url: str, certificate: Path) -> dict[str, Callable[[], Upload]]:
-    """Return what makes each contestant, by name; those that are not installed are left out."""
+def candidates(url: str, certificate: Path) -> dict[str, Callable[[], Upload]]:
+    """Return what makes each candidate, by name; those that are not installed are left out."""
     makers: dict[str, Callable[[], Upload]] = {
         FLOOR: lambda: _floor(url, certificate),
         OURS: _ours,
@@ -167,4 +167,4 @@ def _growth(upload: Upload, small: Path, large: Path) -> float:
 
 if __name__ == "__main__":
     _name, _url, _certificate, _small, _large = sys.argv[1:]
-    print(_growth(contestants(_url, Path(_certificate))[_name](), Path(_small), Path(_large)))
+    print(_growth(candidates(_url, Path(_certificate))[_name](), Path(_small), Path(_large)))

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What do memory and CPU pay for sending seven pictures of 5 MB over TLS, beside a plain copy to the socket?
+"""Memory and CPU of sending seven images of 5 MB over TLS, beside a plain copy to the socket.
 
-CPU is this process's own, contestants taking turns. Memory is what a fresh process grows by, at its largest, for each
-contestant (``benchmarks/uploading.py``).
+CPU is this process's own, candidates taking turns. Memory is what a fresh process grows by, at its largest, for each
+candidate (``benchmarks/uploading.py``).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import clients
-from benchmarks.frame import Reach, Row, counted, take_turns
+from benchmarks.frame import Reach, Row, counted, measure_rounds
 from benchmarks.loopback import Loopback, loopback
-from benchmarks.uploading import FLOOR, OURS, PICTURES, contestants
+from benchmarks.uploading import FLOOR, OURS, PICTURES, candidates
 
 LARGE, SMALL = 5_000_000, 1_000
 ROUNDS = 15
@@ -34,9 +34,9 @@ def measure(directory: Path) -> list[Row]:
 
 
 def _cpu(server: Loopback, large: Path) -> list[Row]:
-    made = {name: make() for name, make in contestants(server.tls, server.certificate).items()}
+    made = {name: make() for name, make in candidates(server.tls, server.certificate).items()}
     uploads = {name: partial(upload, large) for name, upload in made.items()}
-    took = take_turns(uploads, rounds=ROUNDS, calls=1, clock=time.process_time)
+    took = measure_rounds(uploads, rounds=ROUNDS, calls=1, clock=time.process_time)
     reach = Reach("ratio", "≤", 2.0)
     return [
         took.row("upload of 7 x 5 MB, TLS, CPU", OURS, name, reach=reach if name == FLOOR else None)
@@ -48,7 +48,7 @@ def _cpu(server: Loopback, large: Path) -> list[Row]:
 def _memory(server: Loopback, small: Path, large: Path) -> list[Row]:
     grown = {
         name: statistics.median(_growth(server, name, small, large) for _ in range(PROCESSES))
-        for name in contestants(server.tls, server.certificate)
+        for name in candidates(server.tls, server.certificate)
     }
     reach = Reach("ours", "≤", 1.0)
     return [

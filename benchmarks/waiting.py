@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One process full of waits: ``python -m benchmarks.waiting NAME COUNT URL CERTIFICATE`` prints what they cost.
+"""One process with many waits: ``python -m benchmarks.waiting NAME COUNT URL CERTIFICATE`` prints what they cost.
 
 The waits begin spread over one interval; then everything is measured over another.
 """
@@ -90,7 +90,7 @@ async def _after(seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
 def _set_aside() -> float:
     """Leave all that is loaded by now out of Python's garbage collections, and return the seconds that one of it takes.
 
-    Nine tenths of it are Airflow itself, which in a triggerer is collected again and again whoever waits there; the
+    Nine tenths of it are Airflow itself, which in a triggerer is collected again and again in any case; the
     waits, and what they leave behind, are collected as ever.
     """
     began = time.perf_counter()
@@ -142,7 +142,7 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
             exponential_backoff=False,
         )
         async for _ in trigger.run():
-            raise AssertionError("nobody has decided anything")
+            raise AssertionError("no wait has ended")
 
     return wait
 

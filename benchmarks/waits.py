@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What do a thousand waits in one triggerer cost, each polling a 200 ms server once a minute?
+"""Cost of a thousand waits in one triggerer, each polling a 200 ms server once a minute.
 
-Each contestant runs in a process of its own (``benchmarks/waiting.py``), one after the other; ours with five thousand
+Each candidate runs in a process of its own (``benchmarks/waiting.py``), one after the other; ours with five thousand
 waits too, the peers with one thousand only.
 """
 

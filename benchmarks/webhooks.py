@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How soon is a webhook stored and answered, by a real API server on SQLite?
+"""Time until a webhook is stored and answered by a real API server on SQLite.
 
 Beside a bare FastAPI route with one committed SQLite insert (``benchmarks/receiving.py``), in a process of its own too.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import requests
 
-from benchmarks.frame import Reach, Row, counted, take_turns
+from benchmarks.frame import Reach, Row, counted, measure_rounds
 from tests.airflow.running import bundles
 from tests.airflow.whole_airflow import WholeAirflow
 
@@ -42,8 +42,8 @@ def measure(directory: Path) -> list[Row]:
         requests.Session() as line,
     ):
         line.trust_env = False
-        contestants = {OURS: lambda: _send(line, ours), FLOOR: lambda: _send(line, floor)}
-        rounds = take_turns(contestants, rounds=ROUNDS, calls=1)
+        candidates = {OURS: lambda: _send(line, ours), FLOOR: lambda: _send(line, floor)}
+        rounds = measure_rounds(candidates, rounds=ROUNDS, calls=1)
         seconds = _at_once(ours)
     reach = Reach("ours", "≤", LIMIT)
     slow = {name: 1e3 * statistics.quantiles(took, n=20)[18] for name, took in rounds.by_name.items()}

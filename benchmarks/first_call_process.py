@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""One first call: ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED`` prints its costs.
+
+Imports nothing but the standard library at the top, because all that it imports is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from importlib import import_module
+
+from benchmarks.sample import REQUEST_ID
+
+OURS, FLOOR, HTTP = "ours", "bare requests", "http provider"
+RECORDS_PATH = "/api/v3/kyc_verification"
+
+
+def _import_airflow() -> tuple[float, float]:
+    """Import what a task's process has imported before the task's code runs; return the CPU and wall time."""
+    cpu, wall = time.process_time(), time.monotonic()
+    import airflow.sdk
+    import airflow.sdk.execution_time.task_runner
+    from airflow.providers.common.compat.sdk import mask_secret  # noqa: F401 - as the operators' module does
+
+    for base in ("BaseHook", "BaseOperator", "BaseSensorOperator"):
+        getattr(airflow.sdk, base)
+    return time.process_time() - cpu, time.monotonic() - wall
+
+
+def _call_bare(url: str, certificate: str, token: str) -> None:
+    import requests
+
+    session = requests.Session()
+    session.verify = certificate
+    answer = session.get(
+        url + RECORDS_PATH,
+        params={"requestId": REQUEST_ID},
+        headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+        timeout=30,
+    )
+    answer.raise_for_status()
+    assert answer.json()["result"][0]["requestId"] == REQUEST_ID
+
+
+def _call_http_provider(token: str) -> None:
+    http_hook = import_module("airflow.providers.http.hooks.http").HttpHook
+    answer = http_hook(method="GET", http_conn_id="benchmark_http").run(
+        RECORDS_PATH, data={"requestId": REQUEST_ID}, headers={"Authorization": f"Bearer {token}"}
+    )
+    assert answer.json()["result"][0]["requestId"] == REQUEST_ID
+
+
+def _call_ours() -> None:
+    from airflow_provider_faceki.api import FetchRecords
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+    records = FacekiHook("benchmark_faceki").call(FetchRecords(request_id=REQUEST_ID))
+    assert records[0].request_id == REQUEST_ID
+
+
+def main() -> None:
+    """Make one first call and print its CPU and wall time in seconds."""
+    name, url, certificate, token, started = sys.argv[1:]
+    cpu, wall = (0.0, 0.0) if name == FLOOR else _import_airflow()
+    if name == FLOOR:
+        _call_bare(url, certificate, token)
+    elif name == HTTP:
+        _call_http_provider(token)
+    else:
+        _call_ours()
+    took = time.process_time() - cpu, time.monotonic() - float(started) - wall
+    print(json.dumps(took))
+    # Nothing of Airflow's exit handlers belongs to the call.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
