@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Floor of the webhook benchmark: ``python -m benchmarks.receiving DATABASE`` prints its port and serves until stdin ends.
+"""Floor of the webhook benchmark: ``python -m benchmarks.receiving DATABASE`` serves until stdin ends.
 
 A FastAPI route that reads a JSON body and commits one row to SQLite, and nothing else.
 """
