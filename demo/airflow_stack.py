@@ -73,6 +73,8 @@ class Airflow:
             # Off by default: it lets a user make the server connect to a host of his choice.
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            # A busy machine's API server may need longer than the default for its first answer to a task.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "NO_COLOR": "1",
         }
 
@@ -148,11 +150,14 @@ class Airflow:
         tries = sorted(log.glob("attempt=*.log"), reverse=True)
         errors = [error for path in tries for error in _errors_in(path)]
         errors += self._scheduler_errors(task)
-        return errors[0] if errors else f"neither its log ({log}) nor the scheduler's has an error line"
+        return errors[0] if errors else f"no error line names it; its logs: {log}, Airflow's: {self._printed}"
+
+    @property
+    def _printed(self) -> Path:
+        return self.home.parent / "airflow.log"
 
     def _scheduler_errors(self, task: Mapping[str, Any]) -> list[str]:
-        printed = self.home.parent / "airflow.log"
-        lines = printed.read_text(errors="replace").splitlines() if printed.exists() else []
+        lines = self._printed.read_text(errors="replace").splitlines() if self._printed.exists() else []
         names = (task["dag_id"], task["dag_run_id"], task["task_id"], "error")
         return [f"scheduler: {line.strip()[:400]}" for line in lines if all(name in line for name in names)]
 

@@ -109,7 +109,7 @@ class Demo:
         tasks = self.airflow.all_tasks()
         for task in sorted(tasks, key=lambda each: str(each["end_date"] or each["start_date"] or "")):
             instance = (task["dag_run_id"], task["task_id"], task["map_index"])
-            if task["state"] == "up_for_retry":
+            if task["state"] == "up_for_retry" or task["try_number"] > 1:
                 self._retried[instance] = task
             shown = (*instance, task["state"], task["try_number"])
             if task["state"] in SHOWN_STATES and shown not in self._shown:

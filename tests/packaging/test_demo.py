@@ -63,7 +63,7 @@ def test_a_try_that_the_scheduler_fails_is_not_the_end(
         "fails, Airflow tries again",
         "success (try 2)",
     ]
-    assert [each["state"] for each in demo._retried.values()] == ["up_for_retry"]
+    assert [each["task_id"] for each in demo._retried.values()] == ["wait_for_decision"]
 
 
 @pytest.mark.parametrize("state", ["failed", "upstream_failed"])
@@ -77,7 +77,7 @@ def test_a_task_that_failed_for_good_is_the_end(
 @pytest.mark.parametrize(
     ("attempts", "scheduler", "told"),
     [
-        pytest.param([], "", "neither its log", id="no error anywhere"),
+        pytest.param([], "", "no error line names it", id="no error anywhere"),
         pytest.param([], f"2026 [error] {RACE}", f"scheduler: 2026 [error] {RACE}", id="the scheduler's"),
         pytest.param(
             [[{"level": "error", "event": "Server indicated the task shouldn't be running anymore"}]],

@@ -48,8 +48,6 @@ class LockedAirflow(Airflow):
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.home / "dags"),
             "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True",
-            # A busy machine's API server may need longer than the default for its first answer to a task.
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         }
 
     def call(self, method: str, path: str, document: object = None) -> Any:
