@@ -263,6 +263,8 @@ def image(
             raise ValidationError(f"{name}: {NOT_ALLOWED}") from None
         if not error.message.startswith(name):
             error.message = f"{name}: {error.message}"
+        if policy.allow_local and (shown := redact_uri(str(uri))) not in error.message:
+            error.message += f" ({shown})"
         raise
     check_size(name, found, max_bytes)
     return replace(checked, open=partial(_open, file, _READ_AHEAD_BYTES))
@@ -311,6 +313,12 @@ def delete(uri: FilePath, conn_id: str | None = None) -> None:
 def size(uri: FilePath, conn_id: str | None = None) -> int:
     """Return how many bytes a file has; parameters as for :func:`write_json`."""
     return _file_size(_resolve(uri, conn_id))
+
+
+def without_uri(message: str, uri: str) -> str:
+    """Return an error's text without the file that it names."""
+    shown = redact_uri(uri)
+    return message.replace(f" ({shown})", "").replace(shown, "…")
 
 
 def redact_uri(uri: str) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -204,7 +203,8 @@ class VerificationGateway:
         try:
             image = self._load_image(name, place)
         except api.ValidationError as error:
-            raise api.ValidationError(_without_place(error.message, place)) from None
+            # Pictures are named after people.
+            raise api.ValidationError(storage.without_uri(error.message, place)) from None
         except api.FacekiError:
             raise
         except storage.StorageError as error:
@@ -471,8 +471,3 @@ def _image_names(values: Mapping[str, str]) -> list[str]:
 def _host_of(place: str) -> tuple[str, str]:
     parts = urlsplit(place)
     return parts.scheme, parts.netloc
-
-
-def _without_place(message: str, place: str) -> str:
-    """Return ``message`` without the picture's place: pictures are named after people."""
-    return re.sub(r"""(['"])(?:(?!\1).)*/.*?\1""", "…", message.replace(repr(place), "…"))

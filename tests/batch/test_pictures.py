@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from contextlib import nullcontext
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.batch import runner, store
 from airflow_provider_faceki.operators import batch, images
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -184,3 +186,40 @@ def test_one_picture_whose_access_is_refused_leaves_its_row_open(
         people.verify(people.manifest(lines))
     assert PERSON not in str(caught.value)
     assert (set(people.results()), people.lines("errors")) == (set(names(3)), [])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "expected"),
+    [
+        pytest.param({}, {"by name": "ACCEPTED"}, id="this folder"),
+        pytest.param({"allowed_image_prefixes": None}, {}, id="no local file"),
+        pytest.param({"allowed_image_prefixes": ["/nowhere"]}, {}, id="another folder"),
+        pytest.param({"allowed_image_prefixes": ["s3://kyc"]}, {}, id="a bucket"),
+    ],
+)
+def test_a_manifest_names_only_images_that_the_task_allows(
+    faceki: FacekiSandbox, people: People, allowed: dict[str, object], expected: dict[str, str]
+) -> None:
+    manifest = people.manifest(
+        [
+            people.line("by name"),
+            people.line("of the host", selfie="/etc/passwd"),
+            people.line("not there", selfie="/etc/none"),
+            people.line("of another team", selfie="s3://aws_prod_admin@hr-bucket/scan.jpg"),
+        ]
+    )
+    fails = pytest.raises(AirflowFailException, match="no row succeeded")
+    with nullcontext() if expected else fails:
+        people.verify(manifest, **allowed)
+    assert people.results() == expected
+    problems = {str(line["problem"]).partition(":")[2] for line in people.lines("errors")}
+    assert problems == {f" {storage.NOT_ALLOWED}"}
+    assert "admin" not in json.dumps(people.lines("errors"))
+    assert faceki.ledger == once(expected)
+
+
+@pytest.mark.parametrize("allowed", ["/data", ["data"], [], [7], {"s3://kyc": 1}])
+def test_what_is_no_list_of_folders(faceki: FacekiSandbox, people: People, allowed: object) -> None:
+    with pytest.raises(AirflowFailException, match="allowed"):
+        people.verify(people.everybody("a"), allowed_image_prefixes=allowed)
+    assert faceki.ledger == {}

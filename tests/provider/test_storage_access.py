@@ -163,3 +163,30 @@ def test_the_authors_own_uris_may_name_any_file(folders: Path) -> None:
     assert "No such file" in str(reason(f"{folders}/none.jpg", storage.UNRESTRICTED))
     assert reason("s3://bucket/face.jpg", AccessPolicy.for_manifest([str(folders)], None)) == REFUSED
     assert os.path.samefile(folders / "alias" / "face.jpg", folders / "in" / "face.jpg")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"], ids=["missing", "empty", "no image"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "jane.jpg",
+        "o'brien.jpg",
+        'the "boss".jpg',
+        'o\'b "x".jpg',
+        "a/b's/c.jpg",
+        "ünï\u3000.jpg",
+        "b\\'c.jpg",
+    ],
+)
+def test_an_error_names_the_image_once_so_that_a_batch_can_leave_it_out(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True, parents=True)
+    if content is not None:
+        place.write_bytes(content)
+    message = str(reason(str(place), storage.UNRESTRICTED))
+    assert message.startswith("selfie")
+    assert message.count(repr(str(place))) == 1
+    shortened = storage.without_uri(message, str(place))
+    assert not any(part in shortened for part in (str(tmp_path), name.rpartition("/")[2], "(", "jpg"))
