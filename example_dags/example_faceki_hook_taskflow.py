@@ -38,20 +38,18 @@ with DAG(
     @task
     def decision(record_identifier: str) -> str:
         """Return FACEKI's newest decision about one of them."""
-        from airflow_provider_faceki.api import FetchRecords, latest
+        from airflow_provider_faceki.api import latest
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-        newest = latest(FacekiHook().call(FetchRecords(record_identifier=record_identifier)))
+        newest = latest(FacekiHook().fetch_records(record_identifier=record_identifier))
         return str(newest.decision) if newest else "no record yet"
 
     @task
     def documents() -> list[str]:
         """Return which documents the Connection's default workflow asks for."""
-        from airflow_provider_faceki.api import GetWorkflowRules
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-        hook = FacekiHook()
-        return list(hook.call(GetWorkflowRules(workflow_id=hook.workflow(None))).documents)
+        return list(FacekiHook().get_workflow_rules().documents)
 
     decision.expand(record_identifier=identifiers())
     documents()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +28,15 @@ def cli(airflow: Airflow, *arguments: str) -> str:
     return done.stdout
 
 
-def stored(airflow: Airflow) -> dict[str, Any]:
+def stored(airflow: Airflow, conn_id: str = CONN_ID) -> dict[str, Any]:
     """The Connection as Airflow has it, the secret included."""
-    found: list[dict[str, Any]] = json.loads(cli(airflow, "connections", "get", CONN_ID, "-o", "json"))
+    found: list[dict[str, Any]] = json.loads(cli(airflow, "connections", "get", conn_id, "-o", "json"))
     return found[0]
 
 
 def extra(connection: dict[str, Any]) -> dict[str, Any]:
     found = connection.get("extra_dejson") or json.loads(connection["extra"])
     return {name: value for name, value in found.items() if value not in (None, "")}
-
-
-@pytest.fixture(autouse=True)
-def _no_connections(airflow: Airflow) -> Iterator[None]:
-    yield
-    for conn_id in (CONN_ID, "faceki_with_port_0"):
-        command = [str(Path(sys.executable).parent / "airflow"), "connections", "delete", conn_id]
-        subprocess.run(command, env=airflow.environment(), capture_output=True, timeout=240, check=False)
 
 
 def open_form(page: Page, conn_id: str = CONN_ID) -> Locator:
@@ -107,16 +98,16 @@ def test_a_choice_that_is_masked_survives_an_edit(page: Page, airflow: Airflow) 
     # Airflow masks the answer for token_store, as it does for every name with "token" in it.
     extra_fields = {"token_store": "memory", "timeout": 5, "auth_scheme": "Token"}
     connection = {"conn_type": "faceki", "login": "i", "password": "invented", "extra": extra_fields}
-    cli(airflow, "connections", "add", CONN_ID, "--conn-json", json.dumps(connection))
+    cli(airflow, "connections", "add", "faceki_masked", "--conn-json", json.dumps(connection))
     page.reload()
-    change_timeout(page, "5")
+    change_timeout(page, "5", "faceki_masked")
     expect(page.get_by_role("dialog")).to_have_count(0)
     # The form stores the number as text.
-    assert extra(stored(airflow)) == extra_fields | {"timeout": "34"}
+    assert extra(stored(airflow, "faceki_masked")) == extra_fields | {"timeout": "34"}
 
 
-def change_timeout(page: Page, shown: str = "12") -> None:
-    row = page.get_by_role("row").filter(has=page.get_by_role("cell", name=CONN_ID))
+def change_timeout(page: Page, shown: str = "12", conn_id: str = CONN_ID) -> None:
+    row = page.get_by_role("row").filter(has=page.get_by_role("cell", name=conn_id))
     row.get_by_role("button", name="Edit Connection").click()
     form = page.get_by_role("dialog")
     expect(form.locator("input[name=password]")).not_to_have_value("sandbox-secret-made-up-for-loopback")
