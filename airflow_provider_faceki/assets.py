@@ -20,9 +20,9 @@ def fits_uri(conn_id: str) -> bool:
 def faceki_verifications(conn_id: str = DEFAULT_CONN_ID) -> Asset:
     """Return the asset of the verifications that a FACEKI account reports.
 
-    Its name and its URI are both ``faceki://<conn_id>/verifications``. Each event is one thing that FACEKI is
-    said to have decided: its partition key is FACEKI's request id (Airflow 3.2 and later), its extra is
-    ``{"request_id", "status"}``, and both are a hint: fetch the record before you believe it.
+    Its name and its URI are both ``faceki://<conn_id>/verifications``. Each event reports one
+    decision: its partition key is FACEKI's request id (Airflow 3.2 and later), its extra is
+    ``{"request_id", "status"}``. Both are only hints: fetch the record before you rely on them.
 
     :param conn_id: Connection of type ``faceki``. Its id becomes part of a URI, so it has to consist of letters,
         digits and ``. _ -``, and begin with none of ``. -``.

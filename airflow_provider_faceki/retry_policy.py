@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""For tasks that use the hook directly: which of its failures Airflow should try again, and when.
+"""Retry policy of Airflow for tasks that use the hook directly.
 
-``FACEKI_RETRY_POLICY`` goes into ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It exists where Airflow
-has retry policies (3.3 and later); on older Airflow the name is absent from this module. FACEKI's own operators
-need no policy: they fail at once for what another try cannot mend, and look before they send again. A task of your
-own does not look, so after a charged call with an unknown outcome it is not tried again, and neither is any other
-``Call`` that must not be sent twice and may have arrived.
+``FACEKI_RETRY_POLICY`` goes into ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It exists in Airflow 3.3 and
+later; on older Airflow this module does not have the name. FACEKI's operators need no policy: they fail at once for
+errors that another try cannot mend, and look before they send again. Your own task does not look. So the policy does
+not repeat it after a charged call with an unknown outcome, or after any other ``RawCall`` that must not be sent twice
+and may have arrived.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow_provider_faceki.failures import is_task_retryable
 try:
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 except ImportError:
-    # Airflow before 3.3: there is nothing to offer.
+    # Airflow before 3.3 has no retry policies.
     __all__: list[str] = []
 else:
     __all__ = ["FACEKI_RETRY_POLICY"]
@@ -28,7 +28,7 @@ else:
         from airflow.providers.common.compat.sdk import Context
 
     class _FacekiRetryPolicy(RetryPolicy):
-        """Fails at once for what another try cannot mend, and waits as long as FACEKI asks."""
+        """Fail at once for errors that another try cannot mend, and wait as long as FACEKI asks."""
 
         def evaluate(
             self,
@@ -37,7 +37,7 @@ else:
             max_tries: int,
             context: Context | None = None,
         ) -> RetryDecision:
-            """Decide by the kind of error; errors of others are left to Airflow."""
+            """Decide by the kind of error; errors of other origin are left to Airflow."""
             if not isinstance(exception, FacekiError):
                 return RetryDecision.default()
             if isinstance(exception, OutcomeUnknownError) or exception.needs_consent:

@@ -39,9 +39,9 @@ class FacekiTaskMixin:
         self._given |= {name for name in names if getattr(self, name) is not None}
 
     def check_rendered(self) -> None:
-        """Refuse an argument that was given and has rendered to nothing: its default would be somebody else's.
+        """Refuse an argument that was given and rendered to nothing: its default is not what the author meant.
 
-        :raises ValidationError: it has; the text names the argument.
+        :raises ValidationError: there is one; the text names it.
         """
         for name in sorted(self._given):
             value = getattr(self, name)

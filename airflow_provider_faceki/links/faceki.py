@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Where a task leads in the user interface: FACEKI's hosted page."""
+"""Extra link of a task in the user interface: FACEKI's hosted page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FacekiHostedPageLink(BaseOperatorLink):
         :param operator: The task's operator; not looked at.
         :param ti_key: The task instance, map index included.
         """
-        # Here, for they bring Airflow's database models, which parsing a DAG has no use for.
+        # Not at the top: they import Airflow's database models, which parsing a DAG does not need.
         from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
 
         made = XCom.get_value(ti_key=ti_key, key=XCOM_RETURN_KEY)

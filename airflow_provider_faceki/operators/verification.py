@@ -196,7 +196,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         index = context["ti"].map_index
         if self.record_identifier is None and not self._is_derived and index is not None and index >= 0:
             raise api.ValidationError(
-                "record_identifier is None in a mapped task, so under a derived one nobody would find the person: give "
+                "record_identifier is None in a mapped task, and you would not find the person by a derived one: give "
                 "each instance its own, or leave the argument out"
             )
         check_output(self.output_path, self.output_conn_id)
@@ -312,8 +312,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     def _unknowable(self) -> AirflowFailException:
         error = api.OutcomeUnknownError(
-            "an earlier try may have sent this verification, and the workflow keeps no records by which that could "
-            "be told: look at FACEKI's portal, then clear the task with resubmit='always' to send it again"
+            "an earlier try may have sent this verification, and the workflow keeps no records that would show "
+            "it: look at FACEKI's portal, then clear the task with resubmit='always' to send it again"
         ).with_conn_id(self.faceki_conn_id)
         failure = AirflowFailException(f"OutcomeUnknownError: {error}")
         failure.__cause__ = error

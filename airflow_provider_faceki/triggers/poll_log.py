@@ -16,7 +16,7 @@ LOG_INTERVAL_SECONDS = 60.0
 NO_RECORD_WARNING_SECONDS = 900.0
 
 _HINTS = {
-    "link": "nobody has finished the page of this link; if somebody has, check that link= is what "
+    "link": "the person has not finished the page of this link; otherwise check that link= is what "
     "FacekiGenerateKycLinkOperator returned, and neither a request id nor a record identifier",
     "request_id": "check that request_id= is FACEKI's id of a verification; a link belongs into link=, and an id of "
     "your own into record_identifier=",

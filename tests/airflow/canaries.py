@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Did a secret, a token, a link or a person get out? Canaries are planted, and everything left behind is searched."""
+"""Canaries for leaks: planted secrets, tokens, links and persons, and the search for them in what is left behind."""
 
 from __future__ import annotations
 

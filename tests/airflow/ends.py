@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How must each task of `every_path` and `every_picture` end? Searching what one leaves that went elsewhere is idle."""
+"""Expected end state of each task of `every_path` and `every_picture`; a task that ended otherwise proves nothing."""
 
 from __future__ import annotations
 

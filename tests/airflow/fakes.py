@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does an operator see of Airflow while it works? Just this much, for tests that need no run of a DAG."""
+"""Fakes of the task instance, the context, the state store and the logger, for tests that run no DAG."""
 
 from __future__ import annotations
 

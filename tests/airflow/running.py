@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How are DAGs run in the tests' own process, and what came of it? The answers are read from Airflow's database."""
+"""Run DAGs in the tests' own process, and read from Airflow's database what came of it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does the operator for any other call send, return, write, refuse?"""
+"""Operator for any other call: what it sends, returns, writes and refuses."""
 
 from __future__ import annotations
 

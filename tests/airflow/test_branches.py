@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does anybody go a way that FACEKI's decision on them did not choose?"""
+"""Branches: no task runs for a person whose decision did not choose it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Do the example DAGs run as they stand, and say what they say they say?"""
+"""The example DAGs run as they stand, and return what their documentation says."""
 
 from __future__ import annotations
 
@@ -84,6 +84,10 @@ import json, pathlib, runpy, sys
 import airflow.providers.common.compat.sdk as sdk
 sdk.DAG, sdk.Param, sdk.task, sdk.timezone, sdk.BaseHook, sdk.BaseOperator, sdk.BaseSensorOperator
 import airflow.triggers.base
+try:
+    import airflow.providers.standard.operators.hitl
+except (ImportError, sdk.AirflowOptionalProviderFeatureException):
+    pass  # before Airflow 3.1
 def nothing(): pass
 with sdk.DAG(dag_id="without_faceki"):
     sdk.task(nothing)() >> sdk.task.branch(nothing)()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does the operator that fetches records return, write, fail for?"""
+"""Operator that fetches records: what it returns, writes and fails for."""
 
 from __future__ import annotations
 

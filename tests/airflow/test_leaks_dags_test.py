@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does `airflow dags test` print, where Airflow masks nothing, at level DEBUG, on every path and each example?"""
+"""Output of `airflow dags test`, where Airflow masks nothing, at level DEBUG, on every path and each example."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does an error, its chain, its pickle and its log say, for each way of failing, in worker and triggerer alike?"""
+"""Text, chain, pickle and log of each error, in worker and triggerer alike."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does a whole Airflow at its usual log level leave a secret, a token, a link or a person anywhere?"""
+"""A whole Airflow at its usual log level leaves no secret, token, link or person anywhere."""
 
 from __future__ import annotations
 

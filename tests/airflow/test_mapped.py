@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does every kind of task work mapped, the Connection's id included, and does each instance lead to its own page?"""
+"""Every kind of task works mapped, the Connection's id included, and each instance has its own extra link."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does it work in a whole Airflow: scheduler, triggerer, tasks in processes of their own?"""
+"""DAGs in a whole Airflow: scheduler, triggerer, and tasks in processes of their own."""
 
 from __future__ import annotations
 

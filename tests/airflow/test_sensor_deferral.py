@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does a deferred sensor hand to the triggerer, and what does it make of what comes back?"""
+"""Deferred sensor: what it hands to the triggerer, and what it does with the event that comes back."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Do result, timeout and soft_fail mean the same in all three modes? One run of real sensors, table by table."""
+"""Result, timeout and soft_fail mean the same in all three modes of the sensor."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does one look of the sensor see, bear, refuse? And what does it refuse while the DAG is parsed?"""
+"""One poll of the sensor: results, tolerated failures, refusals; and what is refused while the DAG is parsed."""
 
 from __future__ import annotations
 

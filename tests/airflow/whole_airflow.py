@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A whole Airflow of separate processes: how is it started, watched, told things, and ended to the last child?"""
+"""A whole Airflow of separate processes: start, watch and command it, and end it to the last child."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What is a picture? First bytes that say so, and any number of others that nobody looks at here."""
+"""Made-up images: the first bytes of an image format, and any number of others."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A task that is cleared, or mapped again, may be about somebody else: does everybody get their own result?
-
-Airflow's store outlives a clear, and is told apart by run, task and map index only.
-"""
+"""A task that is cleared, or mapped again, may be about another person: each person gets their own result."""
 
 from __future__ import annotations
 

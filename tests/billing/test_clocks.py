@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is somebody billed twice where FACEKI's clock and the worker's differ?"""
+"""One bill where FACEKI's clock and the worker's differ."""
 
 from __future__ import annotations
 

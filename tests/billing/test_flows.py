@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Do the operators work in DAGs: mapped, templated, branching, and in the example that shows them?"""
+"""Operators in DAGs: mapped, templated, branching, and in the example that shows them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which pictures are refused before anything is asked, and which while they are sent, without being billed?"""
+"""Images that are refused before anything is sent, and while they are sent, without a bill."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A task process is killed (``kill -9``) at any moment, and tried again until it ends: what is billed, what is said?"""
+"""A task process is killed (``kill -9``) at any moment and tried again until it ends: bills and messages."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""When is "FACEKI has none" believed? Whoever believes it goes on to pay."""
+"""Which responses mean that FACEKI has no record; a wrong one would be paid for."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What becomes of one verification whose answer is lost, on a worker's thread and on an event loop?"""
+"""A verification whose response is lost, on a worker's thread and on an event loop."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does the body say what was given, in the length that it announced, however large the pictures are?"""
+"""Multipart bodies hold what was given, in the announced length, however large the images are."""
 
 from __future__ import annotations
 

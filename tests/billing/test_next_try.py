@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does the next try do about what the last one may have sent? With Airflow's store, and without one."""
+"""The next try after a call that may have been sent, with Airflow's task state store and without."""
 
 from __future__ import annotations
 

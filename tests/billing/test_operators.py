@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What do the operators refuse while a DAG is parsed, which way does a branch go, how does a review end?"""
+"""Operators: refusals while a DAG is parsed, ways of a branch, ends of a review."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What do the calls about one picture return, and what when the answer to a charged one is lost?"""
+"""Calls about one image: results, and lost responses of charged ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow's own task processes are killed (``kill -9``) while they verify; Airflow tries again: what is billed?"""
+"""Airflow's own task processes are killed (``kill -9``) while they verify, and tried again: bills."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Where does the PDF report come from, in which forms, and who gets the token on the way?"""
+"""The PDF report: its sources, its forms, and which host gets the token."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which of FACEKI's answers to a verification is a result, which an error, and what is billed?"""
+"""Responses to a verification: results, errors and bills."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How does one task instance fare over its tries? Each try is a new operator, as Airflow makes one."""
+"""Tries of one task instance. Each try is a new operator, as Airflow makes one."""
 
 from __future__ import annotations
 

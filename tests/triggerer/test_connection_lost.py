@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What becomes of the waits when their Connection cannot be read again: a hiccup, or is it gone?"""
+"""Waits whose Connection cannot be read again, for a moment or for good."""
 
 from __future__ import annotations
 

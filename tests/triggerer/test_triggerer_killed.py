@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A triggerer is killed (``kill -9``) with fifty waits in it and started again: is one lost, or a decision missed?"""
+"""A triggerer with fifty waits is killed (``kill -9``) and started again: no wait and no decision is lost."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What do many waits cost, and do they outlive an outage?"""
+"""Cost of many waits, and their behaviour in an outage."""
 
 from __future__ import annotations
 
