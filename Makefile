@@ -23,6 +23,7 @@ help:
 	@echo "make test              every check: lint, both tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make lint              only the checks that run nothing"
 	@echo "make docs              build the documentation site into .work/site; a warning fails it"
+	@echo "make pictures          render the diagrams of the documentation again (needs npm and Chromium)"
 	@echo "make bench             the numbers, each beside a peer or a floor measured in the same run"
 	@echo "make dist              build the sdist and the wheel into dist/"
 	@echo "make setup             only the virtual environment, .venv"
@@ -49,6 +50,11 @@ bench: .venv/.ready
 
 docs: .venv/.ready
 	@$(PY3) -m sphinx -q -W --keep-going -b html -d .work/doctrees docs .work/site
+
+# Diagrams from their text. Mermaid comes from the npm registry and renders in Chromium.
+pictures: .venv/.ready chromium
+	@mkdir -p .work/mermaid && cd .work/mermaid && npm install --silent --no-save mermaid@11
+	@$(PY3) docs/render_diagrams.py .work/mermaid/node_modules/mermaid/dist/mermaid.min.js
 
 dist: .venv/.ready
 	@rm -rf dist && $(PY3) -m hatchling build -d dist
@@ -111,5 +117,5 @@ chromium:
 clean:
 	rm -rf .venv .venv-2.11 .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench docs dist lint test test-unit test-airflow chromium clean \
+.PHONY: help setup demo ui bench docs pictures dist lint test test-unit test-airflow chromium clean \
 	stage-lint stage-docs stage-unit stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage

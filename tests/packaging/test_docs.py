@@ -1,13 +1,16 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The pages say what the code does."""
+"""Check that the pages say what the code does."""
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import re
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.codes import CODES, RETAKE_SELFIE
 from tests.airflow.running import AIRFLOW_3
 
@@ -81,3 +84,34 @@ def test_each_operator_and_sensor_has_its_page() -> None:
 )
 def test_dags_on_the_pages_are_dags(dag: str) -> None:
     exec(compile(dag, "<page>", "exec"), {})  # noqa: S102 - the pages are ours, and this is their test
+
+
+def _texts_of_the_package() -> set[str]:
+    """Return every literal text; the parts of an f-string count one by one."""
+    return {
+        node.value
+        for path in (ROOT / "airflow_provider_faceki").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def test_each_message_of_the_troubleshooting_page_exists() -> None:
+    # The last section is about messages of Airflow's own.
+    page = (ROOT / "docs/troubleshooting.md").read_text().partition("## Airflow itself")[0]
+    names = {name for name in dir(api) if name.endswith("Error")}
+    quoted = [
+        piece
+        for message in re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
+        if message not in names
+        for piece in message.split("…")
+    ]
+    texts = _texts_of_the_package()
+    assert len(quoted) > 20
+    assert [piece for piece in quoted if not any(piece.strip() in text for text in texts)] == []
+
+
+@pytest.mark.parametrize("source", sorted(ROOT.glob("docs/diagrams/*.mmd")), ids=lambda path: path.stem)
+def test_each_diagram_is_rendered_from_its_text(source: Path) -> None:
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert f"<!-- source {digest} -->" in source.with_suffix(".svg").read_text(), "run `make pictures`"

@@ -1,0 +1,55 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Render the diagrams in docs/diagrams to SVG with Mermaid in headless Chromium: `make pictures` calls this."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+DIAGRAMS = Path(__file__).parent / "diagrams"
+SETTINGS = {"startOnLoad": False, "htmlLabels": False, "flowchart": {"htmlLabels": False}, "theme": "neutral"}
+RENDER = """async ([settings, text]) => {
+    mermaid.initialize(settings);
+    return (await mermaid.render("diagram", text)).svg;
+}"""
+
+
+def stamp(source: str) -> str:
+    """Return the comment by which a rendered diagram names the text that it was made from."""
+    return f"<!-- source {hashlib.sha256(source.encode()).hexdigest()} -->"
+
+
+def render(page: Page, source: Path) -> None:
+    """Write the SVG beside ``source``.
+
+    :param page: A page in which Mermaid is loaded.
+    :param source: The diagram's text.
+    """
+    text = source.read_text(encoding="utf-8")
+    # A background of its own, for readers who have chosen a dark page.
+    svg = str(page.evaluate(RENDER, [SETTINGS, text])).replace('style="', 'style="background-color: white; ', 1)
+    source.with_suffix(".svg").write_text(f"{svg}\n{stamp(text)}\n", encoding="utf-8")
+
+
+def main(mermaid: str) -> None:
+    """Render all diagrams.
+
+    :param mermaid: Path of ``mermaid.min.js``.
+    """
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        page.add_script_tag(path=mermaid)
+        for source in sorted(DIAGRAMS.glob("*.mmd")):
+            render(page, source)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
