@@ -31,7 +31,9 @@ def render(page: Page, source: Path) -> None:
     """
     text = source.read_text(encoding="utf-8")
     # A background of its own, for readers who have chosen a dark page.
-    svg = str(page.evaluate(RENDER, [SETTINGS, text])).replace('style="', 'style="background-color: white; ', 1)
+    svg = str(page.evaluate(RENDER, [SETTINGS, text])).replace(
+        'style="', 'style="background-color: white; ', 1
+    )
     source.with_suffix(".svg").write_text(f"{svg}\n{stamp(text)}\n", encoding="utf-8")
 
 
