@@ -29,23 +29,22 @@ class DagError(Exception):
 
 @dataclass(frozen=True)
 class DagResult:
-    """What became of a run, read from Airflow's database.
+    """What became of a run, read from Airflow's SQLite database."""
 
-    :param state: `success` or `failed`.
-    """
-
+    database: Path
     dag_id: str
     run_id: str
-    state: str
-    database: Path
+
+    @property
+    def state(self) -> str:
+        """`success` or `failed`, once the run has ended."""
+        return str(self._rows("SELECT state FROM dag_run")[0][0])
 
     @property
     def states(self) -> Mapping[str, str]:
         """State by task id; a mapped task instance has its map index behind it, as in `fetch[2]`."""
-        return {
-            _instance(task_id, map_index): state
-            for task_id, map_index, state in self._rows("SELECT task_id, map_index, state FROM task_instance")
-        }
+        rows = self._rows("SELECT task_id, map_index, state FROM task_instance")
+        return {_instance(task_id, map_index): state for task_id, map_index, state in rows}
 
     def xcom(self, task: str, key: str = "return_value") -> Any:
         """Return an XCom as Airflow stored it.
@@ -53,18 +52,28 @@ class DagResult:
         :param task: a task id, with a map index as in `states` where the task is mapped.
         :raises KeyError: there is no such XCom.
         """
-        rows = self._rows("SELECT task_id, map_index, key, value FROM xcom")
+        rows = self._rows("SELECT task_id, map_index, key, value FROM xcom", "timestamp")
         found = {(_instance(task_id, index), name): value for task_id, index, name, value in rows}
         if (task, key) not in found:
             raise KeyError(f"no XCom {key!r} of task {task!r}; there are {sorted(found)}")
-        value = found[task, key]
-        # SQLite gives a number that stands in a JSON column as a number.
-        return json.loads(value) if isinstance(value, str | bytes) else value
+        return _decoded(found[task, key])
 
-    def _rows(self, query: str) -> list[Any]:
+    def rendered(self, task: str) -> Mapping[str, Any]:
+        """Return the template fields of a task instance, as Airflow keeps them for its user interface."""
+        rows = self._rows("SELECT task_id, map_index, rendered_fields FROM rendered_task_instance_fields")
+        found = {_instance(task_id, map_index): fields for task_id, map_index, fields in rows}
+        fields: Mapping[str, Any] = _decoded(found[task])
+        return fields
+
+    def _rows(self, query: str, order: str = "1") -> list[Any]:
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as database:
-            matching = f"{query} WHERE dag_id = ? AND run_id = ?"
+            matching = f"{query} WHERE dag_id = ? AND run_id = ? ORDER BY {order}"
             return list(database.execute(matching, (self.dag_id, self.run_id)))
+
+
+def _decoded(value: object) -> Any:
+    # SQLite returns a number of a JSON column as a number.
+    return json.loads(value) if isinstance(value, str | bytes) else value
 
 
 def _instance(task_id: str, map_index: int) -> str:
@@ -150,7 +159,7 @@ class AirflowHome:
         dag = _dag(source, dag_id)
         _serialize(dag)
         run = dag.test(run_conf=dict(conf) if conf else None)
-        return DagResult(dag.dag_id, run.run_id, str(getattr(run.state, "value", run.state)), self.database)
+        return DagResult(self.database, dag.dag_id, run.run_id)
 
 
 def _reconnect(settings: Any) -> None:

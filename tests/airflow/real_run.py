@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.planting import Planted, planted
-from tests.airflow.running import AIRFLOW_3, DAGS, EXAMPLES, Run, bundles, reading
+from tests.airflow.running import AIRFLOW_3, DAGS, EXAMPLES, bundles, reading
 from tests.airflow.whole_airflow import WholeAirflow
 
 LINK_DAG = "example_faceki_kyc_link"
@@ -29,8 +30,8 @@ class RealRun:
     airflow: WholeAirflow
     planted: Planted
     records: Path
-    accepted: Run
-    declined: Run
+    accepted: DagResult
+    declined: DagResult
     #: Airflow's database as it was while both waited in the triggerer.
     waiting: Path
 
@@ -81,7 +82,7 @@ def _run_all(run: RealRun) -> None:
     airflow.wait("all to end", lambda: all(_ended(airflow, dag_id) for dag_id in dags))
 
 
-def _waits(run: Run) -> bool:
+def _waits(run: DagResult) -> bool:
     return run.states.get("wait_for_decision") == "deferred"
 
 

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.dags.branches import PEOPLE, WAYS
-from tests.airflow.running import AIRFLOW_VERSION, DAGS, Run, run
+from tests.airflow.running import AIRFLOW_VERSION, DAGS, run
 
 
 @pytest.fixture
-def done(airflow: Path, faceki_sandbox: FacekiSandbox) -> Run:
+def done(airflow: Path, faceki_sandbox: FacekiSandbox) -> DagResult:
     for name, decision in PEOPLE.items():
         faceki_sandbox.add_record(name, decision=decision)
     return run(airflow, DAGS, "branches")
 
 
-def test_a_branch_is_for_one_person(done: Run) -> None:
+def test_a_branch_is_for_one_person(done: DagResult) -> None:
     states = done.states
     assert states["of_many"] == "failed"
     assert {states[f"mapped[{number}]"] for number in range(len(PEOPLE))} == {"failed"}
@@ -27,7 +28,7 @@ def test_a_branch_is_for_one_person(done: Run) -> None:
     assert {states[task] for task in behind} == {"upstream_failed"}
 
 
-def test_in_a_mapped_group_each_goes_its_own_way_or_none(done: Run) -> None:
+def test_in_a_mapped_group_each_goes_its_own_way_or_none(done: DagResult) -> None:
     states = done.states
     went = {
         (person, way): states[f"person.{way}[{number}]"]
@@ -42,7 +43,7 @@ def test_in_a_mapped_group_each_goes_its_own_way_or_none(done: Run) -> None:
     assert went == expected
 
 
-def test_many_go_on_by_their_decisions(done: Run) -> None:
+def test_many_go_on_by_their_decisions(done: DagResult) -> None:
     assert done.xcom("accepted_one[0]") == "anna"
     assert done.xcom("declined_one[0]") == "bob"
     assert {"accepted_one[1]", "declined_one[1]"}.isdisjoint(done.states)

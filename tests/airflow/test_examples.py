@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.airflow.running import EXAMPLES, Run, run
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from tests.airflow.running import EXAMPLES, run
 
 WELCOMED = {"welcome": "success", "decline": "skipped", "ask_a_person": "skipped"}
 DECLINED = {"welcome": "skipped", "decline": "success", "ask_a_person": "skipped"}
@@ -64,7 +65,7 @@ def test_nightly_records(
     assert faceki_sandbox.counters.tokens_issued == 1
 
 
-def _local(done: Run, index: int) -> str:
+def _local(done: DagResult, index: int) -> str:
     path: str = done.xcom(f"fetch[{index}]", "output_path")
     return path.removeprefix("file://")
 

@@ -13,14 +13,15 @@ import pytest
 
 from airflow_provider_faceki.links.faceki import FacekiHostedPageLink
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.conftest import IMPATIENT
-from tests.airflow.running import AIRFLOW_3, DAGS, Run, bundles, load, run
+from tests.airflow.running import AIRFLOW_3, DAGS, bundles, load, run
 
 COUNTRIES = ("fr", "it")
 
 
 @pytest.fixture(scope="module")
-def mapped(airflow_db: Path) -> Iterator[tuple[Run, list[FacekiSandbox]]]:
+def mapped(airflow_db: Path) -> Iterator[tuple[DagResult, list[FacekiSandbox]]]:
     """The finished run, and a FACEKI for each country; a task that took the other's Connection would find nothing."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -37,7 +38,9 @@ def mapped(airflow_db: Path) -> Iterator[tuple[Run, list[FacekiSandbox]]]:
 
 
 @pytest.mark.parametrize("task", ["make", "wait_poking", "wait_deferred", "fetch", "call"])
-def test_each_instance_asks_its_own_connection(mapped: tuple[Run, list[FacekiSandbox]], task: str) -> None:
+def test_each_instance_asks_its_own_connection(
+    mapped: tuple[DagResult, list[FacekiSandbox]], task: str
+) -> None:
     done, _ = mapped
     for index, country in enumerate(COUNTRIES):
         assert done.states[f"{task}[{index}]"] == "success"
@@ -46,11 +49,11 @@ def test_each_instance_asks_its_own_connection(mapped: tuple[Run, list[FacekiSan
         assert found["record_identifier"] == f"accepted-{country}"
 
 
-def test_one_token_for_each_account(mapped: tuple[Run, list[FacekiSandbox]]) -> None:
+def test_one_token_for_each_account(mapped: tuple[DagResult, list[FacekiSandbox]]) -> None:
     assert [sandbox.counters.tokens_issued for sandbox in mapped[1]] == [1, 1]
 
 
-def test_extra_link_of_each_instance(mapped: tuple[Run, list[FacekiSandbox]]) -> None:
+def test_extra_link_of_each_instance(mapped: tuple[DagResult, list[FacekiSandbox]]) -> None:
     done, sandboxes = mapped
     for index, sandbox in enumerate(sandboxes):
         made = done.xcom(f"make[{index}]")
@@ -58,7 +61,7 @@ def test_extra_link_of_each_instance(mapped: tuple[Run, list[FacekiSandbox]]) ->
         assert _link_in_the_user_interface(done, index) == made["url"]
 
 
-def _link_in_the_user_interface(done: Run, index: int) -> str:
+def _link_in_the_user_interface(done: DagResult, index: int) -> str:
     """What the button leads to: what the worker has stored (Airflow 3), or what the webserver works out."""
     if AIRFLOW_3:
         return str(done.xcom(f"make[{index}]", "_link_FacekiHostedPageLink"))
@@ -77,6 +80,6 @@ def _link_in_the_user_interface(done: Run, index: int) -> str:
         return str(dag.get_task("make").get_extra_links(found, FacekiHostedPageLink.name))
 
 
-def test_without_a_page_there_is_no_link(mapped: tuple[Run, list[FacekiSandbox]]) -> None:
+def test_without_a_page_there_is_no_link(mapped: tuple[DagResult, list[FacekiSandbox]]) -> None:
     with pytest.raises(KeyError):
         mapped[0].xcom("fetch[0]", "_link_FacekiHostedPageLink")

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.conftest import IMPATIENT
-from tests.airflow.running import DAGS, HAS_STATE_STORE, Run, bundles, run
+from tests.airflow.running import DAGS, HAS_STATE_STORE, bundles, run
 
 MODES = ("poke", "reschedule", "deferred")
 #: Outcome -> the decision in XCom.
@@ -60,7 +61,7 @@ def named(outcome: str, mode: str, *, soft: bool = False) -> str:
 
 
 @pytest.fixture(scope="module")
-def ended(airflow_db: Path) -> Iterator[tuple[Run, FacekiSandbox, dict[str, str]]]:
+def ended(airflow_db: Path) -> Iterator[tuple[DagResult, FacekiSandbox, dict[str, str]]]:
     """The finished run, the FACEKI that it asked, and the links that it was told of."""
     with FacekiSandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
         right = sandbox.connection(**IMPATIENT)
@@ -74,14 +75,14 @@ def ended(airflow_db: Path) -> Iterator[tuple[Run, FacekiSandbox, dict[str, str]
 
 
 @pytest.fixture
-def waited(ended: tuple[Run, FacekiSandbox, dict[str, str]]) -> tuple[Run, FacekiSandbox]:
+def waited(ended: tuple[DagResult, FacekiSandbox, dict[str, str]]) -> tuple[DagResult, FacekiSandbox]:
     """The finished run, and the FACEKI that it asked."""
     return ended[:2]
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("outcome", GOOD)
-def test_same_result(waited: tuple[Run, FacekiSandbox], outcome: str, mode: str) -> None:
+def test_same_result(waited: tuple[DagResult, FacekiSandbox], outcome: str, mode: str) -> None:
     done, _ = waited
     name = named(outcome, mode)
     assert done.states[name] == "success"
@@ -92,7 +93,7 @@ def test_same_result(waited: tuple[Run, FacekiSandbox], outcome: str, mode: str)
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("outcome", "soft"), ENDS)
-def test_same_end(waited: tuple[Run, FacekiSandbox], outcome: str, soft: bool, mode: str) -> None:
+def test_same_end(waited: tuple[DagResult, FacekiSandbox], outcome: str, soft: bool, mode: str) -> None:
     done, _ = waited
     name = named(outcome, mode, soft=soft)
     if outcome == "not_borne" and mode == "reschedule" and not HAS_STATE_STORE:
@@ -106,7 +107,7 @@ def test_same_end(waited: tuple[Run, FacekiSandbox], outcome: str, soft: bool, m
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("outcome", ["never", "review_awaited"])
-def test_same_timeout(waited: tuple[Run, FacekiSandbox], outcome: str, mode: str) -> None:
+def test_same_timeout(waited: tuple[DagResult, FacekiSandbox], outcome: str, mode: str) -> None:
     _, sandbox = waited
     looks = sandbox.polls(record_identifier=named(outcome, mode))
     # Not given up at the first look, and looked once more when the time was over.
@@ -114,7 +115,9 @@ def test_same_timeout(waited: tuple[Run, FacekiSandbox], outcome: str, mode: str
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_dead_link_is_not_waited_for(ended: tuple[Run, FacekiSandbox, dict[str, str]], mode: str) -> None:
+def test_a_dead_link_is_not_waited_for(
+    ended: tuple[DagResult, FacekiSandbox, dict[str, str]], mode: str
+) -> None:
     # Not read back from the rendered fields: Airflow 2.11 masks in them whatever any test has had masked.
     _, sandbox, links = ended
     assert len(sandbox.polls(link=links[named("expired_link", mode)])) == 1

@@ -17,7 +17,8 @@ from typing import Self
 
 import psutil
 
-from tests.airflow.running import AIRFLOW_3, Run, reading
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from tests.airflow.running import AIRFLOW_3, reading
 
 #: Seconds; on an idle machine of two cores a tenth of it is enough.
 PATIENCE = 300.0
@@ -158,13 +159,13 @@ class WholeAirflow:
         date = () if AIRFLOW_3 else ("--exec-date", f"2026-02-03T00:00:{self._triggered:02}")
         return ("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(conf), *date)
 
-    def run(self, dag_id: str, run_id: str) -> Run:
-        return Run(self.database, dag_id, run_id)
+    def run(self, dag_id: str, run_id: str) -> DagResult:
+        return DagResult(self.database, dag_id, run_id)
 
-    def runs(self, dag_id: str) -> list[Run]:
+    def runs(self, dag_id: str) -> list[DagResult]:
         with reading(self.database) as database:
             found = database.execute("SELECT run_id FROM dag_run WHERE dag_id = ?", (dag_id,))
-            return [Run(self.database, dag_id, run_id) for (run_id,) in found]
+            return [DagResult(self.database, dag_id, run_id) for (run_id,) in found]
 
     def knows(self, *dag_ids: str) -> bool:
         """Whether these DAGs have been read."""

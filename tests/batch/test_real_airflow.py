@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
-from tests.airflow.running import Run, bundles, reading
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from tests.airflow.running import bundles, reading
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.batch.people import People
 
@@ -43,7 +44,7 @@ class Batch:
     people: People
 
     @property
-    def run(self) -> Run:
+    def run(self) -> DagResult:
         return self.airflow.run("batch_verify", self.name)
 
     @property

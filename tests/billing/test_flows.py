@@ -12,7 +12,8 @@ import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
-from tests.airflow.running import EXAMPLES, Run, bundles, run
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from tests.airflow.running import EXAMPLES, bundles, run
 from tests.billing.conftest import DAGS, IMPATIENT
 from tests.billing.pictures import picture, write
 
@@ -22,7 +23,7 @@ PEOPLE = ("accepted-1", "declined-2", "review-3", "decision-frozen-4", "code-800
 @pytest.fixture(scope="module")
 def flows(
     airflow_db: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Run, Path, FacekiSandbox]]:
+) -> Iterator[tuple[DagResult, Path, FacekiSandbox]]:
     """The finished run, the folder that it read and wrote, and the FACEKI that it asked."""
     folder = tmp_path_factory.mktemp("billed")
     for number in range(len(PEOPLE)):
@@ -45,7 +46,7 @@ def flows(
         yield run(airflow_db, DAGS, "billed_flows", **conf), folder, sandbox
 
 
-Flows = tuple[Run, Path, FacekiSandbox]
+Flows = tuple[DagResult, Path, FacekiSandbox]
 
 
 def test_it_ends_well(flows: Flows) -> None:

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.canaries import CLIENT_ID, NOWHERE, PERSON, SECRET, files_below, logs_clean_of, rows_of
-from tests.airflow.running import AIRFLOW_3, HAS_STATE_STORE, Run, bundles, reading
+from tests.airflow.running import AIRFLOW_3, HAS_STATE_STORE, bundles, reading
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.billing.billed_dags.killed import DEFERRED, SLEEPING
 from tests.billing.conftest import DAGS
@@ -76,7 +77,7 @@ class Scene:
     faceki: SandboxProcess
     killer: Killer
     folder: Path
-    run: Run
+    run: DagResult
 
     @property
     def ledger(self) -> dict[str, int]:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
-from tests.airflow.running import AIRFLOW_3, Run, bundles
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from tests.airflow.running import AIRFLOW_3, bundles
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.triggerer.dags.many_waits import PEOPLE
 
@@ -34,7 +35,7 @@ ENDED = {"success", "failed"}
 
 @dataclass(frozen=True)
 class Scene:
-    run: Run
+    run: DagResult
     counters: dict[str, Any]
     #: States of the waits when the triggerer died, and how many looks FACEKI had seen by the end of its death.
     at_death: Counter[str]
