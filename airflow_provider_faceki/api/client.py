@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""FACEKI from any Python program: ``FacekiClient(...).call(FetchRecords(request_id=...))``."""
+"""Clients of FACEKI for any Python program: ``FacekiClient(...).call(FetchRecords(request_id=...))``."""
 
 from __future__ import annotations
 

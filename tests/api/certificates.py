@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Whom does a client trust? A certificate authority of the tests' own, and what it signs."""
+"""Certificate authority of the tests, and certificates that it signs."""
 
 from __future__ import annotations
 

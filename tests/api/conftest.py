@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who asks, whom, and how long does it wait? Nothing in this folder needs Airflow."""
+"""Fixtures: a fake server, a client of it, both drivers, recorded sleeps. Nothing in this folder needs Airflow."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    """A FACEKI that says what a test scripts."""
+    """A fake FACEKI."""
     with FakeServer() as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
 def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin each test without the connections of the one before, and with nobody trusted by the environment."""
+    """Start each test without connections of another test and without CA bundles of the environment."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(transport, "_transports", {})
@@ -42,13 +42,13 @@ def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The one that the clients of these tests trust. One certificate is read faster than all of the public's."""
+    """The certificate authority that the clients trust; one certificate loads faster than all public ones."""
     return Authority.make(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
 def client(server: FakeServer, authority: Authority) -> FacekiClient:
-    """A client of that FACEKI, with an account that nobody else has."""
+    """A client of that server, with an account of its own."""
     return FacekiClient(
         client_id=f"client-{uuid.uuid4()}",
         client_secret=f"secret-{uuid.uuid4()}",
@@ -58,44 +58,44 @@ def client(server: FakeServer, authority: Authority) -> FacekiClient:
 
 
 def with_timeout(client: FacekiClient, seconds: float) -> FacekiClient:
-    """Return ``client``, waiting no longer than ``seconds`` for an answer, which it asks for once."""
-    rules = replace(client.transport, timeout=seconds)
-    return replace(client, transport=rules, retry=RetryPolicy(max_attempts=1))
+    """Return ``client`` with this timeout and without retries."""
+    settings = replace(client.transport, timeout=seconds)
+    return replace(client, transport=settings, retry=RetryPolicy(max_attempts=1))
 
 
 class CallMode(Protocol):
-    """Asks in one of the two ways."""
+    """Calls an endpoint with one of the two drivers."""
 
     def __call__(self, client: FacekiClient, endpoint: Endpoint[T]) -> T: ...
 
 
 def call_sync(client: FacekiClient, endpoint: Endpoint[T]) -> T:
-    """Ask on this thread."""
+    """Call on this thread."""
     return client.call(endpoint)
 
 
 def call_async(client: FacekiClient, endpoint: Endpoint[T]) -> T:
-    """Ask from an event loop."""
+    """Call on an event loop."""
     return asyncio.run(client.as_async().call(endpoint))
 
 
 @pytest.fixture(params=[pytest.param(call_sync, id="sync"), pytest.param(call_async, id="async")])
 def call(request: pytest.FixtureRequest) -> CallMode:
-    """Each of the two performers: what is true of one has to be true of the other."""
+    """Each of the two drivers: both have to behave alike."""
     chosen: CallMode = request.param
     return chosen
 
 
 @dataclass
 class RecordedSleeps:
-    """The waits that were asked for, none of which took place."""
+    """The sleeps that were requested; none of them took place."""
 
     seconds: list[float]
 
 
 @pytest.fixture
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> RecordedSleeps:
-    """Let nobody wait, and write down for how long they would have."""
+    """Replace sleeps by a record of their seconds."""
     sleeps = RecordedSleeps([])
     patch_sleep(monkeypatch, sleeps.seconds.append)
     return sleeps
@@ -103,13 +103,13 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> RecordedSleeps:
 
 @pytest.fixture
 def warned() -> RecordedWarnings:
-    """Collects what a token store warns of."""
+    """Collects the warnings of a token store."""
     return RecordedWarnings([])
 
 
 @dataclass
 class RecordedWarnings:
-    """What was warned of."""
+    """The warnings of a token store."""
 
     messages: list[str]
 
@@ -119,7 +119,7 @@ class RecordedWarnings:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], bool]:
-    """Look until something is so, for a few seconds."""
+    """Poll until something is true, for a few seconds at most."""
 
     def look(is_so: Callable[[], bool]) -> bool:
         for _ in range(500):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does FACEKI answer next? A real HTTP server on loopback that says what it is told to, and remembers."""
+"""Fake FACEKI: an HTTP server on loopback that replies by a script and records the requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSED: Json = {"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID UR
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request, as it arrived."""
+    """One request as it arrived."""
 
     method: str
     target: str
@@ -54,7 +54,7 @@ class ReceivedRequest:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; a reply does with it what it likes."""
+    """One connection; a reply writes to it."""
 
     protocol_version = "HTTP/1.1"
     server: FakeServer
@@ -73,14 +73,14 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 
     def answer(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Say one whole HTTP answer."""
+        """Send one whole HTTP response."""
         head = [f"HTTP/1.1 {status} .", *(f"{name}: {value}" for name, value in headers)]
         if not any(name.lower() in {"content-length", "transfer-encoding"} for name, _ in headers):
             head.append(f"Content-Length: {len(body)}")
         self.send_bytes("\r\n".join([*head, "", ""]).encode("latin-1") + body)
 
     def send_bytes(self, data: bytes) -> None:
-        """Say some bytes."""
+        """Send these bytes."""
         self.wfile.write(data)
         self.wfile.flush()
 
@@ -89,15 +89,15 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
-        """Say nothing on stderr."""
+        """Write nothing to stderr."""
 
 
 Reply: TypeAlias = Callable[[Handler], None]
 
 
 class FakeServer(ThreadingHTTPServer):
-    """Answers each path by its script, the last reply of which repeats. It knows the token route by itself:
-    each request there gives ``token-1``, ``token-2``, and so on.
+    """Replies to each path by its script, whose last reply repeats. The token route has a script from the start:
+    each request there gets ``token-1``, ``token-2``, and so on.
     """
 
     request_queue_size = 128
@@ -108,7 +108,7 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.scheme = "https" if tls else "http"
         if tls:
-            # The handshake is made by the connection's thread, so that a silent client holds nobody up.
+            # The connection's thread makes the handshake, so that a silent client does not block the others.
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.connections = itertools.count(1)
         self.received: list[ReceivedRequest] = []
@@ -123,39 +123,39 @@ class FakeServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The base URL."""
         return f"{self.scheme}://127.0.0.1:{self.server_port}"
 
     def on(self, path: str, *replies: Reply) -> None:
-        """Say what is answered at ``path``, one reply after the other."""
+        """Set the replies for ``path``, in order."""
         self._scripts[path] = list(replies)
 
     def next_reply(self, received: ReceivedRequest) -> Reply:
-        """Remember a request and return what is to be answered."""
+        """Record a request and return its reply."""
         with self._lock:
             self.received.append(received)
             script = self._scripts[received.path]
             return script.pop(0) if len(script) > 1 else script[0]
 
     def new_token(self) -> str:
-        """Return the next token; it is good until it is taken out of ``live``."""
+        """Return the next token; it is valid until it is taken out of ``live``."""
         with self._lock:
             token = f"token-{next(self._numbers)}"
             self.live.add(token)
             return token
 
     def requests_to(self, path: str) -> list[ReceivedRequest]:
-        """Return what was asked at ``path``."""
+        """Return the requests for ``path``."""
         with self._lock:
             return [received for received in self.received if received.path == path]
 
     @property
     def token_requests(self) -> int:
-        """How often a token was asked for."""
+        """Number of token requests."""
         return len(self.requests_to(TOKEN_PATH))
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is part of many a script."""
+        """Ignore a client that goes away: many scripts make it."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -170,17 +170,17 @@ class FakeServer(ThreadingHTTPServer):
 
 
 def reply_json(document: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
-    """Payload JSON."""
+    """Reply with JSON."""
     return reply_bytes(json.dumps(document).encode(), status, *headers)
 
 
 def reply_bytes(body: bytes, status: int = 200, *headers: tuple[str, str]) -> Reply:
-    """Payload a body as it is."""
+    """Reply with a body as it is."""
     return lambda handler: handler.answer(status, body, headers)
 
 
 def reply_raw(data: bytes) -> Reply:
-    """Say these very bytes and close the connection."""
+    """Reply with these bytes as they are and close the connection."""
 
     def reply(handler: Handler) -> None:
         handler.send_bytes(data)
@@ -190,7 +190,7 @@ def reply_raw(data: bytes) -> Reply:
 
 
 def issue_token(lifetime: Json = 3600, status: int = 200) -> Reply:
-    """Payload a new token."""
+    """Reply with a new token."""
 
     def reply(handler: Handler) -> None:
         document: Json = {
@@ -207,25 +207,25 @@ def issue_token(lifetime: Json = 3600, status: int = 200) -> Reply:
 
 
 def require_token(reply: Reply, refusal: Reply | None = None) -> Reply:
-    """Payload ``reply`` to those who bring a live token."""
+    """Reply with ``reply`` to a request with a valid token, otherwise with ``refusal``."""
     refuse = refusal or reply_json(REFUSED, 401)
     return lambda handler: (reply if handler.received.bearer in handler.server.live else refuse)(handler)
 
 
 def close_connection_silently(handler: Handler) -> None:
-    """Close the connection without a word."""
+    """Close the connection without a reply."""
     handler.close_after_reply()
 
 
 def resets(handler: Handler) -> None:
-    """Break the connection off, as a crashing server does."""
+    """Reset the connection, as a crashing server does."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
     handler.close_after_reply()
 
 
 def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: bytes) -> Reply:
-    """Say ``opening``, then ``piece`` again and again, for longer than anybody should wait."""
+    """Send ``opening``, then ``piece`` again and again for six seconds."""
 
     def reply(handler: Handler) -> None:
         handler.send_bytes(opening)
@@ -239,7 +239,7 @@ def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: by
 
 
 def waits(released: threading.Event, then: Reply, reached: threading.Event | None = None) -> Reply:
-    """Payload only when told to."""
+    """Reply once ``released`` is set."""
 
     def reply(handler: Handler) -> None:
         if reached is not None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who went through the proxy? A small one on loopback that forwards, tunnels, and writes down what it is asked."""
+"""Recording proxy on loopback: forwards requests, opens tunnels, and records both."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = forward
 
     def lose(self) -> None:
-        """Break off, for an answer has been lost further on."""
+        """Close or reset the connection, because the upstream response was lost."""
         if self.server.resets:
             reset(self.connection)
         self.close_connection = True
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.lose()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
-        """Say nothing on stderr."""
+        """Write nothing to stderr."""
 
 
 def _resolve(host: str) -> str:
@@ -86,7 +86,7 @@ def _relay(one: socket.socket, other: socket.socket) -> None:
 
 
 def reset(connection: socket.socket) -> None:
-    """Break a connection off, as a crashing server does."""
+    """Reset a connection, as a crashing server does."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
@@ -94,8 +94,8 @@ def reset(connection: socket.socket) -> None:
 class RecordingProxy(ThreadingHTTPServer):
     """A proxy.
 
-    :param refuses: Whether it asks for a login before it tunnels.
-    :param resets: Whether it breaks a connection off where the one further on has ended, instead of ending it.
+    :param refuses: Whether it requires a login for a tunnel.
+    :param resets: Whether it resets a connection whose upstream has ended, instead of closing it.
     """
 
     daemon_threads = True
@@ -115,12 +115,12 @@ class RecordingProxy(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_port}"
 
     def note(self, line: str, login: str | None) -> None:
-        """Write down what was asked."""
+        """Record a request."""
         self.received.append(line)
         self.logins.append(login)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is part of many a script."""
+        """Ignore a client that goes away: many tests make it."""
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does anything block the event loop? A heart beats on it, and no two beats may lie far apart."""
+"""The event loop is never blocked: a heartbeat on it has no long gap."""
 
 from __future__ import annotations
 
@@ -92,24 +92,24 @@ def test_fifty_questions_with_a_cold_token_and_slow_answers(
     assert server.token_requests == tries
 
 
-def test_waiting_for_a_neighbour_and_for_a_refused_token(
+def test_waiting_for_another_process_and_for_a_refused_token(
     server: FakeServer, client: FacekiClient, tmp_path: Path
 ) -> None:
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
 
-    async def ask_while_a_neighbour_fetches(sharing: FacekiClient) -> None:
+    async def ask_while_another_process_fetches(sharing: FacekiClient) -> None:
         await sharing.as_async().call(FETCH)
         server.live.clear()
-        neighbour = token_file.FileTokenStore(
+        other = token_file.FileTokenStore(
             tmp_path / "tokens", TokenSeal(sharing._account.token_request), print
         )
-        claim = neighbour.try_lock()
-        assert claim is not None
-        threading.Timer(0.4, claim.release).start()
+        lock = other.try_lock()
+        assert lock is not None
+        threading.Timer(0.4, lock.release).start()
         await _fifty(sharing)
 
     tries = _tries_until_smooth(
-        ask_while_a_neighbour_fetches, replace(client, token_directory=tmp_path / "tokens")
+        ask_while_another_process_fetches, replace(client, token_directory=tmp_path / "tokens")
     )
     assert server.token_requests == 2 * tries
 
@@ -156,7 +156,7 @@ def test_slow_files_are_waited_for_elsewhere(
 
 @dataclass
 class Masks:
-    """What was concealed, and whether it was on an event loop."""
+    """What was masked, and whether it was on an event loop."""
 
     messages: list[tuple[str, str]] = field(default_factory=list)
 
@@ -170,7 +170,7 @@ class Masks:
         self.messages.append(("on loop", value))
 
 
-def test_tokens_are_concealed_in_the_way_of_each_mode_before_they_are_sent(
+def test_tokens_are_masked_in_the_way_of_each_mode_before_they_are_sent(
     server: FakeServer, client: FacekiClient
 ) -> None:
     masks = Masks()
@@ -181,9 +181,9 @@ def test_tokens_are_concealed_in_the_way_of_each_mode_before_they_are_sent(
         reply_json(NOTHING_FOUND)(handler)
 
     server.on(RECORDS_PATH, count_and_answer)
-    concealing = replace(client, secret_masker=SecretMasker(masks.here, masks.on_loop))
-    concealing.call(FETCH)
-    asyncio.run(replace(concealing, client_secret="other").as_async().call(FETCH))
+    masking = replace(client, secret_masker=SecretMasker(masks.here, masks.on_loop))
+    masking.call(FETCH)
+    asyncio.run(replace(masking, client_secret="other").as_async().call(FETCH))
     assert masks.messages == [("here", "token-1"), ("on loop", "token-2")]
     assert seen == [1, 2]
 

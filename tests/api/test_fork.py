@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does a child work that was forked at an awkward moment? It has none of its parent's threads, and all else."""
+"""Forked processes: a child works whatever locks and threads its parent had at the fork."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _outcome(child: int) -> int | None:
 
 @pytest.fixture
 def sharing(server: FakeServer, client: FacekiClient, tmp_path: Path) -> FacekiClient:
-    """A client that shares its token with its neighbours."""
+    """A client that shares its token with its processes."""
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     return replace(client, token_directory=tmp_path / "tokens", warn=RecordedWarnings([]))
 
@@ -104,39 +104,39 @@ def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
     server: FakeServer, sharing: FacekiClient
 ) -> None:
     store = sharing._account.tokens
-    claim = store.try_lock()
-    assert claim is not None
+    lock = store.try_lock()
+    assert lock is not None
     child = _fork(lambda: _both_ways(sharing))
     time.sleep(0.3)
     assert server.received == []
     store.set(AccessToken(server.new_token(), time.time(), 3600.0))
-    claim.release()
+    lock.release()
     assert _outcome(child) == 0
     assert server.token_requests == 0
 
 
-def test_a_child_of_a_process_with_a_claim_in_memory_has_no_part_in_it(
+def test_a_child_of_a_process_with_a_lock_in_memory_has_no_part_in_it(
     server: FakeServer, client: FacekiClient
 ) -> None:
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
-    claim = client._account.tokens.try_lock()
-    assert claim is not None
+    lock = client._account.tokens.try_lock()
+    assert lock is not None
     assert _outcome(_fork(lambda: _both_ways(client))) == 0
     assert server.token_requests == 1
-    claim.release()
+    lock.release()
 
 
-def test_a_child_that_lives_on_does_not_keep_its_parents_claim(
+def test_a_child_that_lives_on_does_not_keep_its_parents_lock(
     tmp_path: Path, warned: RecordedWarnings
 ) -> None:
-    store, neighbour = (FileTokenStore(tmp_path / "tokens", ACCOUNT, warned) for _ in range(2))
-    claim = store.try_lock()
-    assert claim is not None
+    store, other = (FileTokenStore(tmp_path / "tokens", ACCOUNT, warned) for _ in range(2))
+    lock = store.try_lock()
+    assert lock is not None
     reader, writer = os.pipe()
     child = _fork(lambda: os.read(reader, 1) == b"x")
-    assert neighbour.try_lock() is None
-    claim.release()
-    again = neighbour.try_lock()
+    assert other.try_lock() is None
+    lock.release()
+    again = other.try_lock()
     os.write(writer, b"x")
     assert _outcome(child) == 0
     assert again is not None
@@ -152,12 +152,12 @@ from airflow_provider_faceki.api.tokens.file import FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 seal = TokenSeal(TokenRequest("https://kyc.example", "client-1", "s3cret"))
 store = FileTokenStore(Path(sys.argv[1]), seal, print)
-claim = store.try_lock()
+lock = store.try_lock()
 child = os.fork()
 if child == 0:
     sys.stdin.read()
     os._exit(0)
-print("forked" if claim else "no claim", flush=True)
+print("forked" if lock else "no lock", flush=True)
 time.sleep(60)
 """
 

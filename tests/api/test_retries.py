@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What is sent again, how often, and after what wait? Both performers, a real server, no real waits."""
+"""Retries: which requests, how often and after which pauses, with both drivers and recorded sleeps."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_where_nobody_answers_the_door_nothing_was_sent(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        # One in the queue, and whoever comes next is left standing.
+        # One waits in the queue; the next connection is not accepted.
         waiting = [socket.socket() for _ in range(3)]
         for caller in waiting:
             caller.setblocking(False)
@@ -281,7 +281,7 @@ def test_while_handling_a_failure_a_lost_answer_is_still_a_lost_answer(
     server.on(LINK_PATH, close_connection_silently, MADE)
     try:
         call(gone, FETCH)
-        pytest.fail("somebody listens there")
+        pytest.fail("a server listens there")
     except errors.ConnectError:
         with pytest.raises(errors.ResponseLostError):
             call(client, MAKE)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How long may it take until a request has left, and what is known of one that was not sent to its end?"""
+"""Deadline for sending a request, and what holds of one that was not sent to its end."""
 
 from __future__ import annotations
 

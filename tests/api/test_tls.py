@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Whom do we talk to? Only those whose certificate we were told to trust."""
+"""TLS: only servers with a trusted certificate get a request."""
 
 from __future__ import annotations
 

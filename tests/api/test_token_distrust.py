@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""When is a token file not believed? Whenever it is not as we would have made it; and never is that fatal."""
+"""Token files that the provider would not have made are not trusted, and are never fatal."""
 
 from __future__ import annotations
 
@@ -98,14 +98,14 @@ SPOILT_TOKENS = [
     pytest.param(_mode("token", 0o200), "Permission denied", id="not readable", marks=needs_a_user),
 ]
 SPOILT_CLAIMS = [
-    pytest.param(_mode("lock", 0o666), "open to others (mode 0666)", id="claim writable by all"),
-    pytest.param(_linked("lock"), "a link or a pipe", id="claim a link"),
-    pytest.param(_replaced("lock", os.mkfifo), "not of the right kind", id="claim a pipe"),
-    pytest.param(_replaced("lock", Path.mkdir), "Is a directory", id="claim a folder"),
+    pytest.param(_mode("lock", 0o666), "open to others (mode 0666)", id="lock writable by all"),
+    pytest.param(_linked("lock"), "a link or a pipe", id="lock a link"),
+    pytest.param(_replaced("lock", os.mkfifo), "not of the right kind", id="lock a pipe"),
+    pytest.param(_replaced("lock", Path.mkdir), "Is a directory", id="lock a folder"),
     pytest.param(
         lambda folder: os.chown(_file(folder, "lock"), NOBODY, -1),
         "belongs to another user",
-        id="claim another's",
+        id="lock another's",
         marks=needs_root,
     ),
 ]
@@ -127,25 +127,25 @@ SPOILT_FOLDERS = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder as we would have made it, with a token and a claim in it."""
+    """A folder as we would have made it, with a token and a lock in it."""
     folder = tmp_path / "tokens"
     store = FileTokenStore(folder, ACCOUNT, RecordedWarnings([]))
-    claim = store.try_lock()
-    assert claim is not None
+    lock = store.try_lock()
+    assert lock is not None
     store.set(PLANTED)
-    claim.release()
+    lock.release()
     return folder
 
 
 def _lives_alone(store: FileTokenStore, warned: RecordedWarnings, told: str) -> None:
     """See that nothing of the host is used, and that there is one word about it."""
     for _ in range(2):
-        claim = store.try_lock()
-        assert claim is not None
+        lock = store.try_lock()
+        assert lock is not None
         assert store.try_lock() is None
         store.set(OURS)
         assert store.peek() == store.read() == OURS
-        claim.release()
+        lock.release()
         store.invalidate(OURS)
         assert store.peek() is None
     assert len(warned.messages) == 1, warned.messages
@@ -168,7 +168,7 @@ def test_a_token_that_may_be_anybodys_is_not_believed(
 
 
 @pytest.mark.parametrize(("spoil", "told"), SPOILT_CLAIMS)
-def test_a_claim_that_may_be_anybodys_is_not_waited_for(
+def test_a_lock_that_may_be_anybodys_is_not_waited_for(
     folder: Path, warned: RecordedWarnings, spoil: Callable[[Path], None], told: str
 ) -> None:
     spoil(folder)

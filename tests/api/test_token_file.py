@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What do the processes of a host share, and who else could read it?"""
+"""Token store in a file: what processes of a host share, and that nobody else can read it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _files(folder: Path) -> dict[str, str]:
     return {path.name: stat.filemode(path.lstat().st_mode) for path in folder.iterdir()}
 
 
-def test_neighbours_share_a_token(folder: Path, warned: RecordedWarnings) -> None:
+def test_processes_share_a_token(folder: Path, warned: RecordedWarnings) -> None:
     ours, theirs = (FileTokenStore(folder, seal(), warned) for _ in range(2))
     assert ours.read() is theirs.read() is None
     ours.set(TOKEN)
@@ -71,14 +71,14 @@ def test_a_refused_token_is_not_read_back(folder: Path, warned: RecordedWarnings
     theirs.invalidate(TOKEN)
     assert theirs.read() is None
     assert FileTokenStore(folder, seal(), warned).read() is None
-    # The neighbour finds out by itself, and its refusal does not harm what has come since.
+    # The other finds out by itself, and its refusal does not harm what has come since.
     theirs.set(NEWER)
     ours.invalidate(TOKEN)
     assert ours.read() == NEWER
     assert warned.messages == []
 
 
-def test_while_somebody_fetches_the_file_is_theirs(folder: Path, warned: RecordedWarnings) -> None:
+def test_while_another_process_fetches_the_file_is_left_alone(folder: Path, warned: RecordedWarnings) -> None:
     ours, theirs = (FileTokenStore(folder, seal(), warned) for _ in range(2))
     ours.set(TOKEN)
     fetching = theirs.try_lock()
@@ -94,10 +94,10 @@ def test_while_somebody_fetches_the_file_is_theirs(folder: Path, warned: Recorde
 @pytest.mark.usefixtures("umask")
 def test_nobody_else_may_look(folder: Path, warned: RecordedWarnings) -> None:
     store = FileTokenStore(folder / "deeper" / "still", seal(), warned)
-    claim = store.try_lock()
-    assert claim is not None
+    lock = store.try_lock()
+    assert lock is not None
     store.set(TOKEN)
-    claim.release()
+    lock.release()
     made = folder / "deeper" / "still"
     assert stat.filemode(made.stat().st_mode) == "drwx------"
     files = _files(made)
@@ -207,16 +207,16 @@ def open_in(folder: Path) -> list[str]:
     return [path for path in found if path.startswith(str(folder))]
 
 
-def test_one_claim_on_a_host_and_no_descriptor_lost(folder: Path, warned: RecordedWarnings) -> None:
+def test_one_lock_on_a_host_and_no_descriptor_lost(folder: Path, warned: RecordedWarnings) -> None:
     ours, theirs = (FileTokenStore(folder, seal(), warned) for _ in range(2))
     for _ in range(50):
-        claim = ours.try_lock()
-        assert claim is not None
+        lock = ours.try_lock()
+        assert lock is not None
         assert open_in(folder) != []
         assert theirs.try_lock() is None
         assert ours.try_lock() is None
-        claim.release()
-        claim.release()
+        lock.release()
+        lock.release()
         again = theirs.try_lock()
         assert again is not None
         # Nobody releases it: its holder is gone.
@@ -228,18 +228,18 @@ def test_one_claim_on_a_host_and_no_descriptor_lost(folder: Path, warned: Record
     assert warned.messages == []
 
 
-def test_neighbours_may_make_the_folder_at_the_same_time(
+def test_processes_may_make_the_folder_at_the_same_time(
     folder: Path, warned: RecordedWarnings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = os.mkdir
 
-    def made_by_a_neighbour(path: str, mode: int = 0o777) -> None:
+    def made_by_another_process(path: str, mode: int = 0o777) -> None:
         if not folder.exists():
             make(folder, 0o700)
             raise FileNotFoundError(errno.ENOENT, "not yet there when we looked", str(path))
         make(path, mode)
 
-    monkeypatch.setattr(os, "mkdir", made_by_a_neighbour)
+    monkeypatch.setattr(os, "mkdir", made_by_another_process)
     FileTokenStore(folder, seal(), warned).set(TOKEN)
     assert warned.messages == []
     assert FileTokenStore(folder, seal(), warned).read() == TOKEN
@@ -254,10 +254,10 @@ def test_a_full_disk_means_memory_only_said_once_and_leaves_nothing_behind(
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
     try:
         for _ in range(3):
-            claim = store.try_lock()
-            assert claim is not None
+            lock = store.try_lock()
+            assert lock is not None
             store.set(NEWER)
-            claim.release()
+            lock.release()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert store.read() == NEWER

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How many tokens does a process ask for? One, however many threads, clients and event loops are in it."""
+"""Token store in memory: one token request for all threads, clients and event loops of a process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OLD = AccessToken("old", 1000.0, 3600.0)
 NEW = AccessToken("new", 2000.0, 3600.0)
 
 
-def test_one_claim_at_a_time() -> None:
+def test_one_lock_at_a_time() -> None:
     store = MemoryTokenStore()
     first = store.try_lock()
     assert first is not None
@@ -52,7 +52,7 @@ def test_one_claim_at_a_time() -> None:
     second.release()
 
 
-def test_a_claim_that_nobody_holds_any_more_is_none() -> None:
+def test_a_lock_that_nobody_holds_any_more_is_none() -> None:
     store = MemoryTokenStore()
     assert store.try_lock() is not None
     assert store.try_lock() is not None
@@ -250,23 +250,23 @@ def test_a_failed_fetch_is_taken_over_by_the_next(guarded_server: FakeServer, cl
     assert guarded_server.token_requests == 2
 
 
-@pytest.mark.parametrize("moment", ["claim", "fetch"])
+@pytest.mark.parametrize("moment", ["lock", "fetch"])
 def test_a_cancelled_task_holds_nobody_up(
     guarded_server: FakeServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Triggers are cancelled at any moment; a claim that is on its way to one must not be lost for ever."""
+    """Triggers are cancelled at any moment; a lock that is on its way to one must not be lost for ever."""
     reached, released = threading.Event(), threading.Event()
     store = client._account.tokens
     take = store.try_lock
-    if moment == "claim":
+    if moment == "lock":
 
-        def slow_claim(turn: int) -> object:
-            claim = take(turn)
+        def slow_lock(turn: int) -> object:
+            lock = take(turn)
             reached.set()
             released.wait(10)
-            return claim
+            return lock
 
-        monkeypatch.setattr(store, "try_lock", slow_claim)
+        monkeypatch.setattr(store, "try_lock", slow_lock)
     else:
         guarded_server.on(TOKEN_PATH, waits(released, issue_token(), reached), issue_token())
 

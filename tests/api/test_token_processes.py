@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How many tokens do the processes of a host ask for, and what if one of them dies over it?"""
+"""Token store in a file among processes: one token request, also when the fetching process is killed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Worker:
-    """A process that asks when told to."""
+    """A process that calls FACEKI on command."""
 
     def __init__(self, arguments: list[str]) -> None:
         self._process = subprocess.Popen(
@@ -43,23 +43,23 @@ class Worker:
         )
 
     def hear(self) -> str:
-        """Return the next line that it says."""
+        """Return the next line of its output."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def tell(self) -> None:
-        """Let it ask."""
+        """Let it call."""
         assert self._process.stdin is not None
         self._process.stdin.write("ask\n")
         self._process.stdin.flush()
 
     def kill(self) -> None:
-        """Kill it, so that it can do nothing about it."""
+        """Kill it with SIGKILL."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(10)
 
     def end(self) -> None:
-        """See it end."""
+        """End it and close its pipes."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(10)
@@ -120,7 +120,7 @@ def test_a_fetcher_that_is_killed_holds_nobody_up(
     fetcher.tell()
     assert reached.wait(10)
     waiting.tell()
-    # The second one sees the claim and waits: it has asked nothing.
+    # The second one sees the lock and waits: it has asked nothing.
     time.sleep(0.3)
     assert server.token_requests == 1
     fetcher.kill()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What really goes over the wire, and what of an answer is taken? Both performers, a real server."""
+"""Requests byte by byte, and odd responses, with both drivers and a real server."""
 
 from __future__ import annotations
 

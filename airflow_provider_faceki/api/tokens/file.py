@@ -89,7 +89,7 @@ class FileTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Forget ``token`` in this process and on the host.
 
-        The file is removed only under the refresh lock: whoever else holds it is about to replace the file.
+        The file is removed only under the refresh lock: another holder is about to replace the file.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()

@@ -50,7 +50,7 @@ class MemoryTokenStore:
             self._refused = None
 
     def merge(self, token: AccessToken) -> bool:
-        """Take over a token that somebody else has fetched, unless it is older than ours or was refused here.
+        """Take over a token that another process has fetched, unless it is older than ours or was refused here.
 
         :return: Whether it was taken over.
         """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""May this be sent again, and when? Plain numbers in, keyword arguments for tenacity's two loops out."""
+"""Retry policy: which failed requests are sent again, and when, as arguments for tenacity."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from airflow_provider_faceki.api.protocol.http import HttpRequest
 #: Seconds before the second attempt; doubled for each further one.
 INITIAL_WAIT_SECONDS = 0.5
 
-# With jitter of up to the first wait, so that many who failed together do not come back together.
+# With jitter of up to the first wait, so that calls that failed together do not come back together.
 _BACKOFF = wait_exponential(multiplier=INITIAL_WAIT_SECONDS) + wait_random(0, INITIAL_WAIT_SECONDS)
 
 
 class RetryArguments(TypedDict):
-    """What ``tenacity.Retrying`` and ``tenacity.AsyncRetrying`` take alike."""
+    """Arguments that ``tenacity.Retrying`` and ``tenacity.AsyncRetrying`` both take."""
 
     stop: StopBaseT
     wait: WaitBaseT
@@ -32,10 +32,10 @@ class RetryArguments(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently one request is repeated inside one call.
+    """How often, and after which pauses, one request is sent again inside one call.
 
-    :param max_attempts: Attempts in all. Default 4: three pauses of about half, one and two seconds carry
-        over a restart of a gateway without holding a worker long.
+    :param max_attempts: Attempts in all. Default 4: three pauses of about half, one and two seconds
+        outlast the restart of a gateway and hold a worker only shortly.
     :param max_wait: Longest pause in seconds, also where ``Retry-After`` asks for more. Default 30.
     """
 
@@ -58,10 +58,9 @@ class RetryPolicy:
 
 
 def may_repeat(request: HttpRequest, error: BaseException) -> bool:
-    """Whether ``request`` may go out again after ``error``.
+    """Whether ``request`` may be sent again after ``error``.
 
-    Only where that may help, and where it does no harm: the request is idempotent, or FACEKI cannot have
-    acted.
+    True if the error is transient and a second request does no harm: it is idempotent, or FACEKI cannot have acted.
     """
     if not isinstance(error, FacekiError) or not error.is_transient:
         return False

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How fast do requests follow one another? No faster than was asked for, whoever sends them."""
+"""Rate limiter: spacing of requests, with both drivers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply
     ],
 )
 def test_moments(per_second: float | None, moments: list[float], waits: list[float]) -> None:
-    pace = RateLimiter(per_second)
-    assert [pace.reserve(now) for now in moments] == pytest.approx(waits)
+    limiter = RateLimiter(per_second)
+    assert [limiter.reserve(now) for now in moments] == pytest.approx(waits)
 
 
-def test_both_performers_keep_to_it(
+def test_both_drivers_keep_to_it(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
