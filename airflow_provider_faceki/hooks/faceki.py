@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class FacekiHook(BaseHook):
-    """Asks FACEKI with the client id and secret of an Airflow Connection.
+    """Calls FACEKI with the client id and secret of an Airflow Connection.
 
     All hooks of a process share connections and, for the same account, one token; with the default token store
     so do all processes of a host. Nothing is read or sent before the first call.
@@ -84,13 +84,13 @@ class FacekiHook(BaseHook):
         :param endpoint: One of ``airflow_provider_faceki.api``, such as ``FetchRecords(request_id=...)``.
         :raises FacekiError: any of the tree in ``api/errors.py``, naming the Connection.
         """
-        with self._named():
+        with self._with_conn_id():
             return self._client.call(endpoint)
 
     async def acall(self, endpoint: Endpoint[T]) -> T:
         """Perform one call without blocking the event loop; parameters and errors as for :meth:`call`."""
         client = await self.aget_conn()
-        with self._named():
+        with self._with_conn_id():
             return await client.call(endpoint)
 
     def fetch_records(
@@ -110,7 +110,7 @@ class FacekiHook(BaseHook):
         :returns: The records in FACEKI's order; empty if there are none.
         :raises FacekiError: as :meth:`call`.
         """
-        with self._named():
+        with self._with_conn_id():
             endpoint = api.FetchRecords(
                 request_id=request_id, link=link, record_identifier=record_identifier, face_id=face_id
             )
@@ -132,7 +132,7 @@ class FacekiHook(BaseHook):
         :param redirect_url: Where the browser goes afterwards; ``https`` or ``http``.
         :raises FacekiError: as :meth:`call`.
         """
-        with self._named():
+        with self._with_conn_id():
             endpoint = api.GenerateKycLink(
                 workflow_id=self.workflow(workflow_id),
                 record_identifier=record_identifier,
@@ -148,7 +148,7 @@ class FacekiHook(BaseHook):
         :param link: Link id.
         :raises FacekiError: as :meth:`call`.
         """
-        with self._named():
+        with self._with_conn_id():
             chosen = workflow_id if link is not None else self.workflow(workflow_id)
             endpoint = api.GetWorkflowRules(workflow_id=chosen, link=link)
         return self.call(endpoint)
@@ -182,7 +182,7 @@ class FacekiHook(BaseHook):
         def load(name: str, source: Picture) -> Image:
             return self.image(source, name=name, conn_id=image_conn_id)
 
-        with self._named():
+        with self._with_conn_id():
             endpoint = api.PerformKycVerification(
                 workflow_id=self.workflow(workflow_id),
                 selfie=load("selfie", selfie),
@@ -219,7 +219,7 @@ class FacekiHook(BaseHook):
         :returns: The report as an open file; close it.
         :raises FacekiError: as :meth:`call`.
         """
-        with self._named():
+        with self._with_conn_id():
             endpoint = api.FetchPdfReport(request_id)
         return self.call(endpoint)
 
@@ -230,7 +230,7 @@ class FacekiHook(BaseHook):
         """
         chosen = workflow_id or self.settings.workflow_id
         if not chosen:
-            with self._named():
+            with self._with_conn_id():
                 raise api.ValidationError(
                     "no workflow: give workflow_id, or set the Connection's default workflow (extra workflow_id)"
                 )
@@ -259,7 +259,7 @@ class FacekiHook(BaseHook):
         """
         from airflow_provider_faceki import storage
 
-        with self._named():
+        with self._with_conn_id():
             if isinstance(source, api.Image):
                 return source
             limit = self.settings.max_image_bytes
@@ -272,7 +272,7 @@ class FacekiHook(BaseHook):
 
         :raises FacekiError: none can be had.
         """
-        with self._named():
+        with self._with_conn_id():
             return self._client.get_access_token()
 
     def test_connection(self) -> tuple[bool, str]:
@@ -309,7 +309,7 @@ class FacekiHook(BaseHook):
 
     @cached_property
     def _cached_connection(self) -> _CachedConnection:
-        with self._named():
+        with self._with_conn_id():
             stored = _stored(self.get_connection(self.faceki_conn_id))
             cached = self._find_cached(stored)
             if cached is None:
@@ -331,7 +331,7 @@ class FacekiHook(BaseHook):
             stored = _stored(await get_async_connection(self.faceki_conn_id, hook=self))
             cached = self._find_cached(stored)
             if cached is None:
-                with self._named():
+                with self._with_conn_id():
                     # Off the loop: it imports what parsing a DAG must not, and looks for the CA bundle.
                     cached = await asyncio.to_thread(self._read, stored)
                 if cached.client.token_backend is not None:
@@ -381,7 +381,7 @@ class FacekiHook(BaseHook):
         )
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _with_conn_id(self) -> Iterator[None]:
         try:
             yield
         except api.FacekiError as error:

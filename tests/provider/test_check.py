@@ -163,6 +163,9 @@ def test_a_wrong_base_path_is_named(
     checked = Checked(capsys)
     assert checked.status == 2
     assert "check the API base URL" in " ".join(checked.output.split())
+    works, told = FacekiHook().test_connection()
+    assert not works
+    assert "base URL" in told
 
 
 def test_no_such_connection(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does masking in a triggerer speak to its supervisor from the one event loop that reads the answers?
+"""Masking in a triggerer speaks to its supervisor from the one event loop that reads the answers.
 
 Airflow 3.0 and 3.1 mask by a blocking call, which goes back to the loop by asgiref. `make test` runs neither, but 2.11,
 for which the provider masks in the same way; their call is played here by a function that does the same.
