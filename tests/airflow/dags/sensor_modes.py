@@ -21,7 +21,7 @@ MODES: dict[str, dict[str, Any]] = {
 OUTCOMES: dict[str, dict[str, Any]] = {
     "accepted": {},
     "late": {},
-    "review_returned": {"review": "return"},
+    "review_returned": {"wait_for_review": False},
     "borne": {"max_failures": 2},
     "declined_fails": {"fail_on_decline": True},
     "never": {"timeout": 1.0},
