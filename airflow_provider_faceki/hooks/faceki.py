@@ -254,7 +254,7 @@ class FacekiHook(BaseHook):
 
         :param source: Its bytes, absolute local path or URI, or an ``Image``, which is returned as it is.
         :param name: What the picture is for; an error names it.
-        :param conn_id: Connection for that storage. Default: the one in the URI, else the storage's own default.
+        :param conn_id: Connection for that storage. Default: the one in its URI, else none.
         :raises ValidationError: it is missing, empty, too large, or not an image.
         """
         from airflow_provider_faceki import storage

@@ -44,8 +44,8 @@ class _BatchOperator(FacekiOperator):
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
     :param concurrency: Requests in flight at once, 1 to 256. Default 16.
     :param max_error_rate: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
-    :param manifest_conn_id: Connection for the manifest's storage. Default: the storage's own default.
-    :param output_conn_id: Connection for the output's storage. Default: the storage's own default.
+    :param manifest_conn_id: Connection for the manifest's storage. Default: the one in its URI, else none.
+    :param output_conn_id: Connection for the output's storage. Default: the one in its URI, else none.
     """
 
     template_fields: Sequence[str] = (

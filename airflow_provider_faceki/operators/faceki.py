@@ -159,7 +159,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
     :param face_id: FACEKI's id of a person.
     :param output_path: URI in any storage that Airflow knows (``s3://…``, ``gs://…``, ``file:///…``). The
         file appears whole or not at all. It holds personal data.
-    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
     :param fail_on_decline: Whether the task fails if the newest record is DECLINED. Default ``False``: a
         declined person is a result.
     :param fail_if_missing: Whether the task fails (and may be retried) if there is no record; else it returns
@@ -251,7 +251,7 @@ class FacekiApiOperator(FacekiOperator):
     :param data: Form fields to send URL-encoded; not together with ``json``.
     :param idempotent: Whether the call may be sent twice. Default: GET and HEAD alone.
     :param output_path: URI in any storage that Airflow knows.
-    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
     :param max_xcom_bytes: Largest response, as JSON, that goes to XCom. Default 48 KiB: XCom lives in Airflow's
         database. Without ``do_xcom_push`` there is no limit.
     :param faceki_conn_id: Connection of type ``faceki``.

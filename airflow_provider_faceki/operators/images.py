@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls about one picture, and the PDF report, as tasks."""
+"""Operators for calls about one image, and for the PDF report."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.charged_call import ChargedCallState
+from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, storable_result, write_json
 
@@ -67,6 +67,19 @@ def load_image(
     return resized(name, image, resize_to, limit)
 
 
+def images_fingerprint(selfie: object, documents: object) -> str:
+    """Return a digest that tells the images of one verification from those of another, by their URIs.
+
+    :param selfie: The selfie's URI, rendered.
+    :param documents: The documents, rendered, of whatever shape.
+    """
+    uris = [selfie]
+    for item in documents if isinstance(documents, Sequence) else ():
+        sides = item if isinstance(item, Mapping) else {"front": item}
+        uris += [sides.get("front"), sides.get("back")]
+    return digest(*uris)
+
+
 def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
     """Return the rendered value of ``allowed_image_prefixes``.
 
@@ -89,11 +102,11 @@ def check_resize_to(resize_to: object) -> None:
     raise ValueError(f"resize_to must be a whole number of pixels, at least 1, or None, not {resize_to!r}")
 
 
-class _PictureOperator(FacekiOperator):
-    """What the operators about one picture share.
+class _ImageOperator(FacekiOperator):
+    """Base of the operators about one image.
 
-    :param image_conn_id: Connection for the storage of the image. Default: the one before the ``@`` of its URI, else
-        none: the storage's library looks for credentials by itself.
+    :param image_conn_id: Connection for the storage of the image. Default: the one in its URI (before the ``@``), else
+        none: the storage's library looks for credentials by itself. Both at once are refused.
     :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
     :param allowed_image_prefixes: Folders in which the image may lie: absolute local paths, or URIs without a
         Connection. Default: any. Set it where the image's URI comes from outside the DAG.
@@ -130,7 +143,7 @@ class _PictureOperator(FacekiOperator):
         return AccessPolicy(as_prefixes(self.allowed_image_prefixes))
 
     def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
-        """Make a call that is charged and leaves nothing behind by which it could be found.
+        """Make a charged call whose outcome cannot be looked up afterwards.
 
         From Airflow 3.3 on, what ends before :meth:`settled` is not made again by the task's next try.
 
@@ -142,7 +155,7 @@ class _PictureOperator(FacekiOperator):
         if state.has_pending:
             state.clear()
             raise AirflowFailException(
-                "an earlier try sent this picture and ended before its result was safe; the call may have been "
+                "an earlier try sent this image and ended before its result was safe; the call may have been "
                 "charged, so it is not sent again by itself: clear the task to send it again"
             )
         if not state.acquire():
@@ -158,11 +171,11 @@ class _PictureOperator(FacekiOperator):
                 raise
 
     def settled(self, context: Context) -> None:
-        """Say that the result of the charged call is safe."""
+        """Note that the result of the charged call is stored."""
         ChargedCallState(context).finish()
 
 
-class FacekiFaceMatchOperator(_PictureOperator):
+class FacekiFaceMatchOperator(_ImageOperator):
     """Search the people verified before for a face. Charged for each call, and not found again when its answer is lost.
 
     It is not sent twice by itself: a lost answer fails the task for good, and so, from Airflow 3.3 on, does an
@@ -174,17 +187,18 @@ class FacekiFaceMatchOperator(_PictureOperator):
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    :param selfie: URI of the picture, in any storage that Airflow knows.
+    :param selfie: URI of the image, in any storage that Airflow knows.
     :param output_path: URI to which the full records are written as a JSON array. It holds personal data.
-    :param output_conn_id: Connection for that storage. Default: the storage's own default.
-    :param image_conn_id: Connection for the storage of the picture. Default: the storage's own default.
-    :param resize_to: Pixels of the longer side to which a larger picture is reduced (extra ``images``).
+    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
+    :param image_conn_id: Connection for the storage of the image. Default: the one in its URI, else none.
+    :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
+    :param allowed_image_prefixes: Folders in which the image may lie. Default: any.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
     custom_operator_name = "FACEKI face match"
     template_fields: Sequence[str] = (
-        *_PictureOperator.template_fields,
+        *_ImageOperator.template_fields,
         "selfie",
         "output_path",
         "output_conn_id",
@@ -209,7 +223,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
             check_output(self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
-            records = self.ask_charged(context, api.FaceMatch(self._picture))
+            records = self.ask_charged(context, api.FaceMatch(self._image))
             is_kept = self._keep(context, records)
         if self.output_path:
             path = self._write(context, self.output_path, records, is_kept)
@@ -219,7 +233,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
         return [storable_result(record.summary()) for record in records]
 
     @cached_property
-    def _picture(self) -> api.Image:
+    def _image(self) -> api.Image:
         return self.load("selfie", self.selfie)
 
     def _found_before(self, context: Context) -> Sequence[api.VerificationRecord] | None:
@@ -231,7 +245,7 @@ class FacekiFaceMatchOperator(_PictureOperator):
         return [self._whole(match) for match in matches]
 
     def _size(self) -> int | None:
-        """Return what tells the picture from another that has taken its place, if it is still there."""
+        """Return the size of the image, by which it is known from another at its place; ``None`` if it is gone."""
         try:
             image = load_image(
                 self.hook, "selfie", self.selfie, self.image_conn_id, policy=self._access_policy()
@@ -248,8 +262,8 @@ class FacekiFaceMatchOperator(_PictureOperator):
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
         if not self.output_path:
             return False
-        # Once made smaller, a picture has another size with each version of Pillow.
-        size = self._picture.size if self.resize_to is None else None
+        # Once made smaller, an image has another size with each version of Pillow.
+        size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
 
     def _write(
@@ -264,24 +278,25 @@ class FacekiFaceMatchOperator(_PictureOperator):
             context["ti"].xcom_push(key="found", value=[record.summary() for record in records])
             raise AirflowFailException(
                 "the records that were found could not be written; their summaries are in XCom 'found', and the "
-                "picture is not sent again by itself: clear the task to send it again"
+                "image is not sent again by itself: clear the task to send it again"
             ) from error
 
 
-class FacekiAnalyzeFaceOperator(_PictureOperator):
+class FacekiAnalyzeFaceOperator(_ImageOperator):
     """Estimate age, gender and liveness of a face. Treated as charged, with :class:`FacekiFaceMatchOperator`'s care.
 
     XCom: ``{"min_age", "max_age", "gender", "gender_confidence", "face_detection_confidence",
     "liveness_score"}``, which are data about a person; ``None`` for what FACEKI does not say.
 
-    :param selfie: URI of the picture, in any storage that Airflow knows.
-    :param image_conn_id: Connection for the storage of the picture. Default: the storage's own default.
-    :param resize_to: Pixels of the longer side to which a larger picture is reduced (extra ``images``).
+    :param selfie: URI of the image, in any storage that Airflow knows.
+    :param image_conn_id: Connection for the storage of the image. Default: the one in its URI, else none.
+    :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
+    :param allowed_image_prefixes: Folders in which the image may lie. Default: any.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
     custom_operator_name = "FACEKI face analysis"
-    template_fields: Sequence[str] = (*_PictureOperator.template_fields, "selfie")
+    template_fields: Sequence[str] = (*_ImageOperator.template_fields, "selfie")
 
     def __init__(self, *, selfie: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -295,20 +310,21 @@ class FacekiAnalyzeFaceOperator(_PictureOperator):
         return storable_result(found)
 
 
-class FacekiCheckImageOperator(_PictureOperator):
-    """Check the quality of a picture before paying for its verification. Free as far as is known.
+class FacekiCheckImageOperator(_ImageOperator):
+    """Check the quality of an image before paying for its verification. Free as far as is known.
 
     XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds; its SDKs ask
     for a quality of 110 (fronts) or 80 (backs) and a liveness score above 0.7.
 
-    :param image: URI of the picture, in any storage that Airflow knows.
-    :param image_conn_id: Connection for the storage of the picture. Default: the storage's own default.
-    :param resize_to: Pixels of the longer side to which a larger picture is reduced (extra ``images``).
+    :param image: URI of the image, in any storage that Airflow knows.
+    :param image_conn_id: Connection for the storage of the image. Default: the one in its URI, else none.
+    :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
+    :param allowed_image_prefixes: Folders in which the image may lie. Default: any.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
     custom_operator_name = "FACEKI image check"
-    template_fields: Sequence[str] = (*_PictureOperator.template_fields, "image")
+    template_fields: Sequence[str] = (*_ImageOperator.template_fields, "image")
 
     def __init__(self, *, image: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -329,7 +345,7 @@ class FacekiPdfReportOperator(FacekiOperator):
 
     :param request_id: FACEKI's id of the verification.
     :param output_path: URI to which the report is written. It holds personal data.
-    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 

@@ -21,17 +21,18 @@ from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
-from airflow_provider_faceki.operators.evidence import (
-    images_fingerprint,
-    loggable_id,
-)
 from airflow_provider_faceki.operators.faceki import (
     FacekiOperator,
     check_output,
     storable_result,
     write_json,
 )
-from airflow_provider_faceki.operators.images import check_resize_to, load_image
+from airflow_provider_faceki.operators.images import (
+    as_prefixes,
+    check_resize_to,
+    images_fingerprint,
+    load_image,
+)
 from airflow_provider_faceki.triggers.deferral import (
     DEFAULT_MAX_WAIT_SECONDS,
     DecisionEvent,
@@ -86,14 +87,16 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param record_identifier: Your own id of this verification; use each only once. Give one where a task may be
         cleared, or mapped again, with another person. Default: one derived from the task instance, which stays the
         same over all its retries, whichever person it is about.
-    :param image_conn_id: Connection for the storage of the images. Default: the storage's own default.
+    :param image_conn_id: Connection for the storage of the images. Default: the one in its URI, else none.
     :param output_path: URI to which the full record is written as JSON. It holds personal data.
-    :param output_conn_id: Connection for that storage. Default: the storage's own default.
+    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
     :param check_rules: Whether to check the documents against the workflow's rules before paying. Default
         ``True``. Rules that cannot be fetched (their route is undocumented) are skipped; an error about credentials,
         credit or the workflow fails the task.
     :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``); 1920 is
         what FACEKI's SDKs use. Default: pictures are sent as they are.
+    :param allowed_image_prefixes: Folders in which images may lie: absolute local paths, or URIs without a Connection.
+        Default: any. Set it where the images' URIs come from outside the DAG.
     :param resubmit: ``"if_absent"`` (default) to send unless FACEKI already has a verification under the
         identifier, or keeps no records of this workflow and an earlier try may have sent one; ``"never"`` to send
         at most once, so that a try whose outcome stays unknown fails the task;
@@ -117,6 +120,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         "workflow_id",
         "record_identifier",
         "image_conn_id",
+        "allowed_image_prefixes",
         "output_path",
         "output_conn_id",
     )
@@ -139,6 +143,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         output_conn_id: str | None = None,
         check_rules: bool = True,
         resize_to: int | None = None,
+        allowed_image_prefixes: Sequence[str] | None = None,
         resubmit: str = "if_absent",
         resubmit_after: float = DEFAULT_RESUBMIT_AFTER_SECONDS,
         lookup_timeout: float = DEFAULT_LOOKUP_TIMEOUT_SECONDS,
@@ -164,6 +169,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self._is_derived = record_identifier is _DERIVED
         self.record_identifier = None if self._is_derived else record_identifier
         self.image_conn_id = image_conn_id
+        self.allowed_image_prefixes = allowed_image_prefixes
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.check_rules = check_rules
@@ -279,7 +285,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
         found = self._find(context)
         is_settled = settled_at is None or time.time() >= settled_at
         if found is not None and (found.decision is not None or is_settled):
-            self.log.info("FACEKI already has verification %s of this task", loggable_id(found.record))
+            self.log.info(
+                "FACEKI already has verification %s of this task",
+                loggable(found.record.request_id),
+            )
             return self._finish(context, found)
         if settled_at is None:
             return self._submit(context)
@@ -364,7 +373,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.log.info(
             "FACEKI verified %s: request %s, %s",
             loggable(self._identifier(context)),
-            loggable_id(made.record),
+            loggable(made.record.request_id),
             made.decision,
         )
         return self._finish(context, made)
@@ -395,7 +404,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._image("selfie", self.selfie), load_documents(self._image, self.documents)
 
     def _image(self, name: str, uri: str) -> api.Image:
-        return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to)
+        from airflow_provider_faceki.storage import AccessPolicy
+
+        policy = AccessPolicy(as_prefixes(self.allowed_image_prefixes))
+        return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, policy)
 
     def _identifier(self, context: Context) -> str:
         return self.record_identifier or derived_identifier(context["ti"])
