@@ -125,6 +125,8 @@ class Summary(TypedDict):
 
 def is_record(document: Mapping[str, Json]) -> bool:
     """Return whether an object is a record: it has at least one field that only records have."""
+    if document.get("requestId") or document.get("decision"):
+        return True
     names = {plain(key) for key, value in document.items() if value not in (None, "", [], {})}
     if names & _RECORD_FIELDS or len(names & _WEAK_RECORD_FIELDS) > 1:
         return True
@@ -211,7 +213,12 @@ class VerificationRecord:
     @property
     def error_codes(self) -> tuple[int, ...]:
         """The codes that explain the decision: numbers, or the numbers of published names."""
-        return tuple(code["code"] for code in self._codes() if code["code"] is not None)
+        return tuple(code["code"] for code in self.code_summaries if code["code"] is not None)
+
+    @property
+    def code_summaries(self) -> list[CodeSummary]:
+        """The codes that explain the decision, with their published names; a name without a number is one too."""
+        return list(self._codes())
 
     @property
     def flags(self) -> dict[str, bool]:
@@ -244,15 +251,16 @@ class VerificationRecord:
 
     def summary(self) -> Summary:
         """Return what may go to XCom: ids, decision, codes, flags and times; nothing about the person."""
+        decision, created_at, updated_at = self.decision, self.created_at, self.updated_at
         return {
             "request_id": self.request_id,
             "record_identifier": self.record_identifier,
             "link": self.link,
-            "decision": self.decision.value if self.decision else None,
-            "error_codes": list(self._codes()),
+            "decision": decision.value if decision else None,
+            "error_codes": self.code_summaries,
             "verification_summary": self.flags,
-            "created_at": self.created_at.isoformat() if self.created_at else None,
-            "updated_at": self.updated_at.isoformat() if self.updated_at else None,
+            "created_at": created_at.isoformat() if created_at else None,
+            "updated_at": updated_at.isoformat() if updated_at else None,
         }
 
     def matches(self, name: str, value: str) -> bool | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
-from airflow_provider_faceki.api.models import OTHER, VerificationRecord
+from airflow_provider_faceki.api.models import OTHER, CodeSummary, VerificationRecord
 from airflow_provider_faceki.api.protocol.fields import field, plain
 from airflow_provider_faceki.api.values import Json, as_number
 
@@ -99,11 +99,21 @@ TABLES: dict[str, tuple[Column, ...]] = {
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
+# Each column with the two parts of its source, the outer one in plain spelling.
+_SOURCES = {
+    table: [
+        (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])
+        for column in columns
+    ]
+    for table, columns in TABLES.items()
+}
+
+
 def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, object]]]:
     """Yield the rows that a record makes, each with the name of its table; no column is dropped or hashed yet."""
-    first = _values(record.document, "verifications") | _typed(record)
+    codes = record.code_summaries
+    first = _values(record.document, "verifications") | _typed(record, codes)
     other = _unmapped(record.document, "verifications", first)
-    codes = record.summary()["error_codes"]
     sent = field(record.document, "errorCodes")
     if isinstance(sent, list) and len(sent) != len(codes):
         other["errorCodes"] = sent
@@ -126,15 +136,15 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
     yield from rows
 
 
-def _typed(record: VerificationRecord) -> dict[str, object]:
-    """Return the columns that the record itself reads: other tables' rows refer to them."""
-    codes = [{"code": code["code"], "name": code["name"]} for code in record.summary()["error_codes"]]
+def _typed(record: VerificationRecord, codes: Sequence[CodeSummary]) -> dict[str, object]:
+    """Return the columns that the record itself reads."""
     flags = record.flags
+    decision = record.decision
     return {
         KEY: record.request_id,
         "record_identifier": record.record_identifier,
         "face_id": record.face_id,
-        "decision": str(record.decision) if record.decision else None,
+        "decision": str(decision) if decision else None,
         "error_codes": json.dumps(codes),
         "created_at": _utc(record.created_at),
         "updated_at": _utc(record.updated_at),
@@ -155,15 +165,15 @@ def _item_row(
 
 
 def _values(document: Mapping[str, Json], table: str) -> dict[str, object]:
+    by_name = {plain(key): value for key, value in document.items()}
     return {
-        column.name: _READERS[column.type](_lookup(document, column.source)) if column.source else None
-        for column in TABLES[table]
+        column.name: _READERS[column.type](_lookup(by_name, outer, inner)) if outer else None
+        for column, outer, inner in _SOURCES[table]
     }
 
 
-def _lookup(document: Mapping[str, Json], source: str) -> Json:
-    outer, _, inner = source.partition(".")
-    value = field(document, outer)
+def _lookup(by_name: Mapping[str, Json], outer: str, inner: str) -> Json:
+    value = by_name.get(outer)
     if not inner:
         return value
     return field(value, inner) if isinstance(value, dict) else None
@@ -172,26 +182,27 @@ def _lookup(document: Mapping[str, Json], source: str) -> Json:
 def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, object]) -> dict[str, Json]:
     """Return the part of ``document`` that no column holds: unknown fields, and values of another type."""
     rest = dict(document)
-    for column in TABLES[table]:
+    keys = {plain(key): key for key in document}
+    by_name = {name: document[key] for name, key in keys.items()}
+    for column, outer, inner in _SOURCES[table]:
         # An empty text is how FACEKI says that there is nothing.
-        if column.source and (
-            values[column.name] is not None or _lookup(document, column.source) in (None, "")
-        ):
-            outer, _, inner = column.source.partition(".")
-            for key in [key for key in rest if plain(key) == plain(outer)]:
-                held = rest[key]
-                if not inner:
-                    del rest[key]
-                elif isinstance(held, dict):
-                    rest[key] = {name: value for name, value in held.items() if plain(name) != plain(inner)}
+        is_held = values[column.name] is not None or _lookup(by_name, outer, inner) in (None, "")
+        if outer not in keys or not is_held:
+            continue
+        held = rest.get(keys[outer])
+        if not inner:
+            rest.pop(keys[outer], None)
+        elif isinstance(held, dict):
+            rest[keys[outer]] = {name: value for name, value in held.items() if plain(name) != plain(inner)}
     return {name: value for name, value in rest.items() if value not in (None, "", {}, [])}
 
 
 def _text(value: Json) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
         return None
+    text = str(value)
     # JSON can hold half of a surrogate pair, which no file can.
-    return str(value).encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _int(value: Json) -> int | None:

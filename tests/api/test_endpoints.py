@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from airflow_provider_faceki.api.endpoints.images import FaceMatch
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink, KycLink
+from airflow_provider_faceki.api.endpoints.raw import RawCall
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.endpoints.verification import Document, PerformKycVerification
 from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules, WorkflowRules
 from airflow_provider_faceki.api.errors import (
     LinkError,
@@ -21,7 +26,9 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, Json
+from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.service import Service
+from airflow_provider_faceki.api.uploads import Image, Multipart
 
 HERE = Service(base_url="https://kyc.example.com/prefix", records_path="/records/v9")
 ACCEPT = (("accept", "application/json"),)
@@ -507,3 +514,32 @@ def test_the_address_of_records(
 )
 def test_how_the_token_is_sent(header: str, scheme: str, sent: tuple[str, str]) -> None:
     assert FetchRecords(link="l-1").request().with_token("t0ken", header, scheme).headers[-1] == sent
+
+
+PICTURE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        pytest.param(FetchRecords(link="l-1"), id="records"),
+        pytest.param(LINKS, id="link"),
+        pytest.param(GetWorkflowRules(workflow_id="w"), id="rules"),
+        pytest.param(RawCall("POST", "/x", files={"a": PICTURE}), id="raw"),
+        pytest.param(FaceMatch(PICTURE), id="face match"),
+        pytest.param(
+            PerformKycVerification(
+                workflow_id="w", selfie=PICTURE, documents=[Document(PICTURE)], record_identifier="mine"
+            ),
+            id="verification",
+        ),
+    ],
+)
+def test_a_used_endpoint_can_be_copied_and_pickled(endpoint: Endpoint[object]) -> None:
+    before = endpoint.request()
+    for other in (copy.copy(endpoint), copy.deepcopy(endpoint), pickle.loads(pickle.dumps(endpoint))):  # noqa: S301
+        request = other.request()
+        assert type(other) is type(endpoint)
+        assert (request.method, request.url, request.query) == (before.method, before.url, before.query)
+        if isinstance(request.body, Multipart):
+            assert b"xxx" in b"".join(request.body.chunks())

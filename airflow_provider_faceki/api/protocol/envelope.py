@@ -76,6 +76,8 @@ _ENVELOPE_FIELDS = frozenset(
         *("hint", "instance", "requestid", "traceid", "correlationid", "metadata", "meta"),
     }
 )
+# Fields of FACEKI's own envelopes.
+_WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
 # What services write where a token is not accepted, and where credentials are not. Only the kind of the error depends
@@ -150,8 +152,9 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
         is_empty = not response.body.strip()
         payload = Payload(document, document, status=response.status, is_empty=is_empty)
         return payload if is_good else _error(response, None, {})
-    code = _failure_code(document)
-    if is_good and code is None and not _states_failure(document):
+    by_name = {plain(key): value for key, value in document.items()}
+    code = _failure_code(by_name)
+    if is_good and code is None and not _states_failure(by_name):
         return Payload(_result(document), document, status=response.status)
     failure = _error(response, code, document)
     # A verdict that is in hand is not lost because the envelope contradicts it.
@@ -205,7 +208,7 @@ def _result(document: Mapping[str, Json]) -> Json:
     if not _is_enveloped(document):
         return dict(document)
     # An envelope may come without a result; it must not be taken for one.
-    rest = {name: value for name, value in document.items() if plain(name) not in _ENVELOPE_FIELDS}
+    rest = {name: value for name, value in document.items() if plain(name) not in _WRAPPING_FIELDS}
     return rest or None
 
 
@@ -216,21 +219,20 @@ def _is_enveloped(document: Mapping[str, Json]) -> bool:
     return "responsecode" in by_name or (states and ("code" in by_name or "statuscode" in by_name))
 
 
-def _failure_code(document: Mapping[str, Json]) -> int | None:
+def _failure_code(by_name: Mapping[str, Json]) -> int | None:
     """Return the first code that does not mean success; FACEKI may nest it, as V2 does in ``data.error``."""
-    return next((code for code in _codes(document) if code not in SUCCESS_CODES), None)
+    return next((code for code in _codes(by_name) if code not in SUCCESS_CODES), None)
 
 
-def _codes(document: Mapping[str, Json]) -> Iterator[int]:
-    by_name = {plain(key): value for key, value in document.items()}
+def _codes(by_name: Mapping[str, Json]) -> Iterator[int]:
     yield from _own_codes(by_name)
     status = by_name.get("status")
     if not isinstance(status, bool) and isinstance(status, int) and status >= 100:
         yield status
-    holders = [*(by_name.get(name) for name in _ERROR_FIELDS), status, by_name.get("meta")]
+    holders = [by_name[name] for name in (*_ERROR_FIELDS, "status", "meta") if name in by_name]
     for content in (by_name.get("data"), by_name.get("result")):
         if isinstance(content, dict):
-            holders += [value for key, value in content.items() if plain(key) in _ERROR_FIELDS]
+            holders += [value for name in _ERROR_FIELDS if (value := field(content, name)) is not None]
     for holder in holders:
         for item in holder if isinstance(holder, list) else (holder,):
             if isinstance(item, dict):
@@ -247,8 +249,7 @@ def _own_codes(by_name: Mapping[str, Json]) -> Iterator[int]:
             yield code
 
 
-def _states_failure(document: Mapping[str, Json]) -> bool:
-    by_name = {plain(key): value for key, value in document.items()}
+def _states_failure(by_name: Mapping[str, Json]) -> bool:
     has_code = any(name in by_name for name in _CODE_FIELDS)
     if any(as_flag(by_name.get(name)) is False for name in _SUCCESS_FIELDS):
         return True
@@ -303,7 +304,7 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
     by_name = {plain(key): value for key, value in document.items()}
     words = _words(by_name) if code is None or code in _GENERAL_CODES else ""
     kind, message = _kind(response.status, code, words)
-    has_said = code is not None or _states_failure(document)
+    has_said = code is not None or _states_failure(by_name)
     error = kind(
         message,
         code=code,
