@@ -115,3 +115,12 @@ def test_each_message_of_the_troubleshooting_page_exists() -> None:
 def test_each_diagram_is_rendered_from_its_text(source: Path) -> None:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     assert f"<!-- source {digest} -->" in source.with_suffix(".svg").read_text(), "run `make pictures`"
+
+
+def test_each_promise_of_security_names_a_test() -> None:
+    table = (ROOT / "SECURITY.md").read_text().partition("## What is promised")[2].partition("\n## ")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ") and not row.startswith("| against")]
+    assert len(rows) > 15
+    for row in rows:
+        (path, name) = re.findall(r"`(tests/\S+)::(\w+)`", row)[0]
+        assert re.search(rf"^def {name}\b", (ROOT / path).read_text(), re.MULTILINE), row
