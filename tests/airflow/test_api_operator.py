@@ -161,7 +161,7 @@ def test_wrong_limit_is_told_while_the_dag_is_parsed(limit: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "is_repeatable"),
+    ("call", "is_idempotent"),
     [
         pytest.param({"path": RECORDS, "query": {"link": "x"}}, True, id="GET is repeated"),
         pytest.param({"method": "POST", "path": LINK}, False, id="POST is not"),
@@ -183,7 +183,7 @@ def test_what_is_repeated(
     faceki_sandbox: FacekiSandbox,
     connect: Connect,
     call: dict[str, Any],
-    is_repeatable: bool,
+    is_idempotent: bool,
     fault: dict[str, Any],
     error: type[api.FacekiError],
 ) -> None:
@@ -194,9 +194,9 @@ def test_what_is_repeated(
         faceki_sandbox.add_fault(**fault, route=route, count=None)
     given = {"json": {"workflowId": DEFAULT_WORKFLOW}, **call} if call["path"] == LINK else call
     # What may not be sent twice is not sent by Airflow's retries either.
-    told = error if is_repeatable else AirflowFailException
-    with pytest.raises(told, match=None if is_repeatable else "clear the task to do so"):
+    told = error if is_idempotent else AirflowFailException
+    with pytest.raises(told, match=None if is_idempotent else "clear the task to do so"):
         execute(FacekiApiOperator(task_id="call", **given))
-    requests = 3 if is_repeatable else 1
+    requests = 3 if is_idempotent else 1
     counted = faceki_sandbox.counters.requests
     assert counted.get("records", 0) + counted.get("link", 0) == requests

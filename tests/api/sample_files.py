@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does FACEKI answer? Samples in the shapes that its documentation and SDKs show, all data invented."""
+"""Samples of FACEKI's answers, in the shapes of its documentation and SDKs; all data is invented."""
 
 from __future__ import annotations
 

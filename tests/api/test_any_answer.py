@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Whatever is answered, to whatever is asked: does it become a result or an error of the tree, and nothing else?"""
+"""Any answer to any call becomes a result or an error of the tree, and nothing else."""
 
 from __future__ import annotations
 

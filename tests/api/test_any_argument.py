@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Whatever a caller hands over: is it refused by name, or a request that stays with FACEKI and can be sent?"""
+"""Any argument is refused by name, or becomes a request that can be sent and stays with FACEKI."""
 
 from __future__ import annotations
 

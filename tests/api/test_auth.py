@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How is a token asked for, how long is it good, and what does a failed token request mean?"""
+"""The forms of the token request, the lifetime of a token, and the meaning of a failed request."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A connection fails after the request has begun to leave, and before: which of the two is it, on each of the ways?"""
+"""Connections that fail before and after the request has begun to leave, in each way of sending."""
 
 from __future__ import annotations
 

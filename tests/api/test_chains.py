@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What hangs on an error of ours? Whoever shows it may show its causes and contexts as well."""
+"""Causes and contexts of our errors, which are shown with them: no secret and no person."""
 
 from __future__ import annotations
 

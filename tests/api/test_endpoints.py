@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does each call ask, to the byte, and what does it make of an answer?"""
+"""The requests of the calls, to the byte, and the reading of their answers."""
 
 from __future__ import annotations
 

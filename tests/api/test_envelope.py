@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is this answer a success, and if not, which error is it?"""
+"""Successes and failures in each envelope, and the error that each failure becomes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does an error keep its facts on the way through a pickle, and tell no more than them?"""
+"""Errors keep their facts through a pickle and show no more than those."""
 
 from __future__ import annotations
 

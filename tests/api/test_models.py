@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What is a record, and what of it may be shown?"""
+"""Records, decisions and summaries, and what of a record is shown."""
 
 from __future__ import annotations
 

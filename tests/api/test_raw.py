@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does the call for everything else send what it is given, and nothing that nobody meant?"""
+"""The generic call sends what it is given, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does each answer that FACEKI is known to give become the right result or the right error?"""
+"""Each known answer of FACEKI becomes the right result or the right error."""
 
 from __future__ import annotations
 
