@@ -1,28 +1,43 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One try of a batch in a process of its own, so that it can be killed (``kill -9``) at any moment."""
+"""One try of a batch in a process of its own, which can be killed or suspended at any moment."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_faceki.batch import lease
 from tests.batch.people import People
 from tests.waiting import wait_until
 
 
 def die(people: People, manifest: str, moment: Callable[[], object], **arguments: Any) -> None:
     """Begin a try and kill it when its moment has come."""
+    with begun(people, manifest, **arguments) as started:
+        wait_until(lambda: moment() or started.exitcode is not None)
+        assert started.exitcode is None, "the try was over before it could be killed"
+
+
+@contextmanager
+def begun(people: People, manifest: str, **arguments: Any) -> Iterator[BaseProcess]:
+    """Begin a try in a process of its own, which is killed at the end if it still runs.
+
+    :param people: The files of the test.
+    :param manifest: The manifest.
+    :param arguments: The operator's; ``max_unchecked`` sets how old the last check of the lease may be.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     connection = os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"]
     started = context.Process(target=_run, args=(people.folder, connection, manifest, arguments), daemon=True)
     started.start()
     try:
-        wait_until(lambda: moment() or started.exitcode is not None)
-        assert started.exitcode is None, "the try was over before it could be killed"
+        yield started
     finally:
         started.kill()
         started.join()
@@ -30,6 +45,7 @@ def die(people: People, manifest: str, moment: Callable[[], object], **arguments
 
 def _run(folder: Path, connection: str, manifest: str, arguments: dict[str, Any]) -> None:
     os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"] = connection
+    lease.MAX_UNCHECKED_SECONDS = arguments.pop("max_unchecked", lease.MAX_UNCHECKED_SECONDS)
     # What it prints would drown the test's own words.
     with open(folder / "try.log", "a") as log:
         os.dup2(log.fileno(), 1)

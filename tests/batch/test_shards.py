@@ -73,25 +73,31 @@ def test_so_many_shards_cannot_be(people: People, shards: int) -> None:
         cut(people, [], shards)
 
 
-def test_the_example_joins_the_counts(
+def test_the_example_bills_each_person_once_however_often_it_runs(
     airflow_db: Path, faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in bundles(EXAMPLES).items():
         monkeypatch.setenv(name, value)
     names = [f"accepted-{number}" for number in range(12)] + ["declined-1"]
-    manifest = people.manifest([*map(people.line, names), people.line("accepted-3"), {}])
-    done = run(
-        airflow_db,
-        EXAMPLES,
-        "example_faceki_batch",
-        manifest=manifest,
-        output=people.out.as_uri(),
-        shards=3,
-    )
-    assert done.state == "success"
-    assert done.xcom("join") == {
-        "decisions": {"ACCEPTED": 12, "DECLINED": 1},
-        "errors": {"DUPLICATE_IDENTIFIER": 1, "NO_IDENTIFIER": 1},
-    }
-    assert faceki.ledger == once(names)
-    assert json.loads(people.parts("002/_journal/tries")[0].read_text())["batch"].endswith(" verify 1")
+    more = [f"accepted-more-{number}" for number in range(10)]
+    # Somebody else has verified one of them before.
+    faceki.add_record("accepted-more-3")
+    for grown in ([], [], more):
+        manifest = people.manifest([people.line("accepted-3"), {}, *map(people.line, [*names, *grown])])
+        done = run(
+            airflow_db,
+            EXAMPLES,
+            "example_faceki_batch",
+            manifest=manifest,
+            output=people.out.as_uri(),
+            shards=2,
+        )
+        assert done.state == "success"
+        assert done.xcom("add_up") == {
+            "decisions": {"ACCEPTED": 12 + len(grown), "DECLINED": 1},
+            "errors": {"DUPLICATE_IDENTIFIER": 1, "NO_IDENTIFIER": 1},
+            "found": 1 if grown else 0,
+        }
+        assert faceki.ledger == once({*names, *grown} - {"accepted-more-3"})
+    lease = json.loads(people.parts("002-of-002/_journal/tries")[0].read_text())
+    assert lease["batch"] == "example_faceki_batch 002-of-002"

@@ -1,0 +1,45 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A worker that is suspended (SIGSTOP) while another try takes over sends nothing more when it wakes up."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.conftest import Connect
+from tests.batch.dying import begun
+from tests.batch.people import People, names, once
+from tests.waiting import wait_until
+
+CONCURRENCY = 16
+
+
+@pytest.mark.parametrize("assume_new", [pytest.param(False, id="looked up"), pytest.param(True, id="new")])
+def test_a_suspended_worker_that_wakes_up_bills_no_row_again(
+    faceki_sandbox: FacekiSandbox, connect: Connect, people: People, assume_new: bool
+) -> None:
+    connect(timeout=60, upload_timeout=60)
+    # Slow, so that all threads wait for an answer when the process is suspended.
+    faceki_sandbox.settings.latency = 1.0
+    everybody = names(150)
+    manifest = people.everybody(*everybody)
+    options = {"concurrency": CONCURRENCY, "assume_new": assume_new}
+    with begun(people, manifest, max_unchecked=0.5, **options) as older:
+        wait_until(lambda: faceki_sandbox.counters.requests.get("verify", 0) > 0)
+        wait_until(lambda: faceki_sandbox.counters.in_flight == CONCURRENCY)
+        assert older.pid is not None
+        os.kill(older.pid, signal.SIGSTOP)
+        try:
+            faceki_sandbox.settings.latency = 0.01
+            done = people.verify(manifest, resubmit_after=2.0, **options)
+            assert done["decisions"] == {"ACCEPTED": len(everybody)}
+        finally:
+            os.kill(older.pid, signal.SIGCONT)
+        older.join(60)
+        assert older.exitcode == 1
+    assert "another try has begun to work on this output_path" in (people.folder / "try.log").read_text()
+    assert faceki_sandbox.ledger == once(everybody)
+    assert {line["record_identifier"] for line in people.lines("results")} == set(everybody)
