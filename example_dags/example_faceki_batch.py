@@ -4,8 +4,8 @@
 
 A manifest is split into shards, one task verifies each, and the counts are added up. Each person is billed once,
 however often this DAG runs: a shard that fails or is killed goes on where it was, a further run goes on with the same
-`output` and verifies only the rows that are new in the manifest, and a person whom FACEKI has already verified under the
-row's identifier is found there and not paid for again.
+`output` and verifies only the rows that are new in the manifest, and a person whom FACEKI has already verified under
+the row's identifier is found there and not paid for again.
 
 The manifest has one row for each person with `record_identifier`, `selfie`, `document_1_front`, `document_1_back`. Give
 each batch an `output` folder of its own. Only images in the folder `images` are read; by default, that is

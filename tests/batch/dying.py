@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_faceki.batch import lease
+from airflow_provider_faceki.batch import lease, runner
 from tests.batch.people import People
 from tests.waiting import wait_until
 
@@ -29,7 +29,8 @@ def begun(people: People, manifest: str, **arguments: Any) -> Iterator[BaseProce
 
     :param people: The files of the test.
     :param manifest: The manifest.
-    :param arguments: The operator's; ``max_unchecked`` sets how old the last check of the lease may be.
+    :param arguments: The operator's; ``max_unchecked`` sets how old the last check of the lease may be, and
+        ``flush_seconds`` how often the main thread writes and checks it.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -46,6 +47,7 @@ def begun(people: People, manifest: str, **arguments: Any) -> Iterator[BaseProce
 def _run(folder: Path, connection: str, manifest: str, arguments: dict[str, Any]) -> None:
     os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"] = connection
     lease.MAX_UNCHECKED_SECONDS = arguments.pop("max_unchecked", lease.MAX_UNCHECKED_SECONDS)
+    runner.FLUSH_SECONDS = arguments.pop("flush_seconds", runner.FLUSH_SECONDS)
     # What it prints would drown the test's own words.
     with open(folder / "try.log", "a") as log:
         os.dup2(log.fileno(), 1)
