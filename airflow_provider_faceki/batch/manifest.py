@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.api.values import is_missing
+from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.readers import (
     ParsedRow,
     UnreadableRow,
@@ -107,15 +107,21 @@ def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator
     for start in range(0, len(identifiers), IDENTIFIERS_PER_QUERY):
         for number, item in enumerate(identifiers[start : start + IDENTIFIERS_PER_QUERY], start + 1):
             value = item.get(field) if isinstance(item, Mapping) else item
-            is_text = isinstance(value, str | int) and not isinstance(value, bool)
-            text = str(value).strip() if is_text and not is_missing(value) else ""
-            if text:
-                yield Row(number, {"record_identifier": text})
-            elif is_missing(value):
+            if is_missing(value):
                 yield Row(number, {})
+            elif isinstance(value, str):
+                yield Row(number, {"record_identifier": value.strip()})
             else:
-                problem = f"an identifier must be text, or an object that holds it under {field!r}"
-                yield Row(number, {}, f"{problem}, not {type(value).__name__}")
+                yield Row(number, {}, _problem_of_identifier(field, value))
+
+
+def _problem_of_identifier(field: str, value: object) -> str:
+    """Return why ``value`` is no identifier; a number may be another person's, made by native rendering."""
+    try:
+        check_identifier(f"an identifier, or an object's {field!r},", value)
+    except ValidationError as error:
+        return error.message
+    return f"an identifier must be text, not {type(value).__name__}"
 
 
 def _parse(

@@ -210,6 +210,19 @@ def test_what_faceki_has_not_decided_or_not_in_a_word(faceki: FacekiSandbox, peo
     assert "Jane" not in "".join(path.read_text() for path in people.parts("."))
 
 
+@pytest.mark.parametrize("value", [20260001, 2026.1, True, {"record_identifier": 20260001}, [1]])
+def test_a_number_is_no_identifier_as_native_rendering_may_have_made_it_another_persons(
+    faceki: FacekiSandbox, people: People, value: object
+) -> None:
+    faceki.add_record("2026_0001")
+    faceki.add_record("20260001", "DECLINED")
+    done = people.fetch(identifiers=["2026_0001", value])
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 1}, {"BAD_ROW": 1})
+    (error,) = table(people, "errors")
+    assert "render_template_as_native_obj" in error["problem"]
+    assert "20260001 " not in error["problem"].replace("becomes 20260001", "")
+
+
 @pytest.mark.parametrize("by", ["record_identifier", "request_id", "link", "face_id"])
 def test_records_of_strangers_are_no_answer(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, by: str
