@@ -85,6 +85,8 @@ import json, pathlib, runpy, sys
 import airflow.providers.common.compat.sdk as sdk
 sdk.DAG, sdk.Param, sdk.task, sdk.timezone, sdk.BaseHook, sdk.BaseOperator, sdk.BaseSensorOperator
 import airflow.triggers.base
+# The first asset makes Airflow load those of every installed provider.
+sdk.Asset(uri="made-up://a/b")
 try:
     import airflow.providers.standard.operators.hitl
 except (ImportError, sdk.AirflowOptionalProviderFeatureException):
