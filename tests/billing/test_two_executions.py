@@ -20,7 +20,10 @@ from airflow_provider_faceki.operators.images import FacekiAnalyzeFaceOperator, 
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import TaskInstance, context
+from tests.airflow.running import HAS_STATE_STORE
 from tests.billing.tries import KeptInFile
+
+pytestmark = pytest.mark.skipif(not HAS_STATE_STORE, reason="before Airflow 3.3 there is no task state store")
 
 FENCE_SECONDS = charged_call.MIN_FENCE_SECONDS
 OFFSETS = [0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0]
