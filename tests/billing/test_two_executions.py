@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,3 +145,19 @@ def test_one_of_two_acquires(monkeypatch: pytest.MonkeyPatch, after: str, mine: 
     state = ChargedCallState(context(ti=TaskInstance(), task_state_store=store), "id")
     store.other = lambda: dict.__setitem__(store, state._pending_key, {"nonce": "of another execution"})
     assert state.acquire() is mine
+
+
+def test_a_write_during_the_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Interleaved("")
+    state = ChargedCallState(context(ti=TaskInstance(), task_state_store=store), "id")
+    waited: list[float] = []
+
+    def other_writes(seconds: float) -> None:
+        waited.append(seconds)
+        dict.__setitem__(store, state._pending_key, {"nonce": "of another execution"})
+
+    monkeypatch.setattr(
+        charged_call, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=other_writes)
+    )
+    assert state.acquire() is False
+    assert waited[0] >= FENCE_SECONDS
