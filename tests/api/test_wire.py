@@ -279,6 +279,32 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(
     assert _memory_kib() - before < 3 * transport.MAX_RESPONSE_BYTES / 1024
 
 
+NESTED_BOMB = gzip.compress(BOMB, 1)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([("Content-Encoding", "gzip, gzip")], id="gzip twice"),
+        pytest.param([("Content-Encoding", "gzip"), ("Content-Encoding", "gzip")], id="in two headers"),
+        pytest.param([("Content-Encoding", "GZIP,Gzip,gzip")], id="three times"),
+        pytest.param([("Content-Encoding", "deflate, gzip")], id="two kinds"),
+        pytest.param([("Content-Encoding", "identity, gzip")], id="none, then one"),
+        pytest.param([("Content-Encoding", "br")], id="one that was not asked for"),
+        pytest.param([("Content-Encoding", "zstd")], id="another that was not asked for"),
+    ],
+)
+def test_no_more_than_one_content_coding_is_unpacked_and_only_what_was_asked_for(
+    call: CallMode, server: FakeServer, client: FacekiClient, headers: list[tuple[str, str]]
+) -> None:
+    server.on(RECORDS_PATH, reply_bytes(NESTED_BOMB, 200, *headers), reply_json(NOTHING_FOUND))
+    before = _memory_kib()
+    with pytest.raises(errors.UnexpectedResponseError, match="compressed in a way that was not asked for"):
+        call(with_timeout(client, 20.0), FETCH)
+    assert _memory_kib() - before < 8 * 1024
+    assert call(client, FETCH) == ()
+
+
 @pytest.fixture
 def over() -> Iterator[threading.Event]:
     """Set at the end: servers that would go on for ever stop then."""
