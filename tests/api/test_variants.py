@@ -255,9 +255,9 @@ def test_answers_that_say_little(response: HttpResponse, told: str) -> None:
 
 
 OTHERS = [
-    pytest.param({**RECORD, "record_identifier": "somebody-else", "requestId": OTHER_ID}, id="named"),
+    pytest.param({**RECORD, "record_identifier": "somebody-else", "requestId": "r-9"}, id="named"),
     pytest.param(
-        {"requestId": OTHER_ID, "applicationId": "somebody-else", "decision": "ACCEPTED"}, id="applicationId"
+        {"requestId": "r-9", "applicationId": "somebody-else", "decision": "ACCEPTED"}, id="applicationId"
     ),
     pytest.param({"requestId": OTHER_ID, "decision": "ACCEPTED"}, id="a request that is known already"),
 ]
