@@ -24,7 +24,7 @@ from tests.provider.command_line import airflow
 
 SECRETS = [name for name, spec in EXTRA_FIELDS.items() if spec.secret]
 #: Not secret, or only where a URL holds a password, but masked all the same.
-ALSO_MASKED = {"proxies", "token_store"}
+ALSO_MASKED = {"auth_header", "proxies", "token_store"}
 CANARY = "canary-value-to-mask-0000000000000000000"
 
 
