@@ -92,8 +92,8 @@ def check_size(name: str, size: int, max_bytes: int) -> None:
     """Refuse an image of more than ``max_bytes``."""
     if size > max_bytes:
         raise ValidationError(
-            f"{name} has {size} bytes, more than max_image_bytes={max_bytes}; FACEKI answers too large a "
-            "picture with HTTP 413, so make it smaller (long side about 1920 pixels) or raise the limit"
+            f"{name} has {size} bytes, more than max_image_bytes={max_bytes}; FACEKI answers an image that "
+            "is too large with HTTP 413, so make it smaller (long side about 1920 pixels) or raise the limit"
         )
 
 
