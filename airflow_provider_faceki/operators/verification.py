@@ -287,7 +287,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if found is not None and (found.decision is not None or is_settled):
             self.log.info(
                 "FACEKI already has verification %s of this task",
-                loggable(found.record.request_id),
+                _loggable_id(found.record),
             )
             return self._finish(context, found)
         if settled_at is None:
@@ -373,7 +373,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.log.info(
             "FACEKI verified %s: request %s, %s",
             loggable(self._identifier(context)),
-            loggable(made.record.request_id),
+            _loggable_id(made.record),
             made.decision,
         )
         return self._finish(context, made)
@@ -536,3 +536,9 @@ def derived_identifier(ti: Any) -> str:
     """
     ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
     return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"
+
+
+def _loggable_id(record: api.VerificationRecord) -> str:
+    """Return FACEKI's id of a verification for a log line. One without a digit may be a person's name."""
+    request_id = record.request_id or ""
+    return loggable(request_id if any(map(str.isdigit, request_id)) else None)
