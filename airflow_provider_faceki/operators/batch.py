@@ -95,6 +95,10 @@ class _BatchOperator(FacekiOperator):
 
         journal.load(lambda: raise_if_killed(lambda: self._killed))
 
+    def _check_connections(self) -> None:
+        _check_connection("manifest_conn_id", self.manifest_conn_id)
+        _check_connection("output_conn_id", self.output_conn_id)
+
     def _warn_of_limit(self) -> None:
         limit = self.hook.settings.max_concurrency
         if self.concurrency > limit:
@@ -216,6 +220,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
         with _translate_batch_errors():
             self._warn_of_limit()
+            self._check_connections()
             _check_connection("image_conn_id", self.image_conn_id)
             if self.resize_to is not None:
                 _check_pillow()
@@ -265,7 +270,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         if batch.over_ceiling:
             raise api.ValidationError(
                 f"max_verifications={self.max_verifications} is reached: {journal.charged} rows of this batch were "
-                f"billed or may have been, and {batch.over_ceiling} of {total} rows were not sent. They stay open; a "
+                f"billed or may have been, and {batch.over_ceiling} of {total} rows were not sent. They stay open: a "
                 "run with a higher max_verifications goes on with them"
             )
         _check_any_succeeded(journal.decisions, journal.failures, journal.errors.folder)
@@ -376,6 +381,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
 
         with _translate_batch_errors():
             self._warn_of_limit()
+            self._check_connections()
             export = RecordExport(self.hook, self._options(context), lambda: self._killed)
             total = self._total()
             export.check()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Who is in a manifest, and what did a batch leave of them?"""
+"""Manifests, their images, and what a batch has written, for one test."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is a killed task heard while it reads what is long done, and does anybody learn how far it is meanwhile?"""
+"""A killed task ends soon while it reads what is done, and the log tells the progress."""
 
 from __future__ import annotations
 

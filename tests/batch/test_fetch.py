@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Do the records of many become tables, whole at every moment, and nothing in them that nobody asked for?"""
+"""Records become tables that are complete at every moment and hold only what was asked for."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does a store that fails make tables twice, or half, or of what was fetched long ago?"""
+"""A storage that fails makes no table twice, in part, or of old records."""
 
 from __future__ import annotations
 

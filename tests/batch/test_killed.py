@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is a try that dies (``kill -9``) while it waits, or while it fetches records, gone on with as if nothing had been?"""
+"""A try that is killed (``kill -9``) while it waits, or while it fetches records, is continued by the next one."""
 
 from __future__ import annotations
 

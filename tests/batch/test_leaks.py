@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Does anything that a batch leaves behind tell of a person whom only its pictures, and FACEKI, know?"""
+"""Nothing that a batch leaves behind tells of a person."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is every row of a manifest read for what it is, whatever is wrong with it or with the one before it?"""
+"""Every row of a manifest is read, whatever is wrong with it or with the row before it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is nobody billed twice where FACEKI cannot be asked what it has done, because it keeps no records?"""
+"""No row is billed twice where the workflow keeps no records."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Two thousand people in a whole Airflow: its task is killed (``kill -9``) at five moments, runs out of credit, and is
-ended by a person. What is billed, what is written, and how soon is it over?"""
+"""Two thousand rows in a whole Airflow: the task is killed five times, runs out of credit, is ended by a person."""
 
 from __future__ import annotations
 

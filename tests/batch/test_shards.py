@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is everybody in exactly one shard, always the same one, and is nobody billed by two of them?"""
+"""Every row is in exactly one shard, always the same one, and no person is billed by two shards."""
 
 from __future__ import annotations
 

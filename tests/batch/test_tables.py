@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is a record laid out in typed columns, is nothing of it lost, and is only that written which was asked for?"""
+"""A record becomes typed columns, loses nothing, and only the columns that were asked for are written."""
 
 from __future__ import annotations
 

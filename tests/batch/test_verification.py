@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is everybody in a manifest verified once, and is everything else a row of the errors?"""
+"""Every row of a manifest is verified once or is an error."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pyarrow import parquet
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import runner
 from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
+from airflow_provider_faceki.operators import batch
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.conftest import Connect
 from tests.batch.people import People, once
@@ -408,3 +409,64 @@ def test_a_folder_that_nothing_can_be_written_to(
     with pytest.raises(AirflowFailException, match="cannot"):
         people.verify(people.everybody("a"), output_path=(tmp_path / "file" / "out").as_uri())
     assert faceki.ledger == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param({"resize_to": 64}, "resize_to needs Pillow", id="Pillow"),
+        pytest.param({"workflow_id": "nobody's"}, "workflow", id="unknown workflow"),
+        pytest.param({"output_path": "gopher://bucket/out"}, "no storage for", id="output"),
+        pytest.param(
+            {"output_conn_id": "nobodys"}, "output_conn_id: there is no Connection", id="output's Connection"
+        ),
+        pytest.param(
+            {"image_conn_id": "nobodys"}, "there is no Connection 'nobodys'", id="images' Connection"
+        ),
+        pytest.param(
+            {"manifest_conn_id": "nobodys"},
+            "manifest_conn_id: there is no Connection",
+            id="manifest's Connection",
+        ),
+    ],
+)
+def test_what_can_be_known_before_it_is_paid_for_ends_the_task_before(
+    faceki: FacekiSandbox,
+    people: People,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    told: str,
+) -> None:
+    if "resize_to" in arguments:
+        monkeypatch.setattr(batch, "find_spec", lambda name: None)
+    with pytest.raises(AirflowFailException, match=told):
+        people.verify(people.everybody(*map(str, range(30))), **arguments)
+    assert (faceki.ledger, people.lines("errors")) == ({}, [])
+    assert faceki.counters.requests.get("verify", 0) == 0
+
+
+def test_the_ceiling_is_said_clearly_and_goes_on_when_it_is_raised(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    names = [f"accepted-{number}" for number in range(40)]
+    manifest = people.everybody(*names)
+    for _ in range(2):
+        with pytest.raises(
+            AirflowFailException, match=r"max_verifications=25 is reached.* 15 of 40 rows"
+        ) as caught:
+            people.verify(manifest, max_verifications=25)
+        assert "a run with a higher max_verifications goes on" in str(caught.value)
+        assert len(faceki.ledger) == 25
+    assert people.verify(manifest, max_verifications=40)["decisions"] == {"ACCEPTED": 40}
+    assert faceki.ledger == once(names)
+
+
+def test_a_second_batch_finds_what_the_first_has_paid_for(faceki: FacekiSandbox, people: People) -> None:
+    manifest = people.everybody("a", "b")
+    people.verify(manifest)
+    done = people.verify(people.everybody("a", "b", "c"), output_path=(people.folder / "second").as_uri())
+    assert (done["decisions"], done["found"]) == ({"ACCEPTED": 3}, 2)
+    assert faceki.ledger == once("abc")
+    everybody = people.everybody("a", "b", "c")
+    done = people.verify(everybody, output_path=(people.folder / "third").as_uri(), resubmit="always")
+    assert (done["found"], faceki.ledger) == (0, {"a": 2, "b": 2, "c": 2})
