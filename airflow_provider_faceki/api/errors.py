@@ -104,7 +104,9 @@ class FacekiError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, dict(self.__dict__)))
+        # A pickle shows what repr hides, and Airflow may store one.
+        state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
+        return (_rebuild, (type(self), self.message, state))
 
 
 def _rebuild(kind: type[FacekiError], message: str, state: dict[str, object]) -> FacekiError:
