@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What becomes of a picture that is made smaller, and of what it says besides the picture?"""
+"""Images that are made smaller: what they show, and what metadata they carry."""
 
 from __future__ import annotations
 
