@@ -166,8 +166,8 @@ class ConnectionSettings:
     timeout: float = _field(
         "number",
         "Timeout (s)",
-        "Seconds without a sign of life after which a call is given up. Connecting is given up after 10 seconds at "
-        "the latest.",
+        "Seconds for each phase of a call: sending it, waiting for the head of the answer, reading its body. "
+        "Connecting may take 10 seconds at most.",
         default=30,
         limits=(0.1, 600),
     )

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -184,6 +185,7 @@ class Transport:
         return dict(cached[1])
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is this machine: its requests must not leave it through a proxy of the environment."""
     name = host.lower().rstrip(".")
