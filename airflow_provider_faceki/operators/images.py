@@ -164,7 +164,7 @@ class _ImageOperator(FacekiOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # Only an end that nobody saw (a killed task, a task timeout) leaves the call open.
+                # Only a killed task or a task timeout leaves the call open.
                 state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Where can records be written, what does a reader see, and what is said of places that cannot work?"""
+"""Writing and reading files: which paths work, what a reader sees, and the errors for paths that cannot work."""
 
 # fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
 # mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call,arg-type"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How much of a picture is fetched and held, where it lies in an object store?"""
+"""How much of an image in an object store is fetched and held in memory."""
 
 # fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
 # mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc"
