@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A FACEKI of your own on loopback, to develop and test DAGs against: no account, no credit, no people.
+"""A local stand-in for the FACEKI service, for the development and the tests of DAGs.
 
-It is built from public documentation. What works here is not thereby shown to work with FACEKI. Names are resolved on
-first use, so that importing this package needs neither starlette nor uvicorn.
+The sandbox listens on loopback. It needs no FACEKI account and no credit, and its people are invented. It is built from
+public documentation: a DAG that works with the sandbox possibly still fails with FACEKI.
+
+This package imports its modules on first use, so that importing the package needs neither starlette nor uvicorn.
 """
 
 from __future__ import annotations

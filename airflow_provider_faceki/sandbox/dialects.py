@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Dialects: ways in which FACEKI's answers may differ from its documentation.
+"""Dialects: ways in which FACEKI's answers possibly differ from its documentation.
 
-A dialect is data: it changes the documented answer of a route, not the route. `docs/sandbox.md` lists them.
+A dialect is data. It changes the documented answer of a route and does not replace the code of the route.
+`docs/sandbox.md` lists all dialects.
 """
 
 from __future__ import annotations
@@ -26,30 +27,33 @@ TOKEN_FORMS: Final = (
     "access_token_get_headers",
 )
 
-#: Changes the JSON document of an answer, and returns the new one.
+#: A function that receives the JSON document of an answer and returns the changed document.
 Change = Callable[[Any], object]
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What differs from the documentation.
+    """The differences between one dialect and the documentation.
 
-    :param summary: what differs, in a few words.
-    :param answers: route name to the change of its successful answers.
-    :param failures: the change of every JSON answer that reports a failure, to a document and an HTTP status.
-    :param responses: route name to the change of the whole response, for what is no JSON.
-    :param paths: route name to the paths in place of the documented one; a part in braces is a filter.
-    :param pdf_method: the HTTP method of the report.
-    :param filters: documented name of a filter to the name that is understood in its place.
-    :param token_forms: the forms of the token request that are understood.
-    :param token_header: the header, in lower case, that carries the token.
-    :param token_scheme: the word before the token.
-    :param dead_token: the answer to a token that is unknown, expired or revoked.
-    :param wrong_credentials: the answer to a wrong client id or secret.
+    :param summary: a description of the differences in a few words.
+    :param answers: maps a route name to the change of the route's successful JSON answers.
+    :param failures: the change of every JSON answer that reports a failure. It receives and returns the document and
+        the HTTP status.
+    :param responses: maps a route name to the change of the complete response, for changes beyond the JSON document.
+        The name `*` matches every route.
+    :param paths: maps a route name to the paths that replace the documented path. A name in braces is a filter.
+    :param pdf_method: the HTTP method of the PDF report call.
+    :param filters: maps the documented name of a filter to the name that the dialect accepts instead.
+    :param token_forms: the forms of the token request that the dialect accepts.
+    :param token_header: the name, in lower case, of the header that carries the token.
+    :param token_scheme: the authentication scheme before the token, in lower case. Empty: the header contains only the
+        token.
+    :param dead_token: the answer to a token that is unknown, expired or revoked. None: the documented answer.
+    :param wrong_credentials: the answer to a wrong client id or client secret. None: the default answer.
     :param webhook: the change of a webhook's body.
-    :param webhook_as_form: whether a webhook is sent as a form.
-    :param needs_workflow: whether a link without a workflow is refused.
-    :param connection: what the extra of a Connection has to say for it.
+    :param webhook_as_form: whether a webhook is sent URL-encoded as a form instead of as JSON.
+    :param needs_workflow: whether the request for a link is refused if it names no workflow.
+    :param connection: the members of the Connection's extra that the provider needs to work with this dialect.
     """
 
     summary: str
@@ -70,7 +74,7 @@ class Dialect:
     connection: Mapping[str, object] = field(default_factory=dict)
 
     def change(self, route: str, response: Response) -> Response:
-        """Return the answer of a route as this dialect gives it."""
+        """Return the response of a route, changed as this dialect prescribes."""
         if response.content_type == "application/json":
             response = self._change_json(route, response)
         change = self.responses.get(route) or self.responses.get("*")
@@ -90,7 +94,7 @@ class Dialect:
         return response
 
     def webhook_request(self, body: object) -> tuple[bytes, str]:
-        """Return the body of a webhook and its content type."""
+        """Return the serialized body of a webhook and its content type."""
         changed: Any = self.webhook(body) if self.webhook else body
         if self.webhook_as_form:
             fields = {
@@ -108,12 +112,12 @@ def _is_failure(document: Any, status: int) -> bool:
 
 
 def _result(change: Change) -> Change:
-    """Change the `result` of a v3 answer."""
+    """Return a change that applies `change` to the `result` of a v3 answer."""
     return lambda document: {**document, "result": change(document["result"])}
 
 
 def _data(change: Change) -> Change:
-    """Change the `data` of a legacy answer."""
+    """Return a change that applies `change` to the `data` of a legacy answer."""
     return lambda document: {**document, "data": change(document["data"])}
 
 
@@ -130,7 +134,7 @@ def _without_envelope(document: Any) -> object:
 
 
 def _loose_types(record: Any) -> dict[str, object]:
-    """Write the fields of a record in other types: codes as objects, times as numbers, flags as texts."""
+    """Return a record with fields of other types: error codes as objects, times as numbers, booleans as texts."""
     return {
         **record,
         "errorCodes": [{"errorCode": code} for code in record["errorCodes"]],
@@ -195,7 +199,7 @@ _STATUS_FIRST: Final = {"decision": "status"}
 
 DIALECTS: Final[dict[str, Dialect]] = {
     DOCUMENTED: Dialect("as documented"),
-    # Records in another wrapping
+    # Dialects that put the records into another envelope.
     "records-nested": Dialect(
         'records as `result: {"records": […]}`', {"records": _result(lambda found: {"records": found})}
     ),
@@ -217,7 +221,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "records-null": Dialect("records as `result: null`", {"records": _result(lambda found: None)}),
     "records-text": Dialect("records as a text", {"records": _result(lambda found: "OK")}),
-    # Fields
+    # Dialects that change the names or the types of fields.
     "decision-in-status": Dialect(
         "the decision under the key `status`",
         {
@@ -229,7 +233,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "error codes as objects, times as numbers or without a zone, flags as texts",
         {"records": _each_record(_loose_types)},
     ),
-    # The paid answer
+    # Dialects that change the answer of a verification, which is the billed call.
     "verdict-list": Dialect(
         "a verdict as a list of one", _same(_result(lambda verdict: [verdict]), *_VERIFY)
     ),
@@ -245,7 +249,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "a verdict beside `code: 200` and `status: false`",
         _same(lambda document: {**document, "status": False}, *_VERIFY),
     ),
-    # Rules
+    # Dialects that change the rules of a workflow.
     "rules-nested": Dialect(
         'rules as `{"rules": {…}}`, documents as objects',
         _same(
@@ -260,7 +264,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "rules-without-documents": Dialect(
         "rules with `documents: null`", _same(_result(lambda rules: {**rules, "documents": None}), *_RULES)
     ),
-    # Tokens
+    # Dialects that change the token call, or the answer to an invalid token.
     "token-camel-case": Dialect(
         "token as `accessToken` with `Bearer ` before it, lifetime as `expiresIn`",
         {
@@ -315,7 +319,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         )
         for form in TOKEN_FORMS
     },
-    # Links
+    # Dialects that change the answer of the link call.
     "link-short": Dialect(
         'a link as `{"link", "url"}`',
         {"link": lambda document: {"link": document["data"], "url": document["url"]}},
@@ -330,7 +334,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         {"link": lambda document: {**document, "url": f"https://pages.example/{document['data']}"}},
     ),
     "v2-account": Dialect("links without `workflowId`, as V2 accounts make them", needs_workflow=False),
-    # URLs
+    # Dialects that change paths, filters or hosts.
     "records-elsewhere": Dialect(
         "records at another path; HTTP 404 with a web page at the documented one",
         paths={"records": ("/api/v3/records",)},
@@ -368,7 +372,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
     "moved": Dialect("HTTP 301 to another host in place of every answer", responses={"*": _moved}),
-    # Failures and vague answers
+    # Dialects that change the report of a failure, or that return an answer without usable content.
     "failures-hidden": Dialect(
         'failures as HTTP 200 `{"success": false, "message": …}`', failures=_hidden_failure
     ),
@@ -378,14 +382,14 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "records-nan": Dialect("`NaN` in records", responses={"records": _with_nan}),
     "records-not-gzip": Dialect("records declared as gzip that are not", responses={"records": _not_gzip}),
     "records-latin-1": Dialect("records in Latin-1", responses={"records": _latin_1}),
-    # Reports
+    # Dialects that change the PDF report.
     "pdf-by-post": Dialect("the report by POST", pdf_method="POST", connection={"pdf_report_method": "POST"}),
     "pdf-after-logo": Dialect(
         "the URL of a logo before the report's (with the setting `pdf_form` `json-url`)",
         {"pdf": _result(lambda report: {"logo": "https://logo.example/faceki.png", **report})},
     ),
     "pdf-after-newline": Dialect("a line break before `%PDF`", responses={"pdf": _newline_first}),
-    # Webhooks
+    # Dialects that change the webhook.
     "webhook-nested": Dialect('a webhook as `{"data": {…}}`', webhook=lambda body: {"data": body}),
     "webhook-renamed": Dialect(
         "a webhook with `request_id` and `decision`",
@@ -398,9 +402,10 @@ DIALECTS: Final[dict[str, Dialect]] = {
 
 @lru_cache
 def dialect_of(names: str) -> Dialect:
-    """Return the dialect of this name, or the union of several names with commas between them.
+    """Return the dialect with this name, or the combination of several dialects.
 
-    Where two change the same answer, the last one counts.
+    :param names: one name, or several names separated by commas. If two dialects change the same answer, the change
+        of the last dialect is applied.
     """
     first, *more = [DIALECTS[name.strip()] for name in names.split(",")]
     for each in more:

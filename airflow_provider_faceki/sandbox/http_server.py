@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The HTTP server: uvicorn on a real clock, the ASGI application, and connections that can be reset."""
+"""The HTTP server: the ASGI application, served by uvicorn.
+
+The server runs on a clock that tests cannot freeze, and it can reset a client's connection.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,14 @@ from airflow_provider_faceki.sandbox.responses import EarlyResponse
 from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
 
 MAX_CONTROL_BYTES = 1024 * 1024
-# Idle connections outlive the pauses between polls, as they do behind a load balancer.
+# Longer than the pause between two polls, so that a client can reuse its connection, as with a real load balancer.
 KEEP_ALIVE_SECONDS = 65
-# uvicorn counts ten ticks to a second.
+# uvicorn's `on_tick` expects ten calls per second.
 _TICK_SECONDS = 0.1
 _TICKS_A_DAY = 864_000
 _CANCEL_TIMEOUT_SECONDS = 1.0
-# On, zero seconds: close() drops what is unsent and sends RST, so that the client sees a reset, not an end.
+# SO_LINGER switched on with a timeout of 0 s: close() drops the unsent data and sends RST, so that the client sees a
+# connection reset and not a normal end.
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _LOG = logging.getLogger(__name__)
@@ -46,9 +50,10 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> ASGIApp:
-    """Return the ASGI application: FACEKI's calls, and the control API beside them.
+    """Return the ASGI application, which serves FACEKI's calls and the control API.
 
-    :param exposed: whether other machines may call, under any host name.
+    :param exposed: whether requests with any `Host` header are accepted. If false, only requests to a loopback host
+        are accepted.
     """
     calls = [Path(route.path, _endpoint(pipeline, route), methods=[route.method]) for route in ROUTES]
     control = Path("/_sandbox/{name}", _control(backend), methods=["GET", "POST", "DELETE"])
@@ -58,7 +63,10 @@ def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> A
 
 
 def _internal_error(request: Request, error: Exception) -> Response:
-    """Answer a bug of the sandbox, which must not look like a fault that a test asked for."""
+    """Return the response for an exception in the sandbox itself.
+
+    The response differs from every injected fault, so that a test cannot confuse the two.
+    """
     _LOG.error("the sandbox itself failed", exc_info=error)
     return JSONResponse({"error": "the sandbox itself failed; its log says where"}, 500)
 
@@ -97,7 +105,10 @@ def _control(backend: Backend) -> Endpoint:
 
 
 class _LoopbackOnly:
-    """ASGI middleware against DNS rebinding: a host name that a web page's owner points at 127.0.0.1 is refused."""
+    """ASGI middleware that refuses each request with a `Host` header that is not loopback.
+
+    This prevents DNS rebinding: an attacker's web page could resolve its own host name to 127.0.0.1.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -117,7 +128,10 @@ def _host(scope: Scope) -> str:
 
 
 class ConnectionTracker:
-    """The open connections of one server, by the client's address. uvicorn itself cannot reset a connection."""
+    """The open connections of one server, indexed by the client's address.
+
+    The tracker is needed because uvicorn offers no way to reset a connection.
+    """
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, int], asyncio.Transport] = {}
@@ -131,7 +145,10 @@ class ConnectionTracker:
             self._open.pop(client, None)
 
     def abort(self, client: tuple[str, int] | None, reset: bool = True) -> None:
-        """Close a connection at once; with `reset` by RST."""
+        """Close a connection at once.
+
+        :param reset: whether the connection is closed with a TCP RST instead of a normal end.
+        """
         transport = self._open.get(client) if client is not None else None
         if transport is None:
             return
@@ -145,12 +162,12 @@ class ConnectionTracker:
 
 
 def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
-    """Return uvicorn's protocol, which also reports its connections to the tracker."""
+    """Return a subclass of uvicorn's protocol that reports its connections to the tracker."""
 
     class Protocol(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
             super().connection_made(transport)
-            # Airflow 3 switches uvicorn's request log on, whose lines hold links and queries.
+            # Airflow 3 switches uvicorn's access log on. Its lines would contain links and query strings.
             self.access_log = False
             tracker.opened(self.client, transport)
 
@@ -163,7 +180,10 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
 
 @contextmanager
 def uvicorn_log_muted() -> Iterator[None]:
-    """Drop what uvicorn logs on this thread: it takes an injected fault for an error. Other servers keep their log."""
+    """Drop the lines that uvicorn logs on this thread.
+
+    uvicorn logs an injected fault as an error. The log lines of other uvicorn servers in this process are not dropped.
+    """
     thread = threading.get_ident()
 
     def is_of_other_thread(record: logging.LogRecord) -> bool:
@@ -178,14 +198,17 @@ def uvicorn_log_muted() -> Iterator[None]:
 
 
 class RealTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose timers run while a test has frozen `time.monotonic`."""
+    """An event loop with timers that continue to run while a test has frozen `time.monotonic`."""
 
     def time(self) -> float:
         return real_monotonic()
 
 
 class HTTPServer(Server):
-    """A uvicorn server that reports when it listens, and ends without waiting for clients."""
+    """A uvicorn server that reports when it listens and that stops without waiting for clients.
+
+    :param on_ready: is called once, when the server listens.
+    """
 
     def __init__(self, config: Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -196,14 +219,17 @@ class HTTPServer(Server):
         self._on_ready()
 
     async def main_loop(self) -> None:
-        """Run uvicorn's main loop with a sleep that tests do not replace."""
+        """Run uvicorn's main loop with the real `asyncio.sleep`, even if a test has patched that name."""
         tick = 0
         while not await self.on_tick(tick):
             tick = (tick + 1) % _TICKS_A_DAY
             await real_sleep(_TICK_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cancel the requests that are not answered yet. uvicorn's own would wait, and log an error each time."""
+        """Stop the server and cancel the requests that are not answered yet.
+
+        uvicorn's own `shutdown` would wait for these requests and log an error for each of them.
+        """
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -215,7 +241,7 @@ class HTTPServer(Server):
             await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        # One turn of the loop in which the connections close.
+        # The aborted connections close in the next iteration of the event loop.
         await real_sleep(0)
 
 
@@ -229,7 +255,11 @@ def http_server(
 ) -> HTTPServer:
     """Return a server that is ready to serve a listening socket.
 
-    :raises OSError: the certificate or its key cannot be read.
+    :param exposed: whether requests with any `Host` header are accepted.
+    :param tls: the paths of a certificate and its private key. None: the server speaks plain HTTP.
+    :param log: receives one line for each request.
+    :param on_ready: is called once, when the server listens.
+    :raises OSError: If the certificate or its key cannot be read.
     """
     tracker = ConnectionTracker()
     config = Config(
@@ -248,5 +278,5 @@ def http_server(
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
     )
-    config.load()  # reads the certificate now, so that the caller gets the error
+    config.load()  # Reads the certificate now, so that an error is raised to the caller and not in the server thread.
     return HTTPServer(config, on_ready)

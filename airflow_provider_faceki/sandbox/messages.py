@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A request and a response as plain values, so that routes do no HTTP."""
+"""A request and a response as plain values, so that the routes do not depend on an HTTP library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Upload:
-    """What is kept of an uploaded file: enough to recognise it again, too little to show a person."""
+    """The size in bytes and the hash of an uploaded file.
+
+    The hash is sufficient to recognise the same file again. The content is not stored, so no picture can leak.
+    """
 
     size: int
     sha256: str
@@ -17,7 +20,15 @@ class Upload:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `document` is the JSON body (None: none, or not JSON); `parts` are a form's fields."""
+    """One HTTP request.
+
+    :param base_url: scheme, host and port of the sandbox, as the client addressed it.
+    :param headers: the headers, with names in lower case.
+    :param query: the parameters of the query string.
+    :param path: the values of the variable parts of the path.
+    :param document: the parsed JSON body. None: the request has no body, or the body is not valid JSON.
+    :param parts: the fields of a form body.
+    """
 
     base_url: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -27,23 +38,23 @@ class Request:
     parts: Mapping[str, str | Upload] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
-        """Return a form field's text; empty when it is absent or a file."""
+        """Return the text of a form field. If the field is absent or is a file, return an empty text."""
         value = self.parts.get(name)
         return value if isinstance(value, str) else ""
 
     def upload(self, name: str) -> Upload | None:
-        """Return a form's file; None when it is absent, empty or text."""
+        """Return an uploaded file. If the field is absent, is an empty file, or is text, return None."""
         value = self.parts.get(name)
         return value if isinstance(value, Upload) and value.size else None
 
     def member(self, name: str) -> object:
-        """Return a member of the JSON body; None when there is no such object."""
+        """Return a member of the JSON body. If the body is not an object or lacks the member, return None."""
         return self.document.get(name) if isinstance(self.document, Mapping) else None
 
 
 @dataclass(frozen=True)
 class Response:
-    """One response, to be sent as it is or to be changed by a dialect or a fault."""
+    """One HTTP response. A dialect or a fault possibly changes the response before it is sent."""
 
     status: int
     body: bytes

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Ways of sending a response: whole, slowly, in part, early, or not at all."""
+"""Ways of sending a response: completely, slowly, only in part, before the request has ended, or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from airflow_provider_faceki.sandbox.messages import Response
 
 Abort = Callable[[tuple[str, int] | None, bool], None]
 
-# nginx goes on reading for a while after it has refused a body, or the client would only see a reset.
+# nginx refuses a body that is too large, but continues to read it for some seconds. Otherwise the client would see
+# only a connection reset and not the response. The sandbox does the same, for at most this time.
 LINGER_SECONDS = 5.0
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 _PIECES = 10
@@ -26,7 +27,10 @@ def whole(response: Response) -> HTTPResponse:
 
 
 class SlowResponse(HTTPResponse):
-    """The whole response, its body spread over `seconds`."""
+    """A complete response with a body that is sent in pieces.
+
+    :param seconds: the time in seconds over which the pieces are spread.
+    """
 
     def __init__(self, response: Response, seconds: float) -> None:
         super().__init__(response.body, response.status, dict(response.headers), response.content_type)
@@ -43,7 +47,10 @@ class SlowResponse(HTTPResponse):
 
 
 class TruncatedResponse(HTTPResponse):
-    """The Content-Length of the whole body, half of the body, then the connection closes."""
+    """A response that breaks off: it declares the full Content-Length and sends half of the body.
+
+    The connection is then closed.
+    """
 
     def __init__(self, response: Response, abort: Abort) -> None:
         super().__init__(response.body, response.status, dict(response.headers), response.content_type)
@@ -58,7 +65,7 @@ class TruncatedResponse(HTTPResponse):
 
 
 class ConnectionReset(HTTPResponse):
-    """No response: the connection is reset."""
+    """A connection reset in place of a response."""
 
     def __init__(self, abort: Abort) -> None:
         super().__init__(b"", 499)
@@ -70,7 +77,10 @@ class ConnectionReset(HTTPResponse):
 
 
 class EarlyResponse(HTTPResponse):
-    """A response to a request whose body is still arriving: sent at once, the rest of the body is discarded."""
+    """A response that is sent at once, while the body of the request is still arriving.
+
+    The rest of the request body is read and discarded.
+    """
 
     def __init__(self, response: Response) -> None:
         super().__init__(
@@ -95,7 +105,10 @@ async def _discard_body(receive: Receive) -> None:
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
-    """Return when the client is gone: uvicorn logs an error for a response that never began while it is connected."""
+    """Wait until the client has disconnected.
+
+    If the application returned earlier without a response, uvicorn would log an error.
+    """
     while (await receive())["type"] != "http.disconnect":
         pass
 

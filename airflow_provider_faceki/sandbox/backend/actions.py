@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Everything that can be done to a sandbox, each action once.
+"""All actions on a sandbox, as methods of `Backend`.
 
-The routes, the control API and `FacekiSandbox` call these methods.
+The routes, the control API and `FacekiSandbox` call the same methods, so that each action is implemented only once.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LINK_ENDS = ("expired", "used_up")
 
 
 class Backend:
-    """One sandbox without its server.
+    """One sandbox without its HTTP server.
 
-    The lock is held while a request is decided on, never while anything is sent or waited for.
+    `lock` is acquired while the answer of a request is computed. It is never held during network I/O or a sleep.
 
-    :param settings: how it behaves; may be changed at any time.
-    :param clock: measures token and link lifetimes.
-    :param route_names: the routes that a fault may name.
+    :param settings: the settings, which determine the behaviour. They can be changed at any time.
+    :param clock: the clock that measures the lifetimes of tokens and links.
+    :param route_names: the names of the routes for which a fault can be queued.
     """
 
     def __init__(self, settings: Settings, clock: Clock, route_names: tuple[str, ...]) -> None:
@@ -56,11 +56,14 @@ class Backend:
         self.faults = Faults()
         self.accounts = Ledger()
         self.webhooks = WebhookSender(settings, self._webhook_sent)
-        #: Grows with each reset: work that began before a reset must not end after it.
+        #: Increases with each reset. A request that began before a reset compares it and then changes nothing.
         self.generation = 0
 
     def reset(self) -> None:
-        """Restore the initial settings and forget tokens, links, records, bills, faults, counters. The clock stays."""
+        """Restore the initial settings and delete all tokens, links, records, bills, faults and counters.
+
+        The clock is not changed.
+        """
         with self.lock:
             self.generation += 1
             self.settings.update(self._initial_settings.values())
@@ -74,10 +77,15 @@ class Backend:
     def dialect(self) -> Dialect:
         return dialect_of(self.settings.dialect)
 
-    # Faults and tokens
+    # Methods for faults and tokens.
 
     def add_fault(self, kind: str | Fault, **options: object) -> None:
-        """Queue a fault, as in `add_fault("status", route="records", status=503)`. `Fault` lists kinds and options."""
+        """Queue a fault, for example `add_fault("status", route="records", status=503)`.
+
+        :param kind: a `Fault`, or the name of a fault kind. `Fault` lists the kinds.
+        :param options: the options of the fault, if `kind` is a name. `Fault` lists the options.
+        :raises ValueError: If the kind, an option or the route is invalid.
+        """
         fault = kind if isinstance(kind, Fault) else fault_from({"kind": kind, **options})
         if fault.route != ANY_ROUTE and fault.route not in self.route_names:
             raise ValueError(
@@ -91,12 +99,15 @@ class Backend:
             self.faults.clear()
 
     def revoke_tokens(self) -> int:
-        """Revoke every token. Returns how many there were."""
+        """Revoke every token and return the number of revoked tokens."""
         with self.lock:
             return self.tokens.revoke_all()
 
     def is_authorized(self, headers: Mapping[str, str]) -> bool:
-        """Whether these headers, named in lower case, hold a valid token."""
+        """Return whether the headers contain a valid token.
+
+        :param headers: the headers of the request, with names in lower case.
+        """
         value = headers.get(self.dialect.token_header, "").strip()
         if self.dialect.token_scheme:
             scheme, _, value = value.partition(" ")
@@ -104,12 +115,12 @@ class Backend:
                 return False
         return self.tokens.is_valid(value.strip(), self.clock.now())
 
-    # Links
+    # Methods for links.
 
     def workflow(self, workflow_id: object) -> Workflow:
-        """Return a workflow.
+        """Return the workflow with this id.
 
-        :raises Refused: it has no id, or an unknown one.
+        :raises Refused: If the id is missing or unknown.
         """
         if not isinstance(workflow_id, str) or not workflow_id:
             raise Refused(5002, 422)
@@ -125,10 +136,14 @@ class Backend:
         minutes: float | None = None,
         redirect_url: str = "",
     ) -> str:
-        """Make a link, and return its id.
+        """Create a link and return its id.
 
-        :param minutes: its lifetime; None or 0: without an end (undocumented; assumption).
-        :raises Refused: the workflow does not exist.
+        :param record_identifier: the caller's identifier of the person. It also selects the outcome; see `scenarios`.
+        :param workflow_id: the workflow of the verification.
+        :param minutes: the lifetime of the link in minutes. None or 0: the link never expires. This is not documented
+            by FACEKI (assumption).
+        :param redirect_url: the URL to which the hosted page leads after the verification. Empty: no redirect.
+        :raises Refused: If the workflow does not exist.
         """
         _require_texts(record_identifier=record_identifier, redirect_url=redirect_url)
         if minutes is not None and (isinstance(minutes, bool) or not _is_number(minutes) or minutes < 0):
@@ -149,7 +164,10 @@ class Backend:
             return link.link
 
     def end_link(self, link: str, how: str) -> None:
-        """Make a link `expired` or `used_up` at once."""
+        """Change the state of a link to `expired` or `used_up` at once.
+
+        :param how: the new state, one of `LINK_ENDS`.
+        """
         _require_texts(link=link)
         if how not in LINK_ENDS:
             raise ValueError(f"how: found {how!r}, allowed is {_either(LINK_ENDS)}")
@@ -165,15 +183,16 @@ class Backend:
     def open_link(self, link_id: str) -> Link:
         """Return a link that can still be used.
 
-        :raises Refused: it is unknown, used up or expired.
+        :raises Refused: If the link is unknown, used up or expired.
         """
         return self.store.open_link(link_id, self.clock.now())
 
     def answer_link(self, link_id: str, decision: str | None = None, selfie: str = "") -> Record:
-        """Verify a person as the hosted page does.
+        """Verify a person through a link, as the hosted page does, and return the new record.
 
-        :param decision: None: the record identifier decides.
-        :raises Refused: the link cannot be used, the credit is used up, or the scenario says so.
+        :param decision: the decision of the record. None: the record identifier of the link selects the outcome.
+        :param selfie: the SHA-256 digest of the selfie. Empty: no selfie was uploaded.
+        :raises Refused: If the link cannot be used, the credit is used up, or the scenario is a refusal.
         """
         with self.lock:
             link = self.open_link(link_id)
@@ -181,19 +200,23 @@ class Backend:
             return self._verify(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     def answer_due_links(self) -> None:
-        """Answer the links that answer themselves by now."""
+        """Answer each link with an automatic answer (setting `auto_answer`) that is due."""
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # It was answered already, has expired, or the credit is used up: then it stays as it is.
+                # A link is left unchanged if it is already answered, has expired, or the credit is used up.
                 with suppress(Refused):
                     self.answer_link(link)
 
-    # Verifications and records
+    # Methods for verifications and records.
 
     def verify(self, workflow: Workflow, record_identifier: str, link: Link | None, selfie: str) -> Record:
-        """Verify images that came in by a call; the record identifier decides.
+        """Verify the images of an API call and return the new record.
 
-        :raises Refused: the scenario is a code, with the record where one was made.
+        The record identifier selects the outcome.
+
+        :param link: the link of the call. None: the call uses no link.
+        :param selfie: the SHA-256 digest of the selfie.
+        :raises Refused: If the scenario is an error code. The exception contains the record if a record was created.
         """
         scenario = scenario_of(record_identifier)
         record = self._verify(scenario, workflow.workflow_id, record_identifier, link, selfie, "verification")
@@ -244,11 +267,16 @@ class Backend:
         selfie: bytes | None = None,
         fields: Mapping[str, object] | None = None,
     ) -> dict[str, object]:
-        """Add a record from earlier: neither billed nor sent as a webhook. Returns it.
+        """Add a record as if it were created earlier, and return its document.
 
-        :param code: an error code of the record.
-        :param selfie: what face search finds the record by.
-        :param fields: replace or add top-level fields.
+        The record is not billed, and no webhook is sent.
+
+        :param record_identifier: the caller's identifier of the person.
+        :param decision: the decision of the record.
+        :param link: the id of the link of the record. Empty: the record belongs to no link.
+        :param code: the error code in the record. None: the decision determines it.
+        :param selfie: the content of the selfie by which the face search finds the record.
+        :param fields: top-level fields to replace in the document or to add to it.
         """
         _require_texts(record_identifier=record_identifier, decision=decision, link=link)
         if isinstance(code, bool) or not isinstance(code, int | None):
@@ -268,12 +296,15 @@ class Backend:
             return deepcopy(record.document)
 
     def decide(self, key: str, decision: str, by: str = "sandbox") -> dict[str, object]:
-        """Answer a link, or change what a record says, at any time. Returns the record.
+        """Answer a link or change the decision of a record, and return the document of the record.
 
-        :param key: a link (answers it, or changes its newest record) or a request id.
-        :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capitals.
-        :param by: who decided; stands in the record.
-        :raises Refused: the link cannot be used.
+        A webhook is sent in both cases.
+
+        :param key: the id of a link, or a request id. If the link already has a record, the decision of its newest
+            record is changed. Otherwise the link is answered.
+        :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capital letters.
+        :param by: the name of the reviewer, which is stored in the record.
+        :raises Refused: If the link cannot be used.
         """
         _require_texts(key=key, decision=decision)
         if not is_decision(decision):
@@ -293,7 +324,7 @@ class Backend:
             return deepcopy(record.document)
 
     def send_fake_webhook(self, request_id: str, status: str, full_name: str = "") -> None:
-        """Send a webhook about something that did not happen."""
+        """Send a forged webhook: a webhook for a verification that did not happen."""
         _require_texts(request_id=request_id, status=status, full_name=full_name)
         body = {"requestId": request_id, "fullName": full_name, "status": status, "kycData": {}}
         self.webhooks.send(request_id, body, "normal")
@@ -302,12 +333,13 @@ class Backend:
         with self.lock:
             self.accounts.webhooks[outcome] += 1
 
-    # Charges and counters
+    # Methods for charges and counters.
 
     def charge(self, record_identifier: str, what: str) -> None:
-        """Charge for a call.
+        """Charge the account for a call.
 
-        :raises Refused: the credit is used up.
+        :param what: the kind of the call, as listed in `Bill`.
+        :raises Refused: If the credit is used up.
         """
         if self.settings.credit is not None:
             if self.settings.credit <= 0:
@@ -317,24 +349,28 @@ class Backend:
 
     @property
     def counters(self) -> Counts:
-        """A snapshot of what was counted since the last reset."""
+        """A snapshot of all counters since the last reset."""
         with self.lock:
             return self.accounts.counts()
 
     @property
     def ledger(self) -> dict[str, int]:
-        """The number of charges by record identifier."""
+        """The number of charges for each record identifier."""
         with self.lock:
             return self.accounts.charges()
 
     @property
     def bills(self) -> tuple[Bill, ...]:
-        """Each charge, with its time."""
+        """All charges, oldest first."""
         with self.lock:
             return tuple(self.accounts.bills)
 
     def polls(self, **by: str) -> tuple[float, ...]:
-        """Return when records were asked for by `link=`, `requestId=`, `record_identifier=` or `face_id=`."""
+        """Return the times, in seconds since the epoch, at which a client requested records with one filter.
+
+        :param by: exactly one filter and its value, for example `link="<id>"`. The filters are `link`, `requestId`,
+            `record_identifier` and `face_id`.
+        """
         ((name, value),) = by.items()
         with self.lock:
             return self.accounts.polls(f"{name}={value}")

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Clocks and sleeps that a test cannot freeze.
 
-FACEKI is another machine: a test that freezes its own time does not freeze FACEKI. The sandbox often runs in the
-process of the test, so it reads clocks that freezegun and time-machine leave alone.
+The real FACEKI runs on another machine, so a test that freezes its own time does not freeze FACEKI. The sandbox often
+runs in the process of the test. It therefore reads clocks that freezegun and time-machine do not patch.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import time
 from asyncio import tasks
 from datetime import UTC, datetime
 
-#: Seconds of a clock that only goes forward, also while a computer sleeps where the system offers that.
+#: A monotonic clock. If the system has CLOCK_BOOTTIME, the clock also advances while the computer is suspended.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _EPOCH_OFFSET_SECONDS = time.time() - time.clock_gettime(_STEADY_CLOCK)
 
-#: `asyncio.sleep` is the name that tests replace; this is the function itself.
+#: The original function. Tests replace only the name `asyncio.sleep`.
 real_sleep = tasks.sleep
 
 
 def real_monotonic() -> float:
-    """Return the seconds of the system's monotonic clock."""
+    """Return the time of the system's monotonic clock, in seconds."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Clock:
-    """The time of the sandbox: the real time plus what `advance` added. Token and link lifetimes are measured with it.
+    """The clock of the sandbox, which measures the lifetimes of tokens and links.
 
-    :param start: seconds since the epoch; then only `advance` moves the clock.
+    Its time is the real time plus the seconds that `advance` added.
+
+    :param start: a fixed start time in seconds since the epoch. If it is set, only `advance` moves the clock. None: the
+        clock follows the real time.
     """
 
     def __init__(self, start: float | None = None) -> None:
@@ -40,12 +43,20 @@ class Clock:
         return time.clock_gettime(_STEADY_CLOCK) + _EPOCH_OFFSET_SECONDS + self._advanced
 
     def advance(self, seconds: object) -> None:
-        """Let time pass without waiting. Time never goes back: lifetimes that ended stay ended."""
+        """Move the clock forward without waiting.
+
+        The clock cannot move backward, so an expired token or link never becomes valid again.
+
+        :raises ValueError: If `seconds` is not a number from 0.
+        """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
             raise ValueError(f"seconds to advance: found {seconds!r}, allowed is a number from 0")
         self._advanced += float(seconds)
 
 
 def iso(moment: float) -> str:
-    """Write a time as FACEKI does: ISO 8601 in UTC with milliseconds and a Z."""
+    """Return a time in FACEKI's format: ISO 8601 in UTC with milliseconds and the suffix Z.
+
+    :param moment: the time in seconds since the epoch.
+    """
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,8 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The names of FACEKI's codes, and which of them mean that a verification was carried out.
+"""The names of FACEKI's error codes, and the set of codes that mean that a verification was carried out.
 
-https://docs.faceki.com/api-integration/verification-apis/ (data fields, error codes); the 8000s and 1000 were
-seen in an official SDK. The table is the sandbox's own: a stand-in must not share the client's mistakes.
+Source: https://docs.faceki.com/api-integration/verification-apis/ (data fields, error codes). The codes from 8001 and
+the code 1000 come from an official SDK.
+
+The sandbox does not import the provider's table of codes. Otherwise a mistake in that table would be in both the
+client and the server, and no test would find it.
 """
 
 from __future__ import annotations
@@ -50,8 +53,8 @@ NAMES: Final[dict[int, str]] = {
     8019: "FACE_BLUR",
 }
 
-# The images were examined and rejected: a result about a person, so the sandbox bills it and keeps a record.
-# What the real service charges for these is not documented (assumption).
+# With these codes, the images were examined and rejected. This is the result of a verification, so the sandbox bills
+# it and stores a record. Whether FACEKI bills these codes is not documented (assumption).
 REJECTIONS: Final = frozenset(
     {5004, 5005, 5007, 5008, 5010, 5011, 5012, 8002, *range(8004, 8013), 8018, 8019}
 )

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What the sandbox counted: charges, requests by route, polls, webhooks."""
+"""The counters of the sandbox: charges, requests by route, polls and webhooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ MAX_POLLS_KEPT = 1000
 
 @dataclass(frozen=True)
 class Bill:
-    """One charge. `what`: verification, link (answered on the hosted page), face_match, analyze_face."""
+    """One charge.
+
+    :param record_identifier: the record identifier of the verification. Empty: the call names no identifier.
+    :param what: the kind of the call: `verification`, `link` (a link that was answered on the hosted page),
+        `face_match` or `analyze_face`.
+    :param at: the time of the charge in seconds since the epoch.
+    """
 
     record_identifier: str
     what: str
@@ -21,7 +27,19 @@ class Bill:
 
 @dataclass(frozen=True)
 class Counts:
-    """A snapshot. `requests` by route name, `webhooks` by the status they were answered with."""
+    """A snapshot of the counters.
+
+    :param requests: the number of requests for each route name.
+    :param statuses: the number of responses for each HTTP status.
+    :param tokens_issued: the number of issued tokens.
+    :param tokens_by_form: the number of issued tokens for each form of the token request.
+    :param refused: the number of requests that were refused because of their token.
+    :param bills: the number of charges.
+    :param faults_fired: the number of requests to which a fault was applied.
+    :param webhooks: the number of sent webhooks for each result: an HTTP status, or `no answer`.
+    :param in_flight: the number of requests that are being answered now.
+    :param in_flight_max: the maximum of `in_flight` since the last reset.
+    """
 
     requests: Mapping[str, int]
     statuses: Mapping[str, int]
@@ -43,14 +61,14 @@ class Counts:
 
 
 class Ledger:
-    """Charges and counters of one sandbox since its last reset."""
+    """The charges and counters of one sandbox since its last reset."""
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything but the requests that are still being answered."""
+        """Delete all charges and counters, except the number of requests that are being answered now."""
         self.bills: list[Bill] = []
         self.requests: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
@@ -62,7 +80,7 @@ class Ledger:
         self._polls: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_POLLS_KEPT))
 
     def charges(self) -> dict[str, int]:
-        """Return the number of charges by record identifier."""
+        """Return the number of charges for each record identifier."""
         return dict(Counter(bill.record_identifier for bill in self.bills))
 
     def request_begins(self, route: str) -> None:

@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Invents the people of records. Tests can replace their fields by words to search for.
+"""Generates the invented people of the records.
 
-Field names: https://docs.faceki.com/api-integration/verification-apis/fetch-records
+A test can replace fields of a person by known words, to search logs and XComs for these words afterwards.
+
+Source of the field names: https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from airflow_provider_faceki.sandbox.backend.workflows import DRIVING_LICENSE, I
 
 _FIRST = ("Amaltea", "Borisal", "Ceciliane", "Dariolo", "Elwinia", "Faridun", "Gudrune", "Hakimel")
 _LAST = ("Testwell", "Probemann", "Muestrano", "Fantasio", "Inventari", "Beispiel", "Sampleton", "Nemoskyj")
-# ISO 3166 reserves XA-XZ and QM-QZ for private use; "Utopia" issues in UTO in ICAO 9303's own specimens.
+# The country must not exist. ISO 3166 reserves the codes XA-XZ and QM-QZ for private use. The specimen documents in
+# ICAO 9303 are issued by "Utopia" with the code UTO.
 _NATION = {"nationality": "Utopian", "nationality_iso": "XU", "nationality_iso2": "UTO"}
 _ISSUER = {"issuer": "Utopia", "issuer_iso": "XU", "issuer_iso2": "UTO"}
 _KINDS = {
@@ -27,7 +30,11 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Person:
-    """An invented person. `born` is day, month and year, as texts."""
+    """An invented person.
+
+    :param born: the day, the month and the year of birth, as texts.
+    :param number: the document number.
+    """
 
     first_name: str
     last_name: str
@@ -40,14 +47,21 @@ class Person:
         return f"{self.first_name} {self.last_name}"
 
     def age(self, now: float) -> int:
-        """Return the age in years at a time in seconds since the epoch."""
+        """Return the age in full years.
+
+        :param now: the time of the verification in seconds since the epoch.
+        """
         day, month, year = map(int, self.born)
         today = datetime.fromtimestamp(now, UTC)
         return today.year - year - ((today.month, today.day) < (month, day))
 
 
 def invent(seed: str, overrides: Mapping[str, str]) -> Person:
-    """Invent a person; the same seed gives the same one. `overrides` replace fields."""
+    """Generate a person.
+
+    :param seed: a text that determines the person. The same seed always generates the same person.
+    :param overrides: values that replace generated fields, by field name.
+    """
     dice = hashlib.sha256(seed.encode()).digest()
     year = 1950 + dice[2] % 50
     return Person(
@@ -62,7 +76,16 @@ def invent(seed: str, overrides: Mapping[str, str]) -> Person:
 def document_data(
     person: Person, kind: str, reference: str, passed: bool, now: float, overrides: Mapping[str, str]
 ) -> dict[str, object]:
-    """Return one element of `document_data`: days, months, years and the age are texts, as FACEKI sends them."""
+    """Return one element of the record field `document_data`.
+
+    Days, months, years and the age are texts, as in FACEKI's documented example.
+
+    :param kind: the kind of the document, for example `ID Card`.
+    :param reference: the value of the field `reference`.
+    :param passed: whether the document was accepted.
+    :param now: the time of the verification in seconds since the epoch.
+    :param overrides: values that replace generated fields, by field name.
+    """
     day, month, year = person.born
     code, name = _KINDS[kind]
     made: dict[str, object] = {
@@ -97,14 +120,17 @@ def document_data(
 
 
 def confidence(document: Mapping[str, object]) -> dict[str, object]:
-    """Return the confidence of the reading, field by field."""
+    """Return the confidence of the text recognition for each field of a document."""
     keys = (key for key in document if key not in ("reference", "document_face_match", "passed"))
     sure = dict.fromkeys(keys, 0.99)
     return {"reference": document["reference"], **sure, "placeOfBirth": 0.0, "personal_number": 0.0}
 
 
 def _mrz(person: Person, code: str) -> str:
-    """Return a machine-readable zone, its lines joined with ^. Without check digits, so that it is not a valid one."""
+    """Return a machine-readable zone as three lines joined with ^.
+
+    The zone has no check digits, so that it is not a valid zone.
+    """
     day, month, year = person.born
     names = f"{person.last_name}<<{person.first_name}".upper().replace(" ", "<")
     return (

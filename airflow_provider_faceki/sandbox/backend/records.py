@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Records: all fields of the documented example, about an invented person.
+"""The records of verifications. Each record has all fields of the documented example and an invented person.
 
-https://docs.faceki.com/api-integration/verification-apis/fetch-records
+Source: https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from airflow_provider_faceki.sandbox.backend.workflows import BRANCH_ID, COMPANY
 
 @dataclass
 class Record:
-    """`document` is what the records call answers; `selfie` is the digest by which face search finds it."""
+    """The record of one verification.
+
+    :param document: the JSON document that the records call returns.
+    :param selfie: the SHA-256 digest of the selfie. The face search finds the record by this digest.
+    :param report_key: the secret part of the URL of the PDF report.
+    """
 
     request_id: str
     workflow_id: str
@@ -39,14 +44,20 @@ class Record:
         return str(first["full_name"]) if isinstance(first, dict) else ""
 
     def decide(self, decision: str, now: float, by: str) -> None:
-        """Change the decision, as a reviewer does in the portal. Accepting clears the error codes (assumption)."""
+        """Change the decision, as a reviewer does in FACEKI's portal.
+
+        The decision ACCEPTED removes the error codes (assumption).
+
+        :param now: the time of the change in seconds since the epoch.
+        :param by: the name of the reviewer.
+        """
         if decision == ACCEPTED:
             self.document["errorCodes"] = []
         self.document["verification_summary"] = _summary(decision)
         self.document.update(decision=decision, updatedAt=iso(now), updateBy=by)
 
     def answer(self) -> dict[str, object]:
-        """Return what the verification call answers."""
+        """Return the `result` of the verification call."""
         return {
             "requestId": self.request_id,
             "decision": self.decision,
@@ -56,7 +67,7 @@ class Record:
         }
 
     def webhook(self) -> dict[str, object]:
-        """Return the body of a webhook about it."""
+        """Return the body of the webhook about this record."""
         return {
             "requestId": self.request_id,
             "fullName": self.full_name,
@@ -75,10 +86,13 @@ def new_record(
     selfie: str,
     person: Mapping[str, str],
 ) -> Record:
-    """Make a record.
+    """Create a record.
 
-    :param selfie: the digest of a selfie; empty: of no selfie that was ever sent.
-    :param person: replaces fields of the invented person.
+    :param now: the time of the verification in seconds since the epoch.
+    :param link: the id of the link. Empty: the verification used no link.
+    :param scenario: the outcome of the verification.
+    :param selfie: the SHA-256 digest of the selfie. Empty: a new digest that matches no uploaded selfie is used.
+    :param person: values that replace fields of the invented person, by field name.
     """
     decision, code = scenario.decision, scenario.code
     request_id = str(uuid4())
@@ -132,7 +146,10 @@ def _summary(decision: str) -> dict[str, bool]:
 
 
 def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return storage keys, which are no URLs. How to fetch an image by its key is not documented."""
+    """Return the storage keys of the images.
+
+    A key is not a URL. FACEKI does not document how a client can fetch an image by its key.
+    """
     sides = [("selfie", "front")]
     for kind in kinds:
         sides += [(kind, "front")] if kind == PASSPORT else [(kind, "front"), (kind, "back")]

@@ -1,8 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The outcome of a verification, which its record identifier names, read from the left.
+"""The outcome of a verification, which is selected by the beginning of the record identifier.
 
-`accepted-…`, `declined-…`, `review-…`, `decision-WORD-…` (any word, to meet an unknown decision), `code-5004-…`.
-`slow-…` or `slow-2.5-…` before any of these takes its time first. Everything else is ACCEPTED.
+- `accepted-…`, `declined-…` and `review-…` select the decision.
+- `decision-WORD-…` selects any word as the decision, for tests with an unknown decision.
+- `code-5004-…` selects an error code.
+- `slow-…` or `slow-2.5-…` before one of these prefixes adds a pause of 3 s or 2.5 s before the answer.
+
+All other identifiers select ACCEPTED.
 """
 
 from __future__ import annotations
@@ -26,7 +30,12 @@ _CODE = re.compile(r"code-(\d{1,5})(?:-|$)")
 
 @dataclass(frozen=True)
 class Scenario:
-    """What happens to a verification. `code` is None when FACEKI answers with a decision; `pause` is in seconds."""
+    """The outcome of one verification.
+
+    :param decision: the decision of the record.
+    :param code: the error code of the answer. None: the answer contains a decision.
+    :param pause: the time in seconds before the answer.
+    """
 
     decision: str = ACCEPTED
     code: int | None = None
@@ -34,12 +43,12 @@ class Scenario:
 
 
 def is_decision(word: str) -> bool:
-    """Whether a text is written as a decision: a known one, or a word in capitals."""
+    """Return whether a text has the form of a decision: a word in capital letters, possibly with underscores."""
     return re.fullmatch(r"[A-Z][A-Z_]*", word) is not None
 
 
 def scenario_of(record_identifier: str) -> Scenario:
-    """Return what a record identifier asks for."""
+    """Return the scenario that a record identifier selects."""
     pause = 0.0
     slow = _SLOW.match(record_identifier)
     if slow:

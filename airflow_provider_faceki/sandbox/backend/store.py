@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The links and records of the sandbox, and how they are found. Plain data: no HTTP, no threads, no clock."""
+"""The in-memory store of links and records. It uses no HTTP, no threads and no clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from airflow_provider_faceki.sandbox.backend.scenarios import DECISIONS
 
 
 class Refused(Exception):
-    """FACEKI refuses a call with a code of its table; `record` is the one that was made in spite of it."""
+    """A call is refused with one of FACEKI's error codes.
+
+    :param code: the error code.
+    :param status: the HTTP status of the answer.
+    :param record: the record, if the call created a record although it was refused. Otherwise None.
+    """
 
     def __init__(self, code: int, status: int = 200, record: Record | None = None) -> None:
         super().__init__(f"FACEKI would refuse this with code {code} {name_of(code)}")
@@ -24,7 +29,12 @@ class Refused(Exception):
 
 @dataclass
 class Link:
-    """A verification link. `expires_at` None: it never expires."""
+    """A verification link.
+
+    :param link: the id of the link.
+    :param expires_at: the time of expiry in seconds since the epoch. None: the link never expires.
+    :param uses_left: the number of verifications that the link still allows.
+    """
 
     link: str
     workflow_id: str
@@ -38,7 +48,10 @@ class Link:
 
 
 class Store:
-    """Records are indexed by each filter of the records call, since thousands of callers may poll at once."""
+    """All links and records of one sandbox.
+
+    The records are indexed by each filter of the records call, because thousands of clients possibly poll at once.
+    """
 
     def __init__(self) -> None:
         self.clear()
@@ -52,7 +65,8 @@ class Store:
     def open_link(self, link_id: str, now: float) -> Link:
         """Return a link that can still be used.
 
-        :raises Refused: it is unknown, used up or expired.
+        :param now: the current time in seconds since the epoch.
+        :raises Refused: If the link is unknown, used up or expired.
         """
         link = self.links.get(link_id)
         if link is None:
@@ -64,11 +78,14 @@ class Store:
         return link
 
     def answer_at(self, due: float, link_id: str) -> None:
-        """Note that a link answers itself at this time."""
+        """Schedule the automatic answer of a link.
+
+        :param due: the time of the answer in seconds since the epoch.
+        """
         heapq.heappush(self._due, (due, link_id))
 
     def pop_due(self, now: float) -> str | None:
-        """Return a link that answers itself now; None when there is none."""
+        """Remove and return the id of a link with an automatic answer that is due. If no answer is due, return None."""
         if self._due and self._due[0][0] <= now:
             return heapq.heappop(self._due)[1]
         return None
@@ -76,12 +93,12 @@ class Store:
     def add(self, record: Record) -> None:
         self._records[record.request_id] = record
         for name in ("requestId", "face_id", "link", "record_identifier"):
-            # An empty value is nothing to find a record by.
+            # An empty value is not indexed, because the records call ignores an empty filter.
             if value := record.document[name]:
                 self._index[name, str(value)].append(record)
 
     def find(self, **filters: str) -> list[Record]:
-        """Return the records that match every filter, oldest first."""
+        """Return the records that match all filters, oldest first."""
         (name, value), *others = filters.items()
         return [
             record
@@ -90,7 +107,7 @@ class Store:
         ]
 
     def latest(self, link: str) -> Record | None:
-        """Return the newest record of a link."""
+        """Return the newest record of a link. If the link has no record, return None."""
         return next(reversed(self.find(link=link)), None)
 
     def get(self, request_id: str) -> Record | None:
@@ -100,10 +117,13 @@ class Store:
         return next((record for record in self._records.values() if record.report_key == key), None)
 
     def find_face(self, selfie: str) -> list[Record]:
-        """Return the records whose selfie has this digest."""
+        """Return the records with this selfie.
+
+        :param selfie: the SHA-256 digest of the selfie.
+        """
         return [record for record in self._records.values() if record.selfie == selfie]
 
     def decisions(self) -> dict[str, int]:
-        """Return the number of records by decision."""
+        """Return the number of records for each decision."""
         counted = Counter(record.decision for record in self._records.values())
         return dict.fromkeys(DECISIONS, 0) | dict(counted)

@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sends webhooks: one unsigned POST for each decision, never retried, in order or not.
+"""Sends the webhooks: one unsigned POST for each decision, without retries.
 
-https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure). Method, retries and
-order are not documented; the modes play what a receiver has to cope with.
+Source: https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure).
+
+The HTTP method, the retries and the order of webhooks are not documented. The setting `webhook_mode` simulates the
+cases that a receiver must handle: webhooks that are late, sent twice, out of order, or never sent.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ MAX_QUEUED = 10_000
 
 @dataclass(order=True)
 class _Delivery:
-    """A webhook to send when it is `due`; `bodies`, each with its content type, go out one after the other."""
+    """One queued delivery of one or more webhooks.
+
+    :param due: the time of sending, on the system's monotonic clock, in seconds.
+    :param number: a sequence number. Deliveries with the same `due` are sent in the order of their numbers.
+    :param bodies: the bodies, each with its content type. They are sent one after the other.
+    :param lane: the index of the sending thread.
+    :param generation: the generation of the sender. If `clear` has been called since, the delivery is not sent.
+    """
 
     due: float
     number: int
@@ -38,9 +47,13 @@ class _Delivery:
 
 
 class WebhookSender:
-    """A thread that waits for due times and a few that send. Requests never wait for them.
+    """The sender of all webhooks of one sandbox.
 
-    :param on_sent: is called with the outcome of each POST, from a sending thread.
+    One thread waits until a delivery is due, and `SENDER_THREADS` threads send. A request to the sandbox never waits
+    for a webhook.
+
+    :param settings: the settings of the sandbox, from which the URL, the mode and the delay are read.
+    :param on_sent: a function that is called after each POST, on the sending thread, with the result of `post`.
     """
 
     def __init__(self, settings: Settings, on_sent: Callable[[str], None]) -> None:
@@ -55,7 +68,10 @@ class WebhookSender:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Allow sending. The threads begin with the first webhook, since most sandboxes send none."""
+        """Allow sending.
+
+        The threads are started with the first webhook, because most sandboxes send no webhooks.
+        """
         self._stopped = False
 
     def stop(self) -> None:
@@ -68,17 +84,22 @@ class WebhookSender:
         self._thread = None
 
     def clear(self) -> None:
-        """Drop what has not been sent yet."""
+        """Drop all webhooks that are not sent yet."""
         with self._changed:
             self._generation += 1
             self._queue.clear()
 
     def send(self, request_id: str, body: object, mode: str | None = None) -> None:
-        """Queue a webhook, if there is a URL to send it to. `mode` None: as the settings say."""
+        """Queue a webhook. If the setting `webhook_url` is None, do nothing.
+
+        :param request_id: the request id. Webhooks with the same request id are sent by the same thread.
+        :param body: the JSON value to send.
+        :param mode: one of the values of the setting `webhook_mode`. None: the mode in the settings.
+        """
         url, mode = self._settings.webhook_url, mode or self._settings.webhook_mode
         if url is None or mode == "never" or self._stopped:
             return
-        # Serialized now: the record may change before it is sent.
+        # The body is serialized now, because the record possibly changes before the webhook is sent.
         content = dialect_of(self._settings.dialect).webhook_request(body)
         delay = self._settings.webhook_delay if mode in ("late", "out-of-order") else 0.0
         delivery = _Delivery(
@@ -98,7 +119,11 @@ class WebhookSender:
             self._changed.notify()
 
     def _swap(self, delivery: _Delivery) -> _Delivery:
-        """Hold the first of two back, at most for its delay; the second takes it along behind itself."""
+        """Swap the order of two consecutive webhooks, and return the delivery to queue.
+
+        The first webhook waits in the queue, at most for the delay in the settings. If a second webhook arrives in this
+        time, it is sent at once, and the first webhook is sent directly after it.
+        """
         held, self._held = self._held, delivery
         if held is None or held not in self._queue:
             return delivery
@@ -113,7 +138,8 @@ class WebhookSender:
             self._thread.start()
 
     def _run(self) -> None:
-        # One thread a lane: webhooks of one request keep their order, and one slow receiver delays few others.
+        # Each lane has exactly one thread, so that the webhooks of one request are sent in their order. Several lanes
+        # are needed, so that a slow delivery does not delay the webhooks of most other requests.
         lanes = [ThreadPoolExecutor(1, "faceki-sandbox-webhook") for _ in range(SENDER_THREADS)]
         try:
             while (delivery := self._next()) is not None:
@@ -123,7 +149,7 @@ class WebhookSender:
                 lane.shutdown(wait=True, cancel_futures=True)
 
     def _next(self) -> _Delivery | None:
-        """Wait for the next delivery that is due; None when the sender stops."""
+        """Wait for the next due delivery and return it. If the sender is stopped, return None."""
         with self._changed:
             while not self._stopped:
                 now = real_monotonic()
@@ -140,7 +166,10 @@ class WebhookSender:
 
 
 def post(url: str, body: bytes, content_type: str = "application/json") -> str:
-    """Send one POST; return the status it was answered with, or `no answer`. Redirects are not followed."""
+    """Send one POST and return the HTTP status of the response as text.
+
+    If the receiver sends no valid HTTP response, return `no answer`. Redirects are not followed.
+    """
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

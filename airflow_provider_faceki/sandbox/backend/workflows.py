@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The workflows of the sandbox and the documents that each asks for. In FACEKI they are made in the portal.
+"""The workflows of the sandbox and the documents that each workflow requires.
 
-https://docs.faceki.com/ (quick guides, workflow setup); the shape of the rules was seen in an official SDK.
+With the real FACEKI, a customer creates workflows in the portal. Source: https://docs.faceki.com/ (quick guides,
+workflow setup). The structure of the rules comes from an official SDK.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ BRANCH_ID: Final = "sandbox-branch"
 
 @dataclass(frozen=True)
 class Workflow:
-    """What a person has to show. `optional`: one of `documents`; otherwise all of them."""
+    """The documents that a person must present.
+
+    :param documents: the kinds of documents.
+    :param optional: whether one of `documents` is sufficient. If false, all of them are required.
+    """
 
     workflow_id: str
     documents: tuple[str, ...]
@@ -38,13 +43,19 @@ class Workflow:
 
     @property
     def backs_needed(self) -> int:
-        """How many back sides are needed. A passport has none, so none is needed where it may be chosen."""
+        """The number of images of back sides that are required.
+
+        A passport has no back side. If the person can choose a passport, no image of a back side is required.
+        """
         if self.optional:
             return 0 if PASSPORT in self.documents else 1
         return sum(kind != PASSPORT for kind in self.documents)
 
     def rules(self, callback_url: str) -> dict[str, object]:
-        """Return the rules as the service answers them. Official SDKs decode `callbackURL` as a URL."""
+        """Return the rules in the form in which FACEKI returns them.
+
+        :param callback_url: the value of `callbackURL`. Official SDKs parse it as a URL, so it must not be empty.
+        """
         return {
             "_id": f"rules-{self.workflow_id[-4:]}",
             "branchId": BRANCH_ID,
