@@ -43,6 +43,13 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put each test that uses Airflow's database into the tier of tests with a real Airflow."""
+    for item in items:
+        if "airflow_db" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.airflow)
+
+
 @pytest.fixture(scope="session")
 def airflow_home() -> Path:
     """The session's AIRFLOW_HOME."""

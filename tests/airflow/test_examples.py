@@ -14,6 +14,8 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.running import EXAMPLES, run
 
+pytestmark = pytest.mark.process
+
 WELCOMED = {"welcome": "success", "decline": "skipped", "ask_a_person": "skipped"}
 DECLINED = {"welcome": "skipped", "decline": "success", "ask_a_person": "skipped"}
 ASKED = {"welcome": "skipped", "decline": "skipped", "ask_a_person": "success"}

@@ -15,7 +15,10 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 from tests.airflow.running import AIRFLOW_VERSION, EXAMPLES, bundles
 from tests.airflow.whole_airflow import WholeAirflow
 
-pytestmark = pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="human in the loop needs Airflow 3.1")
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="human in the loop needs Airflow 3.1"),
+]
 
 DAG_ID = "example_faceki_human_review"
 #: Answer, or None for a person whom nobody is asked about -> the states of the two ends.

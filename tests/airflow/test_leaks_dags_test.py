@@ -16,6 +16,8 @@ from tests.airflow.real_run import EVERY
 from tests.airflow.running import AIRFLOW_3, DAGS, EXAMPLES, bundles
 from tests.airflow.whole_airflow import WholeAirflow
 
+pytestmark = pytest.mark.airflow
+
 RUNS: tuple[tuple[str, dict[str, object]], ...] = (
     ("example_faceki_kyc_link", {"record_identifier": "accepted-1"}),
     ("example_faceki_fetch_records", {}),

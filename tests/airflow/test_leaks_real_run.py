@@ -12,6 +12,8 @@ from tests.airflow.canaries import NOWHERE, PERSON, Canaries, files_below, logs_
 from tests.airflow.real_run import RealRun
 from tests.airflow.running import AIRFLOW_3
 
+pytestmark = pytest.mark.airflow
+
 #: Where a link lies in Airflow's database: it is an identifier that tasks hand to one another.
 LINK_TABLES = {"xcom", "rendered_task_instance_fields", "trigger"}
 

@@ -13,6 +13,8 @@ from tests.airflow.ends import ENDS
 from tests.airflow.real_run import EVERY, LINK_DAG, SCHEDULED, RealRun
 from tests.airflow.running import AIRFLOW_3, reading
 
+pytestmark = pytest.mark.airflow
+
 only_airflow_3 = pytest.mark.skipif(
     not AIRFLOW_3, reason="Airflow 2.11 on SQLite takes five seconds a task; there dag.test() has run these"
 )

@@ -32,7 +32,7 @@ from tests.waiting import wait_until
 FETCH = FetchRecords(request_id="r-1")
 ACCOUNT = TokenSeal(TokenRequest("https://kyc.example", "client-1", "s3cret"))
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")]
 
 
 def _fork(work: Callable[[], bool]) -> int:

@@ -14,6 +14,8 @@ import pytest
 
 from airflow_provider_faceki import api
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 STUB = ast.parse(Path(api.__file__).with_name("__init__.pyi").read_text(encoding="utf-8"))
 

@@ -26,6 +26,8 @@ from tests.api.fake_server import (
     waits,
 )
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -42,6 +42,8 @@ from tests.api.fake_server import (
 )
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 FETCH = FetchRecords(request_id="r-1")
 SEAL = TokenSeal(TokenRequest("https://kyc.example", "client-canary", "secret-canary"))
 TOKEN = AccessToken("t0ken-canary", time.time(), 3600.0)

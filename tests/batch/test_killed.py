@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.dying import die
 from tests.batch.people import People, begin, names, once
+
+pytestmark = pytest.mark.process
 
 
 def asked(faceki: FacekiSandbox, route: str) -> int:

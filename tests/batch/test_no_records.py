@@ -14,6 +14,8 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.dying import die
 from tests.batch.people import People, begin, keep_no_records, names, once
 
+pytestmark = pytest.mark.process
+
 
 def test_killed_where_nothing_is_kept_bills_nobody_twice(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch

@@ -24,6 +24,8 @@ from tests.batch.people import People, names, once
 from tests.billing.pictures import picture
 from tests.object_store import CONN_ID, FAULTY_CONN_ID, Fault, ObjectStore
 
+pytestmark = pytest.mark.process
+
 IN_MANIFEST = {name: name for name in COLUMNS}
 Rows = list[dict[str, str]]
 

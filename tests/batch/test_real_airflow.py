@@ -23,6 +23,8 @@ from tests.airflow.running import bundles, reading
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.batch.people import People
 
+pytestmark = pytest.mark.airflow
+
 DAGS = Path(__file__).parent / "dags"
 PEOPLE = 2000
 #: How many of them are billed when the task is killed: at once, in between, and when all but the last are through.

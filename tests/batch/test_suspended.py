@@ -14,6 +14,8 @@ from tests.batch.dying import begun
 from tests.batch.people import People, names, once
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 CONCURRENCY = 16
 
 

@@ -19,6 +19,8 @@ from tests.billing.conftest import IMPATIENT
 from tests.billing.pictures import picture, write
 from tests.billing.task_process import Death, Task
 
+pytestmark = pytest.mark.process
+
 PEOPLE = 50
 #: Tasks at once: enough that waiting costs little, few enough that nothing but the kill disturbs them.
 AT_ONCE = 16

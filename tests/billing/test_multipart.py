@@ -24,6 +24,8 @@ from airflow_provider_faceki.sandbox.messages import Upload
 from tests.billing.conftest import Connect
 from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
 
+pytestmark = pytest.mark.process
+
 MEBI = 1024 * 1024
 
 

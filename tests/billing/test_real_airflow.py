@@ -25,6 +25,8 @@ from tests.billing.billed_dags.killed import DEFERRED, SLEEPING
 from tests.billing.conftest import DAGS
 from tests.billing.pictures import picture, write
 
+pytestmark = pytest.mark.airflow
+
 DECISIONS = {
     "accepted-k1": "ACCEPTED",
     "declined-k2": "DECLINED",

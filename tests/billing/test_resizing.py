@@ -24,6 +24,8 @@ from tests.airflow.fakes import execute
 from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import HEIC, picture, write
 
+pytestmark = pytest.mark.process
+
 MEBI = 1024 * 1024
 SIDEWAYS = 6  # Exif's word for a camera that was held on its side
 TELLTALES = (b"TELLTALE", b"Exif")

@@ -16,6 +16,8 @@ from PIL import Image as Pillow
 from airflow_provider_faceki import api, resize
 from airflow_provider_faceki.resize import _MemoryBudget, _shrink, resized
 
+pytestmark = pytest.mark.process
+
 MEBI = 1024 * 1024
 WIDTH, HEIGHT = 512, 384
 

@@ -15,6 +15,8 @@ from playwright.sync_api import Locator, Page, expect
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from demo.airflow_stack import Airflow
 
+pytestmark = pytest.mark.airflow
+
 CONN_ID = "faceki_by_hand"
 
 

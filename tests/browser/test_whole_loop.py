@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.conftest import new_page
 from tests.webhook.stack import LISTENER, PASSWORD, Stack, running
 
+pytestmark = pytest.mark.airflow
+
 LINK_DAG = "example_faceki_kyc_link"
 
 

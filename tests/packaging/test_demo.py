@@ -14,6 +14,8 @@ from demo.airflow_stack import Airflow
 from demo.processes import Processes
 from demo.run_demo import LINK_DAG, Demo
 
+pytestmark = pytest.mark.airflow
+
 RUN = "manual__1"
 RACE = (
     "Executor LocalExecutor reported that the task instance <TaskInstance: "

@@ -12,6 +12,8 @@ import pytest
 
 import airflow_provider_faceki
 
+pytestmark = pytest.mark.process
+
 PACKAGE = Path(airflow_provider_faceki.__file__).parent
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")

@@ -18,6 +18,8 @@ from tests.airflow.running import AIRFLOW_3, bundles, run
 if TYPE_CHECKING:
     from airflow_provider_faceki.sandbox import FacekiSandbox
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 LICENCE = "# Licensed under the Apache License, Version 2.0; see the file LICENSE."
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "airflow_provider_faceki"
 QUIETLY = ["-q", "--disable-pip-version-check", "--no-input"]

@@ -19,6 +19,8 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.dialects import DIALECTS
 from tests.airflow.running import AIRFLOW_VERSION
 
+pytestmark = pytest.mark.process
+
 
 def connect(monkeypatch: pytest.MonkeyPatch, sandbox: FacekiSandbox, **extra: object) -> None:
     connection = sandbox.connection(token_store="memory", timeout=5, **extra)

@@ -15,6 +15,8 @@ from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.failures import fail_if_declined, is_task_retryable, translate_errors
 
+pytestmark = pytest.mark.process
+
 FINAL: set[type[FacekiError]] = {
     errors.ConfigurationError,
     errors.ValidationError,

@@ -15,6 +15,8 @@ from airflow_provider_faceki.connection import form, schema
 from tests.airflow.running import AIRFLOW_VERSION
 from tests.provider.command_line import python
 
+pytestmark = pytest.mark.process
+
 
 def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
     service, transport, retry = api.Service(), api.TransportSettings(), api.RetryPolicy()

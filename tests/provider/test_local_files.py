@@ -15,6 +15,8 @@ import pytest
 
 from airflow_provider_faceki import local_files, storage
 
+pytestmark = pytest.mark.process
+
 OLD = time.time() - 3600
 
 

@@ -18,6 +18,8 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.billing.pictures import write
 
+pytestmark = pytest.mark.process
+
 #: What a task does, and what the triggerer does for it. Runs in a process of its own, as Airflow reads its
 #: configuration once.
 SCRIPT = """

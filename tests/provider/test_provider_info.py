@@ -20,6 +20,8 @@ from airflow_provider_faceki.get_provider_info import get_provider_info
 from tests.airflow.running import AIRFLOW_VERSION
 from tests.provider.command_line import Said, airflow, python
 
+pytestmark = pytest.mark.process
+
 # What the strict schema, that of Airflow's own repository, may want beside what a provider says at run time.
 REPOSITORY_KEYS = {"state": "ready", "source-date-epoch": 0, "dependencies": []}
 

@@ -22,6 +22,8 @@ from airflow_provider_faceki.connection.schema import EXTRA_FIELDS, SPECS
 from tests.airflow.running import AIRFLOW_3
 from tests.provider.command_line import airflow
 
+pytestmark = pytest.mark.process
+
 SECRETS = [name for name, spec in EXTRA_FIELDS.items() if spec.secret]
 #: Not secret, or only where a URL holds a password, but masked all the same.
 ALSO_MASKED = {"auth_header", "proxies", "token_store"}

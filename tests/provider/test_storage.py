@@ -22,6 +22,8 @@ from fsspec.spec import AbstractBufferedFile
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
 
+pytestmark = pytest.mark.process
+
 try:
     from airflow.sdk.io import attach
 except ImportError:

@@ -27,6 +27,8 @@ from airflow_provider_faceki.storage import (
 )
 from tests.object_store import BUCKET, Fault, ObjectStore
 
+pytestmark = pytest.mark.process
+
 try:
     from airflow.sdk.io import attach
 except ImportError:

@@ -23,6 +23,8 @@ from airflow_provider_faceki.token_backend import token_backend
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
 from tests.object_store import Fault, ObjectStore
 
+pytestmark = pytest.mark.process
+
 FETCH = FetchRecords(request_id="r-1")
 
 

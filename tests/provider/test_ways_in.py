@@ -19,6 +19,8 @@ from tests.provider.command_line import airflow, python
 if TYPE_CHECKING:
     from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
+pytestmark = pytest.mark.process
+
 SECRET = "invented/secret+1 =?#"
 PROXIES = {"http": "http://me:invented@p.example:3128"}
 AS_JSON = {

@@ -22,6 +22,8 @@ import requests
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.__main__ import main
 
+pytestmark = pytest.mark.process
+
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - refused by the sandbox, mostly
 COMMAND = [sys.executable, "-m", "airflow_provider_faceki.sandbox"]
 

@@ -19,6 +19,8 @@ from airflow_provider_faceki.sandbox.faults import KINDS
 from airflow_provider_faceki.sandbox.routes.table import ROUTE_NAMES
 from airflow_provider_faceki.sandbox.settings import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Settings
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "sandbox.md").read_text()
 PROSE = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)

@@ -13,6 +13,8 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_TWO_DOCUMENTS
 from tests.sandbox.conftest import Caller
 
+pytestmark = pytest.mark.process
+
 
 class Outline(HTMLParser):
     """What a screen reader would find."""

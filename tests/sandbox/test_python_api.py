@@ -28,6 +28,8 @@ from airflow_provider_faceki.sandbox.control import ControlClient
 from airflow_provider_faceki.sandbox.server import ExposureError
 from tests.sandbox.conftest import Caller
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

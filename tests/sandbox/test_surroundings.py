@@ -22,6 +22,8 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.sandbox.conftest import Caller
 from tests.sandbox.test_command import started
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 Freeze = Callable[[], AbstractContextManager[object]]
 

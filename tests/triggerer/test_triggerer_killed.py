@@ -22,9 +22,10 @@ from tests.triggerer.dags.many_waits import PEOPLE
 
 # Its one executor for SQLite starts one task after another, five seconds each. One wait over the death of a
 # triggerer is proved there too, by tests/airflow/test_real_run.py.
-pytestmark = pytest.mark.skipif(
-    not AIRFLOW_3, reason="Airflow 2.11 would take ten minutes to begin fifty waits"
-)
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2.11 would take ten minutes to begin fifty waits"),
+]
 
 DAGS = Path(__file__).parent / "dags"
 DECISIONS = ("ACCEPTED", "DECLINED")

@@ -19,6 +19,8 @@ from airflow_provider_faceki.triggers import shared_poller
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.waiting import patch_sleep
 
+pytestmark = pytest.mark.process
+
 DAY = 24 * 3600.0
 
 

@@ -18,6 +18,8 @@ import pytest
 
 from demo.processes import free_port
 
+pytestmark = pytest.mark.process
+
 PAGE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
 TOKEN = "secret-token-that-was-made-up-0123456789"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -14,6 +14,8 @@ import pytest
 
 from tests.airflow.running import AIRFLOW_3
 
+pytestmark = pytest.mark.process
+
 only_3 = pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 has no API server to mount anything in")
 
 HEAVY = ("fastapi", "starlette", "uvicorn", "requests", "urllib3", "tenacity", "cryptography")

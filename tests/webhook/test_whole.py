@@ -18,9 +18,10 @@ from tests.airflow.running import HAS_PARTITIONS
 from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, said
 from tests.webhook.stack import LISTENER, PASSWORD, PERSON, Stack, running
 
-pytestmark = pytest.mark.skipif(
-    not HAS_PARTITIONS, reason="a run per webhook needs the partitions of Airflow 3.2"
-)
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.skipif(not HAS_PARTITIONS, reason="a run per webhook needs the partitions of Airflow 3.2"),
+]
 
 log = logging.getLogger(__name__)
 
