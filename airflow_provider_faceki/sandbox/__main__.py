@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`faceki-sandbox`: runs a sandbox until SIGTERM or SIGINT, and prints how to reach it."""
+"""The command `faceki-sandbox`, which runs a sandbox until SIGTERM or SIGINT and prints its URL."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REQUIRED_PACKAGES = ("starlette", "uvicorn", "python_multipart")
 
 
 def missing_packages() -> str:
-    """Return what to install; empty when all of the extra is there."""
+    """Return a message with the packages that are not installed. If none is missing, return an empty text."""
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if not missing:
         return ""
@@ -43,7 +43,7 @@ def missing_packages() -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the parser of the command-line options."""
     made = argparse.ArgumentParser(
         prog="faceki-sandbox",
         description="A local stand-in for FACEKI. Its people, credentials and decisions are made up.",
@@ -90,7 +90,7 @@ def _port(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit code."""
+    """Run the command and return its exit code."""
     command = parser()
     chosen = command.parse_args(arguments)
     if problem := missing_packages():
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()
 
-    # Before the server starts, so that an early signal is handled too.
+    # The handlers are installed before the server starts, so that a signal during the start is handled too.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     try:
@@ -165,7 +165,7 @@ def _announce(sandbox: FacekiSandbox, chosen: argparse.Namespace) -> None:
 
 
 def _write_whole(target: Path, text: str) -> None:
-    """Write a file in one step, so that no reader sees half of it."""
+    """Write a file atomically, so that no reader sees an incomplete file."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
     with os.fdopen(handle, "w") as out:
         out.write(text)
@@ -173,9 +173,12 @@ def _write_whole(target: Path, text: str) -> None:
 
 
 class LineLog:
-    """Writes lines to a file descriptor from a thread of its own: a pipe that is never read must not stop the server.
+    """A log that writes its lines to a file descriptor in a separate thread.
 
-    Lines that find no room are dropped.
+    If the descriptor is a pipe that no process reads, a write blocks. The separate thread prevents that the server
+    blocks too. If the queue of the thread is full, further lines are dropped.
+
+    :param descriptor: the file descriptor.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -188,7 +191,7 @@ class LineLog:
             self._lines.put_nowait(line)
 
     def flush(self) -> None:
-        """Wait for the lines to be written, a second at most."""
+        """Wait until all lines are written, for at most one second."""
         deadline = real_monotonic() + FLUSH_TIMEOUT_SECONDS
         while self._lines.unfinished_tasks and real_monotonic() < deadline:
             time.sleep(0.01)
@@ -196,7 +199,7 @@ class LineLog:
     def _write_all(self) -> None:
         while True:
             line = self._lines.get()
-            # A reader that has gone away misses its lines.
+            # If the reader has closed the pipe, the line is lost and the server continues.
             with suppress(OSError):
                 os.write(self._descriptor, f"{line}\n".encode())
             self._lines.task_done()

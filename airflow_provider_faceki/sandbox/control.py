@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The control API of a running sandbox: JSON under `/_sandbox/`, and its client.
+"""The control API of a running sandbox, which is JSON under `/_sandbox/`, and its client.
 
-Only requests that say they are JSON are obeyed: a web page in the developer's browser cannot send that to another
-origin unasked.
+A POST is accepted only with the content type `application/json`. A web page in the developer's browser cannot send
+this content type to another origin without a CORS preflight, which the sandbox refuses.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ Handler = Callable[[Backend, Mapping[str, object]], object]
 def call_control(
     backend: Backend, method: str, name: str, document: Mapping[str, object]
 ) -> tuple[int, object]:
-    """Carry out a control call.
+    """Execute a control call.
 
-    :returns: an HTTP status and a JSON value; wrong input is a 422 that says what is allowed.
+    :param name: the last part of the path, after `/_sandbox/`.
+    :param document: the JSON body of a POST, or the query parameters of another method.
+    :returns: the HTTP status and the JSON value of the response. If the input is invalid, the status is 422 and the
+        value lists the allowed input.
     """
     handler = CONTROL_CALLS.get((method, name))
     if handler is None:
@@ -67,7 +70,10 @@ def _counters(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _polls(backend: Backend, document: Mapping[str, object]) -> object:
-    """`key` is a filter of the records call, as in `link=<id>`."""
+    """Return the times of the polls with one filter.
+
+    The member `key` of the document is a filter of the records call, for example `link=<id>`.
+    """
     return list(backend.accounts.polls(_text(document, "key")))
 
 
@@ -114,7 +120,13 @@ def _decide(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _action(action: Callable[..., object], *, without: tuple[str, ...] = ()) -> Handler:
-    """Return a handler that calls a method of the backend with the members of the JSON object."""
+    """Return a handler that calls a method of the backend.
+
+    The members of the JSON object become the arguments of the method.
+
+    :param action: the method.
+    :param without: parameters of the method that the control API does not accept.
+    """
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(action).parameters.items()
@@ -144,7 +156,7 @@ CONTROL_CALLS: dict[tuple[str, str], Handler] = {
     ("POST", "links"): _action(Backend.create_link),
     ("POST", "end-link"): _action(Backend.end_link),
     ("POST", "decide"): _decide,
-    # JSON cannot hold the bytes of a selfie.
+    # The parameter `selfie` is excluded, because JSON cannot represent bytes.
     ("POST", "records"): _action(Backend.add_record, without=("selfie",)),
     ("POST", "revoke-tokens"): _revoke_tokens,
     ("POST", "clock"): _advance_clock,
@@ -155,9 +167,9 @@ CONTROL_CALLS: dict[tuple[str, str], Handler] = {
 
 
 def _text(document: Mapping[str, object], *names: str) -> str:
-    """Return the first of these members that is there.
+    """Return the first of these members that is a text and not empty.
 
-    :raises ValueError: there is none, or it is no text.
+    :raises ValueError: If no such member exists.
     """
     for name in names:
         value = document.get(name)
@@ -174,7 +186,10 @@ def _only(document: Mapping[str, object], *names: str) -> dict[str, object]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine. Names other than localhost are not, since DNS may point them anywhere."""
+    """Return whether a host is a loopback address or the name localhost.
+
+    Every other host name returns false, because DNS can resolve it to any address.
+    """
     if host == "localhost":
         return True
     try:
@@ -184,14 +199,16 @@ def is_loopback(host: str) -> bool:
 
 
 class ControlError(Exception):
-    """The sandbox refused a control call; the text says why."""
+    """The sandbox refused a control call. The message contains the reason."""
 
 
 class ControlClient:
-    """A client of the control API: `ControlClient(url).post("faults", kind="status", status=503)`.
+    """A client of the control API.
 
-    :param url: what `faceki-sandbox` printed.
-    :param cafile: the certificate of a sandbox with TLS.
+    Example: `ControlClient(url).post("faults", kind="status", status=503)`
+
+    :param url: the URL that `faceki-sandbox` printed.
+    :param cafile: the path of the certificate of a sandbox with TLS. None: the certificates of the system.
     """
 
     def __init__(self, url: str, cafile: str | None = None) -> None:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Runs DAGs in tests, in a throw-away Airflow home with a database of its own. Works with Airflow 2.11 and 3.
+"""Runs DAGs in tests, in a temporary Airflow home with its own database. It supports Airflow 2.11 and 3.
 
-The only module of the sandbox that imports Airflow, and only when a DAG is run.
+No other module of the sandbox imports Airflow. This module imports Airflow only when a DAG is run.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ _BUNDLE = "faceki_tests"
 
 
 class DagError(Exception):
-    """There is no DAG to run; the text says why."""
+    """The DAG cannot be loaded or run. The message contains the reason."""
 
 
 @dataclass(frozen=True)
 class DagResult:
-    """What became of a run, read from Airflow's SQLite database."""
+    """The result of a DAG run, which is read from Airflow's SQLite database.
+
+    :param database: the path of the SQLite file.
+    """
 
     database: Path
     dag_id: str
@@ -37,20 +40,24 @@ class DagResult:
 
     @property
     def state(self) -> str:
-        """`success` or `failed`, once the run has ended."""
+        """The state of the DAG run, which is `success` or `failed` after its end."""
         return str(self._rows("SELECT state FROM dag_run")[0][0])
 
     @property
     def states(self) -> Mapping[str, str]:
-        """State by task id; a mapped task instance has its map index behind it, as in `fetch[2]`."""
+        """The state of each task instance, by task id.
+
+        The key of a mapped task instance is the task id and the map index, for example `fetch[2]`.
+        """
         rows = self._rows("SELECT task_id, map_index, state FROM task_instance")
         return {_instance(task_id, map_index): state for task_id, map_index, state in rows}
 
     def xcom(self, task: str, key: str = "return_value") -> Any:
-        """Return an XCom as Airflow stored it.
+        """Return the value of an XCom in the form in which Airflow stored it.
 
-        :param task: a task id, with a map index as in `states` where the task is mapped.
-        :raises KeyError: there is no such XCom.
+        :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
+        :param key: the key of the XCom.
+        :raises KeyError: If the XCom does not exist.
         """
         rows = self._rows("SELECT task_id, map_index, key, value FROM xcom", "timestamp")
         found = {(_instance(task_id, index), name): value for task_id, index, name, value in rows}
@@ -59,7 +66,10 @@ class DagResult:
         return _decoded(found[task, key])
 
     def rendered(self, task: str) -> Mapping[str, Any]:
-        """Return the template fields of a task instance, as Airflow keeps them for its user interface."""
+        """Return the rendered template fields of a task instance, which Airflow stores for its user interface.
+
+        :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
+        """
         rows = self._rows("SELECT task_id, map_index, rendered_fields FROM rendered_task_instance_fields")
         found = {_instance(task_id, map_index): fields for task_id, map_index, fields in rows}
         fields: Mapping[str, Any] = _decoded(found[task])
@@ -72,7 +82,7 @@ class DagResult:
 
 
 def _decoded(value: object) -> Any:
-    # SQLite returns a number of a JSON column as a number.
+    # SQLite returns a number in a JSON column as a Python number and not as JSON text.
     return json.loads(value) if isinstance(value, str | bytes) else value
 
 
@@ -81,9 +91,9 @@ def _instance(task_id: str, map_index: int) -> str:
 
 
 class AirflowHome:
-    """A home of Airflow for tests.
+    """An Airflow home directory for tests.
 
-    :param folder: an empty folder.
+    :param folder: an existing empty folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +116,10 @@ class AirflowHome:
         }
 
     def migrate(self) -> None:
-        """Make the database. In a process of its own, since a migration rearranges logging."""
+        """Create the database.
+
+        The migration runs in a separate process, because it changes the logging configuration of its process.
+        """
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
             env={**os.environ, **self._environment},
@@ -121,10 +134,14 @@ class AirflowHome:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Let this process work in it, whether or not Airflow has been imported already."""
+        """Make the current process use this Airflow home until the end of the `with` block.
+
+        This also works if the process has already imported Airflow with another home.
+        """
         if "AIRFLOW_HOME" in os.environ:
-            # Its import reads the configuration of the home, which other tests of this process may need. Without a
-            # home of their own it would make one in the user's folder, so it is imported below.
+            # Other tests in this process possibly need the configuration of their own home, and the import reads it.
+            # If AIRFLOW_HOME is not set, this import would create a home in the user's folder. In that case Airflow
+            # is imported below, when the variables point to the temporary home.
             import_module("airflow.settings")
         before = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)
@@ -149,12 +166,12 @@ class AirflowHome:
         dag_id: str | None = None,
         conf: Mapping[str, object] | None = None,
     ) -> DagResult:
-        """Run a DAG to its end, each task instance in this process.
+        """Run a DAG until its end. All task instances run in the current process.
 
-        :param source: a DAG, a function decorated with `@dag`, a module, or the path of a file.
-        :param dag_id: which DAG of a module or file; needed where it has several.
-        :param conf: the configuration of the run.
-        :raises DagError: the file cannot be imported, or has no such DAG.
+        :param source: a DAG, a function with the decorator `@dag`, a module, or the path of a file.
+        :param dag_id: the id of the DAG in the module or file. It is required only if there are several DAGs.
+        :param conf: the `conf` of the DAG run.
+        :raises DagError: If the file cannot be imported or does not contain the DAG.
         """
         dag = _dag(source, dag_id)
         _serialize(dag)
@@ -173,8 +190,8 @@ def _dag(source: object, dag_id: str | None) -> Any:
         source = source.__file__
     if isinstance(source, str | os.PathLike):
         return _dag_of_file(Path(source).absolute(), dag_id)
-    if isinstance(source, Callable) and not hasattr(source, "test"):  # type: ignore[arg-type]  # an ABC
-        source = source()  # type: ignore[operator]  # it is callable
+    if isinstance(source, Callable) and not hasattr(source, "test"):  # type: ignore[arg-type]  # Callable is an ABC.
+        source = source()  # type: ignore[operator]  # Checked above.
     if not hasattr(source, "test"):
         raise DagError(
             f"found {type(source).__name__}, allowed is a DAG, a @dag function, a module or a path"
@@ -185,7 +202,7 @@ def _dag(source: object, dag_id: str | None) -> Any:
 def _dag_of_file(path: Path, dag_id: str | None) -> Any:
     if not path.is_file():
         raise DagError(f"there is no file {path}")
-    # Files of a DAG folder may import each other.
+    # The file can import other files of its folder, as in a DAG folder.
     sys.path.insert(0, str(path.parent))
     try:
         bag = _dag_bag(path)
@@ -201,7 +218,7 @@ def _dag_of_file(path: Path, dag_id: str | None) -> Any:
 
 
 def _dag_bag(path: Path | None) -> Any:
-    """Return the DAGs of a file; without a file an empty bag."""
+    """Return a DagBag with the DAGs of a file. If `path` is None, return an empty DagBag."""
     return _dagbag_module().DagBag(dag_folder=os.fspath(path or os.devnull))
 
 
@@ -213,7 +230,7 @@ def _dagbag_module() -> Any:
 
 
 def _serialize(dag: Any) -> None:
-    """Write a DAG into the database, where Airflow 3 looks for it before a run."""
+    """Write a serialized DAG into the database, because Airflow 3 reads it from there before a run."""
     try:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
     except ImportError:  # Airflow 2

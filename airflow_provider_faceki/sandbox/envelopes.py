@@ -1,9 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The JSON envelopes of FACEKI's answers.
 
-Legacy `{"responseCode", "data"}` (token, link, V2), v3 `{"status", "code", "message", "appVersion", "result"}`, and
-validation `{"status", "message", "statusCode", "data"}` (input of the token call).
-https://docs.faceki.com/api-integration/verification-apis/authentication and …/fetch-records
+- The legacy envelope is `{"responseCode", "data"}`. The token call, the link call and the V2 API use it.
+- The v3 envelope is `{"status", "code", "message", "appVersion", "result"}`.
+- The validation envelope is `{"status", "message", "statusCode", "data"}`. The token call uses it for invalid input.
+
+Sources: https://docs.faceki.com/api-integration/verification-apis/authentication and
+https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ APP_VERSION = "v3.0.0"
 
 
 class Envelope(Enum):
-    """Which envelope the errors of a route wear."""
+    """The envelope of the errors of a route."""
 
     LEGACY = "legacy"
     V3 = "v3"
@@ -51,7 +54,11 @@ def v3(result: object, status: int = 200) -> Response:
 
 
 def v3_error(code: int, status: int = 200, result: object = ABSENT) -> Response:
-    """`result` may be missing, null or an object: SDKs meet all three."""
+    """Return an error in the v3 envelope.
+
+    :param result: an object or None. If it is `ABSENT`, the answer has no member `result`. All three forms occur in
+        the code of official SDKs.
+    """
     document = {"status": False, "code": code, "message": name_of(code), "appVersion": APP_VERSION}
     if result is not ABSENT:
         document["result"] = result
@@ -67,7 +74,11 @@ def error(envelope: Envelope, code: int, status: int = 200) -> Response:
 
 
 def unauthorized(status: int) -> Response:
-    """Refuse a token that is missing, unknown, expired or revoked; with 404, a URL that does not exist."""
+    """Return the refusal of a request.
+
+    :param status: the HTTP status. It is 404 for an unknown URL. For a token that is missing, unknown, expired or
+        revoked, it is the setting `refusal_status`.
+    """
     return json_response({"status": False, "code": 1, "message": name_of(1)}, status)
 
 
@@ -76,7 +87,7 @@ def html(status: int, text: str, headers: Mapping[str, str] | None = None) -> Re
 
 
 def gateway_page(status: int, title: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The page of a reverse proxy that answers in place of the service."""
+    """Return an HTML page of a reverse proxy, which answers instead of the service."""
     heading = f"{status} {title}"
     page = (
         f"<html>\r\n<head><title>{heading}</title></head>\r\n<body>\r\n"

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Faults: what goes wrong, on which route, how often. The first in the queue that matches is used up first."""
+"""Faults: errors that the sandbox injects on request.
+
+Faults wait in a queue. The first fault in the queue that matches a request is applied to the request.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Final
 
 ANY_ROUTE: Final = "*"
 
-# Kind -> the options that mean something to it.
+# Maps each kind of fault to the options that the kind accepts.
 KINDS: Final[dict[str, frozenset[str]]] = {
     "status": frozenset({"status", "retry_after", "processed"}),
     "code": frozenset({"code", "processed"}),
@@ -33,26 +36,39 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 @dataclass
 class Fault:
-    """One fault. `route`, `record_identifier` (a prefix), `skip` and `count` say when; the rest says what.
+    """One fault.
 
-    status            an HTTP `status` (502, 503, 504, 413 with an HTML page, the rest with JSON), `retry_after` as
-                      seconds or as an HTTP date
-    code              HTTP 200 with an error `code` in the envelope of the route
-    redirect          `status` 302 unless said otherwise, to `location`
-    huge              a JSON answer padded to `size` bytes
-    slow              processing begins after `delay` seconds, whether the client still waits or not;
-                      with `processed` it happens at once and only the answer is late
-    drip              the right answer, its body spread over `delay` seconds
-    hang              nothing is processed or answered; the connection is reset after `delay` seconds
-    truncated         half of the right JSON under a Content-Length that fits the half
-    cut_off           the Content-Length of the whole, half of the body, then the connection closes
-    content_type      the right body labelled as `content_type`
-    reset             connection reset before any of the body is read
-    reset_after_body  connection reset when the body has been read; nothing is processed
-    process_then_reset  processed (and billed), then reset instead of an answer
-    reset_then_process  body read, connection reset, processed `delay` seconds later
+    The kinds of faults:
 
-    `processed`: the request is processed and billed before the wrong answer is given.
+    - `status`: The answer has the HTTP status `status` and the header `Retry-After` with `retry_after`. The body is an
+      HTML page for 413, 502, 503 and 504, and JSON for every other status.
+    - `code`: The answer is HTTP 200 with the error `code` in the envelope of the route.
+    - `redirect`: The answer is a redirect to `location` with the HTTP status `status` (default: 302).
+    - `huge`: The answer is JSON that is padded to `size` bytes.
+    - `slow`: The request is processed after `delay` seconds, even if the client has disconnected. With `processed`, the
+      request is processed at once and only the answer is delayed.
+    - `drip`: The answer is correct, but its body is sent in pieces over `delay` seconds.
+    - `hang`: The request is not processed and not answered. The connection is reset after `delay` seconds.
+    - `truncated`: The body is the first half of the correct JSON, with a Content-Length that matches this half.
+    - `cut_off`: The Content-Length is that of the complete body, but the connection closes after half of the body.
+    - `content_type`: The body is correct, but its declared type is `content_type`.
+    - `reset`: The connection is reset before the body of the request is read.
+    - `reset_after_body`: The connection is reset after the body of the request is read. The request is not processed.
+    - `process_then_reset`: The request is processed and billed. Then the connection is reset without an answer.
+    - `reset_then_process`: The body of the request is read and the connection is reset. The request is processed
+      `delay` seconds later.
+
+    :param kind: the kind of the fault.
+    :param route: the name of the route to which the fault applies. `*` means every route.
+    :param record_identifier: a prefix. The fault applies only to requests with a record identifier that begins with it.
+        None: the fault applies to all requests.
+    :param count: the number of requests to which the fault applies. None: no limit.
+    :param skip: the number of matching requests that are answered normally before the fault applies.
+    :param status: the HTTP status of the kinds `status` (default: 500) and `redirect` (default: 302).
+    :param retry_after: seconds, or an HTTP date.
+    :param size: the size in bytes.
+    :param delay: the delay in seconds.
+    :param processed: whether the request is processed and billed before the faulty answer is sent.
     """
 
     kind: str
@@ -106,7 +122,7 @@ class Fault:
         _retry_after(self.retry_after)
 
     def matches(self, route: str, record_identifier: str) -> bool:
-        """Whether it is meant for a request on this route, for this identifier."""
+        """Return whether the fault applies to a request with this route and this record identifier."""
         if self.route not in (ANY_ROUTE, route):
             return False
         return self.record_identifier is None or record_identifier.startswith(self.record_identifier)
@@ -158,24 +174,28 @@ def _label(name: str, value: object) -> None:
 
 
 def fault_from(document: Mapping[str, object]) -> Fault:
-    """Read a fault that is written as a JSON object."""
+    """Create a fault from a JSON object.
+
+    :raises ValueError: If the kind or an option is unknown, or a value is invalid.
+    """
     names = {each.name for each in fields(Fault)}
     for name in document:
         if name not in names:
             raise ValueError(f"fault {name!r}: no such option; there are {', '.join(sorted(names))}")
     if "kind" not in document:
         raise ValueError(f"fault kind: missing, allowed is one of {', '.join(KINDS)}")
-    return Fault(**document)  # type: ignore[arg-type]  # each value is checked in __post_init__
+    return Fault(**document)  # type: ignore[arg-type]  # __post_init__ checks each value.
 
 
 class Faults:
-    """The faults that wait for a request."""
+    """The queue of the faults that are not applied yet."""
 
     def __init__(self) -> None:
         self._queue: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        self._queue.append(copy(fault))  # a copy, since a fault is used up and may be added again
+        # The queue stores a copy, because `take` changes the fault and the caller possibly adds the same object again.
+        self._queue.append(copy(fault))
 
     def clear(self) -> None:
         self._queue.clear()
@@ -184,9 +204,10 @@ class Faults:
         return [asdict(fault) for fault in self._queue]
 
     def next_is_reset(self, route: str) -> bool:
-        """Whether the first fault of a route is certainly a reset, before the body is read.
+        """Return whether the next fault of a route is certainly a `reset`, which occurs before the body is read.
 
-        One with a prefix cannot be judged before that.
+        If the next fault has a record identifier, the result is false, because the identifier is known only after the
+        body is read.
         """
         for fault in self._queue:
             if fault.route in (ANY_ROUTE, route):
@@ -194,7 +215,11 @@ class Faults:
         return False
 
     def take(self, route: str, record_identifier: str) -> Fault | None:
-        """Return the first that matches, and use it up once. One that still skips is passed over and counted down."""
+        """Return the first matching fault and decrease its `count`. If no fault matches, return None.
+
+        If `count` reaches 0, the fault is removed from the queue. If the `skip` of a matching fault is not 0, `skip` is
+        decreased and the search continues with the next fault.
+        """
         for fault in self._queue:
             if not fault.matches(route, record_identifier):
                 continue

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Reads an uploaded form without keeping its files: each file is hashed and counted as it streams past.
+"""Reads a form from a request body. Files are not stored: only their hash and their size are computed.
 
-python-multipart's `FormParser` would write files to disk; its `MultipartParser` hands out the pieces.
+python-multipart's `FormParser` would write the files to disk. This module uses `MultipartParser`, which passes the
+pieces of a file to callbacks.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ MAX_BOUNDARY_BYTES = 200
 
 
 class FormError(ValueError):
-    """The body is not the form that it claims to be."""
+    """The body is not a valid form of the declared content type."""
 
 
 class FormReader:
-    """Takes a body in pieces by `feed`; `parts` is complete after `end`."""
+    """A parser of one form. `feed` accepts the body in pieces, and `parts` is complete after the call of `end`.
+
+    :param content_type: the header `Content-Type` of the request.
+    :raises FormError: If the content type is not a form.
+    """
 
     def __init__(self, content_type: str) -> None:
         self.parts: dict[str, str | Upload] = {}

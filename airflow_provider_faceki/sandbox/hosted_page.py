@@ -1,7 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The page that a person opens with a link. In the sandbox the developer decides there, or uploads any images.
+"""The hosted page: the web page that a person opens with a verification link.
 
-Plain HTML that needs no script. Its address is a capability, so it is not cached and not sent on as a referrer.
+In the sandbox, the developer selects the decision on this page or uploads any images. The page is plain HTML without
+scripts.
+
+A client that knows the URL of the page can act on the link. The response headers therefore forbid caching, and the
+browser does not send the URL to other sites as a referrer.
 """
 
 from __future__ import annotations
@@ -88,7 +92,8 @@ def show(backend: Backend, request: Request) -> Response:
         backend.open_link(link.link)
     except Refused as refused:
         closed = refused
-    # A link that may be used several times shows its form again, after showing what it led to.
+    # After an answer, the page shows the result once. If the link allows further verifications, the next request
+    # shows the form again.
     if record is not None and (closed or just_now or record.decision == REVIEW):
         return _result(backend, link, record, just_now)
     if closed:
@@ -117,12 +122,12 @@ def decide(backend: Backend, request: Request) -> Response:
             return _page(422, "Nothing to decide on", text)
     except Refused as refused:
         return _closed(refused)
-    # See Other, so that reloading the page that follows does not decide again.
+    # The response is 303 See Other, so that a reload of the result page does not send the form again.
     return html(303, "", {**_HEADERS, "Location": f"/kycverify/{link.link}?done=1"})
 
 
 def _case(backend: Backend, link: Link) -> str:
-    """Return whose case it is and what its workflow asks for."""
+    """Return HTML with the record identifier, the required documents and the expiry of the link."""
     workflow = backend.workflow(link.workflow_id)
     documents = (" or " if workflow.optional else ", ").join(workflow.documents)
     expiry = "never" if link.expires_at is None else f"{iso(link.expires_at)[:16].replace('T', ' ')} UTC"
@@ -155,7 +160,10 @@ def _result(backend: Backend, link: Link, record: Record, just_now: bool) -> Res
 
 
 def _browsable(url: str) -> bool:
-    """Whether a browser may go there. Other schemes (javascript:, data:, file:) could be an attack."""
+    """Return whether the page can safely redirect to a URL.
+
+    Only http and https are safe. A URL with another scheme (javascript:, data:, file:) is possibly an attack.
+    """
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname)

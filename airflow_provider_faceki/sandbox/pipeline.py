@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The way of a request: latency, faults, token check, route, response.
+"""The processing of a request in this order: latency, faults, token check, route, response.
 
-What a route decides happens in one synchronous step under the backend's lock. What waits or can be interrupted happens
-outside of it. A client that goes away does not stop its request: the service charges for it all the same.
+The route computes its answer in one synchronous step under the backend's lock. All sleeps and all network I/O are
+outside the lock.
+
+If the client disconnects, its request is processed nevertheless. The real service also bills such a request.
 """
 
 from __future__ import annotations
@@ -54,14 +56,16 @@ Log = Callable[[str], None]
 
 
 class TooLarge(Exception):
-    """A body is larger than a gateway lets through."""
+    """The body of a request is larger than the limit."""
 
 
 class RequestPipeline:
-    """Answers the calls of FACEKI.
+    """The processing of all requests, except the requests to the control API.
 
-    :param abort: ends the connection of a client, with a reset if its second argument is true.
-    :param log: takes one line a request.
+    :param backend: the sandbox.
+    :param abort: a function that closes the connection of a client. If its second argument is true, the connection is
+        reset.
+    :param log: a function that receives one line for each request.
     """
 
     def __init__(self, backend: Backend, abort: Abort, log: Log) -> None:
@@ -71,7 +75,10 @@ class RequestPipeline:
         self._background: set[asyncio.Task[None]] = set()
 
     async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
-        """Answer a URL without a fixed route: one that a setting or a dialect names, or an unknown one."""
+        """Answer a request to a URL without a fixed route.
+
+        The URL is the path of a setting or of a dialect. Otherwise the URL is unknown.
+        """
         dialect = self._backend.dialect
         if request.method == dialect.pdf_method:
             values = _match(self._backend.settings.pdf_path, request.url.path)
@@ -87,13 +94,13 @@ class RequestPipeline:
         return await self.handle(UNKNOWN, request)
 
     async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
-        """Answer one request at the documented path of its route."""
+        """Answer one request to the documented path of a route."""
         return await self._handle_counted(
             MOVED if route.name in self._backend.dialect.paths else route, request
         )
 
     async def _handle_counted(self, route: Route, request: HTTPRequest) -> HTTPResponse:
-        """Answer one request, count it and log it."""
+        """Answer one request, count the request and log it."""
         started = real_monotonic()
         with self._backend.lock:
             self._backend.accounts.request_begins(route.name)
@@ -107,7 +114,7 @@ class RequestPipeline:
         finally:
             with self._backend.lock:
                 self._backend.accounts.request_ends(status)
-            # The name of the route, never its URL: links and queries are capabilities.
+            # The log contains the name of the route and never the URL, because a URL with a link grants access.
             elapsed = (real_monotonic() - started) * 1000
             self._log(f"{request.method} {route.name} {status} {elapsed:.0f} ms")
 
@@ -131,7 +138,7 @@ class RequestPipeline:
         return await self._apply_fault(fault, route, request)
 
     async def _read(self, route: Route, http_request: HTTPRequest) -> Request:
-        """Read a request, with the names of filters as documented."""
+        """Read a request and translate the filter names of the dialect into the documented names."""
         dialect = self._backend.dialect
         path = dict(http_request.path_params)
         query = dict(http_request.query_params)
@@ -155,7 +162,11 @@ class RequestPipeline:
         return fault
 
     def _identifier(self, request: Request) -> str:
-        """Return the record identifier that a form, a body, a query or the link names."""
+        """Return the record identifier of a request.
+
+        The identifier is in the form, in the JSON body or in the query. Otherwise the link of the request has it. If
+        there is none, return an empty text.
+        """
         named = (
             request.text("record_identifier")
             or request.member("applicationId")
@@ -167,7 +178,7 @@ class RequestPipeline:
         link = self._backend.store.links.get(link_id)
         return link.record_identifier if link else ""
 
-    # The right answer
+    # Methods that compute the correct answer.
 
     async def _process(self, route: Route, request: Request) -> Response:
         generation = self._backend.generation
@@ -192,7 +203,7 @@ class RequestPipeline:
             return dialect.dead_token
         return dialect.change(route.name, unauthorized(self._backend.settings.refusal_status))
 
-    # Faults
+    # Methods that apply faults.
 
     async def _apply_fault(self, fault: Fault, route: Route, request: Request) -> HTTPResponse:
         match fault.kind:
@@ -241,12 +252,12 @@ class RequestPipeline:
 
     def _run_later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)  # the loop itself keeps only a weak reference
+        self._background.add(task)  # The event loop stores only a weak reference to a task.
         task.add_done_callback(self._background.discard)
 
 
 def _replacement(fault: Fault, envelope: Envelope) -> Response:
-    """Return what a fault answers in place of the route."""
+    """Return the response of a fault that replaces the answer of the route."""
     headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after}"}
     status = fault.status or 500
     if fault.kind == "code":
@@ -261,7 +272,7 @@ def _replacement(fault: Fault, envelope: Envelope) -> Response:
 
 
 def _match(template: str, path: str) -> dict[str, str] | None:
-    """Return the values of the parts in braces; None when the path is another one."""
+    """Return the values of the names in braces. If the path does not match the template, return None."""
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
     found = re.fullmatch(pattern, path)
     return found.groupdict() if found else None
@@ -282,9 +293,11 @@ async def _read_body(route: Route, http_request: HTTPRequest, request: Request, 
 
 
 async def read_limited(request: HTTPRequest, limit: int, consume: Callable[[bytes], None]) -> None:
-    """Read a body piece by piece, whatever its Content-Length says.
+    """Read the body of a request in pieces. The size is measured, because the Content-Length is possibly wrong.
 
-    :raises TooLarge: it has more than `limit` bytes; the rest is not read.
+    :param limit: the maximal size of the body in bytes.
+    :param consume: a function that receives each piece.
+    :raises TooLarge: If the body has more than `limit` bytes. The rest of the body is not read.
     """
     received = 0
     async for piece in request.stream():

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`SandboxProcess`: a sandbox in a process of its own, for tests that outlive, fork or kill the process they run in."""
+"""`SandboxProcess`: a sandbox in a separate process, for tests that fork or kill their own process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,15 @@ STOP_TIMEOUT_SECONDS = 5.0
 
 
 class SandboxProcess:
-    """A sandbox that ends with the block, and with this process however that ends.
+    """A context manager that runs a sandbox in a separate process.
 
-    :param arguments: options of `faceki-sandbox`.
-    :param tls: the paths of a certificate and its key.
+    The sandbox process ends at the end of the `with` block. It also ends when the current process ends, even if the
+    current process is killed.
+
+    :param arguments: command-line options of `faceki-sandbox`.
+    :param client_id: the client id that the sandbox accepts.
+    :param client_secret: the client secret that the sandbox accepts.
+    :param tls: the paths of a certificate and its private key. None: the sandbox speaks plain HTTP.
     """
 
     def __init__(
@@ -87,9 +92,12 @@ class SandboxProcess:
 
     @property
     def control(self) -> ControlClient:
-        """A client of its control API."""
+        """A client of the control API of this sandbox."""
         return ControlClient(self.url, self._tls[0] if self._tls else None)
 
     def connection(self, **extra: object) -> dict[str, object]:
-        """Return an Airflow Connection to it, ready for `json.dumps`."""
+        """Return an Airflow Connection to this sandbox, as a JSON object.
+
+        :param extra: members to add to the Connection's extra or to replace in it.
+        """
         return connection(self.url, self.client_id, self.client_secret, self._tls, extra)

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fixtures for tests of your own DAGs: `faceki_sandbox` and `faceki_run_dag`.
+"""The pytest fixtures `faceki_sandbox` and `faceki_run_dag`, for tests of your own DAGs.
 
-pytest imports this module in every run where the provider is installed, so it imports neither Airflow nor a web server
-before a test asks for a fixture.
+If the provider is installed, every run of pytest imports this module. To keep this import fast, the module imports
+Airflow and the web server only when a test requests a fixture.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-# Here, so that the sandbox's clock is bound before a test can freeze time.
+# The clock is imported at the top, so that it binds the real time functions before a test can freeze the time.
 from airflow_provider_faceki.sandbox.backend import clock as _clock  # noqa: F401
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _Session:
-    """One server for all tests, started by the first that asks for it."""
+    """The server that all tests share. It is started when the first test requests it."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -40,7 +40,7 @@ class _Session:
             self._sandbox = self._stack.enter_context(FacekiSandbox())
         self._sandbox.reset()
         self._tests += 1
-        # New credentials for each test: no token that an earlier one left in a store fits.
+        # Each test has its own credentials. Otherwise a test could use a token that an earlier test stored.
         self._sandbox.settings.client_id = f"{self._sandbox.client_id}-{self._tests}"
         return self._sandbox
 
@@ -55,11 +55,11 @@ def _faceki_sandbox_session() -> Iterator[_Session]:
 def faceki_sandbox(
     request: pytest.FixtureRequest, _faceki_sandbox_session: _Session, monkeypatch: pytest.MonkeyPatch
 ) -> FacekiSandbox:
-    """An empty FACEKI on loopback, and `AIRFLOW_CONN_FACEKI_DEFAULT` that leads to it.
+    """Provide an empty sandbox on loopback, and set `AIRFLOW_CONN_FACEKI_DEFAULT` to a Connection to it.
 
-    Its parameter is the name of a dialect, or a mapping of settings:
-    `@pytest.mark.parametrize("faceki_sandbox", ["path-ids"], indirect=True)`. The Connection then has what the dialect
-    needs.
+    The optional parameter of the fixture is the name of a dialect, or a mapping of settings. Example:
+    `@pytest.mark.parametrize("faceki_sandbox", ["path-ids"], indirect=True)`. If a dialect is set, the Connection also
+    contains the values that the dialect needs.
     """
     from airflow_provider_faceki.sandbox.__main__ import missing_packages
 
@@ -97,9 +97,10 @@ def _faceki_airflow_home(tmp_path_factory: pytest.TempPathFactory) -> AirflowHom
 
 @pytest.fixture
 def faceki_run_dag(faceki_sandbox: FacekiSandbox, _faceki_airflow_home: AirflowHome) -> Iterator[RunDag]:
-    """Run a DAG against the sandbox: `faceki_run_dag(dag or path or module, conf={...})` returns its result.
+    """Provide a function that runs a DAG against the sandbox and returns its result.
 
-    Airflow works in a throw-away home, whose database is made once for all tests.
+    The call is `faceki_run_dag(source, conf={...})`. `source` is a DAG, a path or a module. Airflow uses a temporary
+    home directory. Its database is created once for all tests.
     """
     with _faceki_airflow_home.used():
 

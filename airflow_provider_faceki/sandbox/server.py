@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`FacekiSandbox`: a sandbox that is served over HTTP by a thread of this process."""
+"""`FacekiSandbox`: a sandbox with an HTTP server in a thread of the current process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ AUTO_ANSWER_INTERVAL_SECONDS = 0.1
 
 
 class ExposureError(ValueError):
-    """An address that is not loopback: the sandbox has invented credentials and a control API without any."""
+    """The address is not loopback.
+
+    Other machines must not reach the sandbox. Its default credentials are public, and its control API has no login.
+    """
 
 
 def _no_log(line: str) -> None:
@@ -35,15 +38,17 @@ def _no_log(line: str) -> None:
 
 
 class FacekiSandbox(Backend):
-    """A FACEKI on loopback, from `with` to the end of the block.
+    """A context manager that serves a sandbox on loopback until the end of the `with` block.
 
-    :param settings: how it behaves; may be changed at any time (`sandbox.settings.latency = 0.2`).
-    :param host: a loopback address.
-    :param port: 0 takes a free one.
-    :param tls: the paths of a certificate and its key.
-    :param clock: measures token and link lifetimes.
-    :param expose: allows another address than loopback.
-    :param log: takes one line for each request.
+    :param settings: the settings. They can be changed at any time (`sandbox.settings.latency = 0.2`). None: the
+        default settings.
+    :param host: the loopback address on which the server listens.
+    :param port: the TCP port. 0: the system selects a free port.
+    :param tls: the paths of a certificate and its private key. None: the server speaks plain HTTP.
+    :param clock: the clock that measures the lifetimes of tokens and links. None: a clock with the real time.
+    :param expose: whether an address that is not loopback is allowed.
+    :param log: a function that receives one line for each request.
+    :raises ExposureError: If `host` is not loopback and `expose` is false.
     """
 
     def __init__(
@@ -79,18 +84,25 @@ class FacekiSandbox(Backend):
         return self.settings.client_secret
 
     def connection(self, **extra: object) -> dict[str, object]:
-        """Return an Airflow Connection to it; `json.dumps` of it fits into `AIRFLOW_CONN_FACEKI_DEFAULT`."""
+        """Return an Airflow Connection to this sandbox, as a JSON object.
+
+        `json.dumps` of the result is a valid value of `AIRFLOW_CONN_FACEKI_DEFAULT`.
+
+        :param extra: members to add to the Connection's extra or to replace in it.
+        """
         report = {"pdf_report_path": self.settings.pdf_path}
         return connection(self.url, self.client_id, self.client_secret, self._tls, {**report, **extra})
 
     def start(self) -> Self:
-        """Start serving. Returns when requests are answered.
+        """Start the server and return when it accepts requests.
 
-        :raises RuntimeError: it is already running, or does not start in time.
+        :raises RuntimeError: If the sandbox is already running, or the server does not start within
+            `START_TIMEOUT_SECONDS`.
         """
         if self._thread is not None:
             raise RuntimeError("this sandbox is already running")
-        # Here and not above, so that settings, faults and records need no web server.
+        # This import is not at the top of the module, so that a caller can use settings, faults and records without
+        # the packages of the web server.
         from airflow_provider_faceki.sandbox.http_server import http_server
 
         ready = threading.Event()
@@ -111,7 +123,7 @@ class FacekiSandbox(Backend):
         return self
 
     def stop(self) -> None:
-        """Stop serving, also requests that are not answered yet. May be called twice."""
+        """Stop the server and cancel the requests that are not answered yet. A second call has no effect."""
         if self._server is not None:
             self._server.should_exit = True
         if self._thread is not None:
@@ -139,7 +151,7 @@ class FacekiSandbox(Backend):
             runner.run(serve())
 
     async def _answer_links(self) -> None:
-        """Let links answer themselves when they are due, also while no request comes in."""
+        """Answer the links with a due automatic answer, even if the sandbox receives no requests."""
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)
             self.answer_due_links()
@@ -148,9 +160,13 @@ class FacekiSandbox(Backend):
 def connection(
     url: str, client_id: str, client_secret: str, tls: tuple[str, str] | None, extra: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return an Airflow Connection to a sandbox. `extra` adds to, or replaces, what is in its extra."""
-    # Without addon_url and pdf_report_path, the image check would go to FACEKI's own add-on host, and the report
-    # nowhere. No proxies: proxy variables of the environment must not lead requests away from this machine.
+    """Return an Airflow Connection to a sandbox, as a JSON object.
+
+    :param tls: the paths of the certificate and its private key. None: the sandbox speaks plain HTTP.
+    :param extra: members to add to the Connection's extra or to replace in it.
+    """
+    # Without `addon_url`, the image check would call FACEKI's real add-on host. Without `pdf_report_path`, the PDF
+    # report would fail. `proxies` is empty, because a proxy from the environment variables cannot reach this sandbox.
     settings: dict[str, object] = {
         "workflow_id": DEFAULT_WORKFLOW,
         "addon_url": url,
@@ -171,7 +187,7 @@ def connection(
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as on_failure:
-        # asyncio sends small answers at once (TCP_NODELAY) only where the socket says that it is TCP.
+        # IPPROTO_TCP must be explicit. Otherwise asyncio does not set TCP_NODELAY, and small answers are delayed.
         tcp = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener = on_failure.enter_context(tcp)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

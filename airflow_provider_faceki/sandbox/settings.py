@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The settings of a sandbox. Every value is checked when it is set, from Python and over the control API."""
+"""The settings of a sandbox.
+
+Each value is validated when it is set, both from Python and through the control API.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ Check = Callable[[object], object]
 
 def _one_of(*allowed: object) -> Check:
     def check(value: object) -> object:
-        # 1 == True and 200 == 200.0: the type counts as well.
+        # The types are compared too, because 1 == True and 200 == 200.0 in Python.
         if not any(value == each and type(value) is type(each) for each in allowed):
             raise ValueError("one of " + ", ".join(repr(each) for each in allowed))
         return value
@@ -131,7 +134,7 @@ _CHECKS: dict[str, Check] = {
 
 @dataclass
 class Settings:
-    """How a sandbox behaves. `docs/sandbox.md` explains each setting; the comments here say why."""
+    """The settings of a sandbox. `docs/sandbox.md` explains each setting."""
 
     client_id: str = DEFAULT_CLIENT_ID
     client_secret: str = field(default=DEFAULT_CLIENT_SECRET, repr=False)
@@ -142,7 +145,8 @@ class Settings:
     token_status: int = 200
     missing_secret: str = "message"
     refusal_status: int = 401
-    link_status: int = 201  # an official SDK had to learn to accept it
+    # Not 200: an early release of an official SDK accepted only 200 and failed.
+    link_status: int = 201
     link_limit: int = 1
     link_errors: tuple[str, ...] = LINK_ERRORS
     not_found: str = "empty"
@@ -152,10 +156,12 @@ class Settings:
     rejection_result: str = "object"
     max_upload_bytes: int = 64 * 1024 * 1024
     person: dict[str, str] = field(default_factory=dict, repr=False)
-    pdf_path: str = "/sandbox/report/{requestId}"  # fictional: FACEKI's own is in no public source
+    # The path is invented, because no public source contains FACEKI's path.
+    pdf_path: str = "/sandbox/report/{requestId}"
     pdf_form: str = "bytes"
     pdf_size: int = 0
-    webhook_url: str | None = field(default=None, repr=False)  # may carry a token in its path
+    # The URL is excluded from the repr, because its path possibly contains a token.
+    webhook_url: str | None = field(default=None, repr=False)
     webhook_mode: str = "normal"
     webhook_delay: float = 2.0
     latency: float = 0.0
@@ -164,7 +170,10 @@ class Settings:
         super().__setattr__(name, _checked(name, value))
 
     def update(self, values: Mapping[str, object]) -> None:
-        """Set all of these values or, when one is wrong, none."""
+        """Set several values.
+
+        :raises ValueError: If one value is invalid. In this case no value is changed.
+        """
         for name, value in {name: _checked(name, value) for name, value in values.items()}.items():
             setattr(self, name, value)
 
@@ -172,7 +181,7 @@ class Settings:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def shown(self) -> dict[str, object]:
-        """Return the values without secrets, for the control API."""
+        """Return all values except the secrets, for the control API."""
         return {name: value for name, value in self.values().items() if name not in SECRETS}
 
 

@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls of FACEKI, a module a family; `table` lists them."""
+"""The calls of the FACEKI API, grouped by topic into modules. The module `table` lists all routes."""

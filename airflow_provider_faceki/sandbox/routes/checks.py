@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls about faces, images and reports; and the answer to an unknown URL.
+"""The calls for faces, images and PDF reports, and the answer to an unknown URL.
 
-https://docs.faceki.com/api-integration/verification-apis/face-match-api ; analyzeFace and the image check were
-seen in official SDKs; the report's route is in no public source and its path here is made up.
+Source of the face match: https://docs.faceki.com/api-integration/verification-apis/face-match-api
+
+The calls analyzeFace and the image check come from official SDKs. No public source contains the route of the PDF
+report, so its path here is invented.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from airflow_provider_faceki.sandbox.routes.records import nothing_found
 
 
 def search_by_face(backend: Backend, request: Request) -> Response:
-    """Find records by a selfie of the same bytes. Charged also when nothing is found (assumption)."""
+    """Find the records with the same selfie, byte for byte.
+
+    The call is billed even if no record is found (assumption).
+    """
     selfie = request.upload("selfie")
     try:
         if selfie is None:
@@ -57,7 +62,10 @@ def analyze_face(backend: Backend, request: Request) -> Response:
 
 
 def detect(backend: Backend, request: Request) -> Response:
-    """Answer as the add-on host does: JSON without an envelope, `quality` a number written as text."""
+    """Return the result of an image check, as FACEKI's add-on host returns it.
+
+    The answer is JSON without an envelope, and its `quality` is a number in a text.
+    """
     image = request.upload("image")
     if image is None:
         return json_response({"error": "image is required", "message": "image is required"}, 400)
@@ -85,7 +93,7 @@ def pdf(backend: Backend, request: Request) -> Response:
 
 
 def pdf_file(backend: Backend, request: Request) -> Response:
-    """Serve a report without a token, as a signed storage URL would."""
+    """Return a PDF report without a token check, because the URL contains a secret, as a signed storage URL does."""
     record = backend.store.find_report(request.path.get("key", ""))
     if record is None:
         return v3_error(8013, 404)
@@ -99,5 +107,5 @@ def unknown(backend: Backend, request: Request) -> Response:
 
 
 def moved(backend: Backend, request: Request) -> Response:
-    """Answer a documented URL that a dialect has moved elsewhere, with a web page."""
+    """Return a web page with HTTP 404, if a dialect has replaced the documented path by another path."""
     return gateway_page(404, "Not Found")

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls that make a link and that return the rules of a workflow.
+"""The call that creates a link, and the calls that return the rules of a workflow.
 
-https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link ; the two rules calls were seen in
+Source: https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link . The two rules calls come from
 official SDKs.
 """
 
@@ -14,7 +14,7 @@ from airflow_provider_faceki.sandbox.envelopes import legacy, legacy_error, v3, 
 from airflow_provider_faceki.sandbox.messages import Request, Response
 
 MAX_MINUTES = 10 * 365 * 24 * 60
-#: Official SDKs decode `callbackURL` as a URL and fail on an empty text, so there is always one.
+#: The value of `callbackURL` if no webhook URL is set. Official SDKs parse it as a URL and fail on an empty text.
 NO_CALLBACK_URL = "https://callback.example/none"
 
 
@@ -38,7 +38,10 @@ def _workflow(backend: Backend, workflow_id: object) -> Workflow:
 
 
 def _minutes(value: object) -> int | None:
-    """Read a lifetime. The documentation has a number in one place and a text in another; both are whole minutes."""
+    """Return a lifetime in whole minutes.
+
+    A number and a text are accepted, because FACEKI's documentation shows a number on one page and a text on another.
+    """
     if value is None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit():
@@ -64,7 +67,7 @@ def rules(backend: Backend, request: Request) -> Response:
 
 
 def rules_by_link(backend: Backend, request: Request) -> Response:
-    """Answer the rules of a link's workflow, without a token: the link is the permission."""
+    """Return the rules of a link's workflow. No token is needed, because the link grants the permission."""
     try:
         link = backend.open_link(request.query.get("link", ""))
         return v3(rules_of(backend, backend.workflow(link.workflow_id)))

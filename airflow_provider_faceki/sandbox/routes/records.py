@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The records call, and the shapes of "nothing found".
+"""The records call, and the possible answers if no record is found.
 
-https://docs.faceki.com/api-integration/verification-apis/fetch-records
+Source: https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ def records(backend: Backend, request: Request) -> Response:
 
 
 def records_by_request(backend: Backend, request: Request) -> Response:
-    """Answer the other URL of the same page; an official SDK sends it only the request id."""
+    """Answer the second records URL on the same documentation page.
+
+    It accepts only the filter `requestId`, because an official SDK sends only this filter to the URL.
+    """
     return _find(backend, request, ("requestId",))
 
 
 def _find(backend: Backend, request: Request, allowed: tuple[str, ...]) -> Response:
     filters = {name: request.query[name] for name in allowed if request.query.get(name)}
     if not filters:
-        # Undocumented. Listing all records would teach a dangerous habit (assumption).
+        # FACEKI does not document the answer without a filter (assumption). If the sandbox returned all records, a
+        # client could be written that reads the personal data of all customers by mistake.
         return v3_error(5002, 422)
     for name, value in filters.items():
         backend.accounts.add_poll(f"{name}={value}", backend.clock.now())
@@ -36,7 +40,10 @@ def _find(backend: Backend, request: Request, allowed: tuple[str, ...]) -> Respo
 
 
 def nothing_found(backend: Backend) -> Response:
-    """Say that there is no record. Four shapes are plausible, none is documented."""
+    """Return the answer for "no record found". The setting `not_found` selects one of four plausible forms.
+
+    FACEKI documents none of them.
+    """
     if backend.settings.not_found == "bare-404":
         return v3_error(404, 404)
     if backend.settings.not_found == "404":
@@ -45,7 +52,10 @@ def nothing_found(backend: Backend) -> Response:
 
 
 def _link_error(backend: Backend, link_id: str | None) -> Response | None:
-    """Say that a link can bring no record any more, if the settings want that said."""
+    """Return an error if a link can no longer lead to a record. Otherwise return None.
+
+    The setting `link_errors` selects the errors that are reported.
+    """
     if link_id is None:
         return None
     link = backend.store.links.get(link_id)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The table of routes: name, method, path, handler, kind of body, whether a token is needed, envelope of errors."""
+"""The table of all routes. `Route` explains the columns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ class Body(Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """One call. Faults and counters know it by its `name`; a slow scenario delays those that `takes_time`."""
+    """One call of the API.
+
+    :param name: the name of the route in faults and counters.
+    :param path: the documented path, with variable parts in braces.
+    :param handler: the function that computes the answer.
+    :param body: the kind of the request body.
+    :param bearer: whether a bearer token is required.
+    :param envelope: the envelope of the errors.
+    :param takes_time: whether a scenario with the prefix `slow-` delays the answer.
+    """
 
     name: str
     method: str
@@ -40,7 +49,7 @@ class Route:
 _V3_KYC: Final = "/api/v3/kyc_verification"
 _V2_KYC: Final = "/kycverify/api/kycverify"
 
-# Kind of body, whether a token is needed, envelope of errors, whether a slow scenario delays it.
+# The arguments `body`, `bearer`, `envelope` and `takes_time` of routes in the V2 API.
 _V2_BY_LINK: Final = (Body.NONE, False, LEGACY, False)
 _V2_UPLOAD: Final = (Body.FORM, True, LEGACY, True)
 _V2_UPLOAD_BY_LINK: Final = (Body.FORM, False, LEGACY, True)
@@ -89,7 +98,7 @@ ROUTES: Final = (
     Route("v2_face_check", "POST", "/facelink/api/face-check", v2.face_check, Body.FORM, True, LEGACY),
 )
 
-# These have no fixed path: the report's is a setting, and the others are every other URL.
+# These routes have no fixed path. The path of `PDF` is a setting. `UNKNOWN` and `MOVED` match all other URLs.
 PDF: Final = Route("pdf", "GET", "", checks.pdf)
 UNKNOWN: Final = Route("unknown", "", "", checks.unknown, bearer=False)
 MOVED: Final = Route("unknown", "", "", checks.moved, bearer=False)

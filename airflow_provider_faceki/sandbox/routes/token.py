@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The token call. Six ways of asking are documented or shipped; each can be switched off.
+"""The token call, which accepts six forms of the request.
 
-https://docs.faceki.com/api-integration/verification-apis/authentication
+Each form is in FACEKI's documentation or in an official SDK. The setting `token_forms` can disable each form.
+
+Source: https://docs.faceki.com/api-integration/verification-apis/authentication
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ def access_by_get(backend: Backend, request: Request) -> Response:
 
 
 def _by_headers(backend: Backend, request: Request, form: str) -> Response | None:
-    """Answer a request that has either value in a header; None when it has neither."""
+    """Answer a request with the client id or the client secret in a header.
+
+    If the request has neither header, return None.
+    """
     client_id, client_secret = request.headers.get("clientid"), request.headers.get("clientsecret")
     if client_id is None and client_secret is None:
         return None
@@ -60,7 +65,7 @@ def _issue(backend: Backend, form: str, client_id: object, client_secret: object
         missing_by_field = settings.missing_secret == "field"
         return json_response({"clientSecret": ""}, 422) if missing_by_field else validation("")
     if not (_equal(client_id, settings.client_id) and _equal(client_secret, settings.client_secret)):
-        # What FACEKI says to a wrong pair is not documented (assumption).
+        # FACEKI does not document its answer to wrong credentials (assumption).
         return backend.dialect.wrong_credentials or legacy_error(1, 401)
     backend.accounts.tokens_by_form[form] += 1
     lifetime = settings.token_lifetime
@@ -75,7 +80,7 @@ def _issue(backend: Backend, form: str, client_id: object, client_secret: object
 
 
 def _equal(given: str, expected: str) -> bool:
-    # JSON can spell half a character, which plain UTF-8 cannot.
+    # A JSON text can contain a lone surrogate, which plain UTF-8 cannot encode.
     return hmac.compare_digest(
         given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
     )

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The V2 API, for calls that the provider has no name for.
+"""The V2 API. The provider has no methods for its calls, but a DAG can call them with the hook's generic request.
 
-https://kycdocv2.faceki.com . The by-link calls go without a token, as an official SDK sends them. What `data` holds for
-records, summary and several documents is not documented (assumption).
+Source: https://kycdocv2.faceki.com . The calls by link need no token, because an official SDK sends none. The content
+of `data` is not documented for the records, the summary and the calls with several documents (assumption).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def rules(backend: Backend, request: Request) -> Response:
 
 
 def validate_link(backend: Backend, request: Request) -> Response:
-    """Answer the rules for a link."""
+    """Return the rules for the verification by a link."""
     try:
         link = backend.open_link(request.query.get("url", ""))
     except Refused as refused:
@@ -88,7 +88,7 @@ def _verify(backend: Backend, request: Request, images: tuple[str, ...], by_link
 
 
 def _kyc(record: Record) -> dict[str, object]:
-    """Return the KYC object of a verification."""
+    """Return the KYC object, which describes the verification of a record."""
     passed = record.decision == "ACCEPTED"
     documents = record.document["document_data"]
     confidences = record.document["document_data_confidence"]
@@ -106,7 +106,7 @@ def _kyc(record: Record) -> dict[str, object]:
 
 
 def face_check(backend: Backend, request: Request) -> Response:
-    """Find records by a selfie. Charged also when nothing is found (assumption)."""
+    """Find the records with the same selfie. The call is billed even if no record is found (assumption)."""
     selfie = request.upload("selfie_image")
     try:
         if selfie is None:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The verification calls. They are charged, so they are counted with care.
+"""The verification calls, which are billed.
 
-https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
+Source: https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _verify(
         raise Refused(5002)
     sides = [[request.upload(f"document_{n}_{side}") for n in (1, 2, 3)] for side in ("front", "back")]
     fronts, backs = (sum(each is not None for each in side) for side in sides)
-    # FACEKI classifies the documents; the sandbox counts them.
+    # FACEKI recognises the kinds of the documents. The sandbox only counts the images.
     if fronts < workflow.documents_needed or backs < workflow.backs_needed:
         raise Refused(5006)
     record = backend.verify(workflow, record_identifier, link, selfie.sha256)
@@ -47,7 +47,11 @@ def _verify(
 
 
 def _refuse(backend: Backend, refused: Refused) -> Response:
-    """Answer a code with HTTP 200, as seen in official SDKs; `result` may or may not be there."""
+    """Return an error answer.
+
+    The HTTP status is 200, because official SDKs expect it for error codes. The setting `rejection_result` selects
+    whether `result` is an object, null or missing.
+    """
     shape = backend.settings.rejection_result
     status = 200 if refused.code == 5002 else refused.status
     if refused.record is not None and shape == "object":
