@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import clients, scheduled
-from benchmarks.batching import FETCH, POOL, VERIFY, WORKFLOW, write_manifest
+from benchmarks.batching import FETCH, LOOKED_UP, POOL, VERIFY, WORKFLOW, write_manifest
 from benchmarks.frame import Reach, Row, counted
 from benchmarks.loopback import Loopback, loopback
 
@@ -54,11 +54,20 @@ def _throughput(server: Loopback, directory: Path, concurrency: int, alone: _Fou
     ours = _work_off(server, VERIFY, directory, concurrency, LONG)
     name, cpu = f"verified, {concurrency} at once, 300 ms server", f"CPU a row, {concurrency} at once"
     reach = Reach("ratio", "≥", SHARES[concurrency])
+    looked_up = _work_off(server, LOOKED_UP, directory, concurrency, SHORT)
     mine = _rate(ours)
     return [
         counted(name, "the ideal", concurrency / LATENCY, mine, "a second", reach),
         counted(name, "requests in a pool of threads", _rate(pool), mine, "a second", None),
         counted(name, "requests, one after the other", _rate(alone), mine, "a second", None),
+        counted(
+            f"{name}, each looked up first",
+            "the ideal of two requests a row",
+            concurrency / LATENCY / 2,
+            _rate(looked_up),
+            "a second",
+            None,
+        ),
         counted(cpu, "requests in a pool of threads", _cpu(pool), _cpu(ours), "ms", None),
     ]
 

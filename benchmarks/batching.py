@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 from benchmarks import clients, memory
 from benchmarks.loopback import RECORDS_PATH
 
-VERIFY, FETCH, POOL = "verify", "fetch", "pool"
+VERIFY, LOOKED_UP, FETCH, POOL = "verify", "looked_up", "fetch", "pool"
 #: The Connection's default workflow.
 WORKFLOW = "benchmark"
 COLUMN = "record_identifier"
@@ -51,10 +51,16 @@ def _manifest(folder: Path) -> Path:
     return folder / "people.ndjson"
 
 
-def _verify() -> Work:
+def _verify(assume_new: bool) -> Work:
     from airflow_provider_faceki.operators.batch import FacekiBatchVerificationOperator
 
-    return partial(_execute, FacekiBatchVerificationOperator)
+    def work(folder: Path, concurrency: int) -> int:
+        make = partial(
+            FacekiBatchVerificationOperator, assume_new=assume_new, allowed_image_prefixes=[str(folder)]
+        )
+        return _execute(make, folder, concurrency)
+
+    return work
 
 
 def _fetch() -> Work:
@@ -114,7 +120,8 @@ def _post(session: requests.Session, url: str, token: str, row: Mapping[str, str
 
 def _main(name: str, folder: Path, concurrency: int, url: str, certificate: str) -> dict[str, float]:
     makers: dict[str, Callable[[], Work]] = {
-        VERIFY: _verify,
+        VERIFY: partial(_verify, assume_new=True),
+        LOOKED_UP: partial(_verify, assume_new=False),
         FETCH: _fetch,
         POOL: partial(_pool, url, certificate),
     }
