@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The public names of the API, one a line: for type checkers, and for the lazy import in ``__init__.py``."""
+"""The public names of the API, one per line. Type checkers and the lazy import in ``__init__.py`` read this file."""
 
 from .client import AsyncFacekiClient as AsyncFacekiClient
 from .client import FacekiClient as FacekiClient

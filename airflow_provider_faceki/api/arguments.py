@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Checks of a call's arguments, made on rendered values before anything is sent.
+"""Checks of a call's arguments. They run on rendered values before any request is sent.
 
-An argument may be a link or a person's number, so an error names the argument and never shows its value. Identifiers
-are checked by :func:`airflow_provider_faceki.api.values.check_identifier`.
+An argument is possibly a link or a person's number, so the errors contain the name of the argument and not its value.
+The check of identifiers is :func:`airflow_provider_faceki.api.values.check_identifier`.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.uploads import File
 
 #: Seconds during which the record of a verification is looked up after the answer was lost. FACEKI verifies while the
-#: caller waits and its apps wait two minutes at most, so a record that is missing a minute later is likely not to come.
-#: It stands here because an operator has the same default, and parsing a DAG must not load the call.
+#: caller waits, and its apps wait two minutes at most, so a record that does not exist one minute later is unlikely to
+#: appear. The constant is in this module because an operator has the same default, and parsing a DAG must not import
+#: the call's module.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def check_method(name: str, value: object) -> None:
-    """Refuse what is none of the usual HTTP methods."""
+    """Raise an error unless ``value`` is a usual HTTP method."""
     if not isinstance(value, str) or value.upper() not in _METHODS:
         raise ValidationError(f"{name} must be one of {', '.join(_METHODS)}")
 
 
 def check_choice(name: str, value: object) -> None:
-    """Refuse what is neither true, false nor ``None``."""
-    # The text "False" is true: a call that costs money would be repeated.
+    """Raise an error unless ``value`` is ``True``, ``False`` or ``None``."""
+    # The text "False" is true in Python, so a charged call would be repeated.
     if value is not None and not isinstance(value, bool):
         raise ValidationError(f"{name} must be True, False or None, not {type(value).__name__}")
 
 
 def check_scalars(name: str, mapping: object) -> None:
-    """Refuse what cannot be query parameters or form fields."""
+    """Raise an error unless ``mapping`` can be sent as query parameters or form fields, or is ``None``."""
     if mapping is None:
         return
     if not isinstance(mapping, Mapping):
@@ -49,14 +50,14 @@ def check_scalars(name: str, mapping: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no number of seconds."""
+    """Raise an error unless ``value`` is a finite number of seconds from 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}")
 
 
 def check_minutes(name: str, value: object) -> None:
-    """Refuse what is neither a whole number of minutes nor ``None``."""
-    # 2**53: from there on, not every reader of JSON gets the number that was sent.
+    """Raise an error unless ``value`` is a whole number of minutes from 0, or ``None``."""
+    # JSON readers that use floats cannot represent every integer from 2**53 on.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
     ):
@@ -64,7 +65,7 @@ def check_minutes(name: str, value: object) -> None:
 
 
 def check_files(name: str, files: object) -> None:
-    """Refuse what is no mapping of part names to files."""
+    """Raise an error unless ``files`` is a mapping of part names to files."""
     if not isinstance(files, Mapping):
         raise ValidationError(f"{name} must be a mapping of part names to files, not {type(files).__name__}")
     check_part_names(name, files)
@@ -74,7 +75,7 @@ def check_files(name: str, files: object) -> None:
 
 
 def check_part_names(name: str, parts: Iterable[object]) -> None:
-    """Refuse names that would end the header of a part of a multipart body."""
+    """Raise an error for a name that would break the header of a part of a multipart body."""
     for part in parts:
         if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,100}", part):
             raise ValidationError(f"{name}: names of parts must be letters, digits and _ . - [ ]")
@@ -92,16 +93,16 @@ def _scalar(name: str, value: object) -> None:
 def _is_sendable(value: object) -> bool:
     try:
         str(value).encode()
-    except ValueError:  # lone surrogates; integers beyond Python's own limit for text
+    except ValueError:  # raised for lone surrogates and for integers beyond Python's own limit for text
         return False
     return True
 
 
 def check_path(name: str, value: object) -> None:
-    """Refuse what is no path below the base URL."""
+    """Raise an error unless ``value`` is a path below the base URL."""
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
         raise ValidationError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
-    # On its way the path is normalised: `%2e%2e` goes up as `..` does.
+    # Servers and proxies normalise the path: `%2e%2e` means the parent directory, as `..` does.
     if value.startswith("//") or ".." in unquote(value).split("/"):
         raise ValidationError(f"{name} must stay below the base URL")
 

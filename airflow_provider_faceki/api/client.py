@@ -37,7 +37,10 @@ T = TypeVar("T")
 
 
 class _SharedValue:
-    """Copies as itself, because it never changes, and refuses to be pickled, because it holds a client secret."""
+    """Base class of the clients: ``copy`` returns the object itself, and pickling is refused.
+
+    A client is immutable, so a copy is not needed. It contains a client secret, so it must not be pickled.
+    """
 
     def __copy__(self) -> Self:
         return self
@@ -53,20 +56,21 @@ class _SharedValue:
 
 @dataclass(frozen=True, repr=False)
 class FacekiClient(_SharedValue):
-    """Client of FACEKI for the caller's thread.
+    """Synchronous client of FACEKI. Its calls block the caller's thread.
 
-    :param client_id: From the FACEKI portal, Integrations → Client ID.
-    :param client_secret: Its secret.
+    :param client_id: Client id from the FACEKI portal, Integrations → Client ID.
+    :param client_secret: Client secret from the same page.
     :param auth_flow: Form of the token request.
-    :param service: Addresses and paths.
-    :param transport: Timeouts, TLS and proxies.
-    :param retry: What is sent again.
-    :param token_directory: Directory (made with mode 0700) through which the processes of one host share the
-        token, encrypted; ``None`` keeps it in this process.
-    :param token_backend: Storage through which hosts share the token, encrypted; the directory is a cache before it.
-    :param secret_masker: How to keep tokens out of logs.
-    :param warn: Called with a sentence when the directory or the storage cannot be used.
-    :param observer: Is told of every request, for metrics.
+    :param service: Addresses and paths of the FACEKI installation.
+    :param transport: Timeouts, TLS and proxy settings.
+    :param retry: Rules for repeated requests.
+    :param token_directory: Directory in which the processes of one host share the encrypted token. It is created with
+        mode 0700. If it is ``None``, the token is stored in the memory of this process only.
+    :param token_backend: Storage through which several hosts share the encrypted token. The directory is a cache in
+        front of this storage.
+    :param secret_masker: Registers tokens with the log masker.
+    :param warn: Called with one sentence if the directory or the storage cannot be used.
+    :param observer: Called for each request, for metrics.
     """
 
     client_id: str
@@ -84,20 +88,20 @@ class FacekiClient(_SharedValue):
     def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
 
-        :raises FacekiError: any of the tree in ``api/errors.py``.
+        :raises FacekiError: the call failed; see the tree in ``api/errors.py``.
         """
         return self._driver.run(session.call(self._account, endpoint))
 
     def get_access_token(self) -> str:
-        """Return a usable bearer token, from the store if there is one."""
+        """Return a usable bearer token: the stored token, or a new token if no usable token is stored."""
         return self._driver.run(session.token(self._account)).value
 
     def fetch_access_token(self) -> AccessToken:
-        """Ask FACEKI for a new token, past the store and without keeping it."""
+        """Request a new token from FACEKI without reading or writing the token store."""
         return self._driver.run(session.fetch_token(self._account))
 
     def as_async(self) -> AsyncFacekiClient:
-        """Return the client for an event loop that shares this account and its token."""
+        """Return a client for event loops that shares this account, its settings and its token."""
         return AsyncFacekiClient(self)
 
     @cached_property
@@ -121,7 +125,7 @@ class FacekiClient(_SharedValue):
         local: MemoryTokenStore | FileTokenStore = MemoryTokenStore()
         if self.token_directory is None and self.token_backend is None:
             return local
-        # Not at the top: they import cryptography, which a store in memory does not need.
+        # These modules import cryptography, which a store in memory does not need.
         from airflow_provider_faceki.api.tokens.file import FileTokenStore
         from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 
@@ -136,27 +140,27 @@ class FacekiClient(_SharedValue):
 
 
 class AsyncFacekiClient(_SharedValue):
-    """Client of FACEKI for an event loop.
+    """Asynchronous client of FACEKI, for event loops.
 
-    :param client: The client whose account, settings and token it shares.
+    :param client: Synchronous client. Both clients share its account, settings and token.
     """
 
     def __init__(self, client: FacekiClient) -> None:
         self._client = client
 
     def as_sync(self) -> FacekiClient:
-        """Return the client for the caller's thread that shares this account and its token."""
+        """Return the synchronous client that shares this account, its settings and its token."""
         return self._client
 
     async def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
 
-        :raises FacekiError: any of the tree in ``api/errors.py``.
+        :raises FacekiError: the call failed; see the tree in ``api/errors.py``.
         """
         return await self._driver.run(session.call(self._client._account, endpoint))
 
     async def get_access_token(self) -> str:
-        """Return a usable bearer token, from the store if there is one."""
+        """Return a usable bearer token: the stored token, or a new token if no usable token is stored."""
         return (await self._driver.run(session.token(self._client._account))).value
 
     @cached_property

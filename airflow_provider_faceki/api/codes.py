@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""FACEKI's response codes: their published names, their meanings, and the error that each becomes.
+"""FACEKI's response codes, with their published names, their meanings and the error class of each.
 
-Sources: ``DOCS`` is https://docs.faceki.com/data-fields/verification-data/error-codes ; ``SDK`` is FACEKI's
-own mobile SDKs, which still have the codes of the older V2 API. Codes that are in neither stay plain numbers.
+``DOCS`` means https://docs.faceki.com/data-fields/verification-data/error-codes . ``SDK`` means FACEKI's own mobile
+SDKs, which still contain the codes of the older V2 API. A code that neither source contains has no name here.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Code(NamedTuple):
     source: str
 
 
-#: The codes that say "done" in the two envelopes that carry one.
+#: The codes that mean success.
 SUCCESS_CODES = frozenset({0, 200, 201})
 
-#: "Unauthorized or invalid URL": one code for a refused token and for an unknown path.
+#: FACEKI's code "Unauthorized or invalid URL". It reports a refused token and also an unknown path.
 REFUSED = 1
 
-#: "No such record", in FACEKI's own words.
+#: FACEKI's code for "no such record".
 DATA_NOT_FOUND = 8013
 
-#: The codes after which FACEKI's own SDKs ask the person for another selfie.
+#: The codes for which FACEKI's own SDKs ask the person for another selfie.
 RETAKE_SELFIE = frozenset({5004, 8004, 8005, 8006, 8007, 8008, 8009, 8018, 8019})
 
 CODES: dict[int, Code] = {
@@ -65,7 +65,7 @@ CODES: dict[int, Code] = {
     5009: Code("LINK_LIMIT_REACH", "the link is used up", LinkError, DOCS),
     5010: Code("EXPIRED_DOCUMENT", "the document has expired", VerificationError, DOCS),
     5011: Code("EXPIRY_NOT_FOUND", "no expiry date can be read", VerificationError, DOCS),
-    # The name is documented; that 5012 is its number is an assumption (it is the next one).
+    # The documentation contains this name without a number. 5012, the next free number, is an assumption.
     5012: Code("DOCUMENT_LIVENESS_FAILED", "the document is not an original", VerificationError, DOCS),
     7001: Code("NO_RULES_FOR_COMPANY", "the company has no rules (V2)", WorkflowError, SDK),
     8001: Code("NEED_REQUIRED_IMAGES", "images are missing", InvalidRequestError, SDK),
@@ -91,6 +91,6 @@ CODES: dict[int, Code] = {
 
 
 def code_name(code: int) -> str | None:
-    """Return the published name of ``code``, or ``None`` for one that no source names."""
+    """Return the published name of ``code``, or ``None`` if no source contains the code."""
     known = CODES.get(code)
     return known.name if known else None

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Find out by free calls how an installation of FACEKI differs from its documents, and which settings it needs.
+"""Detection of the differences between a FACEKI installation and its documentation, and of the settings it needs.
 
-Only calls that FACEKI does not charge, as far as is known, are made: tokens, records of an identifier that nobody
-has, workflow rules. A finding holds names of keys, statuses and codes; never a secret, an id or a person.
+The module uses only calls that are free as far as is known: token requests, records of an unused identifier, workflow
+rules. A finding contains names of keys, statuses and codes, and never a secret, an id or personal data.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
-#: What is sent, for the person who is asked to agree.
+#: Description of the requests, for the person who has to confirm them.
 FREE_CALLS = (
     "token requests: one in the configured form; if that fails, one in each of the other five forms",
     "records of identifiers made up for this check: one request a filter, and a few more where one is refused",
@@ -57,7 +57,7 @@ FREE_CALLS = (
     "rules of the Connection's default workflow, if it has one: one request",
     "the PDF report of a made-up request id, if pdf_report_path is set: one or two requests",
 )
-#: Other paths of the records call, and other spellings of its filters, the likeliest first.
+#: Paths of the records call and spellings of its filters. The most probable are first.
 _RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
 _FILTER_NAMES = {
     "record_identifier": ("record_identifier", "recordIdentifier", "referenceId", "applicationId"),
@@ -65,39 +65,40 @@ _FILTER_NAMES = {
     "link": ("link", "linkId", "link_id"),
     "face_id": ("face_id", "faceId"),
 }
-#: Other places of the access token: header and scheme.
+#: Pairs of header and scheme that possibly carry the access token.
 _PLACES = (
     ("authorization", "Bearer"),
     ("authorization", ""),
     ("x-access-token", ""),
     ("x-access-token", "Bearer"),
 )
-#: A key that is a name; one made of an id stays out of the report.
+#: Pattern of the keys that a report shows. A key that is possibly an id does not match.
 _KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
 _MAX_KEYS = 12
 
 
 class Level(StrEnum):
-    """What a finding means for the installation."""
+    """Consequence of a finding for the installation."""
 
+    #: No setting has to change.
     OK = "ok"
     #: A setting has to change.
     CHANGE = "change"
-    #: It cannot work, whatever is set.
+    #: No setting makes the call work.
     BROKEN = "broken"
-    #: Not found out.
+    #: The probes did not find an answer.
     OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One question and what was found.
+    """One question about the installation, with its answer.
 
     :param question: The question.
-    :param answer: What was found.
-    :param doubt: Why it is asked: what the sources say.
-    :param level: What it means.
-    :param settings: What to set, by attribute of :class:`Service` or ``auth_flow``.
+    :param answer: The answer.
+    :param doubt: Reason for the question: how the sources are incomplete or contradictory.
+    :param level: Consequence for the installation.
+    :param settings: Values to set. The keys are attributes of :class:`Service`, ``auth_flow`` or ``workflow_id``.
     """
 
     question: str
@@ -108,7 +109,7 @@ class Finding:
 
 
 class _FixedTokenStore:
-    """Holds one token, whatever is said of it: a check fetches no second one."""
+    """A token store with one fixed token. It ignores new and refused tokens, so a check fetches no second token."""
 
     def __init__(self, token: AccessToken | None) -> None:
         self._token = token
@@ -130,7 +131,7 @@ class _FixedTokenStore:
 
 
 class _Recorder:
-    """Sends through the account's transport and describes the last response."""
+    """A transport that sends through the account's transport and stores a description of the last response."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -146,13 +147,13 @@ class _Recorder:
 
 @dataclass(frozen=True, repr=False)
 class _ProbeClient(FacekiClient):
-    """A client with a token of its own that sends each request at most twice and records the shape of answers."""
+    """A client with a fixed token. It sends each request at most twice and records the shape of the answers."""
 
     token: AccessToken | None = None
     recorder: _Recorder | None = None
 
     def _shared_transport(self) -> Transport:
-        return self.recorder  # type: ignore[return-value]  # it sends, which is all that is asked of it
+        return self.recorder  # type: ignore[return-value]  # the driver only calls its `send` and `rate_limiter`
 
     def _store(self, request: TokenRequest) -> TokenStore:
         return _FixedTokenStore(self.token)
@@ -160,11 +161,11 @@ class _ProbeClient(FacekiClient):
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What came of one probe.
+    """Outcome of one probe.
 
-    :param result: What the endpoint read; ``None`` where it failed.
-    :param error: What went wrong.
-    :param shape: The answer in a few words.
+    :param result: Result that the endpoint returned, or ``None`` if the call failed.
+    :param error: Error of the probe, or ``None`` if it succeeded.
+    :param shape: Short description of the answer.
     """
 
     result: object
@@ -173,10 +174,10 @@ class _Outcome:
 
 
 class Diagnosis:
-    """The probes of one account. Each is sent when its finding is asked for.
+    """The probes of one account. Each probe is sent when the caller requests its finding.
 
-    :param client: The account, as configured.
-    :param workflow_id: Its default workflow.
+    :param client: Client with the configured settings.
+    :param workflow_id: Default workflow of the Connection, if it has one.
     """
 
     def __init__(self, client: FacekiClient, workflow_id: str | None = None) -> None:
@@ -187,17 +188,17 @@ class Diagnosis:
         )
         self._workflow_id = workflow_id
         self._refusals: list[tuple[AuthFlow, FacekiError]] = []
-        self._nobody = f"faceki-check-{secrets.token_hex(8)}"
+        self._unused_identifier = f"faceki-check-{secrets.token_hex(8)}"
 
     @property
     def service(self) -> Service:
-        """The service with the settings that were found."""
+        """The service with the settings that the probes have found."""
         return self._client.service
 
     def findings(self, *, make_link: bool = False) -> Iterator[Finding]:
-        """Probe one question after the other; stops at the first that nothing further can be found out after.
+        """Send the probes in order and yield their findings. If no token can be obtained, no further probe is sent.
 
-        :param make_link: Whether to make a link, which FACEKI might charge.
+        :param make_link: Whether to create a link, which FACEKI possibly charges.
         """
         token = self.token()
         yield token
@@ -213,22 +214,22 @@ class Diagnosis:
             yield self._link()
 
     def token(self) -> Finding:
-        """Find the form of the token request that works, by one request a form, the configured one first."""
+        """Find a form of the token request that works. Each form gets one request, the configured form first."""
         doubt = "FACEKI's documentation has printed four forms, the V2 pages and the SDKs two more"
         question, configured = "Which token form works?", self._client.auth_flow
         error = self._try_auth_flow(configured)
         if error is None:
             return Finding(question, f"{configured.value}, as configured", doubt)
         if isinstance(error, TransportError):
-            return Finding(question, _told(error), doubt, Level.BROKEN)
+            return Finding(question, _error_text(error), doubt, Level.BROKEN)
         found = self.other_auth_flow()
         if found is None:
             return Finding(question, _no_form(self._refusals), doubt, Level.BROKEN)
-        answer = f"{found.value}; not {configured.value} ({_told(error)})"
+        answer = f"{found.value}; not {configured.value} ({_error_text(error)})"
         return Finding(question, answer, doubt, Level.CHANGE, {"auth_flow": found.value})
 
     def other_auth_flow(self) -> AuthFlow | None:
-        """Return the first form, but for the configured one, in which FACEKI gives a token."""
+        """Return the first form, other than the configured form, with which FACEKI returns a token."""
         configured = self._client.auth_flow
         for flow in (flow for flow in AuthFlow if flow is not configured):
             if self._try_auth_flow(flow) is None:
@@ -259,14 +260,16 @@ class Diagnosis:
         )
         outcome = self._fetch("record_identifier", self._client.service)
         if isinstance(outcome.error, TransportError):
-            yield Finding(question, _told(outcome.error), doubt, Level.BROKEN)
+            yield Finding(question, _error_text(outcome.error), doubt, Level.BROKEN)
             return False
         if outcome.error is None:
             yield Finding(question, f"as configured; nothing found is: {outcome.shape}", doubt)
         else:
             found = self._first_that_works("record_identifier", self._other_services(outcome.error))
             if found is None:
-                answer = f"nowhere that was tried: {_told(outcome.error)}; the answer was: {outcome.shape}"
+                answer = (
+                    f"nowhere that was tried: {_error_text(outcome.error)}; the answer was: {outcome.shape}"
+                )
                 yield Finding(question, answer, doubt, Level.BROKEN)
                 return False
             settings, shape = found
@@ -300,12 +303,12 @@ class Diagnosis:
         found = self._first_that_works(name, self._other_filters(name))
         if found is None:
             return Finding(
-                question, f"not found out: {_told(outcome.error)}; {outcome.shape}", doubt, Level.OPEN
+                question, f"not found out: {_error_text(outcome.error)}; {outcome.shape}", doubt, Level.OPEN
             )
         return Finding(question, f"otherwise; nothing found is: {found[1]}", doubt, Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
-        """Keep the first service that answers, and return its differences and the shape of its answer."""
+        """Use the first service that answers. Return its changed settings and the shape of its answer."""
         configured = self._client.service
         for service in dict.fromkeys(services):
             if service == configured:
@@ -317,11 +320,11 @@ class Diagnosis:
         return None
 
     def _fetch(self, name: str, service: Service) -> _Outcome:
-        value = self._nobody if name == "record_identifier" else str(uuid.uuid4())
+        value = self._unused_identifier if name == "record_identifier" else str(uuid.uuid4())
         endpoint = FetchRecords(**{name: value})
 
         def understand(records: tuple[VerificationRecord, ...]) -> FacekiError | None:
-            # Nobody has this identifier, so FACEKI did not filter by it.
+            # No record has this identifier, so FACEKI ignored the filter.
             return (
                 UnexpectedResponseError("records of others are answered: the filter is not known")
                 if records
@@ -329,7 +332,7 @@ class Diagnosis:
             )
 
         outcome = self._ask(endpoint, service, understand)
-        # FACEKI says in its own words that there is no such link.
+        # A LinkError also proves that the filter works: FACEKI reports that the link does not exist.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
     def _ask(
@@ -348,11 +351,11 @@ class Diagnosis:
         made_up = AccessToken(f"made-up-{secrets.token_hex(16)}", time.time(), 3600.0)
         client = replace(self._client, token=made_up)
         try:
-            client.call(FetchRecords(record_identifier=self._nobody))
+            client.call(FetchRecords(record_identifier=self._unused_identifier))
         except AuthenticationError:
             return Finding(question, f"recognised: {self._recorder.last}", doubt)
         except FacekiError as error:
-            answer = f"not recognised as such ({_told(error)}): {self._recorder.last}"
+            answer = f"not recognised as such ({_error_text(error)}): {self._recorder.last}"
             return Finding(question, answer, doubt, Level.OPEN)
         return Finding(question, f"accepted: {self._recorder.last}", doubt, Level.OPEN)
 
@@ -368,11 +371,11 @@ class Diagnosis:
             answer = f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
             return Finding(question, answer, doubt)
         if isinstance(outcome.error, WorkflowError):
-            answer = f"FACEKI does not know it: {_told(outcome.error)}"
+            answer = f"FACEKI does not know it: {_error_text(outcome.error)}"
             return Finding(
                 question, answer, doubt, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"}
             )
-        told = _told(outcome.error) if outcome.error else "nothing"
+        told = _error_text(outcome.error) if outcome.error else "nothing"
         return Finding(question, f"not found out: {told}; {outcome.shape}", doubt, Level.OPEN)
 
     def _report(self) -> Finding:
@@ -409,17 +412,19 @@ class Diagnosis:
         if self._workflow_id is None:
             return Finding(question, "not made: the Connection has no default workflow", doubt, Level.OPEN)
         endpoint = GenerateKycLink(
-            workflow_id=self._workflow_id, record_identifier=self._nobody, expires_in_minutes=1
+            workflow_id=self._workflow_id, record_identifier=self._unused_identifier, expires_in_minutes=1
         )
         outcome = self._ask(endpoint, self._client.service, lambda _: None)
         if outcome.error is not None:
-            return Finding(question, f"none: {_told(outcome.error)}; {outcome.shape}", doubt, Level.OPEN)
+            return Finding(
+                question, f"none: {_error_text(outcome.error)}; {outcome.shape}", doubt, Level.OPEN
+            )
         url = getattr(outcome.result, "url", None)
         host = f"a page at {urlsplit(url).hostname}" if url else "no page's address with it"
         return Finding(question, f"made, with {host}; {outcome.shape}", doubt)
 
     def _use(self, **changes: object) -> None:
-        self._client = replace(self._client, **changes)  # type: ignore[arg-type]  # fields of the client
+        self._client = replace(self._client, **changes)  # type: ignore[arg-type]  # values of the client's fields
 
 
 def _is_answer_about_a_report(error: FacekiError) -> bool:
@@ -427,7 +432,7 @@ def _is_answer_about_a_report(error: FacekiError) -> bool:
 
 
 def _differences(before: Service, after: Service) -> dict[str, str]:
-    """Return what has to be set, as the Connection spells it."""
+    """Return the settings that differ, with the values that the Connection needs."""
     changed = {
         each.name: getattr(after, each.name)
         for each in fields(Service)
@@ -452,13 +457,13 @@ def _status(error: FacekiError) -> str:
     return " ".join(facts)
 
 
-def _told(error: FacekiError) -> str:
-    # Not str(error), which holds FACEKI's request id and the Connection's id.
+def _error_text(error: FacekiError) -> str:
+    # str(error) would contain FACEKI's request id and the Connection id.
     return f"{error.message} ({_status(error)})"
 
 
 def describe(response: HttpResponse) -> str:
-    """Return status, media type and names of keys of an answer."""
+    """Return the status, the media type and the names of the keys of an answer."""
     media_type = response.headers.get("content-type", "no content type").partition(";")[0].strip().lower()
     parts = [
         f"HTTP {response.status}",

@@ -1,30 +1,30 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The errors of FACEKI, as a tree drawn by what has to be done next.
+"""The errors of FACEKI, as a tree. Each class stands for one reaction of the caller.
 
 ::
 
     FacekiError
-    ├── ConfigurationError        the Connection or a setting is wrong: fix it there
-    ├── ValidationError           an argument of the call is wrong: fix the call
-    ├── TransportError            nothing came back
-    │   ├── ConnectError          … and nothing left: try again
-    │   ├── TlsError              … and nothing left: fix certificates (verify, CA bundle)
-    │   └── ResponseLostError     … but the request may have arrived: look it up before sending again
-    ├── OutcomeUnknownError       sent, maybe billed, and not to be found: look it up before sending again
+    ├── ConfigurationError        the Connection or a setting is wrong: correct it
+    ├── ValidationError           an argument of the call is invalid: correct the call
+    ├── TransportError            no answer was received
+    │   ├── ConnectError          … and no request was sent: try again
+    │   ├── TlsError              … and no request was sent: correct the certificates (verify, CA bundle)
+    │   └── ResponseLostError     … but the request possibly arrived: look up the record before sending again
+    ├── OutcomeUnknownError       sent, possibly billed, no record found: look it up again before sending again
     └── ResponseError             FACEKI answered with a failure
-        ├── AuthenticationError   it does not know these credentials, or refuses the token
-        ├── InvalidRequestError   the request itself is wrong: fix the call
-        ├── WorkflowError         the workflow is unknown or has no rules: fix it in the FACEKI portal
-        ├── QuotaError            no credit, or a limit is reached: top up, then go on
-        ├── LinkError             the link is unknown, expired or used up: make another
-        ├── NotFoundError         no such record (yet)
+        ├── AuthenticationError   FACEKI does not know these credentials, or refuses the token
+        ├── InvalidRequestError   the request itself is wrong: correct the call
+        ├── WorkflowError         the workflow is unknown or has no rules: correct it in the FACEKI portal
+        ├── QuotaError            no credit, or a limit is reached: top up, then continue
+        ├── LinkError             the link is unknown, expired or used up: create a new link
+        ├── NotFoundError         no such record exists (yet)
         ├── VerificationError     this person or image did not pass: a result, rarely a fault
-        ├── RateLimitError        too many requests: wait; nothing was done
+        ├── RateLimitError        too many requests: wait; FACEKI did not act on this request
         ├── ServiceError          FACEKI failed: try again if the call is idempotent
-        └── UnexpectedResponseError  the answer is not understood: likely not FACEKI, or a changed FACEKI
+        └── UnexpectedResponseError  the answer is not understood: another server answered, or FACEKI has changed
 
-No message, ``repr`` or pickle of these holds a body, a header, a URL's query, a secret or a person: they are
-built from machine-readable fields only.
+The messages, the ``repr`` and the pickles of these errors contain no body, header, URL query, secret or personal data.
+They are built from machine-readable fields only.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from airflow_provider_faceki.api.secrets import SecretText
 
 
 class FacekiError(Exception):
-    """Base of all errors of FACEKI.
+    """Base class of all errors of FACEKI.
 
-    :param message: What happened and what to do, free of secrets and personal data.
-    :param code: FACEKI's own code (``code``, ``responseCode`` or ``statusCode`` of the answer), if it gave
-        one.
-    :param code_name: The code's published name, if known.
-    :param http_status: HTTP status of the answer, if one came.
-    :param request_id: FACEKI's ``requestId`` for the verification, if the answer carried one.
-    :param retry_after: Seconds to wait that the service asks for (``Retry-After``).
-    :param is_ambiguous: Whether the service may have acted on the request.
-    :param conn_id: Airflow Connection id, set when raised through the hook.
+    :param message: Description of the problem and of the remedy, without secrets and personal data.
+    :param code: FACEKI's own code (``code``, ``responseCode`` or ``statusCode``), if the answer contains a code.
+    :param code_name: Published name of the code, if it is known.
+    :param http_status: HTTP status of the answer, if an answer was received.
+    :param request_id: FACEKI's ``requestId`` of the verification, if the answer contains it.
+    :param retry_after: Seconds to wait before the next request, from the header ``Retry-After``.
+    :param is_ambiguous: Whether the service has possibly acted on the request. Default: the default of the class.
+    :param conn_id: Id of the Airflow Connection. The hook sets it.
 
-    ``idempotent`` is ``False`` where the failed call does or costs the same again when it is made again, and leaves
-    nothing that could be looked up. If such an error also :attr:`is_ambiguous`, only a person may repeat the call.
+    The attribute ``idempotent`` is ``False`` if a repeated call would have the same effect or cost a second time and
+    leaves no record to look up. If such an error is also :attr:`is_ambiguous`, only a person can decide to repeat
+    the call.
     """
 
-    #: Whether the same request, sent again later, may succeed without any change.
+    #: Whether the same request, sent again later without any change, can succeed.
     is_transient: bool = False
-    #: What :attr:`is_ambiguous` is where the raiser does not know better.
+    #: Default of :attr:`is_ambiguous` for this class.
     _is_ambiguous_default: bool = False
 
     def __init__(
@@ -81,11 +81,11 @@ class FacekiError(Exception):
 
     @property
     def needs_consent(self) -> bool:
-        """Whether a person has to decide if the call is made again: it may have been made, and is not idempotent."""
+        """Whether a person has to decide about a repetition: the call is ambiguous and not idempotent."""
         return self.is_ambiguous and not self.idempotent
 
     def with_conn_id(self, conn_id: str) -> Self:
-        """Return this error, naming the Airflow Connection that it concerns."""
+        """Set the id of the Airflow Connection and return this error."""
         self.conn_id = conn_id
         return self
 
@@ -97,7 +97,7 @@ class FacekiError(Exception):
             f"request id {self.request_id}" if self.request_id is not None else None,
         ]
         details = ", ".join(fact for fact in facts if fact)
-        # Not in square brackets: Airflow's command line takes those for markup and drops them.
+        # Airflow's command line removes square brackets as markup, so the details are in round brackets.
         return f"{self.message} ({details})" if details else self.message
 
     def __repr__(self) -> str:
@@ -116,62 +116,63 @@ def _rebuild(kind: type[FacekiError], message: str, state: dict[str, object]) ->
 
 
 class ConfigurationError(FacekiError):
-    """The Connection or a setting cannot work as it is."""
+    """The Connection or a setting is invalid."""
 
 
 class ValidationError(FacekiError, ValueError):
-    """An argument of the call cannot work; nothing was sent."""
+    """An argument of the call is invalid. No request was sent."""
 
 
 class TransportError(FacekiError):
-    """No answer came back."""
+    """No complete answer was received."""
 
     is_transient = True
 
 
 class ConnectError(TransportError):
-    """No connection could be made, so nothing was sent."""
+    """The connection could not be established, so no request was sent."""
 
 
 class TlsError(TransportError):
-    """The server's certificate was not accepted, so nothing was sent."""
+    """The server's certificate was not accepted, so no request was sent."""
 
     is_transient = False
 
 
 class ResponseLostError(TransportError):
-    """The request, or a part of it, may have left, and no whole answer came back."""
+    """The request was possibly sent, wholly or in part, and no complete answer was received."""
 
     _is_ambiguous_default = True
 
 
 class OutcomeUnknownError(FacekiError):
-    """A charged call was sent, its answer was lost, and nothing tells whether FACEKI acted on it."""
+    """A charged call was sent, its answer was lost, and no record shows whether FACEKI acted on it."""
 
     _is_ambiguous_default = True
 
 
 class ResponseError(FacekiError):
-    """FACEKI answered, and the answer is not a success."""
+    """FACEKI answered, and the answer reports a failure."""
 
-    #: Whether the answer's document states the failure in a form of FACEKI's; else only the HTTP status tells it.
+    #: Whether the document of the answer reports the failure in one of FACEKI's formats. ``False`` if only the HTTP
+    #: status reports it.
     is_stated: bool = False
-    #: Whether the answer says, in whatever form, that the access token is not accepted.
+    #: Whether the answer reports, in any format, that the access token is not accepted.
     refuses_token: bool = False
-    #: Whether a token that is not accepted would explain the answer, among other things.
+    #: Whether a refused token is one possible cause of the answer.
     may_refuse_token: bool = False
-    #: The caller's identifier that the answer holds, if any: it tells whose failure this is.
+    #: The caller's identifier in the answer, if any. It shows which verification failed.
     record_identifier: str | None = None
-    #: Where a redirect leads; its ``repr`` shows nothing.
+    #: Target URL of a redirect. Its ``repr`` hides the URL.
     location: SecretText | None = None
 
 
 class AuthenticationError(ResponseError):
-    """FACEKI does not accept the client id and secret, or refuses a token it has just issued."""
+    """FACEKI does not accept the client id and secret, or refuses a token that it has just issued."""
 
 
 class InvalidRequestError(ResponseError):
-    """FACEKI found the request itself wrong, and so did nothing."""
+    """FACEKI reports that the request itself is wrong, and did not act on it."""
 
 
 class WorkflowError(ResponseError):
@@ -183,37 +184,37 @@ class QuotaError(ResponseError):
 
 
 class LinkError(ResponseError):
-    """The verification link is unknown (8014), expired (8015), used up (5009), or could not be used."""
+    """The verification link is unknown (8014), expired (8015), used up (5009) or otherwise unusable."""
 
 
 class NotFoundError(ResponseError):
-    """FACEKI has no such record: code 8013, or HTTP or code 404.
+    """FACEKI has no such record: the answer has code 8013, code 404 or HTTP status 404.
 
-    Unless it :attr:`is_stated`, a 404 may as well come from a wrong address or from a proxy.
+    If :attr:`is_stated` is ``False``, a wrong address or a proxy is the possible source of the 404.
     """
 
 
 class VerificationError(ResponseError):
-    """FACEKI ran the check and the person or an image did not pass."""
+    """FACEKI ran the check, and the person or an image did not pass."""
 
     _is_ambiguous_default = True
 
 
 class RateLimitError(ResponseError):
-    """Too many requests (HTTP 429); FACEKI did not act on this one."""
+    """Too many requests (HTTP 429). FACEKI did not act on this request."""
 
     is_transient = True
 
 
 class ServiceError(ResponseError):
-    """FACEKI, or something in front of it, failed while handling the request."""
+    """FACEKI, or a gateway in front of it, failed while it handled the request."""
 
     is_transient = True
     _is_ambiguous_default = True
 
 
 class UnexpectedResponseError(ResponseError):
-    """The answer has no form that FACEKI is known to give."""
+    """The answer has none of the known formats of FACEKI's answers."""
 
     is_transient = True
     _is_ambiguous_default = True

@@ -2,8 +2,8 @@
 """FACEKI's verification: its decision, its record, and the part of the record without personal data.
 
 Field names: https://docs.faceki.com/data-fields/verification-data and
-https://docs.faceki.com/api-integration/verification-apis/fetch-records . Other spellings of them are understood too
-(``request_id``, ``RequestID``), since nobody has compared the documents with the live service.
+https://docs.faceki.com/api-integration/verification-apis/fetch-records . Other spellings of the names are accepted too
+(``request_id``, ``RequestID``), because the documentation has not been compared with the live service.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from airflow_provider_faceki.api.values import (
     is_missing,
 )
 
-#: What a decision is called that is no short word.
+#: Name of a decision that is not a single short word.
 OTHER = "OTHER"
 
-#: Where a decision stands that is not under ``decision``; here only a documented word is taken for one.
+#: Other fields that possibly contain the decision. In these fields only a documented decision is accepted.
 _OTHER_DECISION_FIELDS = (
     "status",
     "verification_status",
@@ -40,7 +40,7 @@ _OTHER_DECISION_FIELDS = (
     "final_decision",
     "result",
 )
-# One of these makes an object a record; of the weaker ones it takes two.
+# An object with one of these fields, or with two of the weak fields below, is a record.
 _RECORD_FIELDS = frozenset(
     {
         *(
@@ -61,17 +61,18 @@ _CREATED_FIELDS = ("createdAt", "created", "created_on", "creationDate")
 _CODE_FIELDS = ("code", "errorCode", "error_code", "responseCode", "statusCode", "id", "value")
 _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
-# Unix times in seconds from 2001 to 2286; a thousand times that is the same in milliseconds.
+# Numbers in this range are Unix times in seconds, from 2001 to 2286. Numbers 1000 times as large are in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# How much later than it reads in UTC a time without a zone may be: 14 hours of zone, and a day if it names no hour.
+# A time without a zone, read as UTC, is possibly this many seconds too early: 14 hours of zone, and 24 hours if the
+# text is only a date.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
 class Decision(StrEnum):
-    """FACEKI's verdict.
+    """FACEKI's decision about a verification.
 
-    A word that FACEKI has not documented becomes a member of its own. What is no word becomes ``OTHER``, since it may
-    be a sentence about the person. The three documented words are those of the webhook page:
+    An undocumented word becomes a member with that word as its value. A text that is not a single word becomes
+    ``OTHER``, because it is possibly a sentence about the person. The webhook page documents the three decisions:
     https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure .
     """
 
@@ -87,7 +88,7 @@ class Decision(StrEnum):
         known = cls.__members__.get(word.upper())
         if known is not None:
             return known
-        # Made anew each time and never registered: what an answer holds must not grow the enum.
+        # The member is created on each call and not registered: answers must not make the enum grow.
         unknown = str.__new__(cls, word)
         unknown._name_ = word
         unknown._value_ = word
@@ -95,23 +96,23 @@ class Decision(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether no further change is expected: true for all but REVIEW.
+        """Whether no further change is expected: true for every decision except REVIEW.
 
-        An undocumented word counts as final. A pipeline that sees it at once can route it to a person; one that waits
-        for a documented word might wait for ever.
+        An undocumented decision is final. A pipeline that receives it at once can forward it to a person. A pipeline
+        that waits for a documented decision could wait for ever.
         """
         return self is not Decision.REVIEW
 
 
 class CodeSummary(TypedDict):
-    """An error code with its published name; each is ``None`` where it is not known."""
+    """An error code with its published name. An unknown code or name is ``None``."""
 
     code: int | None
     name: str | None
 
 
 class Summary(TypedDict):
-    """The part of a record that is safe in XCom: no name, document, image or free text."""
+    """The part of a record that is safe in XCom. It contains no name, document, image or free text."""
 
     request_id: str | None
     record_identifier: str | None
@@ -124,7 +125,7 @@ class Summary(TypedDict):
 
 
 def is_record(document: Mapping[str, Json]) -> bool:
-    """Return whether an object is a record: it has at least one field that only records have."""
+    """Return whether an object is a record, which has at least one field that only records have."""
     if document.get("requestId") or document.get("decision"):
         return True
     names = {plain(key) for key, value in document.items() if value not in (None, "", [], {})}
@@ -135,13 +136,13 @@ def is_record(document: Mapping[str, Json]) -> bool:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class VerificationRecord:
-    """One verification of one person, whole.
+    """The complete record of one verification of one person.
 
-    The properties, and so summaries, log lines and errors, hold only what looks like an id, a decision word or a code.
-    Personal data and free text are in :attr:`document` alone.
+    The properties return only ids, decisions, codes, flags and times. So summaries, log lines and errors contain only
+    these. Personal data and free text are in :attr:`document` alone.
 
-    :param document: The record as FACEKI sent it, every unknown field included. FACEKI sends ages and dates as text,
-        often empty, and ``*_iso`` as two letters, ``*_iso2`` as three.
+    :param document: The record as FACEKI sent it, including unknown fields. FACEKI sends ages and dates as text, which
+        is often empty. It sends ``*_iso`` as two letters and ``*_iso2`` as three letters.
     """
 
     document: Mapping[str, Json]
@@ -155,12 +156,12 @@ class VerificationRecord:
         decision: str | None,
         codes: Iterable[int],
     ) -> VerificationRecord:
-        """Return a record with these fields alone: FACEKI has sent none, or it was not kept.
+        """Return a record with only these fields, for a verification without a complete record.
 
-        :param record_identifier: The caller's id.
-        :param request_id: FACEKI's id.
-        :param decision: The verdict.
-        :param codes: The codes that explain it.
+        :param record_identifier: The caller's own id.
+        :param request_id: FACEKI's id of the verification.
+        :param decision: The decision.
+        :param codes: The codes that explain the decision.
         """
         items: list[Json] = [{"code": code, "name": code_name(code)} for code in codes]
         return cls(
@@ -174,30 +175,30 @@ class VerificationRecord:
 
     @property
     def request_id(self) -> str | None:
-        """FACEKI's own id of this verification (a UUID); ``None`` if what it sent does not look like an id."""
+        """FACEKI's own id of this verification (a UUID). ``None`` if the field is not a valid id."""
         return as_faceki_id(field(self.document, "requestId"))
 
     @property
     def record_identifier(self) -> str | None:
-        """The caller's id, if one was given; a word for "missing" is none (one SDK sends ``undefined``)."""
+        """The caller's own id, or ``None``. A text for a missing value is not an id: one SDK sends ``undefined``."""
         return as_identifier(self._sent("record_identifier"))
 
     @property
     def link(self) -> str | None:
-        """The id of the link that the person used. Who knows it can act on the link, so do not log it."""
+        """The id of the link that the person used. Do not log it: the id is enough to use the link."""
         return as_link_id(self._sent("link"))
 
     @property
     def face_id(self) -> str | None:
-        """FACEKI's id of the person, the same over all verifications of that person."""
+        """FACEKI's id of the person. All verifications of one person have the same id."""
         return as_faceki_id(field(self.document, "face_id"))
 
     @property
     def decision(self) -> Decision | None:
-        """The verdict; ``None`` while there is none.
+        """The decision, or ``None`` if the record has no decision yet.
 
-        It is read from ``decision``. Where that is missing, a documented word is also taken from ``status`` and the
-        like, or from the ``decision`` of an object within the record.
+        It is read from the field ``decision``. If that field has no value, a documented decision is also read from
+        ``status`` and similar fields, and from the field ``decision`` of a nested object.
         """
         word = _decision_text(field(self.document, "decision"))
         if word is not None:
@@ -212,35 +213,36 @@ class VerificationRecord:
 
     @property
     def error_codes(self) -> tuple[int, ...]:
-        """The codes that explain the decision: numbers, or the numbers of published names."""
+        """The codes that explain the decision, as numbers. A published name is converted into its number."""
         return tuple(code["code"] for code in self.code_summaries if code["code"] is not None)
 
     @property
     def code_summaries(self) -> list[CodeSummary]:
-        """The codes that explain the decision, with their published names; a name without a number is one too."""
+        """The codes that explain the decision, with their published names. A name without a number is included."""
         return list(self._codes())
 
     @property
     def flags(self) -> dict[str, bool]:
-        """``verification_summary``: which checks passed."""
+        """The results of the single checks, from the field ``verification_summary``. True means passed."""
         sent = field(self.document, "verification_summary")
         flags = {name: as_flag(value) for name, value in sent.items()} if isinstance(sent, dict) else {}
         return {name: flag for name, flag in flags.items() if flag is not None and as_word(name)}
 
     @property
     def created_at(self) -> datetime | None:
-        """When the person was verified."""
+        """Time of the verification."""
         return _time(field(self.document, *_CREATED_FIELDS))
 
     @property
     def updated_at(self) -> datetime | None:
-        """When the record last changed; a manual review changes it."""
+        """Time of the last change of the record. A manual review changes it."""
         return _time(field(self.document, "updatedAt", "updated", "updated_on"))
 
     def is_older_than(self, moment: float) -> bool:
-        """Return whether this record was surely made before ``moment``, a Unix time.
+        """Return whether this record was certainly created before ``moment``, a Unix time.
 
-        A time without a zone may be that of any zone, and a day may be any hour of it.
+        A time without a zone is possibly in any zone, and a date without a time is possibly any hour of that day. Both
+        are therefore read as the latest possible time.
         """
         created = self.created_at
         if created is None:
@@ -250,7 +252,7 @@ class VerificationRecord:
         return created.timestamp() + slack < moment
 
     def summary(self) -> Summary:
-        """Return what may go to XCom: ids, decision, codes, flags and times; nothing about the person."""
+        """Return the part that is safe in XCom: ids, decision, codes, flags and times, without personal data."""
         decision, created_at, updated_at = self.decision, self.created_at, self.updated_at
         return {
             "request_id": self.request_id,
@@ -264,12 +266,13 @@ class VerificationRecord:
         }
 
     def matches(self, name: str, value: str) -> bool | None:
-        """Return whether this record is of what was asked for; ``None`` if it does not say.
+        """Return whether this record matches the filter of a request, or ``None`` if the record has no such field.
 
-        How FACEKI takes a filter that it does not know is undocumented: it may answer with records of others.
+        FACEKI's behaviour for an unknown filter is undocumented. It possibly ignores the filter and returns records of
+        other people.
 
-        :param name: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
-        :param value: What was asked for.
+        :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
+        :param value: Value of the filter.
         """
         sent = self._sent(name)
         if not isinstance(sent, str | int) or isinstance(sent, bool) or (is_missing(sent) and sent != value):
@@ -279,7 +282,7 @@ class VerificationRecord:
             return text.strip() == value.strip()
         if name == "link":
             text, value = as_link_id(text) or text, as_link_id(value) or value
-        # FACEKI's ids are UUIDs, which mean the same in either case; an id of the caller's need not.
+        # FACEKI's ids are UUIDs, in which case does not matter. In the caller's own identifier case matters.
         return text.strip().lower() == value.strip().lower()
 
     def _sent(self, name: str) -> Json:
@@ -309,9 +312,10 @@ class VerificationRecord:
 
 
 def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
-    """Return the newest record by creation time; a person may try a link more than once.
+    """Return the newest record by creation time. A person can use a link more than once, so there can be several.
 
-    Records without a readable time count as older than those with one; among equals the last wins.
+    A record without a readable time is treated as older than a record with a time. Of records with equal times, the
+    last is returned.
     """
     newest: VerificationRecord | None = None
     for record in records:
@@ -323,10 +327,10 @@ def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
 def final_record(
     records: Iterable[VerificationRecord], *, wait_for_review: bool
 ) -> VerificationRecord | None:
-    """Return the newest record if its decision ends the wait, else ``None``.
+    """Return the newest record if its decision ends the wait, otherwise ``None``.
 
-    :param records: What FACEKI has for what is waited for; nothing yet is an empty iterable.
-    :param wait_for_review: Whether REVIEW, which a person will still decide, does not end it.
+    :param records: FACEKI's records of the awaited verification. The iterable is empty if no record exists yet.
+    :param wait_for_review: Whether the wait continues while the decision is REVIEW, until a person decides.
     """
     newest = latest(records)
     if newest is None or newest.decision is None:
@@ -339,7 +343,7 @@ def _age(record: VerificationRecord) -> float:
 
 
 def _decision_text(value: Json) -> str | None:
-    """Return a decision that may be wrapped in a list or an object of its own."""
+    """Return the text of a decision. It is possibly wrapped in an object or in a list of one item."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict):
@@ -353,7 +357,11 @@ def _known_decision(value: Json) -> Decision | None:
 
 
 def _time(value: Json) -> datetime | None:
-    """Read a time: ISO 8601, in UTC where it names no zone; Unix seconds or milliseconds; MongoDB's ``$date``."""
+    """Return the time that ``value`` represents, or ``None``.
+
+    Accepted formats are ISO 8601 (UTC if there is no zone), Unix time in seconds or milliseconds, and MongoDB's
+    ``$date``.
+    """
     if isinstance(value, dict):
         value = value.get("$date")
     try:

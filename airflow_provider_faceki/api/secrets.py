@@ -1,14 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Text and bytes whose ``repr`` shows nothing, for values that stand in local variables while an error is raised.
+"""Text and bytes with a ``repr`` that hides the content.
 
-Debuggers, error trackers and Airflow's own test run print the local variables of each frame of a traceback.
+They are for secrets in local variables: debuggers, error trackers and ``airflow dags test`` print the local variables
+of each frame of a traceback.
 """
 
 from __future__ import annotations
 
 
 class SecretText(str):
-    """Text that works as any other and shows only its length in ``repr``. What is derived from it is plain text."""
+    """A ``str`` with a ``repr`` that shows only the length. Slices and joins of it are ordinary ``str`` objects."""
 
     __slots__ = ()
 
@@ -17,7 +18,7 @@ class SecretText(str):
 
 
 class SecretBytes(bytes):
-    """The same for bytes."""
+    """A ``bytes`` object with a ``repr`` that shows only the length."""
 
     __slots__ = ()
 

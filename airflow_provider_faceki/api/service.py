@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The addresses, names and forms of one FACEKI installation that the documents leave open or contradict."""
+"""The addresses and field names of a FACEKI installation about which FACEKI's documentation is incomplete."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ FILTER_PLACEHOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One installation of FACEKI. The defaults are FACEKI as documented.
+    """One installation of FACEKI. The defaults are those of FACEKI's documentation.
 
-    :param base_url: Base URL of all calls but the image check: https://docs.faceki.com/api-integration .
-    :param addon_url: Base URL of the image check, which takes no token. Seen in FACEKI's SDKs.
-    :param records_path: Path for fetching records. The documentation prints this one as the page's heading and
-        ``/kycverify/api/kycverify/records`` in its parameter block:
-        https://docs.faceki.com/api-integration/verification-apis/fetch-records .
-        It may hold the placeholders ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in
-        ``/records/{requestId}``; a filter without a placeholder goes into the query of the path before the first
-        placeholder.
-    :param request_id_filter: How records are filtered by FACEKI's request id: the name of a query parameter; or,
-        beginning with ``/``, a path for this filter alone with its placeholder in it, such as
+    :param base_url: Base URL of all calls except the image check: https://docs.faceki.com/api-integration .
+    :param addon_url: Base URL of the image check, which needs no token. Source: FACEKI's SDKs.
+    :param records_path: Path for fetching records. The heading of the page
+        https://docs.faceki.com/api-integration/verification-apis/fetch-records prints the default; its parameter block
+        prints ``/kycverify/api/kycverify/records``. The path can contain the placeholders ``{requestId}``, ``{link}``,
+        ``{record_identifier}`` and ``{face_id}``, as in ``/records/{requestId}``. A filter without a placeholder is
+        sent as a query parameter; the path is then cut before its first placeholder.
+    :param request_id_filter: Filter of records by FACEKI's request id. The value is the name of a query parameter. If
+        it begins with ``/``, it is a path for this filter alone and contains the placeholder, for example
         ``/kycverify/api/kycverify/records?requestId={requestId}``.
-    :param link_filter: The same for the link id, with ``{link}``.
-    :param record_identifier_filter: The same for the caller's own identifier, with ``{record_identifier}``.
-    :param face_id_filter: The same for FACEKI's id of a person, with ``{face_id}``.
+    :param link_filter: Filter of records by link id, in the same format, with ``{link}``.
+    :param record_identifier_filter: Filter of records by the caller's own identifier, in the same format, with
+        ``{record_identifier}``.
+    :param face_id_filter: Filter of records by FACEKI's id of a person, in the same format, with ``{face_id}``.
     :param auth_header: Name of the HTTP header that carries the access token.
-    :param auth_scheme: Word before the token in that header; empty for the token alone.
-    :param pdf_report_path: Path of a PDF report with ``{requestId}`` in it. It is in no public source, so there is no
-        default.
-    :param pdf_report_method: ``GET``; or ``POST``, which also sends ``{"requestId": …}`` as JSON.
-    :param webhook_request_id_field: Name of the webhook's field with the request id. The documented name and its usual
-        spellings are understood in any case.
-    :param webhook_status_field: The same for the decision.
+    :param auth_scheme: Prefix of the token in that header, without the space. If it is empty, the header contains only
+        the token.
+    :param pdf_report_path: Path of a PDF report, with the placeholder ``{requestId}``. No public source contains the
+        path, so there is no default.
+    :param pdf_report_method: ``GET``, or ``POST``, which also sends ``{"requestId": …}`` as JSON.
+    :param webhook_request_id_field: Name of the webhook field that contains the request id. The documented name and
+        its usual spellings are always accepted too.
+    :param webhook_status_field: Name of the webhook field that contains the decision. The documented names are always
+        accepted too.
     """
 
     base_url: str = "https://sdk.faceki.com"
@@ -57,5 +59,5 @@ class Service:
     webhook_status_field: str = "status"
 
 
-#: FACEKI as documented.
+#: The installation that FACEKI's documentation describes.
 FACEKI = Service()

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A record as rows of tables: the columns, their types, and which of them are about the person.
+"""Conversion of a record into rows of tables. The columns are typed, and personal data is marked.
 
-FACEKI sends ages, days and years as text, often empty; here they are typed. Fields that no column holds, and values
-that are not of their column's type, are kept as JSON in the column ``other``. Field names:
+FACEKI sends ages, days and years as text, which is often empty; here they become numbers and dates. A field without a
+column, or with a value of another type than its column, is stored as JSON in the column ``other``. Field names:
 https://docs.faceki.com/data-fields/verification-data .
 """
 
@@ -18,17 +18,17 @@ from airflow_provider_faceki.api.models import OTHER, CodeSummary, VerificationR
 from airflow_provider_faceki.api.protocol.fields import field, plain
 from airflow_provider_faceki.api.values import Json, as_number
 
-#: Column by which rows of the other tables refer to their verification.
+#: Column of the other tables that refers to the row in ``verifications``.
 KEY = "request_id"
 
 
 class Column(NamedTuple):
-    """One column.
+    """One column of a table.
 
-    :param name: Its name.
+    :param name: Name of the column.
     :param type: ``text``, ``int``, ``float``, ``bool``, ``date``, ``time`` (UTC) or ``json``.
-    :param source: FACEKI's field, with dots into objects; empty for a computed column.
-    :param personal: Whether it is about the person, and so dropped by default.
+    :param source: Name of FACEKI's field. A dot separates an object from its field. Empty for a computed column.
+    :param personal: Whether the column contains personal data. Such columns are dropped by default.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
 
 def _plain(kind: str, *names: str) -> tuple[Column, ...]:
-    """Return columns named after FACEKI's fields, in snake case."""
+    """Return one column for each of FACEKI's field names. The column names are the field names in snake case."""
     return tuple(Column(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(), kind, name) for name in names)
 
 
@@ -95,11 +95,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "images": (_REQUEST, _POSITION, *_plain("text", "documentName", "side", "key"), _OTHER),
 }
 
-#: The record's field with the rows of each further table.
+#: Fields of a record that contain the rows of the other tables.
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# Each column with the two parts of its source, the outer one in plain spelling.
+# For each column: the outer part of its source, as `plain` returns it, and the inner part.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])
@@ -110,7 +110,7 @@ _SOURCES = {
 
 
 def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the rows that a record makes, each with the name of its table; no column is dropped or hashed yet."""
+    """Yield the rows of a record, each with the name of its table. The rows contain all columns, unhashed."""
     codes = record.code_summaries
     first = _values(record.document, "verifications") | _typed(record, codes)
     other = _unmapped(record.document, "verifications", first)
@@ -137,7 +137,7 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
 
 
 def _typed(record: VerificationRecord, codes: Sequence[CodeSummary]) -> dict[str, object]:
-    """Return the columns that the record itself reads."""
+    """Return the columns with values from the properties of the record."""
     flags = record.flags
     decision = record.decision
     return {
@@ -180,12 +180,12 @@ def _lookup(by_name: Mapping[str, Json], outer: str, inner: str) -> Json:
 
 
 def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, object]) -> dict[str, Json]:
-    """Return the part of ``document`` that no column holds: unknown fields, and values of another type."""
+    """Return the part of ``document`` that is in no column: unknown fields, and values of another type."""
     rest = dict(document)
     keys = {plain(key): key for key in document}
     by_name = {name: document[key] for name, key in keys.items()}
     for column, outer, inner in _SOURCES[table]:
-        # An empty text is how FACEKI says that there is nothing.
+        # FACEKI sends an empty text for a missing value.
         is_held = values[column.name] is not None or _lookup(by_name, outer, inner) in (None, "")
         if outer not in keys or not is_held:
             continue
@@ -201,13 +201,13 @@ def _text(value: Json) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
         return None
     text = str(value)
-    # JSON can hold half of a surrogate pair, which no file can.
+    # JSON can contain a lone surrogate, which cannot be written to a file.
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _int(value: Json) -> int | None:
     number = as_number(value)
-    # A float holds every whole number below 2**53.
+    # A float represents every integer below 2**53 exactly.
     return int(number) if number is not None and abs(number) < 2**53 and number == int(number) else None
 
 

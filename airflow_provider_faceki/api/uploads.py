@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Files to upload: an image or any other, and the ``multipart/form-data`` body that reads them as it is sent."""
+"""Files and images to upload, and the ``multipart/form-data`` body that reads them while it is sent."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-#: Largest image in bytes; the default of the Connection's ``max_image_bytes``.
+#: Maximum size of an image in bytes: the default of the Connection's field ``max_image_bytes``.
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
-#: Bytes read and sent at once. One TLS record holds 16 KiB; beyond 64 KiB nothing is gained.
+#: Bytes that are read and sent at once. Chunks of more than 64 KiB are not faster; one TLS record has 16 KiB.
 CHUNK_BYTES = 64 * 1024
 
-# The first bytes by which an image tells its kind, and the kind's media type and file ending.
+# For each image format: the pattern of its first bytes, its media type and its file extension.
 _KINDS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg", "jpg"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png", "png"),
@@ -31,12 +31,12 @@ _ENDING = re.compile(r"[A-Za-z0-9]{1,10}")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class File:
-    """A file of any kind that can be opened as often as it is sent. ``repr`` shows nothing of it.
+    """A file of any type. Its ``repr`` hides the content.
 
-    :param open: Opens it at its first byte.
-    :param size: Its length in bytes.
-    :param media_type: Its media type, such as ``application/pdf``.
-    :param ending: The usual file ending of that kind.
+    :param open: Function that opens the file at its first byte. It is called each time the file is sent.
+    :param size: Size of the file in bytes.
+    :param media_type: Media type, such as ``application/pdf``.
+    :param ending: File extension of that media type, without the dot.
     """
 
     open: Callable[[], BinaryIO]
@@ -56,26 +56,26 @@ class File:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Image(File):
-    """An image that FACEKI can use. Make one with :meth:`checked` or :meth:`of_bytes`.
+    """An image in a format that FACEKI accepts. Create it with :meth:`checked` or :meth:`of_bytes`.
 
-    Its media type is ``image/jpeg``, ``image/png``, ``image/webp`` or ``image/heic``.
+    The media type is ``image/jpeg``, ``image/png``, ``image/webp`` or ``image/heic``.
     """
 
     @classmethod
     def of_bytes(cls, name: str, content: bytes, max_bytes: int = MAX_IMAGE_BYTES) -> Image:
-        """Return ``content`` as an image; parameters and errors are those of :meth:`checked`."""
+        """Return ``content`` as an image. The parameters and errors are those of :meth:`checked`."""
         return cls.checked(name, partial(io.BytesIO, content), len(content), max_bytes)
 
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
-        """Return an image whose first bytes and size were checked, before anything is sent or paid.
+        """Return an image after a check of its size and its first bytes. An invalid image is never sent or paid for.
 
-        :param name: What the image is for; the error names it.
-        :param opener: Opens it at its first byte.
-        :param size: Its length in bytes.
-        :param max_bytes: Longest length that is sent. FACEKI publishes no limit; raw camera pictures have been
-            seen to be answered with HTTP 413.
-        :raises ValidationError: it is empty, too large, or not a JPEG, PNG, WEBP or HEIC.
+        :param name: Name of the argument that contains the image, for the error message.
+        :param opener: Function that opens the image at its first byte.
+        :param size: Size of the image in bytes.
+        :param max_bytes: Maximum size in bytes. FACEKI publishes no limit, but it has answered raw camera pictures
+            with HTTP 413.
+        :raises ValidationError: the image is empty, too large, or not a JPEG, PNG, WEBP or HEIC.
         """
         if size <= 0:
             raise ValidationError(f"{name} is empty")
@@ -89,7 +89,7 @@ class Image(File):
 
 
 def check_size(name: str, size: int, max_bytes: int) -> None:
-    """Refuse an image of more than ``max_bytes``."""
+    """Raise an error if an image has more than ``max_bytes`` bytes."""
     if size > max_bytes:
         raise ValidationError(
             f"{name} has {size} bytes, more than max_image_bytes={max_bytes}; FACEKI answers an image that "
@@ -98,7 +98,7 @@ def check_size(name: str, size: int, max_bytes: int) -> None:
 
 
 def check_image(name: str, value: object) -> None:
-    """Refuse what is not an :class:`Image`, such as its path."""
+    """Raise an error unless ``value`` is an :class:`Image`; a path to an image is not accepted."""
     if not isinstance(value, Image):
         raise ValidationError(
             f"{name} must be an Image (Image.checked, Image.of_bytes), not {type(value).__name__}"
@@ -107,11 +107,11 @@ def check_image(name: str, value: object) -> None:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Multipart:
-    """Text fields and files as one body whose length is known before it is read.
+    """A ``multipart/form-data`` body of text fields and files. Its length is known before the files are read.
 
-    :param fields: Names and texts.
-    :param files: Names and files.
-    :param boundary: The separator of the parts; it must occur in none of them, so draw it at random.
+    :param fields: Pairs of name and text.
+    :param files: Pairs of name and file.
+    :param boundary: Separator of the parts. It must be random, so that no part contains it.
     """
 
     fields: tuple[tuple[str, str], ...]
@@ -130,10 +130,10 @@ class Multipart:
         return heads + sum(file.size for _, file in self.files) + len(self._end())
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body in pieces of about 64 KiB; each call reads the files anew.
+        """Yield the body in chunks of about 64 KiB. Each call opens and reads the files again.
 
-        :raises ValidationError: a file cannot be read, or its length is no longer what it was. The body is incomplete
-            then, so that FACEKI cannot act on it.
+        :raises ValidationError: a file cannot be read, or its size has changed. The body is then incomplete, so FACEKI
+            cannot act on it.
         """
         held: list[bytes] = []
         size = 0
@@ -161,7 +161,7 @@ class Multipart:
         )
 
     def _head(self, name: str, file: File) -> bytes:
-        # FACEKI's SDKs name the file after its field; the name on the user's disk may name a person.
+        # The file name is the field name, as in FACEKI's SDKs: the name on the user's disk possibly names a person.
         return (
             f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.{file.ending}"'
             f"\r\nContent-Type: {file.media_type}\r\n\r\n"
@@ -182,8 +182,8 @@ def _content(name: str, file: File) -> Iterator[bytes]:
     except ValidationError:
         raise
     except Exception as problem:
-        # Each storage has errors of its own, some of them the same classes as those of the connection that this
-        # goes out on; uncaught, such a one would pass for a lost answer.
+        # Some storages raise the same exception classes as the HTTP connection. Without this conversion the
+        # transport would treat such an exception as a lost answer.
         raise ValidationError(f"{name} could not be read to its end") from problem
     if left or has_more:
         raise ValidationError(f"{name} became {'shorter' if left else 'longer'} while it was sent")

@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The one definition of a missing value, of an identifier, of FACEKI's ids and words, and of what can be stored.
+"""Validation of single values: missing values, identifiers, FACEKI's ids, decisions and codes, storable JSON.
 
 =====================================  ====================================================================
-:func:`is_missing`                     the value stands for "nothing", in any spelling
-:func:`check_identifier`               refuse what cannot be an identifier; return it as text otherwise
-:func:`is_identifier`                  the same as a yes or no
+:func:`is_missing`                     whether a value means "no value", in any spelling
+:func:`check_identifier`               raise an error unless the value is a valid identifier
+:func:`is_identifier`                  whether the value is a valid identifier
 :func:`as_identifier`                  the caller's own identifier in an answer, or ``None``
-:func:`as_faceki_id`                   an id that FACEKI made (request, face), or ``None``
-:func:`as_link_id`                     the id of a link, also taken from the link's URL, or ``None``
+:func:`as_faceki_id`                   an id that FACEKI assigned (request, face), or ``None``
+:func:`as_link_id`                     the id of a link, also extracted from the link's URL, or ``None``
 :func:`as_word`                        a decision or status, or ``None``
 :func:`as_code`                        a response code, or ``None``
 :func:`as_code_name`                   the name of a response code, or ``None``
@@ -15,8 +15,8 @@
 :func:`storable`                       a JSON document that every database of Airflow can store
 =====================================  ====================================================================
 
-The ``as_…`` functions return only what is safe in XCom, trigger events, log lines and error texts: bounded, printable,
-without control characters. FACEKI's free text stays in the record.
+The ``as_…`` functions return only values that are safe in XCom, trigger events, log lines and error texts: printable,
+of limited length and without control characters. They never return FACEKI's free text.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from airflow_provider_faceki.api.errors import ValidationError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-#: Longest identifier in characters. A UUID has 36.
+#: Maximum length of an identifier in characters. A UUID has 36.
 MAX_IDENTIFIER_LENGTH = 512
-#: Deepest nesting that is stored as JSON; MySQL takes 100 levels.
+#: Maximum nesting depth of stored JSON. MySQL accepts 100 levels.
 MAX_STORED_DEPTH = 64
 #: Largest absolute value of a response code.
 MAX_CODE = 999_999_999
 
-# What programs write where they have no value, in small letters: Python, Jinja, JSON, YAML, SQL dumps, JavaScript,
-# pandas, pyarrow, R and spreadsheets.
+# These texts, in lower case, are what Python, Jinja, JSON, YAML, SQL dumps, JavaScript, pandas, pyarrow, R and
+# spreadsheets write for a missing value.
 _MISSING_WORDS = frozenset(
     {
         *("", "none", "null", "nil", "undefined", "~", "\\n", "(null)", "<null>", "<none>", "[null]"),
@@ -56,34 +56,39 @@ _MISSING_WORDS = frozenset(
         ),
     }
 )
-# Objects that stand for a missing value in libraries which this module must not import: pandas, pyarrow, Jinja, Polars.
+# These are the types of the null objects of pandas, pyarrow and Polars, by name: this module must not import them.
 _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
-# White space, quotation marks, and characters that no one sees: zero-width spaces, joiners, the byte order mark.
+# White space, quotation marks and invisible characters (zero-width spaces, joiners, byte order mark) are stripped.
 _AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\"'`"
 
 _FACEKI_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LINK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,255}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _CODE = re.compile(r"-?[0-9]{1,9}")
-# A code's name has several words in capitals; one capital word or a sentence may be a person.
+# Only several capitalised words joined by "_" are accepted: a single word or a sentence is possibly a person's name.
 _CODE_NAME = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _MAX_CODE_NAME_LENGTH = 64
 
-# Not stored as text anywhere: U+0000 by PostgreSQL, halves of surrogate pairs by any encoder.
+# PostgreSQL cannot store U+0000 in text, and no encoder accepts a lone surrogate.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
-# Airflow's XCom serializer refuses or interprets objects that have one of these keys.
+# Airflow's XCom serializer refuses or interprets objects with one of these keys.
 _RESERVED_KEYS = frozenset({"__classname__", "__id__", "__version__", "__data__", "__type", "__var"})
 
 
 def is_missing(value: object) -> bool:
-    """Return whether ``value`` stands for "nothing".
+    """Return whether ``value`` means "no value".
 
-    True for ``None``, for blank text, for the words that programs write in place of a value (``None``, ``null``,
-    ``undefined``, ``nan``, ``NaT``, ``<NA>``, ``N/A``, ``#N/A`` and others, in any case and also within quotation
-    marks), for a float or decimal that is not a number, and for the null objects of pandas, pyarrow and Jinja. Zero,
-    ``False`` and empty lists are values.
+    The result is true for:
+
+    * ``None`` and blank text;
+    * the texts that programs write for a missing value (``None``, ``null``, ``undefined``, ``nan``, ``NaT``, ``<NA>``,
+      ``N/A``, ``#N/A`` and others), in upper or lower case, with or without quotation marks;
+    * a float or ``Decimal`` that is NaN;
+    * the null objects of pandas, pyarrow and Jinja.
+
+    It is false for zero, ``False`` and empty lists.
     """
     if value is None:
         return True
@@ -98,21 +103,22 @@ def is_missing(value: object) -> bool:
 
 
 def _is_not_equal_to_itself(value: object) -> bool:
-    """True for NaN of ``float``, ``Decimal`` and numpy, and for NaT."""
+    """Return true for NaN of ``float``, ``Decimal`` and numpy, and for NaT."""
     try:
         return bool(value != value)
-    except Exception:  # noqa: BLE001 - a library's comparison may raise anything; arrays refuse to be true or false
+    except Exception:  # noqa: BLE001 - comparisons of other libraries raise any exception; arrays have no truth value
         return False
 
 
 def check_identifier(name: str, value: object) -> str:
-    """Return ``value``, an identifier that can be sent to FACEKI.
+    """Return ``value`` if it is a valid identifier for FACEKI.
 
-    The error names the argument and never shows the value, which may be a person's number or a link.
+    The error names the argument and does not contain the value, which is possibly a person's number or a link. The one
+    exception is a text for a missing value, such as ``'None'``.
 
-    :param name: The argument, for the error.
-    :param value: What was given, after rendering.
-    :raises ValidationError: it is not text, stands for nothing, is too long, or holds unprintable characters.
+    :param name: Name of the argument, for the error message.
+    :param value: Value of the argument, after template rendering.
+    :raises ValidationError: the value is not text, means "no value", is too long or contains unprintable characters.
     """
     if is_missing(value):
         raise ValidationError(_missing_text(name, value))
@@ -147,17 +153,23 @@ def is_identifier(value: object) -> bool:
 
 
 def as_identifier(value: object) -> str | None:
-    """Return the caller's own identifier as an answer holds it; ``None`` if it is missing or no identifier."""
+    """Return ``value`` from an answer if it is a valid identifier of the caller, otherwise ``None``."""
     return value if isinstance(value, str) and is_identifier(value) else None
 
 
 def as_faceki_id(value: object) -> str | None:
-    """Return an id that FACEKI made: at most 128 letters, digits and ``._:-``. FACEKI documents UUIDs."""
+    """Return ``value`` if it is an id that FACEKI assigned, otherwise ``None``.
+
+    Such an id has at most 128 characters: letters, digits and ``._:-``. FACEKI documents UUIDs.
+    """
     return value if isinstance(value, str) and _FACEKI_ID.fullmatch(value) else None
 
 
 def as_link_id(value: object) -> str | None:
-    """Return the id of a verification link: ``value`` itself, or the end of it if it is the link's URL."""
+    """Return the id of a verification link, or ``None``.
+
+    If ``value`` is the URL of a link, the id is its query parameter ``link``, otherwise its last path segment.
+    """
     if not isinstance(value, str) or is_missing(value):
         return None
     text = value.strip()
@@ -178,7 +190,7 @@ def _link_id_of_url(url: str) -> str:
 
 
 def as_word(value: object) -> str | None:
-    """Return a decision or status: one word of at most 40 letters, digits, ``-`` and ``_``."""
+    """Return ``value`` if it is a decision or status: one word of at most 40 letters, digits, ``-`` and ``_``."""
     if not isinstance(value, str):
         return None
     word = value.strip()
@@ -186,7 +198,7 @@ def as_word(value: object) -> str | None:
 
 
 def as_code(value: object) -> int | None:
-    """Return a response code, which may have been sent as text or as a float."""
+    """Return ``value`` as a response code. Integers in the form of text or of a float are accepted."""
     if isinstance(value, str) and _CODE.fullmatch(value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -197,7 +209,7 @@ def as_code(value: object) -> int | None:
 
 
 def as_number(value: object) -> float | None:
-    """Return a finite number, which may have been sent as text."""
+    """Return ``value`` as a finite number. A number in the form of text is accepted."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
@@ -208,17 +220,20 @@ def as_number(value: object) -> float | None:
 
 
 def as_code_name(value: object) -> str | None:
-    """Return what has the form of a code's name, such as ``FACE_CROPPED``."""
+    """Return ``value`` if it has the form of a code name, such as ``FACE_CROPPED``."""
     is_name = isinstance(value, str) and len(value) <= _MAX_CODE_NAME_LENGTH and _CODE_NAME.fullmatch(value)
     return value if isinstance(value, str) and is_name else None
 
 
 def storable(document: Json) -> Json:
-    """Return ``document`` in a form that PostgreSQL, MySQL and SQLite store and Airflow's XCom takes.
+    """Return ``document`` in a form that PostgreSQL, MySQL, SQLite and Airflow's XCom can store.
 
-    U+0000 and halves of surrogate pairs become U+FFFD; integers beyond 64 bits and numbers that JSON does not know
-    become text; what is nested deeper than 64 levels becomes JSON text; the keys that Airflow reserves
-    (``__classname__`` and others) lose one leading underscore. Everything else stays as it is.
+    * U+0000 and lone surrogates become U+FFFD.
+    * Integers beyond 64 bits, NaN and infinity become text.
+    * Values nested deeper than 64 levels become JSON text.
+    * Keys that Airflow reserves (``__classname__`` and others) lose one leading underscore.
+
+    All other values are unchanged.
     """
     return _storable(document, 0)
 

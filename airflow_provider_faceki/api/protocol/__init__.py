@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Decide what is sent and what an answer means; no I/O, no clock, no log."""
+"""The protocol of FACEKI: construction of requests and interpretation of answers, without I/O, clock and logging."""

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Access tokens: the request for one, its lifetime, and the store that holds it."""
+"""Access tokens: the token request, the lifetime of a token, and the interface of token stores."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from airflow_provider_faceki.api.protocol.fields import field, find_objects, has
 from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, Header, HttpRequest, Json, json_body
 from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 
-#: Seconds before its end at which a token counts as used up, so that none expires on its way to FACEKI.
+#: Seconds before its expiry from which a token is not used any more, so that it does not expire on its way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: A token that lives shorter than this is renewed at :data:`SHORT_LIFETIME_MARGIN` of its life before the end, since a
-#: minute would be most of a short life. The two rules meet at exactly this lifetime.
+#: Lifetime in seconds below which the margin is :data:`SHORT_LIFETIME_MARGIN` of the lifetime: one minute would be most
+#: of a short lifetime. At exactly this lifetime both rules give the same margin.
 SHORT_LIFETIME_SECONDS = 600.0
 SHORT_LIFETIME_MARGIN = 0.1
-#: Lifetime where the answer gives none (documented default:
-#: https://docs.faceki.com/api-integration/verification-apis/authentication ).
+#: Lifetime in seconds if the answer contains none. This is the documented default:
+#: https://docs.faceki.com/api-integration/verification-apis/authentication .
 DEFAULT_LIFETIME_SECONDS = 3600.0
 
-# What RFC 6750 allows in a bearer token, at a length that fits into a header.
+# RFC 6750 allows these characters in a bearer token. A longer token would not fit into a header.
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]{1,8192}=*")
 _TOKEN_FIELDS = ("access_token", "token", "auth_token", "jwt", "id_token")
 _MIN_BARE_TOKEN_LENGTH = 16
 
 
 class AuthFlow(StrEnum):
-    """The six forms of the token request that FACEKI documents or ships; no source says which still work.
+    """The six forms of the token request in FACEKI's documentation and SDKs. No source says which of them still work.
 
-    https://docs.faceki.com/api-integration/verification-apis/authentication prints four of them in its versions,
-    https://kycdocv2.faceki.com the GET with headers, and FACEKI's SDKs send the query.
+    Versions of https://docs.faceki.com/api-integration/verification-apis/authentication contain four of them.
+    https://kycdocv2.faceki.com contains the GET request with headers. FACEKI's SDKs send the query parameters.
     """
 
     GENERATE_TOKEN = "generate_token"  # noqa: S105 - the name of a form, not a password
@@ -58,7 +58,7 @@ class AuthFlow(StrEnum):
 
     @property
     def sends_headers(self) -> bool:
-        """Whether client id and secret travel as HTTP headers, which carry ASCII only."""
+        """Whether the client id and secret are sent as HTTP headers, which can contain ASCII only."""
         return self in {
             AuthFlow.GENERATE_TOKEN_HEADERS,
             AuthFlow.ACCESS_TOKEN_HEADERS,
@@ -79,11 +79,11 @@ class AuthFlow(StrEnum):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AccessToken:
-    """A bearer token and its life.
+    """A bearer token with its lifetime.
 
     :param value: The token itself.
-    :param obtained_at: Unix time at which it was requested.
-    :param lifetime: Seconds from then for which it can be used; 0: for one request.
+    :param obtained_at: Unix time of the token request.
+    :param lifetime: Seconds after ``obtained_at`` until the token expires. With 0 it is used for one request only.
     """
 
     value: str
@@ -91,7 +91,10 @@ class AccessToken:
     lifetime: float
 
     def usable(self, now: float) -> bool:
-        """Return whether it can be sent at Unix time ``now``; a token from well in the future cannot."""
+        """Return whether the token can be sent at Unix time ``now``.
+
+        A token obtained more than a minute after ``now`` is refused, because one of the two clocks is wrong.
+        """
         margin = (
             RENEWAL_MARGIN_SECONDS
             if self.lifetime >= SHORT_LIFETIME_SECONDS
@@ -104,43 +107,43 @@ class AccessToken:
 
 
 class RefreshLock(Protocol):
-    """The right to fetch the next token. Others wait until it is released or has expired."""
+    """The exclusive right to fetch the next token. Other callers wait until it is released or has expired."""
 
     def release(self) -> None:
-        """Release it. Never blocks; may be called twice."""
+        """Release the lock. The method never blocks and can be called twice."""
 
 
 class TokenStore(Protocol):
-    """The store of an account's one token. No method waits for another holder."""
+    """A store for the single token of an account. No method waits for another holder of the refresh lock."""
 
     def peek(self) -> AccessToken | None:
-        """Return the token that this process knows, without any I/O."""
+        """Return the token in the memory of this process, without I/O."""
 
     def read(self) -> AccessToken | None:
-        """Return the newest token known to this process or its neighbours."""
+        """Return the newest token of this process and of all processes that share the store."""
 
     def try_lock(self, generation: int = 0) -> RefreshLock | None:
-        """Take the right to fetch, or return ``None`` while another caller holds it.
+        """Acquire the refresh lock, or return ``None`` while another caller owns it.
 
-        :param generation: How many holders have been waited for in vain. There are as many locks besides the first:
-            a caller for whom the first has timed out takes the second, and fetches for all.
+        :param generation: Number of owners whose locks have timed out for this caller. If the owner of lock 0 does not
+            release it in time, one waiting caller acquires lock 1 and fetches the token for all callers.
         """
 
     def set(self, token: AccessToken) -> None:
-        """Store ``token`` as the one that every caller gets."""
+        """Store ``token`` as the current token of all callers."""
 
     def invalidate(self, token: AccessToken) -> None:
-        """Remove ``token`` if it is still the stored one."""
+        """Remove ``token`` if it is still the stored token."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """The token request in one of its forms, and the reading of its answer.
+    """The token request in one of its forms, and the interpretation of its answer.
 
     :param base_url: FACEKI's base URL.
     :param client_id: Client id from the FACEKI portal (Integrations → Client ID).
-    :param client_secret: Its secret.
-    :param flow: The form. ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, where proxies log it.
+    :param client_secret: Client secret from the same page.
+    :param flow: Form of the request. ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, which proxies log.
     """
 
     base_url: str
@@ -152,12 +155,12 @@ class TokenRequest:
         object.__setattr__(self, "client_secret", SecretText(self.client_secret))
 
     def fingerprint(self) -> str:
-        """Return a hash that is different for every account and form."""
+        """Return a hash that is different for each account and each form of the request."""
         parts = (self.base_url, self.client_id, self.client_secret, self.flow.value)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def request(self) -> HttpRequest:
-        """Return the request; it is idempotent, since it changes nothing but a counter."""
+        """Return the request. It is idempotent: a second token request does no harm."""
         headers: tuple[Header, ...] = JSON_HEADERS if self.flow.method == "POST" else JSON_HEADERS[1:]
         body: SecretBytes | None = None
         query: tuple[tuple[str, str], ...] = ()
@@ -181,10 +184,10 @@ class TokenRequest:
     def read(self, answer: Payload, requested_at: float) -> AccessToken:
         """Return the token of ``answer``.
 
-        :raises AuthenticationError: the answer is a validation error of the credentials.
-        :raises UnexpectedResponseError: there is no token in it that could be sent in a header.
+        :raises AuthenticationError: the answer is a validation error for the credentials.
+        :raises UnexpectedResponseError: the answer contains no token that can be sent in a header.
         """
-        # Found elsewhere and raised here, where no local variable holds a token.
+        # The error is raised here, not in _find_token, because no local variable of this frame contains a token.
         token = _find_token(answer.document, requested_at)
         if token is not None:
             return token
@@ -197,10 +200,11 @@ class TokenRequest:
         )
 
     def map_error(self, error: ResponseError) -> FacekiError:
-        """Return what a failed token request means for the Connection.
+        """Return the error that a failed token request means for the Connection.
 
-        FACEKI does not document its answer to wrong credentials, so every refusal that it states counts as one; a
-        missing route is told apart by its 404 or 405.
+        FACEKI does not document its answer to wrong credentials. So every refusal that FACEKI states becomes an
+        :class:`AuthenticationError`. HTTP 404 and 405 become a :class:`ConfigurationError`, because the route does not
+        exist.
         """
         is_refusal = (
             isinstance(error, AuthenticationError | InvalidRequestError) or type(error) is ResponseError
@@ -250,7 +254,7 @@ def _token_text(document: Mapping[str, Json]) -> str | None:
 
 
 def _bearer(value: Json) -> str | None:
-    """Return a token that a header can carry, without the scheme that some services put before it."""
+    """Return ``value`` as a token without the prefix ``Bearer``, or ``None`` if a header cannot contain it."""
     if not isinstance(value, str):
         return None
     text = re.sub(r"^bearer ", "", value, flags=re.IGNORECASE)
@@ -258,13 +262,13 @@ def _bearer(value: Json) -> str | None:
 
 
 def _bare_token(value: Json) -> str | None:
-    """Return a text that is long enough to be a token where nothing names it."""
+    """Return ``value`` as a token. The field name does not identify it, so a short text is not accepted."""
     token = _bearer(value)
     return token if token is not None and len(token) >= _MIN_BARE_TOKEN_LENGTH else None
 
 
 def _names_credentials(document: Json) -> bool:
-    """Whether this is a validation error keyed by field; FACEKI documents ``{"clientSecret": ""}``."""
+    """Return whether this is a validation error with field names as keys. FACEKI documents ``{"clientSecret": ""}``."""
     return isinstance(document, dict) and has_field(document, "clientId", "clientSecret")
 
 
@@ -275,5 +279,5 @@ def _lifetime(value: Json) -> float:
         seconds = float(value)
     except (ValueError, OverflowError):
         return DEFAULT_LIFETIME_SECONDS
-    # A token without any life left serves the request that it was fetched for, and no other.
+    # A token with lifetime 0 is used only for the request for which it was fetched.
     return max(seconds, 0.0) if math.isfinite(seconds) else DEFAULT_LIFETIME_SECONDS

@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The one reader of FACEKI's answers: which is a success, which a failure, and which error the failure is.
+"""Interpretation of FACEKI's answers: whether an answer is a success, and which error a failure becomes.
 
-FACEKI has four envelopes, and any may come on any route and with any HTTP status:
+FACEKI has four envelopes. Each of them is possible on any route and with any HTTP status:
 
 * legacy, ``{"responseCode": 0, "data": …}``: token, links, the V2 API
 * v3, ``{"status": true, "code": 200, "result": …}``: everything under ``/api/v3``
 * validation, ``{"status": false, "statusCode": 422, …}``: the token routes
 * errors, ``{"errors": [{"message": …}]}``: decoded by FACEKI's iOS SDK
 
-FACEKI's SDKs look for error codes in answers with HTTP 200, so the HTTP status alone never means success. A JSON answer
-in none of these envelopes is its own result, as that of the image check is.
+FACEKI's SDKs read error codes from answers with HTTP 200, so HTTP 200 alone does not mean success. If a JSON answer has
+none of these envelopes, as that of the image check, the whole document is the result.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.values import as_code, as_code_name, as_faceki_id, as_identifier
 
-#: Longest pause in seconds that ``Retry-After`` is taken to ask for.
+#: Maximum pause in seconds. A longer ``Retry-After`` is reduced to this value.
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 _CODE_FIELDS = ("responsecode", "code", "statuscode", "errorcode", "resultcode")
 _SUCCESS_FIELDS = ("success", "issuccess", "ok", "succeeded")
 _ERROR_FIELDS = ("error", "errors", "exception", "fault")
-# Fields that tell about an answer and are no content of it.
+# These fields describe an answer and are not part of its content.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,
@@ -76,12 +76,12 @@ _ENVELOPE_FIELDS = frozenset(
         *("hint", "instance", "requestid", "traceid", "correlationid", "metadata", "meta"),
     }
 )
-# Fields of FACEKI's own envelopes.
+# These are the fields of FACEKI's own envelopes.
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
-# What services write where a token is not accepted, and where credentials are not. Only the kind of the error depends
-# on it, and whether a new token is worth a try; the text itself goes nowhere.
+# Services use these words if they refuse a token or credentials. The match decides only the error class and whether a
+# new token is fetched. The text itself is never stored or logged.
 _TOKEN_WORDS = re.compile(
     r"\bjwt\b|unauthori[sz]ed|not authori[sz]ed|unauthenticated|forbidden|access denied|session expired"
     r"|\btoken\b.{0,30}\b(?:expired|invalid|missing|required|revoked|malformed|inactive|not valid|not active)\b"
@@ -94,21 +94,21 @@ _CREDENTIAL_WORDS = re.compile(
     r"|\b(?:client|secret)\b.{0,30}\b(?:invalid|wrong|unknown|incorrect|not found|not valid|does not exist)\b",
     re.IGNORECASE,
 )
-# Codes that say no more than an HTTP status does: the words beside them may say more.
+# These codes are as general as an HTTP status, so the words of the answer are examined too.
 _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Payload:
-    """A success, unwrapped. ``repr`` shows nothing of it.
+    """The content of a successful answer, without its envelope. Its ``repr`` hides the content.
 
-    :param result: What the envelope held (``result`` or ``data``), or the whole document if it had none.
-    :param document: The whole document; links have their URL beside ``data``.
-    :param file: What was downloaded in place of a document, at its first byte.
+    :param result: Field ``result`` or ``data`` of the envelope, or the whole document if there is no envelope.
+    :param document: The whole document. For example, the URL of a link is outside ``data``.
+    :param file: The downloaded PDF, positioned at its first byte, if the answer is not JSON.
     :param status: HTTP status.
     :param is_empty: Whether the answer had no body.
-    :param failure: The failure that the envelope states although the answer holds a decided record. Only calls that
-        read records may take such an answer for a success.
+    :param failure: Failure that the envelope reports although the answer contains a record with a decision. Only calls
+        that read records are allowed to ignore it.
     """
 
     result: Json
@@ -120,16 +120,16 @@ class Payload:
 
     @property
     def found(self) -> str:
-        """What the answer holds, for an error: names of keys, never values."""
+        """Description of the answer for an error message: names of keys, without values."""
         return f"HTTP {self.status} without a body" if self.is_empty else describe(self.document)
 
 
 def read_payload(response: HttpResponse) -> Payload:
-    """Unwrap ``response``.
+    """Return the content of ``response``.
 
-    :raises ResponseError: the one of the tree that its status and code call for.
+    :raises ResponseError: the response is a failure. Its status and code decide the class of the error.
     """
-    # Raised here, where no local variable shows anything of the answer.
+    # The error is raised here, because no local variable of this frame shows the content of the answer.
     found = _read(response)
     if isinstance(found, ResponseError):
         raise found
@@ -157,19 +157,19 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
     if is_good and code is None and not _states_failure(by_name):
         return Payload(_result(document), document, status=response.status)
     failure = _error(response, code, document)
-    # A verdict that is in hand is not lost because the envelope contradicts it.
+    # A received decision must not be lost if the envelope contradicts it.
     if code is None and _may_be_success(response.status) and _holds_decision(document):
         return Payload(_result(document), document, status=response.status, failure=failure)
     return failure
 
 
 def is_token_refusal(error: ResponseError) -> bool:
-    """Whether FACEKI turned down the access token: a 401, or code 1 in any envelope and with any status."""
+    """Return whether FACEKI refused the access token: HTTP 401, code 401, or code 1 in any envelope."""
     return error.http_status == 401 or error.code in {REFUSED, 401}
 
 
 def _refuse(constant: str) -> Json:
-    # Python reads NaN and Infinity, which are no JSON, and which no storage or database takes back.
+    # Python's parser accepts NaN and Infinity, which are not valid JSON and which no database stores.
     raise ValueError(constant)
 
 
@@ -207,20 +207,23 @@ def _result(document: Mapping[str, Json]) -> Json:
         return next((result for result in results if result is not None), None)
     if not _is_enveloped(document):
         return dict(document)
-    # An envelope may come without a result; it must not be taken for one.
+    # An envelope without a result must not become the result itself.
     rest = {name: value for name, value in document.items() if plain(name) not in _WRAPPING_FIELDS}
     return rest or None
 
 
 def _is_enveloped(document: Mapping[str, Json]) -> bool:
-    """Whether this is one of FACEKI's envelopes. A web framework's `{"statusCode": 404, "message": …}` is none."""
+    """Return whether this is one of FACEKI's envelopes.
+
+    The document `{"statusCode": 404, "message": …}` is not: web frameworks send it.
+    """
     by_name = {plain(key): value for key, value in document.items()}
     states = isinstance(by_name.get("status"), bool) or any(name in by_name for name in _SUCCESS_FIELDS)
     return "responsecode" in by_name or (states and ("code" in by_name or "statuscode" in by_name))
 
 
 def _failure_code(by_name: Mapping[str, Json]) -> int | None:
-    """Return the first code that does not mean success; FACEKI may nest it, as V2 does in ``data.error``."""
+    """Return the first code that does not mean success. The code is possibly nested, as in ``data.error`` of V2."""
     return next((code for code in _codes(by_name) if code not in SUCCESS_CODES), None)
 
 
@@ -272,7 +275,7 @@ def _is_false(status: Json, *, or_zero: bool) -> bool:
 
 
 def _words(by_name: Mapping[str, Json]) -> str:
-    """Return what an answer says in words about a failure."""
+    """Return the texts with which an answer describes a failure."""
     said: list[str] = []
     for name in (
         "message",
@@ -326,11 +329,11 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
 
 
 def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, words: str) -> bool | None:
-    """Return whether FACEKI may have acted; ``None`` for what is usual for this kind of error."""
-    # A code that nobody explains does not say that nothing was done.
+    """Return whether FACEKI has possibly acted, or ``None`` for the default of the error class."""
+    # An unknown code does not prove that FACEKI did not act.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # Words alone, without a status or code that says the same, prove nothing.
+    # Words alone prove nothing, without a status or code with the same meaning.
     if (
         kind is AuthenticationError
         and words
@@ -394,7 +397,7 @@ def _own_text(document: Mapping[str, Json], read: Callable[[object], str | None]
 
 
 def _retry_after(response: HttpResponse) -> float | None:
-    """Read ``Retry-After``: seconds, or a date, which is held against the answer's own ``Date``."""
+    """Return the seconds of ``Retry-After``. If it is a date, the header ``Date`` of the answer is subtracted."""
     text = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", text):
         return min(float(text), MAX_RETRY_AFTER_SECONDS)

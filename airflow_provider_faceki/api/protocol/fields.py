@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Find fields and objects in FACEKI's documents, in any spelling of their names and in any wrapping.
+"""Search for fields and objects in FACEKI's answers, with any spelling of the names and at any nesting.
 
-Nobody has compared the documents with the live service. So ``request_id`` is found where ``requestId`` is documented,
-and records under ``result``, ``data``, ``{"result": {"records": […]}}`` and the like.
+The documentation has not been compared with the live service. So ``request_id`` is accepted for the documented
+``requestId``, and records are found under ``result``, ``data``, ``{"result": {"records": […]}}`` and similar.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from functools import lru_cache
 
 from airflow_provider_faceki.api.values import Json
 
-#: Levels of wrapping that are looked through.
+#: Maximum number of nested levels that a search visits.
 MAX_WRAPPINGS = 6
-#: Names of keys that an error shows at most.
+#: Maximum number of key names in an error message.
 MAX_SHOWN_KEYS = 12
 
-# Where the content of an answer stands, the likeliest first, in the form that `plain` gives.
+# These fields contain the content of an answer, the most probable first. The names have the form that `plain` returns.
 _WRAPPERS = (
     *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
 )
-# A key may be a value in disguise; only what is surely a field's name is shown.
+# A key is possibly personal data, so errors show only keys in the form of a field name.
 _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,39}")
 
 
 @lru_cache(maxsize=1024)
 def plain(name: str) -> str:
-    """Return ``name`` without what spellings differ in: case, ``_``, ``-`` and white space."""
+    """Return ``name`` in lower case, without ``_``, ``-`` and white space, so that all spellings become equal."""
     return re.sub(r"[\s_-]", "", name).lower()
 
 
 def field(document: Mapping[str, Json], *names: str) -> Json:
-    """Return the first value that is not null under one of ``names``, as they are or in another spelling."""
+    """Return the first non-null value of the fields ``names``, in order. Other spellings are also accepted."""
     for name in names:
         if document.get(name) is not None:
             return document[name]
@@ -45,13 +45,13 @@ def field(document: Mapping[str, Json], *names: str) -> Json:
 
 
 def has_field(document: Mapping[str, Json], *names: str) -> bool:
-    """Return whether one of ``names`` is there, even with null."""
+    """Return whether the object has one of the fields ``names``, even if its value is null."""
     wanted = {plain(name) for name in names}
     return any(plain(key) in wanted for key in document)
 
 
 def holds_field(document: Json, name: str, depth: int = MAX_WRAPPINGS) -> bool:
-    """Return whether a field of this name stands anywhere in a document, with a value."""
+    """Return whether any object in the document has a field ``name`` with a non-null value."""
     if isinstance(document, list):
         return any(holds_field(item, name, depth - 1) for item in document) if depth else False
     if not isinstance(document, dict) or not depth:
@@ -64,15 +64,17 @@ def holds_field(document: Json, name: str, depth: int = MAX_WRAPPINGS) -> bool:
 def find_objects(
     document: Json, is_wanted: Callable[[Mapping[str, Json]], bool]
 ) -> list[dict[str, Json]] | None:
-    """Return the objects of ``document`` that are wanted.
+    """Return the objects in ``document`` for which ``is_wanted`` is true.
 
-    :param document: An answer's document.
-    :param is_wanted: Whether an object is one of them.
-    :return: An empty list if the answer says that there are none; ``None`` if it is not understood.
+    :param document: Document of an answer.
+    :param is_wanted: Function that returns whether an object is wanted.
+    :return: The objects. The list is empty if the answer contains an empty list or null instead of objects. The result
+        is ``None`` if the answer is not understood.
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)
-    # The envelope may have fields of its own, such as an id of the request: what is in it goes first.
+    # The content is searched before the envelope, because the envelope possibly has a wanted field too, such as
+    # requestId.
     inner = {key: value for key, value in document.items() if plain(key) in _WRAPPERS}
     found = _search(inner, is_wanted, 0) if inner else None
     if not found and is_wanted(document):
@@ -118,7 +120,7 @@ def _search_object(
 
 
 def says_none(document: Json, depth: int = 0) -> bool:
-    """Return whether an empty list stands where the content of an answer is expected."""
+    """Return whether the content of an answer is, or contains, an empty list."""
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:
         inner = (value for key, value in document.items() if plain(key) in _WRAPPERS)
         return any(says_none(value, depth + 1) for value in inner)
@@ -126,7 +128,7 @@ def says_none(document: Json, depth: int = 0) -> bool:
 
 
 def _embedded(value: Json) -> Json:
-    """Return the document within a text that holds one."""
+    """Return the parsed document if ``value`` is a text with JSON, otherwise ``value``."""
     if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
         return value
     try:
@@ -137,7 +139,7 @@ def _embedded(value: Json) -> Json:
 
 
 def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield each text in ``value`` with the plain name of the key that it stands under."""
+    """Yield each text in ``value``, with the name of its key in the form that :func:`plain` returns."""
     for name, item in value.items() if isinstance(value, dict) else (("", value),):
         for inner in item if isinstance(item, list) and in_lists else (item,):
             if isinstance(inner, str):
@@ -147,7 +149,7 @@ def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tup
 
 
 def as_flag(value: Json) -> bool | None:
-    """Return a truth value that may have been sent as text or as 0 or 1."""
+    """Return ``value`` as a boolean, or ``None``. The texts true, false, yes and no, 0 and 1 are accepted too."""
     if isinstance(value, bool):
         return value
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -155,7 +157,7 @@ def as_flag(value: Json) -> bool | None:
 
 
 def describe(document: Json) -> str:
-    """Return what kind of document this is, with the names of its keys and without any value."""
+    """Return a description of the document: its type and the names of its keys, without values."""
     if isinstance(document, dict):
         inner = next((item for item in document.values() if isinstance(item, dict) and item), None)
         nested = f", and in it {_keys(inner)}" if inner else ""

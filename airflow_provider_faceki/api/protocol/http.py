@@ -17,18 +17,18 @@ from airflow_provider_faceki.api.values import Json as Json
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HttpRequest:
-    """One request, complete but for the bearer token.
+    """One request without the bearer token.
 
-    :param method: HTTP method, upper case.
+    :param method: HTTP method in upper case.
     :param url: Absolute URL without a query.
     :param query: Query parameters in order.
     :param headers: Headers with lower-case names.
-    :param body: Body to send; its media type is among ``headers``.
-    :param authenticated: Whether an access token belongs to it.
-    :param idempotent: Whether sending it twice does no harm and costs nothing.
-    :param upload: Whether it carries files, for which the Connection's upload timeout holds.
-    :param download: Whether a PDF is expected, which is put into a temporary file instead of memory.
-    :param endpoint: Name of the endpoint's class, for metrics; empty for a token request.
+    :param body: Body to send. ``headers`` contains its media type.
+    :param authenticated: Whether the request needs an access token.
+    :param idempotent: Whether sending the request twice does no harm and costs nothing.
+    :param upload: Whether the Connection's upload timeout applies, as it does to requests with files.
+    :param download: Whether the answer is possibly a PDF. A PDF is written to a temporary file, not to memory.
+    :param endpoint: Name of the endpoint's class, for metrics. Empty for a token request.
     """
 
     method: str
@@ -46,25 +46,25 @@ class HttpRequest:
         """Return this request with an access token.
 
         :param token: The token.
-        :param header: Name of the header that carries it.
-        :param scheme: Word before the token; empty for the token alone.
+        :param header: Name of the header that carries the token.
+        :param scheme: Prefix of the token, without the space. If it is empty, the header contains only the token.
         """
         value = SecretText(f"{scheme} {token}" if scheme else token)
         return replace(self, headers=(*self.headers, (header.lower(), value)))
 
     def __repr__(self) -> str:
-        # Query, headers and body carry links, secrets, tokens and people.
+        # Query, headers and body are omitted: they contain links, secrets, tokens and personal data.
         return f"<HttpRequest {self.method} {urlsplit(self.url).path}>"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HttpResponse:
-    """One response, read to its end.
+    """One complete response.
 
     :param status: HTTP status.
     :param headers: Headers with lower-case names.
     :param body: The whole body, decompressed.
-    :param file: A downloaded PDF, at its first byte; ``body`` is empty then.
+    :param file: A downloaded PDF, positioned at its first byte. ``body`` is then empty.
     """
 
     status: int
@@ -76,7 +76,7 @@ class HttpResponse:
         return f"<HttpResponse {self.status}, {len(self.body)} bytes>"
 
 
-#: One header: its name in lower case, its value.
+#: One header: the name in lower case, and the value.
 Header: TypeAlias = tuple[str, str]
 
 ACCEPT_JSON: tuple[Header, ...] = (("accept", "application/json"),)
@@ -91,7 +91,7 @@ def image_request(
     authenticated: bool = True,
     idempotent: bool = False,
 ) -> HttpRequest:
-    """Return a request that carries images and texts. Calls that take images are charged, so not idempotent."""
+    """Return a request with images and text fields. By default it is not idempotent: most such calls are charged."""
     body = multipart_body(fields, images)
     headers = (("content-type", body.media_type), *ACCEPT_JSON)
     return HttpRequest(
@@ -106,10 +106,10 @@ def image_request(
 
 
 def multipart_body(fields: Sequence[tuple[str, str]], files: Sequence[tuple[str, File]]) -> Multipart:
-    """Return a body of texts and files with a boundary of its own."""
+    """Return a multipart body of text fields and files, with a random boundary."""
     return Multipart(tuple(fields), tuple(files), boundary=secrets.token_hex(16))
 
 
 def json_body(document: Json) -> bytes:
-    """Encode ``document`` the way every JSON route of FACEKI takes it."""
+    """Return ``document`` as JSON in UTF-8."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

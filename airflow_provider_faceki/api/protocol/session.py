@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The steps of a call: get a token, send the request, replace a refused token.
 
-These generators decide and do no I/O. They yield effects; a driver (``transport/drivers.py``) carries each out, on a
-thread or for an event loop, and sends back the result or throws the error.
+The generators of this module do no I/O. They yield effects. A driver (``transport/drivers.py``) executes each effect,
+on the caller's thread or for an event loop, and sends the result back into the generator or throws the error into it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from airflow_provider_faceki.api.protocol.envelope import Payload, is_token_refu
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.service import Service
 
-#: Seconds between two looks while another holder fetches the token; a token request takes about ten times as long.
+#: Seconds between two polls of the store while another caller fetches the token. A token request takes about ten times
+#: as long.
 LOCK_POLL_SECONDS = 0.05
-#: Seconds after which the holder of the refresh lock is not waited for any longer. A killed holder releases it at once;
-#: this is for one that hangs. Of those who waited, one takes the lock of the next generation, and the others wait for
-#: that one as long again.
+#: Maximum seconds to wait for the owner of the refresh lock. A killed owner releases the lock at once, so this limit
+#: applies to an owner that hangs. After it one of the waiting callers acquires the lock of the next generation, and the
+#: others wait for this new owner, again for at most this time.
 MAX_LOCK_WAIT_SECONDS = 30.0
-#: Seconds after which a token is renewed again that was refused when it was new. FACEKI charges for needless tokens.
+#: Seconds to wait with a new token request after FACEKI has refused a new token. FACEKI charges for needless tokens.
 MIN_RENEWAL_SECONDS = 300.0
 
 T = TypeVar("T")
@@ -33,71 +34,71 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Send this request, again where the retry policy allows it, and read the answer."""
+    """Effect: send this request, repeat it if the retry policy allows it, and return the payload of the answer."""
 
     request: HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Run this short file operation; never on an event loop."""
+    """Effect: run this short blocking operation. The asynchronous driver runs it outside the event loop."""
 
     operation: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait this many seconds."""
+    """Effect: wait this number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Keep this value out of logs from now on."""
+    """Effect: mask this value in all later log lines."""
 
     value: str
 
 
 Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret"
-# The type of what is sent back depends on the effect, which a generator's type cannot say.
+# The type of the value sent back depends on the effect, which a generator type cannot express.
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
 class Endpoint(Protocol[T_co]):
-    """One call of FACEKI: its request, and the reading of its answer."""
+    """One call of FACEKI: the construction of its request, and the interpretation of its answer."""
 
     def request(self, service: Service = ...) -> HttpRequest:
         """Return the request for this installation of FACEKI."""
 
     def read(self, answer: Payload) -> T_co:
-        """Return the typed result."""
+        """Return the typed result of the answer."""
 
 
 @runtime_checkable
 class OptionalResult(Protocol):
-    """An endpoint for which "not found" is a result."""
+    """An endpoint for which "not found" is a valid result."""
 
     def empty(self, error: NotFoundError) -> object:
-        """Return the result for nothing found, or raise if ``error`` does not say that surely."""
+        """Return the result for "not found", or raise an error if ``error`` does not prove that no record exists."""
 
 
 @runtime_checkable
 class MultiStep(Protocol):
-    """An endpoint that takes more than one request."""
+    """An endpoint that needs more than one request, or its own handling of errors."""
 
     def steps(self, account: AuthSession) -> Steps[object]:
-        """Perform the call and return what ``read()`` returns."""
+        """Perform the call and return a result of the same type as ``read()``."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AuthSession:
-    """An account at FACEKI with its token.
+    """An account at FACEKI with its token store.
 
-    :param service: FACEKI's addresses and names.
-    :param token_request: The request for a token.
-    :param tokens: The store of the token.
-    :param clock: Returns Unix time.
+    :param service: Addresses and field names of the FACEKI installation.
+    :param token_request: The token request of the account.
+    :param tokens: The token store.
+    :param clock: Function that returns the Unix time.
     """
 
     service: Service
@@ -108,7 +109,7 @@ class AuthSession:
     _refused: dict[str, float] = field(default_factory=dict)
 
     def needs_masking(self, token: AccessToken) -> bool:
-        """Return whether ``token`` is new here and has to be kept out of logs; true once for each token."""
+        """Return whether ``token`` has to be registered with the log masker: true on the first call for a token."""
         if token.value in self._masked:
             return False
         self._masked.clear()
@@ -116,30 +117,30 @@ class AuthSession:
         return True
 
     def note_refusal(self, token: AccessToken) -> None:
-        """Remember that ``token`` was refused although it was new: another new one would not help."""
+        """Record that ``token`` was refused although it was new, so a further new token would not help."""
         self._refused.clear()
         self._refused[token.value] = self.clock()
 
     def may_renew(self, token: AccessToken) -> bool:
-        """Return whether a new token may help where ``token`` is refused."""
+        """Return whether fetching a new token is allowed after a refusal of ``token``."""
         refused_at = self._refused.get(token.value)
         return refused_at is None or not 0 <= self.clock() - refused_at < MIN_RENEWAL_SECONDS
 
 
 def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Perform one call, in one request or in the steps that the endpoint takes.
+    """Perform one call, as a single request or in the endpoint's own steps.
 
-    :raises ValidationError: it is no endpoint.
-    :raises FacekiError: any of the tree.
+    :raises ValidationError: ``endpoint`` is not an endpoint.
+    :raises FacekiError: the call failed.
     """
     _check_endpoint(endpoint)
     if isinstance(endpoint, MultiStep):
-        return (yield from endpoint.steps(account))  # type: ignore[return-value]  # what read() returns
+        return (yield from endpoint.steps(account))  # type: ignore[return-value]  # steps() returns the type of read()
     return (yield from call_once(account, endpoint))
 
 
 def _check_endpoint(endpoint: object) -> None:
-    # A class has the same methods; called on it, they fail far from the mistake.
+    # A class has the same attributes as its instances, and its methods would fail far from the caller's mistake.
     if isinstance(endpoint, type):
         raise ValidationError(
             f"call takes an endpoint with its arguments: {endpoint.__name__}(…), not {endpoint.__name__}"
@@ -151,9 +152,9 @@ def _check_endpoint(endpoint: object) -> None:
 
 
 def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Send one request and read the answer. A refused token is replaced once.
+    """Send one request and return the endpoint's result. A refused token is replaced once.
 
-    :raises FacekiError: any of the tree.
+    :raises FacekiError: the call failed.
     """
     request = replace(endpoint.request(account.service), endpoint=type(endpoint).__name__)
     try:
@@ -169,11 +170,11 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
         return endpoint.read(answer)
-    return endpoint.empty(not_found)  # type: ignore[return-value]  # empty() returns what read() returns
+    return endpoint.empty(not_found)  # type: ignore[return-value]  # empty() and read() return the same type
 
 
 def token(account: AuthSession) -> Steps[AccessToken]:
-    """Get a usable token: the stored one, or a new one under the refresh lock."""
+    """Return a usable token: the stored token, or a new token, which is fetched under the refresh lock."""
     found = account.tokens.peek()
     if found is None or not found.usable(account.clock()):
         found = yield from _shared_token(account)
@@ -183,7 +184,7 @@ def token(account: AuthSession) -> Steps[AccessToken]:
 
 
 def fetch_token(account: AuthSession) -> Steps[AccessToken]:
-    """Request a new token, past the store.
+    """Request a new token from FACEKI without reading or writing the token store.
 
     :raises AuthenticationError: FACEKI does not accept the credentials.
     :raises ConfigurationError: FACEKI does not know this form of the request.
@@ -207,8 +208,8 @@ def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payloa
         refusal = error
     else:
         return answer
-    # A token that this very call has fetched is not replaced: the next would be refused as well. It is sent once more,
-    # since the service may have to learn of it first.
+    # A token that this call itself has fetched is not replaced, because a second new token would be refused too. The
+    # same token is sent again, because it possibly becomes valid with a short delay.
     if bearer.obtained_at <= began:
         yield RunBlocking(lambda: account.tokens.invalidate(bearer))
         bearer = yield from _token_first(account)
@@ -231,12 +232,13 @@ _ADVICE = (
 def _may_renew(
     account: AuthSession, request: HttpRequest, error: ResponseError, token: AccessToken, began: float
 ) -> bool:
-    """Return whether the request is sent again, with a new token if this one is not new."""
+    """Return whether to send the request again after ``error``."""
     if not account.may_renew(token):
         return False
     if is_token_refusal(error):
         return True
-    # What only may be a refusal: a new token is asked for once, and for what does no harm when it is sent again.
+    # The error is only possibly a refusal of the token. The request is then sent again only if the token was not new
+    # and if a repetition does no harm.
     is_new = token.obtained_at > began
     return error.may_refuse_token and not is_new and (request.idempotent or not error.is_ambiguous)
 
@@ -249,7 +251,7 @@ def _token_first(account: AuthSession) -> Steps[AccessToken]:
     try:
         return (yield from token(account))
     except FacekiError as error:
-        # The token request failed. The request that needs the token has not been sent, or was refused without it.
+        # The token request failed. The request that needs the token was not sent, or FACEKI refused it.
         error.is_ambiguous = False
         raise
 
@@ -270,7 +272,7 @@ def _shared_token(account: AuthSession) -> Steps[AccessToken]:
 
 def _fetch_under(account: AuthSession, lock: RefreshLock) -> Steps[AccessToken]:
     try:
-        # Another holder may have finished between our look and our lock.
+        # Another caller possibly stored a token after the last read and before the lock was acquired.
         found: AccessToken | None = yield RunBlocking(account.tokens.read)
         if found is not None and found.usable(account.clock()):
             return found

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read a webhook's body: the id of a verification and the decision that is claimed for it.
+"""Parser of webhook bodies. It returns the id of a verification and the claimed decision.
 
 https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure documents an object with ``requestId``,
-``fullName``, ``status`` and ``kycData``. It is not signed, so all of it is a claim. Two members are kept, to know what
-to ask FACEKI for; the rest, which is about a person, ends here.
+``fullName``, ``status`` and ``kycData``. The webhook is not signed, so its content is possibly forged. The parser
+returns only the id and the decision, with which FACEKI can be asked for the record. It discards the personal data.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import Json, as_word
 
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-#: Fields of a form-encoded body at most; a webhook has four.
+#: Maximum number of fields in a form-encoded body. A webhook has four.
 MAX_FORM_FIELDS = 100
 
 
 class InvalidWebhookError(ValueError):
-    """The body is not a webhook of FACEKI. The text names what is missing and which keys were found, no value."""
+    """The body is not a webhook of FACEKI. The message names the missing field and the keys of the body, no values."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookNotification:
-    """The claim that FACEKI has decided a verification. Made by :meth:`of` or :func:`parse_webhook`.
+    """The claim that FACEKI has decided a verification. Create it with :meth:`of` or :func:`parse_webhook`.
 
-    :param request_id: FACEKI's id of it, in small letters.
-    :param status: The claimed decision in capitals; ``OTHER`` if it is none of the documented ones, since a sender may
-        claim anything, a person's name too.
+    :param request_id: FACEKI's id of the verification, in lower case.
+    :param status: The claimed decision in upper case. An undocumented decision becomes ``OTHER``, because a sender can
+        write any text, for example a person's name.
     """
 
     request_id: str
@@ -42,9 +42,9 @@ class WebhookNotification:
 
     @classmethod
     def of(cls, request_id: object, status: object) -> WebhookNotification:
-        """Return the notification that says this, the same one for every spelling.
+        """Return the notification for this id and decision. Upper and lower case give equal notifications.
 
-        :raises InvalidWebhookError: ``request_id`` is no UUID, or ``status`` no word.
+        :raises InvalidWebhookError: ``request_id`` is not a UUID, or ``status`` is not a single word.
         """
         if not isinstance(request_id, str) or not _UUID.fullmatch(request_id):
             raise InvalidWebhookError("requestId is no UUID")
@@ -55,22 +55,22 @@ class WebhookNotification:
 
     @property
     def extra(self) -> dict[str, str]:
-        """What the asset event carries."""
+        """The ``extra`` of the asset event."""
         return {"request_id": self.request_id, "status": self.status}
 
 
 def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification:
-    """Return what the body says.
+    """Return the notification in a webhook body.
 
-    As documented, it is a JSON object. A list with one object, an object one level deeper (``data``, ``result``), a
-    form, and other spellings of the two names are understood too.
+    FACEKI documents a JSON object. These bodies are accepted too: a list with one object, a nested object (``data``,
+    ``result``), a form, and other spellings of the two field names.
 
-    :param body: The body.
-    :param service: Says which fields hold the id and the decision.
-    :raises InvalidWebhookError: no id and no decision are found in it; the text names the keys that are.
+    :param body: The body of the webhook.
+    :param service: Installation whose settings name the fields of the id and the decision.
+    :raises InvalidWebhookError: the body contains no id or no decision. The message names the keys that it contains.
     """
     found = _read(body, service)
-    # Raised here, where the error takes along no local variable and no context that holds the body.
+    # The error is raised here, because neither a local variable of this frame nor its context contains the body.
     body = b""
     if isinstance(found, str):
         raise InvalidWebhookError(found)
@@ -78,7 +78,7 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
 
 
 def _read(body: bytes, service: Service) -> WebhookNotification | str:
-    """Return what the body says, or why it is no webhook."""
+    """Return the notification in the body, or the reason why the body is not a webhook."""
     document = _parse(body)
     if document is None:
         return "the body is neither a JSON object nor a form"
@@ -100,7 +100,7 @@ def _parse(body: bytes) -> dict[str, Json] | None:
 
 
 def _parse_form(body: bytes) -> dict[str, Json] | None:
-    """Return the fields of a form; a field may hold JSON."""
+    """Return the fields of a form. A field value can be a JSON object."""
     try:
         pairs = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FORM_FIELDS)
     except (ValueError, UnicodeDecodeError):
@@ -119,7 +119,7 @@ def _json_or_text(text: str) -> Json:
 
 
 def _find(document: dict[str, Json], service: Service) -> tuple[Json, Json]:
-    """Return id and decision: from one object if it has both, else the first of each."""
+    """Return the id and the decision. An object with both is preferred, otherwise the first of each is returned."""
     ids: list[Json] = []
     statuses: list[Json] = []
     for holder in _holders(document):
@@ -142,7 +142,7 @@ def _holders(document: dict[str, Json]) -> Iterator[dict[str, Json]]:
 
 
 def _status(holder: dict[str, Json], service: Service) -> Json:
-    """Return the decision; in an envelope ``status`` may be a flag, and the decision stands elsewhere."""
+    """Return the decision. In an envelope, ``status`` is possibly a boolean, so other fields are searched too."""
     names = (service.webhook_status_field, "status", "decision", "verification_status", "kyc_status")
     values = [value for name in names if isinstance(value := field(holder, name), str)]
     known = [value for value in values if value.strip().upper() in Decision.__members__]
