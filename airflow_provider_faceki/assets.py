@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The asset that stands for the decisions of a FACEKI account."""
+"""The Airflow asset that represents the decisions of a FACEKI account."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ _ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 def fits_uri(conn_id: str) -> bool:
-    """Return whether a Connection id can be the host of a URI as it is."""
+    """Return whether a Connection id can be the host of a URI without escaping."""
     return _ALLOWED.fullmatch(conn_id) is not None
 
 
 def faceki_verifications(conn_id: str = DEFAULT_CONN_ID) -> Asset:
     """Return the asset of the verifications that a FACEKI account reports.
 
-    Its name and its URI are both ``faceki://<conn_id>/verifications``. Each event reports one
-    decision: its partition key is FACEKI's request id (Airflow 3.2 and later), its extra is
-    ``{"request_id", "status"}``. Both are only hints: fetch the record before you rely on them.
+    The name and the URI of the asset are both ``faceki://<conn_id>/verifications``. Each asset event reports one
+    decision. Its partition key is FACEKI's request id (Airflow 3.2 and later). Its extra is ``{"request_id",
+    "status"}``. Both are only hints, so fetch the record before you rely on them.
 
-    :param conn_id: Connection of type ``faceki``. Its id becomes part of a URI, so it has to consist of letters,
-        digits and ``. _ -``, and begin with none of ``. -``.
-    :raises ValueError: it does not.
+    :param conn_id: Id of a Connection of type ``faceki``. The id becomes part of a URI. Therefore it consists of
+        letters,
+        digits and ``. _ -``, and its first character is not ``.`` or ``-``.
+    :raises ValueError: if the id contains other characters.
     """
     if not fits_uri(conn_id):
         raise ValueError(

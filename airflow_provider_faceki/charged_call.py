@@ -1,13 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""State of a charged call over the tries of a task instance: the intent to send, the outcome, and a fence.
+"""State of a charged call across the tries of a task instance: the intent to send, the outcome, and a fence.
 
-XCom is cleared before each try, so it cannot hold this. Airflow 3.3 and later have a task state store; before that, a
-try number above one is the only sign of an earlier call.
+Airflow clears XCom before each try, so XCom cannot store this state. Airflow 3.3 and later have a task state store.
+Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
 
-The fence keeps two executions of one task instance from sending at the same time. The store has no compare-and-set, so
-it is Fischer's algorithm: write a nonce, wait for longer than a write takes, and send only if the nonce is still there.
-The mark is read before FACEKI is asked for a record and compared again before the nonce is written, and it stays after
-the call: whatever another execution sent in between has changed it.
+The fence prevents two executions of one task instance from sending at the same time. The store has no compare-and-set,
+so the fence uses Fischer's algorithm. An execution writes a mark with a nonce, waits longer than a write needs, and
+sends only if its nonce is still stored. The execution reads the mark before it fetches a record from FACEKI, and
+compares it again before it writes the nonce. The mark remains after the call. Therefore a changed mark shows that
+another execution has sent in between.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds between writing the nonce and reading it back. It must exceed the time between another execution's read and
-#: its write, which are two requests to Airflow's API server.
+#: Seconds between writing the nonce and reading it back. The wait must be longer than the time between another
+#: execution's read and its write. These are two requests to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
-#: The wait is at least this many times as long as this execution's own read and write took.
+#: Minimum ratio of the wait to the duration of this execution's own read and write.
 _FENCE_FACTOR = 3.0
 
 _PENDING_KEY = "faceki_submitting_since"
@@ -47,36 +48,36 @@ class ChargedCallState:
     """State of one task instance's charged call in Airflow's task state store.
 
     :param context: Context of the task.
-    :param identifier: Identifier under which FACEKI keeps the result; ``None`` for a call that leaves no record.
-    :param images: Fingerprint of the images, where the identifier does not change with the person.
+    :param identifier: Identifier under which FACEKI stores the result. ``None`` for a call that leaves no record.
+    :param images: Fingerprint of the images. It is needed if the identifier is the same for different persons.
     """
 
     def __init__(self, context: Context, identifier: str | None = None, images: str | None = None) -> None:
         self._ti = context["ti"]
         self._store = context.get("task_state_store")
         self._images = images
-        # A hash, as a key has to fit into the path of a URL.
+        # The key is part of a URL path, so it contains a hash instead of the identifier.
         suffix = "" if identifier is None else f"_{digest(identifier)}"
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
-        #: The mark as this execution first read it: that of an earlier try, or none.
+        #: The mark that this execution read first. An earlier try possibly wrote it.
         self._mark: Any = _UNREAD
 
     @property
     def has_pending(self) -> bool:
-        """Whether an earlier try is known to have begun a call that it never ended."""
+        """Whether an earlier try has started a call and has not finished it."""
         mark = self._pending()
         return mark is not None and not (isinstance(mark, Mapping) and mark.get("is_finished"))
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether another execution of this very try has begun the call: Airflow numbers each try anew."""
+        """Whether another execution has started the call with the same try number. Each try gets a new number."""
         mark = self._pending()
         return isinstance(mark, Mapping) and mark.get("try_number") == self._ti.try_number
 
     def check_images(self) -> None:
-        """Refuse the outcome of other images as the outcome of these.
+        """Refuse to use a saved outcome if it belongs to other images.
 
-        :raises AirflowFailException: other images were sent, or may have been, under the same identifier.
+        :raises AirflowFailException: if other images were sent, or possibly sent, under the same identifier.
         """
         if self._images is None:
             return
@@ -90,12 +91,12 @@ class ChargedCallState:
                 )
 
     def settled_at(self, resubmit_after: float) -> float | None:
-        """Return the Unix time from which a missing record means that nothing was sent; ``None`` if nothing was.
+        """Return the Unix time from which a missing record proves that nothing was sent. ``None`` if no call is pending.
 
-        :param resubmit_after: Seconds that FACEKI is given to finish, from the last byte on.
+        :param resubmit_after: Seconds after the last sent byte within which FACEKI finishes.
         """
-        # An earlier try sent whatever it sent before this one began. No other bound exists: a process may be held
-        # up between its mark and its last byte. `dag.test()` of Airflow 2 sets no start date.
+        # An earlier try cannot send after the start of this try. There is no earlier limit, because a process can be
+        # interrupted between its mark and its last byte. `dag.test()` of Airflow 2 sets no start date.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -107,9 +108,9 @@ class ChargedCallState:
         return max(since, started) + resubmit_after
 
     def acquire(self) -> bool:
-        """Mark that the call may have been made; return whether this execution may make it.
+        """Write a mark that the call is possibly sent. Return whether this execution is allowed to send it.
 
-        ``False`` means that another execution of this task instance is making it. Without a store there is no fence.
+        ``False`` means that another execution of this task instance sends the call. Without a store there is no fence.
         """
         if self._store is None:
             return True
@@ -128,18 +129,18 @@ class ChargedCallState:
         return bool(current == mine)
 
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
-        """Make the call, after :meth:`acquire`.
+        """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        :param hook: Hook that makes it.
+        :param hook: Hook that sends the call.
         :param endpoint: A charged call.
-        :raises AirflowException: an image could not be sent as it was found, so FACEKI got no whole call.
+        :raises AirflowException: if an image could not be read, or has changed. FACEKI then received no complete call.
         :raises FacekiError: as ``hook.call``.
         """
         try:
             return hook.call(endpoint)
         except api.ValidationError as error:
             self.clear()
-            # Arguments were checked before: here a storage fails, or the image is still being written.
+            # The arguments were checked before. Here, either the storage fails or the image is still being written.
             raise AirflowException(str(error)) from None
         except api.FacekiError as error:
             if not error.is_ambiguous:
@@ -147,34 +148,34 @@ class ChargedCallState:
             raise
 
     def clear(self) -> None:
-        """Remove the mark: FACEKI cannot have acted on the call, or its result is safe."""
+        """Remove the mark, because FACEKI has not processed the call, or because the result is saved."""
         self._mark = None
         if self._store is not None:
             self._store.delete(self._pending_key)
 
     def finish(self) -> None:
-        """Mark the call as made and its result as safe, so that no other execution of this try makes it again."""
+        """Mark the call as finished and its result as saved, so that no other execution of this try sends it again."""
         if self._store is not None:
             self._store.set(self._pending_key, {"is_finished": True, "try_number": self._ti.try_number})
 
     def save(self, made: api.KycVerification) -> None:
-        """Save the outcome: FACEKI may be set up to keep no record of it."""
+        """Save the outcome, because FACEKI is possibly configured to store no record."""
         if self._store is not None:
             saved = {**made.to_dict(), "images": self._images}
             self._store.set(self._outcome_key, cast("Any", storable(saved)))
 
     def load(self) -> api.KycVerification | None:
-        """Return the outcome that an earlier try saved, as far as it goes."""
+        """Return the outcome that an earlier try saved. It is possibly incomplete."""
         return api.KycVerification.from_dict(self._load(self._outcome_key))
 
     def save_matches(
         self, records: Iterable[api.VerificationRecord], location: str, size: int | None
     ) -> bool:
-        """Save the records that a paid search found; return whether that is possible.
+        """Save the records that a charged search found. Return ``False`` if there is no store.
 
         :param records: Records of the persons found.
         :param location: URI of the image that was searched for.
-        :param size: Its size in bytes, if that tells it from others.
+        :param size: Size of the image in bytes, if the size helps to distinguish it from other images.
         """
         if self._store is None:
             return False
@@ -186,10 +187,10 @@ class ChargedCallState:
         return True
 
     def load_matches(self, location: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
-        """Return what an earlier try found by the same image; ``None`` if no search was saved.
+        """Return the records that an earlier try found with the same image, or ``None`` if no such search was saved.
 
         :param location: URI of the image.
-        :param size: Returns its size in bytes now, if that is known.
+        :param size: Function that returns the current size of the image in bytes, or ``None`` if it is unknown.
         """
         saved = self._load(_MATCHES_KEY)
         found = saved.get("found") if isinstance(saved, Mapping) else None
@@ -203,12 +204,12 @@ class ChargedCallState:
         return [made for made in map(api.KycVerification.from_dict, found) if made is not None]
 
     def clear_matches(self) -> None:
-        """Remove saved matches, so that the next search is made anew."""
+        """Remove the saved matches, so that the next search calls FACEKI again."""
         if self._store is not None:
             self._store.delete(_MATCHES_KEY)
 
     def _pending(self) -> Any:
-        """Return the mark as it was when this execution first read it."""
+        """Return the mark that this execution read first."""
         if self._mark is _UNREAD:
             self._mark = self._load(self._pending_key)
         return self._mark
@@ -218,6 +219,6 @@ class ChargedCallState:
 
 
 def digest(*values: object) -> str:
-    """Return a short hash that tells values apart and hides them: a URI may be named after a person."""
+    """Return a short hash that distinguishes values and hides them. For example, a URI can contain a person's name."""
     text = chr(0).join(map(str, values))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""``airflow faceki check`` and ``python -m airflow_provider_faceki.check``: the first contact with an account.
+"""Check of a FACEKI account by ``airflow faceki check`` or ``python -m airflow_provider_faceki.check``.
 
-Exit status 0: the Connection can be used as it is. 1: a setting has to change, and is named. 2: it cannot work.
+Exit status 0 means that the Connection is usable. Exit status 1 means that a setting must be changed, and the report
+names it. Exit status 2 means that the Connection cannot work.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check one Connection for Airflow's command line, and end with the exit status."""
+    """Check one Connection for Airflow's command line, and exit with the exit status."""
     sys.exit(check(arguments))
 
 
 def check(chosen: argparse.Namespace) -> int:
     """Check the Connection, print the report, and return the exit status.
 
-    :param chosen: The arguments of ``CHECK_ARGUMENTS``.
+    :param chosen: Parsed command line arguments, as declared in ``CHECK_ARGUMENTS``.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
@@ -78,7 +79,7 @@ def check(chosen: argparse.Namespace) -> int:
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
-    """Return the exit status that the findings call for."""
+    """Return the exit status for the findings."""
     levels = {finding.level for finding in findings}
     if "broken" in levels:
         return CANNOT_WORK
@@ -86,12 +87,12 @@ def exit_status(findings: Sequence[Finding]) -> int:
 
 
 def needed_settings(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return the keys of the Connection's extra that have to be set."""
+    """Return the keys and values that must be added to the Connection's extra."""
     return {name: value for finding in findings for name, value in finding.settings.items()}
 
 
 def report(findings: Sequence[Finding], status: int) -> str:
-    """Return the report for a file: Markdown that can be pasted into a bug report."""
+    """Return the report for a file, as Markdown that a user can paste into a bug report."""
     rows = ["| question | finding | source of doubt | setting to change |", "|---|---|---|---|"]
     rows += [
         f"| {each.question} | {each.level}: {_cell(each.answer)} | {each.doubt} | {_cell(_shown(each.settings))} |"

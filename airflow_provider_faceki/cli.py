@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The commands ``airflow faceki …`` of Airflow 3.2 and later.
 
-Airflow imports this for every command it runs, so it defines the commands and imports what they need later.
+Airflow imports this module for every command. Therefore it only declares the commands, and imports their code later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 
 CHECK_HELP = "Check by free calls whether a FACEKI Connection works, and name the settings to change"
-#: Flags and ``add_argument`` options of the check.
+#: Flags and ``add_argument`` options of the check command.
 CHECK_ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("conn_id",), {"nargs": "?", "default": DEFAULT_CONN_ID, "help": "Connection (default: %(default)s)"}),
     (("--make-link",), {"action": "store_true", "help": "also make a link, which FACEKI might charge"}),
@@ -21,7 +21,7 @@ CHECK_ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 
 
 def get_faceki_commands() -> list[Any]:
-    """Return the group of commands; named in the provider's metadata."""
+    """Return the group of commands. The provider's metadata names this function."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
     check = ActionCommand(

@@ -1,25 +1,21 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which errors Airflow's retries may repeat, and how an error of FACEKI becomes an exception of Airflow.
+"""Rules for Airflow's retries after FACEKI errors, and their translation into Airflow exceptions.
 
-=====================  =====================================================================================
-fails at once          because another try cannot help
-=====================  =====================================================================================
-ConfigurationError     the Connection has to be changed
-ValidationError        the DAG, or its input, has to be changed
-AuthenticationError    wrong credentials stay wrong, and asking again looks like an attack
-InvalidRequestError    FACEKI finds the request itself wrong
-WorkflowError          the workflow has to be repaired in the FACEKI portal
-QuotaError             the wallet has to be topped up, or a limit raised
-LinkError              a link that is used up or expired does not come back
-VerificationError      the same images give the same response, and are billed again
-TlsError               certificates have to be repaired
-needs_consent          of any error: FACEKI may act, or charge, a second time
+=====================  ===================================================================================== fails at
+once          reason why another try cannot help =====================
+===================================================================================== ConfigurationError     the
+Connection must be changed ValidationError        the DAG or its input must be changed AuthenticationError    wrong
+credentials remain wrong, and repeated requests look like an attack InvalidRequestError    FACEKI reports that the
+request itself is wrong WorkflowError          the workflow must be repaired in the FACEKI portal QuotaError
+the wallet must be topped up, or a limit must be raised LinkError              a used or expired link does not become
+valid again VerificationError      the same images get the same response, and FACEKI charges again TlsError
+certificates must be repaired needs_consent          on any error: FACEKI possibly acts, or charges, a second time
 =====================  =====================================================================================
 
-Everything else is raised as it is, so the task's ``retries`` apply: no connection, a lost response, throttling, a
-failing service, a response that cannot be read or carries an unknown code. So are two errors that are not transient:
-NotFoundError, as the person may have answered by the next try, and OutcomeUnknownError, as the next try looks before it
-sends.
+All other errors are raised unchanged, so the task's ``retries`` apply to them. These are connection failures, lost
+responses, throttling, a failing service, and responses that are unreadable or have an unknown code. Two further errors
+are retried although they are not transient. After NotFoundError, the person has possibly finished before the next try.
+After OutcomeUnknownError, the next try looks for a record before it sends.
 """
 
 from __future__ import annotations
@@ -31,10 +27,10 @@ from airflow_provider_faceki import api
 
 
 def is_task_retryable(error: api.FacekiError) -> bool:
-    """Whether another try of the task may succeed, and does no harm."""
+    """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A plain ResponseError carries an unknown code; the next try looks for a lost outcome before it sends again.
+    # A plain ResponseError has an unknown code. The next try looks for a lost outcome before it sends again.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -42,10 +38,11 @@ def is_task_retryable(error: api.FacekiError) -> bool:
 
 
 def is_gateway_error(error: api.FacekiError) -> bool:
-    """True for a 4xx without a code of FACEKI's: a proxy or firewall in front of it may have answered, for all callers.
+    """Return whether an error is a 4xx without a FACEKI code, which a proxy or firewall has possibly sent.
 
-    Not for a 401, as wrong credentials must not be tried again and again, nor for a 413, which depends on the request.
-    A :class:`ConfigurationError` with a status is a token request that found no such address.
+    Such an error possibly affects all callers. A 401 is excluded because wrong credentials must not be sent repeatedly.
+    A 413 is excluded because it depends on the request. A :class:`ConfigurationError` with a status is included: the
+    URL of its token request does not exist.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)
@@ -53,21 +50,21 @@ def is_gateway_error(error: api.FacekiError) -> bool:
 
 
 def is_poll_retryable(error: api.FacekiError) -> bool:
-    """Whether a wait may go on polling, which is free: where another try may help, and while a gateway fails."""
+    """Return whether polling continues after an error. Polling is free, so it also continues after gateway errors."""
     return is_task_retryable(error) or is_gateway_error(error)
 
 
 def are_rules_unavailable(error: api.FacekiError) -> bool:
-    """Whether the rules of a workflow cannot be fetched, for a reason that does not concern the verification.
+    """Return whether workflow rules are unavailable for a reason that does not affect the verification.
 
-    The route is undocumented and only seen in SDKs. So a missing route, an unreadable response or none at all is no
-    obstacle to a verification: FACEKI checks its rules itself.
+    The endpoint is undocumented and is known only from SDKs. Therefore a missing endpoint, an unreadable response or a
+    missing response does not prevent a verification. FACEKI checks its rules itself.
 
-    :param error: Error of the request for the rules, after its retries.
+    :param error: Error of the request for the rules, after the retries of the request.
     """
     from airflow_provider_faceki.api.codes import REFUSED
 
-    # One code stands for a refused token and for an unknown URL; the HTTP status tells them apart.
+    # FACEKI uses the same code for a refused token and for an unknown URL. Only the HTTP status distinguishes them.
     no_such_url = (
         isinstance(error, api.AuthenticationError)
         and error.code == REFUSED
@@ -79,10 +76,10 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
 
 
 def fail_if_declined(record: api.VerificationRecord | None) -> None:
-    """Fail the task for good if a record says DECLINED.
+    """Fail the task without retries if a record has the decision DECLINED.
 
     :param record: The record, or ``None``.
-    :raises AirflowFailException: it does; the text names the request id and FACEKI's codes.
+    :raises AirflowFailException: if the record is declined. The text contains the request id and FACEKI's codes.
     """
     if record is None or str(record.decision) != "DECLINED":
         return
@@ -98,12 +95,13 @@ def fail_if_declined(record: api.VerificationRecord | None) -> None:
 def translate_errors(
     passes: Callable[[api.FacekiError], bool] = is_task_retryable,
 ) -> Iterator[None]:
-    """Turn errors that another try cannot mend into ``AirflowFailException``; let the rest pass.
+    """Replace errors that another try cannot solve by ``AirflowFailException``. Other errors are raised unchanged.
 
-    The FACEKI error is the ``__cause__``, so an ``on_failure_callback`` can read its code and request id. Its own
-    cause, such as a transport's exception with a URL or header in its text, is cut off: Airflow logs whole chains.
+    The FACEKI error is the ``__cause__``, so an ``on_failure_callback`` can read its code and request id. The cause of
+    the FACEKI error is removed, because Airflow logs the whole chain. For example, the text of a transport exception
+    can contain a URL or a header.
 
-    :param passes: Returns true for errors to let pass.
+    :param passes: Function that returns true for errors that are raised unchanged.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The provider's metadata, which Airflow reads without importing the rest.
+"""The provider's metadata, which Airflow reads without importing the other modules of the provider.
 
-Since 3.3 Airflow calls this while ``import airflow`` runs, in every process; a mistake in here takes Airflow
-down. So it is data, computed from data, and imports nothing else.
+Airflow 3.3 and later call this function in every process while ``import airflow`` runs. An error in this module would
+prevent Airflow from starting. Therefore it only computes data from data and imports nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NAME = "FACEKI"
 
 
 def get_provider_info() -> dict[str, object]:
-    """Return the provider's metadata; entry point ``apache_airflow_provider``."""
+    """Return the provider's metadata. The entry point ``apache_airflow_provider`` names this function."""
     return {
         "package-name": "airflow-provider-faceki",
         "name": _NAME,

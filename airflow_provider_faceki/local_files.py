@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read and write local files that hold personal data: whole or not at all, for their owner only, nothing left behind.
+"""Read and write local files with personal data: atomically, readable by the owner only, without leftover files.
 
-A file has no name until it is complete, where the system can do that (Linux ``O_TMPFILE``), so a killed task leaves
-nothing. Elsewhere, and for the moment in which an old file is replaced, it is called ``.faceki-….part``; what a killed
-task leaves of these is deleted by the next process that writes to the folder.
+If the system supports it (Linux ``O_TMPFILE``), a file has no name until it is complete, so a killed task leaves no
+file behind. On other systems, and during the replacement of an existing file, the temporary name is ``.faceki-….part``.
+If a killed task leaves such a file, the next process that writes to the folder deletes it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 _PART_PREFIX, _PART_SUFFIX = ".faceki-", ".part"
-#: Age from which an unlocked part counts as left behind. A younger one may not be locked yet by its writer.
+#: Age at which an unlocked part file is considered abandoned. A younger file is possibly not locked yet by its writer.
 _MIN_PART_AGE_SECONDS = 60.0
-#: Folders that are remembered as swept by this process.
+#: Maximum number of folders that this process remembers as cleaned.
 _MAX_SWEPT_FOLDERS = 10_000
 _swept_folders: set[str] = set()
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a regular file, unbuffered.
+    """Open a regular file without buffering.
 
-    :raises OSError: it is not there, or a folder, device, pipe or socket: those may never end.
+    :raises OSError: if the file is missing, or is a folder, device, pipe or socket. Reading these possibly never ends.
     """
-    # Opening a pipe would otherwise wait for its writer.
+    # Without O_NONBLOCK, opening a pipe would wait for its writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -41,9 +41,9 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def check_replaceable(path: str) -> None:
-    """Refuse a path that a file cannot take, or where it would destroy a device such as ``/dev/null``.
+    """Refuse a path that a file cannot replace, such as a folder or the device ``/dev/null``.
 
-    :raises OSError: it is one.
+    :raises OSError: if the path is refused.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -56,9 +56,9 @@ def check_replaceable(path: str) -> None:
 
 
 def write_atomically(path: str, source: BinaryIO) -> None:
-    """Copy ``source`` to ``path``, replacing what is there, with mode 0600; missing folders are made with mode 0700.
+    """Copy ``source`` to ``path`` with mode 0600 and replace an existing file. Missing folders get mode 0700.
 
-    :raises OSError: it cannot be written; what was there before is left.
+    :raises OSError: if the file cannot be written. An existing file then remains unchanged.
     """
     folder, name = os.path.split(path)
     _make_folders(folder)
@@ -75,7 +75,8 @@ def write_atomically(path: str, source: BinaryIO) -> None:
                 _link(file.fileno(), name, folder_handle)
         else:
             _write_part(source, name, folder_handle)
-        # The name survives a power cut. Not every filesystem can do it, and the content is complete without it.
+        # This makes the file name survive a power failure. Some filesystems do not support it, and the content is
+        # already safe.
         with suppress(OSError):
             os.fsync(folder_handle)
 
@@ -87,7 +88,7 @@ def _make_folders(folder: str) -> None:
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
-        # Another worker may have made it at the same moment.
+        # Another worker possibly created the folder at the same time.
         if not os.path.isdir(folder):
             raise NotADirectoryError(errno.ENOTDIR, "a folder on the way to it is a file") from None
 
@@ -102,24 +103,25 @@ def _open_folder(folder: str) -> Iterator[int]:
 
 
 def _open_unnamed(folder: int) -> int | None:
-    """Open a file without a name in a folder; ``None`` where the system cannot do that."""
+    """Open a file without a name in a folder, or return ``None`` if the system does not support this."""
     flag = getattr(os, "O_TMPFILE", None)
     if flag is None or not os.path.isdir("/proc/self/fd"):
         return None
     try:
         return os.open(".", flag | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
-        # So older kernels and some filesystems answer.
+        # Older kernels and some filesystems report these errors if they do not support O_TMPFILE.
         if error.errno in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}:
             return None
         raise
 
 
 def _link(handle: int, name: str, folder: int) -> None:
-    """Give an unnamed file its name, in one step if nothing has that name yet."""
+    """Link an unnamed file to its name. This is a single step if the name does not exist yet."""
 
     def link(as_name: str) -> None:
-        # With a folder's handle Python calls linkat(2), which follows the link that /proc shows; link(2) does not.
+        # With a folder handle, Python calls linkat(2), which follows the symbolic link in /proc. link(2) does not
+        # follow it.
         os.link(
             f"/proc/self/fd/{handle}", as_name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True
         )
@@ -163,18 +165,19 @@ def _copy(source: BinaryIO, file: BinaryIO) -> None:
 
 
 def _new_part_name() -> str:
-    # A short name of its own, since the target's may be as long as names can be.
+    # The part file has a short independent name, because the target name possibly has the maximum length already.
     return f"{_PART_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
 
 
 def _lock(handle: int) -> None:
-    # It goes with its process: a part that can be locked has no writer any more. Some filesystems have no locks.
+    # The lock ends with its process. If another process can lock a part file, the writer has ended. Some filesystems
+    # have no locks.
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _delete_abandoned_parts(folder: int) -> None:
-    """Delete parts whose writer is gone. Failing to do so is no reason not to write."""
+    """Delete part files of writers that have ended. Errors are ignored, because they must not prevent writing."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(_PART_PREFIX) and entry.name.endswith(_PART_SUFFIX):

@@ -1,17 +1,16 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Metrics through Airflow's own statistics, as the administrator has configured them under ``[metrics]``.
+"""Metrics through Airflow's statistics, as the administrator has configured them under ``[metrics]``.
 
 =========================================  ===================================================================
 ``faceki.requests.<endpoint>.<status>``    counter: requests, with status ``2xx`` to ``5xx`` or ``none``
-``faceki.retries.<endpoint>``              counter: requests that are sent again
-``faceki.tokens_fetched``                  counter: access tokens that FACEKI issued
-``faceki.charged_calls.<endpoint>``        counter: charged requests that FACEKI accepted or may have accepted
-``faceki.decisions.<decision>``            counter: decisions that operators and sensors returned
-``faceki.waits_open``                      gauge: waits in this triggerer
-``faceki.circuit_open.<connection>``       gauge: 1 while this triggerer holds its polls back, else 0
+``faceki.retries.<endpoint>``              counter: requests that are sent again ``faceki.tokens_fetched``
+counter: access tokens that FACEKI issued ``faceki.charged_calls.<endpoint>``        counter: charged requests that
+FACEKI accepted or possibly accepted ``faceki.decisions.<decision>``            counter: decisions that operators and
+sensors returned ``faceki.waits_open``                      gauge: number of waits in this triggerer
+``faceki.circuit_open.<connection>``       gauge: 1 while this triggerer pauses its polls, otherwise 0
 =========================================  ===================================================================
 
-Each part after the second dot is also a tag. An endpoint is the name of its class, and ``AccessToken``.
+Each part after the second dot is also a tag. The endpoint is the name of its class, or ``AccessToken``.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from airflow.providers.common.compat.sdk import conf
 log = logging.getLogger(__name__)
 
 _BACKENDS = ("statsd_on", "statsd_datadog_enabled", "otel_on")
-# Airflow 3 has one copy of its statistics for tasks and one for its own processes, such as the triggerer.
+# Airflow 3 has two copies of its statistics: one for tasks and one for its own processes, such as the triggerer.
 _MODULES = ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats")
 _CHARGED = frozenset({"PerformKycVerification", "FaceMatch", "AnalyzeFace"})
-_TOKEN = "AccessToken"  # noqa: S105 - the name of an endpoint
+_TOKEN = "AccessToken"  # noqa: S105 - this is the name of an endpoint
 
 
 class RequestMetrics:
-    """Counts what a client sends."""
+    """Counters for the requests that a client sends."""
 
     def sent(self, endpoint: str, status: int | None) -> None:
         """Count a request.
 
-        :param endpoint: Name of the endpoint; empty for a token request.
-        :param status: HTTP status of the response; ``None`` without one.
+        :param endpoint: Name of the endpoint. An empty text means a token request.
+        :param status: HTTP status of the response. ``None`` means that there was no response.
         """
         endpoint = endpoint or _TOKEN
         incr("requests", endpoint=endpoint, status=f"{status // 100}xx" if status else "none")
@@ -54,27 +53,27 @@ class RequestMetrics:
     def retried(self, endpoint: str) -> None:
         """Count a request that is sent again.
 
-        :param endpoint: Name of the endpoint; empty for a token request.
+        :param endpoint: Name of the endpoint. An empty text means a token request.
         """
         incr("retries", endpoint=endpoint or _TOKEN)
 
 
 def request_metrics() -> RequestMetrics | None:
-    """Return the counters for a client; ``None`` where metrics are off, so that they cost nothing."""
+    """Return the counters for a client, or ``None`` if metrics are off. ``None`` avoids all costs."""
     return RequestMetrics() if is_on() else None
 
 
 @cache
 def is_on() -> bool:
-    """Return whether the administrator has switched on any metrics."""
+    """Return whether the administrator has enabled any metrics."""
     return any(conf.getboolean("metrics", name, fallback=False) for name in _BACKENDS)
 
 
 def incr(name: str, **tags: str) -> None:
-    """Count one.
+    """Increment a counter by 1.
 
     :param name: Name of the counter.
-    :param tags: Parts of the name, in order.
+    :param tags: Tags, whose values are appended to the name in this order.
     """
     if is_on():
         _emit("incr", name, tags)
@@ -84,8 +83,8 @@ def gauge(name: str, value: int, **tags: str) -> None:
     """Set a gauge.
 
     :param name: Name of the gauge.
-    :param value: Its value.
-    :param tags: Parts of the name, in order.
+    :param value: New value of the gauge.
+    :param tags: Tags, whose values are appended to the name in this order.
     """
     if is_on():
         _emit("gauge", name, tags, value)
@@ -95,13 +94,13 @@ def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
     parts = [re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in tags.values()]
     try:
         getattr(_stats(), kind)(".".join(("faceki", name, *parts)), *values, tags=tags or None)
-    except Exception as error:  # noqa: BLE001 - a backend may raise anything, and must not fail a charged call
+    except Exception as error:  # noqa: BLE001 - backends raise any error, and it must not fail a paid call
         log.debug("A metric could not be sent: %s", type(error).__name__)
 
 
 @cache
 def _stats() -> Any:
-    """Return the copy of Airflow's statistics that this process has configured."""
+    """Return the copy of Airflow's statistics that is configured in this process."""
     found = None
     for name in _MODULES:
         try:

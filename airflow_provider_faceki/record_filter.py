@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Filter of a record request, as operators and the sensor take it: checked at parse time, read when rendered."""
+"""Record filter of the operators and the sensor. It is checked at parse time, and read after rendering."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def check_one_filter(**filters: Any) -> None:
-    """Refuse none or several filters while the DAG is parsed. Templates and XComArgs count as given.
+    """Refuse no filter and several filters while the DAG is parsed. A template or an XComArg is a valid value.
 
-    :param filters: Value by parameter name.
-    :raises ValueError: not exactly one is given.
+    :param filters: Filter values by parameter name.
+    :raises ValueError: if the number of filters that are not ``None`` is not exactly one.
     """
     given = [name for name, value in filters.items() if value is not None]
     if len(given) != 1:
@@ -42,7 +42,7 @@ def record_filter(
     :param request_id: FACEKI's id of one verification.
     :param record_identifier: Your own id.
     :param face_id: FACEKI's id of a person.
-    :raises ValidationError: not exactly one is given, or its value belongs to another parameter.
+    :raises ValidationError: if the number of filters is not exactly one, or if a value belongs to another parameter.
     """
     ids = {"request_id": request_id, "record_identifier": record_identifier, "face_id": face_id}
     for name, value in ids.items():
@@ -54,10 +54,10 @@ def record_filter(
 
 
 def read_link(value: object) -> str:
-    """Return the link id of a link. An error never shows the link.
+    """Return the link id of a link. An error never contains the link.
 
-    :param value: Link id, URL of the hosted page, or a mapping with ``link``, as the link task returns it.
-    :raises ValidationError: it is none of these.
+    :param value: Link id, URL of the hosted page, or a mapping with the key ``link``, such as the link task returns.
+    :raises ValidationError: if the value has another form.
     """
     if isinstance(value, Mapping):
         if "link" not in value:
@@ -78,7 +78,7 @@ def read_link(value: object) -> str:
 
 
 def looks_like_faceki_id(value: object) -> bool:
-    """Whether a value has the form of FACEKI's own ids."""
+    """Return whether a value has the format of FACEKI's ids."""
     return isinstance(value, str) and _UUID.fullmatch(value.strip()) is not None
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Make an image smaller before it is sent, in bounded memory. FACEKI has refused large ones (HTTP 413)."""
+"""Reduce the size of an image before it is sent, in limited memory. FACEKI has refused large images (HTTP 413)."""
 
 from __future__ import annotations
 
@@ -21,45 +21,46 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.api.uploads import Image
 
-#: Most pixels that are read. The largest cameras of phones have 200 million.
+#: Maximum number of pixels that are read. The largest phone cameras have 200 million pixels.
 MAX_PIXELS = 250_000_000
-#: Memory in bytes that images may take while they are made smaller, in all threads of the process together. A single
-#: image that needs more is refused.
+#: Maximum memory in bytes for resizing images, in all threads of the process together. A single image that needs more
+#: memory is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
-# No loss that a person or a text reader would see, at about a tenth of the bytes.
+# At this quality a person or a text recognition sees no loss, and the file has about a tenth of its size.
 _JPEG_QUALITY = 90
-# A JPEG is decoded at a half, a quarter or an eighth, but at no less than so many times the size that is wanted.
+# Pillow can decode a JPEG at a half, a quarter or an eighth of its size. The decoded size remains at least this many
+# times the requested size, which preserves the quality.
 _REDUCING_GAP = 2
-# Bytes that a pixel takes in Pillow's memory; in all other modes it is 4, in RGB too.
+# Bytes for each pixel in Pillow's memory. All other modes, including RGB, use 4 bytes.
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
-# libwebp keeps two canvases beside the one that it returns.
+# libwebp allocates two canvases in addition to the canvas that it returns.
 _WEBP_PIXEL_BYTES = 12
-# Coefficients of a JPEG of several scans are all kept, in two bytes each.
+# For a JPEG with several scans, all coefficients remain in memory. Each coefficient has two bytes.
 _COEFFICIENT_BYTES = 2
 _SIXTEEN_BIT_WHITE = 65535
 
 
 def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
-    """Return ``image`` as a JPEG whose longer side has at most ``longest`` pixels; never enlarged.
+    """Return ``image`` as a JPEG whose longer side has at most ``longest`` pixels. Small images are not enlarged.
 
-    The orientation that the camera noted is applied; all other metadata (place, device) is left out. What is
-    transparent becomes white.
+    The orientation in the camera's metadata is applied. All other metadata, such as location and device, is removed.
+    Transparent pixels become white.
 
-    :param name: What the image is for; an error names it.
-    :param image: A JPEG, PNG or WEBP.
-    :param longest: Pixels.
-    :param max_bytes: Largest size in bytes of the result.
-    :raises ConfigurationError: Pillow is not installed (extra ``images``).
-    :raises ValidationError: Pillow cannot read the image (HEIC it cannot by itself), it has too many pixels, or the
-        result is still too large.
+    :param name: Purpose of the image. Errors contain this name.
+    :param image: A JPEG, PNG or WEBP image.
+    :param longest: Maximum length of the longer side in pixels.
+    :param max_bytes: Maximum size of the result in bytes.
+    :raises ConfigurationError: if Pillow is not installed (extra ``images``).
+    :raises ValidationError: if Pillow cannot read the image, the image has too many pixels, or the result is still too
+        large. Pillow alone cannot read HEIC.
     """
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
         raise ConfigurationError("resize_to needs Pillow: install airflow-provider-faceki[images]") from None
     with tempfile.TemporaryFile() as file:
-        # Copied before Pillow reads it: a storage that fails is not an image that is broken.
+        # The image is copied before Pillow reads it. Otherwise a storage failure would be reported as a corrupt image.
         with image.open() as source:
             shutil.copyfileobj(source, file)
         file.seek(0)
@@ -68,13 +69,13 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
         except ValidationError:
             raise
         except Exception as problem:
-            # For a broken image Pillow raises whatever its readers meet: OSError, SyntaxError, struct.error and more.
+            # For a corrupt image, Pillow raises the error of the reader, such as OSError, SyntaxError or struct.error.
             raise ValidationError(f"{name} cannot be made smaller: Pillow cannot read it") from problem
     return image.of_bytes(name, content, max_bytes)
 
 
 def _encode(picture: PillowImage) -> bytes:
-    # Pillow writes a comment that it has read, unasked.
+    # Without this, Pillow would copy the comment of the input file to the output.
     picture.info.clear()
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
@@ -83,7 +84,7 @@ def _encode(picture: PillowImage) -> bytes:
 
 def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> PillowImage:
     if media_type == "image/webp":
-        # Pillow takes the memory for a WEBP when it is opened, so the size is read before.
+        # Pillow allocates the memory for a WEBP when it opens the file. Therefore the size is checked before.
         size = _webp_size(file)
         needed = size[0] * size[1] * (_WEBP_PIXEL_BYTES + 2 * 4) + _averaging_bytes(size, longest, 4)
         _check_pixels(name, size, needed)
@@ -102,8 +103,8 @@ def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> Pillow
 
 
 def _open(file: BinaryIO, media_type: str) -> ImageFile:
-    """Open an image of one of the three formats; no pixel is read yet, except of a WEBP."""
-    # Not by Image.open: it tries every format that it knows, and refuses by a limit that is the whole process's.
+    """Open an image of one of the three formats. Pixels are read only for a WEBP."""
+    # Image.open is not used, because it tries every known format and applies a pixel limit of the whole process.
     from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
     formats: dict[str, Any] = {
@@ -131,17 +132,17 @@ def _check_pixels(name: str, size: tuple[int, int], needed_bytes: int) -> None:
 
 
 def _decode_reduced(picture: ImageFile, longest: int) -> None:
-    """Have a JPEG decoded at a fraction of its size that is still larger than what is wanted."""
+    """Configure the JPEG decoder to decode at a fraction of the size that is still larger than the requested size."""
     factor = _REDUCING_GAP * longest / max(picture.size)
     if factor < 1:
         picture.draft(None, (math.ceil(picture.width * factor), math.ceil(picture.height * factor)))
 
 
 def _needed_bytes(picture: ImageFile, full_size: tuple[int, int], file: BinaryIO) -> int:
-    """Return how much memory the pixels of an opened JPEG or PNG take until they are averaged."""
+    """Return the memory in bytes that the pixels of an opened JPEG or PNG need until they are averaged."""
     a_pixel = _PIXEL_BYTES.get(picture.mode, 4)
     if _has_transparency(picture):
-        # RGBA, and once more to be averaged by its alpha.
+        # The image is converted to RGBA, and one more copy is needed to average by alpha.
         a_pixel += 4 + (0 if picture.mode == "RGBA" else 4)
     elif picture.mode.startswith("I;16"):
         a_pixel += 4 + 4
@@ -156,14 +157,14 @@ def _needed_bytes(picture: ImageFile, full_size: tuple[int, int], file: BinaryIO
 
 
 def _averaging_bytes(size: tuple[int, int], longest: int, pixel_bytes: int) -> int:
-    """Return how much memory Pillow takes to average: first along the rows, then along the columns."""
+    """Return the memory in bytes that Pillow needs for averaging, first along the rows, then along the columns."""
     width, height = size
     factor = min(1, longest / max(size))
     return math.ceil(width * factor * (height + height * factor)) * pixel_bytes
 
 
 def _has_many_scans(picture: ImageFile, file: BinaryIO) -> bool:
-    """Return whether the first scan of a JPEG holds only some of its colour components."""
+    """Return whether the first scan of a JPEG contains only some of its colour components."""
     position = file.tell()
     try:
         file.seek(2)
@@ -182,7 +183,7 @@ def _has_many_scans(picture: ImageFile, file: BinaryIO) -> bool:
 
 
 def _webp_size(file: BinaryIO) -> tuple[int, int]:
-    """Return the size of a WEBP, from its first chunk.
+    """Return the size of a WEBP in pixels. It is read from the first chunk.
 
     https://developers.google.com/speed/webp/docs/riff_container
     """
@@ -207,7 +208,7 @@ def _shrink(picture: PillowImage, longest: int) -> PillowImage:
 
     size = (longest, longest)
     if picture.mode.startswith(("I", "F")):
-        # Averages of large whole numbers would overflow.
+        # The image is converted to floats, because averages of large integers would overflow.
         small = (picture.convert("I") if picture.mode.startswith("I;16") else picture).convert("F")
         small.thumbnail(size)
         small = _to_eight_bits(small, (1, 255) if picture.mode == "F" else ())
@@ -216,7 +217,7 @@ def _shrink(picture: PillowImage, longest: int) -> PillowImage:
         small.thumbnail(size)
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small)
     else:
-        # Averages of palette indices, or of single bits, mean nothing.
+        # The image is converted to RGB, because averages of palette indices or of single bits have no meaning.
         small = picture.convert("RGB") if picture.mode in {"1", "P"} else picture
         small.thumbnail(size)
     small.info.setdefault("exif", picture.info.get("exif", b""))
@@ -224,10 +225,11 @@ def _shrink(picture: PillowImage, longest: int) -> PillowImage:
 
 
 def _to_eight_bits(picture: PillowImage, scales: tuple[int, ...]) -> PillowImage:
-    """Return an image of large or broken numbers in the 256 shades of the picture that they show.
+    """Return an image of large integers or floats as an image with 256 shades of grey.
 
-    :param picture: In mode ``F``.
-    :param scales: Numbers that may be white, beside that of 16 bits. The file does not say which of them is.
+    :param picture: Image in mode ``F``.
+    :param scales: Possible values of white, in addition to the value for 16 bits. The file does not define the value of
+        white.
     """
     low, high = cast("tuple[float, float]", picture.getextrema())
     white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)
@@ -237,7 +239,7 @@ def _to_eight_bits(picture: PillowImage, scales: tuple[int, ...]) -> PillowImage
 
 
 class _MemoryBudget:
-    """Memory that the threads of a process share; a thread waits until there is enough for it."""
+    """Memory budget that the threads of a process share. A thread waits until enough memory is free."""
 
     def __init__(self, size: int) -> None:
         self._free = size
@@ -245,7 +247,7 @@ class _MemoryBudget:
 
     @contextmanager
     def reserve(self, needed: int) -> Iterator[None]:
-        """Hold ``needed`` bytes."""
+        """Reserve ``needed`` bytes during the context."""
         with self._changed:
             self._changed.wait_for(lambda: self._free >= needed)
             self._free -= needed
@@ -265,5 +267,5 @@ def _reset_budget() -> None:
     _budget = _MemoryBudget(MAX_DECODED_BYTES)
 
 
-# A forked process has none of the threads that hold memory.
+# A forked process has none of the threads that reserved memory, so its budget starts again.
 os.register_at_fork(after_in_child=_reset_budget)

@@ -1,11 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Retry policy of Airflow for tasks that use the hook directly.
+"""Airflow retry policy for tasks that use the hook directly.
 
-``FACEKI_RETRY_POLICY`` goes into ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It exists in Airflow 3.3 and
-later; on older Airflow this module does not have the name. FACEKI's operators need no policy: they fail at once for
-errors that another try cannot mend, and look before they send again. Your own task does not look. So the policy does
-not repeat it after a charged call with an unknown outcome, or after any other ``RawCall`` that must not be sent twice
-and may have arrived.
+Use it as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It requires Airflow 3.3 or later. In older Airflow,
+this module does not define the name ``FACEKI_RETRY_POLICY``. FACEKI's operators do not need this policy. They fail at
+once after errors that another try cannot solve, and they look for an earlier result before they send again. Your own
+task does not look for an earlier result. Therefore the policy does not repeat your task after a charged call with an
+unknown outcome. It also does not repeat your task after a ``RawCall`` that must not be sent twice and possibly reached
+FACEKI.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ else:
         from airflow.providers.common.compat.sdk import Context
 
     class _FacekiRetryPolicy(RetryPolicy):
-        """Fail at once for errors that another try cannot mend, and wait as long as FACEKI asks."""
+        """Fail at once after errors that another try cannot solve. Otherwise wait as long as FACEKI requests."""
 
         def evaluate(
             self,
@@ -37,7 +38,7 @@ else:
             max_tries: int,
             context: Context | None = None,
         ) -> RetryDecision:
-            """Decide by the kind of error; errors of other origin are left to Airflow."""
+            """Return the decision for a FACEKI error. For all other errors, return Airflow's default decision."""
             if not isinstance(exception, FacekiError):
                 return RetryDecision.default()
             if isinstance(exception, OutcomeUnknownError) or exception.needs_consent:

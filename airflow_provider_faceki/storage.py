@@ -1,18 +1,18 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read and write files in any storage that Airflow's ``ObjectStoragePath`` reaches: local, S3, GCS, Azure and others.
+"""Read and write files in any storage of Airflow's ``ObjectStoragePath``: local, S3, GCS, Azure and others.
 
-A reader sees the old content or the new, never a part of it. Nothing that is read or written is logged.
+A reader sees either the old content or the new content, never a part of it. No content is logged.
 
-Every function here, and every file that one returns, raises only these for a storage that does not do what was asked,
-while opening as well as while reading::
+If a storage fails, every function of this module and every returned file raises only these errors. This applies to
+opening and to reading::
 
-    ValidationError                   the path is wrong: nothing can ever be read or written there
-    └── StorageFileNotFoundError      there is no such file or bucket
-    StorageError (an OSError)         the path may be right
-    ├── StorageUnavailableError       the storage failed; the same request may succeed later
+    ValidationError                   the path is wrong: it can never be read or written
+    └── StorageFileNotFoundError      the file or bucket does not exist
+    StorageError (an OSError)         the path is possibly right
+    ├── StorageUnavailableError       the storage failed; the same request can succeed later
     └── StorageAccessError            the storage refused: permissions, or credentials that are wrong or expired
 
-No text of these holds a credential or what was sent. ``StorageError.reason`` does not name the file either.
+The error texts contain no credentials and no sent content. ``StorageError.reason`` also contains no file name.
 """
 
 from __future__ import annotations
@@ -42,31 +42,33 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.api.uploads import Image
 
-#: A file: its absolute local path, its URI, or an object that stands for either.
+#: Location of a file: its absolute local path, its URI, or a path object.
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
-# Bytes that an object store is asked for beyond what is read. fsspec's default is 5 MiB, for each image twice.
+# Number of bytes that are requested from an object store in advance. fsspec's default is 5 MiB, and each image is
+# opened twice.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
-# URL parsers drop some of these, so a check would see another path than the storage.
+# URL parsers remove some control characters. A check would then see another path than the storage.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# Local errors that waiting does not mend. A full or failing disk may be better at the next try.
+# Permanent local errors, which a retry cannot solve. A full or failing disk is not permanent.
 _PERMANENT_ERRNOS = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 )
 _ACCESS_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-# What the libraries of object stores call their errors. They share no base class, so names and codes have to do.
+# Error names and codes of the object store libraries. Their errors share no base class, so names and codes identify
+# them.
 _ACCESS_NAMES = re.compile(
     r"Credential|Unauthorized|Forbidden|AccessDenied|AuthError|Authentication|RefreshError|TokenRetrieval|SSOToken"
 )
 _ACCESS_CODES = frozenset(
     {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}
-    # A HEAD request has no body that could say more: S3 answers 400 to expired credentials.
+    # The response to a HEAD request has no body with details. S3 answers 400 to expired credentials.
     | {"400", "401", "403", "407"}
 )
 _INVALID_NAMES = re.compile(r"ParamValidation|InvalidBucketName")
@@ -75,11 +77,11 @@ _MISSING_CODES = frozenset({"404", "410", "NoSuchKey", "NoSuchBucket"})
 
 
 class StorageError(OSError):
-    """A storage did not do what was asked, though the path may be right.
+    """A storage operation failed, although the path is possibly right.
 
-    :param doing: What was to be done, such as ``read``.
-    :param uri: The file; credentials in it are not shown.
-    :param reason: What happened, without the file's name.
+    :param doing: Operation, such as ``read``.
+    :param uri: URI of the file. Its credentials are not shown.
+    :param reason: Reason of the failure, without the file's name.
     """
 
     def __init__(self, doing: str, uri: str, reason: str) -> None:
@@ -87,13 +89,13 @@ class StorageError(OSError):
         self.reason = reason
 
     def without_uri(self, name: str) -> Self:
-        """Return the same error, with ``name`` in place of the file's: a file's name may be a person's."""
+        """Return the same error with ``name`` instead of the file name, which possibly contains a person's name."""
         error = copy.copy(self)
         error.args = (f"{name} cannot be read now: {self.reason}",)
         return error
 
     def __reduce__(self) -> tuple[object, ...]:
-        # As an OSError it would be made again from its text alone.
+        # By default, pickle restores an OSError from its text alone.
         return _restore_error, (type(self), self.args, self.reason)
 
 
@@ -104,26 +106,26 @@ def _restore_error(kind: type[StorageError], args: tuple[object, ...], reason: s
 
 
 class StorageUnavailableError(StorageError):
-    """The storage failed; the same request may succeed later."""
+    """The storage failed. The same request can succeed later."""
 
 
 class StorageAccessError(StorageError):
-    """The storage refused: permissions are missing, or credentials are wrong or expired."""
+    """The storage refused the request. Permissions are missing, or credentials are wrong or expired."""
 
 
 class StorageFileNotFoundError(ValidationError):
-    """There is no such file or bucket."""
+    """The file or bucket does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Which files a URI may name, where someone else than the DAG's author writes the URIs.
+    """Allowed files for URIs that do not come from the author of the DAG.
 
-    :param prefixes: Folders: absolute local paths, or URIs without a Connection. A local folder allows what is really
-        in it, links followed. ``None``: any folder of a remote storage.
-    :param conn_ids: Connections that a URI may name before its ``@``. ``None``: any.
-    :param allow_local: Whether local files are allowed where ``prefixes`` is ``None``.
-    :raises ValidationError: a prefix is not one.
+    :param prefixes: Allowed folders: absolute local paths, or URIs without a Connection. For a local folder, symbolic
+        links are resolved before the check. ``None`` allows every folder of a remote storage.
+    :param conn_ids: Connections that a URI is allowed to name before its ``@``. ``None`` allows every Connection.
+    :param allow_local: Whether local files are allowed if ``prefixes`` is ``None``.
+    :raises ValidationError: if a prefix has another form.
     """
 
     prefixes: tuple[str, ...] | None = None
@@ -145,42 +147,45 @@ class AccessPolicy:
 
     @classmethod
     def for_manifest(cls, prefixes: Sequence[str] | None, conn_ids: Sequence[str] | None) -> AccessPolicy:
-        """Return the policy for the rows of a manifest: no local files and no Connections that are not allowed."""
+        """Return the policy for the rows of a manifest. Local files and Connections need an explicit permission."""
         return cls(None if prefixes is None else tuple(prefixes), tuple(conn_ids or ()), allow_local=False)
 
     @property
     def hides_reasons(self) -> bool:
-        """Whether an error must not tell a missing file from one that is not an image.
+        """Whether errors must not reveal if a file is missing or is not an image.
 
-        With ``prefixes`` the author has said which files the writer of the URIs may know of.
+        With ``prefixes``, the DAG's author has decided which files the writer of the URIs can detect.
         """
         return self.prefixes is None and not self.allow_local
 
     def allows_local(self, real_path: str) -> bool:
-        """Return whether a local file is allowed, given its path without links."""
+        """Return whether a local file is allowed.
+
+        :param real_path: Path of the file after all symbolic links are resolved.
+        """
         if self.prefixes is None:
             return self.allow_local
         folders = (re.sub(r"^\w+://", "", prefix) for prefix in self.prefixes if _has_local_scheme(prefix))
         return any(_is_below(real_path, os.path.realpath(folder)) for folder in folders)
 
     def allows_remote(self, uri: str) -> bool:
-        """Return whether a file of a remote storage is allowed."""
+        """Return whether a file in a remote storage is allowed."""
         conn_id = _user_part(uri)
         if conn_id and self.conn_ids is not None and conn_id not in self.conn_ids:
             return False
         if self.prefixes is None:
             return True
-        # Some storages resolve such segments, others take them as they are.
+        # Some storages resolve such segments, other storages treat them as names. Therefore they are refused.
         if {".", ".."} & set(re.split(r"[/\\]", unquote(uri))):
             return False
         plain = _without_user_part(uri)
         return any(_is_below(plain, _without_user_part(prefix)) for prefix in self.prefixes)
 
 
-#: For URIs that the DAG's author writes.
+#: Policy for URIs that the DAG's author writes.
 UNRESTRICTED = AccessPolicy()
 
-#: What an error says in place of every reason that the writer of a URI must not learn.
+#: Error text that replaces every reason that the writer of a URI must not learn.
 NOT_ALLOWED = (
     "no image can be read from there: it is missing, is not an image, or is not one of those that the task allows "
     "(allowed_image_prefixes, allowed_image_conn_ids)"
@@ -188,11 +193,11 @@ NOT_ALLOWED = (
 
 
 def check_path(uri: FilePath, conn_id: str | None = None) -> None:
-    """Refuse a path to which nothing can ever be written. Nothing is written, and a remote storage is not asked.
+    """Refuse a path that can never be written. Nothing is written, and no request is sent to a remote storage.
 
     :param uri: Absolute local path or URI of a file.
-    :param conn_id: Connection for that storage, as for :func:`write_json`.
-    :raises ValidationError: it is relative, a folder, a device, or below a file; or no storage is known for it.
+    :param conn_id: Connection for the storage, as for :func:`write_json`.
+    :raises ValidationError: if the path is relative, a folder, a device, or below a file, or if its storage is unknown.
     """
     file = _resolve(uri, conn_id)
     if file.is_local:
@@ -201,19 +206,21 @@ def check_path(uri: FilePath, conn_id: str | None = None) -> None:
 
 
 def write_json(uri: FilePath, document: object, conn_id: str | None = None) -> str:
-    """Write ``document`` as one line of JSON, replacing what is there, and return ``uri``.
+    """Write ``document`` as one line of JSON, replace an existing file, and return ``uri``.
 
-    :param uri: Absolute local path or URI of a file; missing folders are made.
-    :param document: What ``json`` can write. Non-ASCII is escaped, so any encoding of the reader will do.
-    :param conn_id: Connection for that storage. Default: the one before the ``@`` of the URI, else none: the storage's
-        library looks for credentials by itself. Both at once are refused.
-    :raises ValidationError: nothing can be written there.
+    :param uri: Absolute local path or URI of a file. Missing folders are created.
+    :param document: Object that ``json`` can serialize. Non-ASCII characters are escaped, so the reader can use any
+        encoding.
+    :param conn_id: Connection for the storage. Default: the Connection before the ``@`` of the URI. If there is none,
+        the
+        storage library finds credentials by itself. Setting both is refused.
+    :raises ValidationError: if the location can never be written.
     """
     return write_bytes(uri, json.dumps(document, allow_nan=False).encode() + b"\n", conn_id)
 
 
 def write_bytes(uri: FilePath, content: bytes, conn_id: str | None = None) -> str:
-    """Write ``content``, replacing what is there, and return ``uri``; parameters as for :func:`write_json`."""
+    """Write ``content``, replace an existing file, and return ``uri``. Parameters are those of :func:`write_json`."""
     file = _resolve(uri, conn_id)
     with _translate_errors("write to", file):
         if file.is_local:
@@ -224,7 +231,7 @@ def write_bytes(uri: FilePath, content: bytes, conn_id: str | None = None) -> st
 
 
 def write_file(uri: FilePath, source: BinaryIO, conn_id: str | None = None) -> str:
-    """Copy ``source`` from its position to its end, in small pieces; else as :func:`write_bytes`."""
+    """Copy ``source`` from its position to its end, in small pieces. Otherwise the same as :func:`write_bytes`."""
     file = _resolve(uri, conn_id)
     with _translate_errors("write to", file):
         if file.is_local:
@@ -241,14 +248,14 @@ def image(
     conn_id: str | None = None,
     policy: AccessPolicy = UNRESTRICTED,
 ) -> Image:
-    """Return the image at ``uri``; only its first bytes are read.
+    """Return the image at ``uri``. Only its first bytes are read.
 
-    :param name: What the image is for; an error names it.
+    :param name: Purpose of the image. Errors contain this name.
     :param uri: Absolute local path or URI of a file.
-    :param max_bytes: Largest size that is accepted; see :meth:`Image.checked`.
-    :param conn_id: Connection for that storage, as for :func:`write_json`.
-    :param policy: Which files ``uri`` may name.
-    :raises ValidationError: it is missing, empty, too large, not an image, or not allowed.
+    :param max_bytes: Maximum accepted size in bytes; see :meth:`Image.checked`.
+    :param conn_id: Connection for the storage, as for :func:`write_json`.
+    :param policy: Policy that defines the allowed files.
+    :raises ValidationError: if the image is missing, empty, too large, not an image, or not allowed.
     """
     from airflow_provider_faceki.api.uploads import Image, check_size
 
@@ -271,23 +278,23 @@ def image(
 
 
 def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
-    """Open a file for reading; parameters as for :func:`write_json`.
+    """Open a file for reading. Parameters are those of :func:`write_json`.
 
-    What is returned has the methods of a local binary file, whatever the storage's own files have, and raises the
-    errors of this module.
+    The returned object has the methods of a local binary file, even if the storage's own files do not have them. It
+    raises the errors of this module.
     """
     return _open(_resolve(uri, conn_id))
 
 
 def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
-    """Return the URIs of the files in a folder, sorted by name; a missing folder has none.
+    """Return the URIs of the files in a folder, sorted by name. For a missing folder the list is empty.
 
     :param uri: Absolute local path or URI of the folder.
-    :param conn_id: Connection for that storage, as for :func:`write_json`.
+    :param conn_id: Connection for the storage, as for :func:`write_json`.
     """
     folder = _resolve(str(uri).rstrip("/"), conn_id)
     with _translate_errors("list", folder):
-        # A filesystem may remember an earlier listing, while other workers write.
+        # The filesystem possibly caches an earlier listing, although other workers write at the same time.
         folder.filesystem.invalidate_cache(folder.path)
         try:
             entries = folder.filesystem.ls(folder.path, detail=True)
@@ -298,31 +305,31 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
 
 
 def locate(uri: FilePath, conn_id: str | None = None) -> tuple[Any, str]:
-    """Return the fsspec filesystem of a file or folder and its path there; parameters as for :func:`write_json`."""
+    """Return the fsspec filesystem of a file or folder, and its path there. Parameters: see :func:`write_json`."""
     file = _resolve(uri, conn_id)
     return file.filesystem, file.path
 
 
 def delete(uri: FilePath, conn_id: str | None = None) -> None:
-    """Delete a file, if it is there; parameters as for :func:`write_json`."""
+    """Delete a file if it exists. Parameters are those of :func:`write_json`."""
     file = _resolve(uri, conn_id)
     with _translate_errors("delete", file), suppress(FileNotFoundError):
         file.filesystem.rm_file(file.path)
 
 
 def size(uri: FilePath, conn_id: str | None = None) -> int:
-    """Return how many bytes a file has; parameters as for :func:`write_json`."""
+    """Return the size of a file in bytes. Parameters are those of :func:`write_json`."""
     return _file_size(_resolve(uri, conn_id))
 
 
 def without_uri(message: str, uri: str) -> str:
-    """Return an error's text without the file that it names."""
+    """Return an error text without the file that it names."""
     shown = redact_uri(uri)
     return message.replace(f" ({shown})", "").replace(shown, "…")
 
 
 def redact_uri(uri: str) -> str:
-    """Return ``uri`` quoted, without what may be a credential: a user part, or the query of a signed web address."""
+    """Return ``uri`` quoted and without possible credentials: the user part, and the query of a signed web address."""
     text = re.sub(r"://[^/]*@", "://…@", uri)
     if text.lower().startswith("http"):
         text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
@@ -331,12 +338,12 @@ def redact_uri(uri: str) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _File:
-    """A file, or a folder, in its storage.
+    """A file or folder in its storage.
 
-    :param filesystem: fsspec's filesystem; ``None`` while the storage is not reached yet.
-    :param path: Its path there.
-    :param uri: Its URI as it was given.
-    :param is_local: Whether it is in the local filesystem.
+    :param filesystem: The fsspec filesystem. ``None`` before the storage is connected.
+    :param path: Path in the filesystem.
+    :param uri: URI as the caller passed it.
+    :param is_local: Whether the file is in the local filesystem.
     """
 
     filesystem: Any
@@ -346,13 +353,13 @@ class _File:
 
 
 def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICTED) -> _File:
-    """Return the file that ``uri`` means.
+    """Return the file at ``uri``.
 
-    :raises ValidationError: it means none, or one that ``policy`` does not allow.
+    :raises ValidationError: if ``uri`` is not the location of a file, or if ``policy`` does not allow the file.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    # As text a path of Airflow's keeps its scheme and its Connection; as a file name it would lose both.
+    # str() of an Airflow path preserves its scheme and its Connection. os.fspath() would remove both.
     text = str(uri) if isinstance(uri, ObjectStoragePath) else uri
     text = os.fspath(text) if isinstance(text, os.PathLike) else text
     if not isinstance(text, str) or is_missing(text) or _CONTROL.search(text):
@@ -363,11 +370,11 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
             f"storage path {redact_uri(text)}: it names a Connection before the @, but the task has an explicit one "
             "for this storage; leave one of them out"
         )
-    # A Connection that is not allowed is not even looked up.
+    # The policy is checked before the Connection is looked up. A Connection that is not allowed must not be looked up.
     if not _has_local_scheme(text) and not policy.allows_remote(text):
         raise ValidationError(NOT_ALLOWED)
     with _translate_errors("reach", _File(None, "", text)):
-        # Airflow 2.11 knows a scheme only in small letters, and not "local".
+        # Airflow 2.11 accepts a scheme only in lower case, and does not know the scheme "local".
         scheme, separator, rest = ("file", "://", text) if text.startswith("/") else text.partition("://")
         scheme = "file" if scheme.lower() in _LOCAL_SCHEMES else scheme.lower()
         path = _connect(f"{scheme}{separator}{rest}", conn_id)
@@ -377,7 +384,7 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
     real_path = os.path.realpath(file.path)
     if not policy.allows_local(real_path):
         raise ValidationError(NOT_ALLOWED)
-    # What was checked is what is opened, whatever becomes of links meanwhile.
+    # The checked path is the path that is opened. A later change of a symbolic link has no effect.
     return replace(file, path=real_path)
 
 
@@ -386,7 +393,7 @@ def _connect(text: str, conn_id: str | None) -> ObjectStoragePath:
 
     try:
         path = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
-        path.fs  # noqa: B018 - Airflow makes the filesystem when it is first asked for it, from a Connection perhaps
+        path.fs  # noqa: B018 - Airflow creates the filesystem on first access
     except AirflowNotFoundException as error:
         named = re.search(r"conn_id `([\w.-]+)`", str(error))
         missing = named[1] if named else conn_id or "of its own"
@@ -399,7 +406,7 @@ def _connect(text: str, conn_id: str | None) -> ObjectStoragePath:
             "it installed, with all that it needs?"
         ) from None
     except ValueError:
-        # Airflow's own text names the scheme; a storage's text may hold what its Connection holds.
+        # Airflow's error text names the scheme. The text of a storage library can contain values of its Connection.
         raise ValidationError(
             f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
@@ -407,8 +414,9 @@ def _connect(text: str, conn_id: str | None) -> ObjectStoragePath:
 
 
 def _check_shape(text: str) -> None:
-    # Airflow 2.11 takes "a.json" for "/a.json", Airflow 3 for a file in the worker's current folder; both take
-    # "file://a/b" for the relative "a/b". So nothing relative is accepted.
+    # Relative paths are refused, because Airflow versions interpret them differently. Airflow 2.11 interprets "a.json"
+    # as "/a.json". Airflow 3 interprets it as a file in the worker's current folder. Both interpret "file://a/b" as the
+    # relative path "a/b".
     scheme, separator, rest = text.partition("://")
     host, _, key = rest.partition("/")
     if not separator or "/" in scheme:
@@ -422,7 +430,7 @@ def _check_shape(text: str) -> None:
 
 
 def _user_part(text: str) -> str:
-    """Return what stands before the ``@`` of a URI, which Airflow takes for a Connection's id."""
+    """Return the text before the ``@`` of a URI. Airflow interprets it as the id of a Connection."""
     try:
         return urlsplit(text).netloc.rpartition("@")[0]
     except ValueError:
@@ -476,7 +484,7 @@ def _open(file: _File, read_ahead: int | None = None) -> BinaryIO:
 
 
 class _TranslatingReader(io.RawIOBase):
-    """A file of any storage, whose errors are translated. ``BufferedReader`` adds the methods that it may lack."""
+    """A file of any storage, with translated errors. ``BufferedReader`` adds the methods that the file lacks."""
 
     def __init__(self, file: BinaryIO, translate: Callable[[], AbstractContextManager[None]]) -> None:
         self._file = file
@@ -509,14 +517,14 @@ class _TranslatingReader(io.RawIOBase):
 
 
 def _upload(file: _File, source: BinaryIO) -> None:
-    """Copy ``source`` to an object store, which shows the object when the upload is closed, and not before."""
+    """Copy ``source`` to an object store. The object becomes visible when the upload is closed."""
     from fsspec.spec import AbstractBufferedFile
 
     target = file.filesystem.open(file.path, "wb")
     try:
         shutil.copyfileobj(source, target)
     except BaseException:
-        # Closing the upload would publish the part that was sent.
+        # Closing the upload would publish an incomplete object.
         if isinstance(target, AbstractBufferedFile):
             target.discard()
             target.closed = True
@@ -526,17 +534,17 @@ def _upload(file: _File, source: BinaryIO) -> None:
 
 @contextmanager
 def _translate_errors(doing: str, file: _File) -> Iterator[None]:
-    """Raise the errors of this module in place of whatever a storage raises."""
+    """Replace every error of a storage by an error of this module."""
     try:
         yield
     except (StorageError, ValidationError):
         raise
-    except Exception as error:  # noqa: BLE001 - the libraries of object stores share no base class
+    except Exception as error:  # noqa: BLE001 - object store libraries share no base class
         raise _translated(error, doing, file) from None
 
 
 def _translated(error: Exception, doing: str, file: _File) -> Exception:
-    # A remote storage's own text may hold a credential or what was sent, so it is never shown.
+    # The error text of a remote storage can contain a credential or sent content, so it is never shown.
     text = (error.strerror if file.is_local and isinstance(error, OSError) else None) or ""
     labels = _labels(error)
     if isinstance(error, FileNotFoundError) or labels & _MISSING_CODES:
@@ -572,7 +580,7 @@ def _is_invalid(error: Exception, labels: frozenset[str], *, is_local: bool) -> 
 
 
 def _labels(error: BaseException | None) -> frozenset[str]:
-    """Return the class names, codes and HTTP statuses of an error and of those behind it."""
+    """Return the class names, codes and HTTP statuses of an error and of the errors that caused it."""
     found: set[str] = set()
     for _ in range(5):
         if error is None:
@@ -580,7 +588,7 @@ def _labels(error: BaseException | None) -> frozenset[str]:
         response = getattr(error, "response", None)
         details = response.get("Error") if isinstance(response, dict) else None
         statuses = [getattr(error, name, None) for name in ("status", "status_code", "code")]
-        # aiohttp gives a body that breaks off the code 400.
+        # aiohttp uses the code 400 also for an incomplete body.
         codes = [status for status in statuses if status != 400]
         codes += [details.get("Code")] if isinstance(details, dict) else []
         found |= {str(code) for code in codes if isinstance(code, int | str)} | {type(error).__name__}

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What the operators and the sensor share: hook, colours, copies, and the check of rendered arguments."""
+"""Shared code of the operators and the sensor: hook, colours, copies, and the check of rendered arguments."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 
 class FacekiTaskMixin:
-    """Mixin for classes of tasks that call FACEKI. Put it before Airflow's base class."""
+    """Mixin for task classes that call FACEKI. It must precede Airflow's base class."""
 
-    # White on dark green is readable on a light and on a dark page.
+    # White text on dark green is readable on light pages and on dark pages.
     ui_color = "#12675c"
     ui_fgcolor = "#ffffff"
 
     faceki_conn_id: str
     template_fields: Sequence[str]
 
-    #: Template fields that were given when the DAG was parsed.
+    #: Template fields that had a value when the DAG was parsed.
     _given: frozenset[str] = frozenset()
-    #: Attributes of one execution, which a copy starts without.
+    #: Attributes of one execution. A copy does not contain them.
     _transient: Sequence[str] = ()
 
     @cached_property
     def hook(self) -> FacekiHook:
-        """Hook of this task's Connection."""
+        """The hook for this task's Connection."""
         return FacekiHook(self.faceki_conn_id)
 
     def _remember_given(self, *names: str) -> None:
-        """Remember which arguments were given; call it at the end of ``__init__``.
+        """Remember which arguments have a value. Call this at the end of ``__init__``.
 
-        :param names: Template fields for which a missing value must not pass for an argument that was left out.
+        :param names: Template fields that have a default. If such a field renders to nothing, its default must not be
+            used.
         """
         self._given |= {name for name in names if getattr(self, name) is not None}
 
     def check_rendered(self) -> None:
-        """Refuse an argument that was given and rendered to nothing: its default is not what the author meant.
+        """Refuse an argument that had a value and rendered to nothing. The author did not intend its default.
 
-        :raises ValidationError: there is one; the text names it.
+        :raises ValidationError: if there is such an argument. The text names it.
         """
         for name in sorted(self._given):
             value = getattr(self, name)
@@ -49,7 +50,7 @@ class FacekiTaskMixin:
                 check_identifier(name, value)
 
     def _cached_names(self) -> list[str]:
-        """Return the names of values of one execution, which are made again when they are needed."""
+        """Return the names of attributes of one execution. They are created again when they are needed."""
         kind = type(self)
         return [
             name
@@ -58,12 +59,12 @@ class FacekiTaskMixin:
         ]
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # Airflow's: a dict
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # Airflow returns a dict
         cached = self._cached_names()
         return {name: value for name, value in state.items() if name not in cached}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # A cached value may hold open files and closures. Dropping it costs no more than to make it again.
+        # A cached value possibly contains open files and closures, which cannot be copied. It can be created again.
         for name in self._cached_names():
             self.__dict__.pop(name, None)
-        return super().__deepcopy__(memo)  # type: ignore[misc]  # Airflow's
+        return super().__deepcopy__(memo)  # type: ignore[misc]  # Airflow's base class has it

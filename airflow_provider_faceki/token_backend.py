@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token backend on any storage that Airflow's ``ObjectStoragePath`` reaches, so that hosts share one access token.
+"""Token backend on any storage of Airflow's ``ObjectStoragePath``, so that hosts can share one access token.
 
-The Connection's ``token_store`` names it: a URI such as ``s3://aws_default@bucket/faceki-tokens``, or the absolute path
-of a directory on a shared volume. What lies there is sealed with a key from the client secret.
+The Connection's ``token_store`` contains its location: a URI such as ``s3://aws_default@bucket/faceki-tokens``, or the
+absolute path of a directory on a shared volume. The stored tokens are encrypted with a key that is derived from the
+client secret.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def token_backend(uri: str) -> TokenBackend:
-    """Return the backend that a Connection's ``token_store`` names; nothing is read or written yet.
+    """Return the backend for a Connection's ``token_store``. Nothing is read or written yet.
 
     :param uri: URI of a folder in a storage, or the absolute path or ``file`` URI of a directory.
     """
@@ -32,10 +33,10 @@ def token_backend(uri: str) -> TokenBackend:
 
 
 class ObjectStorageTokenBackend:
-    """Keeps the objects of a shared token store in an object storage.
+    """Token backend that stores its objects in an object storage.
 
-    S3, GCS and Azure create an object only if it is missing, in one step. With another storage two hosts that begin at
-    the same moment may each fetch a token; nothing worse comes of it.
+    S3, GCS and Azure can create an object atomically only if it is missing. With other storages, two hosts that start
+    at the same time possibly fetch one token each. This has no other effect.
 
     :param uri: URI of the folder, with the storage's Connection before an ``@``.
     """
@@ -43,7 +44,7 @@ class ObjectStorageTokenBackend:
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
         self._folder: tuple[Any, str] | None = None
-        # fsspec's filesystems do not work in a child of the process that made them.
+        # The filesystems of fsspec do not work in a forked child process, so the process id is compared.
         self._process = os.getpid()
 
     def __eq__(self, other: object) -> bool:
@@ -54,14 +55,14 @@ class ObjectStorageTokenBackend:
 
     @property
     def place(self) -> str:
-        """Where it is, for a log line; without the Connection."""
+        """The location of the store for log messages, without the Connection."""
         return storage.redact_uri(self._uri)
 
     def connect(self) -> tuple[Any, str]:
         """Look up the storage's Connection and return the filesystem and the folder's path in it.
 
-        Airflow answers that on certain threads only, so the hook calls it before the token store is used: on the
-        thread of a task, and through asgiref in a triggerer.
+        Airflow answers this lookup only on certain threads. Therefore the hook calls this method before the token store
+        is used: on the thread of a task, or through asgiref in a triggerer.
         """
         if self._folder is None or self._process != os.getpid():
             self._process = os.getpid()
@@ -69,7 +70,7 @@ class ObjectStorageTokenBackend:
         return self._folder
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
-        """Return the first ``max_bytes`` of an object, or ``None`` if there is none."""
+        """Return the first ``max_bytes`` bytes of an object, or ``None`` if the object does not exist."""
         filesystem, path = self._locate(name)
         try:
             content: bytes = filesystem.cat_file(path, end=max_bytes)
@@ -78,7 +79,7 @@ class ObjectStorageTokenBackend:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            # An empty object has no first byte to ask for (HTTP 416).
+            # The object is empty. Its first byte cannot be requested (HTTP 416).
             return b""
         return content
 
@@ -88,7 +89,7 @@ class ObjectStorageTokenBackend:
         filesystem.pipe_file(path, content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Create an object; return ``False``, and change nothing, if it exists."""
+        """Create an object. If it exists already, change nothing and return ``False``."""
         filesystem, path = self._locate(name)
         try:
             filesystem.pipe_file(path, content, mode="create")
@@ -97,7 +98,7 @@ class ObjectStorageTokenBackend:
         return True
 
     def delete(self, name: str) -> None:
-        """Remove an object, if it exists."""
+        """Remove an object if it exists."""
         filesystem, path = self._locate(name)
         try:
             filesystem.rm_file(path)

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Checks of single Connection values, one for each kind of field in the schema.
+"""Checks of single Connection values: one check for each kind of field in the schema.
 
-A check takes a value as it came (from a form, JSON, or a URI, where everything is text) and returns the typed value,
-or raises :class:`InvalidValue` saying what is allowed. It never repeats the value: whether that may be shown is
-decided by the caller.
+A check accepts the stored value. A form and a URI deliver every value as text, JSON delivers typed values. The check
+returns the typed value, or raises :class:`InvalidValue` with a description of what is allowed. A check never repeats
+the value in its error. The caller decides whether the value is safe to show.
 
-``jsonschema`` and ``pydantic``, which Airflow brings, are not used here: see CONTRIBUTING.md.
+The checks do not use ``jsonschema`` or ``pydantic``, although Airflow installs both. CONTRIBUTING.md gives the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from airflow_provider_faceki.connection.schema import (
     Kind,
 )
 
-#: Longest text: beyond any id, key or address, and still fit for a header.
+#: Maximum length of a text in characters. Ids, keys and addresses are shorter, and an HTTP header can carry this
+#: length.
 MAX_TEXT_LENGTH = 2048
 
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?", re.ASCII)
@@ -42,7 +43,8 @@ _URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _AUTH_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
 _JSON_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
-# A folder in a storage, with the id of its Connection before an @; or a directory.
+# The value is either the URI of a folder in a storage (with an optional Connection id before an @) or a local
+# directory.
 _STORE_PLACE = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+@)?[^\s?#@/:][^\s?#@]*|(?:[Ff][Ii][Ll][Ee]://)?/[^\s?#@]+"
 )
@@ -52,10 +54,10 @@ _REQUEST_ID = FILTER_PLACEHOLDERS["request_id"]
 
 
 class InvalidValue(ValueError):
-    """A value that cannot be used.
+    """A Connection value that is not allowed.
 
-    :param allowed: What is allowed.
-    :param because: The reason, where the value alone does not show it.
+    :param allowed: Description of what is allowed.
+    :param because: The reason, if the value alone does not show the reason.
     """
 
     def __init__(self, allowed: str, because: str = "") -> None:
@@ -65,13 +67,13 @@ class InvalidValue(ValueError):
 
 
 def number(value: object, spec: FieldSpec) -> float:
-    """Check a number within the limits of the field."""
+    """Check that a number is within the limits of its field."""
     low, high = spec.limits or (-math.inf, math.inf)
     return float(_within(value, low, high, f"a number from {low} to {high}"))
 
 
 def integer(value: object, spec: FieldSpec) -> int:
-    """Check a whole number within the limits of the field."""
+    """Check that a whole number is within the limits of its field."""
     low, high = spec.limits or (-math.inf, math.inf)
     allowed = f"a whole number from {low} to {high}"
     given = _within(value, low, high, allowed)
@@ -83,19 +85,20 @@ def integer(value: object, spec: FieldSpec) -> int:
 def _within(value: object, low: float, high: float, allowed: str) -> float:
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
-    # bool is an int to Python; NaN fails every comparison.
+    # Python treats a bool as an int, so bools are rejected first. NaN is rejected because every comparison with NaN
+    # fails.
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InvalidValue(allowed)
     return value
 
 
 def text(value: object, _: FieldSpec) -> str:
-    """Check an id or the like."""
+    """Check an id or a similar short text."""
     return _clean(value, "text without white space around it and without control characters")
 
 
 def credential(value: object, _: FieldSpec) -> str:
-    """Check a client id or a secret that was issued."""
+    """Check a client id or a client secret that FACEKI issued."""
     return _clean(value, "the text exactly as issued, without white space around it or control characters")
 
 
@@ -112,7 +115,7 @@ def _clean(value: object, allowed: str) -> str:
 
 
 def key(value: object, _: FieldSpec) -> str:
-    """Check a key that the user made up."""
+    """Check a secret key that the user has chosen."""
     allowed = f"{MIN_KEY_LENGTH} or more characters, without white space around them"
     given = _clean(value, allowed)
     if len(given) < MIN_KEY_LENGTH:
@@ -121,7 +124,7 @@ def key(value: object, _: FieldSpec) -> str:
 
 
 def webhook_token(value: object, _: FieldSpec) -> str:
-    """Check a key that becomes a part of a URL's path."""
+    """Check a secret token that becomes a part of a URL path."""
     allowed = f"{MIN_KEY_LENGTH} or more of the characters A-Z a-z 0-9 - . _ ~"
     given = _clean(value, allowed)
     if len(given) < MIN_KEY_LENGTH or not _URL_SAFE.fullmatch(given):
@@ -137,26 +140,26 @@ def header_name(value: object, _: FieldSpec) -> str:
 
 
 def auth_flow(value: object, spec: FieldSpec) -> AuthFlow:
-    """Check the name of a form of the token request."""
+    """Check the name of a token request form and return the enum member."""
     return AuthFlow(choice(value, spec))
 
 
 def auth_scheme(value: object, _: FieldSpec) -> str:
-    """Check the word before the access token; return an empty text for none."""
+    """Check the scheme before the access token in the header. Return an empty text for "no scheme"."""
     if not isinstance(value, str) or not _AUTH_SCHEME.fullmatch(value):
         raise InvalidValue(f"one word such as Bearer, or {NO_AUTH_SCHEME} for the token alone")
     return "" if value == NO_AUTH_SCHEME else value
 
 
 def choice(value: object, spec: FieldSpec) -> str:
-    """Check one of a few words."""
+    """Check that a text is one of the allowed values."""
     if not isinstance(value, str) or value not in spec.choices:
         raise InvalidValue(f"one of {', '.join(spec.choices)}")
     return value
 
 
 def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
-    """Check a list of some of a few words; text is split at commas."""
+    """Check a list of allowed values. A text is split at its commas."""
     allowed = f"some of {', '.join(spec.choices)}, as a list or with commas"
     found = value.split(",") if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
@@ -168,7 +171,7 @@ def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
 
 
 def token_store(value: object, _: FieldSpec) -> str:
-    """Check the name of a token store, or the place of one that machines share."""
+    """Check the name of a token store, or the location of a token store that several machines share."""
     if isinstance(value, str) and (value in TOKEN_STORES or _STORE_PLACE.fullmatch(value)):
         return value
     raise InvalidValue(
@@ -178,7 +181,7 @@ def token_store(value: object, _: FieldSpec) -> str:
 
 
 def verify(value: object, _: FieldSpec) -> bool | str:
-    """Check whether certificates are verified, or against which CA bundle."""
+    """Check the setting for TLS certificates: true, false, or the path of a CA bundle."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
@@ -191,7 +194,7 @@ def verify(value: object, _: FieldSpec) -> bool | str:
 
 
 def port(value: object) -> int | None:
-    """Check a Connection's port; Airflow also writes 0 for none."""
+    """Check a Connection's port. Airflow writes port 0 for "no port"."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
@@ -200,19 +203,19 @@ def port(value: object) -> int | None:
 
 
 def scheme(value: object) -> str:
-    """Check a Connection's schema, which in a FACEKI Connection can only be the scheme of its base URL."""
+    """Check a Connection's schema field. In a FACEKI Connection it can only contain the scheme of the base URL."""
     if not isinstance(value, str) or value.lower() not in _DEFAULT_PORTS:
         raise InvalidValue("https, http, or none; a path belongs into the API base URL")
     return value.lower()
 
 
 def base_url(value: object, _: FieldSpec) -> str:
-    """Check a service's base URL."""
+    """Check the base URL of a service."""
     return url_with_defaults(value, None, None)
 
 
 def url_with_defaults(value: object, default_scheme: str | None, default_port: int | None) -> str:
-    """Check a base URL; scheme and port are used where the URL itself has none."""
+    """Check a base URL. If the URL has no scheme or no port, use the given default."""
     allowed = (
         "https://host, with a port and a path if need be; http:// for localhost, 127.x.x.x and [::1] only"
     )
@@ -230,7 +233,7 @@ def url_with_defaults(value: object, default_scheme: str | None, default_port: i
 
 
 def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
-    """Split a URL into scheme, host, port and path without its last slashes; refuse anything else."""
+    """Split a URL into scheme, host, port, and path without trailing slashes. Refuse every other URL part."""
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
         raise InvalidValue(allowed)
     split = _URL.fullmatch(value)
@@ -239,7 +242,7 @@ def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
         raise InvalidValue(allowed, "a user name or password in it")
     if rest:
         raise InvalidValue(allowed, "a query or fragment in it")
-    if _is_ipv6(authority):  # Airflow takes the brackets off when it reads a Connection from a URI
+    if _is_ipv6(authority):  # Airflow removes the brackets when it reads a URI
         authority = f"[{authority}]"
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None or not _good_host(parts[1]):
@@ -274,7 +277,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def records_path(value: object, _: FieldSpec) -> str:
-    """Check a path below a base URL; it may hold placeholders of the record filters."""
+    """Check a path below the base URL. The path can contain placeholders of the record filters."""
     allowed = f"a path such as /api/v3/kyc_verification, with at most one of {', '.join(_PLACEHOLDERS)} in it"
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
         raise InvalidValue(allowed)
@@ -288,7 +291,7 @@ def records_path(value: object, _: FieldSpec) -> str:
 
 
 def record_filter(value: object, spec: FieldSpec) -> str:
-    """Check the name of a query parameter, or a path with the filter's one placeholder."""
+    """Check a record filter: the name of a query parameter, or a path that contains the filter's placeholder once."""
     if isinstance(value, str) and _JSON_NAME.fullmatch(value):
         return value
     allowed = f"the name of a query parameter, or a path such as /records/{spec.placeholder}"
@@ -296,14 +299,14 @@ def record_filter(value: object, spec: FieldSpec) -> str:
 
 
 def json_name(value: object, _: FieldSpec) -> str:
-    """Check the name of a field in JSON."""
+    """Check the name of a JSON field."""
     if not isinstance(value, str) or not _JSON_NAME.fullmatch(value):
         raise InvalidValue("the name of a field, such as requestId")
     return value
 
 
 def pdf_report_path(value: object, _: FieldSpec) -> str:
-    """Check a path, perhaps with a query, that has one place for the request id."""
+    """Check the path of the PDF report. It contains the request id placeholder once, and optionally has a query."""
     return _path_with(value, _REQUEST_ID, f"a path such as /reports/{_REQUEST_ID}")
 
 
@@ -322,9 +325,9 @@ def _good_path(value: str) -> bool:
 
 
 def proxies(value: object, _: FieldSpec) -> tuple[tuple[str, str], ...]:
-    """Check proxies by the scheme of the call; no proxy in it means that none is used.
+    """Check the proxies, keyed by the scheme of the call. An empty object disables proxies.
 
-    A form of Airflow 2.11 or a URI hands the object over as text.
+    The form of Airflow 2.11 and a URI deliver the object as JSON text.
     """
     allowed = (
         '{} for no proxy, or a JSON object {"http": "http://host:port", "https": "http://host:port"}, '

@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The Connection form of each Airflow version, made from the schema.
+"""The Connection form for each Airflow version, generated from the schema.
 
-Airflow 3.2 and later read it as data through ``get_provider_info`` while Airflow itself is being imported, so this
-module imports nothing that costs. Airflow 2.11 to 3.1 ask the hook, which answers with ``form_widgets`` and
-``hook_field_behaviour``.
+Airflow 3.2 and later read the form as data through ``get_provider_info`` while Airflow itself is being imported.
+Therefore this module imports nothing that is slow to import. Airflow 2.11 to 3.1 call the hook, and the hook calls
+``form_widgets`` and ``hook_field_behaviour``.
 """
 
-# The form's libraries are there with Airflow 2.11 only.
+# The form libraries are installed with Airflow 2.11 only, so mypy possibly cannot find them.
 # mypy: disable-error-code="import-not-found,import-untyped"
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from airflow_provider_faceki.connection.schema import (
     Kind,
 )
 
-#: Shown from Airflow 3.2 on. The Test button of Airflow 3.3.1 and 3.3.2 sends port 0 for none and then compares it with
-#: the stored port, so a Connection without one cannot be tested there: https://github.com/apache/airflow/pull/73298
+#: Airflow 3.2 and later show this field. The Test button of Airflow 3.3.1 and 3.3.2 sends port 0 for an empty port and
+#: compares it with the stored port. Therefore a Connection without a port cannot be tested in these versions:
+#: https://github.com/apache/airflow/pull/73298
 _PORT = {
     "label": "Port",
     "placeholder": "443 (default); type 0 if the Test button says Bad Request",
@@ -31,7 +32,7 @@ _JSON_TYPES: dict[Kind, str] = {"number": "number", "integer": "integer", "proxi
 
 
 def conn_fields() -> dict[str, dict[str, object]]:
-    """Return the extra fields as Airflow 3.2 and later take them from provider info."""
+    """Return the extra fields in the format that Airflow 3.2 and later read from the provider info."""
     return {
         name: {"label": spec.label, "description": description(spec), "schema": _json_schema(spec)}
         for name, spec in _shown().items()
@@ -39,7 +40,7 @@ def conn_fields() -> dict[str, dict[str, object]]:
 
 
 def ui_field_behaviour() -> dict[str, object]:
-    """Return labels and placeholders of the standard fields, for provider info."""
+    """Return the labels and placeholders of the standard fields for the provider info."""
     return {
         "hidden-fields": [name for name in HIDDEN_FIELDS if name != "port"],
         "relabeling": {column: spec.label for column, spec in STANDARD_FIELDS.items()}
@@ -50,13 +51,13 @@ def ui_field_behaviour() -> dict[str, object]:
 
 
 def hook_field_behaviour() -> dict[str, object]:
-    """Return the same for the hook, which Airflow 2.11 to 3.1 ask: they spell the keys with underscores."""
+    """Return the labels and placeholders for the hook. Airflow 2.11 to 3.1 require keys with underscores."""
     behaviour = {key.replace("-", "_"): value for key, value in ui_field_behaviour().items()}
     return behaviour | {"hidden_fields": list(HIDDEN_FIELDS)}
 
 
 def description(spec: FieldSpec) -> str:
-    """Return a field's help text with its default and its limits."""
+    """Return a field's help text, followed by its default and its limits."""
     parts = [spec.help]
     if spec.default is not None:
         parts.append(f"Default: {stored_form(spec.default)}.")
@@ -66,7 +67,7 @@ def description(spec: FieldSpec) -> str:
 
 
 def stored_form(value: object) -> str:
-    """Return a value as it is typed into the form."""
+    """Return a value as a user types it into the form."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -75,8 +76,9 @@ def _shown() -> dict[str, FieldSpec]:
 
 
 def _json_schema(spec: FieldSpec) -> dict[str, object]:
-    # No "default": Airflow's form stores defaults when it saves, which would freeze today's value in the Connection.
-    # Every type allows "null": Airflow's form takes a field without it for a required one.
+    # The JSON schema has no "default" because Airflow's form stores defaults when it saves a Connection. A later change
+    # of a default would then have no effect. Every type includes "null" because Airflow's form requires each field
+    # without it.
     schema: dict[str, object] = {"type": [_JSON_TYPES.get(spec.kind, "string"), "null"]}
     if spec.limits:
         schema |= {"minimum": spec.limits[0], "maximum": spec.limits[1]}
@@ -88,9 +90,10 @@ def _json_schema(spec: FieldSpec) -> dict[str, object]:
 
 
 def form_widgets() -> dict[str, Any]:
-    """Return the extra fields as Airflow 2.11 to 3.1 ask the hook for them.
+    """Return the extra fields as form widgets for Airflow 2.11 to 3.1.
 
-    Only for ``get_connection_form_widgets``: Airflow 3.1 has stand-ins in place of these libraries then.
+    Call this only from ``get_connection_form_widgets``. During that call, Airflow 3.1 replaces the form libraries by
+    stand-ins.
     """
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
@@ -113,7 +116,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 def _as_json(widget: Any) -> Any:
-    """Make a text widget show an object as JSON; alone it shows Python's way of writing one."""
+    """Make a text widget show an object as JSON. Without this wrapper the widget shows the Python representation."""
 
     def show(field: Any, **attributes: Any) -> Any:
         if isinstance(field.data, dict | bool):
@@ -126,11 +129,11 @@ def _as_json(widget: Any) -> Any:
 
 
 def _keep_secret(widget: Any) -> Any:
-    """Make a password widget keep the stored secret; alone it shows nothing, and nothing is what Airflow saves."""
+    """Make a password widget preserve the stored secret. Without this wrapper Airflow overwrites it with empty text."""
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        if field.data and not field.raw_data:  # stored, not just typed
+        if field.data and not field.raw_data:  # true only for a stored secret
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 
             attributes["value"] = SENSITIVE_FIELD_PLACEHOLDER

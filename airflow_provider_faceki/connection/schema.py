@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The fields of a FACEKI Connection, declared once.
 
-``ConnectionSettings`` is the table. The form of every Airflow version, the checks and the table in
-``docs/connection.md`` are made from it, so a new field is one declaration here.
+``ConnectionSettings`` is the single source. The form of every Airflow version, the checks and the table in
+``docs/connection.md`` are generated from it. A new field needs only one declaration here.
 
-Airflow 3.3 reads the form in every process while ``import airflow`` runs. So this module imports nothing but the
+Airflow 3.3 reads the form in every process while ``import airflow`` runs. Therefore this module imports only the
 standard library and ``api/service.py``.
 """
 
@@ -34,16 +34,18 @@ AUTH_FLOWS = (
     "access_token_get_headers",
     "access_token_query",
 )
-#: The token stores that have a name; any other is the place of a store that machines share.
+#: The named token stores. Any other value is the location of a token store that several machines share.
 TOKEN_STORES = ("file", "memory")
 
-#: Shortest webhook token and hash secret: 32 characters of base64 hold 192 bits, out of reach of guessing.
+#: Minimum length of a webhook token and of a hash secret. 32 base64 characters contain 192 bits, which nobody can
+#: guess.
 MIN_KEY_LENGTH = 32
 
-#: So many runs a day at most does a listening DAG get from a leaked token, or from a batch that makes a webhook a row.
+#: Default limit of webhooks in 24 hours. It limits the DAG runs that a leaked token can start. It also limits the DAG
+#: runs of a batch in which each row causes one webhook.
 DEFAULT_WEBHOOKS_PER_DAY = 10_000
 
-#: The kinds of value; ``checks.CHECKS`` has a check for each.
+#: The kinds of values. ``checks.CHECKS`` contains one check for each kind.
 Kind = Literal[
     "auth_flow",
     "auth_scheme",
@@ -68,19 +70,21 @@ Kind = Literal[
 
 
 class FieldSpec(NamedTuple):
-    """What the form, the checks and the documentation know of one field.
+    """Declaration of one Connection field for the form, the checks and the documentation.
 
-    :param kind: Which check reads the value.
-    :param label: Its name in the form.
-    :param help: The form's help text, without default and limits: those are added.
-    :param default: The meaning of "not set"; ``None``: stays without a value.
-    :param limits: Smallest and largest number.
-    :param choices: The words allowed.
-    :param secret: Masked in the form, in errors and in logs.
-    :param column: The standard field of a Connection that holds it; ``None``: it is a key of the extra.
-    :param placeholder: Shown in the empty standard field; of a record filter what stands for the id in a path.
-    :param required: It has no default and must be set.
-    :param in_form: Whether the form has a field for it; otherwise it is written under *Extra Fields JSON*.
+    :param kind: Kind of the value. It selects the check.
+    :param label: Label of the field in the form.
+    :param help: Help text in the form, without default and limits. The form adds both.
+    :param default: Value that is used if the field is not set. ``None`` means that there is no default.
+    :param limits: Smallest and largest allowed number.
+    :param choices: The allowed values.
+    :param secret: Whether the value is masked in the form, in errors and in logs.
+    :param column: Standard field of the Connection that stores the value. ``None`` means a key of the extra.
+    :param placeholder: Text that the form shows in the empty standard field. For a record filter: the placeholder for
+        the id in a path.
+    :param required: Whether the field must be set. A required field has no default.
+    :param in_form: Whether the form has its own input for this field. If not, the user writes the value under
+        *Extra Fields JSON*.
     """
 
     kind: Kind
@@ -96,14 +100,15 @@ class FieldSpec(NamedTuple):
     in_form: bool = True
 
 
-#: The value of ``auth_scheme`` for a token without a word before it: an empty text means "not set".
+#: The value of ``auth_scheme`` for "token without a scheme". An empty text cannot express this because it means "not
+#: set".
 NO_AUTH_SCHEME = "none"
 
 
 def _field(kind: Kind, label: str, help_text: str, **more: Any) -> Any:
-    """Declare a field. The type is ``Any`` for the reason that ``dataclasses.field`` has none either."""
+    """Declare a field. The return type is ``Any`` because the return type of ``dataclasses.field`` is similar."""
     spec = FieldSpec(kind, label, help_text, **more)
-    hidden = spec.secret or kind == "proxies"  # a proxy's URL may hold a password
+    hidden = spec.secret or kind == "proxies"  # a proxy URL can contain a password
     return dataclasses.field(repr=not hidden, metadata={"spec": spec})
 
 
@@ -121,9 +126,9 @@ def _filter(name: str, label: str) -> Any:
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """A FACEKI Connection, checked. ``repr`` shows no secret.
+    """The checked settings of a FACEKI Connection. ``repr`` shows no secret.
 
-    The order is that of the form: what most people set comes first.
+    The fields have the order of the form. The fields that most users set come first.
     """
 
     conn_id: str
@@ -155,7 +160,7 @@ class ConnectionSettings:
     workflow_id: str | None = _field(
         "text", "Default workflow", "Workflow id from the FACEKI portal, used where a task names none."
     )
-    auth_flow: AuthFlow = _field(  # noqa: RUF009 - a declaration, as dataclasses.field is
+    auth_flow: AuthFlow = _field(  # noqa: RUF009 - it declares a field, like dataclasses.field
         "auth_flow",
         "Token request",
         "How a token is requested. Try another form only if the test of this Connection says that FACEKI does not "
@@ -284,8 +289,9 @@ class ConnectionSettings:
         "Base URL of the image check. The token is never sent there.",
         default=FACEKI.addon_url,
     )
-    # The rest corrects single assumptions about FACEKI. Nobody knows that one has to be set before
-    # `airflow faceki check` says so, with the JSON to paste; in the form they would bury what people set.
+    # Each field below corrects one assumption about FACEKI. A user needs it only if `airflow faceki check` reports that
+    # an assumption is wrong, and the report contains the JSON to paste. In the form, these fields would hide the common
+    # ones.
     auth_header: str = _field(
         "header_name",
         "Token header",
@@ -351,26 +357,26 @@ class ConnectionSettings:
 
     @property
     def service(self) -> Service:
-        """The addresses, names and forms of this installation of FACEKI."""
+        """The addresses, names and request forms of this FACEKI installation."""
         return Service(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Service)})
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every text in here that must be masked wherever it turns up."""
+        """All texts of this Connection that must be masked in logs."""
         passwords = [urlsplit(url).password or "" for _, url in self.proxies or ()]
         found = [getattr(self, name) for name, spec in SPECS.items() if spec.secret]
         found += [*passwords, *map(unquote, passwords)]
         return tuple(dict.fromkeys(secret for secret in found if secret))
 
 
-#: The fields by attribute of ``ConnectionSettings``.
+#: All fields, by attribute name of ``ConnectionSettings``.
 SPECS: dict[str, FieldSpec] = {
     each.name: each.metadata["spec"]
     for each in dataclasses.fields(ConnectionSettings)
     if "spec" in each.metadata
 }
-#: The fields by where they are stored: the standard fields that are used, and the keys of the extra.
+#: The fields by storage location: ``STANDARD_FIELDS`` by column, ``EXTRA_FIELDS`` by key of the extra.
 STANDARD_FIELDS = {spec.column: spec for spec in SPECS.values() if spec.column}
 EXTRA_FIELDS = {name: spec for name, spec in SPECS.items() if not spec.column}
-#: Standard fields that the form hides. They count where the base URL has no scheme or port.
+#: Standard fields that the form hides. They are used only if the base URL has no scheme or no port.
 HIDDEN_FIELDS = ("schema", "port")

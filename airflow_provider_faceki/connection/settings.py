@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read an Airflow Connection into checked settings.
+"""Convert an Airflow Connection into checked settings.
 
-Workers, triggerers and the API server share these functions. They do no I/O except to look whether the CA bundle
-exists. One error tells everything that is wrong. ``null`` and the empty string mean "not set" in every field.
+Workers, triggerers and the API server share these functions. Their only I/O is the check that the CA bundle exists. A
+single error reports everything that is wrong. In every field, ``null`` and the empty text mean "not set".
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from airflow_provider_faceki.connection.schema import (
 
 log = logging.getLogger(__name__)
 
-# JSON of a secrets backend may have no type, and "generic" belongs to no service.
+# The JSON of a secrets backend possibly has no type. The type "generic" is not reserved for another service.
 _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 
 
 class ConnectionFields(Protocol):
-    """The part of an Airflow Connection, of any Airflow version, that is read."""
+    """The fields of an Airflow Connection that this provider reads, in every Airflow version."""
 
     @property
     def conn_type(self) -> str | None: ...
@@ -58,7 +58,7 @@ class ConnectionFields(Protocol):
 class StoredConnection:
     """The stored fields of a Connection. ``repr`` shows none of them.
 
-    Airflow's own class shows its password in ``repr``, and so in a traceback that prints local variables.
+    Airflow's own class shows the password in ``repr``. A traceback that prints local variables would reveal it.
     """
 
     conn_type: str | None
@@ -73,8 +73,8 @@ class StoredConnection:
     def of(cls, conn: ConnectionFields) -> StoredConnection:
         """Copy the fields of an Airflow Connection.
 
-        ``conn.extra`` is the stored text, so this is safe on an event loop; ``conn.extra_dejson`` would mask what it
-        finds by a blocking call to Airflow's supervisor.
+        This method reads ``conn.extra``, the stored text, so an event loop can call it. ``conn.extra_dejson`` would
+        mask secrets through a blocking call to Airflow's supervisor.
         """
         return cls(conn.conn_type, conn.login, conn.password, conn.host, conn.port, conn.schema, conn.extra)
 
@@ -83,15 +83,16 @@ class StoredConnection:
 
 
 def is_faceki_type(conn_type: object) -> bool:
-    """Whether a Connection of this type may be used for FACEKI."""
+    """Return whether a Connection of this type is allowed for FACEKI."""
     return conn_type in _OUR_TYPES
 
 
 def settings_from_connection(conn_id: str, conn: StoredConnection) -> ConnectionSettings:
     """Return the checked settings of a Connection.
 
-    :raises ConfigurationError: with everything that is wrong. No frame of its traceback holds a secret that ``repr``
-        would show.
+    :raises ConfigurationError: if any field is wrong. The error lists everything that is wrong. No frame of its
+        traceback
+        contains a secret that ``repr`` would show.
     """
     if not is_faceki_type(conn.conn_type):
         raise _wrong_type(conn_id, conn.conn_type)
@@ -103,7 +104,7 @@ def settings_from_connection(conn_id: str, conn: StoredConnection) -> Connection
 
 
 def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
-    # Its secret was issued for another service, so it is not sent to FACEKI.
+    # The secret of such a Connection was issued for another service, so it must not be sent to FACEKI.
     plain = isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", found)
     shown = repr(found) if plain else "another one"
     return ConfigurationError(
@@ -115,16 +116,18 @@ def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
 
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
-    """The part of a Connection that the webhook receiver needs. ``repr`` shows no secret.
+    """The webhook settings of a Connection. ``repr`` shows no secret.
 
-    :param tokens: The texts accepted at the end of the webhook's path: the token, and perhaps the previous one.
-    :param hmac_secret: Key of the signature over a webhook's body; ``None``: no signature is required.
-    :param hmac_header: HTTP header that carries that signature.
-    :param request_id_field: Name of the body's field with the request id.
-    :param status_field: Name of the body's field with the decision.
-    :param hmac_timestamp_header: HTTP header with the time that is signed with the body; ``None``: the body alone is.
-    :param statuses: Statuses that are stored; ``None``: all.
-    :param max_per_day: Most webhooks stored in 24 hours.
+    :param tokens: Tokens that are accepted at the end of the webhook path: the current one and, if set, the previous
+        one.
+    :param hmac_secret: Key of the HMAC signature of the webhook body. ``None`` means that no signature is required.
+    :param hmac_header: HTTP header that contains the signature.
+    :param request_id_field: Name of the body field that contains the request id.
+    :param status_field: Name of the body field that contains the decision.
+    :param hmac_timestamp_header: HTTP header that contains the time of the signature. ``None`` means that only the body
+        is signed.
+    :param statuses: Statuses that are stored. ``None`` means all statuses.
+    :param max_per_day: Maximum number of webhooks that are stored in 24 hours.
     """
 
     tokens: tuple[str, ...] = field(repr=False)
@@ -140,9 +143,9 @@ class WebhookSettings:
 def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
     """Return the webhook settings of a Connection, or ``None`` if it has no webhook token.
 
-    The other fields are not read: a CA bundle, for one, need not exist where the API server runs.
+    The other fields are not read. For example, the CA bundle possibly does not exist on the machine of the API server.
 
-    :raises ConfigurationError: with everything that is wrong with the webhook's fields.
+    :raises ConfigurationError: if any webhook field is wrong. The error lists everything that is wrong.
     """
     reader = _FieldReader(conn)
     found = {name: reader.value(name) for name in SPECS if name.startswith("webhook_")}
@@ -156,14 +159,14 @@ def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | 
 
 
 def token_directory() -> Path:
-    """Return the directory for token files, in Airflow's home as Airflow itself finds it."""
+    """Return the directory for token files. It is located in Airflow's home directory."""
     from airflow.configuration import AIRFLOW_HOME
 
     return Path(AIRFLOW_HOME) / "faceki_tokens"
 
 
 def _decode(extra: object) -> object:
-    """Return the object that an extra holds, or the extra itself where it holds none."""
+    """Return the decoded JSON of an extra, or the extra unchanged if it is not JSON."""
     if not isinstance(extra, str):
         return extra
     if not extra.strip():
@@ -175,7 +178,7 @@ def _decode(extra: object) -> object:
 
 
 class _FieldReader:
-    """Reads the fields of one Connection and collects what is wrong. ``repr`` shows no value."""
+    """Reader for the fields of one Connection. It collects all problems. ``repr`` shows no value."""
 
     def __init__(self, conn: StoredConnection) -> None:
         self.problems: list[str] = []
@@ -188,7 +191,7 @@ class _FieldReader:
             self.problem("extra", "something else", "a JSON object")
 
     def settings(self, conn_id: str) -> ConnectionSettings:
-        """Return all fields; a wrong one has its default, and is among the problems."""
+        """Return all fields. A wrong field gets its default and is reported in ``problems``."""
         values: dict[str, Any] = {name: self.value(name) for name in SPECS}
         settings = ConnectionSettings(conn_id=conn_id, **values)
         self.check_webhook()
@@ -198,7 +201,7 @@ class _FieldReader:
         return settings
 
     def value(self, name: str) -> Any:
-        """Return the checked value of a field; its default when it is not set or wrong."""
+        """Return the checked value of a field, or its default if the field is not set or is wrong."""
         spec = SPECS[name]
         key = spec.column or name
         if spec.required and _unset(self._stored[key]):
@@ -228,7 +231,7 @@ class _FieldReader:
             return None
 
     def check_webhook(self) -> None:
-        """Check that the webhook's fields fit together."""
+        """Check that the webhook fields are consistent with each other."""
         self._needs("webhook_hmac_secret", "webhook_hmac_header")
         self._needs("webhook_hmac_header", "webhook_hmac_secret")
         self._needs("webhook_hmac_timestamp_header", "webhook_hmac_header")
@@ -239,13 +242,13 @@ class _FieldReader:
             self.problem(other, "nothing", f"a value, since {_name(key)} is set")
 
     def problem(self, key: str, found: str, allowed: str) -> None:
-        """Note what is wrong with a field, once."""
+        """Add a problem of one field to the list, unless the list already contains it."""
         text = f"{_name(key)}: found {found}; allowed is {allowed}"
         if text not in self.problems:
             self.problems.append(text)
 
     def raise_if_wrong(self, conn_id: str) -> None:
-        """Raise one error with everything that was noted, if anything was."""
+        """Raise one error that lists all problems, if there are any."""
         if self.problems:
             lines = "".join(f"\n  {problem}" for problem in self.problems)
             raise ConfigurationError(
@@ -253,7 +256,7 @@ class _FieldReader:
             )
 
     def warn_of_unknown(self, conn_id: str) -> None:
-        """Log the unknown keys of the extra, once in a process."""
+        """Log the unknown keys of the extra, once in each process."""
         warning = (conn_id, tuple(self._unknown))
         if not self._unknown or warning in _WARNED:
             return
@@ -278,7 +281,7 @@ class _FieldReader:
         return f"{self._safe_repr(value)} ({type(value).__name__})"
 
     def _safe_repr(self, value: object) -> str:
-        """Return ``repr(value)``, unless it holds a secret that was put into the wrong field."""
+        """Return ``repr(value)``, or only its length if it contains a secret that the user put into the wrong field."""
         shown = repr(value)
         secrets = (self._stored[key] for key in _SECRET_KEYS)
         if any(isinstance(secret, str) and len(secret) > 3 and secret in str(value) for secret in secrets):
@@ -289,7 +292,7 @@ class _FieldReader:
         return "<_FieldReader>"
 
 
-#: The warnings that were logged, by connection id and keys.
+#: The warnings that this process has already logged: connection id and unknown keys.
 _WARNED: set[tuple[str, tuple[str, ...]]] = set()
 _SECRET_KEYS = frozenset(spec.column or name for name, spec in SPECS.items() if spec.secret)
 _NEVER_SHOWN = frozenset({"login", "proxies", *_SECRET_KEYS})

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The documents of a verification, in every shape that a caller may give."""
+"""Conversion of the documents of a verification, from every accepted form."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.storage import FilePath
 
-    #: The content of a picture, its absolute local path or URI, or an image that was checked.
+    #: Bytes of a picture, its absolute local path, its URI, or an image that is already checked.
     Picture: TypeAlias = bytes | FilePath | Image
-    #: A document with its sides, or the front of one that has no back.
+    #: A document with one or two sides, or the front of a document that has no back.
     DocumentSource: TypeAlias = Document | Picture | Mapping[str, Any]
 
 
 def load_documents(load: Callable[[str, Any], Image], documents: object) -> list[Document]:
-    """Return the documents that a caller gave.
+    """Return the caller's documents as ``Document`` objects.
 
-    :param load: Makes a checked image of a name, for errors, and a picture.
-    :param documents: One to three, each a ``Document``, ``{"front": picture, "back": picture}`` or the picture of its
-        front.
-    :raises ValidationError: they are something else.
+    :param load: Function that returns a checked image. Its arguments are a name for errors, and a picture.
+    :param documents: One to three documents. Each is a ``Document``, ``{"front": picture, "back": picture}``, or the
+        picture of its front.
+    :raises ValidationError: if ``documents`` has another form.
     """
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
         raise api.ValidationError(f"documents must be a list of documents, not {type(documents).__name__}")
@@ -39,7 +39,7 @@ def _document(load: Callable[[str, Any], Image], name: str, item: object) -> Doc
         return item
     sides = item if isinstance(item, Mapping) else {"front": item}
     front, back = sides.get("front"), sides.get("back")
-    # Storages say what is wrong with a place; a number or a list is none.
+    # A number or a list is refused here, because it cannot be a location. The storage checks the locations themselves.
     is_odd = any(
         isinstance(side, int | float | Sequence) and not isinstance(side, str | bytes)
         for side in sides.values()

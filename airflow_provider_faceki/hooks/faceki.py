@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The hook: FACEKI with the credentials of an Airflow Connection."""
+"""The hook, which calls FACEKI with the credentials of an Airflow Connection."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ T = TypeVar("T")
 
 
 class FacekiHook(BaseHook):
-    """Calls FACEKI with the client id and secret of an Airflow Connection.
+    """Hook that calls FACEKI with the client id and secret of an Airflow Connection.
 
-    All hooks of a process share connections and, for the same account, one token; with the default token store
-    so do all processes of a host. Nothing is read or sent before the first call.
+    All hooks of a process share HTTP connections. All hooks of a process that use the same account share one token.
+    With the default token store, all processes of a host share this token. The hook reads and sends nothing before the
+    first call.
 
-    :param faceki_conn_id: Connection of type ``faceki``; see ``docs/connection.md``.
+    :param faceki_conn_id: Id of a Connection of type ``faceki``; see ``docs/connection.md``.
     """
 
     conn_name_attr = schema.CONN_NAME_ATTR
@@ -53,12 +54,12 @@ class FacekiHook(BaseHook):
         self.faceki_conn_id = faceki_conn_id
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the client out of copies and pickles: it holds locks and secrets, and is made again when needed."""
+        """Exclude the client from copies and pickles. It contains locks and secrets, and the hook can recreate it."""
         return {name: value for name, value in self.__dict__.items() if name != "_cached_connection"}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's own fields for Airflow before 3.2; later ones read the provider's metadata."""
+        """Return the form's extra fields for Airflow before 3.2. Later versions read the provider's metadata."""
         return form.form_widgets()
 
     @classmethod
@@ -68,27 +69,28 @@ class FacekiHook(BaseHook):
 
     @property
     def settings(self) -> ConnectionSettings:
-        """The Connection, checked.
+        """The checked settings of the Connection.
 
-        :raises ConfigurationError: a field is wrong; the text names connection, field and what is allowed.
+        :raises ConfigurationError: if a field is wrong. The text names the Connection, the field and the allowed
+            values.
         """
         return self._cached_connection.settings
 
     def get_conn(self) -> FacekiClient:
-        """Return the client: FACEKI without Airflow."""
+        """Return the FACEKI client, which is independent of Airflow."""
         return self._client
 
     def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call of FACEKI and return its typed result.
 
-        :param endpoint: One of ``airflow_provider_faceki.api``, such as ``FetchRecords(request_id=...)``.
-        :raises FacekiError: any of the tree in ``api/errors.py``, naming the Connection.
+        :param endpoint: An endpoint of ``airflow_provider_faceki.api``, such as ``FetchRecords(request_id=...)``.
+        :raises FacekiError: any error class of ``api/errors.py``. The error names the Connection.
         """
         with self._with_conn_id():
             return self._client.call(endpoint)
 
     async def acall(self, endpoint: Endpoint[T]) -> T:
-        """Perform one call without blocking the event loop; parameters and errors as for :meth:`call`."""
+        """Perform one call without blocking the event loop. Parameters and errors are those of :meth:`call`."""
         client = await self.aget_conn()
         with self._with_conn_id():
             return await client.call(endpoint)
@@ -101,13 +103,14 @@ class FacekiHook(BaseHook):
         record_identifier: str | None = None,
         face_id: str | None = None,
     ) -> tuple[VerificationRecord, ...]:
-        """Fetch the records of a verification, a link, an id of your own, or a person. Give exactly one filter.
+        """Fetch the records that match one filter: a verification, a link, your own id, or a person.
 
         :param request_id: FACEKI's id of one verification.
-        :param link: Link id.
+        :param link: Id of a link.
         :param record_identifier: Your own id.
         :param face_id: FACEKI's id of a person.
-        :returns: The records in FACEKI's order; empty if there are none.
+        :returns: The records in FACEKI's order, or an empty tuple if there are none.
+        :raises ValidationError: if the number of filters is not exactly one.
         :raises FacekiError: as :meth:`call`.
         """
         with self._with_conn_id():
@@ -124,12 +127,13 @@ class FacekiHook(BaseHook):
         expires_in_minutes: int | None = None,
         redirect_url: str | None = None,
     ) -> KycLink:
-        """Make a link under which one person is verified in a browser. Each call makes a new one.
+        """Create a link under which one person is verified in a browser. Each call creates a new link.
 
-        :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
+        :param workflow_id: Id of a workflow in the FACEKI portal. Default: the Connection's default workflow.
         :param record_identifier: Your own id of the person or case.
-        :param expires_in_minutes: Whole minutes until the link expires. Default: FACEKI's own, which is not published.
-        :param redirect_url: Where the browser goes afterwards; ``https`` or ``http``.
+        :param expires_in_minutes: Whole minutes until the link expires. Default: FACEKI's default, which is not
+            published.
+        :param redirect_url: ``https`` or ``http`` URL that the browser opens after the verification.
         :raises FacekiError: as :meth:`call`.
         """
         with self._with_conn_id():
@@ -142,10 +146,12 @@ class FacekiHook(BaseHook):
         return self.call(endpoint)
 
     def get_workflow_rules(self, workflow_id: str | None = None, *, link: str | None = None) -> WorkflowRules:
-        """Fetch the rules of a workflow, or of a link.
+        """Fetch the rules of a workflow or of a link.
 
-        :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's, unless ``link`` is given.
-        :param link: Link id.
+        :param workflow_id: Id of a workflow in the FACEKI portal. Default: the Connection's default workflow, unless
+            ``link``
+            is set.
+        :param link: Id of a link.
         :raises FacekiError: as :meth:`call`.
         """
         with self._with_conn_id():
@@ -163,18 +169,20 @@ class FacekiHook(BaseHook):
         image_conn_id: str | None = None,
         lookup_timeout: float = DEFAULT_LOOKUP_TIMEOUT_SECONDS,
     ) -> KycVerification:
-        """Verify one person. Charged, and sent once; a lost answer is looked up by the record identifier.
+        """Verify one person. FACEKI charges for this call.
 
-        The hook remembers nothing across the tries of a task: prefer ``FacekiPerformKycVerificationOperator``, which
-        looks for what an earlier try sent before it sends anything.
+        The request is sent once. If the response is lost, the hook looks up the record by the record identifier. The
+        hook remembers nothing between the tries of a task. Prefer ``FacekiPerformKycVerificationOperator``, which first
+        looks for a verification that an earlier try has sent.
 
-        :param selfie: Picture of the person: its bytes, absolute local path, URI, or an ``Image``.
-        :param documents: One to three documents, each the picture of its front, ``{"front": picture, "back":
-            picture}``, or a ``Document``.
+        :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
+        :param documents: One to three documents. Each is the picture of its front, ``{"front": picture, "back":
+            picture}``,
+            or a ``Document``.
         :param record_identifier: Your own id of this verification.
-        :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
+        :param workflow_id: Id of a workflow in the FACEKI portal. Default: the Connection's default workflow.
         :param image_conn_id: Connection for the storage of the pictures.
-        :param lookup_timeout: Seconds for which the record is looked for after a lost answer.
+        :param lookup_timeout: Maximum time in seconds of the lookup after a lost response.
         :raises FacekiError: as :meth:`call`.
         """
         from airflow_provider_faceki.hooks.documents import load_documents
@@ -195,28 +203,31 @@ class FacekiHook(BaseHook):
     def match_face(
         self, selfie: Picture, *, image_conn_id: str | None = None
     ) -> tuple[VerificationRecord, ...]:
-        """Search the people verified before for a face. Charged for each call.
+        """Search for a face among the persons that FACEKI has verified before. FACEKI charges for each call.
 
-        :param selfie: Picture of the person: its bytes, absolute local path, URI, or an ``Image``.
+        :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
         :param image_conn_id: Connection for the storage of the picture.
-        :returns: The records found; empty if there are none.
+        :returns: The records found, or an empty tuple if there are none.
         :raises FacekiError: as :meth:`call`.
         """
         return self.call(api.FaceMatch(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
     def analyze_face(self, selfie: Picture, *, image_conn_id: str | None = None) -> FaceAnalysis:
-        """Estimate age, gender and liveness of a face; parameters and errors as for :meth:`match_face`."""
+        """Estimate age, gender and liveness of a face. Parameters and errors are those of :meth:`match_face`."""
         return self.call(api.AnalyzeFace(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
     def check_image(self, image: Picture, *, image_conn_id: str | None = None) -> ImageCheck:
-        """Check the quality of a picture, free as far as is known; parameters and errors as for :meth:`match_face`."""
+        """Check the quality of a picture. As far as is known, FACEKI does not charge for this call.
+
+        Parameters and errors are those of :meth:`match_face`.
+        """
         return self.call(api.CheckImage(self.image(image, name="image", conn_id=image_conn_id)))
 
     def get_pdf_report(self, request_id: str) -> PdfReport:
-        """Fetch the PDF report of a verification. Needs the Connection's ``pdf_report_path``.
+        """Fetch the PDF report of a verification. The Connection must have a ``pdf_report_path``.
 
         :param request_id: FACEKI's id of the verification.
-        :returns: The report as an open file; close it.
+        :returns: The report as an open file. The caller must close it.
         :raises FacekiError: as :meth:`call`.
         """
         with self._with_conn_id():
@@ -226,7 +237,7 @@ class FacekiHook(BaseHook):
     def workflow(self, workflow_id: str | None) -> str:
         """Return ``workflow_id``, or the Connection's default workflow.
 
-        :raises ValidationError: there is neither.
+        :raises ValidationError: if both are missing.
         """
         chosen = workflow_id or self.settings.workflow_id
         if not chosen:
@@ -239,8 +250,8 @@ class FacekiHook(BaseHook):
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
         """Return the rules of a workflow from the cache of this process.
 
-        :returns: ``None`` where FACEKI tells no rules; that is logged.
-        :raises FacekiError: what FACEKI answered holds for a verification too.
+        :returns: ``None`` if FACEKI does not report the rules. This is logged.
+        :raises FacekiError: if FACEKI's error also applies to a verification.
         """
         from airflow_provider_faceki.hooks.workflow_rules import cached_rules
 
@@ -248,14 +259,16 @@ class FacekiHook(BaseHook):
         return cached_rules(key, lambda: self.get_workflow_rules(workflow_id))
 
     def image(self, source: Picture, *, name: str = "image", conn_id: str | None = None) -> Image:
-        """Return a checked picture for a call such as ``AnalyzeFace``. One in a storage is not loaded.
+        """Return a checked picture for a call such as ``AnalyzeFace``.
 
-        Pictures larger than the Connection's ``max_image_bytes`` are refused. Reads the storage: not for an event loop.
+        A picture in a storage is checked, but not loaded into memory. A picture larger than the Connection's
+        ``max_image_bytes`` is refused. This method reads the storage, so an event loop must not call it.
 
-        :param source: Its bytes, absolute local path or URI, or an ``Image``, which is returned as it is.
-        :param name: What the picture is for; an error names it.
-        :param conn_id: Connection for that storage. Default: the one in its URI, else none.
-        :raises ValidationError: it is missing, empty, too large, or not an image.
+        :param source: Bytes of the picture, its absolute local path, its URI, or an ``Image``. An ``Image`` is returned
+            unchanged.
+        :param name: Purpose of the picture. Errors contain this name.
+        :param conn_id: Connection for the storage. Default: the Connection in the URI; if there is none, no Connection.
+        :raises ValidationError: if the picture is missing, empty, too large, or not an image.
         """
         from airflow_provider_faceki import storage
 
@@ -268,17 +281,18 @@ class FacekiHook(BaseHook):
             return storage.image(name, source, limit, conn_id)
 
     def get_access_token(self) -> str:
-        """Return a bearer token that is good for at least the renewal margin; from the store if there is one.
+        """Return a bearer token that remains valid for at least the renewal margin. A stored token is used if possible.
 
-        :raises FacekiError: none can be had.
+        :raises FacekiError: if no token can be obtained.
         """
         with self._with_conn_id():
             return self._client.get_access_token()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask FACEKI for one token, past the store, and return whether it came, and a sentence. Nothing is charged.
+        """Request one token from FACEKI without the token store. Return whether it succeeded, and a message.
 
-        Where FACEKI does not know the form of the token request, the other forms are tried once.
+        FACEKI does not charge for this call. If FACEKI does not know the form of the token request, each other form is
+        tried once.
         """
         from dataclasses import replace
 
@@ -291,13 +305,13 @@ class FacekiHook(BaseHook):
             told = str(error)
             if isinstance(error, api.ConfigurationError) and error.http_status is not None:
                 told += self._suggest_auth_flow()
-            # Airflow's command line reads markup in it, and fails at what is none, such as `[/x]`.
+            # Airflow's command line interprets square brackets as markup, and fails on text such as `[/x]`.
             return False, told.translate(str.maketrans("[]", "()"))
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
-        """Try the other forms of the token request, each once, and name the one that works."""
+        """Try each other form of the token request once. Return a sentence that names the form that works."""
         from airflow_provider_faceki.api.diagnosis import Diagnosis
 
         found = Diagnosis(self._client).other_auth_flow()
@@ -332,12 +346,13 @@ class FacekiHook(BaseHook):
             cached = self._find_cached(stored)
             if cached is None:
                 with self._with_conn_id():
-                    # Off the loop: it imports what parsing a DAG must not, and looks for the CA bundle.
+                    # This runs in a thread: it accesses the file system (CA bundle), and imports modules lazily to make
+                    # DAG parsing fast.
                     cached = await asyncio.to_thread(self._read, stored)
                 if cached.client.token_backend is not None:
                     from asgiref.sync import sync_to_async
 
-                    # It looks up a Connection, which a triggerer answers to threads of asgiref alone.
+                    # This looks up a Connection. In a triggerer, Airflow answers that only on threads of asgiref.
                     await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)
@@ -389,7 +404,7 @@ class FacekiHook(BaseHook):
 
 
 class _CachedConnection:
-    """The stored fields of a Connection, its checked settings, and the client made of them."""
+    """The stored fields of a Connection, its checked settings, and the client that is built from them."""
 
     def __init__(self, stored: StoredConnection, settings: ConnectionSettings, client: FacekiClient) -> None:
         self.stored = stored
@@ -397,11 +412,11 @@ class _CachedConnection:
         self.client = client
 
 
-#: The Connections that were read in this process. Every hook fetches its Connection, but as long as the stored fields
-#: are the same, they are not checked again and the client is reused.
+#: The Connections that this process has read. Every hook fetches its Connection. If the stored fields are unchanged,
+#: they are not checked again and the client is reused.
 _cached_connections: dict[str, _CachedConnection] = {}
 
-# Airflow's masker in a child does not know what was masked in its parent.
+# After a fork, the masker of the child does not know the secrets that the parent has masked.
 os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
@@ -422,7 +437,7 @@ def _token_backend(settings: ConnectionSettings) -> TokenBackend | None:
 
 
 def _connect_token_backend(client: FacekiClient) -> None:
-    """Look up the Connection of the token store's storage; what fails now is warned of when the store is used."""
+    """Look up the Connection of the token store's storage. Ignore errors: the token store logs them when it is used."""
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:
         with suppress(Exception):
@@ -435,9 +450,9 @@ async def _mask_secret_async(value: str) -> None:
     except ImportError:
         from asgiref.sync import sync_to_async
 
-        # Before it existed, masking spoke to the supervisor synchronously, which must not happen on the loop. In a
-        # triggerer of Airflow 3.0 and 3.1 it does so by asgiref, which finds the way back to the loop only from a
-        # thread of its own; from any other the answers get mixed up, and the triggerer ends.
+        # Before `amask_secret` existed, masking called the supervisor synchronously, which must not happen on the event
+        # loop. In a triggerer of Airflow 3.0 and 3.1, masking uses asgiref, which reaches the event loop only from an
+        # asgiref thread. From any other thread the responses get mixed up, and the triggerer stops.
         await sync_to_async(mask_secret)(value)
     else:
         await amask_secret(value)

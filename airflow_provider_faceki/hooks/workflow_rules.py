@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Rules are changed by hand, in FACEKI's portal.
+#: Time to live of rules. Users change rules by hand in FACEKI's portal, so rules change rarely.
 CACHE_TTL_SECONDS = 600.0
-#: A refusal, or no rules at all, is asked again sooner: somebody may be repairing the workflow.
+#: Time to live of a refusal or of missing rules. It is shorter because a user is possibly repairing the workflow.
 NEGATIVE_CACHE_TTL_SECONDS = 60.0
-#: A manifest names a few workflows; a template might name one for each row.
+#: Upper limit of the cache. A manifest usually names few workflows, but a template can produce a new name for each row.
 MAX_CACHED_WORKFLOWS = 1000
 
-#: Base URL, client id and workflow id.
+#: Cache key: base URL, client id and workflow id.
 Key = tuple[str, str, str]
 
 
@@ -37,18 +37,18 @@ class _Cached(NamedTuple):
 
 _cache: dict[Key, _Cached] = {}
 _locks: dict[Key, threading.Lock] = {}
-# The thread that holds a lock in the parent does not exist in the child, so it would never release it.
+# A thread that holds a lock in the parent does not exist in the child. Without this, the lock would never be released.
 os.register_at_fork(after_in_child=_locks.clear)
 
 
 def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | None:
-    """Return the rules of a workflow, fetched once by one of the threads that ask.
+    """Return the rules of a workflow. If several threads need them, only one thread fetches them.
 
-    :param key: Whose rules, and of which workflow.
-    :param fetch: Asks FACEKI.
-    :returns: ``None`` where FACEKI tells no rules, which is logged.
-    :raises WorkflowError: the workflow is unknown or has no rules.
-    :raises FacekiError: FACEKI cannot be asked now, or refused for a reason that holds for the verification too.
+    :param key: Account and workflow of the rules.
+    :param fetch: Function that fetches the rules from FACEKI.
+    :returns: ``None`` if FACEKI does not report the rules. This is logged.
+    :raises WorkflowError: if the workflow is unknown or has no rules.
+    :raises FacekiError: if FACEKI is not available, or refuses for a reason that also applies to the verification.
     """
     if len(_locks) >= MAX_CACHED_WORKFLOWS:
         _locks.clear()
@@ -60,7 +60,7 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
             ttl = CACHE_TTL_SECONDS if isinstance(found, api.WorkflowRules) else NEGATIVE_CACHE_TTL_SECONDS
             cached = _cache[key] = _Cached(time.monotonic() + ttl, found)
     if isinstance(cached.found, api.WorkflowError):
-        # Raising adds a traceback to an exception, and several threads may raise this one.
+        # Raising adds a traceback to an exception, and several threads possibly raise this cached one.
         raise copy.copy(cached.found)
     return cached.found
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Extra link of a task in the user interface: FACEKI's hosted page."""
+"""Extra link of a task in the user interface. It opens FACEKI's hosted page."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 class FacekiHostedPageLink(BaseOperatorLink):
-    """The page on which the person is verified, as the task that made the link returned it."""
+    """Link to the page on which the person is verified. The URL comes from the return value of the link task."""
 
     name = "FACEKI hosted page"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the page's URL, or an empty string where the task has returned none.
+        """Return the URL of the page, or an empty text if the task has returned no URL.
 
-        :param operator: The task's operator; not looked at.
-        :param ti_key: The task instance, map index included.
+        :param operator: Operator of the task. It is not used.
+        :param ti_key: Key of the task instance, including its map index.
         """
-        # Not at the top: they import Airflow's database models, which parsing a DAG does not need.
+        # These names import Airflow's database models, which DAG parsing does not need. Therefore the import is here.
         from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
 
         made = XCom.get_value(ti_key=ti_key, key=XCOM_RETURN_KEY)

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Airflow plugin that mounts the webhook receiver in the API server.
 
-Every Airflow process loads its plugins, so this module costs nothing until the API server, while it puts its
-application together, asks the plugin for applications to mount. Airflow 2.11 never asks.
+Every Airflow process loads its plugins, so this module must load fast. It imports the receiver only when the API server
+asks the plugin for applications to mount. Airflow 2.11 never asks for them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 PREFIX = "/faceki"
 # The module whose create_app() mounts plugins. Other processes, such as `airflow plugins`, have not loaded it and need
-# no application. The command line would tell less: an API server may also be started as
-# `uvicorn airflow.api_fastapi.main:app`, and its workers may be forked or spawned.
+# no application. The command line is not a reliable sign: an API server can also be started as `uvicorn
+# airflow.api_fastapi.main:app`, and its workers are either forked or spawned.
 _API_SERVER = "airflow.api_fastapi.app"
 
 
 class _LazyApps:
-    """The plugin's ``fastapi_apps``: made on first access, once in a process."""
+    """The plugin's ``fastapi_apps``, created on first access, once in each process."""
 
     def __init__(self) -> None:
         self._made: list[dict[str, Any]] | None = None
@@ -35,14 +35,14 @@ class _LazyApps:
 
 
 def _make_apps() -> list[dict[str, Any]]:
-    # The API server's own: what compat offers raises an error of another class.
+    # This uses the API server's own conf, because the conf of common.compat raises an error of another class.
     from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
 
     try:
         enabled = conf.getboolean("faceki", "webhook_enabled", fallback=False)
     except AirflowConfigException:
-        # One wrong word must not keep the whole API server from starting.
+        # A single wrong setting must not prevent the start of the whole API server.
         log.error("[faceki] webhook_enabled is neither true nor false; FACEKI's webhooks are not received")  # noqa: TRY400
         return []
     if not enabled:
@@ -54,7 +54,7 @@ def _make_apps() -> list[dict[str, Any]]:
 
 
 class FacekiWebhookPlugin(AirflowPlugin):
-    """Mounts the webhook receiver in the API server if ``[faceki] webhook_enabled`` is set (Airflow 3)."""
+    """Plugin that mounts the webhook receiver in the API server if ``[faceki] webhook_enabled`` is set (Airflow 3)."""
 
     name = "faceki_webhook"
     fastapi_apps: Any = _LazyApps()

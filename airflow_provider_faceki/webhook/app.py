@@ -1,14 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Take a webhook request: hide its token, admit it, read it, have it stored, answer it.
+"""Handle a webhook request: redact its token, authenticate it, parse it, store it, and answer it.
 
-=====  ========================================================================================================
-200    stored, stored before, or of a status that the Connection does not ask for
-401    unknown Connection, no or wrong token, wrong signature: one answer, after the same time
-404    any other path; 405 any other method
-408    the body did not arrive in time; 413 it is too large; 422 it is not a webhook of FACEKI
-429    too many calls; Retry-After says when to come again
-503    not stored: a sender that tries again should
-=====  ========================================================================================================
+=====  ======================================================================================================== 200
+stored, or stored before, or the status is not selected in the Connection 401    unknown Connection, no or wrong token,
+wrong signature: the same answer, after the same time 404    any other path; 405 any other method 408    the body did
+not arrive in time; 413 it is too large; 422 it is not a webhook of FACEKI 429    too many calls; Retry-After contains
+the time to wait 503    not stored; the sender should try again =====
+========================================================================================================
 """
 
 from __future__ import annotations
@@ -37,39 +35,40 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The route as the application knows it.
+#: The route in the application, without the mount prefix.
 ROUTE = "/webhook/{conn_id}/{token}"
-#: Key of the ASGI scope that holds the Connection id and the token of the requested path.
+#: Key of the ASGI scope that contains the Connection id and the token of the requested path.
 SCOPE_KEY = "faceki.webhook"
 _REDACTED = "***"
 
-#: Largest body. FACEKI's holds one record as text, a few kilobytes.
+#: Maximum body size in bytes. FACEKI's body contains one record as text, which is a few kilobytes.
 MAX_BODY_BYTES = 256 * 1024
-#: A body that is too large is read up to here and dropped, or its sender would never see the answer.
+#: A body that is too large is read up to this size and discarded. Otherwise the sender would never see the answer.
 MAX_DISCARDED_BYTES = 4 * 1024 * 1024
-#: A body has to arrive within this time; meanwhile it costs a socket, no thread.
+#: Maximum time in seconds for the arrival of a body. A waiting request uses a socket, but no thread.
 BODY_TIMEOUT_SECONDS = 5.0
-#: Authenticated calls of one process: burst, then calls per second.
+#: Rate limit of authenticated calls in one process: burst size, then calls per second.
 CALL_LIMIT = (500.0, 50.0)
-#: Calls refused with 401, and Connections looked up for unknown callers: burst, then calls per second.
+#: Rate limit of 401 refusals and of Connection lookups for unknown callers: burst size, then calls per second.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: Refusals are answered after a multiple of this time, which covers the lookup of a Connection.
+#: Refusals are answered at multiples of this time. It is longer than the lookup of a Connection.
 REFUSAL_SECONDS = 1.0
-#: Value of Retry-After where the database, a secrets backend or the DAG has to get well first.
+#: Value of Retry-After if the database, a secrets backend or the DAG must recover first.
 RETRY_AFTER_SECONDS = 30
-#: Value of Retry-After where a Connection has had its webhooks of a day.
+#: Value of Retry-After if a Connection has reached its limit of webhooks per day.
 OVER_LIMIT_RETRY_AFTER_SECONDS = 3600
-#: The same problem is logged once in this time, whatever the traffic.
+#: The same problem is logged at most once in this time, even under heavy traffic.
 LOG_INTERVAL_SECONDS = 60.0
 
 
 class RedactPathMiddleware:
-    """ASGI middleware that keeps the token of a webhook's path out of every log.
+    """ASGI middleware that removes the token of a webhook path from every log.
 
-    All layers share one scope, and Airflow's access log (3.2 and later) and uvicorn's (before) read the path there
-    when the request is over. So Connection id and token move to :data:`SCOPE_KEY` and the path gets stars; the query
-    is dropped, since a token may have been put there by mistake. It has to be the outermost layer. What is in front of
-    the API server sees the path before; ``docs/webhooks.md`` says what to do there.
+    All layers share one scope. When the request ends, Airflow's access log (3.2 and later) or uvicorn's access log
+    (earlier) reads the path from the scope. Therefore the middleware moves the Connection id and the token to
+    :data:`SCOPE_KEY`, and replaces the path by stars. It removes the query, because a user possibly puts a token there
+    by mistake. The middleware must be the outermost layer. A proxy before the API server sees the original path;
+    ``docs/webhooks.md`` explains how to protect it there.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -88,7 +87,7 @@ def _redact_path(scope: Scope) -> None:
         scope[SCOPE_KEY] = parts[2], parts[3]
         shown = f"{root}/webhook/{_REDACTED}/{_REDACTED}"
     else:
-        # A mistyped path may hold the token too.
+        # A mistyped path possibly contains the token too.
         shown = f"{root}/{_REDACTED}"
     scope["path"] = shown
     scope["raw_path"] = shown.encode()
@@ -96,7 +95,7 @@ def _redact_path(scope: Scope) -> None:
 
 
 class TokenBucket:
-    """Rate limit: a burst, then so many per second. Belongs to one event loop, so nothing is locked."""
+    """Rate limit with a burst, then a fixed rate per second. It belongs to one event loop, so it needs no lock."""
 
     def __init__(
         self, capacity: float, per_second: float, clock: Callable[[], float] = time.monotonic
@@ -108,7 +107,7 @@ class TokenBucket:
         self._refilled_at = clock()
 
     def try_acquire(self) -> bool:
-        """Take one token; ``False`` if there is none."""
+        """Remove one token from the bucket. Return ``False`` if the bucket is empty."""
         now = self._clock()
         self._left = min(self._capacity, self._left + (now - self._refilled_at) * self._per_second)
         self._refilled_at = now
@@ -118,16 +117,16 @@ class TokenBucket:
         return True
 
     def refund(self) -> None:
-        """Put one token back."""
+        """Put one token back into the bucket."""
         self._left = min(self._capacity, self._left + 1)
 
     def retry_after(self) -> int:
-        """Return the whole seconds until there is a token."""
+        """Return the whole seconds until the bucket contains a token."""
         return max(1, math.ceil((1 - self._left) / self._per_second))
 
 
 class RefusedError(Exception):
-    """A webhook that is answered with anything but 200."""
+    """Refusal of a webhook with an HTTP status other than 200."""
 
     def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
         super().__init__(status, detail)
@@ -135,16 +134,17 @@ class RefusedError(Exception):
         self.detail = detail
         self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
         if status in (401, 408, 413, 429):
-            # The rest of the body is never read.
+            # The rest of the body is never read, so the connection cannot be reused.
             self.headers["Connection"] = "close"
 
 
 class Receiver:
-    """Receives webhooks in one process.
+    """Receiver of webhooks in one process.
 
-    :param load_credentials: Reads what a Connection accepts; runs in a thread.
-    :param store_events: Stores notifications of one Connection; runs in a thread.
-    :param referenced: Reads the ids of the Connections whose asset a DAG names; runs in a thread.
+    :param load_credentials: Function that reads the credentials of a Connection. It runs in a thread.
+    :param store_events: Function that stores notifications of one Connection. It runs in a thread.
+    :param referenced: Function that returns the ids of the Connections that DAGs reference by an asset. It runs in a
+        thread.
     """
 
     def __init__(
@@ -154,8 +154,8 @@ class Receiver:
         referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
-        #: Connections that DAGs name, and those whose token was presented, are looked up however many unknown callers
-        #: there are. Only a few ids are among them, so that takes nothing away from the limit on lookups.
+        #: Connections that a DAG references, and Connections with a verified token, are always looked up, even if there
+        #: are many unknown callers. There are few such Connections, so these lookups do not use the limit on lookups.
         self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
         self._calls = TokenBucket(*CALL_LIMIT)
@@ -164,7 +164,7 @@ class Receiver:
         self._logged_until: dict[str, float] = {}
 
     async def receive(self, request: Request) -> Response:
-        """Answer one request."""
+        """Return the response to one request."""
         from starlette.responses import JSONResponse
 
         try:
@@ -185,7 +185,7 @@ class Receiver:
             if not credentials.verify_signature(request.headers, body):
                 await self._charge_refusal(began)
                 raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
-            # After the signature: a caller who knows the token and not the key must not use up the limit.
+            # The rate limit follows the signature check. A caller who knows only the token must not use up the limit.
             self._admit()
         notification = self._parse(conn_id, body, credentials.service)
         if credentials.statuses is not None and notification.status not in credentials.statuses:
@@ -207,9 +207,9 @@ class Receiver:
         raise RefusedError(422, detail)
 
     async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
-        """Return the credentials of the Connection if the token is one of them.
+        """Return the credentials of the Connection if the token is valid.
 
-        An unknown caller is charged once: before a Connection is looked up for it, or else before it is refused.
+        An unknown caller is charged once: before the lookup of a Connection, or otherwise before the refusal.
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:
@@ -227,7 +227,7 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # Unknown callers get their answer when every refusal is due, or a slow lookup would tell them something.
+        # Unknown callers get their answer with constant delay, so that the duration of a lookup leaks nothing.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -254,14 +254,14 @@ class Receiver:
         return REFUSAL_SECONDS * max(1, math.ceil(slowest * 1.25 / REFUSAL_SECONDS))
 
     async def _quantize_latency(self, began: float) -> None:
-        """Sleep until a refusal is due, so that its time does not tell whether a Connection was looked up."""
+        """Sleep until the next fixed answer time. The delay does not reveal whether a Connection was looked up."""
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)
 
     async def _store(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> str:
         try:
             outcome = await self._writer.write(conn_id, notification, max_per_day)
-        except Exception as error:  # noqa: BLE001 - a driver raises what it likes; the sender has to hear 503
+        except Exception as error:  # noqa: BLE001 - a database driver can raise any error; the answer is 503
             kind = type(error).__name__
             self._log_throttled("store", "A webhook could not be stored (%s); answering 503", kind)
             raise RefusedError(503, "not stored", RETRY_AFTER_SECONDS) from None
@@ -286,7 +286,7 @@ class Receiver:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Return the body, whatever its Content-Length says."""
+    """Return the body. The Content-Length header is ignored."""
     from starlette.requests import ClientDisconnect
 
     body, size = bytearray(), 0
@@ -310,7 +310,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 def create_app(receiver: Receiver | None = None) -> FastAPI:
-    """Return the application that the API server mounts: one route, no documentation of it."""
+    """Return the application for the API server. It has one route and no API documentation."""
     from fastapi import FastAPI
 
     receiver = receiver or Receiver(auth.load_credentials, events.store_events)

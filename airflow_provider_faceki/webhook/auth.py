@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Authenticate webhook senders: tokens and signatures of Connections, cached for a short time.
+"""Authenticate webhook senders by the tokens and signatures of Connections, with a short cache.
 
-A Connection that does not exist, has another type, no token or a wrong setting has credentials too, which no token
-matches. So all refusals take the same way, and cost one lookup in half a minute.
+A Connection that is missing, has another type, no token or a wrong setting also gets credentials, but no token matches
+them. Therefore all refusals use the same code path. They cause at most one lookup in 30 seconds.
 """
 
 from __future__ import annotations
@@ -29,33 +29,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Lifetime of cached credentials. A token that was changed is good for as long as this.
+#: Lifetime of cached credentials in seconds. After a token is changed, the old token remains valid for this time.
 CACHE_TTL_SECONDS = 30.0
-#: Lifetime of what could not be read.
+#: Lifetime in seconds of a failed read.
 FAILURE_TTL_SECONDS = 5.0
-#: A Connection has to be found within this time: a secrets backend may be far away, or down.
+#: Maximum time in seconds of a Connection lookup. A secrets backend is possibly slow or unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: For this time the slowest lookup decides when refusals are answered.
+#: Time in seconds during which the slowest lookup determines the delay of refusals.
 SLOWEST_TTL_SECONDS = 3600.0
-#: A signature with a timestamp is good for this time before and after it.
+#: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
-#: Connections, real or not, whose credentials are cached.
+#: Maximum number of Connection ids with cached credentials, including ids that do not exist.
 MAX_CACHED = 1024
 _LOOKUP_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a sender has to present for one Connection.
+    """Credentials that a sender must present for one Connection.
 
-    :param token_hashes: SHA-256 of the accepted tokens, so that comparing takes the same time whatever their length.
+    :param token_hashes: SHA-256 of the accepted tokens. With hashes, a comparison takes the same time for every token
+        length.
     :param hmac_secret: Key of the signature.
-    :param hmac_header: Header with the signature; ``None``: none is asked for.
-    :param hmac_timestamp_header: Header with the time that is signed with the body; ``None``: the body alone is.
-    :param service: Names of the body's fields with the request id and the status.
-    :param statuses: Statuses that are stored; ``None``: all.
-    :param max_per_day: Most webhooks stored in 24 hours.
-    :param denied: Why no token is accepted; empty: tokens are compared.
+    :param hmac_header: Header that contains the signature. ``None`` means that no signature is required.
+    :param hmac_timestamp_header: Header that contains the time of the signature. ``None`` means that only the body is
+        signed.
+    :param service: Names of the body fields for the request id and the status.
+    :param statuses: Statuses that are stored. ``None`` means all statuses.
+    :param max_per_day: Maximum number of webhooks that are stored in 24 hours.
+    :param denied: Reason why no token is accepted. If it is empty, tokens are compared.
     """
 
     token_hashes: tuple[bytes, ...] = field(repr=False)
@@ -68,15 +70,16 @@ class Credentials:
     denied: str = ""
 
     def verify_token(self, token: str) -> bool:
-        """Return whether the token is one of this Connection's. All are compared, whatever the first says."""
+        """Return whether the token belongs to this Connection. All tokens are compared, in constant time."""
         found = hashlib.sha256(token.encode(errors="replace")).digest()
         same = [hmac.compare_digest(found, each) for each in self.token_hashes]
         return any(same) and not self.denied
 
     def verify_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """Return whether the header holds the HMAC-SHA256 in hex, with or without ``sha256=``, and is not old.
+        """Return whether the signature header is valid and recent.
 
-        Signed is the body, or ``<timestamp>.<body>`` where a timestamp header is set.
+        The header contains the HMAC-SHA256 in hexadecimal, with or without the prefix ``sha256=``. The signature covers
+        the body. If a timestamp header is configured, the signature covers ``<timestamp>.<body>``.
         """
         if self.hmac_header is None:
             return True
@@ -92,18 +95,18 @@ class Credentials:
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 
 
-#: Credentials that no token matches, this process included.
+#: Credentials that no token matches. The random value is unknown to everyone.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 
 class LookupFailed(Exception):
-    """A secrets backend or the database did not answer, so it is unknown whether there is such a Connection."""
+    """The lookup failed in a secrets backend or the database, so it is unknown whether the Connection exists."""
 
 
 class Authenticator:
-    """Cache of the credentials of one process. Belongs to one event loop.
+    """Cache of the credentials in one process. It belongs to one event loop.
 
-    :param load: Reads the credentials of a Connection; runs in a thread, may block.
+    :param load: Function that reads the credentials of a Connection. It runs in a thread and is allowed to block.
     """
 
     def __init__(
@@ -112,7 +115,8 @@ class Authenticator:
         self._load = load
         self._clock = clock
         self._expected_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup")
-        # A pool of their own, or a right caller would wait until all unknown ones have been looked up.
+        # Unknown callers have a separate pool. Otherwise a legitimate caller would wait for all lookups of unknown
+        # callers.
         self._unknown_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup-unknown")
         self._cache: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[Credentials]] = {}
@@ -120,35 +124,38 @@ class Authenticator:
 
     @property
     def slowest_lookup_seconds(self) -> float:
-        """Longest lookup of an expected Connection in the last hour; 0 where there was none."""
+        """Longest lookup of an expected Connection in the last hour, in seconds. It is 0 if there was no lookup."""
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
 
     def cached(self, conn_id: str) -> Credentials | None:
-        """Return the credentials of this Connection, if they were looked up lately."""
+        """Return the cached credentials of this Connection, or ``None`` if they are not cached."""
         if not fits_uri(conn_id):
             return DENY_ALL
         until, credentials = self._cache.get(conn_id, (0.0, None))
         return credentials if until > self._clock() else None
 
     def is_looking_up(self, conn_id: str) -> bool:
-        """Return whether a lookup of this Connection is under way."""
+        """Return whether a lookup of this Connection is in progress."""
         return conn_id in self._lookups
 
     async def look_up(self, conn_id: str, expected: bool = False, within: float | None = None) -> Credentials:
-        """Return the credentials of this Connection; several that ask at once share one lookup.
+        """Return the credentials of this Connection. Concurrent callers share one lookup.
 
-        :param conn_id: The Connection.
-        :param expected: A DAG names it, or its token was presented: it does not wait behind ids that were made up.
-        :param within: Seconds after which :data:`DENY_ALL` is returned, while the lookup goes on for the cache.
-        :raises LookupFailed: a secrets backend or the database did not answer.
+        :param conn_id: Id of the Connection.
+        :param expected: Whether a DAG references the Connection, or its token was verified. Such a lookup does not wait
+            for
+            the lookups of unknown ids.
+        :param within: Seconds after which :data:`DENY_ALL` is returned. The lookup then continues and fills the cache.
+        :raises LookupFailed: if a secrets backend or the database failed.
         """
         task = self._lookups.get(conn_id)
         if task is None:
             task = self._lookups[conn_id] = asyncio.create_task(self._run_lookup(conn_id, expected))
-            # Read the error here: asyncio logs one that is never read, and the requests that waited may have ended.
+            # The callback reads the error, because asyncio logs unread errors. The requests that waited have possibly
+            # ended.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        # Not `await task`: a request that is cancelled must not cancel the lookup of the others.
+        # `await task` is not used, because a cancelled request would then cancel the lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
         if not done:
             return replace(DENY_ALL, denied=f"Connection {conn_id!r} was not found in time")
@@ -174,9 +181,9 @@ class Authenticator:
 
 
 class ReferencedConnections:
-    """Cache of the Connection ids that DAGs name. Belongs to one event loop.
+    """Cache of the Connection ids that DAGs reference. It belongs to one event loop.
 
-    :param read: Reads them; runs in a thread, may block.
+    :param read: Function that reads the ids. It runs in a thread and is allowed to block.
     """
 
     def __init__(self, read: Callable[[], Set[str]], clock: Callable[[], float] = time.monotonic) -> None:
@@ -189,7 +196,7 @@ class ReferencedConnections:
         self._failed = False
 
     async def contains(self, conn_id: str) -> bool:
-        """Return whether a DAG names this Connection; while that cannot be read, what was read last."""
+        """Return whether a DAG references this Connection. If the ids cannot be read, the last known ids are used."""
         if self._clock() >= self._until:
             if self._refreshing is None:
                 self._refreshing = asyncio.create_task(self._refresh())
@@ -212,7 +219,7 @@ class ReferencedConnections:
 
 
 def load_credentials(conn_id: str) -> Credentials:
-    """Return the credentials of an Airflow Connection. What a secrets backend raises, this raises."""
+    """Return the credentials of an Airflow Connection. Errors of a secrets backend are raised unchanged."""
     from airflow_provider_faceki.api.errors import ConfigurationError
     from airflow_provider_faceki.connection.settings import is_faceki_type, webhook_settings
 
@@ -244,10 +251,10 @@ def load_credentials(conn_id: str) -> Credentials:
 
 
 def _find_connection(conn_id: str) -> StoredConnection | None:
-    """Ask each secrets backend once, in Airflow's order.
+    """Query each secrets backend once, in Airflow's order.
 
-    Airflow's own function says "not found" too when a backend, the database among them, cannot answer, and that must
-    not become a 401.
+    Airflow's own function also reports "not found" if a backend or the database is unavailable. Such a failure must not
+    become a 401.
     """
     from airflow.configuration import ensure_secrets_loaded
 
@@ -257,7 +264,7 @@ def _find_connection(conn_id: str) -> StoredConnection | None:
     for backend in ensure_secrets_loaded():
         try:
             found = backend.get_connection(conn_id=conn_id)
-        except Exception as error:  # noqa: BLE001 - a backend raises what it likes, and the next one is still asked
+        except Exception as error:  # noqa: BLE001 - a backend can raise any error; the next backend follows
             if type(error).__name__ == "AirflowSecretsBackendAccessDenied":
                 return None
             failure = failure or error
@@ -277,7 +284,7 @@ def _mask(settings: WebhookSettings) -> None:
             mask_secret(secret)
 
 
-# By folded id: an environment variable answers to an id in any mixture of cases.
+# The ids are case-folded, because one environment variable matches an id in upper case and in lower case.
 _logged: set[tuple[str, str]] = set()
 
 

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Store webhook notifications as asset events, each once.
+"""Store each webhook notification once, as an asset event.
 
-Events go through Airflow's own asset manager, in the API server's session. A transaction begins by locking the asset's
-row: between the look for an earlier event and the write no other thread, process or machine can write one. On SQLite
-that is the lock for writing, and having it from the start also keeps Airflow's manager from rolling back and going on
-without the event when it does not get that lock itself. Commits and that lock are what a burst waits for, so
-notifications that wait are stored in one transaction.
+Events are created by Airflow's asset manager, in the session of the API server. Each transaction first locks the row of
+the asset. Between the search for an earlier event and the write, no other thread, process or machine can then write an
+event. On SQLite the row lock is the write lock of the database. It is acquired first, because Airflow's manager would
+otherwise roll back and continue without the event if it cannot get the lock. Commits and this lock limit the throughput
+of a burst. Therefore all waiting notifications of a Connection are stored in one transaction.
 """
 
 from __future__ import annotations
@@ -33,29 +33,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: SQLite's lock is waited for as long as this; less than the receiver gives the whole.
+#: Maximum time in seconds to wait for SQLite's lock. It is shorter than the maximum time of the whole store operation.
 LOCK_TIMEOUT_SECONDS = 20.0
-#: An event has to be stored within this time. Long: a sender that has gone by then has still been heard.
+#: Maximum time in seconds to store an event. It is long, because the event is useful even if the sender has
+#: disconnected.
 STORE_TIMEOUT_SECONDS = 60.0
-#: The latest event of a verification, said again within this time, is no news.
+#: Within this time, a notification equal to the latest event of its verification is a repetition.
 REPEAT_WINDOW = timedelta(days=1)
-#: Notifications in one transaction. It locks the asset, so other API servers wait for its end.
+#: Maximum number of notifications in one transaction. The transaction locks the asset, so other API servers wait for
+#: it.
 MAX_GROUP_SIZE = 50
 
 
 class Outcome(StrEnum):
-    """What became of a notification."""
+    """Result of storing a notification."""
 
     STORED = "stored"
-    #: The latest event of the verification says the same.
+    #: The latest event of the verification has the same status.
     REPEATED = "repeated"
-    #: Not stored: no DAG that could run is scheduled on the asset, so the event would start nothing.
+    #: Not stored: no active DAG is scheduled on the asset, so the event would start nothing.
     NO_SCHEDULED_DAG = "no scheduled DAG"
-    #: Not stored: the asset had as many events in the last 24 hours as the Connection allows.
+    #: Not stored: in the last 24 hours the asset has reached the event limit of the Connection.
     OVER_LIMIT = "over limit"
 
 
-#: Stores notifications of one Connection in one transaction, at most so many in 24 hours, and returns their outcomes.
+#: Function that stores notifications of one Connection in one transaction and returns their outcomes. Its last argument
+#: is the maximum number of events in 24 hours.
 StoreEvents = Callable[[str, Sequence["WebhookNotification"], int], Sequence[Outcome]]
 
 
@@ -68,23 +71,24 @@ class _Pending:
 
 
 class EventWriter:
-    """Stores the notifications of one process, those that wait together. Belongs to one event loop.
+    """Writer that stores the notifications of one process in groups. It belongs to one event loop.
 
-    :param store: Stores a group; runs in a thread.
+    :param store: Function that stores a group. It runs in a thread.
     """
 
     def __init__(self, store: StoreEvents) -> None:
         self._store = store
-        # One thread: the database lets one write at a time, and a queue is fairer than its lock.
+        # A single thread is enough, because the database allows one write at a time. A queue is fairer than the
+        # database lock.
         self._thread = ThreadPoolExecutor(1, "faceki-webhook-writer")
         self._waiting: deque[_Pending] = deque()
         self._draining: asyncio.Task[None] | None = None
 
     async def write(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> Outcome:
-        """Return when the notification is committed.
+        """Store a notification, and return its outcome after the commit.
 
-        :raises TimeoutError: it may still be stored, which does no harm.
-        :raises Exception: what the store raised.
+        :raises TimeoutError: if storing takes too long. The notification is possibly stored later, which is harmless.
+        :raises Exception: any error of the store function.
         """
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Pending(conn_id, notification, max_per_day, outcome))
@@ -104,7 +108,8 @@ class EventWriter:
             self._draining = None
 
     def _next_group(self) -> list[_Pending]:
-        """Take the first that waits, and those of the same Connection, in their order."""
+        """Remove the first waiting notification and all others of its Connection from the queue. Return them in order.
+        """
         live = [each for each in self._waiting if not each.outcome.cancelled()]
         group = [each for each in live if each.conn_id == live[0].conn_id][:MAX_GROUP_SIZE]
         taken = {id(each) for each in group}
@@ -129,7 +134,7 @@ class EventWriter:
 
 
 def referenced_conn_ids() -> frozenset[str]:
-    """Return the ids of the Connections whose asset a DAG names. For any other nothing would be stored anyway."""
+    """Return the ids of the Connections that DAGs reference by an asset. Events of other Connections are not stored."""
     from airflow.models.asset import AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -143,7 +148,7 @@ def referenced_conn_ids() -> frozenset[str]:
 def store_events(
     conn_id: str, notifications: Sequence[WebhookNotification], max_per_day: int
 ) -> list[Outcome]:
-    """Store these events in one transaction, but those that say the same as the latest of their verification."""
+    """Store these events in one transaction. Events that repeat the latest status of their verification are skipped."""
     from sqlalchemy.exc import OperationalError
 
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
@@ -151,10 +156,11 @@ def store_events(
         try:
             return _store_in_transaction(conn_id, notifications, max_per_day)
         except OperationalError as error:
-            # SQLite does not queue writers that wait for its lock: under load the same one may lose every time.
+            # SQLite does not queue the writers that wait for its lock. Under load, the same writer possibly fails each
+            # time.
             if "database is locked" not in str(error.orig) or time.monotonic() > deadline:
                 raise
-        time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - guards nothing
+        time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - not used for security
 
 
 def _store_in_transaction(
@@ -193,7 +199,7 @@ def _register(
 
     if not listeners:
         return Outcome.NO_SCHEDULED_DAG
-    # Airflow queues an event with a key for partitioned DAGs only, one without a key for the others only.
+    # Airflow starts partitioned DAGs only by events with a key, and other DAGs only by events without a key.
     key = notification.request_id if any(map(_is_partitioned, listeners)) else None
     event = asset_manager.register_asset_change(
         asset=asset, extra=notification.extra, partition_key=key, session=session
@@ -224,7 +230,8 @@ def _lock_asset(session: Session, uri: str) -> AssetModel | None:
     from sqlalchemy import select, update
 
     this = (AssetModel.name == uri) & (AssetModel.uri == uri)
-    # Changes nothing, but locks the row. updated_at is named because it would be set to now if it were not.
+    # This update changes no value, but it locks the row. Without an explicit updated_at, SQLAlchemy would set it to
+    # now.
     session.execute(
         update(AssetModel).where(this).values(updated_at=AssetModel.updated_at),
         execution_options={"synchronize_session": False},
@@ -235,11 +242,11 @@ def _lock_asset(session: Session, uri: str) -> AssetModel | None:
 def _latest_statuses(
     session: Session, asset: AssetModel, notifications: Sequence[WebhookNotification]
 ) -> dict[str, Any]:
-    """Return what the latest event of each of these verifications says, in one query."""
+    """Return the latest event status of each verification, in one query."""
     from airflow.models.asset import AssetEvent
     from sqlalchemy import JSON, select, type_coerce
 
-    # Not by partition key: it is not there before Airflow 3.2, nor with a plain schedule.
+    # The query does not use the partition key, which is missing before Airflow 3.2 and with a plain schedule.
     request_id = type_coerce(AssetEvent.extra, JSON)["request_id"].as_string()
     found = session.scalars(
         select(AssetEvent.extra)
@@ -263,7 +270,7 @@ def _count_of_a_day(session: Session, asset: AssetModel) -> int:
 
 
 def _scheduled_dags(session: Session, asset: AssetModel) -> list[DagModel]:
-    """Return the DAGs that an event would start: Airflow drops it for one that is paused."""
+    """Return the DAGs that an event starts. Airflow ignores the event for a paused DAG."""
     from airflow.models.asset import (
         DagScheduleAssetNameReference,
         DagScheduleAssetReference,
