@@ -108,8 +108,7 @@ class EventWriter:
             self._draining = None
 
     def _next_group(self) -> list[_Pending]:
-        """Remove the first waiting notification and all others of its Connection from the queue. Return them in order.
-        """
+        """Remove the first waiting notification and the others of its Connection from the queue, and return them."""
         live = [each for each in self._waiting if not each.outcome.cancelled()]
         group = [each for each in live if each.conn_id == live[0].conn_id][:MAX_GROUP_SIZE]
         taken = {id(each) for each in group}
