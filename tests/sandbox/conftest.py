@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One running sandbox for all of these tests, emptied before each, and a plain HTTP client to talk to it."""
+"""Fixtures: one running sandbox for all tests, which is reset before each test, and a plain HTTP client for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ RECORDS = "/api/v3/kyc_verification"
 
 
 class Caller:
-    """Speaks HTTP with requests and knows nothing of the provider: a sandbox is not proved by its own client."""
+    """An HTTP client of the sandbox, which uses requests and no code of the provider.
+
+    If the tests used the provider's client, a mistake in both the client and the sandbox would remain undetected.
+    """
 
     def __init__(self, sandbox: FacekiSandbox) -> None:
         self._sandbox = sandbox
@@ -30,14 +33,18 @@ class Caller:
         return self.session.request(method, self._sandbox.url + path, **more)
 
     def log_in(self) -> Caller:
-        """Take a token, and show it from now on."""
+        """Request a token and send it with all following requests."""
         pair = {"clientId": self._sandbox.client_id, "clientSecret": self._sandbox.client_secret}
         answer = self("POST", "/auth/api/generate-token", json=pair)
         self.session.headers["Authorization"] = "Bearer " + answer.json()["data"]["access_token"]
         return self
 
     def verify(self, identifier: str = "", leaving_out: str = "", **more: Any) -> requests.Response:
-        """Images of one person, for a workflow that asks for an identity card."""
+        """Send the images of one person to a workflow that requires an identity card.
+
+        :param identifier: the record identifier.
+        :param leaving_out: the name of an image that is not sent. Empty: all images are sent.
+        """
         files = {"selfie": b"a face", "document_1_front": b"a front", "document_1_back": b"a back"}
         files.pop(leaving_out, None)
         fields: Mapping[str, str] = {"workflowId": DEFAULT_WORKFLOW, "record_identifier": identifier}
@@ -69,13 +76,13 @@ def anonymous(sandbox: FacekiSandbox) -> Iterator[Caller]:
 
 @pytest.fixture
 def call(anonymous: Caller) -> Caller:
-    """With a token."""
+    """Provide a client that sends a valid token."""
     return anonymous.log_in()
 
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], object]], None]:
-    """Wait, five seconds at most, until something is true."""
+    """Provide a function that waits until a condition is true, for at most five seconds."""
 
     def wait(question: Callable[[], object]) -> None:
         deadline = time.monotonic() + 5

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls about faces, images and reports, and the V2 API."""
+"""Tests of the calls for faces, images and PDF reports, and of the V2 API."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_v2_reads_the_same_records(sandbox: FacekiSandbox, call: Caller) -> None
 def test_v2_rules(sandbox: FacekiSandbox, call: Caller) -> None:
     assert call("GET", "/kycrules/api/kycrules").json()["data"]["livenessCheckType"] == "MODERATE"
     link = sandbox.create_link()
-    del call.session.headers["Authorization"]  # official SDKs send no token
+    del call.session.headers["Authorization"]  # Official SDKs send no token here.
     answer = call("GET", f"{V2}/validate-kyc-verify-link", params={"url": link}).json()
     assert answer["data"]["allowSingle"] is False
     assert answer["data"]["allowedKycDocuments"] == ["ID Card"]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The command `faceki-sandbox`: start, output without links, refusal of exposure, end."""
+"""Tests of the command `faceki-sandbox`: its start, its output, its refusal of exposure, and its end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from airflow_provider_faceki.sandbox.__main__ import main
 
 pytestmark = pytest.mark.process
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - refused by the sandbox, mostly
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - most tests check that the sandbox refuses it
 COMMAND = [sys.executable, "-m", "airflow_provider_faceki.sandbox"]
 
 
 @contextmanager
 def started(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its URL, once it is ready."""
+    """Start the command, wait until it is ready, and yield the process and its URL."""
     ready = folder / "url"
     command = [*COMMAND, "--port-file", str(ready), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

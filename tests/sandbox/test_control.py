@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The control API: each call, errors of wrong input, and who may call."""
+"""Tests of the control API: each call, the errors for invalid input, and the refusal of other hosts and web pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_case_from_link_to_review(sandbox: FacekiSandbox, control: ControlClie
     assert state["ledger"] == {"order-1": 1}
     assert [each["link"] for each in state["links"]] == [link]
     assert "records" in state["routes"]
-    assert len(control.get("polls", key=f"link={link}")) == 1  # type: ignore[arg-type]  # a list
+    assert len(control.get("polls", key=f"link={link}")) == 1  # type: ignore[arg-type]  # The answer is a list.
     counters: Any = control.get("counters")
     assert counters["requests"] == {"token": 1, "records": 1}
     assert counters["total"] == 2, "control calls are not counted"
@@ -36,7 +36,7 @@ def test_a_case_from_link_to_review(sandbox: FacekiSandbox, control: ControlClie
 
 def test_each_control_call_takes_effect(sandbox: FacekiSandbox, control: ControlClient, call: Caller) -> None:
     control.post("faults", kind="status", route="records", status=503)
-    assert [each["kind"] for each in control.get("faults")] == ["status"]  # type: ignore[attr-defined]  # a list
+    assert [each["kind"] for each in control.get("faults")] == ["status"]  # type: ignore[attr-defined]  # A list.
     assert control.delete("faults") == []
     settings: Any = control.post("settings", latency=0.01, not_found="404")
     assert (settings["latency"], sandbox.settings.not_found) == (0.01, "404")
@@ -47,7 +47,7 @@ def test_each_control_call_takes_effect(sandbox: FacekiSandbox, control: Control
     control.post("end-link", link=link, how="used_up")
     assert call.records(link=link).json()["code"] == 5009
     before = sandbox.clock.now()
-    assert control.post("clock", advance=60)["now"] >= before + 60  # type: ignore[index]  # an object
+    assert control.post("clock", advance=60)["now"] >= before + 60  # type: ignore[index]  # The answer is a dict.
     assert control.post("revoke-tokens") == {"revoked": 1}
     control.post("reset")
     assert (sandbox.settings.credit, sandbox.counters.total, sandbox.ledger) == (1000, 0, {})
@@ -197,7 +197,7 @@ def test_the_control_client_needs_a_url() -> None:
 def test_links_answer_themselves_without_a_request(
     sandbox: FacekiSandbox, control: ControlClient, eventually: Callable[[Callable[[], object]], None]
 ) -> None:
-    """The webhook of such a link depends on it."""
+    """Check that a due automatic answer needs no request. Otherwise its webhook would be sent too late."""
     sandbox.settings.auto_answer = 0.05
     sandbox.create_link("order-1")
     eventually(lambda: sandbox.ledger == {"order-1": 1})

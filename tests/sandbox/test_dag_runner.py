@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The fixture that runs DAGs: from a file, from a module, defined in the test."""
+"""Tests of the fixture `faceki_run_dag` with a DAG from a file, from a module, and from the test itself."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Each dialect changes the answer that it names, and no other."""
+"""Tests of the dialects: each dialect causes the difference that it describes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from airflow_provider_faceki.sandbox.dialects import DIALECTS, DOCUMENTED, TOKEN_FORMS, dialect_of
 from tests.sandbox.conftest import RECORDS, Caller
-from tests.sandbox.test_webhooks import Receiver, receiver  # noqa: F401 - a fixture
+from tests.sandbox.test_webhooks import Receiver, receiver  # noqa: F401 - the import makes the fixture available
 
 LINKS = "/kycverify/api/kycverify/kyc-verify-link"
 RULES = "/api/v3/workflows/rules"
@@ -33,7 +33,7 @@ def _documented(sandbox: FacekiSandbox) -> dict[str, object]:
 
 
 def records(unwrap: Callable[[Any], object]) -> Look:
-    """The only record is where `unwrap` finds it."""
+    """Return a check that `unwrap` extracts the only record from the answer of the records call."""
 
     def look(sandbox: FacekiSandbox, call: Caller, anonymous: Caller) -> object:
         return unwrap(_records(sandbox, call).json()) == _documented(sandbox)
@@ -228,7 +228,7 @@ ROWS: dict[str, Look] = {
 
 @pytest.fixture
 def stranger(sandbox: FacekiSandbox) -> Iterator[Caller]:
-    """A caller without a token, beside `call`."""
+    """Provide a second client, which sends no token."""
     caller = Caller(sandbox)
     with caller.session:
         yield caller
@@ -276,12 +276,12 @@ def test_an_unknown_dialect_is_refused(sandbox: FacekiSandbox, value: object) ->
     with pytest.raises(
         ValueError, match="sandbox setting dialect: found .*, allowed is one, .* records-nested"
     ):
-        sandbox.settings.dialect = value  # type: ignore[assignment]  # what is refused
+        sandbox.settings.dialect = value  # type: ignore[assignment]  # The test needs a wrong value.
 
 
 def test_a_webhook_goes_out_in_the_dialect(
     sandbox: FacekiSandbox,
-    receiver: Receiver,  # noqa: F811 - the fixture
+    receiver: Receiver,  # noqa: F811 - pytest fixture
     eventually: Callable[[Callable[[], object]], None],
 ) -> None:
     sandbox.settings.update({"dialect": "webhook-nested", "webhook_url": receiver.url})

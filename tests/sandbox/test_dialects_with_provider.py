@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The provider understands each dialect of the sandbox, or says what it found; no verification is charged twice."""
+"""Tests of the provider with each dialect of the sandbox.
+
+The provider either returns the correct result or reports what it found. No verification is billed twice.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from airflow_provider_faceki.sandbox.dialects import DIALECTS
 CALLS = ("records", "no records", "rules", "link", "verification", "report", "records, new token")
 RECORDS = ("records", "no records", "records, new token")
 PICTURE = b"\xff\xd8\xff\xe0 no picture, but it begins as one"
-#: Dialect to the calls that end with an error, and a word of its text.
+#: Maps each dialect to the calls that end with an error. Each call is mapped to a part of the error text.
 ERRORS: dict[str, dict[str, str]] = {
     "records-text": dict.fromkeys(RECORDS, "records_path"),
     "records-empty": dict.fromkeys(RECORDS, "HTTP 204"),
@@ -27,13 +30,13 @@ ERRORS: dict[str, dict[str, str]] = {
     "web-page": dict.fromkeys(CALLS, "check the API base URL"),
     "moved": {**dict.fromkeys(CALLS, "check the API base URL"), "report": "elsewhere.example"},
 }
-#: `result: null` alone may mean that there is no record.
+#: With these dialects, the provider returns no record, because `result: null` possibly means "no record".
 NO_RECORDS = ("records-null",)
 
 
 @pytest.fixture
 def outcomes(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What came of each call: its result, or its error."""
+    """Make each call and return its result or its error."""
     extra = {"token_store": "memory", "max_attempts": 1, "timeout": 5, **faceki_sandbox.dialect.connection}
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki_sandbox.connection(**extra)))
     if "pdf-after-logo" in faceki_sandbox.settings.dialect:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The page about the sandbox names everything that can be set or called, and its example runs."""
+"""Tests of docs/sandbox.md: the page names all settings, options and calls, and its example works."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert [name for name, _ in blocks] == ["conftest.py", "test_onboarding.py"]
     for name, code in blocks:
         (tmp_path / name).write_text(code)
-    # As on the machine of a user: without what our own conftest.py says about Airflow.
+    # The Airflow variables of our conftest.py are removed, so that the example runs as on the machine of a user.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     environment |= {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "HOME": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]

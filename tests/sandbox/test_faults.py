@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Each fault, as a client sees it, and whether the request is billed."""
+"""Tests of the faults: what the client receives, and whether the request is billed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_ledger_counts_processed_requests(
         call.verify("order-1").json()
     except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.JSONDecodeError):
         answered = False
-    time.sleep(0.15)  # what is not billed by now never will be
+    time.sleep(0.15)  # All delays are shorter, so the request is billed by now, or never.
     assert sandbox.ledger == ({"order-1": 1} if bills else {})
     assert len(call.records(record_identifier="order-1").json()["result"]) == bills
     assert answered == (

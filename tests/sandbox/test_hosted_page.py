@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The hosted page: decisions with a browser or without, whose case it is, and how it looks on a phone."""
+"""Tests of the hosted page: its content, decisions with and without a browser, and its layout on a phone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.process
 
 
 class Outline(HTMLParser):
-    """What a screen reader would find."""
+    """The elements of a page that a screen reader reports: the language, the buttons, the inputs and the links."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Links: how they are made, what their workflow asks for, and how they end."""
+"""Tests of the links: their creation, the rules of their workflow, and their end."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Odd requests do not break the sandbox."""
+"""Tests with unusual and invalid requests: the sandbox answers them without an internal error."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_control_call_that_breaks_off_is_no_failure(caplog: pytest.LogCaptureF
         "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
     }
     pipeline = RequestPipeline(backend, lambda client, reset: None, lambda line: None)
-    asyncio.run(application(backend, pipeline, exposed=False)(scope, receive, send))  # type: ignore[arg-type]  # a coroutine
+    asyncio.run(application(backend, pipeline, exposed=False)(scope, receive, send))  # type: ignore[arg-type]  # A coroutine.
     assert caplog.records == []
     assert arriving == []
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The fixture `faceki_sandbox` in tests of another project, with and without the extra."""
+"""Tests of the fixture `faceki_sandbox` in another project, with and without the packages of the extra `sandbox`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(folder: Path, tests: str, conftest: str = "") -> subprocess.CompletedPro
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
     command += ["-p", "airflow_provider_faceki.sandbox.pytest_plugin", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    # Whether or not the provider is installed with its entry point, the plugin is loaded once: by -p.
+    # Only `-p` loads the plugin. Otherwise the entry point of an installed provider would load it a second time.
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environment.pop("AIRFLOW_CONN_FACEKI_DEFAULT", None)
     return subprocess.run(

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`FacekiSandbox`: start and stop, TLS, clock, settings, cost of importing."""
+"""Tests of `FacekiSandbox`: its start and stop, TLS, its clock, its settings, and the modules that it imports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for localhost that vouches for itself."""
+    """Create a self-signed certificate for localhost, and return the paths of the certificate and its key."""
     folder = tmp_path_factory.mktemp("tls")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
@@ -62,7 +62,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_it_speaks_tls(certificate: tuple[Path, Path]) -> None:
     with FacekiSandbox(host="localhost", tls=certificate) as sandbox:
         assert sandbox.url.startswith("https://localhost:")
-        assert sandbox.connection()["extra"]["verify"] == str(certificate[0])  # type: ignore[index]  # an object
+        assert sandbox.connection()["extra"]["verify"] == str(certificate[0])  # type: ignore[index]  # A dict.
         context = ssl.create_default_context(cafile=str(certificate[0]))
         link = sandbox.create_link()
         opener = urllib.request.build_opener(
@@ -106,7 +106,7 @@ def test_it_sleeps_while_a_test_has_replaced_sleep(monkeypatch: pytest.MonkeyPat
         sandbox.settings.latency = 0.05
         sandbox.add_fault("drip", route="records", delay=0.1)
         assert Caller(sandbox).log_in().records(record_identifier="order-1").status_code == 200
-        sleep(0.3)  # a few of its ticks
+        sleep(0.3)  # Longer than a few ticks of uvicorn's main loop.
         assert called == []
 
 
@@ -129,7 +129,7 @@ def test_a_taken_port_is_an_error_at_once() -> None:
             FacekiSandbox(port=port).start()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])  # noqa: S104 - refused
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])  # noqa: S104 - to be refused
 def test_only_loopback_unless_exposed(host: str) -> None:
     with pytest.raises(ExposureError, match="allowed is a loopback address"):
         FacekiSandbox(host=host)
@@ -193,7 +193,10 @@ def test_importing_it_imports_no_server(code: str) -> None:
 
 
 def test_starting_takes_a_moment(sandbox: FacekiSandbox) -> None:
-    """Generous by far, for a slow machine; usually it is a few hundredths of a second."""
+    """Check that the start takes less than 3 s.
+
+    A normal start takes a few hundredths of a second. The limit is higher, so that the test passes on a slow machine.
+    """
     begun = time.monotonic()
     with FacekiSandbox():
         assert time.monotonic() - begun < 3

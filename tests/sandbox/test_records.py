@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Records: their fields, how they are found, and the answers when there is none."""
+"""Tests of the records: their fields, the filters of the records call, and its answers if no record is found."""
 
 from __future__ import annotations
 

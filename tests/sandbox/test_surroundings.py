@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The sandbox under what surrounds a developer's tests: frozen clocks, proxies, pytest's options, unread output."""
+"""Tests of the sandbox in special environments: frozen clocks, proxies, pytest options, and output that is not read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Freeze = Callable[[], AbstractContextManager[object]]
 
 @pytest.fixture
 def own() -> Iterator[FacekiSandbox]:
-    """A sandbox that a broken clock could not take from the other tests."""
+    """Provide a separate sandbox, so that a fault in the handling of the frozen clock does not affect other tests."""
     with FacekiSandbox() as sandbox:
         yield sandbox
 
@@ -78,7 +78,7 @@ def test_a_log_that_is_not_read_stops_nothing(tmp_path: Path) -> None:
         session.trust_env = False
         assert process.stderr
         fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
-        for _ in range(300):  # more lines than the pipe holds
+        for _ in range(300):  # The log lines exceed the size of the pipe.
             assert session.get(f"{url}/kycverify/x", timeout=5).status_code == 404
         process.send_signal(signal.SIGTERM)
         begun = time.monotonic()
@@ -115,7 +115,7 @@ def test_users_tests_pass(tmp_path: Path, options: list[str], environment: dict[
     (tmp_path / "test_users.py").write_text(USERS_TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
     command += ["-p", "airflow_provider_faceki.sandbox.pytest_plugin", *options, str(tmp_path)]
-    # The plugin is loaded once, by -p, whether or not the provider is installed.
+    # Only `-p` loads the plugin. Otherwise the entry point of an installed provider would load it a second time.
     variables = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
     done = subprocess.run(
         command,

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The six forms of the token call, refusals, and the life of a token."""
+"""Tests of the tokens: the six forms of the token call, the refusals, and the lifetime of a token."""
 
 from __future__ import annotations
 

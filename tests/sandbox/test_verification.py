@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verifications: outcomes, charges, missing images, large bodies."""
+"""Tests of the verification calls: their outcomes, their charges, missing images, and large bodies."""
 
 from __future__ import annotations
 

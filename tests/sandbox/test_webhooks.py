@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Webhooks: their body, order, modes, and receivers that fail."""
+"""Tests of the webhooks: their body, their order, their modes, and receivers that fail."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ Eventually = Callable[[Callable[[], object]], None]
 
 
 class Server(ThreadingHTTPServer):
-    request_queue_size = 256  # with the usual 5 a burst is dropped and tried again a second later
+    # With the default of 5, the system drops connections of a burst, and the client repeats them only after 1 s.
+    request_queue_size = 256
 
 
 class Receiver:
-    """Remembers what it is sent."""
+    """An HTTP server that stores all webhooks that it receives."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -43,7 +44,7 @@ class Receiver:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base class
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class has this name
                 return None
 
         self.server = Server(("127.0.0.1", 0), Handler)

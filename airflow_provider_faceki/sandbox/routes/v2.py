@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The V2 API. The provider has no methods for its calls, but a DAG can call them with the hook's generic request.
+"""The V2 API. The provider has no operators for these calls, but a DAG can make them with `FacekiApiOperator`.
 
 Source: https://kycdocv2.faceki.com . The calls by link need no token, because an official SDK sends none. The content
 of `data` is not documented for the records, the summary and the calls with several documents (assumption).
