@@ -75,7 +75,7 @@ with DAG(
         task_id="verify",
         concurrency=16,
         max_active_tis_per_dagrun=8,
-        # Whoever writes a manifest must not choose among all files that a worker can read.
+        # A manifest must not choose among all files that a worker can read.
         allowed_image_prefixes=["{{ params.images or params.manifest.rpartition('/')[0] }}"],
     ).expand_kwargs(split_manifest())
 
