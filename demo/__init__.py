@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow against the sandbox: `make demo` and `make ui`."""
+"""Demonstrations that run Airflow with the sandbox: `make demo` and `make ui`."""

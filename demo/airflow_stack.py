@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A whole Airflow for a demonstration: its settings, its start, and its REST API."""
+"""A complete Airflow installation for a demonstration: its settings, its start, and calls of its REST API."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from urllib.parse import quote
 from demo.processes import Processes, free_port, own_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Twenty on an idle machine of two cores, minutes on a busy one.
+#: The start takes about 20 s on an idle machine with two cores, and several minutes on a busy machine.
 READY_TIMEOUT_SECONDS = 400.0
-#: A wait that prints nothing for this time says what it waits for.
+#: If nothing was printed for this time, a waiting function prints a line with the object of its wait.
 PROGRESS_SECONDS = 10.0
 API_TRIES = 5
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 class AirflowRefused(RuntimeError):
-    """Airflow's API answered with an error."""
+    """Airflow's REST API returned an HTTP error.
+
+    :param status: the HTTP status.
+    """
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -35,7 +38,7 @@ class AirflowRefused(RuntimeError):
 
 
 def fresh_directory(name: str) -> Path:
-    """An empty directory .work/<name>: every run starts from nothing."""
+    """Create the empty directory `.work/<name>` and return its path. An existing directory is deleted first."""
     directory = ROOT / ".work" / name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -44,7 +47,11 @@ def fresh_directory(name: str) -> Path:
 
 @dataclass
 class Airflow:
-    """`airflow standalone` with a home of its own: scheduler, triggerer, DAG processor, API server."""
+    """The command `airflow standalone`, which runs a scheduler, a triggerer, a DAG processor and an API server.
+
+    :param home: the Airflow home directory.
+    :param port: the TCP port of the API server.
+    """
 
     home: Path
     port: int = field(default_factory=free_port)
@@ -55,25 +62,26 @@ class Airflow:
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict[str, str]:
-        """Each setting differs from Airflow's default for the reason beside it."""
+        """Return the environment variables of Airflow. A comment gives the reason for a value that is not obvious."""
         return own_environment() | {
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            # Only this machine reaches it, so no login is asked for.
+            # No login is required, because the API server listens on loopback only.
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": self.url,
-            # Another Airflow may run on this machine, with the usual ports.
+            # The default ports are possibly in use by another Airflow on this machine.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
-            # 32 idle workers would take longer to start than the examples to run.
+            # With the default of 32, the start of the workers would take longer than the run of the examples.
             "AIRFLOW__CORE__PARALLELISM": "4",
-            # Off by default: it lets a user make the server connect to a host of his choice.
+            # Airflow disables the connection test by default, because with it a user can make the server connect to
+            # any host. The demonstration is local, so this is acceptable.
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            # A busy machine's API server may need longer than the default for its first answer to a task.
+            # On a busy machine, the first response of the API server to a task can take longer than the default.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "NO_COLOR": "1",
         }
@@ -83,7 +91,7 @@ class Airflow:
         return processes.start("airflow", command, self.environment() | dict(extra))
 
     def wait_until_ready(self, processes: Processes, dag_ids: Iterable[str]) -> None:
-        """Wait until every component is healthy and each of these DAGs has been read."""
+        """Wait until all components are healthy and Airflow has parsed these DAGs."""
         wait_for("Airflow to be ready", self._is_healthy, READY_TIMEOUT_SECONDS, processes)
         wanted = set(dag_ids)
 
@@ -100,9 +108,13 @@ class Airflow:
         return all(health[name]["status"] == "healthy" for name in COMPONENTS)
 
     def call(self, method: str, path: str, document: object = None) -> Any:
-        """Call the public REST API; reads are tried again, for a busy machine may lock its database."""
+        """Call the public REST API and return the JSON of the response.
+
+        If the machine is busy, the database is possibly locked for a moment. A failed call is therefore repeated, up to
+        `API_TRIES` tries in total. A POST is not repeated.
+        """
         if self._token is None:
-            # With all users being admins, Airflow hands a token to each caller; it is good for a day.
+            # Because all users are admins here, Airflow issues a token without a login. The token is valid for a day.
             self._token = _ask("GET", f"{self.url}/auth/token")["access_token"]
         tries = 1 if method == "POST" else API_TRIES
         for _ in range(tries - 1):
@@ -120,7 +132,7 @@ class Airflow:
         self.call("PATCH", f"dags/{dag_id}", {"is_paused": False})
 
     def trigger(self, dag_id: str, params: Mapping[str, object]) -> str:
-        """Start a run and return its id."""
+        """Start a DAG run and return its run id."""
         made = self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(params)})
         return str(made["dag_run_id"])
 
@@ -129,20 +141,26 @@ class Airflow:
         return found
 
     def tasks(self, dag_id: str, run_id: str = "~") -> list[dict[str, Any]]:
-        """The task instances of a run, or of all runs, without those that were skipped."""
+        """Return the task instances of one run, except the skipped task instances.
+
+        :param run_id: the id of the run. `~` means all runs of the DAG.
+        """
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances?limit=1000"
         found = self.call("GET", path)["task_instances"]
         return [each for each in found if each["state"] != "skipped"]
 
     def all_tasks(self) -> list[dict[str, Any]]:
-        """The task instances of all runs of all DAGs."""
+        """Return the task instances of all runs of all DAGs."""
         found: list[dict[str, Any]] = self.call("GET", "dags/~/dagRuns/~/taskInstances?limit=1000")[
             "task_instances"
         ]
         return found
 
     def error_of(self, task: Mapping[str, Any]) -> str:
-        """What went wrong in the last try that failed: from the task's log, or else from the scheduler's."""
+        """Return the error of the last failed try.
+
+        The error comes from the log of the task. If that log contains no error, it comes from the log of the scheduler.
+        """
         log = self.home.joinpath("logs", f"dag_id={task['dag_id']}", f"run_id={task['dag_run_id']}")
         log /= f"task_id={task['task_id']}"
         if task["map_index"] >= 0:
@@ -167,7 +185,7 @@ class Airflow:
 
 
 def _errors_in(log: Path) -> list[str]:
-    """The error lines of a task's log, the last one first."""
+    """Return the error lines of a task's log, newest first."""
     found = []
     for line in log.read_text(errors="replace").splitlines():
         try:
@@ -181,7 +199,14 @@ def _errors_in(log: Path) -> list[str]:
 
 
 def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Processes) -> None:
-    """Wait until done() says so; a process that ends meanwhile, or too long a wait, is an error."""
+    """Wait until a condition is true.
+
+    :param what: a description of the condition, for messages.
+    :param done: a function that returns whether the condition is true.
+    :param seconds: the maximal waiting time in seconds.
+    :raises ProcessFailed: If one of the processes ends during the wait.
+    :raises TimeoutError: If the condition is not true in time.
+    """
     began = time.monotonic()
     say_nothing_until = began + PROGRESS_SECONDS
     while not done():
@@ -198,7 +223,7 @@ _said_at = 0.0
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
+    """Print a line and flush the output."""
     global _said_at
     _said_at = time.monotonic()
     print(line, flush=True)

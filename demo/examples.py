@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What the example DAGs need: a Connection, pictures to send, a manifest, places to write to."""
+"""The inputs of the example DAGs: a Connection, pictures, a manifest, and folders for the output."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 
-# Begins as a JPEG does; the sandbox looks no further.
+# The content begins with the signature of a JPEG file. This is sufficient, because the sandbox does not decode images.
 PICTURE = bytes.fromhex("ffd8ffe000104a46494600010100000100010000") + bytes(64) + bytes.fromhex("ffd9")
 
 
-#: Records that the sandbox has from the start in `make ui`: the ids that examples ask for by default.
+#: Records that `make ui` adds to the sandbox at its start. The example DAGs fetch these identifiers by default.
 KNOWN = {"customer-1001": "ACCEPTED", "customer-1002": "DECLINED"}
-#: People of the prepared manifest.
+#: The record identifiers in the manifest for the batch example.
 BATCH = ("customer-2001", "customer-2002", "customer-2003")
 
 
 def connection_to(faceki: SandboxProcess) -> dict[str, Any]:
-    """A Connection to the sandbox that lacks nothing an example asks for."""
+    """Return a Connection to the sandbox with all settings that the examples need."""
     settings: Any = faceki.control.get("settings")
     return dict(faceki.connection(pdf_report_path=settings["pdf_path"]))
 
 
 def example_places(work: Path) -> dict[str, str]:
-    """Prepare what the examples read, and return the environment variables that tell them where."""
+    """Create the input files of the examples, and return the environment variables with the paths of all folders."""
     pictures = work / "pictures"
     _write_pictures(pictures)
     batches = work / "batches"
@@ -46,10 +46,10 @@ def example_places(work: Path) -> dict[str, str]:
 
 
 def _write_pictures(folder: Path) -> dict[str, str]:
-    """Write the three pictures of a person, and return their URIs by a manifest's columns."""
+    """Write the three pictures of a person, and return their URIs by the name of the manifest column."""
     columns = {"selfie": "selfie.jpg", "document_1_front": "front.jpg", "document_1_back": "back.jpg"}
     for name in columns.values():
-        # No two alike, as with real ones.
+        # Each picture has different content, as real pictures have.
         _new(folder / name).write_bytes(PICTURE + str(folder / name).encode())
     return {column: (folder / name).as_uri() for column, name in columns.items()}
 
@@ -60,6 +60,6 @@ def _new(path: Path) -> Path:
 
 
 def kept(work: Path) -> list[str]:
-    """What the examples wrote there, by kind."""
+    """Return the number of files that the examples have written, for each kind of file."""
     kinds = {"records": sorted(work.glob("records/**/*.json")), "reports": sorted(work.glob("reports/*.pdf"))}
     return [f"{len(files)} {kind}" for kind, files in kinds.items()]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""People who answer the links: sends what a browser would send."""
+"""Simulated people who answer the links. The module sends the same requests as a browser."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from urllib.parse import urlencode, urlsplit
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 
-#: Pause between the moment from which a person may act and the button, and between two buttons. Airflow's scheduler
-#: fails a try whose trigger fires before the scheduler has heard of the deferral.
+#: The pause in seconds before each press of a button. The pause is needed, because a trigger possibly fires before
+#: Airflow's scheduler has processed the deferral of the task. In this case the scheduler fails the try.
 THINKING_SECONDS = 4.0
 
 
 class People:
-    """Presses buttons on the hosted pages.
+    """Simulated people who press the buttons on the hosted pages.
 
-    :param deciding: By record identifier, the buttons pressed one after the other.
-    :param may_act: Whether the person of a record identifier may act already.
+    :param deciding: maps a record identifier to the buttons that are pressed one after the other.
+    :param may_act: a function that returns whether the person with a record identifier is already allowed to act.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class People:
         self._next: dict[str, float] = {}
 
     def act(self) -> None:
-        """Press the next button on each page whose moment has come."""
+        """Press the next button on each hosted page for which the pause has ended."""
         state: Any = self._faceki.control.get("state")
         for made in state["links"]:
             link, identifier = made["link"], made["record_identifier"]

@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Start processes so that none of them, nor any of their children, is left behind.
+"""Starts processes and ends them reliably, together with all their descendants.
 
-Airflow puts each task into a process group of its own, so ending a group does not reach them all, and a child
-whose parent dies is handed to init, where it is not found. This process therefore asks the kernel to hand it
-such orphans (it becomes a "subreaper"), and ends whatever still descends from it.
+A signal to one process group is not sufficient, because Airflow puts each task into its own process group. If a parent
+process ends, the kernel makes init the new parent of its children, and they can no longer be found. This module
+therefore makes the current process a "subreaper": the kernel then makes the current process the new parent of such
+orphans. At the end, all descendants of the current process are ended.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
-# Airflow's own components take a few seconds to close the database and to stop their tasks.
+# The time for a normal end. Airflow's components need a few seconds to close the database and to stop their tasks.
 GRACE_SECONDS = 15.0
 KILL_SECONDS = 5.0
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end. Not an Exception: nothing on the way out may swallow it."""
+    """A signal requested the end of this process.
+
+    The class is derived from BaseException, so that no `except Exception` suppresses it.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -37,11 +41,11 @@ class Interrupted(BaseException):
 
 
 class ProcessFailed(RuntimeError):
-    """A process ended, or did not come up, although it was needed."""
+    """A required process did not start, or ended too early."""
 
 
 def free_port() -> int:
-    """A port that is free at this moment."""
+    """Return a TCP port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -49,7 +53,10 @@ def free_port() -> int:
 
 
 class Processes:
-    """The processes of one run. As a context manager it ends them all on the way out, whatever the way."""
+    """The processes of one run. At the end of the `with` block, all processes are ended, even after an exception.
+
+    :param logs: the directory for the log files.
+    """
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
@@ -65,10 +72,11 @@ class Processes:
             _end_descendants()
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Path:
-        """Start a command in a session of its own; what it prints goes to the log file that is returned."""
+        """Start a command in its own session, and return the path of the log file with its output."""
         log = self.logs / f"{name}.log"
         with log.open("wb") as output:
-            # Its own session: Ctrl-C reaches this process alone, which then ends the others in order.
+            # In its own session, the command does not receive the SIGINT of Ctrl-C. Only the current process receives
+            # it and then ends all commands.
             self._started[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -80,17 +88,20 @@ class Processes:
         return log
 
     def check(self) -> None:
-        """Raise ProcessFailed if one of them has ended."""
+        """Check that all processes are running.
+
+        :raises ProcessFailed: If a process has ended.
+        """
         for name, process in self._started.items():
             if (code := process.poll()) is not None:
                 raise ProcessFailed(f"{name} ended with status {code}; its log: {self.logs / name}.log")
 
 
 def _end_descendants() -> None:
-    """End all that this process started, directly or not: polite first, then not.
+    """End all descendants of this process: first with SIGTERM and then, after `GRACE_SECONDS`, with SIGKILL.
 
-    Children of what has ended are this process's own children by then, so the second look finds them too.
-    `airflow standalone` is not trusted to end its components: on SIGTERM it leaves them running.
+    If a descendant ends in the first step, its children become children of this process, so the second step finds
+    them. The components of Airflow are ended directly, because `airflow standalone` leaves them running on SIGTERM.
     """
     for send, limit in ((psutil.Process.terminate, GRACE_SECONDS), (psutil.Process.kill, KILL_SECONDS)):
         left = psutil.Process().children(recursive=True)
@@ -102,7 +113,7 @@ def _end_descendants() -> None:
 
 @contextlib.contextmanager
 def _ignored_signals() -> Iterator[None]:
-    """A second Ctrl-C must not stop the tidying half way."""
+    """Ignore signals, so that a second Ctrl-C does not interrupt the cleanup."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
@@ -114,7 +125,7 @@ def _ignored_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP leave the block by one road: Interrupted."""
+    """Raise `Interrupted` in the `with` block on SIGINT, SIGTERM and SIGHUP."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -129,12 +140,15 @@ def interruptible() -> Iterator[None]:
 
 
 def own_environment() -> dict[str, str]:
-    """This process's environment, without another Airflow's settings, loopback spared from proxies."""
+    """Return the environment of this process without its Airflow settings.
+
+    Loopback is excluded from proxies.
+    """
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
     }
     bin_directory = str(Path(sys.executable).parent)
-    # `airflow standalone` starts its components as `airflow`, found by PATH.
+    # `airflow standalone` starts its components with the command `airflow`, which it searches in PATH.
     kept["PATH"] = f"{bin_directory}{os.pathsep}{kept.get('PATH', os.defpath)}"
     kept["NO_PROXY"] = kept["no_proxy"] = "127.0.0.1,localhost"
     return kept

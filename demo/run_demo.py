@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`make demo`: run the example DAGs in a real Airflow against the sandbox, and print what came of it.
+"""The command `make demo`: run the example DAGs in a real Airflow against the sandbox, and print the results.
 
-Three people get a link and decide on the hosted page, one of them by way of a reviewer; meanwhile the sensor waits
-in the triggerer. A fourth is verified by pictures. Then Airflow's scheduler starts the other two examples, because
-it is their time. All of it in task processes of their own, so one token request for them all is the token file's
-doing.
+1. Three simulated people get a link and decide on the hosted page. A reviewer decides for one of them. In the meantime
+   the sensor waits in the triggerer.
+2. A fourth person is verified by pictures.
+3. Airflow's scheduler starts the other two examples according to their schedule.
+
+Each task runs in its own process. All tasks together make only one token request, because they share the token file.
 """
 
 from __future__ import annotations
@@ -35,22 +37,25 @@ RESULT_OF = {
     HOOK_DAG: "documents",
 }
 BRANCHES = {"welcome", "report", "decline", "ask_a_person"}
-# By record identifier, which buttons are pressed one after the other.
+# Maps each record identifier to the buttons that are pressed one after the other.
 DECIDING = {
     "customer-1001": ("ACCEPTED",),
     "customer-1002": ("DECLINED",),
     "customer-1003": ("REVIEW", "ACCEPTED"),
 }
-#: About forty on an idle machine of two cores.
+#: The runs take about 40 s on an idle machine with two cores.
 RUNS_TIMEOUT_SECONDS = 400.0
 FAILED_STATES = {"failed", "upstream_failed"}
-#: States worth a line, as a task instance comes to them.
+#: When a task instance reaches one of these states, a line is printed.
 SHOWN_STATES = {"success", "deferred", "up_for_retry", *FAILED_STATES}
 TAIL_LINES = 25
 
 
 class Demo:
-    """One run from start to account. Whatever is wrong is collected and told at the end."""
+    """One demonstration from the start of Airflow to the report. All failed checks are collected in `wrong`.
+
+    :param work: the directory for all files of the demonstration.
+    """
 
     def __init__(self, work: Path, faceki: SandboxProcess, processes: Processes) -> None:
         self.work = work
@@ -86,7 +91,10 @@ class Demo:
         self._run({FETCH_DAG: 1, HOOK_DAG: 1})
 
     def _run(self, runs: Mapping[str, int]) -> None:
-        """Unpause these DAGs and wait until each has had its runs, the people deciding meanwhile."""
+        """Unpause DAGs and wait until their runs have finished. During the wait, the simulated people decide.
+
+        :param runs: maps each DAG id to the expected number of runs.
+        """
         for dag_id in runs:
             self.airflow.unpause(dag_id)
 
@@ -105,7 +113,7 @@ class Demo:
         self._follow()
 
     def _follow(self) -> bool:
-        """Print a line for each task instance that ended, waits, or is tried again; return whether one failed."""
+        """Print a line for each task instance with a new state, and return whether a task instance has failed."""
         tasks = self.airflow.all_tasks()
         for task in sorted(tasks, key=lambda each: str(each["end_date"] or each["start_date"] or "")):
             instance = (task["dag_run_id"], task["task_id"], task["map_index"])
@@ -132,14 +140,14 @@ class Demo:
         say(f"{self._elapsed():4.0f} s  {name:27} {task['task_id'] + index:18} {state}{again}")
 
     def _waits_in_the_triggerer(self, identifier: str) -> bool:
-        """Whether the sensor of this person has been seen deferred."""
+        """Return whether the sensor for this record identifier has been in the state `deferred`."""
         return identifier in self._waiting
 
     def _failed_tasks(self, dag_id: str) -> list[dict[str, Any]]:
         return [task for task in self.airflow.tasks(dag_id) if task["state"] in FAILED_STATES]
 
     def report(self) -> None:
-        """Print what came of it all, and check it."""
+        """Print the results of all runs and check them."""
         say("")
         for dag_id in EXAMPLES:
             for run in self.airflow.runs(dag_id):
@@ -156,7 +164,7 @@ class Demo:
         for task in self._retried.values():
             say(f"Tried again     {task['dag_id']}.{task['task_id']}: {self.airflow.error_of(task)}")
         self._expect("links made", len(state["links"]), len(DECIDING))
-        # The person with the pictures is accepted.
+        # The first ACCEPTED is the decision for the person who is verified by pictures.
         self._expect("decisions", decided, Counter(["ACCEPTED", *(each[-1] for each in DECIDING.values())]))
         self._expect("token requests", counters["tokens_issued"], 1)
 
@@ -174,7 +182,7 @@ class Demo:
             ]
 
     def _result(self, dag_id: str, run_id: str) -> str:
-        """Return what a run found out, in a few words."""
+        """Return the result of a run in a few words."""
         result = self.airflow.xcom(dag_id, run_id, RESULT_OF[dag_id])
         if dag_id == FETCH_DAG:
             return "records: " + ", ".join(f"{count} {word}" for word, count in result.items())
@@ -198,7 +206,7 @@ def tail(log: Path) -> str:
 
 
 def demonstrate(work: Path) -> list[str]:
-    """Run the demonstration; return what was wrong."""
+    """Run the demonstration and return the messages of all failed checks."""
     with SandboxProcess() as faceki, Processes(work) as processes:
         demo = Demo(work, faceki, processes)
         say("Starting Airflow (scheduler, triggerer, DAG processor, API server) and the sandbox ...")

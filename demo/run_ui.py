@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`make ui`: a whole Airflow with the provider, a Connection and the sandbox, to click through until Ctrl-C.
+"""The command `make ui`: run a complete Airflow with the provider, a Connection and the sandbox until Ctrl-C.
 
-The Connection is stored in Airflow's database, not in an environment variable: so it can be seen and changed in the
-form, and what is changed there counts.
+The Connection is stored in Airflow's database and not in an environment variable. The user can therefore view and edit
+it in Airflow's form, and the changes take effect.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ SHOWN = (*EXAMPLES, WEBHOOK_DAG, BATCH_DAG, RECONCILE_DAG)
 
 
 def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work: Path) -> None:
-    """Start Airflow and give it what a visitor wants to find."""
+    """Start Airflow, store the Connection, add the records to the sandbox, and unpause the example DAGs."""
     airflow.start(processes, {**example_places(work), "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True"})
     airflow.wait_until_ready(processes, SHOWN)
     connection, token = connection_to(faceki), secrets.token_urlsafe(32)
-    # Airflow's form shows only the fields that a stored Connection has; null is what it stores for an empty one.
+    # Airflow's form shows only the fields that the stored Connection contains. Airflow stores an empty field as null.
     connection["extra"] = dict.fromkeys(EXTRA_FIELDS) | connection["extra"] | {"webhook_token": token}
     faceki.control.post("settings", webhook_url=f"{airflow.url}/faceki/webhook/{CONNECTION}/{token}")
-    # Airflow 3.3 refuses to test a stored connection without a port; this one is in the URL, and 0 is never used.
+    # Airflow 3.3 does not test a stored connection without a port. The value 0 is never used, because the URL contains
+    # the real port.
     connection |= {"connection_id": CONNECTION, "port": 0, "extra": json.dumps(connection["extra"])}
     airflow.call("POST", "connections", connection)
     for identifier, decision in KNOWN.items():
@@ -45,7 +46,7 @@ def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work
 
 
 def guide(airflow: Airflow, faceki: SandboxProcess) -> str:
-    """Where to click."""
+    """Return the instructions for the user: the URLs to open and the buttons to click."""
     return f"""
 Airflow        {airflow.url}   (no login needed)
 Connection     {airflow.url}/connections   faceki_default: test it (the first icon), or edit it

@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Examples that run as they stand; in the wheel they are airflow_provider_faceki.example_dags."""
+"""Example DAGs that run without changes. The wheel contains them as `airflow_provider_faceki.example_dags`."""

@@ -1,15 +1,19 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### A hundred thousand people, on as many workers as there are
+### Verify a large batch of people in parallel
 
-A manifest is split into shards, one task verifies each, and the counts are added up. Each person is billed once,
-however often this DAG runs: a shard that fails or is killed goes on where it was, a further run goes on with the same
-`output` and verifies only the rows that are new in the manifest, and a person whom FACEKI has already verified under
-the row's identifier is found there and not paid for again.
+The DAG splits a manifest into shards. One mapped task verifies the people of each shard. The last task adds up the
+counts.
 
-The manifest has one row for each person with `record_identifier`, `selfie`, `document_1_front`, `document_1_back`. Give
-each batch an `output` folder of its own. Only images in the folder `images` are read; by default, that is
-the manifest's folder.
+Each person is billed only once, even if this DAG runs several times:
+
+- If the task of a shard fails or is killed, its next try verifies only the rows that have no result yet.
+- A further run with the same `output` verifies only the rows that are new in the manifest.
+- If FACEKI already has a record with the identifier of a row, the task uses this record and does not pay again.
+
+The manifest has one row for each person, with the columns `record_identifier`, `selfie`, `document_1_front` and
+`document_1_back`. Use a separate `output` folder for each batch. The tasks read only images in the folder `images`,
+which by default is the folder of the manifest.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
 
 from airflow_provider_faceki.operators.batch import COLUMNS, FacekiBatchVerificationOperator
 
-#: Any storage that Airflow knows: s3://…, gs://…, abfs://…, or a directory.
+#: The URI of a folder in any storage that Airflow supports, for example s3://…, gs://…, abfs://… or file://….
 BATCHES = os.environ.get("FACEKI_EXAMPLE_BATCHES", f"file://{gettempdir()}/faceki_batches")
 
 with DAG(
@@ -32,7 +36,7 @@ with DAG(
     schedule=None,
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
-    # Two runs on one output would take turns: the newer one stops the older one.
+    # Two simultaneous runs with the same output would disturb each other, because the newer run stops the older run.
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=2)},
     params={
@@ -44,7 +48,7 @@ with DAG(
         ),
         "images": Param(
             "",
-            # The trigger form takes a string for a required one, and does not let it be empty.
+            # With "string" alone, the trigger form would require a value and refuse an empty text.
             type=["null", "string"],
             description="URI of the folder that images may be read from. Empty: the manifest's folder",
         ),
@@ -56,7 +60,10 @@ with DAG(
 
     @task
     def split_manifest(params: dict[str, str]) -> list[dict[str, str]]:
-        """Split the manifest, and give each shard an output folder and a batch id that further runs go on with."""
+        """Split the manifest into shards, and return the arguments of one task for each shard.
+
+        The output folder and the batch id of a shard are the same in each run, so that a further run can continue.
+        """
         from airflow_provider_faceki.batch.shards import split
 
         columns = {name: name for name in COLUMNS}
@@ -75,7 +82,7 @@ with DAG(
         task_id="verify",
         concurrency=16,
         max_active_tis_per_dagrun=8,
-        # A manifest must not choose among all files that a worker can read.
+        # Without this limit, the author of a manifest could make a worker send any file that the worker can read.
         allowed_image_prefixes=["{{ params.images or params.manifest.rpartition('/')[0] }}"],
     ).expand_kwargs(split_manifest())
 

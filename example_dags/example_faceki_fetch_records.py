@@ -1,12 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### Scheduled, authenticated calls to FACEKI
+### Fetch records from FACEKI on a schedule
 
-Every night, fetch what FACEKI knows about a few verifications. The tasks share one access token, whatever
-process each of them runs in. Summaries without personal data go to XCom; the full records go to your
-storage, because `output_path` asks for them.
+The DAG runs every night and fetches FACEKI's records of some verifications. All tasks share one access token, even if
+they run in different processes.
 
-Set the param `record_identifiers` to ids of your own, and `faceki_default` to your Connection.
+The tasks return summaries without personal data, so XCom contains no personal data. Because `output_path` is set, the
+tasks also write the full records to your storage.
+
+Before the first run, set the param `record_identifiers` to your own ids, and create your Connection `faceki_default`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
 
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 
-#: Any storage that Airflow knows: s3://…, gs://…, abfs://…, or a directory.
+#: The URI of a folder in any storage that Airflow supports, for example s3://…, gs://…, abfs://… or file://….
 RECORDS = os.environ.get("FACEKI_EXAMPLE_RECORDS", f"file://{gettempdir()}/faceki_records")
 
 with DAG(
@@ -42,7 +44,7 @@ with DAG(
 
     @task
     def identifiers(params: dict[str, list[str]]) -> list[str]:
-        """List whose records to fetch; in earnest, from your own table."""
+        """Return the record identifiers to fetch. In production, read them from your own table."""
         return params["record_identifiers"]
 
     fetch = FacekiFetchRecordsOperator.partial(
@@ -53,7 +55,7 @@ with DAG(
 
     @task
     def report(fetched: list[list[dict[str, str]]]) -> dict[str, int]:
-        """Count the decisions."""
+        """Return the number of records for each decision."""
         counts: dict[str, int] = {}
         for summaries in fetched:
             for summary in summaries:

@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### The hook inside your own tasks
+### Use the hook in your own tasks
 
-Anything that FACEKI can be asked, from plain Python: here one mapped task an identifier, and a call that has
-no operator of its own. All of them share one access token.
+With `FacekiHook`, a Python task can make any call to FACEKI. In this example, one mapped task per record identifier
+fetches the newest decision. Another task makes a call for which the provider has no operator. All tasks share one
+access token.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ with DAG(
 
     @task
     def identifiers(params: dict[str, list[str]]) -> list[str]:
-        """List whom to ask about."""
+        """Return the record identifiers to check."""
         return params["record_identifiers"]
 
     @task
     def decision(record_identifier: str) -> str:
-        """Return FACEKI's newest decision about one of them."""
+        """Return FACEKI's newest decision for one record identifier."""
         from airflow_provider_faceki.api import latest
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
@@ -46,7 +47,7 @@ with DAG(
 
     @task
     def documents() -> list[str]:
-        """Return which documents the Connection's default workflow asks for."""
+        """Return the kinds of documents that the Connection's default workflow requires."""
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
         return list(FacekiHook().get_workflow_rules().documents)

@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### A person decides what FACEKI leaves open
+### Ask a person if FACEKI's decision is not final
 
-Where FACEKI's decision is REVIEW, or a word that it has not documented, the task `ask_a_person` opens a required action
-in Airflow's user interface. It shows the summary of the record, without personal data, and a link to FACEKI's portal.
-The run goes on by the answer. Without an answer within two days it goes on as if the answer were *Decline*.
+If FACEKI's decision is REVIEW or an undocumented word, the task `ask_a_person` opens a required action in Airflow's
+user interface. The required action shows the summary of the record, without personal data, and a link to FACEKI's
+portal. The answer selects the next task. If there is no answer within two days, the answer is *Decline*.
 
-Trigger it with your own id of a person whom FACEKI has verified, or is about to verify by a link of
-`example_faceki_kyc_link`.
+Trigger this DAG with your own record identifier of a person. FACEKI must have verified the person already, or the
+person must have a link from `example_faceki_kyc_link`.
 
-Needs Airflow 3.1 and the standard provider. On older Airflow this file defines no DAG.
+The DAG needs Airflow 3.1 or later and the standard provider. With an older Airflow, this file defines no DAG.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 try:
     from airflow.providers.standard.operators.hitl import HITLBranchOperator
 except (ImportError, AirflowOptionalProviderFeatureException):
-    HITLBranchOperator = None  # type: ignore[assignment,misc]  # before Airflow 3.1
+    HITLBranchOperator = None  # type: ignore[assignment,misc]  # Airflow before 3.1
 
-#: Where your people look at a case.
+#: The URL of the portal in which your employees can view a case.
 PORTAL = os.environ.get("FACEKI_EXAMPLE_PORTAL", "https://apps.faceki.com")
 
 BODY = (
@@ -57,7 +57,8 @@ if HITLBranchOperator is not None:
         schedule=None,
         start_date=timezone.datetime(2026, 1, 1),
         catchup=False,
-        # Airflow's scheduler fails a try that is decided right after its deferral; the next one asks again.
+        # Retries are needed: if FACEKI decides directly after the deferral of the sensor, Airflow's scheduler possibly
+        # fails the try. The next try asks FACEKI again.
         default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
         params={
             "record_identifier": Param(
@@ -70,7 +71,7 @@ if HITLBranchOperator is not None:
         wait = FacekiKycDecisionSensor(
             task_id="wait_for_decision",
             record_identifier="{{ params.record_identifier }}",
-            # FACEKI's reviewers are not waited for: your own people decide.
+            # The sensor does not wait for FACEKI's reviewers, because your own employees decide.
             wait_for_review=False,
             deferrable=True,
             poke_interval=5,
@@ -97,11 +98,11 @@ if HITLBranchOperator is not None:
 
         @task(trigger_rule="none_failed_min_one_success")
         def welcome() -> None:
-            """Open the account."""
+            """Open the account of the person. Replace this task by your own code."""
 
         @task(trigger_rule="none_failed_min_one_success")
         def decline() -> None:
-            """Tell the person."""
+            """Inform the person about the refusal. Replace this task by your own code."""
 
         ends = [welcome(), decline()]
         choose >> [*ends, ask_a_person]

@@ -1,12 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### From a link to a decision
+### Create a verification link and wait for the decision
 
-Make a verification link for one person, wait for FACEKI's decision without holding a worker, and go on
-accordingly. Send `url` to the person in place of `send`; everyone who has it can act on it, so it goes nowhere
-else.
+The DAG creates a verification link for one person and waits for FACEKI's decision. During the wait, the sensor is
+deferred and occupies no worker slot. The decision selects the next task.
 
-Trigger it with your workflow (or set the Connection's default workflow) and an id of your own.
+Replace the task `send` by a task that sends `url` to the person. Everyone who knows this URL can use it, so do not send
+or log it elsewhere.
+
+Trigger this DAG with your own record identifier. Also select your workflow, or set the default workflow in the
+Connection.
 """
 
 from __future__ import annotations
@@ -26,10 +29,11 @@ with DAG(
     schedule=None,
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
-    # Airflow's scheduler fails a try that is decided right after its deferral; the next one finds the decision at once.
+    # Retries are needed: if FACEKI decides directly after the deferral of the sensor, Airflow's scheduler possibly
+    # fails the try. The next try finds the decision at once.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params={
-        # The trigger form takes a string for a required one, and does not let it be empty.
+        # With "string" alone, the trigger form would require a value and refuse an empty text.
         "workflow_id": Param(
             None, type=["null", "string"], description="Empty: the Connection's default workflow"
         ),
@@ -51,7 +55,7 @@ with DAG(
 
     @task
     def send(made: dict[str, str]) -> None:
-        """Hand the link to your mailer; here it only shows that it arrived."""
+        """Send the link to the person. Replace the log line by a call of your mail service."""
         log.info("A link for %s is ready, good until %s", made["record_identifier"], made["expires_at"])
 
     wait = FacekiKycDecisionSensor(
@@ -64,20 +68,20 @@ with DAG(
 
     @task.branch
     def choose(summary: dict[str, str]) -> str:
-        """Pick what follows."""
+        """Return the id of the task that follows the decision."""
         return {"ACCEPTED": "welcome", "DECLINED": "decline"}.get(summary["decision"], "ask_a_person")
 
     @task
     def welcome() -> None:
-        """Open the account."""
+        """Open the account of the person. Replace this task by your own code."""
 
     @task
     def decline() -> None:
-        """Tell the person."""
+        """Inform the person about the refusal. Replace this task by your own code."""
 
     @task
     def ask_a_person() -> None:
-        """Hand the case to a person: FACEKI used a word that is not documented."""
+        """Assign the case to an employee, because FACEKI's decision is an undocumented word."""
 
     send(make_link.output) >> wait
     choose(wait.output) >> [welcome(), decline(), ask_a_person()]

@@ -1,19 +1,22 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### What the webhooks missed
+### Find decisions for which no webhook arrived
 
-FACEKI does not promise that its webhook arrives, or that it comes again if it did not. So, every hour: for each open
-case ask FACEKI for its records, and where a verification says something that no event of the asset
-`faceki://faceki_default/verifications` has said, emit that event. Then
-[example_faceki_webhook](/dags/example_faceki_webhook) runs as if the webhook had come. A case that is decided
-is open no longer.
+FACEKI does not guarantee that a webhook arrives, or that it is sent again after a failure. This DAG therefore runs
+every hour:
 
-A case is open while there is a file of its name in the folder `OPEN`; make it when you make the link:
-`write_json(f"{OPEN}/{record_identifier}", {})`. The name is all that counts, so there is nothing about a person in
-it, and an id of yours should not be something like an e-mail address either.
+1. It fetches FACEKI's records for each open case.
+2. If a record has a decision for which the asset `faceki://faceki_default/verifications` has no event, it emits this
+   event. Then [example_faceki_webhook](/dags/example_faceki_webhook) runs in the same way as after a webhook.
+3. It closes the cases with a final decision.
 
-Needs Airflow 3.3, where a task can name the partition of an event. On 3.0 and 3.1, where there are no partitions, it
-emits plain events; on 3.2 partitions are there but tasks cannot name them, so that its events start nothing.
+A case is open as long as the folder `OPEN` contains a file with the record identifier as its name. Create this file
+when you create the link: `write_json(f"{OPEN}/{record_identifier}", {})`. Only the name of the file is used, so the
+file must not contain personal data. Do not use an e-mail address or other personal data as the identifier.
+
+This DAG needs Airflow 3.3 or later, where a task can set the partition of an event. On 3.0 and 3.1 there are no
+partitions, and the DAG emits plain events. On 3.2 there are partitions, but a task cannot set them, so the events of
+this DAG start no run.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from airflow.providers.common.compat.sdk import DAG, task, timezone
 from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 
-#: A folder in any storage that Airflow knows.
+#: The URI of a folder in any storage that Airflow supports.
 OPEN = os.environ.get("FACEKI_EXAMPLE_OPEN", f"file://{gettempdir()}/faceki_open")
 DECIDED = ("ACCEPTED", "DECLINED")
 
@@ -47,21 +50,25 @@ with DAG(
 
     @task
     def open_cases() -> list[str]:
-        """List the record identifiers that wait for a decision."""
+        """Return the record identifiers of the cases without a final decision."""
         from airflow_provider_faceki.storage import list_files
 
         return [uri.rsplit("/", 1)[-1] for uri in list_files(OPEN)]
 
     @task(inlets=[verifications])
     def missed(fetched: Any, inlet_events: Any = None) -> list[dict[str, str]]:
-        """List what FACEKI's records say and no event has said. A record without a decision says nothing."""
+        """Return the decisions in FACEKI's records for which no event exists.
+
+        Records without a decision are ignored.
+        """
         from airflow_provider_faceki.api import WebhookNotification
 
         decided = [record for records in fetched for record in records if record["decision"]]
         began = [record["created_at"] for record in decided]
         events = inlet_events[verifications]
         if began and all(began) and hasattr(events, "after"):
-            # No event is older than its verification. A day more, for clocks that go wrong.
+            # Only events after the oldest verification are needed, because no event is older than its verification.
+            # One day is subtracted, in case the clocks of FACEKI and Airflow differ.
             oldest = min(datetime.fromisoformat(moment) for moment in began)
             events = events.after((oldest - timedelta(days=1)).isoformat())
         said = {(event.extra.get("request_id"), event.extra.get("status")) for event in events}
@@ -70,7 +77,7 @@ with DAG(
 
     @task(outlets=[verifications], map_index_template="{{ hint['request_id'] }}")
     def announce(hint: dict[str, str], outlet_events: Any = None) -> None:
-        """Emit one event, as the webhook would have."""
+        """Emit one event, with the same content as after a webhook."""
         event = outlet_events[verifications]
         event.extra = hint
         if hasattr(event, "add_partitions"):
@@ -78,7 +85,7 @@ with DAG(
 
     @task(trigger_rule="none_failed")
     def close(cases: list[str], fetched: Any) -> list[str]:
-        """Forget the cases that are decided."""
+        """Close the cases with a final decision, and return their record identifiers."""
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
         def newest(records: list[dict[str, Any]]) -> dict[str, Any]:

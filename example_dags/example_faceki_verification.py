@@ -1,12 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### Verify a person, once
+### Verify a person by pictures and pay only once
 
-Send a selfie and a document, go on by the decision, and keep FACEKI's report. The verification is billed once,
-whatever happens to the task: it may be killed, time out or be cleared, and its next try first looks for what the
-last one sent.
+The DAG sends a selfie and a document to FACEKI. The decision selects the next task. If the person is accepted, the DAG
+stores FACEKI's PDF report.
 
-Trigger it with the URIs of three pictures. `report` needs `pdf_report_path` in the Connection's extra.
+The verification is billed only once, even if the task is killed, times out or is cleared. The next try first checks
+whether the previous try has already sent the pictures.
+
+Trigger this DAG with the URIs of three pictures. The task `report` needs `pdf_report_path` in the Connection's extra.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 
 log = logging.getLogger(__name__)
 
-#: Any storage that Airflow knows: s3://…, gs://…, abfs://…, or a directory.
+#: The URI of a folder in any storage that Airflow supports, for example s3://…, gs://…, abfs://… or file://….
 PICTURES = os.environ.get("FACEKI_EXAMPLE_PICTURES", f"file://{gettempdir()}/faceki_pictures")
 REPORTS = os.environ.get("FACEKI_EXAMPLE_REPORTS", f"file://{gettempdir()}/faceki_reports")
 
@@ -33,7 +35,8 @@ with DAG(
     schedule=None,
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
-    # Airflow's scheduler fails a try that is decided right after its deferral; the next one finds what was sent.
+    # Retries are needed: if FACEKI decides directly after the deferral of the task, Airflow's scheduler possibly fails
+    # the try. The next try finds the verification that the failed try has sent.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params={
         "selfie": Param(f"{PICTURES}/selfie.jpg", type="string", description="URI of the selfie"),
@@ -67,11 +70,11 @@ with DAG(
 
     @task
     def decline(summary: dict[str, object]) -> None:
-        """Tell the person, and ask for another selfie where that may help."""
+        """Inform the person about the refusal, and ask for another selfie if it possibly helps."""
         log.info("Declined; another selfie may help: %s", summary["retake_selfie"])
 
     @task
     def ask_a_person() -> None:
-        """Hand the case to a person."""
+        """Assign the case to an employee. Replace this task by your own code."""
 
     choose >> [report, decline(verify.output), ask_a_person()]

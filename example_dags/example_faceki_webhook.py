@@ -1,16 +1,19 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### FACEKI calls, a DAG runs
+### Run a DAG when FACEKI sends a webhook
 
-[FACEKI's webhook](https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure) becomes an event of the
-asset `faceki://faceki_default/verifications`, where `[faceki] webhook_enabled` and the Connection's `webhook_token` are
-set. [example_faceki_reconcile](/dags/example_faceki_reconcile) finds what did not arrive. With
-Airflow 3.2 and later each verification is a partition of it, and gets a run of its own. The webhook is not
-signed, so nothing in it is believed but the request id, and that only as something to ask FACEKI for: what counts is
-the record that FACEKI hands out. If there is none, the webhook was made up, and the run is skipped.
+If `[faceki] webhook_enabled` and the Connection's `webhook_token` are set, each
+[webhook of FACEKI](https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure) becomes an event of
+the asset `faceki://faceki_default/verifications`. This event starts a run of this DAG.
+[example_faceki_reconcile](/dags/example_faceki_reconcile) finds the decisions for which no webhook arrived.
 
-Before Airflow 3.2 there are no partitions: events that come close together share one run, so that the tasks are mapped
-over all of them; and one that arrives while a run is being made can wait for the next. Airflow 2 receives no webhooks.
+The webhook is not signed, so it is possibly forged. The DAG therefore uses only its request id, and fetches the record
+with this id from FACEKI. If FACEKI has no such record, the webhook was forged, and the tasks are skipped.
+
+With Airflow 3.2 and later, each verification is a partition of the asset and gets its own run. Before Airflow 3.2 there
+are no partitions. Events that arrive within a short time share one run there, so the tasks are mapped over all events.
+An event that arrives while Airflow creates a run is possibly processed only in the next run. With Airflow 2, the
+provider receives no webhooks.
 """
 
 from __future__ import annotations
@@ -47,7 +50,10 @@ with DAG(
 
     @task
     def act(records: list[dict[str, Any]]) -> str:
-        """Open the account, or tell the person; a REVIEW is followed by another webhook, or by nothing."""
+        """Log the decisions. Replace the log line by your own code, for example to open the account.
+
+        The decision REVIEW is not final. FACEKI possibly sends another webhook after the review.
+        """
         for record in records:
             log.info("FACEKI's record of %s says %s", record["request_id"], record["decision"])
         return str(records[-1]["decision"])
@@ -61,7 +67,7 @@ with DAG(
 
         @task
         def request_ids(triggering_asset_events: Any = None) -> list[str]:
-            """List each verification that one of this run's events names."""
+            """Return the request ids in all events of this run."""
             events = [event for each in (triggering_asset_events or {}).values() for event in each]
             return sorted({event.extra["request_id"] for event in events})
 
