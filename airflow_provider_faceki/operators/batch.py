@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
     from airflow_provider_faceki.storage import AccessPolicy
 
-#: Each request in flight is a thread.
+#: Upper limit of ``concurrency``: each concurrent request occupies one thread.
 MAX_CONCURRENCY = 256
 
 _BY = ("record_identifier", "request_id", "link", "face_id")
@@ -38,14 +38,17 @@ _RESUBMIT = ("if_absent", "never", "always")
 
 
 class _BatchOperator(FacekiOperator):
-    """Base of the batch operators.
+    """Base class of the batch operators.
 
-    :param output_path: URI of the output folder, in any storage that Airflow knows.
-    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's ending.
-    :param concurrency: Requests in flight at once, 1 to 256. Default 16.
-    :param max_error_rate: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
-    :param manifest_conn_id: Connection for the manifest's storage. Default: the one in its URI, else none.
-    :param output_conn_id: Connection for the output's storage. Default: the one in its URI, else none.
+    :param output_path: URI of the output folder, in any storage that Airflow supports.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
+    :param concurrency: Number of concurrent requests, 1 to 256. Default 16.
+    :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1: it never stops
+        early.
+    :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the manifest's URI; if
+        the URI contains none, no Connection is used.
+    :param output_conn_id: Connection for the output's storage. Default: the Connection in the output's URI; if the URI
+        contains none, no Connection is used.
     """
 
     template_fields: Sequence[str] = (
@@ -77,11 +80,14 @@ class _BatchOperator(FacekiOperator):
         self.max_error_rate = max_error_rate
         self.manifest_conn_id = manifest_conn_id
         self.output_conn_id = output_conn_id
-        # A plain value: an operator is copied, which no lock or event can be.
+        # This is a plain value because Airflow copies operators, and a lock or an event cannot be copied.
         self._killed = False
 
     def on_kill(self) -> None:
-        """End soon. What is done is kept; the next try looks up what is in flight."""
+        """Request the batch to stop soon.
+
+        Finished rows stay finished. The next try looks up the rows whose requests are still in flight.
+        """
         self._killed = True
 
     def _count(self, rows: Iterable[Row]) -> int:
@@ -110,50 +116,56 @@ class _BatchOperator(FacekiOperator):
 
 
 class FacekiBatchVerificationOperator(_BatchOperator):
-    """Verify all rows of a manifest. Each is billed once, also when the task is killed and tried again.
+    """Verify all rows of a manifest; each row is billed once, even if the task is killed and retried.
 
-    ``output_path`` is the batch's memory: a further try or run with the same ``output_path`` and ``batch_id`` goes on
-    where the last one was. Before a row is sent, FACEKI is asked whether it already has a verification under the row's
-    identifier; if so, that is the row's result, and it is not billed. See ``docs/batch.md``.
+    ``output_path`` stores the state of the batch: a later try or run with the same ``output_path`` and ``batch_id``
+    continues where the previous one stopped. Before a row is sent, the operator asks FACEKI whether a verification
+    under the row's identifier already exists. If it exists, it becomes the row's result, and the row is not billed. See
+    ``docs/batch.md``.
 
     XCom: ``{"rows", "decisions": {word: count}, "errors": {code: count}, "found", "results_path", "errors_path",
-    "records_path"}``, the counts over all tries and runs of the batch. ``found`` counts the results that were not
-    billed. A batch in which no row succeeded fails.
+    "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of results that were
+    not billed. If no row of a batch succeeded, the task fails.
 
-    :param manifest: URI of the manifest, in any storage that Airflow knows: NDJSON, CSV or Parquet (extra
-        ``parquet``), one row for each person.
-    :param output_path: URI of a folder for results and errors. Each batch needs its own.
-    :param batch_id: The batch's id, which its ``output_path`` keeps. Default: the ids of the task instance, so that
-        another run is refused. Give an id of your own if further runs are to go on with the batch.
-    :param columns: Names of the columns in the manifest, by their names here: ``record_identifier`` (one for each
-        verification), ``workflow_id``, ``selfie``, ``document_1_front``, ``document_1_back``, and so on to 3.
-        Default: the same names.
-    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's suffix.
-    :param workflow_id: Workflow of rows that name none. Default: the Connection's.
-    :param concurrency: Rows in flight at once, 1 to 256. Default 16. The Connection's ``max_concurrency`` and
-        ``max_requests_per_second`` apply too.
-    :param include_records: Whether full records, with personal data, are written to a folder of their own; one more
-        request for each row. Default ``False``.
-    :param check_rules: Whether documents are checked against the workflow's rules before paying. Default ``True``.
-    :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``).
-    :param resubmit: ``"if_absent"`` (default) to send a row unless FACEKI already has a verification under its
-        identifier; a row that may have been sent is sent again if FACEKI, asked after ``resubmit_after``, has no record
-        of it. ``"never"`` makes it an error row instead, and so does a workflow that keeps no records. ``"always"``
-        sends each row of the batch, and bills it, whatever FACEKI has under its identifier.
-    :param assume_new: Whether rows are sent without being looked up first, for identifiers that FACEKI certainly does
-        not have: saves one free request for each row. Default ``False``.
-    :param max_verifications: Number of rows, over all tries and runs of the batch, that may be billed. Rows beyond it
-        stay open, and the task fails; a run with a higher number goes on. Default: no limit.
-    :param resubmit_after: Seconds that FACEKI has to finish what may have been sent, before the absence of a record
-        means anything. Default 150.
-    :param lookup_timeout: Seconds to look for a record right after its answer was lost. Default 30.
-    :param max_error_rate: Share of error rows (0 to 1) above which the batch ends early. Default 1: never.
-    :param manifest_conn_id: Connection for the manifest's storage. Default: the one in the URI, else the storage's own.
-    :param image_conn_id: Connection for the images' storage. Default: the same.
-    :param output_conn_id: Connection for the output's storage. Default: the same.
-    :param allowed_image_prefixes: Folders in which images may lie: absolute local paths, or URIs without a Connection
-        such as ``s3://bucket/kyc/``. Default: any folder of a remote storage, and no local file.
-    :param allowed_image_conn_ids: Connections that the manifest may name before the ``@`` of a URI. Default: none.
+    :param manifest: URI of the manifest, in any storage that Airflow supports: NDJSON, CSV or Parquet (extra
+        ``parquet``). It contains one row for each person.
+    :param output_path: URI of a folder for results and errors. Each batch needs a folder of its own.
+    :param batch_id: Id of the batch, which is stored in ``output_path``. Default: the ids of the task instance, so that
+        a different DAG run is refused. If later DAG runs are meant to continue the batch, set an id of your own.
+    :param columns: Mapping from this operator's column names to the column names in the manifest. Keys:
+        ``record_identifier`` (unique for each verification), ``workflow_id``, ``selfie``, ``document_1_front``,
+        ``document_1_back``, and so on up to document 3. Default: the manifest uses the same names.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
+    :param workflow_id: Workflow for rows that contain none. Default: the Connection's workflow.
+    :param concurrency: Number of rows that are processed concurrently, 1 to 256. Default 16. The Connection's
+        ``max_concurrency`` and ``max_requests_per_second`` apply too.
+    :param include_records: Whether full records, which contain personal data, are written to a separate folder. This
+        costs one additional request for each row. Default ``False``.
+    :param check_rules: Whether documents are checked against the workflow's rules before the charged call. Default
+        ``True``.
+    :param resize_to: Target length in pixels of the longer side; larger images are reduced to it (extra ``images``).
+    :param resubmit: ``"if_absent"`` (default) sends a row unless FACEKI already has a verification under its
+        identifier. If an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``,
+        the row is sent again. ``"never"`` turns such a row into an error row instead; so does a workflow that stores no
+        records. ``"always"`` sends and bills each row of the batch, even if FACEKI already has a verification under its
+        identifier.
+    :param assume_new: Whether rows are sent without a lookup first, which saves one free request for each row. Use it
+        only for identifiers that FACEKI certainly does not have. Default ``False``.
+    :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows beyond
+        it stay open, and the task fails. A run with a higher maximum continues with them. Default: no limit.
+    :param resubmit_after: Seconds that FACEKI has to finish a verification that was possibly sent. Only after them does
+        a missing record prove that nothing was sent. Default 150.
+    :param lookup_timeout: Seconds to look for a record directly after its response was lost. Default 30.
+    :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1: it never stops
+        early.
+    :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI; if the URI
+        contains none, the default credentials of the storage's library.
+    :param image_conn_id: Connection for the storage of the images. Default: the same rule as for ``manifest_conn_id``.
+    :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
+    :param allowed_image_prefixes: Folders from which images are accepted: absolute local paths, or URIs without a
+        Connection such as ``s3://bucket/kyc/``. Default: any folder of a remote storage, and no local file.
+    :param allowed_image_conn_ids: Connections that the manifest is allowed to name before the ``@`` of a URI. Default:
+        none.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -213,7 +225,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         self.allowed_image_conn_ids = allowed_image_conn_ids
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Verify the rows."""
+        """Verify the rows and return the counts."""
         from airflow_provider_faceki.batch.journal import Journal
         from airflow_provider_faceki.batch.runner import Progress
         from airflow_provider_faceki.batch.store import ObjectStore
@@ -243,7 +255,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.verify import BatchVerification
 
         lease = Lease(ObjectStore(self.output_conn_id), journal.leases, batch_id)
-        # Writes to output_path, so an output that cannot be written ends the task before anything is paid.
+        # This writes to output_path, so an output that is not writable ends the task before any charged call.
         lease.acquire()
         self._load(journal)
         self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)
@@ -316,30 +328,33 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 class FacekiBatchFetchRecordsOperator(_BatchOperator):
     """Fetch the records of many identifiers into tables: verifications, documents, aml_hits, images.
 
-    All data about the person is dropped unless ``personal_data`` says otherwise; see ``docs/batch.md`` for the
-    columns. A rerun of the same run replaces its own files only; a further try goes on where the last one was.
+    All data about the person is dropped unless ``personal_data`` states otherwise; ``docs/batch.md`` lists the columns.
+    A rerun of the same DAG run replaces only its own files. A later try continues where the previous one stopped.
 
-    XCom: ``{"rows", "decisions": {word: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``. A
-    task in which no row succeeded fails after it has written the tables.
+    XCom: ``{"rows", "decisions": {word: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``. If no
+    row succeeded, the task first writes the tables and then fails.
 
-    :param output_path: URI of the folder for the tables, in any storage that Airflow knows.
-    :param identifiers: The identifiers, such as another task's output, mapped or not: a list of texts, or of
-        objects that hold them under ``column``; or
-    :param manifest: URI of a manifest with them: NDJSON, CSV or Parquet (extra ``parquet``).
-    :param by: What they are: ``record_identifier`` (default), ``request_id``, ``link`` or ``face_id``. Links belong
-        in a manifest: Airflow shows a task's arguments.
-    :param column: The column, or field, that holds them. Default: the value of ``by``.
-    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's suffix.
+    :param output_path: URI of the folder for the tables, in any storage that Airflow supports.
+    :param identifiers: The identifiers, such as the output of another task, mapped or not. Either a list of strings, or
+        a list of objects that contain the identifier under ``column``. Set exactly one of ``identifiers`` and
+        ``manifest``.
+    :param manifest: URI of a manifest that contains the identifiers: NDJSON, CSV or Parquet (extra ``parquet``).
+    :param by: Type of the identifiers: ``record_identifier`` (default), ``request_id``, ``link`` or ``face_id``. Pass
+        links in a manifest, because Airflow displays a task's arguments.
+    :param column: Column or field that contains the identifiers. Default: the value of ``by``.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
     :param output_format: ``ndjson`` (default) or ``parquet``.
-    :param personal_data: ``keep``, ``drop`` or ``hash`` by ``table.column`` or ``table.*``. Default: ids,
-        decisions, codes, flags and times are kept, all else is dropped. ``hash`` needs ``pii_hash_secret`` in the
-        Connection.
-    :param partition_by_date: Whether the files are in a folder ``date=YYYY-MM-DD`` of the run (UTC). Default
-        ``False``.
-    :param concurrency: Requests in flight at once, 1 to 256. Default 16.
-    :param max_error_rate: Share of error rows (0 to 1) above which the task ends early. Default 1: never.
-    :param manifest_conn_id: Connection for the manifest's storage. Default: the one in the URI, else the storage's own.
-    :param output_conn_id: Connection for the output's storage. Default: the same.
+    :param personal_data: Mapping from ``table.column`` or ``table.*`` to ``keep``, ``drop`` or ``hash``. Default: ids,
+        decisions, codes, flags and times are kept, and everything else is dropped. ``hash`` needs ``pii_hash_secret``
+        in the Connection.
+    :param partition_by_date: Whether the files are written to a subfolder ``date=YYYY-MM-DD``, the date of the run
+        (UTC). Default ``False``.
+    :param concurrency: Number of concurrent requests, 1 to 256. Default 16.
+    :param max_error_rate: Share of error rows (0 to 1) above which the task stops early. Default 1: it never stops
+        early.
+    :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI; if the URI
+        contains none, the default credentials of the storage's library.
+    :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -374,7 +389,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         self.partition_by_date = partition_by_date
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Fetch the records."""
+        """Fetch the records, write the tables and return the counts."""
         from airflow_provider_faceki.api.tables import TABLES
         from airflow_provider_faceki.batch.export import RecordExport
         from airflow_provider_faceki.batch.runner import Progress
@@ -454,10 +469,10 @@ def _translate_batch_errors() -> Iterator[None]:
 
 
 def _check_finished(unfinished: int, problem: Exception | None, total: int) -> None:
-    """Fail, so that a further try goes on, if rows are open."""
+    """Raise a retryable error if rows are still open, so that the next try continues with them."""
     if not unfinished:
         return
-    # The text of an unexpected exception may name a picture, and so a person.
+    # The text of an unexpected exception is left out, because it can contain the name of a picture, and so of a person.
     text = f": {problem}" if isinstance(problem, api.FacekiError | OSError) else ""
     cause = f" ({type(problem).__name__}{text})" if problem is not None else ""
     raise api.OutcomeUnknownError(
@@ -466,7 +481,7 @@ def _check_finished(unfinished: int, problem: Exception | None, total: int) -> N
 
 
 def _check_any_succeeded(decisions: Mapping[str, int], failures: Mapping[str, int], errors_path: str) -> None:
-    """Fail for good if all rows are errors."""
+    """Raise an error that is not retried if all rows are errors."""
     if failures and not decisions:
         codes = ", ".join(f"{count} {code}" for code, count in sorted(failures.items()))
         raise api.ValidationError(f"no row succeeded ({codes}); see what_to_do in {errors_path}")
@@ -478,7 +493,7 @@ def _check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
 
 
 def _check_bool(name: str, value: object) -> None:
-    # The text "False" would be true.
+    # The string "False" is truthy, so only a real bool is accepted.
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not {value!r}")
 
@@ -511,7 +526,7 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 
 def _check_connection(field: str, conn_id: str | None) -> None:
-    """Refuse, before anything is paid, a Connection that does not exist."""
+    """Raise an error for a Connection that does not exist, before any charged call is made."""
     if not conn_id:
         return
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -532,7 +547,7 @@ def _default_batch_id(ti: Any) -> str:
 
 
 def _run_date(context: Context) -> str:
-    """Return the date of the run: its logical date if it has one, else the date of its start."""
+    """Return the date of the run: its logical date if it has one, otherwise the date of its start."""
     run: Any = context.get("dag_run")
     found = (getattr(run, name, None) for name in ("logical_date", "run_after", "start_date"))
     moment = next(filter(None, found), None) or datetime.now(UTC)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operator that chooses the next tasks by FACEKI's decision."""
+"""Operator that selects the next tasks by FACEKI's decision."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ _FOR_ONE = "a branch is for one person: see docs/verification.md for many"
 
 
 class FacekiDecisionBranchOperator(BaseBranchOperator):
-    """Choose the tasks that follow by the decision in a summary, such as a sensor or operator here returns.
+    """Select the downstream tasks by the decision in a summary, which a sensor or operator of this provider returns.
 
-    A branch is for one person. The results of a mapped task are refused, as one person's would decide for all. So is a
-    branch in a mapped task group on Airflow 3.2 and later, where Airflow also runs the tasks that it did not choose
-    (https://github.com/apache/airflow/issues/67265). ``docs/verification.md`` shows how to route many decisions.
+    A branch handles one person. The results of a mapped task are refused, because one person's decision would route all
+    of them. A branch in a mapped task group on Airflow 3.2 and later is refused too, because there Airflow also runs
+    the tasks that the branch did not select (https://github.com/apache/airflow/issues/67265). ``docs/verification.md``
+    shows how to route many decisions.
 
-    :param summary: The summary, or a list of them (of one person) of which the last counts; most often another
-        task's output.
-    :param accepted: Task id, or ids, to follow ACCEPTED.
-    :param declined: Task ids to follow DECLINED.
-    :param review: Task ids to follow REVIEW. Default: ``otherwise``.
-    :param otherwise: Task ids to follow no decision, or one that FACEKI has not documented.
+    :param summary: The summary, usually the output of another task. A list must contain summaries of one person; its
+        last summary is used.
+    :param accepted: Task id or ids that follow ACCEPTED.
+    :param declined: Task id or ids that follow DECLINED.
+    :param review: Task id or ids that follow REVIEW. Default: the value of ``otherwise``.
+    :param otherwise: Task id or ids that follow a summary without a decision, or a decision that FACEKI has not
+        documented.
     """
 
     custom_operator_name = "FACEKI branch"
@@ -56,11 +58,11 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         self.otherwise = otherwise
 
     def choose_branch(self, context: Context) -> str | list[str]:
-        """Return the ids of the tasks to follow."""
+        """Return the ids of the tasks that follow."""
         self._check_that_airflow_follows(context)
         summary = self.summary
         if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):
-            # The results of a mapped task are a lazy sequence of Airflow's own.
+            # Airflow passes the results of a mapped task as a lazy sequence of a type of its own.
             raise AirflowFailException(f"summary holds what {len(summary)} tasks returned; {_FOR_ONE}")
         if isinstance(summary, list | tuple):
             summary = summary[-1] if summary else {"decision": None}

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators that make a link, fetch records, and make any other call; and the base class of all operators."""
+"""Base class of all operators, and the operators that create a link, fetch records, or make any other API call."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Largest result in bytes that goes to XCom, which lives in Airflow's database. Default of
-#: ``max_xcom_bytes``.
+#: Default of ``max_xcom_bytes``: the largest result in bytes that is stored as XCom. XCom is stored in Airflow's
+#: database, so large results do not belong there.
 DEFAULT_MAX_XCOM_BYTES = 48 * 1024
 
 _FILTERS = ("request_id", "link", "record_identifier", "face_id")
 
 
 class FacekiOperator(FacekiTaskMixin, BaseOperator):
-    """Base class of the FACEKI operators: the Connection, and which failures Airflow retries.
+    """Base class of the FACEKI operators: it resolves the Connection and decides which failures Airflow retries.
 
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -52,29 +52,28 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         self._remember_given("faceki_conn_id")
 
     def call(self, endpoint: Endpoint[T]) -> T:
-        """Perform one call of FACEKI.
+        """Make one FACEKI API call and return its result.
 
         :param endpoint: The call.
-        :raises AirflowFailException: another try cannot help.
-        :raises FacekiError: another try may help.
+        :raises AirflowFailException: another try cannot succeed.
+        :raises FacekiError: another try can succeed.
         """
         with translate_errors():
             return self.hook.call(endpoint)
 
 
 class FacekiGenerateKycLinkOperator(FacekiOperator):
-    """Make a link under which one person is verified in a browser.
+    """Create a link under which one person is verified in a browser.
 
-    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. The link and its URL are capabilities: both are kept
-    out of logs. The task shows the page as an extra link in the user interface.
-
+    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. Anyone who has the link or its URL can open the page,
+    so both are masked in logs. The user interface shows the page as an extra link of the task.
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
-    :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
+    :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's workflow.
     :param record_identifier: Your own id of the person or case, by which the record is found later.
-    :param expires_in_minutes: Whole minutes until the link dies. Default: FACEKI's own, which is not
+    :param expires_in_minutes: Whole minutes until the link expires. Default: FACEKI's own default, which is not
         published.
-    :param redirect_url: Where the person's browser goes afterwards.
+    :param redirect_url: URL to which the person's browser is redirected afterwards.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -104,7 +103,7 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
         self._remember_given("record_identifier", "redirect_url")
 
     def execute(self, context: Context) -> dict[str, str | None]:
-        """Make the link."""
+        """Create the link and return it."""
         with translate_errors():
             self.check_rendered()
             endpoint = api.GenerateKycLink(
@@ -129,7 +128,7 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
         }
 
     def _expires_at(self) -> str | None:
-        # 0 is what FACEKI's own client sends; what it means is not published.
+        # FACEKI's own client sends 0, but the meaning of 0 is not published, so no expiry time is computed for it.
         if not self.expires_in_minutes:
             return None
         try:
@@ -146,26 +145,26 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
 
 
 class FacekiFetchRecordsOperator(FacekiOperator):
-    """Fetch the records of a verification, a link, a person, or an id of your own.
+    """Fetch the records of a verification, a link, a person, or your own identifier.
 
-    XCom: a list of summaries without personal data. With ``output_path`` the full records are written there
-    as a JSON array, and the path is pushed as XCom ``output_path`` beside the summaries.
-
+    XCom: a list of summaries without personal data. If ``output_path`` is set, the full records are written there as a
+    JSON array, and the path is pushed as XCom ``output_path`` in addition to the summaries.
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
     :param request_id: FACEKI's id of one verification.
     :param link: Link id, URL of the hosted page, or output of the link task.
     :param record_identifier: Your own id.
     :param face_id: FACEKI's id of a person.
-    :param output_path: URI in any storage that Airflow knows (``s3://…``, ``gs://…``, ``file:///…``). The
-        file appears whole or not at all. It holds personal data.
-    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
-    :param fail_on_decline: Whether the task fails if the newest record is DECLINED. Default ``False``: a
-        declined person is a result.
-    :param fail_if_missing: Whether the task fails (and may be retried) if there is no record; else it returns
-        an empty list. Default ``True``: an id that leads nowhere is most often a mistake.
-    :param skip_if_missing: Whether the task is skipped, and what comes after it, if there is no record; goes
-        before ``fail_if_missing``. Default ``False``. For ids that anybody may have made up, as in a webhook.
+    :param output_path: URI of the output file in any storage that Airflow supports (``s3://…``, ``gs://…``,
+        ``file:///…``). The file is written atomically. It contains personal data.
+    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
+        Connection is used.
+    :param fail_on_decline: Whether the task fails if the newest record is DECLINED. Default ``False``, because a
+        declined person is a valid result.
+    :param fail_if_missing: Whether the task fails (and is possibly retried) if there is no record. If ``False``, the
+        task returns an empty list. Default ``True``, because an id without a record is usually a mistake.
+    :param skip_if_missing: Whether the task and its downstream tasks are skipped if there is no record. It overrides
+        ``fail_if_missing``. Default ``False``. Use it for ids that are possibly forged, such as the ids in a webhook.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -210,7 +209,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         self._remember_given(*_FILTERS, "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> list[api.Summary]:
-        """Fetch, write what was asked for, return the summaries."""
+        """Fetch the records, write them if ``output_path`` is set, and return the summaries."""
         with translate_errors():
             self.check_rendered()
             endpoint = record_filter(**{name: getattr(self, name) for name in _FILTERS})
@@ -235,25 +234,27 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 
 
 class FacekiApiOperator(FacekiOperator):
-    """Make any authenticated call of FACEKI that has no operator of its own.
+    """Make any authenticated FACEKI API call that has no operator of its own.
 
-    A call that must not be sent twice is never repeated: if its response is lost, or cannot be written, the task fails
-    for good.
+    A call that must not be sent twice is never repeated: if its response is lost or cannot be written, the task fails
+    and is not retried.
 
-    XCom: the unwrapped response, if it is small; with ``output_path`` the response is written there and XCom is
-    the path. The response may hold personal data, and XCom is not encrypted. What Airflow's databases cannot store is
-    replaced: U+0000 and halves of surrogate pairs by U+FFFD, integers beyond 64 bits by text.
+    XCom: the unwrapped response if it is small. If ``output_path`` is set, the response is written there, and XCom
+    contains the path. The response can contain personal data, and XCom is not encrypted. Values that Airflow's
+    databases cannot store are replaced: U+0000 and halves of surrogate pairs by U+FFFD, integers beyond 64 bits by
+    strings.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL, such as ``/api/v3/workflows/rules``.
     :param query: Query parameters.
-    :param json: Document to send as JSON.
-    :param data: Form fields to send URL-encoded; not together with ``json``.
-    :param idempotent: Whether the call may be sent twice. Default: GET and HEAD alone.
-    :param output_path: URI in any storage that Airflow knows.
-    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
-    :param max_xcom_bytes: Largest response, as JSON, that goes to XCom. Default 48 KiB: XCom lives in Airflow's
-        database. Without ``do_xcom_push`` there is no limit.
+    :param json: Document that is sent as JSON.
+    :param data: Form fields that are sent URL-encoded. It cannot be combined with ``json``.
+    :param idempotent: Whether the call is allowed to be sent twice. Default: ``True`` for GET and HEAD only.
+    :param output_path: URI of the output file in any storage that Airflow supports.
+    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
+        Connection is used.
+    :param max_xcom_bytes: Size in bytes, as JSON, of the largest response that is stored as XCom. Default 48 KiB,
+        because XCom is stored in Airflow's database. If ``do_xcom_push`` is off, there is no limit.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -284,7 +285,8 @@ class FacekiApiOperator(FacekiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # It is used after the call, which may be charged, so a wrong value must be found before.
+        # The value is used only after the call, which is possibly charged. A wrong value must be detected before the
+        # call.
         if type(max_xcom_bytes) is not int or max_xcom_bytes < 0:
             raise ValueError(f"max_xcom_bytes must be a whole number, at least 0, not {max_xcom_bytes!r}")
         self.path = path
@@ -299,7 +301,7 @@ class FacekiApiOperator(FacekiOperator):
         self._remember_given("path", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
-        """Make the call."""
+        """Make the call and return its response, or the path of the written response."""
         with translate_errors():
             self.check_rendered()
             endpoint = api.RawCall(self.method, self.path, self.query, self.json, self.data, self.idempotent)
@@ -340,17 +342,17 @@ class FacekiApiOperator(FacekiOperator):
 def storable_result(result: T) -> T:
     """Return a result in a form that every database of Airflow can store as XCom.
 
-    :param result: A JSON document, such as a summary.
+    :param result: JSON document, such as a summary.
     """
     return cast("T", storable(cast("Json", result)))
 
 
 def check_output(uri: str | None, conn_id: str | None) -> None:
-    """Refuse an ``output_path`` where nothing can be written, before a call that may be charged.
+    """Raise an error if ``output_path`` is not writable, before a call that is possibly charged.
 
     :param uri: The path, or ``None``.
     :param conn_id: Connection for that storage.
-    :raises ValidationError: nothing can be written there.
+    :raises ValidationError: the path is not writable.
     """
     from airflow_provider_faceki import storage
 
@@ -364,11 +366,11 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
 def write_json(uri: str, document: Any, conn_id: str | None) -> str:
     """Write a JSON document to storage and return its URI.
 
-    :param uri: Where to write.
+    :param uri: URI of the file to write.
     :param document: The document.
     :param conn_id: Connection for that storage.
     """
-    # Not at the top: parsing a DAG must not load storage.
+    # The import is local because parsing a DAG must not load the storage modules.
     from airflow_provider_faceki import storage
 
     return storage.write_json(uri, document, conn_id)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators for calls about one image, and for the PDF report."""
+"""Operators for API calls about one image, and for the PDF report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How many times the limit in bytes an image may have that is made smaller before it is sent.
+#: Before it is reduced, an image is allowed to have this many times the Connection's limit in bytes.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
 
@@ -40,15 +40,15 @@ def load_image(
     resize_to: int | None = None,
     policy: AccessPolicy | None = None,
 ) -> api.Image:
-    """Return the image at ``uri``, checked against the Connection's limit and made smaller if asked for.
+    """Return the image at ``uri``, checked against the Connection's size limit, and reduced if ``resize_to`` is set.
 
-    :param hook: Its Connection says ``max_image_bytes``.
-    :param name: What the image is for; an error names it.
+    :param hook: Hook whose Connection defines ``max_image_bytes``.
+    :param name: Role of the image, such as ``selfie``; error messages contain it.
     :param uri: URI of the image.
     :param conn_id: Connection for that storage.
-    :param resize_to: Pixels of the longer side.
-    :param policy: Which files ``uri`` may name. Default: any.
-    :raises ValidationError: it is missing, empty, too large, not an image, or not allowed.
+    :param resize_to: Target length of the longer side in pixels. Default: the image is not reduced.
+    :param policy: Rules for which files ``uri`` is allowed to name. Default: any file.
+    :raises ValidationError: the image is missing, empty, too large, not an image, or not allowed.
     """
     from airflow_provider_faceki import storage
 
@@ -68,10 +68,10 @@ def load_image(
 
 
 def images_fingerprint(selfie: object, documents: object) -> str:
-    """Return a digest that tells the images of one verification from those of another, by their URIs.
+    """Return a digest of the image URIs, which differs between verifications with different images.
 
-    :param selfie: The selfie's URI, rendered.
-    :param documents: The documents, rendered, of whatever shape.
+    :param selfie: Rendered URI of the selfie.
+    :param documents: Rendered documents, in any accepted shape.
     """
     uris = [selfie]
     for item in documents if isinstance(documents, Sequence) else ():
@@ -81,9 +81,9 @@ def images_fingerprint(selfie: object, documents: object) -> str:
 
 
 def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
-    """Return the rendered value of ``allowed_image_prefixes``.
+    """Return the rendered value of ``allowed_image_prefixes`` as a tuple.
 
-    :raises ValidationError: it is not a list of texts. A single text would be read letter by letter.
+    :raises ValidationError: the value is not a list of strings. A single string would be split into its letters.
     """
     if allowed_image_prefixes is None:
         return None
@@ -94,7 +94,7 @@ def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
 
 
 def check_resize_to(resize_to: object) -> None:
-    """Refuse what is no number of pixels, while the DAG is parsed."""
+    """Raise an error at DAG parse time if the value is not a number of pixels."""
     if resize_to is None or (
         isinstance(resize_to, int) and not isinstance(resize_to, bool) and resize_to > 0
     ):
@@ -103,13 +103,13 @@ def check_resize_to(resize_to: object) -> None:
 
 
 class _ImageOperator(FacekiOperator):
-    """Base of the operators about one image.
+    """Base class of the operators that process one image.
 
-    :param image_conn_id: Connection for the storage of the image. Default: the one in its URI (before the ``@``), else
-        none: the storage's library looks for credentials by itself. Both at once are refused.
-    :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
-    :param allowed_image_prefixes: Folders in which the image may lie: absolute local paths, or URIs without a
-        Connection. Default: any. Set it where the image's URI comes from outside the DAG.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI (before the
+        ``@``). If the URI contains none, the storage's library uses its default credentials. Setting both is refused.
+    :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
+    :param allowed_image_prefixes: Folders from which the image is accepted: absolute local paths, or URIs without a
+        Connection. Default: any folder. Set it if the image's URI comes from outside the DAG.
     """
 
     template_fields: Sequence[str] = (
@@ -133,7 +133,7 @@ class _ImageOperator(FacekiOperator):
         self.allowed_image_prefixes = allowed_image_prefixes
 
     def load(self, name: str, uri: str) -> api.Image:
-        """Return the image, checked."""
+        """Return the image after checking it."""
         with translate_errors():
             return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, self._access_policy())
 
@@ -145,9 +145,10 @@ class _ImageOperator(FacekiOperator):
     def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
         """Make a charged call whose outcome cannot be looked up afterwards.
 
-        From Airflow 3.3 on, what ends before :meth:`settled` is not made again by the task's next try.
+        From Airflow 3.3 on, if a try ends between this call and :meth:`settled`, the task's next try does not repeat
+        the call.
 
-        :raises AirflowFailException: its outcome, or that of an earlier try, is unknown.
+        :raises AirflowFailException: the outcome of this call, or of an earlier try, is unknown.
         """
         state = ChargedCallState(context)
         if state.is_duplicate:
@@ -164,35 +165,40 @@ class _ImageOperator(FacekiOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # Only a killed task or a task timeout leaves the call open.
+                # An error that arrives here is a known end of the call. Only an unobserved end (a killed task, a task
+                # timeout) leaves the call marked as open.
                 state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None
                 raise
 
     def settled(self, context: Context) -> None:
-        """Note that the result of the charged call is stored."""
+        """Record that the result of the charged call is stored."""
         ChargedCallState(context).finish()
 
 
 class FacekiFaceMatchOperator(_ImageOperator):
-    """Search the people verified before for a face. Charged for each call, and not found again when its answer is lost.
+    """Search for a face among the people who were verified before. Each call is charged.
 
-    It is not sent twice by itself: a lost answer fails the task for good, and so, from Airflow 3.3 on, does an
-    earlier try that was killed. Before that, nothing outlives a killed task: use ``retries=0`` where a second
-    charge would hurt. Records that could not be written are fetched anew by the next try, which is free; before
-    Airflow 3.3 the task fails for good instead, and leaves the summaries in XCom ``found``.
+    The result of a call cannot be looked up later, so the operator never sends the call twice by itself. If a response
+    is lost, the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier
+    try was killed. Before Airflow 3.3, no state survives a killed task: if a second charge is not acceptable, set
+    ``retries=0``.
 
-    XCom: a list of summaries without personal data, empty if nobody was found.
+    If the found records could not be written, the next try fetches them again, which is free. Before Airflow 3.3, the
+    task fails without a retry instead, and pushes the summaries as XCom ``found``.
 
+    XCom: a list of summaries without personal data. The list is empty if no person was found.
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    :param selfie: URI of the image, in any storage that Airflow knows.
-    :param output_path: URI to which the full records are written as a JSON array. It holds personal data.
-    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
-    :param image_conn_id: Connection for the storage of the image. Default: the one in its URI, else none.
-    :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
-    :param allowed_image_prefixes: Folders in which the image may lie. Default: any.
+    :param selfie: URI of the image, in any storage that Airflow supports.
+    :param output_path: URI to which the full records are written as a JSON array. The file contains personal data.
+    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
+        Connection is used.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI; if the URI
+        contains none, no Connection is used.
+    :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
+    :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -218,7 +224,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
         self.output_conn_id = output_conn_id
 
     def execute(self, context: Context) -> list[api.Summary]:
-        """Search."""
+        """Search for the face and return the summaries of the matches."""
         with translate_errors():
             check_output(self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
@@ -245,7 +251,10 @@ class FacekiFaceMatchOperator(_ImageOperator):
         return [self._whole(match) for match in matches]
 
     def _size(self) -> int | None:
-        """Return the size of the image, by which it is known from another at its place; ``None`` if it is gone."""
+        """Return the size of the image in bytes, or ``None`` if it no longer exists.
+
+        The size detects that a different image is now stored at the same URI.
+        """
         try:
             image = load_image(
                 self.hook, "selfie", self.selfie, self.image_conn_id, policy=self._access_policy()
@@ -262,7 +271,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
         if not self.output_path:
             return False
-        # Once made smaller, an image has another size with each version of Pillow.
+        # The size of a reduced image differs between versions of Pillow, so it does not identify the image.
         size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
 
@@ -283,15 +292,18 @@ class FacekiFaceMatchOperator(_ImageOperator):
 
 
 class FacekiAnalyzeFaceOperator(_ImageOperator):
-    """Estimate age, gender and liveness of a face. Treated as charged, with :class:`FacekiFaceMatchOperator`'s care.
+    """Estimate age, gender and liveness of a face.
 
-    XCom: ``{"min_age", "max_age", "gender", "gender_confidence", "face_detection_confidence",
-    "liveness_score"}``, which are data about a person; ``None`` for what FACEKI does not say.
+    The call is treated as charged, with the same protection as in :class:`FacekiFaceMatchOperator`.
 
-    :param selfie: URI of the image, in any storage that Airflow knows.
-    :param image_conn_id: Connection for the storage of the image. Default: the one in its URI, else none.
-    :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
-    :param allowed_image_prefixes: Folders in which the image may lie. Default: any.
+    XCom: ``{"min_age", "max_age", "gender", "gender_confidence", "face_detection_confidence", "liveness_score"}``.
+    These are data about a person. A value that FACEKI does not report is ``None``.
+
+    :param selfie: URI of the image, in any storage that Airflow supports.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI; if the URI
+        contains none, no Connection is used.
+    :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
+    :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -303,7 +315,7 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
         self.selfie = selfie
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Analyse."""
+        """Analyse the face and return the estimates."""
         found = asdict(self.ask_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
         self.settled(context)
         del found["document"]
@@ -311,15 +323,16 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
 
 
 class FacekiCheckImageOperator(_ImageOperator):
-    """Check the quality of an image before paying for its verification. Free as far as is known.
+    """Check the quality of an image before the charged verification. As far as is known, this call is free.
 
-    XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds; its SDKs ask
-    for a quality of 110 (fronts) or 80 (backs) and a liveness score above 0.7.
+    XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds. Its SDKs require a
+    quality of 110 (front sides) or 80 (back sides) and a liveness score above 0.7.
 
-    :param image: URI of the image, in any storage that Airflow knows.
-    :param image_conn_id: Connection for the storage of the image. Default: the one in its URI, else none.
-    :param resize_to: Pixels of the longer side to which a larger image is reduced (extra ``images``).
-    :param allowed_image_prefixes: Folders in which the image may lie. Default: any.
+    :param image: URI of the image, in any storage that Airflow supports.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI; if the URI
+        contains none, no Connection is used.
+    :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
+    :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -331,7 +344,7 @@ class FacekiCheckImageOperator(_ImageOperator):
         self.image = image
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check."""
+        """Check the image and return its quality."""
         found = asdict(self.call(api.CheckImage(self.load("image", self.image))))
         del found["document"]
         return storable_result({**found, "objects": list(found["objects"])})
@@ -340,12 +353,13 @@ class FacekiCheckImageOperator(_ImageOperator):
 class FacekiPdfReportOperator(FacekiOperator):
     """Write the PDF report of a verification to storage.
 
-    XCom: the path. Where FACEKI keeps its reports is in no public source: ask FACEKI, and set
-    ``pdf_report_path`` in the Connection's extra.
+    XCom: the path. The API path of FACEKI's reports is not published. Ask FACEKI for it, and set ``pdf_report_path`` in
+    the Connection's extra.
 
     :param request_id: FACEKI's id of the verification.
-    :param output_path: URI to which the report is written. It holds personal data.
-    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
+    :param output_path: URI to which the report is written. The file contains personal data.
+    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
+        Connection is used.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -366,7 +380,7 @@ class FacekiPdfReportOperator(FacekiOperator):
         self.output_conn_id = output_conn_id
 
     def execute(self, context: Context) -> str:
-        """Fetch and write."""
+        """Fetch the report, write it, and return its path."""
         from airflow_provider_faceki import storage
 
         with translate_errors():

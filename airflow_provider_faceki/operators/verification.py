@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operator that verifies a person by images, and is billed once whatever happens to the task."""
+"""Operator that verifies a person by images and is billed only once, even if the task is killed or retried."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ from airflow_provider_faceki.triggers.poll_log import format_duration, loggable
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Seconds that FACEKI is given to finish what an earlier try sent. Its own apps wait two minutes for an answer, so what
-#: is not there half a minute later is not expected any more. Default of ``resubmit_after``.
+#: Default of ``resubmit_after``: seconds that FACEKI has to finish a verification that an earlier try sent. FACEKI's
+#: own apps wait two minutes for a response. If a record does not exist 30 seconds after that, it is no longer expected.
 DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
-#: Seconds between polls for it: at first, and at the most.
+#: Initial and maximum seconds between two polls for the verification that an earlier try possibly sent.
 MIN_RECONCILE_INTERVAL_SECONDS = 5.0
 MAX_RECONCILE_INTERVAL_SECONDS = 30.0
-#: Seconds between the first polls for a reviewer's decision.
+#: Initial seconds between two polls for a reviewer's decision.
 REVIEW_POLL_INTERVAL_SECONDS = 60.0
-#: Seconds to wait for a review. Default of ``review_timeout``.
+#: Default of ``review_timeout``: seconds to wait for a review.
 DEFAULT_REVIEW_TIMEOUT_SECONDS = 7 * 24 * 3600.0
 
 _RESUBMIT = ("never", "if_absent", "always")
@@ -69,47 +69,49 @@ _DERIVED: Any = _Derived()
 
 
 class FacekiKycVerificationOperator(FacekiOperator):
-    """Verify a person by a selfie and one to three documents. Each verification is billed, and only once.
+    """Verify a person by a selfie and one to three documents. Each verification is billed only once.
 
-    Before anything is sent, the images are checked, and FACEKI is asked for a verification under this task's
-    ``record_identifier``; if there is one, it is the result. If an earlier try may have sent one that FACEKI is still
-    working on, the task waits for it (``resubmit_after``) before it sends again. See ``docs/billing.md``.
+    Before anything is sent, the operator checks the images and asks FACEKI for a verification under this task's
+    ``record_identifier``. If a verification exists, it becomes the result. If an earlier try possibly sent a
+    verification that FACEKI is still processing, the task waits for it (``resubmit_after``) before it sends again. See
+    ``docs/billing.md``.
 
-    XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal
-    data. A declined person, and an image that FACEKI's checks reject, is a result.
-
+    XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. A
+    declined person, and an image that FACEKI's checks reject, are valid results.
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    :param selfie: URI of the selfie, in any storage that Airflow knows. JPEG, PNG, WEBP or HEIC.
-    :param documents: One to three documents, each ``{"front": uri, "back": uri}`` (a passport without ``back``)
-        or just the URI of its front.
-    :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's.
-    :param record_identifier: Your own id of this verification; use each only once. Give one where a task may be
-        cleared, or mapped again, with another person. Default: one derived from the task instance, which stays the
-        same over all its retries, whichever person it is about.
-    :param image_conn_id: Connection for the storage of the images. Default: the one in its URI, else none.
-    :param output_path: URI to which the full record is written as JSON. It holds personal data.
-    :param output_conn_id: Connection for that storage. Default: the one in its URI, else none.
-    :param check_rules: Whether to check the documents against the workflow's rules before paying. Default
-        ``True``. Rules that cannot be fetched (their route is undocumented) are skipped; an error about credentials,
-        credit or the workflow fails the task.
-    :param resize_to: Pixels of the longer side to which larger pictures are reduced (extra ``images``); 1920 is
-        what FACEKI's SDKs use. Default: pictures are sent as they are.
-    :param allowed_image_prefixes: Folders in which images may lie: absolute local paths, or URIs without a Connection.
-        Default: any. Set it where the images' URIs come from outside the DAG.
-    :param resubmit: ``"if_absent"`` (default) to send unless FACEKI already has a verification under the
-        identifier, or keeps no records of this workflow and an earlier try may have sent one; ``"never"`` to send
-        at most once, so that a try whose outcome stays unknown fails the task;
-        ``"always"`` to send in each try, and be billed for each.
-    :param resubmit_after: Seconds that FACEKI is given to finish what an earlier try may have sent, from the start
-        of this try, before a missing record counts as nothing sent. Default 150.
-    :param lookup_timeout: Seconds to look for the record within one try, after the response was lost. Default 60.
+    :param selfie: URI of the selfie, in any storage that Airflow supports. JPEG, PNG, WEBP or HEIC.
+    :param documents: One to three documents. Each is ``{"front": uri, "back": uri}`` (a passport without ``back``) or
+        only the URI of its front side.
+    :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's workflow.
+    :param record_identifier: Your own id of this verification. Use each id only once. Set it if the task can be
+        cleared, or mapped again, for a different person. Default: an id that is derived from the task instance. The
+        derived id is the same for all retries, and it does not depend on the person.
+    :param image_conn_id: Connection for the storage of the images. Default: the Connection in the URI; if the URI
+        contains none, no Connection is used.
+    :param output_path: URI to which the full record is written as JSON. The file contains personal data.
+    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
+        Connection is used.
+    :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
+        ``True``. If the rules cannot be fetched (their route is undocumented), the check is skipped. An error about
+        credentials, credit or the workflow fails the task.
+    :param resize_to: Target length in pixels of the longer side; larger images are reduced to it (extra ``images``).
+        FACEKI's SDKs use 1920. Default: images are sent unchanged.
+    :param allowed_image_prefixes: Folders from which images are accepted: absolute local paths, or URIs without a
+        Connection. Default: any folder. Set it if the images' URIs come from outside the DAG.
+    :param resubmit: ``"if_absent"`` (default) sends unless FACEKI already has a verification under the identifier. It
+        also does not send if an earlier try possibly sent a verification and the workflow stores no records.
+        ``"never"`` sends at most once: if the outcome of a try stays unknown, the task fails. ``"always"`` sends in
+        each try, and each try is billed.
+    :param resubmit_after: Seconds that FACEKI has to finish a verification that an earlier try possibly sent, counted
+        from the start of this try. Only after them does a missing record prove that nothing was sent. Default 150.
+    :param lookup_timeout: Seconds to look for the record within one try after the response was lost. Default 60.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``.
-    :param wait_for_review: Whether to wait, deferred, until a person at FACEKI has decided a case in REVIEW.
-        Default ``False``: REVIEW is a result.
-    :param review_timeout: Seconds to wait for that, from the start of the try. Default 7 days. An
-        ``execution_timeout`` that ends earlier ends the wait earlier.
-    :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
+    :param wait_for_review: Whether the task waits, deferred, until a human reviewer at FACEKI has decided a case in
+        REVIEW. Default ``False``: REVIEW is returned as the result.
+    :param review_timeout: Seconds to wait for the review, counted from the start of the try. Default 7 days. If
+        ``execution_timeout`` ends earlier, it ends the wait.
+    :param deferrable: Whether the task waits in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -127,7 +129,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"documents": "json"}
     custom_operator_name = "FACEKI verification"
 
-    #: State of the charged call in the execution that is under way.
+    #: State of the charged call in the current execution.
     _state: ChargedCallState | None = None
     _transient = ("_state",)
 
@@ -165,7 +167,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.selfie = selfie
         self.documents = documents
         self.workflow_id = workflow_id
-        # None is what an instance of a mapped task gets whose row has no identifier; left out is something else.
+        # In a mapped task, None means that the row has no identifier. An omitted argument has a different meaning: the
+        # identifier is derived.
         self._is_derived = record_identifier is _DERIVED
         self.record_identifier = None if self._is_derived else record_identifier
         self.image_conn_id = image_conn_id
@@ -184,12 +187,13 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self._remember_given("selfie", "record_identifier", "image_conn_id", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
-        """Look for a verification, wait for what an earlier try may have sent, and verify if there is nothing."""
+        """Return an existing verification, wait for one that an earlier try possibly sent, or send a new one."""
         self._state = None
         with translate_errors():
             self._check_arguments(context)
         if context["ti"].try_number == 1:
-            # A later try may find its result although the images are gone.
+            # Only the first try loads the images here: a later try can find its result although the images no longer
+            # exist.
             with translate_errors():
                 self.log.info("A selfie and %d document(s) can be sent", len(self._images[1]))
         if self.resubmit == "always":
@@ -215,15 +219,17 @@ class FacekiKycVerificationOperator(FacekiOperator):
         deadline: object = None,
         parameter: object = None,
     ) -> Any:
-        """Go on after waiting for what an earlier try may have sent. FACEKI is asked before the event is believed.
+        """Continue after the wait for a verification that an earlier try possibly sent.
+
+        FACEKI is asked first, because the event is not trusted.
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
-        :param settled_at: Unix time from which a missing record means that nothing was sent, as it was when the wait
-            began. It is kept, as in Airflow 3.0 to 3.2 the start of a task moves with each deferral
-            (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` loses it.
+        :param settled_at: Unix time from which a missing record proves that nothing was sent, as computed when the wait
+            began. It is passed through the deferral because in Airflow 3.0 to 3.2 the start of a task moves with each
+            deferral (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` loses it.
         :param deadline: Unix time at which the wait ended.
-        :param parameter: Parameter that set the deadline.
+        :param parameter: Name of the parameter that set the deadline.
         """
         self._state = None
         given = DecisionEvent.from_payload(event)
@@ -232,7 +238,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
-            # The trigger has waited for just that moment.
+            # The trigger has waited until exactly that time, so the time is now.
             known = time.time()
         if known is not None:
             computed = known if computed is None else min(known, computed)
@@ -243,12 +249,12 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def resume_review(
         self, context: Context, event: object = None, deadline: object = None, parameter: object = None
     ) -> Any:
-        """Go on after waiting for a review. FACEKI is asked before the event is believed.
+        """Continue after the wait for a review. FACEKI is asked first, because the event is not trusted.
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
         :param deadline: Unix time at which the wait ends.
-        :param parameter: Parameter that set the deadline.
+        :param parameter: Name of the parameter that set the deadline.
         """
         self._state = None
         found = self._find(context)
@@ -260,7 +266,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
             given = DecisionEvent.from_payload(event)
             if given.status == "timeout":
-                # Where the deadline was lost and the task's start has moved, the clock alone would not show it.
+                # If the deadline was lost and the task's start has moved, the clock alone does not show that the wait
+                # has ended.
                 raise self._review_timed_out(limit)
             raise_for_status(given, self.faceki_conn_id)
         return self._finish(context, found, limit)
@@ -275,12 +282,13 @@ class FacekiKycVerificationOperator(FacekiOperator):
         given: DecisionEvent | None = None,
         expired: WaitLimit | None = None,
     ) -> Any:
-        """Return the verification that FACEKI has, else wait for one, else submit.
+        """Return the verification that FACEKI has, otherwise wait for one, otherwise send one.
 
         :param context: Context of the task.
-        :param settled_at: Unix time from which a missing record means that nothing was sent; ``None`` if nothing was.
+        :param settled_at: Unix time from which a missing record proves that nothing was sent; ``None`` if nothing was
+            sent.
         :param given: Event of the trigger, after a deferral.
-        :param expired: Limit at which the wait has ended, after a deferral.
+        :param expired: Limit that ended the wait, after a deferral.
         """
         found = self._find(context)
         is_settled = settled_at is None or time.time() >= settled_at
@@ -413,14 +421,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self.record_identifier or derived_identifier(context["ti"])
 
     def _open_state(self, context: Context) -> ChargedCallState:
-        """Return the state of this task's call, the same over one execution."""
+        """Return the state of this task's charged call. It is one object for the whole execution."""
         if self._state is None:
             images = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
             self._state = ChargedCallState(context, self._identifier(context), images)
         return self._state
 
     def _find(self, context: Context) -> api.KycVerification | None:
-        """Ask FACEKI for this task's verification; fall back on the outcome that an earlier try saved."""
+        """Return this task's verification from FACEKI; if FACEKI has none, the outcome that an earlier try saved."""
         saved = self._open_state(context).load()
         with translate_errors():
             return self.hook.call(self._lookup(context, saved)) or saved
@@ -449,7 +457,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return storable_result(made.summary())
 
     def _complete(self, context: Context, made: api.KycVerification) -> api.KycVerification:
-        # FACEKI's response is little more than the decision; the reasons are in the record.
+        # FACEKI's response contains little more than the decision. The reasons are only in the record.
         is_enough = made.decision is api.Decision.ACCEPTED or bool(made.record.error_codes)
         if made.is_whole or (is_enough and not self.output_path):
             return made
@@ -508,7 +516,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         wait_for_review: bool = False,
         request_id: str | None = None,
     ) -> None:
-        # Not at the top: Airflow's base of triggers takes 20 ms, which only a task that waits has to pay.
+        # The import is local: Airflow's trigger base class takes 20 ms to import, and only a task that waits needs it.
         from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 
         self.defer(
@@ -528,9 +536,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
 
 def derived_identifier(ti: Any) -> str:
-    """Return an identifier for a task instance: the same over its retries, different from every other.
+    """Return an identifier for a task instance: the same over its retries, different from every other task instance.
 
-    It is a hash: the four ids together may be longer than FACEKI takes, and would show how DAGs are named.
+    The identifier is a hash, because the four ids together can exceed FACEKI's maximum length, and because they would
+    reveal the names of DAGs.
 
     :param ti: Task instance.
     """
@@ -539,6 +548,9 @@ def derived_identifier(ti: Any) -> str:
 
 
 def _loggable_id(record: api.VerificationRecord) -> str:
-    """Return FACEKI's id of a verification for a log line. One without a digit may be a person's name."""
+    """Return FACEKI's id of a verification for a log line.
+
+    An id without a digit is not shown, because it is possibly the name of a person.
+    """
     request_id = record.request_id or ""
     return loggable(request_id if any(map(str.isdigit, request_id)) else None)

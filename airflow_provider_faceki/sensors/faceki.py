@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sensor that waits for a decision of FACEKI: on a worker (poke), now and then (reschedule), or in the triggerer."""
+"""Sensor that waits for FACEKI's decision: on a worker (poke), with a rescheduled task (reschedule), or in the
+triggerer."""
 
 from __future__ import annotations
 
@@ -40,37 +41,38 @@ from airflow_provider_faceki.triggers.poll_log import PollLog, format_duration, 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Failed polls that a trigger tolerates for a sensor with ``silent_fail``, which tolerates all.
+#: Value of the trigger's ``max_failures`` for a sensor with ``silent_fail``, which tolerates every failed poll.
 UNLIMITED = 10**9
-#: Seconds of ``timeout`` above which a poking sensor warns that it holds a worker slot.
+#: Seconds of ``timeout`` above which a poking sensor logs a warning, because it occupies a worker slot.
 MAX_POKE_TIMEOUT_SECONDS = 3600.0
-#: Key of the failed polls in a row, between the pokes of a rescheduled sensor (Airflow 3.3 and later).
+#: Task state key that stores the number of consecutive failed polls between the pokes of a rescheduled sensor (Airflow
+#: 3.3 and later).
 _FAILURES_KEY = "faceki_failed_polls"
 _FILTERS = ("link", "request_id", "record_identifier")
 
 
 class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
-    """Wait until FACEKI has decided about a link, a verification, or an id of your own.
+    """Wait until FACEKI has decided about a link, a verification, or your own identifier.
 
-    XCom: the summary of the record, without personal data. No record yet means not yet, in each of the three ways in
-    which FACEKI says so. A link that is unknown, expired or used up fails the task at once. ``poke_interval``,
-    ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` mean the same in all
-    modes.
+    XCom: the summary of the record, without personal data. FACEKI reports a missing record in three ways; the sensor
+    continues to wait in each of them. A link that is unknown, expired or used up fails the task at once.
+    ``poke_interval``, ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have
+    the same meaning in all modes. Set exactly one of ``link``, ``request_id`` and ``record_identifier``.
 
-    :param link: Link id, URL of the hosted page, or output of the link task; or one of the next two.
+    :param link: Link id, URL of the hosted page, or output of the link task.
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id.
-    :param wait_for_review: Whether to go on waiting while a person at FACEKI reviews the case. Default ``True``;
-        ``False`` returns REVIEW as the result. An undocumented decision is always returned.
-    :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``: it is a result.
-    :param max_failures: Failed polls in a row (FACEKI unreachable, overloaded, unreadable) that are tolerated, each
-        after the Connection's own attempts. Default 10. With ``mode="reschedule"`` before Airflow 3.3 nothing
-        survives between pokes, so all are tolerated until ``timeout``.
+    :param wait_for_review: Whether the sensor continues to wait while a human reviewer at FACEKI checks the case.
+        Default ``True``. If ``False``, REVIEW is returned as the result. An undocumented decision is always returned.
+    :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``, because it is a valid result.
+    :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
+        are tolerated. Each poll already includes the Connection's own attempts. Default 10. With ``mode="reschedule"``
+        before Airflow 3.3, no state survives between pokes, so all failed polls are tolerated until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
-    :param exponential_backoff: Whether the pause doubles from poll to poll. Default ``True``.
-    :param max_wait: Seconds, or time span, to which the pause grows at the most. Default 40 minutes: three days of
-        waiting then take fewer than 200 requests, tokens included. ``None`` for no limit.
-    :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
+    :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
+    :param max_wait: Maximum pause between two polls, in seconds or as a time span. Default 40 minutes: three days of
+        waiting then need fewer than 200 requests, including token requests. ``None`` means no maximum.
+    :param deferrable: Whether the sensor waits in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -118,12 +120,12 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return self._result(found) if found else self._defer(limit)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral, however it ended."""
+        """Continue after a deferral, with or without an error."""
         with self._skipping():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Poll once."""
+        """Poll once and return whether there is a decision."""
         self._started_at = self._started_at or self._first_poke(context)
         found = self._poll(context)
         return PokeReturnValue(found is not None, self._result(found) if found else None)
@@ -131,19 +133,19 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def execute_complete(
         self, context: Context, event: object = None, deadline: object = None, parameter: object = None
     ) -> Any:
-        """Go on after the trigger's event. The event is only a hint, so FACEKI is asked before it is believed.
+        """Continue after the trigger's event. FACEKI is asked first, because the event is not trusted.
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
-        :param deadline: Unix time at which the wait ends, as it was handed to Airflow.
-        :param parameter: Parameter that set the deadline.
+        :param deadline: Unix time at which the wait ends, as it was passed to Airflow.
+        :param parameter: Name of the parameter that set the deadline.
         :raises AirflowSensorTimeout: there is no decision within ``timeout``.
         :raises AirflowTaskTimeout: there is no decision within ``execution_timeout``.
-        :raises FacekiError: the triggerer gave up, and would again.
+        :raises FacekiError: the triggerer gave up, and a further deferral would end in the same way.
         """
         given = DecisionEvent.from_payload(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
-        # The trigger has counted the failures that it gave up on: one more failure here is one too many.
+        # The trigger has already used up all tolerated failures, so one more failure in this poll must raise.
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:
@@ -171,13 +173,17 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             )
 
     def _get_next_poke_interval(self, started_at: Any, run_duration: Any, poke_count: int) -> float:
-        # Airflow's own computes 2**poke_count as a float, which overflows after a thousand pokes below max_wait.
+        # Airflow's own method computes 2**poke_count as a float, which overflows after about a thousand pokes if
+        # max_wait is not reached before. So the count is limited.
         interval: float = super()._get_next_poke_interval(started_at, run_duration, min(poke_count, 64))
         return interval
 
     @contextmanager
     def _skipping(self) -> Iterator[None]:
-        """Skip the task where a poking sensor would: Airflow applies these flags in its own loop only."""
+        """Skip the task under the same conditions as a poking sensor.
+
+        Airflow applies ``soft_fail`` and ``never_fail`` only in its own poke loop.
+        """
         try:
             yield
         except (AirflowSensorTimeout, AirflowTaskTimeout, AirflowFailException) as error:
@@ -228,7 +234,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return PollLog(self.log, *subject, self._started_at)
 
     def _first_poke(self, context: Context) -> float | None:
-        """Return the Unix time of the first poke, if that was an earlier one of a rescheduled sensor."""
+        """Return the Unix time of the first poke of a rescheduled sensor; ``None`` if the current poke is the first."""
         ask = getattr(context.get("ti"), "get_first_reschedule_date", None)
         if not self.reschedule or ask is None:
             return None
@@ -248,7 +254,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         )
 
     def _count_failure(self, context: Context, failures: int | None = None) -> int:
-        """Set the number of failed polls in a row, or add one to it, where it outlives this poke."""
+        """Set the number of consecutive failed polls, or increment it, and store it if Airflow can store it between
+        pokes."""
         store = context.get("task_state_store") if self.reschedule and not self.deferrable else None
         if failures is None:
             known = store.get(_FAILURES_KEY) if store is not None else self._failed_polls
@@ -261,7 +268,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return failures
 
     def _defer(self, limit: WaitLimit) -> Any:
-        # Not at the top: Airflow's base of triggers takes 20 ms, which a poking sensor does not need.
+        # The import is local: Airflow's trigger base class takes 20 ms to import, and a poking sensor does not need it.
         from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 
         self.log.info(
@@ -301,6 +308,6 @@ def _count(name: str, value: object) -> int:
 
 
 def _check_choice(name: str, value: object) -> None:
-    # The text "False" is true: a REVIEW would be waited for.
+    # The string "False" is truthy, so with it the sensor would wait for a REVIEW.
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not {value!r}")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Deadlines and events of a deferred wait: what a task hands to the triggerer, and what it gets back."""
+"""Deadlines and events of a deferred wait: the data that a task passes to the triggerer and receives from it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from airflow_provider_faceki.triggers.poll_log import format_duration
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Longest pause in seconds between two polls of one wait, by default. A token lives an hour, so every second poll
-#: costs a token too: at 40 minutes, three days of waiting take about 170 requests.
+#: Default maximum pause in seconds between two polls of one wait. A token is valid for one hour, so every second poll
+#: also needs a token request. With 40 minutes, three days of waiting need about 170 requests.
 DEFAULT_MAX_WAIT_SECONDS = 2400.0
-#: Seconds by which Airflow's own timeout of a deferral comes after the trigger's deadline. It is the fallback for a
-#: triggerer that is gone.
+#: Seconds between the trigger's deadline and Airflow's own timeout of the deferral. Airflow's timeout is the fallback
+#: if the triggerer no longer runs.
 DEFERRAL_SLACK_SECONDS = 60.0
 
 _STATUSES = ("decided", "timeout", "failed", "refused")
 
 
 class DecisionEvent(NamedTuple):
-    """Event of the decision trigger. Airflow stores and logs it, so it holds a status and an id and nothing else.
+    """Event of the decision trigger. Airflow stores and logs it, so it contains only a status and an id.
 
-    :param status: ``decided``; ``timeout``; ``failed`` after too many failed polls in a row; ``refused`` for a
-        failure that no further poll can mend; ``unreadable`` for an event of another version.
-    :param request_id: FACEKI's id of the decided verification; ``None`` if it does not look like an id.
+    :param status: ``decided``; ``timeout``; ``failed`` after too many consecutive failed polls; ``refused`` for a
+        failure that no further poll can resolve; ``unreadable`` for an event of a different version.
+    :param request_id: FACEKI's id of the decided verification; ``None`` if it does not have the form of an id.
     """
 
     status: str
@@ -48,21 +48,22 @@ class DecisionEvent(NamedTuple):
 
     @classmethod
     def from_payload(cls, payload: object) -> DecisionEvent:
-        """Read a payload of any shape."""
+        """Return the event for a payload of any type; it is ``unreadable`` if the payload is not valid."""
         if not isinstance(payload, Mapping) or payload.get("status") not in _STATUSES:
             return cls("unreadable")
         return cls(payload["status"], as_faceki_id(payload.get("request_id")))
 
 
 def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
-    """Fail a task that would defer again to a triggerer that has just given up.
+    """Raise an error for a task that would otherwise defer again to a triggerer that has just given up.
 
-    Call it after the worker's own poll was answered. Neither error is wrapped, so the task's ``retries`` apply.
+    Call this function after the worker's own poll received a response. Neither error is wrapped, so the task's
+    ``retries`` apply.
 
     :param event: Event of the trigger.
     :param conn_id: Connection of the wait.
-    :raises ConfigurationError: the triggerer cannot ask FACEKI as its Connection stands.
-    :raises TransportError: the triggerer got no answer, too often in a row.
+    :raises ConfigurationError: the triggerer cannot call FACEKI with its current Connection.
+    :raises TransportError: the triggerer got no response in too many consecutive polls.
     """
     if event.status == "refused":
         raise api.ConfigurationError(
@@ -77,11 +78,11 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
 
 
 class WaitLimit(NamedTuple):
-    """End of a wait, and the parameter that set it.
+    """End of a wait, and the name of the parameter that set it.
 
     :param deadline: Unix time.
     :param parameter: ``timeout``, ``execution_timeout``, ``review_timeout`` or ``resubmit_after``.
-    :param seconds: Value of that parameter; ``None`` where it was lost on the way through Airflow.
+    :param seconds: Value of that parameter; ``None`` if Airflow lost it during the deferral.
     """
 
     deadline: float
@@ -102,7 +103,7 @@ class WaitLimit(NamedTuple):
         return defer_timeout(self.deadline)
 
     def to_kwargs(self) -> dict[str, Any]:
-        """Return the keyword arguments for the method that goes on after the deferral."""
+        """Return the keyword arguments for the method that continues after the deferral."""
         return {"deadline": self.deadline, "parameter": self.parameter}
 
     def within(self, operator: Any, context: Context) -> WaitLimit:
@@ -123,10 +124,10 @@ class WaitLimit(NamedTuple):
 def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
     """Return the limit of a wait after its deferral.
 
-    :param deadline: As it was handed to Airflow; ``dag.test()`` of Airflow 3 loses it.
-    :param parameter: As it was handed to Airflow.
-    :param limit: The limit as it would be computed now; in Airflow 3.0 to 3.2 a task's start, and so this limit, moves
-        with each deferral (apache/airflow#63240).
+    :param deadline: Unix time as it was passed to Airflow; ``dag.test()`` of Airflow 3 loses it.
+    :param parameter: Parameter name as it was passed to Airflow.
+    :param limit: Limit as it is computed now. In Airflow 3.0 to 3.2 a task's start, and so this limit, moves with each
+        deferral (apache/airflow#63240).
     """
     known = parse_timestamp(deadline)
     if known is None:
@@ -142,7 +143,7 @@ def defer_timeout(deadline: float) -> timedelta:
 
 
 def parse_timestamp(value: object) -> float | None:
-    """Return a Unix time that was handed to Airflow with a deferral; ``None`` if it was lost on the way."""
+    """Return a Unix time that was passed to Airflow with a deferral; ``None`` if Airflow lost it."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

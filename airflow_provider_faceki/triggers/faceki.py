@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Trigger that waits for a decision of FACEKI."""
+"""Trigger that waits for FACEKI's decision."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from airflow_provider_faceki.triggers.deferral import DEFAULT_MAX_WAIT_SECONDS, 
 from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
 from airflow_provider_faceki.triggers.shared_poller import shared_poller
 
-#: Shortest pause in seconds between two polls of one wait, whatever is asked for: thousands of triggers share one
-#: process, and FACEKI charges extra for floods of requests.
+#: Minimum pause in seconds between two polls of one wait, even if a shorter one is requested. Thousands of triggers
+#: share one process, and FACEKI charges extra for excessive request rates.
 MIN_POLL_INTERVAL_SECONDS = 1.0
 
 _open_waits = 0
 
 
 def _count_wait(change: int) -> None:
-    """Count the waits of this process, all of which run on one event loop."""
+    """Change the number of open waits of this process, which all run on one event loop."""
     global _open_waits
     _open_waits += change
     metrics.gauge("waits_open", _open_waits)
@@ -34,20 +34,21 @@ def _count_wait(change: int) -> None:
 class FacekiKycDecisionTrigger(BaseTrigger):
     """Wait until FACEKI has decided, the deadline has passed, or no further poll can help; then fire one event.
 
-    All arguments are identifiers and plain numbers: Airflow stores them, and a restarted triggerer goes on with them.
+    All arguments are identifiers and plain numbers, because Airflow stores them. A restarted triggerer continues with
+    them. Exactly one of ``link``, ``request_id`` and ``record_identifier`` is set.
 
     :param faceki_conn_id: Connection of type ``faceki``.
-    :param deadline: Unix time at which the trigger polls once more and gives up.
-    :param link: Link id to wait for; or one of the next two.
+    :param deadline: Unix time at which the trigger polls a last time and gives up.
+    :param link: Link id to wait for.
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id.
-    :param wait_for_review: Whether to go on waiting while the decision is REVIEW.
+    :param wait_for_review: Whether the trigger continues to wait while the decision is REVIEW.
     :param poke_interval: Seconds between the first two polls, at least :data:`MIN_POLL_INTERVAL_SECONDS`. The first
-        poll comes at a random moment within them, so that waits that begin together do not poll together.
-    :param exponential_backoff: Whether the pause doubles from poll to poll.
-    :param max_wait: Seconds to which the pause grows at the most. ``None`` for no limit.
-    :param max_failures: Failed polls in a row that are tolerated.
-    :param failed_polls: Failed polls in a row just before this wait began.
+        poll happens at a random time within this interval, so that waits that begin together do not poll together.
+    :param exponential_backoff: Whether the pause doubles after each poll.
+    :param max_wait: Maximum pause in seconds between two polls. ``None`` means no maximum.
+    :param max_failures: Number of consecutive failed polls that are tolerated.
+    :param failed_polls: Number of consecutive failed polls directly before this wait began.
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         }
 
     def __repr__(self) -> str:
-        # Airflow's own prints every argument, and a link is a capability.
+        # Airflow's own __repr__ prints every argument, but a link must stay secret: anyone who has it can open the
+        # page.
         return f"<FacekiKycDecisionTrigger {self.faceki_conn_id!r}>"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -120,7 +122,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)
         poll_log = PollLog(self.log, *wait_subject(**self._key))
         pause, failures = max(self.poke_interval, MIN_POLL_INTERVAL_SECONDS), self.failed_polls
-        # A triggerer that starts begins all its waits at once, and a worker that deferred this one has just polled.
+        # The first poll is delayed by a random time: a starting triggerer begins all its waits at once, and the worker
+        # that deferred this task has just polled.
         await self._sleep(pause * random.uniform(0.0, 1.0))  # noqa: S311 - no secret
         while True:
             left = self.deadline - time.time()
@@ -147,7 +150,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
             pause = self._next_pause(pause)
 
     def _give_up(self, error: api.FacekiError, failures: int) -> DecisionEvent | None:
-        """Return the event that ends the wait after a failed poll; ``None`` to go on."""
+        """Return the event that ends the wait after a failed poll, or ``None`` if the wait continues."""
         is_retryable = is_poll_retryable(error)
         if is_retryable and failures <= self.max_failures:
             return None
@@ -161,5 +164,5 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         return min(pause * 2, longest)
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep, but not past the deadline."""
+        """Sleep, but not beyond the deadline."""
         await asyncio.sleep(max(0.0, min(seconds, self.deadline - time.time())))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Log lines of a wait: one short line for a poll, at most one a minute, and a hint when there is never a record."""
+"""Log lines of a wait: at most one short line per minute, and a warning if no record appears."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from airflow_provider_faceki import api
 
-#: Seconds between two log lines of one wait, at least.
+#: Minimum seconds between two log lines of one wait.
 LOG_INTERVAL_SECONDS = 60.0
-#: Seconds without any record after which a wait says what may have been mixed up.
+#: Seconds without any record after which a wait logs a hint about a possibly wrong parameter.
 NO_RECORD_WARNING_SECONDS = 900.0
 
 _HINTS = {
@@ -23,13 +23,13 @@ _HINTS = {
     "record_identifier": "check that the link or the verification was made with this record_identifier; a link "
     "belongs into link=, and FACEKI's id of a verification into request_id=",
 }
-# An identifier of the caller's own. Anything else may be a sentence about a person, or forge lines of a log.
+# Pattern of identifiers that are safe to log. Other text is possibly a sentence about a person, or can forge log lines.
 _LOGGABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration for people: its two largest units, such as ``3 days`` or ``1 hour 5 minutes``."""
+    """Return a duration as text, with its two largest units, such as ``3 days`` or ``1 hour 5 minutes``."""
     left, parts = round(max(0.0, seconds)), []
     if left == 0 and seconds > 0:
         return f"{seconds:.2g} seconds"
@@ -50,7 +50,10 @@ def loggable(identifier: object) -> str:
 def wait_subject(
     *, link: object = None, request_id: object = None, record_identifier: object = None
 ) -> tuple[str, str]:
-    """Return the parameter by which a wait looks, and its words for a log line. A link is never shown."""
+    """Return the parameter that selects the records of a wait, and a description of it for log lines.
+
+    A link is never shown.
+    """
     if link is not None:
         return "link", "this link"
     if request_id is not None:
@@ -62,8 +65,8 @@ class PollLog:
     """Log of the polls of one wait.
 
     :param log: Logger of the task or trigger.
-    :param parameter: Parameter by which the wait looks.
-    :param subject: What is waited for, in words.
+    :param parameter: Parameter that selects the records of the wait.
+    :param subject: Description of what the wait is about.
     :param started_at: Unix time at which the wait began. Default: now.
     """
 
@@ -79,7 +82,7 @@ class PollLog:
     def polled(self, records: Sequence[api.VerificationRecord], next_in: float | None = None) -> None:
         """Log a poll that did not end the wait.
 
-        :param records: What FACEKI has.
+        :param records: Records that FACEKI has.
         :param next_in: Seconds until the next poll, if known.
         """
         self._polls += 1

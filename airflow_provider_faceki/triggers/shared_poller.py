@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Poll FACEKI for all waits of a triggerer: one client for each Connection, behind one circuit breaker.
+"""Poll FACEKI for all waits of a triggerer: one client for each Connection, protected by one circuit breaker.
 
-Without it, a thousand waits would each find out by requests of their own that FACEKI is down.
+Without the shared circuit breaker, each of a thousand waits would detect an outage of FACEKI by its own requests.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Failed polls in a row, over all waits, that open the circuit. One or two failures are ordinary.
+#: Number of consecutive failed polls, over all waits, that open the circuit. One or two failures are normal.
 FAILURE_THRESHOLD = 3
-#: Seconds for which the circuit stays open at first; doubled after each failed probe, up to the maximum.
+#: Initial and maximum seconds for which the circuit stays open. The time doubles after each failed probe.
 MIN_OPEN_SECONDS = 5.0
 MAX_OPEN_SECONDS = 300.0
-#: Seconds for which the waits share a client; after that the Connection is read again, as it may have changed.
+#: Seconds for which the waits share a client. Afterwards the Connection is read again, because its values can change.
 CLIENT_TTL_SECONDS = 300.0
-#: Seconds until a failed read of the Connection is repeated, and failed reads in a row after which the waits fail.
+#: Seconds until a failed read of the Connection is repeated, and number of consecutive failed reads after which the
+#: waits fail.
 REREAD_INTERVAL_SECONDS = 30.0
 MAX_FAILED_READS = 3
 
 
 class CircuitBreaker:
-    """Circuit breaker over the polls of one Connection: closed, open, or half-open while one probe is under way.
+    """Circuit breaker for the polls of one Connection: closed, open, or half-open while one probe is in flight.
 
     All times are Unix time in seconds.
     """
@@ -49,11 +50,14 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether polls are held back; true while half-open, too."""
+        """Whether the circuit breaker blocks polls; also true while it is half-open."""
         return self.failures >= FAILURE_THRESHOLD
 
     def retry_after(self, now: float) -> float:
-        """Return the seconds for which the caller must not poll; at 0 it may, perhaps as the one probe."""
+        """Return the seconds for which the caller must not poll.
+
+        If the result is 0, the caller is allowed to poll; if the circuit is open, this poll is the probe.
+        """
         if not self.is_open:
             return 0.0
         if now < self._next_probe:
@@ -68,7 +72,7 @@ class CircuitBreaker:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # Polls that began before the circuit opened fail late; only the probe's failure is news.
+            # Polls that began before the circuit opened can fail later. Only the probe's failure extends the open time.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds
@@ -82,7 +86,7 @@ class CircuitBreaker:
 
 
 class SharedPoller:
-    """Polls FACEKI for all waits of an event loop on one Connection.
+    """Poller that serves all waits of an event loop on one Connection.
 
     :param conn_id: Connection of type ``faceki``.
     """
@@ -95,14 +99,16 @@ class SharedPoller:
         self._failed_reads = 0
 
     def retry_after(self) -> float:
-        """Return the seconds for which not to poll, spread so that the waits do not come back in step."""
+        """Return the seconds for which the caller must not poll, with jitter so that the waits do not resume together.
+        """
         return self._circuit.retry_after(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
     async def poll(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
-        """Fetch records once, without retries: the next poll is the retry. Only changes of the circuit are logged.
+        """Fetch records once, without retries, because the next poll is the retry. Only changes of the circuit are
+        logged.
 
-        :param endpoint: What to fetch.
-        :raises FacekiError: as ``FacekiHook.acall``.
+        :param endpoint: Records to fetch.
+        :raises FacekiError: for the same reasons as ``FacekiHook.acall``.
         """
         try:
             client = await self._current_client()
@@ -124,15 +130,16 @@ class SharedPoller:
             return await self._read_client()
         if time.time() < self._read_again_at:
             return self._client
-        # One wait reads and the others go on, so a secrets backend in trouble is not asked a thousand times.
+        # Only one wait reads the Connection, and the other waits use the old client. So a secrets backend with problems
+        # does not receive a thousand requests.
         self._read_again_at, old = time.time() + REREAD_INTERVAL_SECONDS, self._client
         try:
             return await self._read_client()
         except api.FacekiError:
             self._client = None
             raise
-        # Any exception: secrets backends raise what they like, and Airflow reports a backend that fails as a missing
-        # Connection. One failure must not end every wait.
+        # Every exception is caught: secrets backends raise exceptions of any type, and Airflow reports a failing
+        # backend as a missing Connection. One failed read must not end all waits.
         except Exception as error:
             self._failed_reads += 1
             if self._failed_reads >= MAX_FAILED_READS:
