@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Tell systemic errors from bad rows: hold refusals until one row succeeds.
+"""Guard that distinguishes systemic errors from bad rows: it holds refusals back until one row succeeds.
 
-FACEKI may refuse every row because of one mistake in the batch or its Connection, and a storage may refuse every
-picture. So refusals are held until one row succeeds. Then they become errors of their rows. If many are alike and no
-row succeeds, the batch ends and no row gets an error.
+One mistake in the batch or its Connection can cause FACEKI to refuse every row. A storage can also refuse every
+picture. So refusals are held back until one row succeeds; then they become errors of their rows. If many refusals are
+alike and no row succeeds, the batch stops, and no row gets an error.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed
 
-#: Number of refusals of one kind, with no row that succeeded, from which on the cause is the batch and not its rows.
+#: Number of refusals of the same kind, without any successful row, from which the batch is assumed to be the cause.
 MIN_ALIKE = 20
-#: The same number of storage failures in succession, after the storage has given pictures in this try.
+#: The same limit for consecutive storage failures, if the storage has already delivered pictures in this try.
 MIN_ALIKE_LATER = 50
 
 
 @dataclass(slots=True)
 class SystemicErrorGuard:
-    """The refusals that are held, and the storage failures in succession.
+    """Guard with the refusals that it holds back, and with counts of consecutive storage failures.
 
     :param is_released: Whether a row has succeeded, in this try or an earlier one.
     """
@@ -38,11 +38,11 @@ class SystemicErrorGuard:
 
     @property
     def held(self) -> int:
-        """Number of refusals that are held."""
+        """Number of refusals that are held back."""
         return len(self._held)
 
     def hold(self, failed: Failed) -> bool:
-        """Hold an error that may be systemic; return whether it is held."""
+        """Hold back an error that is possibly systemic; return whether it is held back."""
         if self.is_released or failed.refusal is None:
             return False
         self._held.append(failed)
@@ -50,26 +50,26 @@ class SystemicErrorGuard:
         return True
 
     def storage_failed(self, error: OSError) -> None:
-        """Count a failure of a storage of pictures."""
+        """Count a failure of a picture storage."""
         self._storage_failures[_storage_kind(error)] += 1
         self._last_failure = error
 
     def storage_worked(self) -> None:
-        """Note that a storage has given all pictures of a row."""
+        """Record that a storage has delivered all pictures of a row."""
         self._storage_worked = True
         self._storage_failures.clear()
 
     def systemic_error(self) -> Exception | None:
-        """Return an error that says what is wrong with the batch; ``None`` if the rows may be the cause."""
+        """Return an error that describes the problem of the batch; ``None`` if the rows are possibly the cause."""
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the lines of the held refusals: a row has succeeded, so they are errors of their rows."""
+        """Return the error lines of the held refusals: a row has succeeded, so the rows are the cause."""
         self.is_released = True
         return [failed.line for failed in self._take_held()]
 
     def drain(self) -> list[Deferred]:
-        """Return the rows of the held refusals as deferred: they get no error."""
+        """Return the rows of the refusals that were held back as deferred, so that they get no error."""
         return [failed.refusal.deferred for failed in self._take_held() if failed.refusal is not None]
 
     def _take_held(self) -> list[Failed]:
@@ -88,7 +88,7 @@ class SystemicErrorGuard:
             for failed in self._held
             if failed.refusal is not None and _kind(failed.refusal.error) == kind
         )
-        # A copy: the held error keeps its own text.
+        # The error is copied so that the original keeps its own message.
         error = copy.copy(first)
         error.message = (
             f"no row has succeeded and {count} rows were refused alike, so the cause is likely not in the rows, and "

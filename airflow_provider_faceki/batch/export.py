@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Fetch the records of many identifiers and write them as tables.
 
-Fetched rows go into a journal under ``_journal/<run>`` in ``output_path``, and a further try of the same run goes on
-after it. When all rows are there, they become one file for each table, named after the run. So a reader sees a table of
-this run either as it was or as it is, and a rerun replaces its own files only.
+Fetched rows are written to a journal under ``_journal/<run>`` in ``output_path``, and a later try of the same run
+continues from it. When all rows are fetched, they are written to one file for each table, named after the run. Each
+file is replaced atomically, so a reader sees either the old or the new table of this run. A rerun replaces only its own
+files.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from airflow_provider_faceki.batch.tables import (
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-#: Seconds for which a further try uses what an earlier one has fetched. Records change: people review them.
+#: Seconds for which a later try uses the rows that an earlier try fetched. Older rows are fetched again, because
+#: reviewers change records.
 JOURNAL_TTL_SECONDS = 24 * 3600.0
 
 ReadRows = Callable[[], Iterator[Row]]
@@ -48,16 +50,16 @@ ReadRows = Callable[[], Iterator[Row]]
 class ExportOptions:
     """Options of an export.
 
-    :param by: ``record_identifier``, ``request_id``, ``link`` or ``face_id``: what the identifiers are.
-    :param concurrency: Requests in flight at once.
+    :param by: Type of the identifiers: ``record_identifier``, ``request_id``, ``link`` or ``face_id``.
+    :param concurrency: Number of concurrent requests.
     :param policy: Which columns are kept, dropped or hashed.
     :param format: ``ndjson`` or ``parquet``.
     :param output_path: URI of the folder.
     :param output_conn_id: Connection for that storage.
-    :param run: Names this run's files: letters, digits and ``-``.
-    :param partition: Folder between table and file, such as ``date=2026-01-31``; may be empty.
-    :param partitions: All partitions in which an earlier try of this run may have left files.
-    :param max_error_rate: Share of error rows above which the export ends early.
+    :param run: Name of this run in file names: letters, digits and ``-``.
+    :param partition: Folder between table and file, such as ``date=2026-01-31``. It can be empty.
+    :param partitions: All partitions in which an earlier try of this run possibly wrote files.
+    :param max_error_rate: Share of error rows (0 to 1) above which the export stops early.
     """
 
     by: str
@@ -73,7 +75,7 @@ class ExportOptions:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the options that change what is fetched; a journal with another one does not count."""
+        """Hash of the options that change what is fetched. Journal lines with a different fingerprint are ignored."""
         options = [__version__, self.by, dict(self.policy.choices), self.policy.hash_key]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -82,18 +84,18 @@ class ExportOptions:
 class RecordExport:
     """One try of an export.
 
-    :param hook: Calls FACEKI.
+    :param hook: Hook that calls FACEKI.
     :param options: The export's options.
-    :param is_killed: Whether the task is to end.
+    :param is_killed: Returns whether the task has to stop.
     """
 
     hook: FacekiHook
     options: ExportOptions
     is_killed: Callable[[], bool]
-    #: Records by decision, and rows by the code of their error, once all is written.
+    #: Number of records by decision, and of rows by error code. They are complete when all tables are written.
     decisions: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
-    #: Rows that could not be fetched, and the last error of one of them.
+    #: Number of rows that could not be fetched, and the last error of such a row.
     unfinished: int = 0
     problem: Exception | None = None
     journal: Journal = field(init=False)
@@ -110,10 +112,10 @@ class RecordExport:
         return f"{self.options.output_path.rstrip('/')}/_journal/{self.options.run}"
 
     def check(self) -> None:
-        """Check before the first request that the tables can be made, and that the output can be written.
+        """Check, before the first request, that the tables can be created and that the output is writable.
 
-        :raises ConfigurationError: a package is not installed.
-        :raises ValidationError: nothing can be written there.
+        :raises ConfigurationError: a required package is not installed.
+        :raises ValidationError: the output is not writable.
         """
         self._new_tables()
         probe = f"{self._journal_root}/_journal/writable"
@@ -126,7 +128,7 @@ class RecordExport:
 
         :param read: Reads the identifiers from their beginning.
         :param progress: Logs the progress.
-        :raises Exception: the reason why it ended early; what was fetched is kept for the next try.
+        :raises Exception: the reason why the export stopped early. The fetched rows are kept for the next try.
         """
         self._runner = BatchRunner(
             self.options.concurrency,
@@ -147,7 +149,7 @@ class RecordExport:
             self._publish()
 
     def uri(self, table: str) -> str:
-        """Return the URI of this run's file of a table, or of its ``errors``."""
+        """Return the URI of this run's file for a table or for ``errors``."""
         return self._uri(table, self.options.format if table in TABLES else "ndjson", self.options.partition)
 
     def _uri(self, table: str, suffix: str, partition: str) -> str:
@@ -166,7 +168,8 @@ class RecordExport:
         self._runner.drain()
 
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
-        """Return the key of a row that is to be fetched; write the error of one that cannot be."""
+        """Return the key of a row that has to be fetched. If the row cannot be fetched, write its error and return
+        ``None``."""
         index = self.journal.index
         problem = outcomes.check_row(row)
         line: Mapping[str, object] | None = outcomes.bad_row_line(row, problem) if problem else None
@@ -205,12 +208,13 @@ class RecordExport:
 
     def _error_line(self, key: str, line: Mapping[str, object]) -> Mapping[str, object]:
         content = {name: value for name, value in line.items() if name != "record_identifier"}
-        # The errors show no identifier that the tables do not show; the row's number has to do then.
+        # The errors contain the identifier only if the tables contain it too. Otherwise the row number identifies the
+        # row.
         by = self.options.by
         shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
         named = {by: shown[by]} if by in shown else {}
         error = {"row": content.pop("row"), **named, **content}
-        # The runner counts and logs by the fields of the line itself.
+        # The runner reads these fields for its counts and log lines from the line itself.
         told = {name: line[name] for name in ("row", "code", "problem")}
         return {**self._head(key), "error": error, **told}
 
@@ -236,13 +240,13 @@ class RecordExport:
         return {**tables, "errors": NdjsonWriter()}
 
     def _publish(self) -> None:
-        """Make the tables from the journal, write each in one step, and delete files that they replace."""
+        """Create the tables from the journal, write each file atomically, and delete the files that they replace."""
         tables = self._new_tables()
         if self._fill(tables) != self._rows:
             raise OSError(
                 "what was fetched has gone from the output's _journal; the next try fetches it again"
             )
-        # The verifications come last: a reader that finds one finds its documents.
+        # The verifications are written last: when a reader finds a verification, its documents already exist.
         for table in reversed(tables):
             with tables[table].finish() as file:
                 retry_storage(partial(self._write, table, file))
@@ -250,7 +254,7 @@ class RecordExport:
         self.journal.delete()
 
     def _delete_replaced(self) -> None:
-        """Delete this run's files in another format or partition, or readers would find its rows twice."""
+        """Delete this run's files in another format or partition. Otherwise readers would find its rows twice."""
         for table in (*TABLES, "errors"):
             for suffix in TABLE_FORMATS:
                 for partition in self.options.partitions:
@@ -270,12 +274,13 @@ class RecordExport:
         storage.write_file(self.uri(table), file, self.options.output_conn_id)
 
     def _fill(self, tables: Mapping[str, TableWriter]) -> int:
-        """Add the journal's rows to the tables and return their number."""
+        """Add the journal's rows to the tables and return the number of rows."""
         index, count = self.journal.index, 0
         for segment_log in (self.journal.results, self.journal.errors):
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
-                # Two tries may have fetched the same row, and an earlier one a row that is no longer asked for.
+                # Two tries possibly fetched the same row, and an earlier try possibly fetched a row that is no longer
+                # requested.
                 if not self._is_usable(line) or index.is_recorded(key) or not index.was_seen(key):
                     continue
                 index.mark_recorded(key)

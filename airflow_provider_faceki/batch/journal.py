@@ -1,18 +1,18 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Journal of a batch: append-only logs of segments that are written once, so that any storage can hold it.
+"""Journal of a batch: append-only logs whose segments are written once, so that it works in any storage.
 
 Under ``output_path``::
 
     results/part-….ndjson               one line for each verified row: a summary
     errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, what to do
-    records/part-….ndjson               full records, only if asked for
-    _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of them is sent
-    _journal/cancelled/part-….ndjson    intents after which the row was certainly not sent
-    _journal/tombstones/part-….ndjson   names of segments that no longer count (export.py: they have become tables)
+    records/part-….ndjson               full records, only if they are requested
+    _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of these rows is sent
+    _journal/cancelled/part-….ndjson    intents whose rows were certainly not sent
+    _journal/tombstones/part-….ndjson   names of segments that are ignored (export.py: their rows are in the tables now)
     _journal/tries/try-….json           the leases of all tries (lease.py)
 
-A row in ``results`` or ``errors`` is done. A row with more intents than cancellations may have been sent and billed,
-so FACEKI is asked about it first. All other rows were never sent.
+A row in ``results`` or ``errors`` is done. If a row has more intents than cancellations, it was possibly sent and
+billed, so FACEKI is asked about it first. All other rows were never sent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Error code of a row that has the identifier of an earlier row.
+#: Error code of a row with the same identifier as an earlier row.
 DUPLICATE = "DUPLICATE_IDENTIFIER"
 #: The word under which a record without a decision is counted.
 UNDECIDED = "UNDECIDED"
@@ -46,7 +46,7 @@ class SegmentLog:
 
     :param store: The storage.
     :param folder: URI of the folder.
-    :param writer: Name of this writer in the names of its segments; a later writer's name sorts later.
+    :param writer: Name of this writer, which is part of its segments' names. The name of a later writer sorts later.
     :param clock: The clocks.
     """
 
@@ -58,7 +58,7 @@ class SegmentLog:
         self._number = 0
         self._lines: list[bytes] = []
         self._segment: tuple[str, list[bytes]] | None = None
-        #: Names of segments that no longer count.
+        #: Names of segments that are ignored.
         self.tombstones: set[str] = set()
 
     def add(self, line: Mapping[str, object]) -> None:
@@ -73,23 +73,23 @@ class SegmentLog:
     def write(self) -> None:
         """Write the buffered lines as segments. After an error they stay buffered.
 
-        A storage may fail after it has written, so a segment that failed is written again with the same name and the
-        same lines.
+        A storage sometimes reports an error although it has written the file. So a segment that failed is written again
+        with the same name and the same lines.
 
-        :raises OSError: the storage failed; the next call may succeed.
-        :raises ValidationError: nothing can be written there.
+        :raises OSError: the storage failed; the next call can succeed.
+        :raises ValidationError: the folder is not writable.
         """
         while self._segment or self._lines:
             if self._segment is None:
                 name = f"{self.folder}/part-{self._writer}-{self._number:06d}.ndjson"
                 self._number += 1
-                # One assignment: Airflow's task timeout may raise between any two statements.
+                # This must be a single assignment, because Airflow's task timeout can raise between any two statements.
                 self._segment, self._lines = (name, self._lines), []
             self._store.write(self._segment[0], b"".join(self._segment[1]))
             self._segment = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines of all segments of all writers, without those that have a tombstone."""
+        """Yield the lines of all segments of all writers, except for segments with a tombstone."""
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
@@ -97,7 +97,7 @@ class SegmentLog:
                 try:
                     document = json.loads(line)
                 except ValueError:
-                    # A torn write. Its rows count as not done and are looked up again.
+                    # The line was written incompletely. Its row is treated as not done and is looked up again.
                     continue
                 if isinstance(document, dict):
                     yield document
@@ -119,11 +119,11 @@ class SegmentLog:
 
 
 class Journal:
-    """The logs of a batch and what they say about its rows.
+    """The logs of a batch and the row states that follow from them.
 
     :param root: URI of the batch's folder.
-    :param store: Its storage.
-    :param is_usable: Whether a line of an earlier try still counts. Default: every line does.
+    :param store: Storage of the folder.
+    :param is_usable: Returns whether a line of an earlier try is still valid. Default: every line is valid.
     :param clock: The clocks.
     """
 
@@ -137,7 +137,7 @@ class Journal:
         self.root = root.rstrip("/")
         self._is_usable = is_usable
         self._clock = clock or Clock()
-        # Sorts by time, and no two tries on any worker have the same.
+        # The name sorts by time, and the random part makes it unique for each try on any worker.
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
         writer = f"{stamp}-{os.urandom(4).hex()}"
 
@@ -149,10 +149,11 @@ class Journal:
         self._intents, self._cancelled = segment_log("_journal/intents"), segment_log("_journal/cancelled")
         self._tombstones = segment_log("_journal/tombstones")
         self.index = RowIndex()
-        #: Done rows by decision, and by the code of their error, over all tries.
+        #: Number of done rows by decision and by error code, over all tries.
         self.decisions = Counter[str]()
         self.failures = Counter[str]()
-        #: Number of done rows over all tries, and of those that FACEKI had before this batch would have sent them.
+        #: Number of done rows over all tries, and number of those rows that FACEKI already had, so that they were not
+        #: billed.
         self.done = 0
         self.found = 0
         self._charged = 0
@@ -163,9 +164,9 @@ class Journal:
         return f"{self.root}/_journal/tries"
 
     def load(self, checkpoint: Callable[[], object] = lambda: None) -> None:
-        """Read what earlier tries have written.
+        """Read the lines that earlier tries have written.
 
-        :param checkpoint: Called now and then.
+        :param checkpoint: Called at intervals, for example to stop a killed task.
         """
         for line in self._tombstones.lines():
             names = line.get("segments")
@@ -184,14 +185,15 @@ class Journal:
                     self.index.mark_done(key)
 
     def load_records(self, checkpoint: Callable[[], object]) -> None:
-        """Read whose full records earlier tries have written; ``checkpoint`` is called now and then."""
+        """Read which rows' full records earlier tries have written; ``checkpoint`` is called at intervals."""
         for line in with_checkpoints(self.records.lines(), checkpoint):
             self.index.mark_recorded(_key(line))
 
     def delete(self) -> None:
-        """Delete results and errors, which have gone elsewhere. What cannot be deleted no longer counts.
+        """Delete results and errors, whose rows are in the tables now. Segments that cannot be deleted are ignored
+        later.
 
-        :raises OSError: they can neither be deleted nor get a tombstone.
+        :raises OSError: the segments can neither be deleted nor get a tombstone.
         """
         self._tombstones.add({"segments": self.results.names() + self.errors.names()})
         retry_storage(self._tombstones.write, self._clock.sleep)
@@ -202,26 +204,26 @@ class Journal:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def log_intents(self, identifiers: Iterable[str]) -> None:
-        """Note which rows are about to be sent; :meth:`flush_intents` writes it."""
+        """Record which rows are about to be sent; :meth:`flush_intents` writes the intents."""
         now = self._clock.time()
         for identifier in identifiers:
             self._intents.add({"record_identifier": identifier, "at": now})
             self.index.add_intent(row_key(0, identifier), now)
 
     def flush_intents(self) -> None:
-        """Write the intents. No row may be sent before this has returned.
+        """Write the intents. No row is allowed to be sent before this method has returned.
 
-        :raises OSError: the storage failed; the next call may succeed.
+        :raises OSError: the storage failed; the next call can succeed.
         """
         self._intents.write()
 
     def cancel_intent(self, identifier: str) -> None:
-        """Note that a row was certainly not sent after its last intent."""
+        """Record that a row was certainly not sent after its last intent."""
         self._cancelled.add({"record_identifier": identifier})
         self.index.cancel_intent(row_key(0, identifier))
 
     def finish(self, segment_log: SegmentLog, line: Mapping[str, object]) -> None:
-        """Note that a row is done; the next :meth:`flush` writes it.
+        """Record that a row is done; the next :meth:`flush` writes its line.
 
         :param segment_log: ``results`` or ``errors``.
         :param line: The row's result or error.
@@ -232,7 +234,7 @@ class Journal:
 
     @property
     def charged(self) -> int:
-        """Number of rows, over all tries, that were billed or may have been."""
+        """Number of rows, over all tries, that were billed or possibly billed."""
         return self._charged + self.index.count_open()
 
     @property
@@ -243,7 +245,7 @@ class Journal:
     def flush(self) -> None:
         """Write the buffered lines. After an error they stay buffered.
 
-        :raises OSError: the storage failed; the next call may succeed.
+        :raises OSError: the storage failed; the next call can succeed.
         """
         for segment_log in self._flushed:
             segment_log.write()
@@ -260,7 +262,7 @@ class Journal:
             self.failures[str(line.get("code"))] += 1
             return
         self.found += not is_billed
-        # A row that fetches has one decision for each record that was found.
+        # In an export, a row has one decision for each record that was found.
         decisions = line.get("decisions", [line.get("decision")])
         self.decisions.update(map(counted_as, decisions if isinstance(decisions, list) else ()))
 

@@ -1,12 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Lease on a batch with a fencing token: only the newest try may send.
+"""Lease on a batch with a fencing token: only the newest try is allowed to send.
 
-Two tries at the same time would bill twice. It happens: Airflow loses contact with a worker that is still running, and
-starts the next try elsewhere; or a suspended machine wakes up. Each try writes a lease file with a number (the fencing
-token) higher than all that it finds, before it reads the journal. It lists the folder again after it has written its
-intents and before it sends them, and stops if there is a higher number. So either the newer try has read the older
-one's intents, or the older one sees the newer one's lease. This needs a storage that lists a file as soon as it is
-written, as the large object stores do, and neither locks nor clocks.
+Two tries that run at the same time would bill twice. This situation occurs: Airflow loses contact with a running worker
+and starts the next try elsewhere, or a suspended machine resumes. Each try writes a lease file before it reads the
+journal. The file's number (the fencing token) is higher than all numbers in the folder. After the try has written its
+intents, and before it sends the rows, it lists the folder again. If there is a higher number, it stops. So either the
+newer try has read the older try's intents, or the older try sees the newer try's lease.
+
+This needs a storage that lists a file as soon as it is written, as the large object stores do. It needs neither locks
+nor clocks.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ from airflow_provider_faceki.batch.store import Store, retry_storage
 
 T = TypeVar("T")
 
-#: Age of the last successful check after which the lease is checked again before a charged call.
+#: If the last successful check is older than this number of seconds, the lease is checked again before a charged call.
 MAX_UNCHECKED_SECONDS = 5.0
 
 
 class LeaseLostError(ValidationError):
-    """A newer try has the lease, so this one must not send."""
+    """Error: a newer try has the lease, so this try must not send."""
 
 
 class Lease:
@@ -37,7 +39,7 @@ class Lease:
 
     :param store: The storage.
     :param folder: URI of the folder with the leases.
-    :param batch_id: The batch's id; a folder belongs to one batch.
+    :param batch_id: Id of the batch. A folder belongs to one batch.
     :param clock: The clocks.
     """
 
@@ -51,9 +53,9 @@ class Lease:
         self._checking = threading.Lock()
 
     def acquire(self) -> None:
-        """Take the lease from whichever try has it.
+        """Acquire the lease, which invalidates the lease of any other try.
 
-        :raises ValidationError: the folder belongs to another batch, or a still newer try has the lease.
+        :raises ValidationError: the folder belongs to another batch, or an even newer try has the lease.
         """
         names = self._retry(self._names)
         owner = next(
@@ -72,24 +74,26 @@ class Lease:
         try:
             self._retry(self.ensure_held)
         except ValidationError:
-            # Of two tries that start at the same moment, the loser must not lock out the winner's next try.
+            # If two tries start at the same moment, the losing try must not block the winning try's next try.
             self._retry(partial(self._store.delete, uri))
             raise
 
     def ensure_held(self) -> None:
         """Check that no newer try has the lease.
 
-        :raises LeaseLostError: a newer try has it.
+        :raises LeaseLostError: a newer try has the lease.
         :raises OSError: the storage failed.
         """
-        # Taken before the folder is listed: a process may be suspended while it waits for the list.
+        # The time is read before the folder is listed, because the process is possibly suspended while it waits for the
+        # list.
         started_at = self._clock.boottime()
         if self._names()[-1:] != [self._name]:
             raise LeaseLostError("another try has begun to work on this output_path, so this one stops")
         self._checked_at = started_at
 
     def ensure_fresh(self) -> None:
-        """Check again if the last check is too old, for example since the process was suspended. Thread-safe.
+        """Check the lease again if the last check is too old, for example because the process was suspended.
+        Thread-safe.
 
         :raises LeaseLostError: a newer try has the lease.
         :raises OSError: the storage failed.
@@ -111,7 +115,7 @@ class Lease:
         return [name for uri in found if (name := uri.rpartition("/")[2]).startswith("try-")]
 
     def _owner(self, name: str) -> str | None:
-        """Return the batch id in a lease; ``None`` if the file is torn or has been deleted meanwhile."""
+        """Return the batch id in a lease file; ``None`` if the file is incomplete or was deleted in the meantime."""
         try:
             document = json.loads(self._store.read(f"{self._folder}/{name}"))
         except ValueError:

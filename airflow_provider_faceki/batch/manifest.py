@@ -20,20 +20,21 @@ from airflow_provider_faceki.batch.readers import (
 )
 
 MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
-#: The columns of a manifest. A file may call them otherwise, see the operator's ``columns``.
+#: The columns of a manifest. If a file uses other names, see the operator's ``columns``.
 COLUMNS = (
     "record_identifier",
     "workflow_id",
     "selfie",
     *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")),
 )
-#: Columns without which no row can be verified.
+#: Columns that are required to verify a row.
 REQUIRED_COLUMNS = ("record_identifier", "selfie", "document_1_front")
-#: Identifiers that are read from Airflow's database at once, where they are XComs of mapped tasks.
+#: Number of identifiers that are read with one query from Airflow's database, if they are XComs of mapped tasks.
 IDENTIFIERS_PER_QUERY = 500
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
-# Fields that a shard has beside the columns: the row's number in the manifest, and why it cannot be read.
+# Names of the fields that a shard has in addition to the columns: the row's number in the manifest, and the reason why
+# the row cannot be read.
 _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
 
 
@@ -41,9 +42,9 @@ _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider
 class Row:
     """One row of a manifest.
 
-    :param number: Its number, starting at 1; a header and blank lines do not count.
-    :param values: Texts by column, without spaces around them; empty ones are left out.
-    :param problem: Why it cannot be read; ``values`` is empty then.
+    :param number: Number of the row, starting at 1. A header and blank lines are not counted.
+    :param values: Text by column, without surrounding whitespace. Empty values are left out.
+    :param problem: Reason why the row cannot be read. If it is set, ``values`` is empty.
     """
 
     number: int
@@ -51,7 +52,7 @@ class Row:
     problem: str | None = None
 
     def to_shard_line(self) -> bytes:
-        """Return a line of NDJSON from which :func:`read_manifest` makes the same row, with the same number."""
+        """Return a line of NDJSON from which :func:`read_manifest` creates the same row, with the same number."""
         content: Mapping[str, str] = {_PROBLEM_FIELD: self.problem} if self.problem else self.values
         return json.dumps({_NUMBER_FIELD: self.number, **content}).encode() + b"\n"
 
@@ -66,11 +67,11 @@ def read_manifest(
     """Yield the rows of a manifest.
 
     :param uri: Absolute local path or URI of the manifest.
-    :param columns: The column's name in the file, by its name in ``COLUMNS``.
+    :param columns: Mapping from names in ``COLUMNS`` to the column names in the file.
     :param conn_id: Connection for that storage.
-    :param format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's suffix.
-    :param required: Names in ``COLUMNS`` that a file with a header must have.
-    :raises ValidationError: the manifest cannot be read at all.
+    :param format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
+    :param required: Names in ``COLUMNS`` that a file with a header must contain.
+    :raises ValidationError: the manifest as a whole is not readable.
     """
     if not isinstance(uri, str):
         raise ValidationError(f"manifest must be a URI, not {type(uri).__name__}")
@@ -88,7 +89,7 @@ def read_manifest(
 def check_identifiers(identifiers: object) -> Sequence[object]:
     """Return ``identifiers`` if they are a list or Airflow's lazy sequence of XComs.
 
-    :raises ValidationError: they are something else; a text would be read letter by letter.
+    :raises ValidationError: they have another type. A string would be split into its letters.
     """
     if isinstance(identifiers, str | bytes) or not isinstance(identifiers, Sequence):
         raise ValidationError(
@@ -99,10 +100,10 @@ def check_identifiers(identifiers: object) -> Sequence[object]:
 
 
 def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator[Row]:
-    """Yield a row for each identifier, reading a slice of them at a time.
+    """Yield a row for each identifier, reading a limited number of identifiers at once.
 
-    :param identifiers: Each is an identifier, or an object that holds it.
-    :param field: The object's field that holds it.
+    :param identifiers: Each item is an identifier, or an object that contains the identifier.
+    :param field: The object's field that contains the identifier.
     """
     for start in range(0, len(identifiers), IDENTIFIERS_PER_QUERY):
         for number, item in enumerate(identifiers[start : start + IDENTIFIERS_PER_QUERY], start + 1):
@@ -116,7 +117,11 @@ def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator
 
 
 def _problem_of_identifier(field: str, value: object) -> str:
-    """Return why ``value`` is no identifier; a number may be another person's, made by native rendering."""
+    """Return the reason why ``value`` is not an identifier.
+
+    A number is refused, because native rendering possibly changed the text, so that the number identifies another
+    person.
+    """
     try:
         check_identifier(f"an identifier, or an object's {field!r},", value)
     except ValidationError as error:

@@ -1,24 +1,24 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Outcomes of processing a row, and the line that is written for a row that is an error.
+"""Outcomes of processing a row, and the output line of an error row.
 
-The ``code`` of an error row is FACEKI's number where FACEKI gave one, or else one of these words, which do not change
-with the names of classes:
+If FACEKI reported an error number, it is the ``code`` of the error row. Otherwise the code is one of these words, which
+are independent of class names:
 
 =======================  ===========================================================================
 ``BAD_ROW``              the row cannot be read
-``NO_IDENTIFIER``        it has no identifier
-``BAD_IDENTIFIER``       its identifier cannot be used
+``NO_IDENTIFIER``        the row has no identifier
+``BAD_IDENTIFIER``       the row's identifier is not valid
 ``DUPLICATE_IDENTIFIER`` an earlier row has the same identifier
-``INVALID_INPUT``        a value of the row, or a picture that it names, cannot be used
-``STORAGE``              the storage gives other pictures, but not this one
-``OUTCOME_UNKNOWN``      it may have been sent and billed, and FACEKI shows no record of it
+``INVALID_INPUT``        a value of the row, or a picture that it names, is not valid
+``STORAGE``              the storage delivers other pictures, but not this one
+``OUTCOME_UNKNOWN``      the row was possibly sent and billed, and FACEKI shows no record of it
 ``INVALID_REQUEST``      FACEKI refused the request without a code
 ``WORKFLOW``             FACEKI refused the workflow without a code
 ``NOT_FOUND``            FACEKI has no such record
-``LINK``                 the link cannot be used
+``LINK``                 the link is not usable
 ``NOT_PASSED``           FACEKI did not accept the pictures, without a code
-``UNEXPECTED_RESPONSE``  FACEKI answered with something else than was asked for
-``RESPONSE``             FACEKI answered what has no explanation
+``UNEXPECTED_RESPONSE``  FACEKI returned something other than the requested content
+``RESPONSE``             FACEKI returned a response that nothing explains
 =======================  ===========================================================================
 """
 
@@ -33,7 +33,7 @@ from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row
 
-#: Code and advice by error class; a class comes before its base class.
+#: Code and advice by error class. A class is listed before its base class.
 _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
     (
         api.OutcomeUnknownError,
@@ -66,8 +66,8 @@ class Succeeded:
 class Failed:
     """The row has an error that a further try would find again.
 
-    :param line: Its line in ``errors``.
-    :param refusal: Set if the cause may be the whole batch and not the row; see ``error_guard.py``.
+    :param line: Line of the row in ``errors``.
+    :param refusal: Set if the whole batch, and not the row, is possibly the cause; see ``error_guard.py``.
     """
 
     line: Mapping[str, object]
@@ -76,19 +76,20 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The full record of a row that has a result, or that FACEKI keeps none."""
+    """The full record of a row that has a result, or the fact that FACEKI stores no record of it."""
 
     line: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The row is left to the second pass of this try, or to the next try.
+    """The row is left for the second pass of this try, or for the next try.
 
     :param row: The row.
-    :param error: Why; ``None`` if the row only has to wait.
-    :param sent_by: Unix time by which it had been sent; ``None`` if it certainly was not sent after its last intent.
-    :param is_pending: FACEKI has a verification of an earlier run that it has not decided yet.
+    :param error: Reason; ``None`` if the row only has to wait.
+    :param sent_by: Unix time by which the row had been sent; ``None`` if the row was certainly not sent after its last
+        intent.
+    :param is_pending: Whether FACEKI has a verification of an earlier run without a decision.
     """
 
     row: Row
@@ -99,10 +100,10 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """FACEKI's refusal of a row that may be a refusal of every row.
+    """FACEKI's refusal of one row, which possibly applies to every row.
 
     :param error: The error.
-    :param deferred: The row's outcome if every row is refused.
+    :param deferred: Outcome of the row if every row is refused.
     """
 
     error: api.FacekiError
@@ -113,9 +114,9 @@ class Refusal:
 class Abort:
     """No further row can be processed.
 
-    :param row: The row that met the error.
+    :param row: The row that caused the error.
     :param error: The error.
-    :param sent_by: As for :class:`Deferred`.
+    :param sent_by: Same meaning as in :class:`Deferred`.
     """
 
     row: Row
@@ -125,7 +126,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """An unexpected exception; the row may have been sent."""
+    """An unexpected exception occurred; the row was possibly sent."""
 
     error: Exception
 
@@ -134,7 +135,7 @@ Outcome: TypeAlias = Succeeded | Failed | Recorded | Deferred | Abort | Crashed
 
 
 def check_row(row: Row) -> tuple[str, str, str] | None:
-    """Return code, problem and advice of a row that cannot be processed at all, or ``None``."""
+    """Return code, problem and advice if a row cannot be processed at all, otherwise ``None``."""
     if row.problem is not None:
         return "BAD_ROW", row.problem, "mend the row, and put it into a new batch"
     identifier = row.values.get("record_identifier")
@@ -148,12 +149,12 @@ def check_row(row: Row) -> tuple[str, str, str] | None:
 
 
 def bad_row_line(row: Row, problem: tuple[str, str, str]) -> Mapping[str, object]:
-    """Return the line of a row that :func:`check_row` refused; it has no identifier but its number."""
+    """Return the error line of a row that :func:`check_row` refused. It contains the row number, but no identifier."""
     return _line(row.number, None, *problem)
 
 
 def duplicate_line(row: Row) -> Mapping[str, object]:
-    """Return the line of a row that has the identifier of an earlier row."""
+    """Return the error line of a row with the same identifier as an earlier row."""
     return _line(
         row.number,
         row.values["record_identifier"],
@@ -164,20 +165,20 @@ def duplicate_line(row: Row) -> Mapping[str, object]:
 
 
 def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
-    """Return the line of a row that FACEKI refused, or whose values or pictures cannot be used."""
+    """Return the error line of a row that FACEKI refused, or whose values or pictures are not valid."""
     word, advice = next((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind))
     code = word if error.code is None else str(error.code)
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 
 
 def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
-    """Return the line of a row with a picture that its storage never gives."""
+    """Return the error line of a row with a picture that its storage never delivers."""
     advice = "see why the storage does not give the picture, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 
 def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
-    """Return ``error`` as a refusal that may hold for every row, or ``None`` if it concerns this row only."""
+    """Return ``error`` as a refusal that possibly applies to every row, or ``None`` if it concerns only this row."""
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None
     kinds = api.WorkflowError | api.InvalidRequestError | api.NotFoundError
@@ -185,13 +186,13 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
 
 def is_systemic(error: api.FacekiError) -> bool:
-    """Return whether every other row would meet the same error."""
+    """Return whether every other row would cause the same error."""
     kinds = api.QuotaError | api.AuthenticationError | api.ConfigurationError | api.TlsError
     return isinstance(error, kinds)
 
 
 def is_transient(error: api.FacekiError) -> bool:
-    """Return whether a later attempt may succeed."""
+    """Return whether a later attempt can succeed."""
     return error.is_transient or isinstance(error, api.OutcomeUnknownError)
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read CSV, NDJSON and Parquet files row by row in bounded memory; a row that cannot be read does not stop the rest."""
+"""Read CSV, NDJSON and Parquet files row by row in bounded memory; an unreadable row does not stop the other rows."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from typing import Any, BinaryIO, TypeAlias
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 
-#: Longest line that is read. A row of URIs has some hundred bytes, so a longer line is another kind of file.
+#: Maximum length of a line in bytes. A row of URIs has some hundred bytes, so a longer line means a different kind of
+#: file.
 MAX_LINE_BYTES = 1024 * 1024
-#: Bytes without any row after which a file is given up: one endless line, or nothing but blank lines.
+#: Bytes without any row after which reading stops with an error: the file is one endless line, or only blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
-#: Lines that one quoted CSV field may span. A longer field is a quote that was never closed.
+#: Maximum number of lines in one quoted CSV field. In a longer field, the quote was never closed.
 MAX_FIELD_LINES = 100
-#: Parquet rows that are Python objects at once; fewer where their values may be large.
+#: Number of Parquet rows that are Python objects at the same time. It is reduced if the values are large.
 PARQUET_BATCH_ROWS = 1024
 #: Bytes of a Parquet column that are read at once. By default pyarrow reads the whole row group.
 PARQUET_BUFFER_BYTES = 256 * 1024
-#: Longest value of a Parquet column that is read.
+#: Maximum length in bytes of one value in a Parquet column.
 MAX_CELL_BYTES = 64 * 1024
-#: Largest size of a column's values in a row group, on average (above the first 64 KiB) and together. Compressed, a
-#: file of 3 kB can hold gigabytes.
+#: Maximum size in bytes of a column's values in a row group: on average (not counting the first 64 KiB), and in total.
+#: The limit is necessary because a compressed file of 3 kB can contain gigabytes.
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
-#: Memory in bytes that the values of one batch of rows may take, where each is the largest of its column.
+#: Maximum memory in bytes for the values of one batch of rows, if each value is the largest of its column.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
-# A page's header begins with its type and its size without compression, as Thrift's compact protocol writes them.
+# A page header begins with the page type and its uncompressed size, encoded in Thrift's compact protocol.
 _PAGE_HEADER = re.compile(rb"\x15.\x15(?P<size>[\x80-\xff]{0,4}[\x00-\x7f])", re.DOTALL)
-# Some programs write it before the first line of UTF-8.
+# Some programs write this byte order mark before the first line of UTF-8 text.
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row that cannot be read, and why."""
+    """A row that cannot be read, with the reason."""
 
     problem: str
 
@@ -58,12 +59,12 @@ def read_ndjson(file: BinaryIO) -> Iterator[ParsedRow]:
 def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
     """Yield the rows of a CSV file in UTF-8, with or without a byte order mark, with LF or CRLF line ends.
 
-    A quote that is never closed makes its own row unreadable and no other.
+    A quote that is never closed makes only its own row unreadable.
 
     :param file: The file.
     :param columns: Columns that are used.
-    :param required: Columns that the header must have.
-    :raises ValidationError: the header lacks a required column, or has a used one twice.
+    :param required: Columns that the header must contain.
+    :raises ValidationError: the header lacks a required column, or contains a used column twice.
     """
     records = _csv_records(_lines(file))
     header = next(records, None)
@@ -81,7 +82,7 @@ def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]
 
 
 def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
-    """Yield the rows of a Parquet file, reading only the used columns; parameters as for :func:`read_csv`.
+    """Yield the rows of a Parquet file, reading only the used columns; parameters as in :func:`read_csv`.
 
     :raises ConfigurationError: pyarrow is not installed.
     :raises OSError: the storage failed.
@@ -102,7 +103,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
         for batch in table.iter_batches(batch_size=rows, columns=used, use_threads=False):
             yield from _batch_rows(batch)
     except (pyarrow.ArrowException, OSError):
-        # pyarrow raises OSError both for a damaged page and for a storage that fails.
+        # pyarrow raises OSError for a damaged page and also for a storage failure.
         if recorder.error is not None:
             raise recorder.error from None
         raise ValidationError("manifest: not a readable Parquet file") from None
@@ -111,7 +112,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
 def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
     """Yield the lines that are not blank.
 
-    :raises ValidationError: there is no end of one, or of blank ones.
+    :raises ValidationError: a line, or a sequence of blank lines, exceeds the maximum length.
     """
     is_first, without_row = True, 0
     while line := file.readline(MAX_LINE_BYTES + 1):
@@ -149,7 +150,7 @@ def _parse_json(line: bytes) -> ParsedRow:
 
 def _check_header(header: Collection[str], columns: Collection[str], required: Collection[str]) -> None:
     names = list(header)
-    # The names are left out: in a file without a header they are the first person's data.
+    # The names are left out, because in a file without a header they are the first person's data.
     found = f"it has {len(names)} column(s); is the first line a header?"
     if missing := [column for column in required if column not in names]:
         raise ValidationError(f"manifest: there is no column {', '.join(map(repr, missing))}; {found}")
@@ -170,7 +171,7 @@ def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] |
             continue
         record, lookahead = _csv_record(line, pushed_back, lines)
         if record is None:
-            # The lines after an unclosed quote are rows of their own.
+            # The lines after an unclosed quote are treated as separate rows.
             pushed_back.extendleft(reversed(lookahead))
             yield UnreadableRow(
                 "the row is not CSV: a quote that is not closed, or a field of more than 128 KiB"
@@ -182,7 +183,7 @@ def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] |
 def _csv_record(
     line: bytes, pushed_back: deque[bytes | UnreadableRow], lines: Iterator[bytes | UnreadableRow]
 ) -> tuple[list[str] | None, list[bytes | UnreadableRow]]:
-    """Return the record that begins with ``line``, or ``None``, and the lines that were read after it."""
+    """Return the record that begins with ``line``, or ``None``, and the lines that were read after ``line``."""
     lookahead: list[bytes | UnreadableRow] = []
     text = _decode(line)
     while (record := _parse_csv(text)) is None and text.count('"') % 2 and len(lookahead) < MAX_FIELD_LINES:
@@ -205,12 +206,12 @@ def _parse_csv(text: str) -> list[str] | None:
 
 
 def _decode(line: bytes) -> str:
-    # Bytes that are not UTF-8 only matter in a column that is used, where they are found later.
+    # Bytes that are not UTF-8 are accepted here. If they are in a used column, a later check refuses the row.
     return line.decode("utf-8", errors="surrogateescape")
 
 
 def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
-    """Yield the parts of the used columns, one for each row group."""
+    """Yield the chunks of the used columns, one chunk for each row group."""
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.path_in_schema.partition(".")[0] in used:
@@ -218,7 +219,7 @@ def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
 
 
 def _check_chunk(chunk: Any, file: _ErrorRecorder) -> int:
-    """Refuse a part of a column that would take much memory; return how large a repeated value of it may be."""
+    """Return the maximum size of a repeated value in a column chunk; refuse a chunk that would need much memory."""
     size: int = chunk.total_uncompressed_size
     if size > min(MAX_COLUMN_BYTES, MAX_CELL_BYTES + chunk.num_values * MAX_AVERAGE_CELL_BYTES):
         raise ValidationError(
@@ -229,15 +230,15 @@ def _check_chunk(chunk: Any, file: _ErrorRecorder) -> int:
 
 
 def _dictionary_bytes(chunk: Any, file: _ErrorRecorder) -> int:
-    """Return the size of the page that holds each repeated value once. Every row can have the largest of them.
+    """Return the size of the dictionary page, which contains each repeated value once.
 
-    https://parquet.apache.org/docs/file-format/data-pages/
+    Every row can contain the largest of these values. https://parquet.apache.org/docs/file-format/data-pages/
     """
     file.seek(chunk.dictionary_page_offset)
     header = _PAGE_HEADER.match(file.read(16))
     if header is None:
         raise ValidationError("manifest: not a readable Parquet file")
-    # Seven bits a byte, the lowest first, and the sign as the lowest bit of all.
+    # The number is a zigzag varint: seven bits per byte, lowest bits first, and the lowest bit is the sign.
     encoded: bytes = header["size"]
     return sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(encoded)) >> 1
 
@@ -251,13 +252,13 @@ def _batch_rows(batch: Any) -> Iterator[ParsedRow]:
 
 
 def _cells(name: str, column: Any) -> list[object]:
-    """Return the values of a column; an :class:`UnreadableRow` for each that cannot be read."""
+    """Return the values of a column, with an :class:`UnreadableRow` in place of each unreadable value."""
     sizes = _sizes(column)
     if all(size is None or size <= MAX_CELL_BYTES for size in sizes):
         try:
             cells: list[object] = column.to_pylist()
         except (ValueError, OverflowError):
-            # One bad value makes the whole column fail, so the values are read one by one.
+            # One bad value makes the conversion of the whole column fail, so the values are then read one by one.
             pass
         else:
             return cells
@@ -284,7 +285,7 @@ def _cell(name: str, value: Any, size: int | None) -> object:
 
 
 class _ErrorRecorder:
-    """A file for pyarrow that keeps the error of a failed read."""
+    """A file for pyarrow that stores the error of a failed read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

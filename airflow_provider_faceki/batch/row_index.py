@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Index of the rows of a batch in a temporary SQLite file: memory stays flat however many rows there are."""
+"""Index of the rows of a batch in a temporary SQLite file, so that memory use does not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ CREATE TABLE rows (
 class RowState(NamedTuple):
     """State of a row.
 
-    :param is_done: It has a result or an error.
-    :param sent_since: Unix time since which it may have been sent; ``None`` if it certainly was not sent.
-    :param is_deferred: This try has deferred it to its second pass.
+    :param is_done: Whether the row has a result or an error.
+    :param sent_since: Unix time since which the row was possibly sent; ``None`` if it was certainly not sent.
+    :param is_deferred: Whether this try has deferred the row to its second pass.
     """
 
     is_done: bool
@@ -34,10 +34,10 @@ class RowState(NamedTuple):
 
 
 class RowIndex:
-    """State of each row, found by the hash of the row's key; see :func:`row_key`."""
+    """State of each row, stored under the hash of the row's key; see :func:`row_key`."""
 
     def __init__(self) -> None:
-        # An empty name makes a private database on disk, which is deleted when it is closed.
+        # An empty name creates a private database on disk, which SQLite deletes when it is closed.
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute("PRAGMA synchronous=OFF")
         self._database.execute("PRAGMA journal_mode=OFF")
@@ -52,7 +52,7 @@ class RowIndex:
         return RowState(bool(done), float(since) if intents > 0 else None, bool(deferred))
 
     def add_intent(self, key: str, at: float) -> None:
-        """Note that the row may be sent from Unix time ``at`` on."""
+        """Record that the row is possibly sent from Unix time ``at`` on."""
         self._put(
             key,
             "intents, sent_since",
@@ -61,19 +61,19 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Note that the row was not sent after the last intent."""
+        """Record that the row was not sent after the last intent."""
         self._put(key, "intents", (-1,), "intents = intents - 1")
 
     def mark_done(self, key: str) -> None:
-        """Note that the row has a result or an error."""
+        """Record that the row has a result or an error."""
         self._put(key, "done", (1,), "done = 1")
 
     def mark_deferred(self, key: str) -> None:
-        """Note that the row is left to the second pass of this try."""
+        """Record that the row is left for the second pass of this try."""
         self._put(key, "deferred", (1,), "deferred = 1")
 
     def mark_recorded(self, key: str) -> None:
-        """Note that the row's full record is written."""
+        """Record that the row's full record is written."""
         self._put(key, "recorded", (1,), "recorded = 1")
 
     def is_recorded(self, key: str) -> bool:
@@ -82,7 +82,7 @@ class RowIndex:
         return bool((found.fetchone() or (0,))[0])
 
     def mark_seen(self, key: str, reading: int = 1) -> bool:
-        """Note that the row was read; return whether this is the first time in this reading of the manifest."""
+        """Record that the row was read; return whether it is the first time in this reading of the manifest."""
         changed = self._database.execute(
             "INSERT INTO rows (key, seen) VALUES (?, ?) "
             "ON CONFLICT (key) DO UPDATE SET seen = excluded.seen WHERE seen < excluded.seen",
@@ -96,7 +96,7 @@ class RowIndex:
         return bool((found.fetchone() or (0,))[0])
 
     def count_open(self) -> int:
-        """Return the number of rows that may have been sent and have neither result nor error."""
+        """Return the number of rows that were possibly sent and have neither a result nor an error."""
         found = self._database.execute("SELECT count(*) FROM rows WHERE intents > 0 AND done = 0")
         return int(found.fetchone()[0])
 
@@ -118,7 +118,7 @@ def row_key(number: int, identifier: str | None) -> str:
 
 
 def hashed_key(key: str) -> str:
-    """Return ``key`` in a form that does not show the identifier, which may be a link."""
+    """Return ``key`` in a form that does not reveal the identifier, because the identifier is possibly a link."""
     return _digest(key).hex()
 
 

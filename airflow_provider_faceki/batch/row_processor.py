@@ -31,26 +31,27 @@ if TYPE_CHECKING:
 LoadImage = Callable[[str, str], "api.Image"]
 
 DOCUMENT_NUMBERS = (1, 2, 3)
-#: Pauses before a verification is sent again whose pictures the storage did not give to their end.
+#: Seconds of the pauses before a verification is sent again, if the storage did not deliver its pictures completely.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
-#: Seconds by which FACEKI's clock may differ from this one for a record to count as one of this batch.
+#: Maximum difference in seconds between FACEKI's clock and this clock. A record that is older than the batch by at most
+#: this difference is still attributed to the batch.
 CLOCK_MARGIN_SECONDS = 300.0
-#: Rows in succession without their pictures, after which the storage is called only once for each row.
+#: Number of consecutive rows without readable pictures after which the storage is called only once for each row.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Workflows of which an accepted row is remembered.
+#: Maximum number of workflows for which an accepted row is remembered.
 MAX_WORKFLOWS = 1000
 
 
 class VerificationGateway:
-    """The calls to FACEKI and to the storage of pictures for one batch. Thread-safe.
+    """The calls to FACEKI and to the picture storage for one batch. Thread-safe.
 
-    :param hook: Calls FACEKI.
+    :param hook: Hook that calls FACEKI.
     :param load_image: Returns a checked image for a name and a URI.
-    :param workflow_id: Workflow of the rows that name none.
-    :param check_rules: Whether documents are checked against the workflow's rules before paying.
-    :param lookup_timeout: Seconds to look for a record right after its answer was lost.
+    :param workflow_id: Workflow for rows that contain none.
+    :param check_rules: Whether documents are checked against the workflow's rules before the charged call.
+    :param lookup_timeout: Seconds to look for a record directly after its response was lost.
     :param record_delay: Seconds after which FACEKI shows the record of a verification.
-    :param fence: Raises if this try must not send; called while pictures are read for sending.
+    :param fence: Raises an error if this try must not send. It is called while pictures are read for sending.
     :param clock: The clocks.
     """
 
@@ -73,24 +74,25 @@ class VerificationGateway:
         self._record_delay = record_delay
         self._fence = fence
         self._clock = clock
-        #: An accepted identifier and the Unix time, by workflow; and whether FACEKI shows its record.
+        #: For each workflow: the identifier of an accepted row with its Unix time, and whether FACEKI shows the row's
+        #: record.
         self._accepted: dict[str, tuple[str, float]] = {}
         self._shows_records: dict[str, bool] = {}
         self._asking = threading.Lock()
-        #: A picture that was read, by storage.
+        #: For each storage: the name and URI of a picture that was read successfully.
         self._readable: dict[tuple[str, str], tuple[str, str]] = {}
 
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
     ) -> api.PerformKycVerification:
-        """Return the call that verifies a row; all that can be checked before paying is checked.
+        """Return the call that verifies a row. Everything that can be checked before the charged call is checked here.
 
         :param row: The row.
-        :param not_before: Unix time; a record that FACEKI made before it is of another verification.
-        :param known_request_ids: Verifications under the row's identifier that are not this one.
-        :raises ValidationError: the row, or a picture that it names, cannot be used.
+        :param not_before: Unix time. A record that FACEKI created before it belongs to another verification.
+        :param known_request_ids: Ids of other verifications under the row's identifier.
+        :raises ValidationError: the row, or a picture that it names, is not valid.
         :raises ConfigurationError: neither the row nor the batch names a workflow.
-        :raises OSError: the storage does not give a picture; the text does not tell where the picture is.
+        :raises OSError: the storage does not deliver a picture. The message does not contain the picture's location.
         """
         workflow_id = self._workflow(row)
         documents = list(self._documents(row.values))
@@ -110,7 +112,7 @@ class VerificationGateway:
         )
 
     def verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
-        """Verify a row. Billed."""
+        """Verify a row. This call is billed."""
         verification = self._hook.call(endpoint)
         if verification.decision is api.Decision.ACCEPTED and len(self._accepted) < MAX_WORKFLOWS:
             accepted = (endpoint.record_identifier, self._clock.time())
@@ -118,17 +120,20 @@ class VerificationGateway:
         return verification
 
     def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
-        """Look for a verification of the row that was made since Unix time ``not_before``, or ever. Free."""
+        """Find a verification of the row that was created since Unix time ``not_before``, or at any time if ``None``.
+
+        This call is free.
+        """
         identifier = row.values["record_identifier"]
         return self._hook.call(api.FindKycVerification(record_identifier=identifier, not_before=not_before))
 
     def known_request_ids(self, row: Row) -> frozenset[str]:
-        """Return the ids of all verifications that FACEKI has under the row's identifier. Free."""
+        """Return the ids of all verifications that FACEKI has under the row's identifier. This call is free."""
         records = self._hook.call(api.FetchRecords(record_identifier=row.values["record_identifier"]))
         return frozenset(record.request_id for record in records if record.request_id)
 
     def keeps_records(self, row: Row) -> bool:
-        """Return whether FACEKI keeps records of the row's workflow, so that the absence of one means something.
+        """Return whether FACEKI stores records of the row's workflow. Only then does a missing record prove anything.
 
         :raises FacekiError: FACEKI cannot be asked now.
         """
@@ -137,13 +142,13 @@ class VerificationGateway:
         return (rules is None or rules.stores_records) and self._shows_record(workflow_id)
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
-        """Return the full record of a verification, if FACEKI keeps one."""
-        # FACEKI's answer may lack the request id, for example with a code about a picture.
+        """Return the full record of a verification; ``None`` if FACEKI stores no record."""
+        # FACEKI's response sometimes lacks the request id, for example if it contains a code about a picture.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
         return api.latest(self._hook.call(api.FetchRecords(**by)))
 
     def is_storage_healthy(self, row: Row) -> bool:
-        """Return whether the storages of the row's pictures still give pictures that they gave before."""
+        """Return whether the storages of the row's pictures still deliver pictures that they delivered before."""
         hosts = {_host_of(row.values[name]) for name in _image_names(row.values)}
         return all(map(self._is_readable, hosts))
 
@@ -153,7 +158,7 @@ class VerificationGateway:
             return False
         try:
             self._load_image(*picture)
-        except Exception:  # noqa: BLE001 - a storage may raise anything; it means the same
+        except Exception:  # noqa: BLE001 - a storage can raise any exception, and each means that it is not readable
             return False
         return True
 
@@ -164,15 +169,15 @@ class VerificationGateway:
             return None
 
     def _shows_record(self, workflow_id: str) -> bool:
-        """Return whether FACEKI shows the record of a row that this try saw accepted.
+        """Return whether FACEKI shows the record of a row that was accepted in this try.
 
-        The rule that says whether records are kept is not documented.
+        The row's record is tested because the workflow rule about storing records is not documented.
         """
         with self._asking:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self._clock.time()))
                 if self._clock.time() < accepted_at + self._record_delay or not identifier:
-                    # Nothing that this try has seen says that records are not kept.
+                    # Nothing in this try indicates that records are not stored.
                     return True
                 found = self._hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -203,14 +208,14 @@ class VerificationGateway:
         try:
             image = self._load_image(name, place)
         except api.ValidationError as error:
-            # Pictures are named after people.
+            # The location is removed from the message, because pictures are named after people.
             raise api.ValidationError(storage.without_uri(error.message, place)) from None
         except api.FacekiError:
             raise
         except storage.StorageError as error:
             raise error.without_uri(name) from None
-        except Exception as error:  # noqa: BLE001 - a storage may raise anything, and nothing is sent yet
-            # Its text may hold the picture's name, which may be a person's.
+        except Exception as error:  # noqa: BLE001 - a storage can raise any exception, and nothing is sent yet
+            # The exception's text is left out: it possibly contains the picture's name, which can be a person's name.
             raise OSError(f"{name} cannot be read now: {type(error).__name__}") from None
         self._readable[_host_of(place)] = (name, place)
         return replace(image, open=partial(_open_fenced, image.open, self._fence))
@@ -218,13 +223,13 @@ class VerificationGateway:
 
 @dataclass(slots=True)
 class RowProcessor:
-    """The work on single rows of one try. Thread-safe.
+    """Processing of single rows in one try. Thread-safe.
 
-    :param gateway: Calls FACEKI and the storage of pictures.
-    :param lease: This try's lease, checked before each charged call.
+    :param gateway: Calls FACEKI and the picture storage.
+    :param lease: This try's lease, which is checked before each charged call.
     :param started: Unix time at which this try began.
     :param resubmit: ``if_absent``, ``never`` or ``always``; see the operator.
-    :param assume_new: Whether rows that were never sent are sent without a look-up.
+    :param assume_new: Whether rows that were never sent are sent without a lookup.
     :param clock: The clocks.
     """
 
@@ -238,18 +243,18 @@ class RowProcessor:
 
     @property
     def _accepts_older_records(self) -> bool:
-        # A row that is looked up before it is sent is not sent if there is any record, however old.
+        # If a row is looked up before it is sent, any existing record, of any age, prevents sending it.
         return self.resubmit != "always" and not self.assume_new
 
     def still_open(self, row: Row) -> Deferred:
-        """Return the outcome of a row that an earlier try may have sent, before this try began at the latest."""
+        """Return the outcome of a row that an earlier try possibly sent, at the latest when this try began."""
         return Deferred(row, None, sent_by=self.started)
 
     def look_up(self, row: Row, since: float) -> Outcome:
-        """Look for a row that an earlier try may have sent.
+        """Look up a row that an earlier try possibly sent.
 
         :param row: The row.
-        :param since: Unix time since which it may have been sent.
+        :param since: Unix time since which the row was possibly sent.
         """
         try:
             found = self._find(row, since)
@@ -260,10 +265,10 @@ class RowProcessor:
         return _succeeded(row, found, is_billed=_is_since(found, since))
 
     def reconcile(self, row: Row, since: float) -> Outcome:
-        """Look for the row again, after FACEKI has had time to finish it, and send it if there is no record.
+        """Look up the row again, after FACEKI has had time to finish it, and send it if there is no record.
 
         :param row: The row.
-        :param since: As for :meth:`look_up`.
+        :param since: Same meaning as in :meth:`look_up`.
         """
         try:
             found = self._find(row, since)
@@ -277,7 +282,7 @@ class RowProcessor:
         """Send a row that was not sent before, unless FACEKI already has a record under its identifier.
 
         :param row: The row.
-        :param since: Unix time since which it may have been sent.
+        :param since: Unix time since which the row is possibly sent.
         :param is_last: Whether this is the last pass of this try.
         """
         known: frozenset[str] = frozenset()
@@ -311,7 +316,7 @@ class RowProcessor:
         return self.gateway.find(row, None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS)
 
     def _resubmit(self, row: Row, since: float) -> Outcome:
-        """Send a row again of which FACEKI has no record, if that means that it was not verified."""
+        """Send a row again if FACEKI has no record of it and this proves that the row was not verified."""
         try:
             problem = self._problem_of_resubmitting(row)
             if problem is None:
@@ -328,7 +333,8 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.resubmit == "always":
             return None
-        # By the clocks it is older than this batch, but the clocks may differ by more than the margin.
+        # According to the clocks, this record is older than this batch. But the clocks possibly differ by more than the
+        # margin, so the row is not sent.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
         if self.resubmit == "never":
@@ -350,13 +356,14 @@ class RowProcessor:
         except LeaseLostError as error:
             return Abort(row, error, sent_by=None)
         except api.ValidationError as error:
-            # The pictures could be read a moment ago: a storage fails, or another process writes them.
+            # The pictures were readable a moment ago. So the storage is failing, or another process is writing the
+            # pictures.
             is_own = is_last and self.gateway.is_storage_healthy(row)
             return _failed(outcomes.error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
         except api.FacekiError as error:
             return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
-            # The lease could not be checked.
+            # The lease could not be checked, so the row is not sent.
             return Deferred(row, error, sent_by=None)
 
     def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> api.PerformKycVerification:
@@ -374,7 +381,7 @@ class RowProcessor:
         return endpoint
 
     def _unreadable(self, row: Row, error: OSError, *, is_last: bool) -> Outcome:
-        # A refused access is never the row's error: credentials may have expired, and the rows stay open.
+        # Refused access is never an error of the row. The credentials possibly expired, so the rows stay open.
         is_own = (
             is_last
             and not isinstance(error, storage.StorageAccessError)
@@ -389,26 +396,27 @@ class RowProcessor:
             except LeaseLostError:
                 raise
             except api.ValidationError:
-                # A picture broke off while it was sent, so FACEKI has nothing to act on.
+                # The picture ended early while it was sent, so FACEKI received an incomplete request and did not
+                # process it.
                 self.clock.sleep(pause)
         return self.gateway.verify(endpoint)
 
 
 class _FencedFile:
-    """A picture that calls a fence after each read, so that what a suspended process has read is not sent."""
+    """A picture that calls a fence after each read, so that data read by a process that was suspended is not sent."""
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
         self._file = file
         self._fence = fence
 
     def read(self, size: int = -1) -> bytes:
-        """Read."""
+        """Read bytes, then call the fence."""
         content = self._file.read(size)
         self._fence()
         return content
 
     def close(self) -> None:
-        """Close."""
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> _FencedFile:
@@ -423,12 +431,13 @@ def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> B
 
 
 def row_of(line: Mapping[str, object]) -> Row:
-    """Return the row of a result, with no more than its identifier."""
+    """Return the row of a result. It contains only the identifier."""
     return Row(0, {"record_identifier": str(line.get("record_identifier"))})
 
 
 def _succeeded(row: Row, verification: api.KycVerification, *, is_billed: bool) -> Succeeded:
-    # FACEKI may echo another identifier than the manifest's; and a link is for the person only.
+    # FACEKI possibly returns an identifier other than the manifest's. The link is removed, because only the person is
+    # allowed to open it.
     line: dict[str, object] = {"row": row.number, **verification.summary()}
     del line["link"]
     return Succeeded({**line, "record_identifier": row.values["record_identifier"], "billed": is_billed})
@@ -444,7 +453,8 @@ def _is_since(found: api.KycVerification, since: float) -> bool:
 
 
 def _not_sent(row: Row, error: api.FacekiError) -> Outcome:
-    # The default workflow is the batch's, so its error ends the batch; a workflow that the row names is the row's.
+    # The default workflow applies to the whole batch, so its error stops the batch. If the row names a workflow, the
+    # error concerns only the row.
     if isinstance(error, api.WorkflowError) and "workflow_id" not in row.values:
         return Abort(row, error, sent_by=None)
     return _refused(row, error, sent_by=None)
@@ -460,7 +470,7 @@ def _refused(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome
 
 
 def _lookup_failed(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
-    # Whatever the error, it is not the row's: the row may have been verified and billed.
+    # This is never an error of the row, because the row was possibly verified and billed.
     return Abort(row, error, sent_by) if outcomes.is_systemic(error) else Deferred(row, error, sent_by)
 
 

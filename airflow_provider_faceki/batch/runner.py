@@ -30,31 +30,31 @@ from airflow_provider_faceki.batch.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
-#: Buffered lines, and seconds, after which the journal is flushed. After a crash the rows of the lines that were lost
-#: are looked up, and not sent again; where FACEKI keeps no records, their results are lost.
+#: Number of buffered lines, and seconds, after which the journal is flushed. After a crash, the rows of lost lines are
+#: looked up and not sent again. If FACEKI stores no records, the results of these rows are lost.
 FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
-#: Lines that may be buffered while the storage fails; beyond it the try ends.
+#: Maximum number of lines that are buffered while the storage fails. If it is exceeded, the try ends.
 MAX_BUFFERED_LINES = 10 * FLUSH_LINES
 #: Seconds that rows in flight have to finish when the task is killed. Airflow 3 ends a process five seconds after it
 #: has sent the signal.
 KILL_GRACE_SECONDS = 2.5
 #: Seconds between two checks whether the task is killed.
 POLL_SECONDS = 0.25
-#: Failures of FACEKI in succession after which it counts as down and the try ends.
+#: Number of consecutive failures of FACEKI after which FACEKI is considered down and the try ends.
 FAILURES_BEFORE_DOWN = 50
-#: Number of done rows from which on ``max_error_rate`` applies before the end.
+#: Number of done rows from which ``max_error_rate`` is checked before the end of the batch.
 MIN_ROWS_FOR_ERROR_RATE = 100
 #: Seconds between two log lines about the progress.
 PROGRESS_SECONDS = 10.0
-#: Error rows of one try that are logged one by one.
+#: Maximum number of error rows of one try that are logged individually.
 MAX_LOGGED_ERRORS = 10
-# Longest word of FACEKI's that is logged.
+# Maximum length of a word from FACEKI in a log line.
 _MAX_WORD_LENGTH = 40
 
 
 class TaskKilledError(Exception):
-    """The task is to end. What is done is written."""
+    """The task has to stop. Finished rows are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Job:
 
 
 class Pool(Protocol):
-    """What the runner needs of a :class:`WorkerPool`."""
+    """The part of :class:`WorkerPool` that the runner needs."""
 
     pending: int
 
@@ -78,7 +78,7 @@ class Pool(Protocol):
         """Queue a job."""
 
     def next_result(self, timeout: float) -> Outcome | None:
-        """Return an outcome, or ``None`` if none is ready in time."""
+        """Return an outcome, or ``None`` if none is ready within ``timeout`` seconds."""
 
     def cancel_pending(self) -> list[Job]:
         """Return the jobs that were not started."""
@@ -93,9 +93,9 @@ def make_thread_pool(size: int, work: Callable[[Job], Outcome]) -> Pool:
 
 
 class Progress:
-    """Counts, rate and remaining time in the task's log.
+    """Log lines with counts, rate and remaining time.
 
-    :param total: Rows of the manifest.
+    :param total: Number of rows in the manifest.
     :param clock: The clocks.
     """
 
@@ -107,12 +107,15 @@ class Progress:
         self._began = self._logged_at = self._clock.monotonic()
 
     def begin(self, done_before: int) -> None:
-        """Start counting; earlier tries have done this many rows."""
+        """Start counting.
+
+        :param done_before: Number of rows that earlier tries finished.
+        """
         self._done_before = done_before
         self._began = self._logged_at = self._clock.monotonic()
 
     def log_error(self, line: Mapping[str, object]) -> None:
-        """Log an error row, if it is one of the first."""
+        """Log an error row, up to the maximum number of error rows."""
         self._logged_errors += 1
         if self._logged_errors <= MAX_LOGGED_ERRORS:
             log.warning("Row %s is an error: %s: %s", line.get("row"), line.get("code"), line.get("problem"))
@@ -120,7 +123,7 @@ class Progress:
             log.warning("Further error rows are not logged one by one; see errors below output_path")
 
     def log_if_due(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
-        """Log the progress if the last line is old enough."""
+        """Log the progress if the last log line is old enough."""
         now = self._clock.monotonic()
         if now - self._logged_at < PROGRESS_SECONDS:
             return
@@ -139,7 +142,7 @@ class Progress:
         )
 
     def end(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
-        """Log a table of all decisions and errors; a warning if there are errors."""
+        """Log a table of all decisions and errors, as a warning if there are errors."""
         seconds = self._clock.monotonic() - self._began
         lines = [
             f"{done} of {self.total} rows done, {done - self._done_before} of them by this try in "
@@ -157,17 +160,17 @@ class Progress:
 
 @dataclass(slots=True)
 class BatchRunner:
-    """One try; a context manager, so that what is done is written however it ends.
+    """One try of a batch; a context manager, so that finished rows are written after an error too.
 
     :param size: Number of threads.
-    :param journal: Takes results and errors.
+    :param journal: Stores results and errors.
     :param progress: Logs the progress.
-    :param is_killed: Whether the task is to end.
-    :param max_error_rate: Share of error rows above which the batch ends early.
+    :param is_killed: Returns whether the task has to stop.
+    :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early.
     :param on_deferred: Called for deferred rows.
     :param on_flush: Called after each flush.
     :param clock: The clocks.
-    :param make_pool: Makes the pool.
+    :param make_pool: Creates the pool.
     """
 
     size: int
@@ -179,7 +182,7 @@ class BatchRunner:
     on_flush: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = make_thread_pool
-    #: Why the batch ends early.
+    #: Reason why the batch stops early.
     aborted_by: Exception | None = None
     _is_aborting: bool = False
     _failures_in_a_row: int = 0
@@ -202,8 +205,8 @@ class BatchRunner:
             raise_if_killed(self.is_killed)
 
     def submit(self, job: Job) -> bool:
-        """Queue a job when there is room; return ``False`` and defer its row if the batch has to end."""
-        # One queued job for each thread, so that a flush leaves no thread idle.
+        """Queue a job when the queue has room. If the batch has to stop, defer the job's row and return ``False``."""
+        # One additional job for each thread is queued, so that no thread is idle during a flush.
         self._process(max_pending=2 * self.size - 1)
         if self.aborted_by:
             self.on_deferred(job.if_cancelled)
@@ -216,34 +219,35 @@ class BatchRunner:
         self._process(max_pending=0)
 
     def wait_until(self, at: float) -> None:
-        """Wait until Unix time ``at``, or until the batch has to end, doing what is due meanwhile."""
+        """Wait until Unix time ``at``, or until the batch has to stop; flush and log in the meantime."""
         while (left := at - self.clock.time()) > 0 and not self.aborted_by:
             self._tick()
             self.clock.sleep(min(POLL_SECONDS, left))
 
     def retry_storage(self, operation: Callable[[], None]) -> None:
-        """Call a storage operation without which the batch cannot go on, again if it fails.
+        """Call a storage operation that the batch cannot continue without, and retry it if it fails.
 
-        :raises OSError: it failed at the last attempt too.
+        :raises OSError: the last attempt failed too.
         """
         retry_storage(operation, self._sleep)
 
     def checkpoint(self) -> None:
-        """Do what is due; called while no job is submitted for long."""
+        """Flush and log if it is due. Called in long loops that submit no job."""
         self._tick()
 
     def fail_row(self, line: Mapping[str, object]) -> None:
-        """Write a row that is an error without any work."""
+        """Write the error of a row that was not processed."""
         self._finish_error(line)
 
     def abort(self, error: Exception) -> None:
-        """End the batch early; the first reason counts."""
+        """Stop the batch early. If this is called more than once, the first reason is stored."""
         self.aborted_by = self.aborted_by or error
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
 
     def _work(self, job: Job) -> Outcome:
-        # The thread that meets an empty wallet stops the others sooner than the main thread could.
+        # If this thread finds that, for example, the credit is used up, it stops the other threads sooner than the main
+        # thread could.
         if self._is_aborting:
             return job.if_cancelled
         outcome = job.work()
@@ -293,7 +297,7 @@ class BatchRunner:
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
-            # A picture that cannot be read says nothing about FACEKI.
+            # A picture that cannot be read is not a failure of FACEKI.
             if is_of_whole_storage(error):
                 self._guard.storage_failed(error)
             return
@@ -334,7 +338,7 @@ class BatchRunner:
             log.warning("The storage failed to take a segment; it is written later: %s", type(error).__name__)
 
     def _check_error_rate(self, min_rows: int) -> None:
-        # Held refusals are errors unless they turn out to be systemic.
+        # Refusals that are held back are counted as errors, unless they prove to be systemic.
         failed = self.journal.failures.total() + self._guard.held
         done = self.journal.done + self._guard.held
         if done >= min_rows and failed > self.max_error_rate * done:
@@ -345,10 +349,10 @@ class BatchRunner:
             )
 
     def _end(self, grace: float | None) -> None:
-        """Start no further job, wait for those in flight, and write everything."""
+        """Start no further job, wait for the jobs in flight, and write everything."""
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
-        # What is there already is safe before anything is waited for.
+        # The existing lines are written before waiting, so that they are not lost.
         with suppress(OSError):
             self.journal.flush()
         self._await_in_flight(grace)
@@ -375,24 +379,24 @@ class BatchRunner:
 
 
 def raise_if_killed(is_killed: Callable[[], bool]) -> None:
-    """End if the task is killed.
+    """Raise an error if the task is killed.
 
-    :raises TaskKilledError: it is.
+    :raises TaskKilledError: the task is killed.
     """
     if is_killed():
         raise TaskKilledError("the task was killed; what is done is written")
 
 
 def is_of_whole_storage(error: OSError) -> bool:
-    """Return whether an error tells of the whole storage: it refused access, was not reached, or failed otherwise.
+    """Return whether an error concerns the whole storage: access refused, not reachable, or another failure.
 
-    An input/output error concerns one file.
+    An input/output error concerns only one file.
     """
     return getattr(error, "reason", None) != os.strerror(errno.EIO)
 
 
 def _printable(name: str) -> str:
-    # A decision may be any word of FACEKI's; a log line stays one line.
+    # A decision is possibly any text from FACEKI, and a log entry must stay on one line.
     return "".join(each if each.isprintable() else "?" for each in name[:_MAX_WORD_LENGTH])
 
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Split a manifest into shards for several workers.
 
-The shard of a row follows from its identifier. So all rows of one identifier are in one shard, where the second one is
-an error and not a second bill; and rows that are added later move no other row to another shard.
+The shard of a row is derived from its identifier. So all rows with the same identifier are in one shard, where the
+second row becomes an error instead of a second bill. Rows that are added later do not move other rows to another shard.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from airflow_provider_faceki.batch.manifest import REQUIRED_COLUMNS, read_manife
 from airflow_provider_faceki.batch.row_index import row_key
 from airflow_provider_faceki.batch.store import retry_storage
 
-#: Each shard is an open file while the manifest is read.
+#: Maximum number of shards: each shard is an open file while the manifest is read.
 MAX_SHARDS = 256
-#: Bytes of a shard that are kept in memory; the rest goes to disk.
+#: Bytes of a shard that are stored in memory. The rest is written to disk.
 _MAX_MEMORY_BYTES = 64 * 1024
 
 
@@ -36,19 +36,20 @@ def split(
     manifest_format: str | None = None,
     required: Collection[str] = REQUIRED_COLUMNS,
 ) -> list[str]:
-    """Split a manifest into NDJSON shards of about the same size and return their URIs, of empty shards too.
+    """Split a manifest into NDJSON shards of about the same size and return the URIs of all shards.
 
-    Rows keep their numbers. Rows that cannot be read are kept with their problem.
+    Empty shards are written too. Rows keep their numbers. An unreadable row is written with its problem.
 
     :param uri: URI of the manifest: NDJSON, CSV or Parquet.
     :param folder: URI of the folder for the shards.
-    :param shards: How many. Keep it over the tries of a batch: another number puts rows into other shards.
-    :param columns: The column's name in the manifest, by its name in the shards.
+    :param shards: Number of shards. Use the same number in all tries of a batch, because a different number moves rows
+        to other shards.
+    :param columns: Mapping from the column names in the shards to the column names in the manifest.
     :param conn_id: Connection for the manifest's storage.
     :param output_conn_id: Connection for the folder's storage.
-    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: by the file's suffix.
-    :param required: Columns, by their names in the shards, that a manifest with a header must have.
-    :raises ValidationError: the manifest cannot be read at all, or ``shards`` is out of range.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
+    :param required: Columns, by their names in the shards, that a manifest with a header must contain.
+    :raises ValidationError: the manifest as a whole is not readable, or ``shards`` is out of range.
     """
     if not 1 <= shards <= MAX_SHARDS:
         raise ValidationError(f"shards must be between 1 and {MAX_SHARDS}, not {shards}")
@@ -70,7 +71,7 @@ def split(
 
 def _write(uri: str, file: IO[bytes], conn_id: str | None) -> str:
     file.seek(0)
-    binary: BinaryIO = file  # type: ignore[assignment]  # typeshed does not count a spooled file as one
+    binary: BinaryIO = file  # type: ignore[assignment]  # typeshed does not define a spooled file as BinaryIO
     return storage.write_file(uri, binary, conn_id)
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The storage of a batch: one object for its four operations, and retries of what fails for a moment."""
+"""The storage of a batch: one object with its four operations, and retries after temporary failures."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Pauses before a storage that failed is called again.
+#: Seconds of the pauses before a failed storage operation is called again.
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-#: Items of a long loop between two checkpoints.
+#: Number of items in a long loop between two checkpoints.
 ITEMS_PER_CHECKPOINT = 1000
 
 
 class Store(Protocol):
-    """What a batch needs of a storage. Each operation raises ``OSError`` if the storage failed."""
+    """The storage operations that a batch needs. Each operation raises ``OSError`` if the storage failed."""
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a file in one step, replacing an older one."""
+        """Write a file atomically, replacing an existing file."""
 
     def read(self, uri: str) -> bytes:
         """Return the content of a file."""
 
     def list(self, folder: str) -> list[str]:
-        """Return the URIs of the files in a folder, sorted by name; none if there is no such folder."""
+        """Return the URIs of the files in a folder, sorted by name; an empty list if the folder does not exist."""
 
     def delete(self, uri: str) -> None:
         """Delete a file if it exists."""
 
 
 class ObjectStore:
-    """A :class:`Store` in any storage that Airflow knows.
+    """A :class:`Store` in any storage that Airflow supports.
 
     :param conn_id: Connection for that storage.
     """
@@ -55,7 +55,7 @@ class ObjectStore:
         self._conn_id = conn_id
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a file in one step, replacing an older one."""
+        """Write a file atomically, replacing an existing file."""
         storage.write_bytes(uri, content, self._conn_id)
 
     def read(self, uri: str) -> bytes:
@@ -64,7 +64,7 @@ class ObjectStore:
             return file.read()
 
     def list(self, folder: str) -> list[str]:
-        """Return the URIs of the files in a folder, sorted by name; none if there is no such folder."""
+        """Return the URIs of the files in a folder, sorted by name; an empty list if the folder does not exist."""
         return storage.list_files(folder, self._conn_id)
 
     def delete(self, uri: str) -> None:
@@ -73,15 +73,15 @@ class ObjectStore:
 
 
 def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """Return the result of ``operation``, calling it again while the storage fails.
+    """Return the result of ``operation``, and call it again while the storage fails.
 
-    :param operation: May be called several times.
+    :param operation: Storage operation that is safe to call several times.
     :param sleep: Waits a number of seconds.
-    :raises OSError: it failed at the last attempt too.
+    :raises OSError: the last attempt failed too.
     """
     retrying = Retrying(
         stop=stop_after_attempt(len(RETRY_PAUSES_SECONDS) + 1),
-        # tenacity asks for a pause after the last attempt too, and does not wait.
+        # tenacity also requests a pause after the last attempt, but does not wait for it.
         wait=wait_chain(*map(wait_fixed, (*RETRY_PAUSES_SECONDS, 0.0))),
         retry=retry_if_exception_type(OSError),
         before_sleep=_warn,
@@ -97,7 +97,7 @@ def _warn(state: RetryCallState) -> None:
 
 
 def with_checkpoints(items: Iterable[T], checkpoint: Callable[[], object]) -> Iterator[T]:
-    """Yield ``items`` and call ``checkpoint`` after every 1000 of them, for example to stop a killed task."""
+    """Yield ``items`` and call ``checkpoint`` after every 1000 items, for example to stop a killed task."""
     for number, item in enumerate(items, 1):
         yield item
         if number % ITEMS_PER_CHECKPOINT == 0:

@@ -19,23 +19,24 @@ from airflow_provider_faceki.api.tables import TABLES, Column
 TABLE_FORMATS = ("ndjson", "parquet")
 COLUMN_CHOICES = ("keep", "drop", "hash")
 
-#: Bytes of an NDJSON table that are kept in memory; the rest goes to disk.
+#: Bytes of an NDJSON table that are stored in memory. The rest is written to disk.
 _MAX_MEMORY_BYTES = 1024 * 1024
-#: Rows of a Parquet table that are Python objects at once.
+#: Number of Parquet rows that are Python objects at the same time.
 _ROWS_PER_BATCH = 1000
-#: Rows of a Parquet row group: enough to be read fast, few enough to be held in memory.
+#: Number of rows in a Parquet row group: large enough for fast reading, small enough to fit in memory.
 _ROWS_PER_GROUP = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnPolicy:
-    """Which columns are kept, dropped or hashed.
+    """Rules for which columns are kept, dropped or hashed.
 
-    :param choices: ``keep``, ``drop`` or ``hash`` by ``table.column`` or ``table.*``; the more specific name wins.
-        Default for the rest: ids, decisions, codes, flags and times are kept, all about the person is dropped.
-    :param hash_key: Key for ``hash``; the same value and key give the same hash in every run.
+    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep``, ``drop`` or ``hash``; the more specific
+        name has priority. Default for other columns: ids, decisions, codes, flags and times are kept, and all data
+        about the person is dropped.
+    :param hash_key: Key for ``hash``. The same value and key give the same hash in every run.
     :raises ValidationError: a name or a choice is unknown.
-    :raises ConfigurationError: a column is to be hashed, and there is no key.
+    :raises ConfigurationError: a column has to be hashed, and there is no key.
     """
 
     choices: Mapping[str, str]
@@ -51,12 +52,12 @@ class ColumnPolicy:
     def choice(self, table: str, column: Column) -> str:
         """Return ``keep``, ``drop`` or ``hash`` for a column."""
         default = "drop" if column.personal else "keep"
-        # The key joins the tables, so a star leaves it alone.
+        # ``table.*`` does not change non-personal columns, because the key column joins the tables.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)
 
     def columns(self, table: str) -> tuple[Column, ...]:
-        """Return the columns that are written; a hashed one is text."""
+        """Return the columns that are written. A hashed column has the type text."""
         return tuple(
             column._replace(type="text") if self.choice(table, column) == "hash" else column
             for column in TABLES[table]
@@ -64,7 +65,7 @@ class ColumnPolicy:
         )
 
     def row(self, table: str, values: Mapping[str, object]) -> dict[str, object]:
-        """Return the columns of ``values`` that are written, dates and times as ISO 8601."""
+        """Return the columns of ``values`` that are written, with dates and times as ISO 8601."""
         row: dict[str, object] = {}
         for column in TABLES[table]:
             choice = self.choice(table, column)
@@ -77,15 +78,16 @@ class ColumnPolicy:
     def _hash(self, value: object) -> str | None:
         if value is None:
             return None
-        # Case, spaces and composed letters alone do not make another person.
+        # Values that differ only in case, whitespace or composed letters mean the same person, so they get the same
+        # hash.
         text = " ".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
         return hmac.new((self.hash_key or "").encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 def check_choices(choices: Mapping[str, str]) -> None:
-    """Refuse an unknown column or choice.
+    """Raise an error for an unknown column or choice.
 
-    :raises ValidationError: there is one.
+    :raises ValidationError: a column or choice is unknown.
     """
     names = {f"{table}.{column.name}" for table, columns in TABLES.items() for column in columns}
     names |= {f"{table}.*" for table in TABLES}
@@ -99,13 +101,13 @@ def check_choices(choices: Mapping[str, str]) -> None:
 
 
 class TableWriter(Protocol):
-    """Writes one table to a temporary file."""
+    """Writer of one table to a temporary file."""
 
     def add(self, row: Mapping[str, object]) -> None:
-        """Add a row, dates and times in it as ISO 8601."""
+        """Add a row, with dates and times as ISO 8601."""
 
     def finish(self) -> BinaryIO:
-        """Return the complete file at its beginning. Closing it deletes it."""
+        """Return the complete file, positioned at its beginning. Closing the file deletes it."""
 
 
 def table_writer(columns: Sequence[Column], format: str) -> TableWriter:  # noqa: A002
@@ -119,7 +121,7 @@ def table_writer(columns: Sequence[Column], format: str) -> TableWriter:  # noqa
 
 
 class NdjsonWriter:
-    """Writes one JSON object a line."""
+    """Writer of one JSON object per line."""
 
     def __init__(self) -> None:
         self._file: Any = tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)  # noqa: SIM115 - finish() returns it
@@ -129,14 +131,14 @@ class NdjsonWriter:
         self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
 
     def finish(self) -> BinaryIO:
-        """Return the file."""
+        """Return the complete file."""
         self._file.seek(0)
         file: BinaryIO = self._file
         return file
 
 
 class ParquetWriter:
-    """Writes typed columns in row groups."""
+    """Writer of typed columns in row groups."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         try:
@@ -161,7 +163,7 @@ class ParquetWriter:
             self._write_rows()
 
     def finish(self) -> BinaryIO:
-        """Return the file."""
+        """Return the complete file."""
         self._write_rows(is_last=True)
         self._writer.close()
         self._file.seek(0)

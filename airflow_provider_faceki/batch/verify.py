@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verify the rows of a manifest: each is billed once, and nothing is lost when a try is interrupted.
+"""Verify the rows of a manifest: each row is billed once, and an interrupted try loses nothing.
 
-A try reads the manifest up to twice. The first pass sends new rows and looks up rows that an earlier try may have
-sent. The second pass starts when FACEKI has had time to finish what was sent: it looks up the rows that are still open,
-and sends those of which there is no record. Between the passes the journal alone knows the rows.
+A try reads the manifest up to twice. The first pass sends new rows and looks up rows that an earlier try possibly sent.
+The second pass starts when FACEKI has had time to finish the rows that were sent. It looks up the rows that are still
+open, and sends the rows without a record. Between the passes, only the journal stores the state of the rows.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Rows whose intents are written together before the first of them is sent: for each thread, and in all. After a crash
-#: all of them may have been sent.
+#: Number of rows whose intents are written together before the first of these rows is sent: for each thread, and in
+#: total. After a crash, all of these rows were possibly sent.
 INTENTS_PER_THREAD = 4
 MAX_INTENTS_AT_ONCE = 200
 
@@ -70,14 +70,14 @@ class BatchOptions:
 class BatchVerification:
     """One try of a batch.
 
-    :param hook: Calls FACEKI.
+    :param hook: Hook that calls FACEKI.
     :param load_image: Returns a checked image for a name and a URI.
-    :param journal: The batch's journal, loaded.
-    :param lease: This try's lease, acquired.
+    :param journal: The batch's journal, already loaded.
+    :param lease: This try's lease, already acquired.
     :param options: The batch's options.
-    :param is_killed: Whether the task is to end.
+    :param is_killed: Returns whether the task has to stop.
     :param clock: The clocks.
-    :param make_pool: Makes the worker pool.
+    :param make_pool: Creates the worker pool.
     """
 
     hook: FacekiHook
@@ -88,10 +88,10 @@ class BatchVerification:
     is_killed: Callable[[], bool]
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = make_thread_pool
-    #: Rows that this try leaves open, and the last error of one of them.
+    #: Number of rows that stay open after this try, and the last error of such a row.
     unfinished: int = 0
     problem: Exception | None = None
-    #: Rows that ``max_verifications`` leaves open.
+    #: Number of rows that stay open because of ``max_verifications``.
     over_ceiling: int = 0
     _processor: RowProcessor = field(init=False)
     _runner: BatchRunner = field(init=False)
@@ -119,7 +119,7 @@ class BatchVerification:
 
         :param read: Reads the manifest from its beginning.
         :param progress: Logs the progress.
-        :raises Exception: the reason why the batch ended early; what is done is written.
+        :raises Exception: the reason why the batch stopped early. Finished rows are written.
         """
         self._runner = BatchRunner(
             size=self.options.concurrency,
@@ -161,7 +161,8 @@ class BatchVerification:
         self._runner.drain()
 
     def _triage(self, row: Row) -> RowState | None:
-        """Return the state of a row that is to be processed; write the error of one that cannot be."""
+        """Return the state of a row that has to be processed. If the row cannot be processed, write its error and
+        return ``None``."""
         problem = outcomes.check_row(row)
         identifier = None if problem else row.values["record_identifier"]
         key = row_key(row.number, identifier)
@@ -177,13 +178,14 @@ class BatchVerification:
         return state
 
     def _send(self, rows: list[Row], since_by_identifier: Mapping[str, float] | None = None) -> None:
-        """Write the intents of rows and submit them, as far as ``max_verifications`` allows.
+        """Write the intents of rows and submit the rows, as far as ``max_verifications`` allows.
 
-        :param rows: The rows; empty when this returns.
-        :param since_by_identifier: Only in the second pass: the Unix time since which a row may have been sent.
+        :param rows: The rows. The list is empty when this method returns.
+        :param since_by_identifier: Only in the second pass: Unix time since which a row was possibly sent, by
+            identifier.
         """
         counted = since_by_identifier or {}
-        # A row that may have been sent counts already.
+        # A row that was possibly sent is already counted as charged.
         ready = [row for row in rows if row.values["record_identifier"] in counted]
         new = [row for row in rows if row.values["record_identifier"] not in counted]
         rows.clear()
@@ -198,12 +200,12 @@ class BatchVerification:
             ready = []
 
     def _room_below_ceiling(self, wanted: int) -> int:
-        """Return how many of ``wanted`` rows may be sent below ``max_verifications``."""
+        """Return how many of ``wanted`` rows are allowed to be sent below ``max_verifications``."""
         ceiling = self.options.max_verifications
         if ceiling is None:
             return wanted
         if self._charged_at_most + wanted > ceiling:
-            # Rows in flight may turn out not to be billed.
+            # Rows in flight are possibly not billed, so the exact number is known only after they are done.
             self._runner.drain()
             self._charged_at_most = self.journal.charged
         room = max(0, min(wanted, ceiling - self._charged_at_most))
@@ -215,7 +217,8 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except api.ValidationError as error:
-            # No intent is cancelled: it is not known which of them were written, so the rows may count as sent.
+            # No intent is cancelled. It is not known which intents were written, so later tries treat the rows as
+            # possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()
@@ -232,7 +235,7 @@ class BatchVerification:
         self.lease.ensure_held()
 
     def _second_pass(self, rows: Iterator[Row]) -> None:
-        """Reconcile the rows that may have been sent, when FACEKI has had time to finish them."""
+        """Reconcile the rows that were possibly sent, when FACEKI has had time to finish them."""
         log.info("%d row(s) are open: not sent, or sent without an answer; reconciling them", self.unfinished)
         self._runner.wait_until(self._sent_by + self.options.resubmit_after)
         self.unfinished = 0
@@ -287,7 +290,7 @@ class BatchVerification:
 
     def _check_lease(self) -> None:
         try:
-            # A list that fails says nothing. Before a charged call it is retried until it succeeds.
+            # A failed listing proves nothing. Before a charged call, the listing is retried until it succeeds.
             with suppress(OSError):
                 self.lease.ensure_held()
         except api.ValidationError as error:

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Pool of daemon threads that never delays the end of its process.
 
-``ThreadPoolExecutor`` joins its threads when the process ends: one thread in an upload would keep a killed task alive
-for minutes.
+``ThreadPoolExecutor`` joins its threads when the process ends, so one thread with a running upload would keep a killed
+task alive for minutes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Result = TypeVar("Result")
 
 
 class WorkerPool(Generic[Item, Result]):
-    """Threads that turn items into results. Only the thread that made the pool may use it.
+    """Threads that turn items into results. Only the thread that created the pool is allowed to use it.
 
     :param size: Number of threads.
     :param work: Turns an item into a result.
-    :param on_error: Makes a result of an exception that ``work`` raises.
+    :param on_error: Turns an exception that ``work`` raises into a result.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class WorkerPool(Generic[Item, Result]):
         return result
 
     def cancel_pending(self) -> list[Item]:
-        """Return the items that no thread has taken, and let the threads end after their current item."""
+        """Return the items that no thread has started, and let the threads end after their current item."""
         cancelled: list[Item] = []
         while True:
             try:
@@ -70,7 +70,7 @@ class WorkerPool(Generic[Item, Result]):
         while (item := self._items.get()) is not None:
             try:
                 result = self._work(item)
-            except Exception as error:  # noqa: BLE001 - the result tells the pool's owner
+            except Exception as error:  # noqa: BLE001 - on_error passes the exception to the pool's owner
                 result = self._on_error(error)
             self._results.put(result)
             # An idle thread must not keep a picture in memory.

@@ -99,7 +99,7 @@ class SharedPoller:
         self._failed_reads = 0
 
     def retry_after(self) -> float:
-        """Return the seconds for which the caller must not poll, with jitter so that the waits do not resume together."""
+        """Return the seconds for which the caller must not poll. Jitter keeps the waits from resuming together."""
         return self._circuit.retry_after(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
     async def poll(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
