@@ -91,8 +91,7 @@ class ChargedCallState:
                 )
 
     def settled_at(self, resubmit_after: float) -> float | None:
-        """Return the Unix time from which a missing record proves that nothing was sent, or ``None`` if no call is
-        pending.
+        """Return the Unix time from which a missing record means "not sent", or ``None`` if no call is pending.
 
         :param resubmit_after: Seconds after the last sent byte within which FACEKI finishes.
         """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Where does Airflow live during the tests? In a home of its own, made before anything imports Airflow."""
+"""Isolated Airflow home for the tests. It is created before any module imports Airflow."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
 
 
 def _isolate_environment() -> None:
-    """Airflow reads its environment once, at import, so this cannot wait for a fixture."""
+    """Set the environment. A fixture would be too late, because Airflow reads the environment at import time."""
     for name in list(os.environ):
-        # A developer's own Airflow, connections or proxies must not decide what a test says.
+        # A developer's own Airflow, connections or proxies must not influence the test results.
         if name.startswith(("AIRFLOW_", "_AIRFLOW_")) or name.lower().endswith("_proxy"):
             del os.environ[name]
     os.environ.update(
@@ -44,7 +44,7 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test that uses Airflow's database into the tier of tests with a real Airflow."""
+    """Mark each test that uses Airflow's database as a test with a real Airflow."""
     for item in items:
         if "airflow_db" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.airflow)
@@ -52,14 +52,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def airflow_home() -> Path:
-    """The session's AIRFLOW_HOME."""
+    """Return the session's AIRFLOW_HOME."""
     return AIRFLOW_HOME
 
 
 @pytest.fixture(scope="session")
 def airflow_db(airflow_home: Path) -> Path:
-    """A migrated metadata database in the session's AIRFLOW_HOME, made when a test first asks."""
-    # A process of its own: the migration rearranges logging, and a failure is shown with all it printed.
+    """Return the path of a migrated metadata database in AIRFLOW_HOME. It is created when a test first needs it."""
+    # A separate process is used, because the migration changes the logging setup. A failure shows the whole output.
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"],
         stdout=subprocess.PIPE,
@@ -74,7 +74,7 @@ def airflow_db(airflow_home: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of a Chromium. Where there is none the test is skipped, saying so."""
+    """Return the path of a Chromium. If there is none, skip the test with a reason."""
     for name in (os.environ.get("CHROMIUM", "chromium"), "google-chrome"):
         if path := shutil.which(name):
             return path

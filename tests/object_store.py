@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""An S3 server on loopback for tests, and a proxy in front of it that fails on demand: the fixture ``object_store``."""
+"""The fixture ``object_store``: an S3 server on loopback, and a proxy before it that simulates failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONN_ID = "s3_store"
 FAULTY_CONN_ID = "s3_faulty"
 BUCKET = "kyc"
 
-# moto's own command cannot tell which free port it got.
+# moto's own command does not report which free port it uses.
 _SERVER = """
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
@@ -34,11 +34,11 @@ server.serve_forever()
 
 @dataclass(frozen=True)
 class Fault:
-    """What the proxy does with a request in place of passing it on.
+    """Failure that the proxy simulates for a request.
 
-    :param status: HTTP status of the answer; 0 to close the connection without one.
-    :param code: S3's error code in the answer's body.
-    :param cut_after: Bytes of the true answer's body after which the connection is closed.
+    :param status: HTTP status of the response. 0 closes the connection without a response.
+    :param code: S3 error code in the response body.
+    :param cut_after: Number of bytes of the real response body after which the connection is closed.
     """
 
     status: int = 0
@@ -48,7 +48,7 @@ class Fault:
 
 @dataclass
 class ObjectStore:
-    """An S3 server with one bucket, known to Airflow as Connections ``s3_store`` and, through the proxy, ``s3_faulty``.
+    """S3 server with one bucket. Airflow accesses it as Connection ``s3_store``, or through the proxy as ``s3_faulty``.
 
     :param port: Port of the server.
     :param proxy_port: Port of the proxy.
@@ -56,14 +56,14 @@ class ObjectStore:
 
     port: int
     proxy_port: int
-    #: Returns what the proxy does with a request, given its method and path. Default: pass it on.
+    #: Function that selects the fault for a method and a path. By default the proxy forwards each request.
     choose_fault: Callable[[str, str], Fault | None] = field(default=lambda method, path: None)
-    #: Method and path of each request that came through the proxy.
+    #: Method and path of each request that the proxy received.
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     @cached_property
     def client(self) -> Any:
-        """A boto3 client of the server."""
+        """The boto3 client of the server."""
         import boto3
 
         return boto3.client(
@@ -75,7 +75,7 @@ class ObjectStore:
         )
 
     def uri(self, key: str, *, faulty: bool = False) -> str:
-        """Return the URI of an object, with the Connection in it."""
+        """Return the URI of an object, including the Connection."""
         return f"s3://{FAULTY_CONN_ID if faulty else CONN_ID}@{BUCKET}/{key}"
 
     def put(self, key: str, content: bytes) -> str:
@@ -89,12 +89,12 @@ class ObjectStore:
         return content
 
     def keys(self, prefix: str = "") -> list[str]:
-        """Return the names of all objects below a prefix."""
+        """Return the names of all objects with a prefix."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return sorted(item["Key"] for page in pages for item in page.get("Contents", ()))
 
     def clear(self) -> None:
-        """Delete everything, faults included."""
+        """Delete all objects, recorded requests and faults."""
         self.choose_fault = lambda method, path: None
         self.requests.clear()
         for key in self.keys():
@@ -131,7 +131,7 @@ def _object_store_server() -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def object_store(_object_store_server: ObjectStore) -> Iterator[ObjectStore]:
-    """The S3 server, empty and without faults."""
+    """Return the S3 server without objects and faults."""
     _object_store_server.clear()
     yield _object_store_server
     _object_store_server.clear()
@@ -141,7 +141,7 @@ def _connection(port: int) -> str:
     extra = {
         "endpoint_url": f"http://127.0.0.1:{port}",
         "region_name": "us-east-1",
-        # The proxy's faults are answered once, not after the library's own retries.
+        # The library's own retries are off, so that each fault reaches the code under test.
         "config_kwargs": {"retries": {"max_attempts": 0}, "s3": {"addressing_style": "path"}},
     }
     return json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
@@ -192,11 +192,11 @@ class _Proxy(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Log nothing."""
 
 
 def environment(store: ObjectStore) -> dict[str, str]:
-    """Return the variables by which another process knows the Connections."""
+    """Return the environment variables that define the Connections in another process."""
     return {
         f"AIRFLOW_CONN_{CONN_ID.upper()}": _connection(store.port),
         f"AIRFLOW_CONN_{FAULTY_CONN_ID.upper()}": _connection(store.proxy_port),

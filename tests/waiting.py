@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Helpers for tests that wait: a poll with a deadline, and a patch for the sleeps of the code under test."""
+"""Helpers for tests that wait: polling with a deadline, and a patch for the sleeps of the code under test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 def wait_until(is_done: Callable[[], object], timeout: float = 60.0) -> None:
-    """Poll ``is_done`` until it returns something true; fail after ``timeout`` seconds."""
+    """Poll ``is_done`` until it returns a true value. Fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not is_done():
         assert time.monotonic() < deadline, f"not done within {timeout:.0f} s"
@@ -20,9 +20,9 @@ def wait_until(is_done: Callable[[], object], timeout: float = 60.0) -> None:
 
 
 def patch_sleep(monkeypatch: pytest.MonkeyPatch, record: Callable[[float], None]) -> None:
-    """Call ``record`` with the seconds in place of each sleep of this thread or of an event loop on it.
+    """Replace each sleep of this thread and of its event loop by a call of ``record`` with the seconds.
 
-    Other threads sleep as before: a server of an earlier test would spin if its sleeps took no time.
+    Other threads sleep as before. A server of an earlier test would use all CPU time if its sleeps took no time.
     """
     here, sleep, sleep_async = get_ident(), time.sleep, asyncio.sleep
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Resolve the pins together with the providers that an installation is likely to have beside this one."""
+"""The pins can be resolved together with other providers that users probably install."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def test_the_pins_combine_with_other_providers(airflow: str, tmp_path: Path) -> 
     lines = ["apache-airflow", *(f"apache-airflow-providers-{provider}" for provider in PROVIDERS)]
     wanted.write_text("\n".join(lines), encoding="utf-8")
     pins = ROOT / "constraints" / f"airflow-{airflow}.txt"
-    # It resolves and downloads metadata only. 3.11.9, for some packages do without the first patches of 3.11.
+    # This resolves and downloads only metadata. It uses 3.11.9, because some packages do not support the first patch
+    # releases of 3.11.
     command = [
         sys.executable,
         "-m",

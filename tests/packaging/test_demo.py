@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The demonstration bears a try that Airflow's scheduler fails, and names the error that there was."""
+"""The demonstration tolerates a try that Airflow's scheduler fails, and names the error."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is everything that the provider imports declared, and does each dependency have its reason?"""
+"""Every import of the provider is declared as a dependency, and every dependency has a reason."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Airflow, and what it cannot run without where we use it: in its API server, in its forms before
-# 3.2, and for masking from an event loop before 3.3.
+# Airflow, and packages that are always installed where the provider imports them. These are the packages of the API
+# server, of the forms before 3.2, and of masking on an event loop before 3.3.
 _BY_AIRFLOW = {
     "airflow", "asgiref", "fastapi", "flask_appbuilder", "flask_babel", "fsspec", "sqlalchemy", "wtforms"
 }  # fmt: skip
-# The plugin of the local FACEKI is loaded by pytest itself.
+# pytest itself loads the plugin of the local FACEKI.
 _BY_PYTEST = {"pytest"}
 _KNOWN = sys.stdlib_module_names | _BY_AIRFLOW | _BY_PYTEST | {"airflow_provider_faceki"}
 

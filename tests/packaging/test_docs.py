@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Check that the pages say what the code does."""
+"""The documentation pages agree with the code."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def test_each_operator_and_sensor_has_its_page() -> None:
     ],
 )
 def test_dags_on_the_pages_are_dags(dag: str) -> None:
-    exec(compile(dag, "<page>", "exec"), {})  # noqa: S102 - the pages are ours, and this is their test
+    exec(compile(dag, "<page>", "exec"), {})  # noqa: S102 - the pages are part of this repository
 
 
 def _texts_of_the_package() -> set[str]:
-    """Return every literal text; the parts of an f-string count one by one."""
+    """Return every text literal of the package. Each part of an f-string is a separate text."""
     return {
         node.value
         for path in (ROOT / "airflow_provider_faceki").rglob("*.py")
@@ -97,7 +97,7 @@ def _texts_of_the_package() -> set[str]:
 
 
 def test_each_message_of_the_troubleshooting_page_exists() -> None:
-    # The last section is about messages of Airflow's own.
+    # The last section contains messages of Airflow itself.
     page = (ROOT / "docs/troubleshooting.md").read_text().partition("## Airflow itself")[0]
     names = {name for name in dir(api) if name.endswith("Error")}
     quoted = [

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What the example DAGs show in Airflow: help for each param, and links that lead somewhere from there."""
+"""Texts of the example DAGs in Airflow: each param has a help text, and each link has a valid target."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_each_param_has_a_help_text(path: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=IDS)
 def test_its_text_links_only_to_what_is_there(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
-    # The provider's pages are in its source and not in the wheel, so a DAG that is read in Airflow cannot name them.
+    # The documentation is not part of the wheel. A DAG text in Airflow therefore must not link to it.
     assert "docs/" not in text
     targets = re.findall(r"\]\(([^)]+)\)", text)
     there = {f"/dags/{name}" for name in IDS}

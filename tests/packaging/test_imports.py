@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What does importing cost, and whom does it disturb? Each question is put to a process of its own."""
+"""Cost and side effects of imports. Each test runs a separate process."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The README is true: its DAG runs, and so do its commands, in the order in which they are printed."""
+"""The DAG and the commands of the README work, in the printed order."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def test_its_dag_runs(
     assert done.xcom("decision")["decision"] == "DECLINED"
 
 
-# `make` has stages of its own for these, with environments of their own.
+# `make` has separate stages and environments for these commands.
 MADE = [line for line in README.splitlines() if line.startswith("make ")]
 
 
 def _script(folder: Path) -> str:
-    """Return all shell commands in the order of the page, and beside them the DAG that it says to save."""
+    """Return all shell commands in the order of the page. Write the DAG that the page describes to the folder."""
     (dag,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (saved_as,) = re.findall(r"Saved as `(\S+\.py)`", README)
     (folder / "kyc.py").write_text(dag, encoding="utf-8")
-    # A command that fails must not leave the sandbox behind.
+    # If a command fails, the sandbox must be stopped too.
     lines = ["set -eux", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for kind, block in re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL):
         if kind == "python":
@@ -62,7 +62,7 @@ def _script(folder: Path) -> str:
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="the README is for Airflow 3; it takes an environment of its own")
 def test_its_commands_run_in_an_empty_folder(tmp_path: Path) -> None:
-    """In a home without Airflow, with what pip finds, as on a fresh machine: so it takes minutes."""
+    """Run the commands in a home directory without Airflow, as on a fresh machine. pip needs minutes for this."""
     script, empty = tmp_path / "script.sh", tmp_path / "empty"
     script.write_text(_script(tmp_path), encoding="utf-8")
     empty.mkdir()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Check the rules that hold for every tracked file."""
+"""Rules for every tracked file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _tracked() -> list[Path]:
     listing = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     ).stdout
-    # A file that was deleted and not yet committed is listed, but has nothing to say.
+    # git also lists a file that is deleted but not committed yet. Such a file is skipped.
     return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -47,7 +47,7 @@ def test_module_opens_with_licence_and_docstring(path: Path) -> None:
     assert not first_line.endswith("?"), "a docstring says what the module does; it does not ask"
 
 
-# Written in pieces, or this file would be the first to break its own rule.
+# The names are written in pieces. Otherwise this file would violate its own rule.
 FOREIGN = {
     "a package registry": "|".join(
         re.escape(".".join(parts))
@@ -68,7 +68,7 @@ def test_no_file_names(what: str) -> None:
     assert found == []
 
 
-#: FACEKI's fields are written in camel case, Airflow's and ours are not.
+#: FACEKI's fields are written in camel case. The fields of Airflow and of this provider are not.
 READS_A_FIELD = re.compile(r"""(?:\.get\(|\[)["'][a-z]+[A-Z]\w*["']""")
 
 
@@ -87,7 +87,7 @@ def test_the_version_exists_once() -> None:
     source = (ROOT / "airflow_provider_faceki" / "__init__.py").read_text(encoding="utf-8")
     version = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
     assert version is not None
-    # The changelog tells the history of versions; every other file asks the package.
+    # The changelog contains the history of versions. Every other file reads the version from the package.
     telling = {_name(path) for path in MODULES if f'"{version.group(1)}"' in path.read_text(encoding="utf-8")}
     assert telling == {"airflow_provider_faceki/__init__.py"}
 

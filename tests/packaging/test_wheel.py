@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Is what users install whole? The wheel is built, installed with what it declares, and used elsewhere."""
+"""The wheel is complete. The tests build it, install it with its declared dependencies, and use it elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ QUIETLY = ["-q", "--disable-pip-version-check", "--no-input"]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
-    # From the sdist, as an index's users may: a file that only the checkout has would be missing here.
+    # The wheel is built from the sdist, as users of a package index can do. A file that is missing in the sdist would
+    # be missing here.
     _run([sys.executable, "-m", "hatchling", "build", "-d", str(out), "-t", "sdist"], cwd=ROOT)
     sdist = next(out.glob("*.tar.gz"))
     build = [sys.executable, "-m", "pip", "wheel", *QUIETLY, "--no-deps", "--no-build-isolation"]
@@ -36,10 +37,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Runs a command of a fresh environment that holds the wheel and what it declares, nothing else."""
+    """Return a function that runs a command in a fresh environment with the wheel and its declared dependencies."""
     home = tmp_path_factory.mktemp("elsewhere")
     _run([sys.executable, "-m", "venv", "--without-pip", str(home / "venv")], cwd=home)
-    # The pip of these tests installs into it; compiling what is hardly imported would take longer than the tests.
+    # The pip of the test environment installs the packages. Bytecode compilation is off, because it takes longer than
+    # the tests.
     into = [sys.executable, "-m", "pip", "--python", str(home / "venv" / "bin" / "python"), "install"]
     pins = ["-c", str(ROOT / "constraints" / "airflow-3.3.txt")]
     _run([*into, *QUIETLY, "--no-compile", *pins, str(wheel)], cwd=home)
@@ -87,7 +89,7 @@ def test_wheel_holds_the_package_the_examples_and_nothing_else(wheel: Path) -> N
     wanted = _sources(PACKAGE) | {f"{PACKAGE}/{name}" for name in _sources("example_dags")}
     assert f"{PACKAGE}/py.typed" in wanted
     assert {name for name in members if name.endswith((".py", ".typed"))} == wanted
-    # A package's own data files may come along, but only from inside the package.
+    # Data files of the package are allowed, but only inside the package folder.
     assert {name.partition("/")[0] for name in members} == {PACKAGE}
 
 
@@ -110,7 +112,7 @@ def test_metadata_says_what_it_needs(wheel: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
-    # Airflow shows this one beside the provider.
+    # Airflow shows this URL beside the provider.
     assert any(url.startswith("Documentation, https://") for url in metadata.get_all("Project-URL", []))
     assert _dist_info(wheel, "licenses/LICENSE").lstrip().startswith("Apache License")
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run Airflow's command line, several commands to a process: each start of it costs five seconds and more."""
+"""Helper that runs several commands of Airflow's command line in one process. Each start takes 5 seconds or more."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ print(json.dumps([done, heard]))
 
 @dataclass
 class Said:
-    """What came of a few commands.
+    """Results of several commands.
 
-    :param statuses: How each ended; 0 is well.
-    :param outputs: What each printed.
-    :param complaints: Warnings, logged or Python's, of all of them.
+    :param statuses: Exit status of each command; 0 means success.
+    :param outputs: Output of each command.
+    :param complaints: Warnings of all commands, from logging and from Python.
     """
 
     statuses: list[object]
@@ -49,7 +49,7 @@ class Said:
 
 
 def python(code: str, *arguments: str, **environment: str) -> str:
-    """Run ``code`` in a process of its own and return what it prints; it must end well."""
+    """Run ``code`` in a separate process and return its output. The process must succeed."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=os.environ | environment,
@@ -63,7 +63,7 @@ def python(code: str, *arguments: str, **environment: str) -> str:
 
 
 def airflow(*commands: list[str], **environment: str) -> Said:
-    """Run ``airflow`` once for each of ``commands``."""
+    """Run ``airflow`` once for each element of ``commands``."""
     printed = python(_RUNNER, json.dumps(commands), **environment)
     done, heard = json.loads(printed.splitlines()[-1])
     return Said([status for status, _ in done], [output for _, output in done], heard)

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The table of fields in ``docs/connection.md``, made from the schema.
+"""The table of fields in ``docs/connection.md``, generated from the schema.
 
-``python -m tests.provider.connection_table`` writes it into the page.
+``python -m tests.provider.connection_table`` writes the table into the page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "connection.md"
 
 
 def connection_table() -> str:
-    """Return all fields as a table in Markdown."""
+    """Return all fields as a Markdown table."""
     rows = ["| form field | stored in | default | meaning |", "|---|---|---|---|"]
     rows += [_row(name, spec) for name, spec in SPECS.items()]
     return "\n".join(rows) + "\n"
@@ -36,7 +36,7 @@ def _row(name: str, spec: FieldSpec) -> str:
 
 
 def main() -> None:
-    """Write the table into the page, in place of the one that is there."""
+    """Replace the table in the page."""
     page = PAGE.read_text(encoding="utf-8")
     page = re.sub(r"\| form field \|(.*\n)+?(?=\n)", lambda _: connection_table(), page, count=1)
     PAGE.write_text(page, encoding="utf-8")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Helpers to read and refuse Connections."""
+"""Helpers that read valid Connections and check the errors of invalid Connections."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The check of a Connection against a FACEKI as documented, and against each that differs."""
+"""The check of a Connection against the documented FACEKI API, and against each variant of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, sandbox: FacekiSandbox, **extra: ob
 
 
 class Checked:
-    """The status and the output of a check."""
+    """Exit status and output of a check."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
         self.status = main(arguments)
@@ -86,7 +86,7 @@ NEEDED: dict[str, dict[str, str]] = {
     },
     "pdf-by-post": {"pdf_report_method": "POST"},
 }
-#: Dialects that no setting helps, so that the report says what was found.
+#: Variants that no setting can support. The report must describe what was found.
 BROKEN = {
     "moved",
     "records-empty",
@@ -112,7 +112,7 @@ def test_each_dialect_names_the_settings_that_it_needs(
     assert (checked.status, checked.settings) == (1 if needed else 0, needed), checked.output
     assert faceki_sandbox.counters.tokens_issued == 1
     assert faceki_sandbox.ledger == {}
-    # With these settings the Connection can be used.
+    # The Connection works with these settings.
     connect(monkeypatch, faceki_sandbox, **pdf, **needed)
     assert FacekiHook().fetch_records(record_identifier="nobody-1") == ()
     assert Checked(capsys).status == 0
@@ -153,7 +153,7 @@ def test_connections_that_are_wrong(
     checked = Checked(capsys)
     assert checked.status == status, checked.output
     assert expected in " ".join(checked.output.split())
-    # One request a form at the most.
+    # The check sends at most one request for each token form.
     assert faceki_sandbox.counters.requests.get("token", 0) <= len(TOKEN_FORMS)
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The page about the Connection: its table, commands and errors are true."""
+"""The table, commands and errors of the Connection page are correct."""
 
 from __future__ import annotations
 

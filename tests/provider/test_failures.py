@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which failures are final for Airflow, and what can be read of them?"""
+"""Classification of final failures for Airflow, and the information in their exceptions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PASSED_ON: set[type[FacekiError]] = {
     errors.UnexpectedResponseError,
     errors.NotFoundError,
     errors.OutcomeUnknownError,
-    errors.ResponseError,  # of no particular kind: a code that nobody has explained
+    errors.ResponseError,  # not a subclass: an error code without documentation
 }
 
 
@@ -51,7 +51,7 @@ def test_every_error_of_the_tree_is_decided() -> None:
 
 
 def fail_with(error: FacekiError) -> None:
-    """Fail as a transport does: what is behind the error may hold anything."""
+    """Fail like a transport: the cause of the error can contain secrets."""
     try:
         raise OSError("GET https://sdk.faceki.com/?clientSecret=canary")
     except OSError as behind:

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The Connection form in each Airflow version that has one of its own.
+"""The Connection form in each Airflow version that has its own form.
 
-Airflow 3.2 and later build it from provider info, Airflow 3.1 from the hook; here is what their API server hands to the
-browser. Airflow 2.11 builds it from the hook; here its own web pages are filled in, saved, and saved again.
+Airflow 3.2 and later build the form from the provider info, and Airflow 3.1 builds it from the hook. For these
+versions, the tests check the data that the API server sends to the browser. Airflow 2.11 builds the form from the hook.
+For this version, the tests fill in the web pages, save them, and save them again.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -27,7 +28,7 @@ from tests.provider.connections import read
 HASH_KEY = "invented-hash-key-" + "k" * 32
 
 only_airflow_2 = pytest.mark.skipif(AIRFLOW_3, reason="this form is Airflow 2's")
-# Airflow 3.0 alone asks the hook, and only where the form's libraries are installed, which it does not bring.
+# Airflow 3.0 calls the hook only if the form libraries are installed, and it does not install them itself.
 only_airflow_3 = pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="this form is Airflow 3.1's and later")
 
 
@@ -63,13 +64,13 @@ def test_extra_fields_in_airflow_3(hook_meta: dict[str, Any]) -> None:
         assert field["description"] == form.description(EXTRA_FIELDS[key])
         assert field["value"] is None
     assert "***" not in json.dumps(fields)
-    # On Save the browser stores every field, the untouched ones as null.
+    # On Save, the browser stores every field. Unchanged fields become null.
     untouched = {key: field["value"] for key, field in fields.items()}
     assert read(extra=untouched) == read()
 
 
 class WebForm:
-    """Airflow 2's pages for Connections, used the way a browser does."""
+    """Client for Airflow 2's Connection pages. It behaves like a browser."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -107,7 +108,7 @@ def web_form(airflow_db: Path) -> WebForm:
 
 @pytest.fixture
 def stored(web_form: WebForm) -> Iterator[Callable[[], Any]]:
-    """Returns the stored Connection `kyc`, and takes it away in the end."""
+    """Return a function that reads the stored Connection `kyc`. Delete the Connection after the test."""
     from airflow.models import Connection
     from airflow.utils.session import create_session
 
@@ -139,7 +140,7 @@ def extra(**fields: str) -> dict[str, str]:
 
 
 def own(fields: dict[str, str]) -> dict[str, str]:
-    """The fields that the page shows for this type; JavaScript hides those of the others."""
+    """Return the fields that the page shows for this Connection type. JavaScript hides the fields of other types."""
     return {k: v for k, v in fields.items() if not k.startswith("extra__") or k.startswith("extra__faceki__")}
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The form against the defaults of the API package, which it may not import, and against Airflow 3.1."""
+"""The form agrees with the defaults of the API package, which it must not import, and with Airflow 3.1."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_what_is_not_set_means_the_same_to_the_form_and_to_the_ground() -> None:
     assert tuple(flow.value for flow in api.AuthFlow) == schema.AUTH_FLOWS
 
 
-# Airflow 3.1 has none of the form's libraries in its API server, and puts stand-ins in their place while it asks the
-# hooks. That code is in 3.3 still; only whom it asks is made up here: one who asks this hook, as it did.
+# The API server of Airflow 3.1 has none of the form libraries. While it calls the hooks, it replaces the libraries by
+# stand-ins. Airflow 3.3 still contains that code, but no longer calls this hook from it. This script makes that call.
 STAND_INS = """
 import json
 from dataclasses import fields

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The hook's methods against a local FACEKI: each is its endpoint, and a used hook can be copied."""
+"""Each method of the hook calls its endpoint of a local FACEKI, and a used hook can be copied."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_an_argument_that_cannot_work_is_named_with_the_connection(
     [
         pytest.param(copy.deepcopy, id="deepcopy"),
         pytest.param(copy.copy, id="copy"),
-        pytest.param(lambda hook: pickle.loads(pickle.dumps(hook)), id="pickle"),  # noqa: S301 - our own
+        pytest.param(lambda hook: pickle.loads(pickle.dumps(hook)), id="pickle"),  # noqa: S301 - trusted bytes
     ],
 )
 def test_a_used_hook_can_be_copied(
@@ -174,7 +174,7 @@ def test_rules_are_cached_also_where_there_are_none(
 def test_a_connection_can_say_no_proxy(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, proxies: object
 ) -> None:
-    # A proxy that nobody listens at, for everything.
+    # All requests use a proxy port on which no server listens.
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
         monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A killed write leaves nothing, or what the next write deletes; files and folders are for their owner only."""
+"""A killed write leaves no file, or one that the next write deletes. Files and folders are private to their owner."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _nothing_swept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["unnamed", "named"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How a file is written: without a name until it is complete, or as where the system cannot do that."""
+    """Both ways of writing: without a name until the file is complete, and as on systems that do not support this."""
     if request.param == "named":
         monkeypatch.setattr(local_files, "_open_unnamed", lambda folder: None)
     return str(request.param)
@@ -51,7 +51,7 @@ def test_the_longest_name(tmp_path: Path, way: str) -> None:
 
 
 class _Endless:
-    """Gives bytes until the process is killed."""
+    """Source that returns bytes until the process is killed."""
 
     def __init__(self, started: Any) -> None:
         self._started = started
@@ -80,7 +80,7 @@ def test_a_write_that_is_killed(tmp_path: Path, way: str, exists: bool) -> None:
     assert started.wait(60)
     left = set(os.listdir(tmp_path)) - {"r.json"}
     assert len(left) == (way == "named")
-    # What is being written is nobody else's to delete.
+    # No other process is allowed to delete a file that is being written.
     for name in left:
         os.utime(tmp_path / name, (OLD, OLD))
     storage.write_bytes(f"{tmp_path}/other.json", b"1")

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Masking in a triggerer speaks to its supervisor from the one event loop that reads the answers.
+"""Masking in a triggerer calls its supervisor only from the event loop that reads the responses.
 
-Airflow 3.0 and 3.1 mask by a blocking call, which goes back to the loop by asgiref. `make test` runs neither, but 2.11,
-for which the provider masks in the same way; their call is played here by a function that does the same.
+Airflow 3.0 and 3.1 mask by a blocking call, which returns to the event loop through asgiref. `make test` does not run
+these versions. It runs 2.11, for which the provider masks in the same way. A function in this test imitates the
+blocking call.
 """
 
 from __future__ import annotations

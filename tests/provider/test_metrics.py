@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Metrics, as a StatsD server receives them; and that they cost nothing where they are off."""
+"""A StatsD server receives the metrics. Disabled metrics cost nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.billing.pictures import write
 
 pytestmark = pytest.mark.process
 
-#: What a task does, and what the triggerer does for it. Runs in a process of its own, as Airflow reads its
-#: configuration once.
+#: Actions of a task and of the triggerer. They run in a separate process, because Airflow reads its configuration only
+#: once.
 SCRIPT = """
 import asyncio, sys, time
 try:
@@ -63,7 +63,7 @@ def statsd() -> Iterator[socket.socket]:
 
 
 def received(server: socket.socket) -> list[str]:
-    """Every line about FACEKI that has arrived."""
+    """Return every received line about FACEKI."""
     lines: list[str] = []
     while True:
         try:
@@ -111,7 +111,7 @@ def test_off_there_is_nobody_who_counts(
 ) -> None:
     assert not metrics.is_on()
     assert FacekiHook().get_conn().observer is None
-    # Not even the module is looked for.
+    # If metrics are disabled, the code does not even search for the statistics module.
     monkeypatch.setattr(metrics, "_stats", None)
     metrics.incr("requests", endpoint="FetchRecords")
     metrics.gauge("waits_open", 1)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The provider's metadata, as each Airflow reads it."""
+"""The provider's metadata in each Airflow version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.provider.command_line import Said, airflow, python
 
 pytestmark = pytest.mark.process
 
-# What the strict schema, that of Airflow's own repository, may want beside what a provider says at run time.
+# Keys that the strict schema of Airflow's repository possibly requires in addition to the runtime metadata.
 REPOSITORY_KEYS = {"state": "ready", "source-date-epoch": 0, "dependencies": []}
 
 
@@ -48,7 +48,7 @@ def test_airflows_schemas_accept_it(schema: str) -> None:
     rules = json.loads((Path(airflow_package.__file__).parent / schema).read_text())
     more = {key: value for key, value in REPOSITORY_KEYS.items() if key in rules["required"]}
     told = info()
-    if AIRFLOW_VERSION < (3, 2):  # the schema of a repository without commands of providers
+    if AIRFLOW_VERSION < (3, 2):  # this schema does not know commands of providers
         del told["cli"]
     found = jsonschema.Draft7Validator(rules).iter_errors({**told, **more})
     assert [error.message for error in found] == []
@@ -112,7 +112,7 @@ def test_options_have_what_airflow_asks_of_them() -> None:
         assert option.keys() == {"description", "version_added", "type", "example", "default"}, name
     from airflow.providers_manager import ProvidersManager
 
-    # Airflow 2 reads the options of providers when somebody asks for them, Airflow 3 as it starts.
+    # Airflow 2 reads the options of providers on demand. Airflow 3 reads them at startup.
     ProvidersManager().initialize_providers_configuration()
     assert conf.getboolean("faceki", "webhook_enabled") is False
 
@@ -162,7 +162,8 @@ def test_airflows_command_line_lists_it(listed: Said) -> None:
     (hook,) = [row for row in json.loads(hooks) if row["connection_type"] == "faceki"]
     assert hook["class"] == schema.HOOK_CLASS
     assert hook["hook_name"] == "FACEKI"
-    # For these two Airflow 3.0 and 3.1 ask the hook, where the form's libraries are; their API server has stand-ins.
+    # Airflow 3.0 and 3.1 read these two from the hook if the form libraries are installed. Their API server uses
+    # stand-ins.
     if AIRFLOW_VERSION not in ((3, 0), (3, 1)) or importlib.util.find_spec("wtforms"):
         assert {"field_behaviours": "faceki"} in json.loads(behaviours)
         assert widgets.count("extra__faceki__") == len(IN_FORM)

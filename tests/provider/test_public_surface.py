@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The public surface: a name or a parameter that changes here breaks somebody's DAG.
+"""The public surface: if a name or a parameter in these tests changes, DAGs of users fail.
 
-Types of the same names are checked by mypy in ``tests/typing``.
+mypy checks the types of the same names in ``tests/typing``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HOOK = {
 
 
 def parameters(function: object) -> tuple[str, ...]:
-    """Return the names in order, with ``*`` before the first that is keyword-only."""
+    """Return the parameter names in order, with ``*`` before the first keyword-only parameter."""
     found = list(inspect.signature(function).parameters.values())  # type: ignore[arg-type]  # any callable
     names = [each.name for each in found]
     first = next((n for n, each in enumerate(found) if each.kind is each.KEYWORD_ONLY), None)

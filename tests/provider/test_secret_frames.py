@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Local variables of raised errors show no secret.
+"""The local variables of raised errors show no secret.
 
-``airflow dags test`` with ``DEV=1``, Sentry and rich print the locals of every frame of a traceback.
+``airflow dags test`` with ``DEV=1``, Sentry and rich print the local variables of every frame of a traceback.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROXY = "canary-proxy-password"
 
 
 def frames_of(error: BaseException) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield place and locals of every frame of an error and of the errors behind it."""
+    """Yield the location and the local variables of every frame of an error and of its causes."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -46,7 +46,7 @@ def frames_of(error: BaseException) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def shown_in(error: BaseException, secrets: list[str]) -> list[str]:
-    """Return the places whose locals show a secret, without the frames of this file."""
+    """Return the locations whose local variables show a secret, except the frames of this file."""
     return [
         f"{place}: {name}"
         for place, variables in frames_of(error)
@@ -58,7 +58,7 @@ def shown_in(error: BaseException, secrets: list[str]) -> list[str]:
 
 def test_the_search_finds_what_is_there() -> None:
     def fail() -> None:
-        password = CANARIES["password"]  # noqa: F841 - it is found in the frame
+        password = CANARIES["password"]  # noqa: F841 - the search reads it from the frame
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError) as caught:
@@ -67,7 +67,7 @@ def test_the_search_finds_what_is_there() -> None:
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, sandbox: FacekiSandbox, **changes: Any) -> list[str]:
-    """Make the Connection and return its secrets."""
+    """Create the Connection and return its secrets."""
     connection: dict[str, Any] = sandbox.connection(
         token_store="memory",
         max_attempts=1,

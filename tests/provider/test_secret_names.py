@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow masks every secret field by its name: in its masker, its REST answers and its form.
+"""Airflow masks every secret field by its name: in its masker, its REST responses and its form.
 
-What it shows in clear, ``airflow connections get`` and ``export`` and parts of the audit log, is documented in
-``docs/connection.md``; the tests below show that this is still so.
+``airflow connections get``, ``airflow connections export`` and parts of the audit log show secrets.
+``docs/connection.md`` documents this, and the tests below verify that it is still correct.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -25,7 +25,7 @@ from tests.provider.command_line import airflow
 pytestmark = pytest.mark.process
 
 SECRETS = [name for name, spec in EXTRA_FIELDS.items() if spec.secret]
-#: Not secret, or only where a URL holds a password, but masked all the same.
+#: Fields that are not secret, or that are secret only if a URL contains a password. Airflow masks them too.
 ALSO_MASKED = {"auth_header", "proxies", "token_store"}
 CANARY = "canary-value-to-mask-0000000000000000000"
 
@@ -41,7 +41,7 @@ def test_the_masker_leaves_the_other_fields_alone() -> None:
 
 
 def rest_answer(extra: dict[str, object]) -> str:
-    """Return what Airflow's REST API answers for a Connection."""
+    """Return the response of Airflow's REST API for a Connection."""
     from airflow.models import Connection
 
     conn = Connection(conn_id="kyc", conn_type="faceki", password=CANARY, extra=json.dumps(extra))
@@ -83,7 +83,7 @@ def audited(*command: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_audit_log_masks_the_password_alone(
     command: list[str], masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The page on the Connection warns of what is not masked.
+    # The Connection page documents which values are not masked.
     assert (CANARY not in audited(*command, monkeypatch=monkeypatch)) is masked
 
 
@@ -95,7 +95,7 @@ def test_export_and_get_show_secrets(airflow_db: Path, tmp_path: Path) -> None:
     stored = airflow(
         ["connections", "import", str(imported)], ["connections", "get", "kyc_masked", "-o", "json"]
     )
-    # A process of its own: this command compares its file with the real standard output.
+    # This command needs a separate process, because it compares its file with the real standard output.
     command = [sys.executable, "-m", "airflow", "connections", "export", str(file)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     removed = airflow(["connections", "delete", "kyc_masked"])

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Values of Connections: what the right ones mean, and the errors of the others."""
+"""Values of Connections: the meaning of valid values, and the errors of invalid values."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_base_url(host: str | None, port: int | None, schema: str | None, meant:
 def test_urls_that_are_refused(host: str, because: str, field: str) -> None:
     text = refused(host=host) if field == "host" else refused(extra={field: host})
     assert field in text
-    # What is wrong, or for want of that how long it is.
+    # The error contains the reason. If there is no reason, it contains the length of the value.
     assert because in text or (because.isdigit() and "…" in text)
     assert "https://host, with a port and a path if need be" in text
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Any Connection is understood or refused in words, and no secret of it is ever shown."""
+"""Any Connection is either accepted or refused with an explanation, and its secrets are never shown."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_any_connection_is_understood_or_refused(
     login: str | None, host: str | None, port: int | None, schema: str | None, extra: Json
 ) -> None:
     found = read(login=login, password=CANARY, host=host, port=port, schema=schema, extra=extra)
-    # The secret may stand in a field that is shown when it is right: then it is the user who said it is no secret.
+    # If the user writes the same secret into a public field and that field is valid, repr shows it.
     if isinstance(found, ConfigurationError):
         assert CANARY not in str(found) + repr(found)
     else:
@@ -88,7 +88,7 @@ def test_a_base_url_is_usable_or_refused(host: str) -> None:
         assert found.base_url.startswith(("https://", "http://localhost", "http://127.", "http://[::1]"))
         assert not found.base_url.endswith("/")
         assert not set(found.base_url) & set("@?# \\\n\t")
-        # What it was normalised to means the same when it is read again.
+        # The normalized value must have the same meaning when it is read again.
         again = read(login="client", password=CANARY, host=found.base_url)
         assert isinstance(again, ConnectionSettings)
         assert again.base_url == found.base_url

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Connections as a whole: errors told at once, types, the extra, and secrets that never show."""
+"""Whole Connections: all errors in one report, types, the extra, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def test_repr_and_pickle() -> None:
     assert "canary" not in repr(found)
     assert "client-7" in repr(found)
     assert set(found.secrets) == {SECRET, *secrets.values(), "canary%2Fpass", "canary/pass"}
-    assert {found: "the same"}[pickle.loads(pickle.dumps(found))] == "the same"  # noqa: S301 - our own
+    assert {found: "the same"}[pickle.loads(pickle.dumps(found))] == "the same"  # noqa: S301 - trusted bytes
 
 
 class _Conn:
-    """The fields of an Airflow Connection."""
+    """Stand-in with the fields of an Airflow Connection."""
 
     def __init__(self, extra: str | None, conn_type: str | None = "faceki") -> None:
         self.conn_type = conn_type

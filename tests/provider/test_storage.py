@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Writing and reading files: which paths work, what a reader sees, and the errors for paths that cannot work."""
+"""Writing and reading files: valid paths, the content that a reader sees, and the errors for invalid paths."""
 
-# fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
+# mypy finds no types for fsspec, and Airflow 2.11 has `attach` in another module.
 # mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call,arg-type"
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RECORD = {"full_name": "Zoë Ünreal", "note": "\ud800"}
 
 @pytest.fixture(scope="module", autouse=True)
 def _memory_storage() -> None:
-    """Let Airflow reach fsspec's in-memory store, as if a provider of object storage were installed."""
+    """Register fsspec's in-memory store in Airflow, as if a provider for object storage were installed."""
     attach("memory", fs=fsspec.filesystem("memory"))
 
 
@@ -107,7 +107,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    # Space may be found by the next try, so this is not the caller's mistake.
+    # The next try possibly finds free space, so this error is not a mistake of the caller.
     with pytest.raises(OSError, match="No space left") as caught:
         storage.write_json(uri, "new")
     assert not isinstance(caught.value, ValidationError)
@@ -279,7 +279,7 @@ class _Upload(AbstractBufferedFile):
 
 
 class _Store(fsspec.AbstractFileSystem):
-    """An object store as the real ones are: an object is there when its upload is closed."""
+    """Object store that behaves like real ones: an object becomes visible when its upload is closed."""
 
     protocol = "teststore"
     cachable = False

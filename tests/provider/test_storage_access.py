@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Whose Connection a URI may use, and which files a manifest's rows may name."""
+"""Rules for the Connections that a URI can use, and for the files that the rows of a manifest can name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_BYTES = 1000
 
 
 def reason(uri: str, policy: AccessPolicy, conn_id: str | None = None) -> str | None:
-    """Return why an image is refused, without its name; ``None`` if it is not."""
+    """Return why an image is refused, without its name. Return ``None`` if the image is accepted."""
     try:
         storage.image("selfie", uri, MAX_BYTES, conn_id, policy)
     except ValidationError as error:
@@ -55,7 +55,7 @@ def test_an_explicit_connection_is_final(use: Callable[[str], object], user: str
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """``in/``, which is allowed, and ``out/``, with links and files of both kinds."""
+    """Create the allowed folder ``in/`` and the forbidden folder ``out/``, with links and with files of both kinds."""
     for name in ("in", "out", "in-other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "face.jpg").write_bytes(JPEG)
@@ -97,7 +97,7 @@ def test_local_images_of_a_manifest(folders: Path, uri: str, expected: str | Non
         policy = AccessPolicy.for_manifest([prefix], None)
         found = reason(uri.format(folders), policy)
         assert found is None if expected is None else expected in str(found)
-        # Without prefixes no local file is allowed, and no error tells anything of one.
+        # Without prefixes, no local file is allowed, and no error reveals anything about local files.
         assert reason(uri.format(folders), AccessPolicy.for_manifest(None, None)) == REFUSED
 
 
@@ -139,7 +139,7 @@ def test_images_of_a_manifest_on_s3(object_store: ObjectStore, uri: str, expecte
     for prefix in ("s3://kyc/in", "s3://kyc/in/", "S3://kyc/in/"):
         found = reason(uri, AccessPolicy.for_manifest(["/in", prefix], ["s3_store"]))
         assert found is None if expected is None else expected in str(found)
-    # Without prefixes all of a storage may be named, and no error tells what is there and no image.
+    # Without prefixes, every file of a storage is allowed, and no error reveals whether a file exists but is no image.
     found = reason(uri, AccessPolicy.for_manifest(None, ["s3_store"]))
     assert found in (None, REFUSED)
     assert reason(uri, AccessPolicy.for_manifest(None, None)) == REFUSED

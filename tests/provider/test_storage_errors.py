@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What a storage raises, as one family of errors: local files, S3 and memory, while opening and while reading."""
+"""One family of errors for all storages: local files, S3 and memory, while opening and while reading."""
 
-# fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
+# mypy finds no types for fsspec, and Airflow 2.11 has `attach` in another module.
 # mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call,arg-type"
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ ACTIONS = [
 
 
 def check_text(error: BaseException, uri: str) -> None:
-    """An error names the file and shows nothing of the store's own words."""
+    """Check that an error names the file and contains no text of the storage."""
     assert uri.rpartition("/")[0].rpartition("@")[2] in str(error)
     assert "canary" not in str(error)
     assert error.__cause__ is None
@@ -205,13 +205,13 @@ def test_a_disk_that_fails_while_a_local_file_is_read(
 
 
 class ClientAuthenticationError(Exception):
-    """Called as that of Azure's library."""
+    """Stand-in with the class name of Azure's error."""
 
     status_code = 401
 
 
 class HttpError(Exception):
-    """Called as that of Google's library."""
+    """Stand-in with the class name of Google's error."""
 
     def __init__(self, code: int) -> None:
         super().__init__("canary")
@@ -219,7 +219,7 @@ class HttpError(Exception):
 
 
 class NoCredentialsError(Exception):
-    """Called as that of Amazon's library."""
+    """Stand-in with the class name of Amazon's error."""
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_errors_of_other_stores(
 
 def test_an_error_may_be_told_without_the_files_name(tmp_path: Path) -> None:
     error = StorageAccessError("read", "s3://bucket/jane.jpg", "permission denied")
-    copied = pickle.loads(pickle.dumps(error.without_uri("selfie")))  # noqa: S301 - our own bytes
+    copied = pickle.loads(pickle.dumps(error.without_uri("selfie")))  # noqa: S301 - trusted bytes
     for same in (error.without_uri("selfie"), copied):
         assert (type(same), str(same)) == (StorageAccessError, "selfie cannot be read now: permission denied")
         assert same.reason == "permission denied"
@@ -277,7 +277,7 @@ def test_an_error_may_be_told_without_the_files_name(tmp_path: Path) -> None:
 
 
 class _Killed(BaseException):
-    """As Airflow ends a task: of no class that a program catches."""
+    """Exception that Airflow uses to end a task. It is not a subclass of Exception."""
 
 
 class _Source(io.BytesIO):

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""How much of an image in an object store is fetched and held in memory."""
+"""Amount of data of an image in an object store that is fetched and stored in memory."""
 
-# fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
+# mypy finds no types for fsspec, and Airflow 2.11 has `attach` in another module.
 # mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc"
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ URI = "picturestore://bucket/selfie.jpg"
 
 
 class _Ranged(AbstractBufferedFile):
-    """Fetches ranges, as the files of S3, GCS and Azure do."""
+    """File that fetches ranges, like the files of S3, GCS and Azure."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         part = PICTURE[start:end]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A token that hosts share through an object storage, as the Connection's token_store names it."""
+"""An access token that hosts share through an object storage. The Connection's token_store contains its location."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FETCH = FetchRecords(request_id="r-1")
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    """A FACEKI that wants a token."""
+    """FACEKI server that requires a token."""
     with FakeServer() as server:
         server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
         yield server
@@ -40,7 +40,7 @@ def server() -> Iterator[FakeServer]:
 def fresh_home(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str, str], FacekiHook]:
-    """Make a hook as in a process on the host of this name, with a token store at this place."""
+    """Return a function that creates a hook as on another host. Its arguments are the store location and the host."""
     monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
 
     def make(place: str, host: str) -> FacekiHook:
@@ -65,7 +65,7 @@ def fresh_home(
 def warnings_of_store(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], list[str]]:
-    """Return the warnings about a token store; Airflow 3 writes them to stdout, Airflow 2 to the logs."""
+    """Return the warnings about a token store. Airflow 3 writes them to stdout, Airflow 2 writes them to the log."""
 
     def found() -> list[str]:
         lines = capsys.readouterr().out.splitlines() or caplog.text.splitlines()
@@ -99,7 +99,7 @@ def test_what_it_costs_in_requests_to_the_storage(
 ) -> None:
     place = object_store.uri("tokens", faulty=True)
     fresh_home(place, "a").call(FETCH)
-    # Nothing there; the lock; still nothing there; the token; the lock goes.
+    # The requests are: token missing, create lock, token still missing, write token, delete lock.
     assert [method for method, _ in object_store.requests] == ["GET", "PUT", "GET", "PUT", "DELETE"]
     object_store.requests.clear()
     fresh_home(place, "b").call(FETCH)

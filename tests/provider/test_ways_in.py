@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Each way into a Connection leads to the same settings, through Airflow itself."""
+"""Every way to define a Connection in Airflow results in the same settings."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ AS_JSON = {
     "host": "http://127.0.0.1:8080/v1/",
     "extra": {"timeout": 5, "verify": False, "max_attempts": 2, "proxies": PROXIES},
 }
-# The same, as Airflow writes it.
+# The same Connection as a URI that Airflow generates.
 AS_URI = (
     "faceki://client%3A7:invented%2Fsecret%2B1%20%3D%3F%23@http%3A%2F%2F127.0.0.1%3A8080%2Fv1%2F/"
     "?timeout=5&verify=False&max_attempts=2"
     "&proxies=%7B%22http%22%3A%20%22http%3A%2F%2Fme%3Ainvented%40p.example%3A3128%22%7D"
 )
-# The same, with scheme and port where a URI has them.
+# The same Connection as a URI with scheme and port in their usual positions.
 AS_PLAIN_URI = (
     "faceki://http://client%3A7:invented%2Fsecret%2B1%20%3D%3F%23@127.0.0.1:8080"
     "?timeout=5&verify=False&max_attempts=2"
@@ -96,14 +96,14 @@ def test_an_environment_variable_need_not_name_the_type(value: str, monkeypatch:
 def test_another_service_s_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KYC", f"smtp://me:{'s' * 20}@mail.example")
     with pytest.raises(ConfigurationError, match="its type is 'smtp'"):
-        FacekiHook("kyc").settings  # noqa: B018 - it is read when asked for
+        FacekiHook("kyc").settings  # noqa: B018 - the property reads the Connection
     assert FacekiHook("kyc").test_connection()[0] is False
 
 
 def test_a_wrong_environment_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KYC", f"faceki://i:{'s' * 20}@sdk.example/v1?timeout=soon&verify=None")
     with pytest.raises(ConfigurationError) as caught:
-        FacekiHook("kyc").settings  # noqa: B018 - it is read when asked for
+        FacekiHook("kyc").settings  # noqa: B018 - the property reads the Connection
     text = str(caught.value)
     assert "'kyc'" in text
     for part in ("Schema (field 'schema'): found 'v1'", "found 'soon'", "found 'None'"):
@@ -139,14 +139,14 @@ open(sys.argv[1], "wb").write(pickle.dumps(FacekiHook("kyc").settings))
 @pytest.mark.parametrize("backend", ["Text", "Whole"])
 def test_custom_secrets_backend(backend: str, tmp_path: Path) -> None:
     (tmp_path / "my_vault.py").write_text(BACKENDS.format(fields=json.dumps(AS_JSON)))
-    # Airflow sets its backends up once in a process.
+    # A separate process is needed, because Airflow configures its secrets backends once in each process.
     printed = python(
         READ_BY_HOOK,
         str(tmp_path / "settings"),
         AIRFLOW__SECRETS__BACKEND=f"my_vault.{backend}",
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.getcwd()]),
     )
-    assert is_what_was_meant(pickle.loads((tmp_path / "settings").read_bytes()))  # noqa: S301 - our own
+    assert is_what_was_meant(pickle.loads((tmp_path / "settings").read_bytes()))  # noqa: S301 - trusted bytes
     assert SECRET not in printed
 
 
@@ -174,7 +174,7 @@ def test_connections_add(airflow_db: Path, tmp_path: Path) -> None:
         ],
     )
     assert added.statuses == [0, 0, 0], added.outputs
-    # A new process: this one started before there was a key to encrypt the database with.
+    # A new process is needed, because this process started before the encryption key of the database existed.
     python(READ_STORED, str(tmp_path / "settings"))
     found = {each.conn_id: each for each in pickle.loads((tmp_path / "settings").read_bytes())}  # noqa: S301
     for conn_id in ("by_json", "by_uri", "by_flags"):
@@ -185,7 +185,7 @@ def test_connections_test_asks_faceki(airflow_db: Path, faceki_sandbox: FacekiSa
     right: dict[str, Any] = faceki_sandbox.connection()
     wrong = {**right, "password": "canary-not-this-one"}
     unfit = {**right, "extra": {"timeout": "soon"}}
-    # The command line reads markup in what it is told, and would fail at this host.
+    # Airflow's command line interprets brackets as markup, and would fail with this host.
     marked = {**right, "host": "http://example.com/[/x]"}
     tested = airflow(
         *(["connections", "test", conn_id] for conn_id in ("right", "wrong", "unfit", "marked")),

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow's database with DAGs that listen, and a receiver over it."""
+"""Fixtures: Airflow's database with DAGs that listen to webhooks, and a receiver that uses it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LISTENING = Path(__file__).parent / "listening"
 
 @pytest.fixture(scope="session")
 def listening(airflow_db: Path) -> Path:
-    """The database, with the DAGs of `listening/` in it."""
-    # Airflow reads its environment when it is imported, so another process has to read this one.
+    """Return the path of the database that contains the DAGs of `listening/`."""
+    # Airflow reads its environment at import time, so a separate process must read this environment.
     environment = {
         **os.environ,
         "AIRFLOW__CORE__DAGS_FOLDER": str(LISTENING),
@@ -49,7 +49,7 @@ def _connections() -> Iterator[None]:
 
 @pytest.fixture
 def receiver() -> Receiver:
-    """A receiver as the API server has it, with all its limits unused."""
+    """Return a receiver as in the API server. None of its rate limits is used yet."""
     from airflow_provider_faceki.webhook import app, auth, events
 
     return app.Receiver(auth.load_credentials, events.store_events)
@@ -57,10 +57,10 @@ def receiver() -> Receiver:
 
 @pytest.fixture
 def served(listening: Path, _connections: None, receiver: Receiver) -> Iterator[Served]:
-    """That receiver, listening."""
+    """Return the receiver behind a running server."""
     if not AIRFLOW_3:
         pytest.skip("Airflow 2 receives no webhooks")
-    # The API server has long imported these when the first webhook comes.
+    # The API server imports these modules before the first webhook arrives.
     importlib.import_module("airflow.models.connection")
     importlib.import_module("airflow.assets.manager")
     from airflow_provider_faceki.webhook.app import create_app

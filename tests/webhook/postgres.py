@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A PostgreSQL server of the test's own, on loopback, made and ended with the test."""
+"""A private PostgreSQL server on loopback that starts and ends with the test."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _binaries() -> Path:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Yield the SQLAlchemy URL of an empty database. Commits are flushed to disk, as by default."""
+    """Yield the SQLAlchemy URL of an empty database. Commits are flushed to disk, which is the default."""
     binaries, port = _binaries(), free_port()
-    # Not below pytest's own folder, which its user alone may enter.
+    # Only the owner can enter pytest's own folder. The server runs as another user, so it needs another folder.
     data = Path(tempfile.mkdtemp(prefix="faceki-postgres-"))
     printed = data.with_suffix(".log")
     as_user: list[str] = []

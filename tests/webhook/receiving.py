@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The receiver as a process: `python -m tests.webhook.receiving PORT`, with the database of the environment."""
+"""The receiver as a process, with the database of the environment: `python -m tests.webhook.receiving PORT`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 
 
 def main(port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is terminated."""
     import uvicorn
     from fastapi import FastAPI
 
     from airflow_provider_faceki.webhook.app import create_app
 
-    # The API server has long imported these when the first webhook comes.
+    # The API server imports these modules before the first webhook arrives.
     importlib.import_module("airflow.models.connection")
     importlib.import_module("airflow.assets.manager")
     parent = FastAPI()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The receiver behind uvicorn, in a thread, over Airflow's real database: everything but the rest of Airflow."""
+"""The receiver behind uvicorn, in a thread, with Airflow's real database but without the other parts of Airflow."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ NAME = "Marianne Exempla"
 
 
 def connection(**extra: object) -> dict[str, object]:
-    """A Connection that leads nowhere: the receiver never calls FACEKI."""
+    """Return a Connection without a real server. The receiver never calls FACEKI."""
     return {"conn_type": "faceki", "login": "client", "password": "made-up-secret", "extra": extra}
 
 
 def connections() -> dict[str, dict[str, object]]:
-    """Connections that want webhooks, in each way, or want none."""
+    """Return Connections with each kind of webhook settings, and Connections without webhooks."""
     return {
         "faceki_default": connection(webhook_token=TOKEN, webhook_token_previous=PREVIOUS),
         "faceki_plain": connection(webhook_token=TOKEN),
@@ -64,7 +64,7 @@ def connections() -> dict[str, dict[str, object]]:
 
 
 def said(request_id: str = "", status: object = "ACCEPTED", **more: object) -> dict[str, object]:
-    """What FACEKI sends, about a person who was made up."""
+    """Return a webhook body of FACEKI about a fictional person."""
     kyc = {"document_data": [{"full_name": NAME}]}
     return {
         "requestId": request_id or str(uuid.uuid4()),
@@ -77,53 +77,53 @@ def said(request_id: str = "", status: object = "ACCEPTED", **more: object) -> d
 
 @dataclass
 class Served:
-    """A receiver that is listening."""
+    """A running receiver."""
 
     url: str
     database: Path
     access_log: list[str]
 
     def at(self, conn_id: str = "faceki_default", token: str = TOKEN) -> str:
-        """Where a webhook goes."""
+        """Return the URL of a webhook."""
         return f"{self.url}/faceki/webhook/{conn_id}/{token}"
 
     def post(self, url: str, body: object, headers: Mapping[str, str] | None = None) -> requests.Response:
-        """Send what FACEKI might send."""
+        """Send a webhook like FACEKI."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         with requests.Session() as session:
             session.trust_env = False
             return session.post(url, data=data, headers=headers, timeout=30)
 
     def raw(self, data: bytes) -> socket.socket:
-        """Open a connection and send this much."""
+        """Open a connection, send these bytes, and return the socket."""
         host, port = self.url.removeprefix("http://").split(":")
         line = socket.create_connection((host, int(port)), timeout=30)
         line.sendall(data)
         return line
 
     def rows(self, query: str, *values: object) -> list[Any]:
-        """Ask the database."""
+        """Return the rows of a database query."""
         with sqlite3.connect(self.database, timeout=30) as opened:
             found = list(opened.execute(query, values))
         opened.close()
         return found
 
     def events(self, conn_id: str = "faceki_default") -> list[tuple[str | None, dict[str, str]]]:
-        """Return partition key and extra of each event of a Connection's asset."""
+        """Return the partition key and the extra of each event of a Connection's asset."""
         key = "e.partition_key" if HAS_PARTITIONS else "NULL"
         found = self.rows(
-            f"SELECT {key}, e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id"  # noqa: S608 - ours
+            f"SELECT {key}, e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id"  # noqa: S608 - constant
             " WHERE a.uri = ? ORDER BY e.id",
             f"faceki://{conn_id}/verifications",
         )
         return [(key, json.loads(extra)) for key, extra in found]
 
     def statuses(self, request_id: str, conn_id: str = "faceki_default") -> list[str]:
-        """Return what was stored of one verification."""
+        """Return the stored statuses of one verification."""
         return [extra["status"] for _, extra in self.events(conn_id) if extra["request_id"] == request_id]
 
     def count(self) -> int:
-        """Return how many events there are, of whatever asset."""
+        """Return the number of all asset events."""
         return int(self.rows("SELECT count(*) FROM asset_event")[0][0])
 
 
@@ -164,7 +164,7 @@ def serving(app: Any, database: Path, prefix: str = "/faceki") -> Iterator[Serve
 
 
 def until(done: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait until done() is true."""
+    """Wait until done() returns true."""
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "waited in vain"

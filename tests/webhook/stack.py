@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A whole Airflow with the receiver switched on, a user who has to log in, and a sandbox beside it."""
+"""A complete Airflow with an enabled receiver, a user who must log in, and a sandbox."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK, Served
 
 log = logging.getLogger(__name__)
 
-#: The example that a webhook starts, and how long that may take from the button to the end of its run.
+#: The example that a webhook starts, and the maximum time in seconds from the button to the end of its run.
 LISTENER = "example_faceki_webhook"
 WHOLE_LOOP = 60.0
-#: The verified person: names that no other file of an Airflow could hold.
+#: The verified person. No other file of an Airflow installation can contain these names.
 PERSON = {"first_name": "Canariella", "last_name": "Leckwasser", "document_number": "UT-7731-CANARY"}
 PASSWORD = secrets.token_urlsafe(16)
 DAGS = Path(__file__).parent / "running"
@@ -36,10 +36,10 @@ SHIPPED = (LISTENER, "example_faceki_reconcile")
 
 @dataclass
 class LockedAirflow(Airflow):
-    """The demonstration's Airflow, with a user who has to log in."""
+    """The Airflow of the demonstration, with a user who must log in."""
 
     def environment(self) -> dict[str, str]:
-        """Return the settings."""
+        """Return the environment variables with the settings."""
         passwords = self.home / "passwords.json"
         passwords.write_text(json.dumps({"ada": PASSWORD}))
         return super().environment() | {
@@ -51,7 +51,7 @@ class LockedAirflow(Airflow):
         }
 
     def call(self, method: str, path: str, document: object = None) -> Any:
-        """Ask the REST API as its one user."""
+        """Call the REST API as the only user."""
         if self._token is None:
             login = {"username": "ada", "password": PASSWORD}
             self._token = requests.post(f"{self.url}/auth/token", json=login, timeout=60).json()[
@@ -61,14 +61,14 @@ class LockedAirflow(Airflow):
 
     @property
     def token(self) -> str:
-        """What a script of that user sends to be let in."""
+        """The bearer token of the user for the REST API."""
         assert self._token is not None
         return self._token
 
 
 @dataclass
 class Stack(Served):
-    """What a test may look at and act on."""
+    """The running processes that a test can inspect and control."""
 
     airflow: LockedAirflow = field(repr=False)
     faceki: SandboxProcess = field(repr=False)
@@ -77,19 +77,19 @@ class Stack(Served):
     cases: Path = field(repr=False)
 
     def hosted_page(self, record_identifier: str) -> str:
-        """Make a link and return the address of its page."""
+        """Create a link and return the URL of its page."""
         link = self.faceki.control.post("links", record_identifier=record_identifier)
         return f"{self.faceki.url}/kycverify/{link}"
 
     def decide(self, record_identifier: str, decision: str) -> str:
-        """Make a link, open its page and press a button there, as a browser does; return the request id."""
+        """Create a link, open its page and press a button, as a browser does. Return the request id."""
         page, pressed = self.hosted_page(record_identifier), {"decision": decision}
         assert requests.get(page, timeout=30).status_code == 200
         assert requests.post(page, data=pressed, timeout=30, allow_redirects=False).status_code == 303
         return self.request_id(record_identifier)
 
     def request_id(self, record_identifier: str) -> str:
-        """Return FACEKI's id of a decided case."""
+        """Return FACEKI's request id of a decided case."""
         client = FacekiClient(
             client_id=self.faceki.client_id,
             client_secret=self.faceki.client_secret,
@@ -98,22 +98,22 @@ class Stack(Served):
         return str(client.call(FetchRecords(record_identifier=record_identifier))[-1].request_id)
 
     def run_of(self, dag_id: str, key: str) -> tuple[str, str]:
-        """Return id and state of the newest run of one partition; empty while there is none."""
+        """Return the id and the state of the newest run of one partition, or empty texts if there is no run."""
         query = "SELECT run_id, state FROM dag_run WHERE dag_id = ? AND partition_key = ? ORDER BY id DESC"
         found = self.rows(query, dag_id, key)
         return (str(found[0][0]), str(found[0][1])) if found else ("", "")
 
     def tasks(self, run_id: str) -> dict[str, str]:
-        """Return the states of a run's tasks."""
+        """Return the states of all tasks of a run."""
         return dict(self.rows("SELECT task_id, state FROM task_instance WHERE run_id = ?", run_id))
 
     def finished(self, dag_id: str, key: str, seconds: float = 120.0) -> dict[str, str]:
-        """Wait for the run of a partition, and return the states of its tasks."""
+        """Wait until the run of a partition has finished, and return the states of its tasks."""
         self.until("a run to finish", lambda: self.run_of(dag_id, key)[1] in ("success", "failed"), seconds)
         return self.tasks(self.run_of(dag_id, key)[0])
 
     def expect_whole_loop(self, request_id: str, decision: str, pressed: float) -> None:
-        """Wait for what the button that was pressed at that moment has to lead to, and look at all of it."""
+        """Wait for all results of the pressed button and check each of them."""
         states = self.finished(LISTENER, request_id)
         took = time.monotonic() - pressed
         log.info("from the button to the end of the run: %.1f s", took)
@@ -126,13 +126,13 @@ class Stack(Served):
         assert self.airflow.xcom(LISTENER, run_id, "act") == decision
 
     def until(self, what: str, done: Callable[[], bool], seconds: float) -> float:
-        """Wait until done() and return how long that took."""
+        """Wait until done() returns true. Return the duration in seconds."""
         began = time.monotonic()
         wait_for(what, done, seconds, self.processes)
         return time.monotonic() - began
 
     def run(self, dag_id: str) -> dict[str, str]:
-        """Trigger a DAG, wait for the end of its run, and return the states of its tasks."""
+        """Trigger a DAG, wait until its run has finished, and return the states of its tasks."""
         made = self.airflow.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
         query = "SELECT 1 FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
         self.until(f"{dag_id} to finish", lambda: bool(self.rows(query, made)), 240)
@@ -141,7 +141,7 @@ class Stack(Served):
 
 @contextmanager
 def running(work: Path, *more: str) -> Iterator[Stack]:
-    """Start it all, with more of the examples if they are named, warm it up, and end it all."""
+    """Start all processes, with additional examples if named. Warm them up, and end them after the test."""
     home, cases = work / "airflow", work / "open"
     (home / "dags").mkdir(parents=True)
     examples = (*SHIPPED, *more)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Answers of the receiver and what is stored, behind uvicorn and over Airflow's own database."""
+"""Responses of the receiver and the stored events, behind uvicorn and with Airflow's own database."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_stored_without_the_person(served: Served, caplog: pytest.LogCaptureFixt
     assert str(body["requestId"]) in caplog.text
     partitions = ("partitioned_asset_key_log", "asset_partition_dag_run") if HAS_PARTITIONS else ()
     for table in ("asset_event", "log", *partitions):
-        assert NAME not in str(served.rows(f"SELECT * FROM {table}"))  # noqa: S608 - the table names are ours
+        assert NAME not in str(served.rows(f"SELECT * FROM {table}"))  # noqa: S608 - constant names
     assert NAME not in caplog.text
 
 
@@ -64,7 +64,7 @@ def test_no_log_has_the_token(served: Served, caplog: pytest.LogCaptureFixture) 
 
 
 def _ours(caplog: pytest.LogCaptureFixture) -> str:
-    """All that was logged, but by the client that these tests send with."""
+    """Return all log messages, except those of the HTTP client of these tests."""
     return "\n".join(each.getMessage() for each in caplog.records if not each.name.startswith("urllib3"))
 
 
@@ -89,13 +89,13 @@ def _ours(caplog: pytest.LogCaptureFixture) -> str:
 def test_refused_alike(served: Served, conn_id: str, token: str, body: object) -> None:
     before = served.count()
     took = []
-    for _ in range(2):  # looked up, then remembered
+    for _ in range(2):  # first with a lookup, then from the cache
         began = time.monotonic()
         answer = served.post(served.at(conn_id, token), body)
         took.append(time.monotonic() - began)
         assert (answer.status_code, answer.json()) == (401, REFUSED)
         assert sorted(answer.headers) == ["connection", "content-length", "content-type", "date", "server"]
-    # Not before the first second is over, whatever there was to look at; no upper limit on a busy machine.
+    # Every refusal takes at least one second. There is no upper limit, because the machine is possibly busy.
     assert min(took) >= app.REFUSAL_SECONDS - 0.01
     assert served.count() == before
 

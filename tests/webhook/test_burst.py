@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Bursts of webhooks to several API servers over one database, PostgreSQL and SQLite, one server killed meanwhile."""
+"""Bursts of webhooks to several API servers with one PostgreSQL or SQLite database. One server is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 200
-#: Two idle cores answer all within 2 s. On a busy machine some may hear 503 instead, and are sent again as often.
+#: Two idle cores answer all webhooks within 2 s. A busy machine possibly answers some of them with 503. These are sent
+#: again, at most this many times.
 MAX_ROUNDS = 5
 
 
@@ -38,7 +39,7 @@ MAX_ROUNDS = 5
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """The environment of an Airflow whose database has the DAGs of `listening/` in it."""
+    """Return the environment of an Airflow whose database contains the DAGs of `listening/`."""
     work = tmp_path_factory.mktemp(request.param)
     if request.param == "sqlite":
         yield _prepared(work, f"sqlite:///{work / 'airflow.db'}")
@@ -81,7 +82,7 @@ def _servers(environment: dict[str, str], count: int) -> Iterator[list[tuple[int
     try:
         for port, process in servers:
             _wait_until_alive(port, process)
-        # Each has looked its Connection up and opened the database.
+        # After this request, each server has cached the Connection and opened the database.
         assert asyncio.run(_send([(port, said()) for port in ports])) == [200] * count
         yield servers
     finally:
@@ -105,7 +106,7 @@ def _wait_until_alive(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 async def _post(port: int, body: dict[str, object]) -> int:
-    """Return the status, 0 if the connection broke. Raw, for 400 clients must not take the CPU of the servers."""
+    """Return the HTTP status, or 0 if the connection failed. Raw sockets save CPU time, which the servers need."""
     data = json.dumps(body).encode()
     head = f"POST /faceki/webhook/faceki_default/{TOKEN} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     try:
@@ -160,7 +161,7 @@ def _burst(environment: dict[str, str], ports: list[int], calls: int) -> None:
 def _send_again(
     bodies: list[dict[str, object]], statuses: list[int], ports: list[int]
 ) -> list[dict[str, object]]:
-    """Send what was not stored as a sender does that hears 503; return what is left in the end."""
+    """Send again the webhooks that were not stored, as a sender does after a 503. Return those that remain unstored."""
     assert set(statuses) <= {0, 200, 503}
     left = [body for body, status in zip(bodies, statuses, strict=True) if status != 200]
     for _ in range(MAX_ROUNDS):

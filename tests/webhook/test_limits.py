@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Limits of one caller: size, time, rate, database; the API server stays well meanwhile."""
+"""Limits of one caller: size, time, rate, and database. The API server remains healthy meanwhile."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ HEAD = (
 
 
 class Clock:
-    """Stands still."""
+    """Clock that does not advance by itself."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -77,7 +77,7 @@ def test_size(served: Served, body: bytes, status: int, chunked: bool) -> None:
 
 
 def test_what_one_costs(served: Served) -> None:
-    """CPU, since the machine that this runs on may be busy; the client's and Airflow's own is in it."""
+    """Measure CPU time, because the machine is possibly busy. It includes the CPU time of the client and of Airflow."""
     assert served.post(served.at(), said()).status_code == 200
     began = time.process_time()
     for _ in range(20):
@@ -103,7 +103,7 @@ def test_slow_bodies_hold_up_nobody(served: Served) -> None:
     answers = [line.recv(65536) for line in lines]
     took = time.monotonic() - began
     assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers)
-    assert all(line.recv(1) == b"" for line in lines)  # and hung up
+    assert all(line.recv(1) == b"" for line in lines)  # the server has closed the connection
     assert took >= app.BODY_TIMEOUT_SECONDS
     for line in lines:
         line.close()
@@ -122,7 +122,7 @@ def test_too_many_calls(served: Served, receiver: Receiver) -> None:
     answers = [served.post(served.at(), said()) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 10
-    # Refusing is not paid from the same purse.
+    # Refusals have a separate rate limit.
     assert served.post(served.at(token="wrong" * 10), said()).status_code == 401
 
 
@@ -142,7 +142,7 @@ def test_strangers_cannot_lock_a_caller_out(served: Served, receiver: Receiver) 
         (429, '{"detail":"too many webhooks"}')
     }
     assert served.post(served.at(), said()).status_code == 200
-    receiver._authenticator._cache.clear()  # what was known is known no more, but who once knew the token is looked up
+    receiver._authenticator._cache.clear()  # a Connection with a verified token is looked up again
     assert served.post(served.at(), said()).status_code == 200
 
 
@@ -313,7 +313,7 @@ def test_bucket() -> None:
 
 
 class Book:
-    """Looks up as told, and counts."""
+    """Stand-in for the lookup. It finds the configured ids, and records each call."""
 
     def __init__(self, *known: str) -> None:
         self.known = known
@@ -405,5 +405,5 @@ def test_redacted_path(path: str, root: str, shown: str) -> None:
     assert scope["path"] == shown
     assert scope["raw_path"] == shown.encode()
     assert scope["query_string"] == b""
-    assert inside[0] is scope  # or the access log, which has the same dictionary, would not see the stars
+    assert inside[0] is scope  # the access log uses the same dictionary
     assert scope.get(SCOPE_KEY) == (("conn", "token") if shown.endswith("***/***") else None)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The documented rule for nginx keeps the token out of nginx's logs, in every spelling, and hands the webhook on."""
+"""The documented rule for nginx removes the token from nginx's logs, in every spelling, and forwards the webhook."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Proxy:
 
     @property
     def logged(self) -> str:
-        """All that nginx wrote."""
+        """The content of all nginx logs."""
         return "".join(each.read_text() for each in sorted(self.folder.glob("*.log")))
 
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """nginx with the documented rule, and with its usual log for all else."""
+    """Start nginx with the documented rule, and with its usual log for all other requests."""
     command = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if command is None:
         pytest.skip("no nginx: on Debian root installs it with `apt-get install nginx`")
@@ -81,7 +81,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Print nothing."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", upstream), Airflow)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -99,7 +99,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             except ConnectionError:
                 time.sleep(0.05)
         yield proxy
-        # The usual log is on, so that a token would have been seen in it.
+        # The usual log is enabled, so a token would appear in it.
         assert "POST /elsewhere" in proxy.logged
     finally:
         process.terminate()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The plugin stays out of every process but the API server; each test starts a process of its own."""
+"""The plugin has no effect in any process except the API server. Each test starts a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ only_3 = pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 has no API server t
 
 HEAVY = ("fastapi", "starlette", "uvicorn", "requests", "urllib3", "tenacity", "cryptography")
 
-# As any Airflow process does: have the plugins loaded, then look at this one.
+# This loads the plugins like any Airflow process, and then inspects this plugin.
 LOADED = """
 import importlib, json, sys
 for name in sys.argv[1:]:

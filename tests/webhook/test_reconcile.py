@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Events that the reconciling example reads and emits. Its whole run is in test_whole.py."""
+"""Events that the reconciling example reads and emits. test_whole.py tests its whole run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 class Events:
-    """Stands in for Airflow's events of an asset, of which those after a moment may be asked for."""
+    """Stand-in for Airflow's events of an asset. The events after a given time can be selected."""
 
     def __init__(self, *said: tuple[str, str]) -> None:
         self.said = said
@@ -36,7 +36,7 @@ class Events:
 
 
 class Inlets:
-    """Stands in for the events of all assets; not a dictionary, for an asset has no hash in Airflow 3.1."""
+    """Stand-in for the events of all assets. It is not a dictionary, because an asset has no hash in Airflow 3.1."""
 
     def __init__(self, asset: object, events: object) -> None:
         self.of = asset, events

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Callers without the token, or without the key, neither keep the right ones out nor learn anything."""
+"""Callers without the token or the key neither block legitimate callers nor learn anything."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ FIELDS = ("conn_type", "password", "host", "port", "schema", "extra")
 
 
 class SlowBackends:
-    """Secrets backends that need as long for any Connection, and count."""
+    """Secrets backends that need the same time for every Connection, and record each call."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -132,7 +132,7 @@ def test_the_time_of_a_refusal_does_not_tell_which_connections_exist(
         auth.load_credentials, lambda *_: [events.Outcome.STORED], lambda: {"known", "known_too"}
     )
     with serving(app.create_app(receiver), listening) as served:
-        _seconds(served, served.at("known"), 200)  # so that it is cached, as by FACEKI's own calls
+        _seconds(served, served.at("known"), 200)  # this fills the cache, as calls of FACEKI do
         wrong = "wrong" * 10
         took = {
             "known and cached": _seconds(served, served.at("known", wrong)),
@@ -143,7 +143,7 @@ def test_the_time_of_a_refusal_does_not_tell_which_connections_exist(
     beats = {name: int(each / app.REFUSAL_SECONDS) for name, each in took.items()}
     assert len(set(beats.values())) == 1, took
     assert min(beats.values()) == (1 if seconds < 1 else 2)
-    # One look at each backend, whatever is found there.
+    # Each backend is queried once, whatever it contains.
     assert backends[0].asked == ["known", "known_too", "unknown"]
     assert backends[1].asked == ["unknown"]
 
@@ -162,7 +162,7 @@ def test_a_connection_that_cannot_be_looked_up_is_not_one_that_is_not_there(
     backends: list[str], found: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class AirflowSecretsBackendAccessDenied(Exception):
-        """Stands in for Airflow's, which 3.3 has."""
+        """Stand-in for the error class of Airflow 3.3."""
 
     class Backend:
         def __init__(self, what: str) -> None:
@@ -187,7 +187,7 @@ def test_a_connection_that_cannot_be_looked_up_is_not_one_that_is_not_there(
 
 
 class Shelf:
-    """Says which ids are named, when it can."""
+    """Source of the referenced ids, which can fail."""
 
     def __init__(self) -> None:
         self.now = 1000.0

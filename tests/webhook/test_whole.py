@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""From FACEKI's page to a finished run in a whole Airflow. Webhooks come without a login."""
+"""The way from FACEKI's page to a finished run in a complete Airflow. Webhooks need no login."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One Airflow for all of this; the tests follow one another."""
+    """Start one Airflow for all tests of this file. The tests depend on their order."""
     with running(tmp_path_factory.mktemp("whole")) as found:
         yield found
 
@@ -94,7 +94,7 @@ def test_only_this_route_is_open(stack: Stack) -> None:
     assert requests.get(f"{stack.url}/faceki/docs", timeout=30).status_code == 404
     assert requests.get(f"{stack.url}/faceki/openapi.json", timeout=30).status_code == 404
     assert stack.post(stack.at(), said()).status_code == 200
-    # Nor does the webhook's token open anything else, nor a login the webhook.
+    # The webhook token gives no access to the REST API, and a login gives no access to the webhook.
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert requests.get(f"{stack.url}/api/v2/assets", headers=bearer, timeout=30).status_code in (401, 403)
     ada = {"Authorization": f"Bearer {stack.airflow.token}"}
@@ -127,7 +127,7 @@ def test_bad_ones_store_nothing_and_harm_nobody(stack: Stack) -> None:
         health = requests.get(f"{stack.url}/api/v2/monitor/health", timeout=30).json()
         return {part["status"] for part in health.values()} == {"healthy"}
 
-    # A busy machine alone makes a heartbeat late.
+    # A busy machine possibly delays a heartbeat, so one unhealthy status is not a failure.
     stack.until("all components to be healthy", healthy, 60)
 
 
@@ -158,7 +158,7 @@ def test_relay(stack: Stack) -> None:
     recipe = re.search(r"```python\n(# relay\.py\n.*?)```", text, re.DOTALL)
     assert recipe is not None
     names: dict[str, object] = {}
-    exec(recipe[1], names)  # noqa: S102 - the recipe is ours, and this is its test
+    exec(recipe[1], names)  # noqa: S102 - the recipe is part of this repository
     relay = names["relay"]
     assert callable(relay)
     request_id = stack.decide("customer-relay", "ACCEPTED")
@@ -185,7 +185,7 @@ def test_nothing_leaked(stack: Stack) -> None:
     assert any(path.name.startswith("attempt=") for path in files)
     assert stack.log.read_text().count("/faceki/webhook/***/***") > 200
     leaks = [(path.name, each) for path in files for each in hidden if each.encode() in path.read_bytes()]
-    # A record's summary names the link it came by, and XCom is in the database; by then the link is used up.
+    # The summary of a record contains its link, and Airflow stores XCom in the database. The link is already used then.
     assert [
         (name, each) for name, each in leaks if not (each in links and name.startswith("airflow.db"))
     ] == []
