@@ -20,7 +20,7 @@ from demo.processes import Processes, free_port, own_environment
 ROOT = Path(__file__).resolve().parent.parent
 #: The start takes about 20 s on an idle machine with two cores, and several minutes on a busy machine.
 READY_TIMEOUT_SECONDS = 400.0
-#: If nothing was printed for this time, a waiting function prints a line with the object of its wait.
+#: If nothing was printed for this time, `wait_for` prints a line that names what it waits for.
 PROGRESS_SECONDS = 10.0
 API_TRIES = 5
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
@@ -62,7 +62,7 @@ class Airflow:
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables of Airflow. A comment gives the reason for a value that is not obvious."""
+        """Return the environment variables for the Airflow processes."""
         return own_environment() | {
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
@@ -159,7 +159,7 @@ class Airflow:
     def error_of(self, task: Mapping[str, Any]) -> str:
         """Return the error of the last failed try.
 
-        The error comes from the log of the task. If that log contains no error, it comes from the log of the scheduler.
+        The error is read from the log of the task. If that log contains no error, the log of the scheduler is read.
         """
         log = self.home.joinpath("logs", f"dag_id={task['dag_id']}", f"run_id={task['dag_run_id']}")
         log /= f"task_id={task['task_id']}"

@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Starts processes and ends them reliably, together with all their descendants.
+"""Start processes and end them reliably, together with all their descendants.
 
 A signal to one process group is not sufficient, because Airflow puts each task into its own process group. If a parent
-process ends, the kernel makes init the new parent of its children, and they can no longer be found. This module
-therefore makes the current process a "subreaper": the kernel then makes the current process the new parent of such
-orphans. At the end, all descendants of the current process are ended.
+process ends, the kernel normally makes init the new parent of its children. Then this module could not find them.
+
+The module therefore makes the current process a "subreaper". Then the current process becomes the new parent of such
+orphans. At the end, the module ends all descendants of the current process.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from types import FrameType
 
 import psutil
 
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36  # The value is defined in linux/prctl.h.
 
 # The time for a normal end. Airflow's components need a few seconds to close the database and to stop their tasks.
 GRACE_SECONDS = 15.0

@@ -10,10 +10,12 @@ the asset `faceki://faceki_default/verifications`. This event starts a run of th
 The webhook is not signed, so it is possibly forged. The DAG therefore uses only its request id, and fetches the record
 with this id from FACEKI. If FACEKI has no such record, the webhook was forged, and the tasks are skipped.
 
-With Airflow 3.2 and later, each verification is a partition of the asset and gets its own run. Before Airflow 3.2 there
-are no partitions. Events that arrive within a short time share one run there, so the tasks are mapped over all events.
-An event that arrives while Airflow creates a run is possibly processed only in the next run. With Airflow 2, the
-provider receives no webhooks.
+With Airflow 3.2 and later, each verification is a partition of the asset and gets its own run.
+
+Airflow 3.0 and 3.1 have no partitions. Events that arrive within a short time share one run, so the tasks are mapped
+over all events. If an event arrives while Airflow creates a run, it is possibly processed only in the next run.
+
+With Airflow 2, the provider cannot receive webhooks.
 """
 
 from __future__ import annotations

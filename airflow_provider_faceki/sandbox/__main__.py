@@ -175,8 +175,8 @@ def _write_whole(target: Path, text: str) -> None:
 class LineLog:
     """A log that writes its lines to a file descriptor in a separate thread.
 
-    If the descriptor is a pipe that no process reads, a write blocks. The separate thread prevents that the server
-    blocks too. If the queue of the thread is full, further lines are dropped.
+    If the descriptor is a pipe that no process reads, a write blocks. Because a separate thread writes, the server does
+    not block. If the queue of the thread is full, further lines are dropped.
 
     :param descriptor: the file descriptor.
     """

@@ -208,7 +208,8 @@ class ControlClient:
     Example: `ControlClient(url).post("faults", kind="status", status=503)`
 
     :param url: the URL that `faceki-sandbox` printed.
-    :param cafile: the path of the certificate of a sandbox with TLS. None: the certificates of the system.
+    :param cafile: the path of the certificate of a sandbox with TLS. If None, the certificates of the system
+        are used.
     """
 
     def __init__(self, url: str, cafile: str | None = None) -> None:

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Runs DAGs in tests, in a temporary Airflow home with its own database. It supports Airflow 2.11 and 3.
+"""Run DAGs in tests, in a temporary Airflow home with its own database.
 
-No other module of the sandbox imports Airflow. This module imports Airflow only when a DAG is run.
+The module supports Airflow 2.11 and 3. It is the only module of the sandbox that imports Airflow, and it imports
+Airflow only when a DAG is run.
 """
 
 from __future__ import annotations
@@ -225,7 +226,7 @@ def _dag_bag(path: Path | None) -> Any:
 def _dagbag_module() -> Any:
     try:
         return import_module("airflow.dag_processing.dagbag")
-    except ModuleNotFoundError:  # Airflow before 3.2
+    except ModuleNotFoundError:  # Airflow before 3.2 has the class in another module.
         return import_module("airflow.models.dagbag")
 
 
@@ -233,7 +234,7 @@ def _serialize(dag: Any) -> None:
     """Write a serialized DAG into the database, because Airflow 3 reads it from there before a run."""
     try:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
-    except ImportError:  # Airflow 2
+    except ImportError:  # Airflow 2 has no DAG bundles.
         return
     DagBundlesManager().sync_bundles_to_db()
     bag = _dag_bag(None)
@@ -241,5 +242,5 @@ def _serialize(dag: Any) -> None:
     module = _dagbag_module()
     if hasattr(module, "sync_bag_to_db"):
         module.sync_bag_to_db(bag, _BUNDLE, None)
-    else:  # Airflow 3.0
+    else:  # Airflow 3.0 has a method instead of the function.
         bag.sync_to_db(_BUNDLE, None)

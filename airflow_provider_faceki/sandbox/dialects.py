@@ -46,10 +46,12 @@ class Dialect:
     :param filters: maps the documented name of a filter to the name that the dialect accepts instead.
     :param token_forms: the forms of the token request that the dialect accepts.
     :param token_header: the name, in lower case, of the header that carries the token.
-    :param token_scheme: the authentication scheme before the token, in lower case. Empty: the header contains only the
-        token.
-    :param dead_token: the answer to a token that is unknown, expired or revoked. None: the documented answer.
-    :param wrong_credentials: the answer to a wrong client id or client secret. None: the default answer.
+    :param token_scheme: the authentication scheme before the token, in lower case. If empty, the header contains only
+        the token.
+    :param dead_token: the answer to a token that is unknown, expired or revoked. If None, the documented answer is
+        returned.
+    :param wrong_credentials: the answer to a wrong client id or client secret. If None, the default answer is
+        returned.
     :param webhook: the change of a webhook's body.
     :param webhook_as_form: whether a webhook is sent URL-encoded as a form instead of as JSON.
     :param needs_workflow: whether the request for a link is refused if it names no workflow.

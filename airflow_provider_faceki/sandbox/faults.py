@@ -61,12 +61,12 @@ class Fault:
     :param kind: the kind of the fault.
     :param route: the name of the route to which the fault applies. `*` means every route.
     :param record_identifier: a prefix. The fault applies only to requests with a record identifier that begins with it.
-        None: the fault applies to all requests.
-    :param count: the number of requests to which the fault applies. None: no limit.
+        If None, the fault applies to all requests.
+    :param count: the number of requests to which the fault applies. If None, the number is not limited.
     :param skip: the number of matching requests that are answered normally before the fault applies.
     :param status: the HTTP status of the kinds `status` (default: 500) and `redirect` (default: 302).
-    :param retry_after: seconds, or an HTTP date.
-    :param size: the size in bytes.
+    :param retry_after: the value of the header `Retry-After`, in seconds or as an HTTP date.
+    :param size: the size of the answer in bytes.
     :param delay: the delay in seconds.
     :param processed: whether the request is processed and billed before the faulty answer is sent.
     """

@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Reads a form from a request body. Files are not stored: only their hash and their size are computed.
+"""Read a form from a request body.
+
+Files are not stored. Only the hash and the size of each file are computed.
 
 python-multipart's `FormParser` would write the files to disk. This module uses `MultipartParser`, which passes the
 pieces of a file to callbacks.

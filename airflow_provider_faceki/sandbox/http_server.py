@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The HTTP server: the ASGI application, served by uvicorn.
+"""The HTTP server, which runs the ASGI application with uvicorn.
 
 The server runs on a clock that tests cannot freeze, and it can reset a client's connection.
 """
@@ -40,8 +40,8 @@ KEEP_ALIVE_SECONDS = 65
 _TICK_SECONDS = 0.1
 _TICKS_A_DAY = 864_000
 _CANCEL_TIMEOUT_SECONDS = 1.0
-# SO_LINGER switched on with a timeout of 0 s: close() drops the unsent data and sends RST, so that the client sees a
-# connection reset and not a normal end.
+# SO_LINGER is switched on with a timeout of 0 s. With this option, close() drops the unsent data and sends RST, so that
+# the client sees a connection reset and not a normal end.
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _LOG = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ def http_server(
     """Return a server that is ready to serve a listening socket.
 
     :param exposed: whether requests with any `Host` header are accepted.
-    :param tls: the paths of a certificate and its private key. None: the server speaks plain HTTP.
+    :param tls: the paths of a certificate and its private key. If None, the server speaks plain HTTP.
     :param log: receives one line for each request.
     :param on_ready: is called once, when the server listens.
     :raises OSError: If the certificate or its key cannot be read.

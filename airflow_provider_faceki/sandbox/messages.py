@@ -26,7 +26,7 @@ class Request:
     :param headers: the headers, with names in lower case.
     :param query: the parameters of the query string.
     :param path: the values of the variable parts of the path.
-    :param document: the parsed JSON body. None: the request has no body, or the body is not valid JSON.
+    :param document: the parsed JSON body. If None, the request has no body, or the body is not valid JSON.
     :param parts: the fields of a form body.
     """
 

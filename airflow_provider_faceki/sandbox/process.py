@@ -31,7 +31,7 @@ class SandboxProcess:
     :param arguments: command-line options of `faceki-sandbox`.
     :param client_id: the client id that the sandbox accepts.
     :param client_secret: the client secret that the sandbox accepts.
-    :param tls: the paths of a certificate and its private key. None: the sandbox speaks plain HTTP.
+    :param tls: the paths of a certificate and its private key. If None, the sandbox speaks plain HTTP.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class SlowResponse(HTTPResponse):
 
 
 class TruncatedResponse(HTTPResponse):
-    """A response that breaks off: it declares the full Content-Length and sends half of the body.
+    """An incomplete response, which declares the full Content-Length but sends only half of the body.
 
     The connection is then closed.
     """

@@ -40,12 +40,13 @@ def _no_log(line: str) -> None:
 class FacekiSandbox(Backend):
     """A context manager that serves a sandbox on loopback until the end of the `with` block.
 
-    :param settings: the settings. They can be changed at any time (`sandbox.settings.latency = 0.2`). None: the
-        default settings.
+    :param settings: the settings. They can be changed at any time (`sandbox.settings.latency = 0.2`). If None, the
+        default settings are used.
     :param host: the loopback address on which the server listens.
-    :param port: the TCP port. 0: the system selects a free port.
-    :param tls: the paths of a certificate and its private key. None: the server speaks plain HTTP.
-    :param clock: the clock that measures the lifetimes of tokens and links. None: a clock with the real time.
+    :param port: the TCP port. If 0, the system selects a free port.
+    :param tls: the paths of a certificate and its private key. If None, the server speaks plain HTTP.
+    :param clock: the clock that measures the lifetimes of tokens and links. If None, a clock with the
+        real time is used.
     :param expose: whether an address that is not loopback is allowed.
     :param log: a function that receives one line for each request.
     :raises ExposureError: If `host` is not loopback and `expose` is false.
@@ -162,7 +163,7 @@ def connection(
 ) -> dict[str, object]:
     """Return an Airflow Connection to a sandbox, as a JSON object.
 
-    :param tls: the paths of the certificate and its private key. None: the sandbox speaks plain HTTP.
+    :param tls: the paths of the certificate and its private key. If None, the sandbox speaks plain HTTP.
     :param extra: members to add to the Connection's extra or to replace in it.
     """
     # Without `addon_url`, the image check would call FACEKI's real add-on host. Without `pdf_report_path`, the PDF

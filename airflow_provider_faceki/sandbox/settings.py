@@ -145,7 +145,7 @@ class Settings:
     token_status: int = 200
     missing_secret: str = "message"
     refusal_status: int = 401
-    # Not 200: an early release of an official SDK accepted only 200 and failed.
+    # The default is 201, because an official SDK had to be changed to accept this status.
     link_status: int = 201
     link_limit: int = 1
     link_errors: tuple[str, ...] = LINK_ERRORS

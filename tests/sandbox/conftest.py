@@ -43,7 +43,7 @@ class Caller:
         """Send the images of one person to a workflow that requires an identity card.
 
         :param identifier: the record identifier.
-        :param leaving_out: the name of an image that is not sent. Empty: all images are sent.
+        :param leaving_out: the name of an image that is not sent. If empty, all images are sent.
         """
         files = {"selfie": b"a face", "document_1_front": b"a front", "document_1_back": b"a back"}
         files.pop(leaving_out, None)

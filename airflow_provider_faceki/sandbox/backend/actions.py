@@ -56,7 +56,7 @@ class Backend:
         self.faults = Faults()
         self.accounts = Ledger()
         self.webhooks = WebhookSender(settings, self._webhook_sent)
-        #: Increases with each reset. A request that began before a reset compares it and then changes nothing.
+        #: The number of resets. A request that began before a reset detects the reset by it and then changes nothing.
         self.generation = 0
 
     def reset(self) -> None:
@@ -140,9 +140,10 @@ class Backend:
 
         :param record_identifier: the caller's identifier of the person. It also selects the outcome; see `scenarios`.
         :param workflow_id: the workflow of the verification.
-        :param minutes: the lifetime of the link in minutes. None or 0: the link never expires. This is not documented
-            by FACEKI (assumption).
-        :param redirect_url: the URL to which the hosted page leads after the verification. Empty: no redirect.
+        :param minutes: the lifetime of the link in minutes. If None or 0, the link never expires. FACEKI does not
+            document this (assumption).
+        :param redirect_url: the URL to which the hosted page leads after the verification. If empty, there is no
+            redirect.
         :raises Refused: If the workflow does not exist.
         """
         _require_texts(record_identifier=record_identifier, redirect_url=redirect_url)
@@ -190,8 +191,8 @@ class Backend:
     def answer_link(self, link_id: str, decision: str | None = None, selfie: str = "") -> Record:
         """Verify a person through a link, as the hosted page does, and return the new record.
 
-        :param decision: the decision of the record. None: the record identifier of the link selects the outcome.
-        :param selfie: the SHA-256 digest of the selfie. Empty: no selfie was uploaded.
+        :param decision: the decision of the record. If None, the record identifier of the link selects the outcome.
+        :param selfie: the SHA-256 digest of the selfie. If empty, no selfie was uploaded.
         :raises Refused: If the link cannot be used, the credit is used up, or the scenario is a refusal.
         """
         with self.lock:
@@ -203,7 +204,7 @@ class Backend:
         """Answer each link with an automatic answer (setting `auto_answer`) that is due."""
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # A link is left unchanged if it is already answered, has expired, or the credit is used up.
+                # If the link is already answered or has expired, or if the credit is used up, the link is not changed.
                 with suppress(Refused):
                     self.answer_link(link)
 
@@ -214,7 +215,7 @@ class Backend:
 
         The record identifier selects the outcome.
 
-        :param link: the link of the call. None: the call uses no link.
+        :param link: the link of the call. If None, the call uses no link.
         :param selfie: the SHA-256 digest of the selfie.
         :raises Refused: If the scenario is an error code. The exception contains the record if a record was created.
         """
@@ -273,8 +274,8 @@ class Backend:
 
         :param record_identifier: the caller's identifier of the person.
         :param decision: the decision of the record.
-        :param link: the id of the link of the record. Empty: the record belongs to no link.
-        :param code: the error code in the record. None: the decision determines it.
+        :param link: the id of the link of the record. If empty, the record belongs to no link.
+        :param code: the error code in the record. If None, the decision determines it.
         :param selfie: the content of the selfie by which the face search finds the record.
         :param fields: top-level fields to replace in the document or to add to it.
         """

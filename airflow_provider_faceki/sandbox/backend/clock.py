@@ -29,8 +29,8 @@ class Clock:
 
     Its time is the real time plus the seconds that `advance` added.
 
-    :param start: a fixed start time in seconds since the epoch. If it is set, only `advance` moves the clock. None: the
-        clock follows the real time.
+    :param start: a fixed start time in seconds since the epoch. If it is set, only `advance` moves the clock. If None,
+        the clock follows the real time.
     """
 
     def __init__(self, start: float | None = None) -> None:

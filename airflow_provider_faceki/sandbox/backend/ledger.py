@@ -14,7 +14,7 @@ MAX_POLLS_KEPT = 1000
 class Bill:
     """One charge.
 
-    :param record_identifier: the record identifier of the verification. Empty: the call names no identifier.
+    :param record_identifier: the record identifier of the verification. If empty, the call names no identifier.
     :param what: the kind of the call: `verification`, `link` (a link that was answered on the hosted page),
         `face_match` or `analyze_face`.
     :param at: the time of the charge in seconds since the epoch.

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Generates the invented people of the records.
+"""Generate the invented people of the records.
 
 A test can replace fields of a person by known words, to search logs and XComs for these words afterwards.
 

@@ -89,9 +89,9 @@ def new_record(
     """Create a record.
 
     :param now: the time of the verification in seconds since the epoch.
-    :param link: the id of the link. Empty: the verification used no link.
+    :param link: the id of the link. If empty, the verification used no link.
     :param scenario: the outcome of the verification.
-    :param selfie: the SHA-256 digest of the selfie. Empty: a new digest that matches no uploaded selfie is used.
+    :param selfie: the SHA-256 digest of the selfie. If empty, a new digest that matches no uploaded selfie is used.
     :param person: values that replace fields of the invented person, by field name.
     """
     decision, code = scenario.decision, scenario.code

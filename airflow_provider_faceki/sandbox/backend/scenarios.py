@@ -33,7 +33,7 @@ class Scenario:
     """The outcome of one verification.
 
     :param decision: the decision of the record.
-    :param code: the error code of the answer. None: the answer contains a decision.
+    :param code: the error code of the answer. If None, the answer contains a decision.
     :param pause: the time in seconds before the answer.
     """
 

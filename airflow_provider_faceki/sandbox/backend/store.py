@@ -32,7 +32,7 @@ class Link:
     """A verification link.
 
     :param link: the id of the link.
-    :param expires_at: the time of expiry in seconds since the epoch. None: the link never expires.
+    :param expires_at: the time of expiry in seconds since the epoch. If None, the link never expires.
     :param uses_left: the number of verifications that the link still allows.
     """
 

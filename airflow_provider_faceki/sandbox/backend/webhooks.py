@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sends the webhooks: one unsigned POST for each decision, without retries.
+"""Send the webhooks: one unsigned POST for each decision, without retries.
 
 Source: https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure).
 
@@ -94,7 +94,7 @@ class WebhookSender:
 
         :param request_id: the request id. Webhooks with the same request id are sent by the same thread.
         :param body: the JSON value to send.
-        :param mode: one of the values of the setting `webhook_mode`. None: the mode in the settings.
+        :param mode: one of the values of the setting `webhook_mode`. If None, the mode in the settings is used.
         """
         url, mode = self._settings.webhook_url, mode or self._settings.webhook_mode
         if url is None or mode == "never" or self._stopped:
