@@ -19,7 +19,7 @@ def check_one_filter(**filters: Any) -> None:
     """Refuse no filter and several filters while the DAG is parsed. A template or an XComArg is a valid value.
 
     :param filters: Filter values by parameter name.
-    :raises ValueError: if the number of filters that are not ``None`` is not exactly one.
+    :raises ValueError: if no filter is set, or more than one.
     """
     given = [name for name, value in filters.items() if value is not None]
     if len(given) != 1:
@@ -42,7 +42,7 @@ def record_filter(
     :param request_id: FACEKI's id of one verification.
     :param record_identifier: Your own id.
     :param face_id: FACEKI's id of a person.
-    :raises ValidationError: if the number of filters is not exactly one, or if a value belongs to another parameter.
+    :raises ValidationError: if no filter is set, or more than one, or if a value belongs to another parameter.
     """
     ids = {"request_id": request_id, "record_identifier": record_identifier, "face_id": face_id}
     for name, value in ids.items():

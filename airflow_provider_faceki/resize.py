@@ -27,7 +27,7 @@ MAX_PIXELS = 250_000_000
 #: memory is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
-# At this quality a person or a text recognition sees no loss, and the file has about a tenth of its size.
+# At this quality a person or a text recognition sees no loss, and the file has about a tenth of its original size.
 _JPEG_QUALITY = 90
 # Pillow can decode a JPEG at a half, a quarter or an eighth of its size. The decoded size remains at least this many
 # times the requested size, which preserves the quality.

@@ -37,8 +37,8 @@ AUTH_FLOWS = (
 #: The named token stores. Any other value is the location of a token store that several machines share.
 TOKEN_STORES = ("file", "memory")
 
-#: Minimum length of a webhook token and of a hash secret. 32 base64 characters contain 192 bits, which nobody can
-#: guess.
+#: Minimum length of a webhook token and of a hash secret. 32 base64 characters contain 192 bits, which cannot be
+#: guessed.
 MIN_KEY_LENGTH = 32
 
 #: Default limit of webhooks in 24 hours. It limits the DAG runs that a leaked token can start. It also limits the DAG
@@ -106,7 +106,7 @@ NO_AUTH_SCHEME = "none"
 
 
 def _field(kind: Kind, label: str, help_text: str, **more: Any) -> Any:
-    """Declare a field. The return type is ``Any`` because the return type of ``dataclasses.field`` is similar."""
+    """Declare a field. The return type is ``Any``, so that it matches the annotation of every field."""
     spec = FieldSpec(kind, label, help_text, **more)
     hidden = spec.secret or kind == "proxies"  # a proxy URL can contain a password
     return dataclasses.field(repr=not hidden, metadata={"spec": spec})

@@ -110,7 +110,7 @@ class FacekiHook(BaseHook):
         :param record_identifier: Your own id.
         :param face_id: FACEKI's id of a person.
         :returns: The records in FACEKI's order, or an empty tuple if there are none.
-        :raises ValidationError: if the number of filters is not exactly one.
+        :raises ValidationError: if no filter is set, or more than one.
         :raises FacekiError: as :meth:`call`.
         """
         with self._with_conn_id():
@@ -346,8 +346,8 @@ class FacekiHook(BaseHook):
             cached = self._find_cached(stored)
             if cached is None:
                 with self._with_conn_id():
-                    # This runs in a thread: it accesses the file system (CA bundle), and imports modules lazily to make
-                    # DAG parsing fast.
+                    # This runs in a thread, because it imports further modules and checks that the file of the CA
+                    # bundle exists.
                     cached = await asyncio.to_thread(self._read, stored)
                 if cached.client.token_backend is not None:
                     from asgiref.sync import sync_to_async

@@ -155,7 +155,7 @@ class Receiver:
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
         #: Connections that a DAG references, and Connections with a verified token, are always looked up, even if there
-        #: are many unknown callers. There are few such Connections, so these lookups do not use the limit on lookups.
+        #: are many unknown callers. There are few such Connections, so the limit on lookups remains effective.
         self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
         self._calls = TokenBucket(*CALL_LIMIT)

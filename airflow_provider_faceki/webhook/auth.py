@@ -95,7 +95,7 @@ class Credentials:
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 
 
-#: Credentials that no token matches. The random value is unknown to everyone.
+#: Credentials that no token matches, because their hash is random.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 

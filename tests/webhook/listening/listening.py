@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAGs that listen to webhooks in each way, so that Airflow's database knows them; none of them is ever run."""
+"""DAGs that listen to webhooks in each way. Airflow's database contains them, but they never run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_faceki.assets import faceki_verifications
 
 try:
     from airflow.sdk import PartitionedAssetTimetable
-except ImportError:  # Airflow 3.0 and 3.1 have the plain schedule only.
+except ImportError:  # Airflow 3.0 and 3.1 support only the plain schedule
 
     def PartitionedAssetTimetable(*, assets):  # type: ignore[no-redef,no-untyped-def]
         return [assets]

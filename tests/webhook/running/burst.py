@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A DAG that runs once per verification of `faceki_burst` and does nothing, which needs no worker; one to warm up."""
+"""A DAG that runs once for each verification of `faceki_burst`, without a worker, and a DAG that warms up Airflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ with DAG(dag_id="warm_up", schedule=None) as warm_up:
 
     @task
     def think() -> int:
-        """Make Airflow load all that a task needs."""
+        """Run once, so that Airflow loads all modules that a task needs."""
         return 42
 
     think()
