@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Every call of FACEKI, one module for each family."""
+"""The calls of FACEKI. Each module contains one group of related calls."""

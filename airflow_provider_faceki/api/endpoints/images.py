@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls that take one image: face match, face analysis, image check."""
+"""The calls with one image: face match, face analysis, image check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.values import as_number
 
 T = TypeVar("T")
 
-# One of these fields makes an object a face analysis, or an image check.
+# An object with one of these fields is a face analysis or an image check.
 _ANALYSIS_FIELDS = frozenset(
     {"minage", "maxage", "gender", "genderconfidence", "livenessscore", "facedetectionconfidence"}
 )
@@ -36,18 +36,18 @@ _CHECK_FIELDS = frozenset({"objectsdetected", "quality", "liveness"})
 
 @dataclass(frozen=True, slots=True)
 class FaceMatch:
-    """Search the people verified before for a face. Charged for each call.
+    """Search for a face among the people verified before. FACEKI charges each call.
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    FACEKI's answer for "no match" is undocumented. An empty list and code 8013 give an empty tuple. HTTP 404 does not:
-    it may come from a wrong address, and must not pass for "no duplicate".
+    FACEKI's answer for "no match" is undocumented. An empty list and code 8013 become an empty tuple. HTTP 404 raises
+    an error: its cause is possibly a wrong address, so it must not mean "no duplicate".
 
     :param selfie: Image of the person.
-    :raises ValidationError: it is no :class:`Image`.
+    :raises ValidationError: ``selfie`` is not an :class:`Image`.
     """
 
-    #: A record that is in hand counts, whatever the envelope says.
+    #: A record with a decision is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
     selfie: Image
@@ -66,7 +66,7 @@ class FaceMatch:
         return read_records(answer)
 
     def steps(self, account: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
-        """Search, once."""
+        """Send the search at most once."""
         try:
             return (yield from _charged(account, self))
         except NotFoundError as error:
@@ -77,14 +77,14 @@ class FaceMatch:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FaceAnalysis:
-    """What FACEKI makes of a face. ``repr`` shows nothing of it.
+    """FACEKI's analysis of a face. Its ``repr`` hides the content.
 
     :param min_age: Lower bound of the age in years.
-    :param max_age: Upper bound.
-    :param gender: ``Male`` or ``Female``, as FACEKI puts it.
-    :param gender_confidence: 0 to 100.
-    :param face_detection_confidence: 0 to 100.
-    :param liveness_score: 0 to 1.
+    :param max_age: Upper bound of the age in years.
+    :param gender: ``Male`` or ``Female``, as FACEKI sends it.
+    :param gender_confidence: Confidence of the gender, from 0 to 100.
+    :param face_detection_confidence: Confidence that the image shows a face, from 0 to 100.
+    :param liveness_score: Score of liveness, from 0 to 1.
     :param document: The answer as FACEKI sent it.
     """
 
@@ -99,12 +99,12 @@ class FaceAnalysis:
 
 @dataclass(frozen=True, slots=True)
 class AnalyzeFace:
-    """Estimate age, gender and liveness of a face. Not in FACEKI's documentation; seen in an official SDK.
+    """Estimate the age, gender and liveness of a face. Source: an official SDK; the call is undocumented.
 
-    Whether it is charged is unknown, so it is treated as charged.
+    It is unknown whether FACEKI charges the call, so it is treated as a charged call.
 
     :param selfie: Image of the person.
-    :raises ValidationError: it is no :class:`Image`.
+    :raises ValidationError: ``selfie`` is not an :class:`Image`.
     """
 
     selfie: Image
@@ -119,7 +119,7 @@ class AnalyzeFace:
         )
 
     def read(self, answer: Payload) -> FaceAnalysis:
-        """Return the analysis; numbers may have been sent as strings."""
+        """Return the analysis. Numbers in the form of text are accepted."""
         found = _object(answer, "face analysis", _ANALYSIS_FIELDS)
         gender = field(found, "gender")
         return FaceAnalysis(
@@ -133,21 +133,21 @@ class AnalyzeFace:
         )
 
     def steps(self, account: AuthSession) -> Steps[FaceAnalysis]:
-        """Analyze, once."""
+        """Send the analysis at most once."""
         return _charged(account, self)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """Quality of an image.
+    """Result of a check of the quality of an image.
 
-    FACEKI publishes no thresholds. Its SDKs want a quality of 110 for fronts and 80 for backs, at least one object, and
-    a liveness score of 0.7 to 0.87.
+    FACEKI publishes no thresholds. Its SDKs require a quality of 110 for front sides and 80 for back sides, at least
+    one object, and a liveness score of 0.7 to 0.87.
 
-    :param objects: Objects found in it.
-    :param quality: Sharpness; higher is better.
-    :param is_live: Whether it shows the original, not a photo of a screen or copy.
-    :param liveness_score: 0 to 1.
+    :param objects: Objects that FACEKI found in the image.
+    :param quality: Sharpness. A higher value is better.
+    :param is_live: Whether the image shows the original, not a screen or a copy.
+    :param liveness_score: Score of liveness, from 0 to 1.
     :param document: The answer as FACEKI sent it.
     """
 
@@ -160,12 +160,12 @@ class ImageCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckImage:
-    """Check the quality of an image, at FACEKI's add-on host.
+    """Check the quality of an image with FACEKI's add-on host.
 
-    Seen in official SDKs, which send no token to that host. Free as far as is known, so it is idempotent.
+    Source: official SDKs, which send no token to that host. The call is free as far as is known, so it is idempotent.
 
     :param image: The image.
-    :raises ValidationError: it is no :class:`Image`.
+    :raises ValidationError: ``image`` is not an :class:`Image`.
     """
 
     image: Image
@@ -184,7 +184,7 @@ class CheckImage:
         )
 
     def read(self, answer: Payload) -> ImageCheck:
-        """Return the check; numbers may have been sent as strings."""
+        """Return the check. Numbers in the form of text are accepted."""
         found = _object(answer, "image check", _CHECK_FIELDS)
         objects, liveness = field(found, "objects_detected"), field(found, "liveness")
         live = liveness if isinstance(liveness, dict) else {}
@@ -201,7 +201,7 @@ class CheckImage:
 
 
 def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Perform a call that is charged and leaves no record that could be looked up."""
+    """Perform a charged call that leaves no record to look up."""
     try:
         return (yield from call_once(account, endpoint))
     except FacekiError as error:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The call that makes a verification link."""
+"""The call that creates a verification link."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier
 
-# Where the id and the URL of a link may stand, in the plain form of names; the likeliest first.
+# These fields possibly contain the id or the URL of a link. The most probable id fields are first. The names are in
+# plain form.
 _ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
 _URL_FIELDS = frozenset(
     {
@@ -36,11 +37,11 @@ _URL_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KycLink:
-    """A verification link. Who knows its id or URL can submit images for it, so ``repr`` hides both.
+    """A verification link. Its id or URL is enough to submit images, so its ``repr`` hides both.
 
-    :param link: Link id, by which records are found.
-    :param url: Hosted page to send to the person, or ``None`` if FACEKI gave none.
-    :param record_identifier: The caller's id, as it was sent.
+    :param link: Link id. Records can be filtered by it.
+    :param url: URL of the hosted page for the person, or ``None`` if FACEKI's answer contains no URL.
+    :param record_identifier: The caller's own id, as it was sent.
     """
 
     link: str
@@ -53,19 +54,19 @@ class KycLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class GenerateKycLink:
-    """Make a link under which one person is verified in a browser.
+    """Create a link to a page on which one person is verified in a browser.
 
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
-    Each call makes a new link, so the request is not sent again once it may have arrived. An unused link is harmless.
+    Each call creates a new link. If the request possibly arrived, it is not sent again. An unused link is harmless.
 
-    :param workflow_id: Workflow from the FACEKI portal (a UUID).
-    :param record_identifier: Your own id of the person or case; sent as ``applicationId``. That it comes
-        back as the record's ``record_identifier`` is an assumption.
-    :param expires_in_minutes: Whole minutes until the link expires. 0 is what FACEKI's own Python client sends; that it
-        means "never" is unconfirmed. Default: FACEKI's own, which is not published.
-    :param redirect_url: Where the browser goes afterwards; ``https`` or ``http``.
-    :raises ValidationError: an argument cannot work.
+    :param workflow_id: Id of the workflow from the FACEKI portal (a UUID).
+    :param record_identifier: Your own id of the person or case. It is sent as ``applicationId``. It is an assumption
+        that the record contains it as ``record_identifier``.
+    :param expires_in_minutes: Whole minutes until the link expires. FACEKI's own Python client sends 0; it is
+        unconfirmed that 0 means "never". Default: not sent, so FACEKI's own unpublished default applies.
+    :param redirect_url: The ``https`` or ``http`` URL that the browser opens after the verification.
+    :raises ValidationError: an argument is invalid.
     """
 
     workflow_id: str
@@ -99,10 +100,11 @@ class GenerateKycLink:
     def read(self, answer: Payload) -> KycLink:
         """Return the link.
 
-        As documented, its id is the envelope's ``data`` and its URL stands beside that. Ids and URLs under names such
-        as ``linkId`` and ``link`` are understood too, and so is the URL in place of the id.
+        FACEKI documents that the envelope's ``data`` is the id, and that another field of the envelope is the URL.
+        Fields such as ``linkId`` and ``link`` are accepted too. If the answer contains only a URL, the id is extracted
+        from it.
 
-        :raises UnexpectedResponseError: no id is found, or the answer names another record.
+        :raises UnexpectedResponseError: the answer contains no id, or the id of another record.
         """
         found = _find_link(answer.document)
         if found is None:
@@ -119,12 +121,12 @@ class GenerateKycLink:
         return KycLink(link, url, self.record_identifier)
 
     def __repr__(self) -> str:
-        # The caller's own id may be a person's number; the redirect may carry a key of its own.
+        # The caller's own id is possibly a person's number, and the redirect URL possibly contains a key.
         return f"<GenerateKycLink for workflow {self.workflow_id!r}>"
 
 
 def _find_link(document: Json) -> tuple[str, str | None] | None:
-    """Return id and URL of the link in an answer."""
+    """Return the id and the URL of the link in an answer, or ``None`` if there is no id."""
     found = list(texts(document, in_lists=False))
     urls = [text for name, text in found if name in _URL_FIELDS and is_web_url(text)]
     by_name: dict[str, list[str]] = {}

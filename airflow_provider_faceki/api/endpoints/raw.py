@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Any call of FACEKI that has no endpoint of its own."""
+"""A generic call, for routes of FACEKI without an endpoint class."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ Scalars: TypeAlias = "Mapping[str, str | int | float | bool | None]"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RawCall:
-    """Any call of FACEKI that has no endpoint of its own, those of the older V2 API included.
+    """A generic call, for routes of FACEKI without an endpoint class, including those of the older V2 API.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
-    :param path: Path below the base URL, beginning with ``/`` and without a query.
-    :param params: Query parameters; values are text, numbers or booleans, ``None`` is left out.
+    :param path: Path below the base URL. It begins with ``/`` and has no query.
+    :param params: Query parameters. Values are text, numbers or booleans. A parameter with value ``None`` is not sent.
     :param json: Document to send as JSON.
-    :param data: Form fields, URL-encoded or beside ``files``; like ``params``, and not together with ``json``.
-    :param idempotent: Whether the request may be sent twice. Default: ``True`` for GET and HEAD alone, since FACEKI
-        knows no idempotency keys and some calls cost credit.
-    :param files: Files by the name of their part, sent as ``multipart/form-data``: a :class:`File`, or an
-        :class:`Image`, which has been checked to be one.
-    :param authenticated: Whether an access token goes along. ``False`` for routes that take none, such as those by link
-        of V2.
-    :raises ValidationError: an argument cannot work.
+    :param data: Form fields, with values as in ``params``. They are sent URL-encoded, or as ``multipart/form-data`` if
+        there are ``files``. They cannot be combined with ``json``.
+    :param idempotent: Whether the request is allowed to be sent twice. Default: ``True`` for GET and HEAD only, because
+        FACEKI has no idempotency keys and some calls cost credit.
+    :param files: Mapping of part names to files, which are sent as ``multipart/form-data``. A value is a :class:`File`,
+        or an :class:`Image` if its format has to be checked.
+    :param authenticated: Whether to send an access token. Use ``False`` for routes without a token, such as the V2
+        routes by link.
+    :raises ValidationError: an argument is invalid.
     """
 
     method: str
@@ -93,11 +94,11 @@ class RawCall:
 
     @property
     def is_idempotent(self) -> bool:
-        """Whether the request may be sent twice."""
+        """Whether the request is allowed to be sent twice."""
         return self.method.upper() in {"GET", "HEAD"} if self.idempotent is None else self.idempotent
 
     def steps(self, account: AuthSession) -> Steps[Json]:
-        """Perform the call; an error says whether it may be made again."""
+        """Perform the call and set ``idempotent`` of an error."""
         try:
             return (yield from call_once(account, self))
         except FacekiError as error:
@@ -110,7 +111,7 @@ class RawCall:
                 return json_body(self.json), JSON_HEADERS
             except (TypeError, ValueError, RecursionError):
                 pass
-            # Raised here, since the error that was met holds the document.
+            # The error is raised outside the except block: the original error contains the document.
             raise ValidationError("json holds something that JSON has no form for")
         if self.files:
             body = multipart_body(_query(self.data or {}), tuple(self.files.items()))
@@ -121,7 +122,7 @@ class RawCall:
         return None, ACCEPT_JSON
 
     def read(self, answer: Payload) -> Json:
-        """Return the unwrapped document."""
+        """Return the document without its envelope."""
         return answer.result
 
     def __repr__(self) -> str:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The call that fetches records, and the reader of every answer that holds records."""
+"""The call that fetches records, and the parser of all answers with records."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 
-#: What FACEKI's React Native SDK sends as the identifier where its app gives none: such records can be fetched.
+#: Identifier that FACEKI's React Native SDK sends if its app sets none. Such records can be fetched too.
 SDK_MISSING_IDENTIFIER = "undefined"
 
-# What a status says of a verification that goes on; no source names FACEKI's words for that.
+# These are usual status words for an unfinished verification. No source contains FACEKI's own words.
 _PENDING_WORDS = frozenset(
     {
         "PENDING",
@@ -37,21 +37,22 @@ _PENDING_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FetchRecords:
-    """Fetch the records of a verification, a link, a person, or an id of your own.
+    """Fetch the records of a verification, of a link, of a person, or with an id of your own.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    Exactly one filter: what FACEKI does with none or several is undocumented. Nothing found is an empty tuple, if
-    FACEKI says so in its own words: by an empty list, ``null``, code 8013, or a 404 in one of its envelopes.
+    Exactly one filter is required, because FACEKI's behaviour with none or several is undocumented. If FACEKI reports
+    that no record exists, the result is an empty tuple. FACEKI reports this by an empty list, ``null``, code 8013, or a
+    404 in one of its envelopes.
 
     :param request_id: FACEKI's id of one verification.
     :param link: Link id.
     :param record_identifier: Your own id.
     :param face_id: FACEKI's id of a person.
-    :raises ValidationError: not exactly one of them is given, or it cannot be an id.
+    :raises ValidationError: the number of filters is not one, or the filter is not a valid id.
     """
 
-    #: A record that is in hand counts, whatever the envelope says.
+    #: A record with a decision is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
     request_id: str | None = None
@@ -89,9 +90,9 @@ class FetchRecords:
         return next((name, value) for name, value in self._filters().items() if value is not None)
 
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
-        """Return the records in FACEKI's order, without those that say that they are of something else.
+        """Return the records in FACEKI's order, without records whose own ids contradict the filter.
 
-        :raises UnexpectedResponseError: so say all of them: the filter is not known where they come from.
+        :raises UnexpectedResponseError: all records contradict the filter, so FACEKI has ignored it.
         """
         records = read_records(answer)
         name, value = self._filter()
@@ -101,15 +102,15 @@ class FetchRecords:
                 "FACEKI answers with records of others than asked for; check the Connection's records_path and the "
                 "names of its record filters"
             )
-            # Asked again it would say the same.
+            # The error is not transient, because a repeated request would return the same records.
             others.is_transient = False
             raise others
         return meant
 
     def empty(self, error: NotFoundError) -> tuple[VerificationRecord, ...]:
-        """Return the result for nothing found.
+        """Return the result for "not found".
 
-        :raises UnexpectedResponseError: FACEKI does not say so in its own words.
+        :raises UnexpectedResponseError: the 404 is not in one of FACEKI's envelopes.
         """
         check_is_stated(error)
         return ()
@@ -119,7 +120,7 @@ class FetchRecords:
 
 
 def _records_address(service: Service, name: str, value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return path and query of the request for records that are filtered by ``name``."""
+    """Return the path and the query of the request for records with the filter ``name``."""
     given = {
         "request_id": service.request_id_filter,
         "link": service.link_filter,
@@ -137,9 +138,9 @@ def _records_address(service: Service, name: str, value: str) -> tuple[str, tupl
 
 
 def check_is_stated(error: NotFoundError) -> None:
-    """Refuse a 404 that may come from a wrong address or from a proxy.
+    """Raise an error for a 404 that possibly comes from a wrong address or from a proxy.
 
-    :raises UnexpectedResponseError: it is not in FACEKI's own words.
+    :raises UnexpectedResponseError: the 404 is not in one of FACEKI's envelopes.
     """
     if error.is_stated:
         return
@@ -152,9 +153,9 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return the records of an answer, wherever they stand in it; ``null`` means that there are none.
+    """Return the records of an answer, at any nesting. If the result is ``null``, there are no records.
 
-    :raises UnexpectedResponseError: something in it is no record, or has a decision in a form that is not understood.
+    :raises UnexpectedResponseError: an item is not a record, or its decision has an unknown format.
     """
     records = _find_records(answer)
     if records is None:
@@ -173,7 +174,7 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
 
 def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
     found = find_objects(answer.document, is_record)
-    # An answer without a body says nothing: its head may have been cut off.
+    # An answer without a body does not mean "no records", because its body was possibly lost.
     if found is None and answer.result is None and not answer.is_empty:
         return ()
     if found is None:
@@ -182,7 +183,7 @@ def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
 
 
 def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> VerificationRecord:
-    """Return the record; a decision that stands beside a lone one in the envelope is its own."""
+    """Return the record. If it is the only record and has no decision, the decision in the envelope is added."""
     record = VerificationRecord(item)
     if (
         not is_alone
@@ -196,7 +197,7 @@ def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> 
 
 
 def _hides_decision(record: VerificationRecord) -> bool:
-    """Return whether a record without a readable decision seems to have one."""
+    """Return whether a record possibly has a decision in a format that cannot be read."""
     if record.decision is not None:
         return False
     if not has_field(record.document, "decision") and holds_field(dict(record.document), "decision"):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The PDF report of a verification. FACEKI's menu names it; its address and form are in no public source."""
+"""The PDF report of a verification. FACEKI's menu mentions it, but no public source contains its address and format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-#: URLs of one answer that are followed at most; one may be a logo's.
+#: Maximum number of URLs in one answer that are requested. The first URL is possibly that of a logo.
 MAX_FOLLOWED_URLS = 3
 
 _ANYTHING: tuple[Header, ...] = (("accept", "application/pdf, application/json"),)
@@ -35,9 +35,9 @@ _ANYTHING: tuple[Header, ...] = (("accept", "application/pdf, application/json")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PdfReport:
-    """A report that begins with ``%PDF``.
+    """A PDF report. Its content begins with ``%PDF``.
 
-    :param file: Its content, at its first byte; closing it deletes it.
+    :param file: Content of the report, positioned at its first byte. Closing the file deletes it.
     """
 
     file: BinaryIO
@@ -47,11 +47,11 @@ class PdfReport:
 class FetchPdfReport:
     """Fetch the PDF report of a verification.
 
-    FACEKI's form is undocumented, so the usual ones are understood: the PDF itself, a redirect to it, JSON with it in
-    base64, or JSON with a URL.
+    FACEKI's format is undocumented, so the usual formats are accepted: the PDF itself, a redirect to it, JSON with the
+    PDF in base64, or JSON with a URL.
 
     :param request_id: FACEKI's id of the verification.
-    :raises ValidationError: it cannot be an id.
+    :raises ValidationError: ``request_id`` is not a valid id.
     """
 
     request_id: str
@@ -64,7 +64,7 @@ class FetchPdfReport:
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request.
 
-        :raises ConfigurationError: the Connection does not say where FACEKI keeps its reports.
+        :raises ConfigurationError: the Connection has no ``pdf_report_path``.
         """
         if service.pdf_report_path is None:
             raise ConfigurationError(
@@ -78,9 +78,9 @@ class FetchPdfReport:
         )
 
     def read(self, answer: Payload) -> PdfReport:
-        """Return the report that the answer itself holds.
+        """Return the report that the answer itself contains.
 
-        :raises UnexpectedResponseError: it holds none, or is of another verification.
+        :raises UnexpectedResponseError: the answer contains no report, or that of another verification.
         """
         self._check_is_own(answer)
         report = _content(answer)
@@ -91,13 +91,13 @@ class FetchPdfReport:
         return report
 
     def steps(self, account: AuthSession) -> Steps[PdfReport]:
-        """Request the report and follow a URL if the answer names one. The token goes along only to FACEKI itself."""
+        """Request the report. If the answer contains URLs, request them. The token is sent to FACEKI's host only."""
         try:
             found = yield from call_once(account, _Locate(self))
         except ResponseError as error:
             if error.location is None:
                 raise
-            # A redirect is followed once, and without the token.
+            # One redirect is followed, without the token: its target is possibly not FACEKI.
             base = self.request(account.service).url
             found = (_Followed(SecretText(urljoin(base, error.location)), self, with_token=False),)
         if isinstance(found, PdfReport):
@@ -123,7 +123,7 @@ class FetchPdfReport:
 
 
 def _gone(failure: FacekiError | None) -> FacekiError:
-    """Return what it means that no URL gave the report."""
+    """Return the error for the case that no URL returned the report."""
     if failure is None:
         return UnexpectedResponseError("FACEKI's answer names no URL of a report")
     if (
@@ -132,8 +132,8 @@ def _gone(failure: FacekiError | None) -> FacekiError:
         or failure.is_transient
     ):
         return failure
-    # The store of the file says so, most often because the address has expired. It says nothing about our credentials,
-    # and the next answer names a new address.
+    # The failure comes from the file server, usually because the URL has expired. It does not concern the FACEKI
+    # credentials, and a new request to FACEKI returns a new URL, so the error is transient.
     return UnexpectedResponseError(
         "the report is not to be had at the URL that FACEKI gave", http_status=failure.http_status
     )
@@ -141,7 +141,7 @@ def _gone(failure: FacekiError | None) -> FacekiError:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Locate:
-    """The first request: its answer is the report, or names where it lies."""
+    """The first request. Its answer contains the report or its URL."""
 
     report: FetchPdfReport
 
@@ -165,7 +165,7 @@ class _Locate:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Followed:
-    """A request for the URL that FACEKI has named."""
+    """A request for a URL from FACEKI's answer."""
 
     url: SecretText
     report: FetchPdfReport
@@ -193,7 +193,7 @@ def _request(url: str, *, authenticated: bool, post: str | None = None) -> HttpR
         headers=headers,
         body=None if post is None else json_body({"requestId": post}),
         authenticated=authenticated,
-        # A report is read, also by POST.
+        # The request only reads a report, also with POST, so it is idempotent.
         idempotent=True,
         upload=True,
         download=True,
@@ -209,18 +209,18 @@ def _content(answer: Payload) -> PdfReport | None:
 
 
 def _urls(answer: Payload) -> Iterator[str]:
-    """Yield the URLs in an answer, those of a PDF by their name first."""
+    """Yield the URLs in an answer. URLs with ``.pdf`` are first."""
     found = [text for _, text in texts(answer.document) if text.startswith(("https://", "http://"))]
     yield from sorted(dict.fromkeys(found), key=lambda url: ".pdf" not in url.lower())
 
 
 def _decoded(text: str) -> bytes | None:
     encoded = text.partition("base64,")[2] or text
-    # "JVBER" is how "%PDF" begins in base64: most texts need no decoding to be told apart.
+    # Base64 of "%PDF" begins with "JVBER", so other texts are skipped without decoding.
     if not encoded.startswith("JVBER"):
         return None
     try:
-        # MIME breaks base64 into lines.
+        # MIME splits base64 into lines, so white space is removed.
         content = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         return None

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The billed call: verify one person, once.
+"""The billed call, which verifies one person, and the search for its record.
 
-A second verification is billed again, and FACEKI knows no idempotency keys. The caller's ``record_identifier`` makes
-the call safe: whatever happens to the answer, the record can be looked up by it.
+FACEKI bills a second verification again and has no idempotency keys. The caller's ``record_identifier`` makes the call
+safe: if the answer is lost, the record can be found by this identifier.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image
 from airflow_provider_faceki.api.values import check_identifier
 
-#: Seconds between the first two look-ups of a verification whose answer was lost; doubled for each further one.
+#: Seconds between the first two lookups after a lost answer. The pause is doubled for each further lookup.
 FIRST_LOOKUP_PAUSE_SECONDS = 1.0
 MAX_LOOKUP_PAUSE_SECONDS = 15.0
 
@@ -41,9 +41,9 @@ MAX_LOOKUP_PAUSE_SECONDS = 15.0
 class Document:
     """An identity document.
 
-    :param front: Its front, or the page with the portrait.
-    :param back: Its back; a passport has none.
-    :raises ValidationError: one of them is no :class:`Image`.
+    :param front: Image of the front side, or of the page with the portrait.
+    :param back: Image of the back side. A passport has none.
+    :raises ValidationError: ``front`` or ``back`` is not an :class:`Image`.
     """
 
     front: Image
@@ -56,7 +56,7 @@ class Document:
 
 
 class VerificationSummary(Summary):
-    """A summary that also says whether the person should send another selfie."""
+    """A summary with the additional field ``retake_selfie``: whether the person should send another selfie."""
 
     retake_selfie: bool
 
@@ -65,8 +65,8 @@ class VerificationSummary(Summary):
 class KycVerification:
     """Outcome of a verification.
 
-    :param record: The record: whole if it was looked up, else the fields of FACEKI's answer.
-    :param is_whole: Whether :attr:`record` is a whole record.
+    :param record: The complete record, or only the fields of FACEKI's answer if the record was not fetched.
+    :param is_whole: Whether :attr:`record` is a complete record.
     """
 
     record: VerificationRecord
@@ -74,16 +74,16 @@ class KycVerification:
 
     @property
     def decision(self) -> Decision | None:
-        """The verdict."""
+        """The decision, or ``None`` if there is none yet."""
         return self.record.decision
 
     def summary(self) -> VerificationSummary:
-        """Return what may go to XCom; nothing about the person."""
+        """Return the part that is safe in XCom, without personal data."""
         codes = set(self.record.error_codes)
         return {**self.record.summary(), "retake_selfie": bool(codes & RETAKE_SELFIE)}
 
     def to_dict(self) -> dict[str, Json]:
-        """Return ids, decision and codes, for stores that may hold nothing about the person."""
+        """Return ids, decision and codes, for storage that must not contain personal data."""
         return {
             "record_identifier": self.record.record_identifier,
             "request_id": self.record.request_id,
@@ -93,7 +93,7 @@ class KycVerification:
 
     @classmethod
     def from_dict(cls, stored: object) -> KycVerification | None:
-        """Return the verification that :meth:`to_dict` stored; ``None`` if ``stored`` is anything else."""
+        """Return the verification from a dictionary of :meth:`to_dict`, or ``None`` for any other value."""
         if not isinstance(stored, Mapping):
             return None
         texts = (stored.get(name) for name in ("record_identifier", "request_id", "decision"))
@@ -115,25 +115,27 @@ class KycVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PerformKycVerification:
-    """Verify a person by a selfie and one to three documents. Billed.
+    """Verify a person with a selfie and one to three documents. FACEKI bills each call.
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    The request is not sent again once a byte of the body may have left, unless FACEKI says that it did not act, or it
-    cannot have received the whole. If the answer is lost, or is not of this verification, the record is looked up by
-    ``record_identifier``. A person who does not pass is a result with decision DECLINED and FACEKI's codes.
+    If a byte of the body was possibly sent, the request is sent again in two cases only: FACEKI reports that it did not
+    act, or FACEKI cannot have received the complete body. If the answer is lost, or is that of another verification,
+    the record is looked up by ``record_identifier``. If the person does not pass, the result has the decision DECLINED
+    and FACEKI's codes.
 
-    :param workflow_id: Workflow from the FACEKI portal.
-    :param selfie: Picture of the person.
+    :param workflow_id: Id of the workflow from the FACEKI portal.
+    :param selfie: Image of the person.
     :param documents: One to three documents, in any order.
     :param record_identifier: Your own id of *this* verification. Use each id for one verification only.
-    :param lookup_timeout: Seconds during which the record is looked up after the answer was lost. Default 60.
-    :param known_request_ids: Earlier verifications under this identifier.
-    :param not_before: Unix time; records that FACEKI made before it are of earlier verifications too.
-    :raises ValidationError: an argument cannot work.
+    :param lookup_timeout: Seconds during which the record is looked up after the answer was lost. Default: 60, because
+        a record that does not exist one minute later is unlikely to appear.
+    :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. They are ignored.
+    :param not_before: Unix time. Records that FACEKI created before it belong to earlier verifications and are ignored.
+    :raises ValidationError: an argument is invalid.
     """
 
-    #: A record that is in hand counts, whatever the envelope says.
+    #: A record with a decision is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
     workflow_id: str
@@ -164,8 +166,8 @@ class PerformKycVerification:
     def read(self, answer: Payload) -> KycVerification:
         """Return the result.
 
-        :raises UnexpectedResponseError: the answer holds no decision, or is of another verification; this one may well
-            have been made.
+        :raises UnexpectedResponseError: the answer contains no decision, or that of another verification. FACEKI has
+            possibly performed and billed this verification.
         """
         record = self._own_record(answer)
         if record is None:
@@ -177,7 +179,7 @@ class PerformKycVerification:
         return KycVerification(record, is_whole=has_field(record.document, "document_data"))
 
     def _own_record(self, answer: Payload) -> VerificationRecord | None:
-        """Return the one decided record of the answer, unless it is of another verification."""
+        """Return the single record with a decision, or ``None`` if it belongs to another verification."""
         try:
             records = read_records(answer)
         except UnexpectedResponseError:
@@ -196,7 +198,7 @@ class PerformKycVerification:
         return not is_named_otherwise and record.request_id not in self.known_request_ids
 
     def steps(self, account: AuthSession) -> Steps[KycVerification]:
-        """Submit, and look up what became of it if the answer is lost."""
+        """Submit the verification. If the answer is lost, look up the record."""
         try:
             return (yield from call_once(account, self))
         except VerificationError as refusal:
@@ -210,15 +212,15 @@ class PerformKycVerification:
         return (yield from self._reconcile(account, reason))
 
     def _reconcile(self, account: AuthSession, reason: str) -> Steps[KycVerification]:
-        """Look up the record until it is decided or the time is over.
+        """Look up the record until it has a decision or ``lookup_timeout`` is over.
 
         :param account: The account.
-        :param reason: Why the answer is no result.
+        :param reason: Reason why the answer cannot be used, for the error message.
         """
         began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
             found = yield from self._look_up(account, reason)
-            # A request takes its time too, most of all where FACEKI does not answer; and the clock may be set back.
+            # The clock includes the duration of the requests. The sum of the pauses is used if the clock was set back.
             waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
@@ -248,7 +250,7 @@ class PerformKycVerification:
             ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
-        # FACEKI's own apps take every such code for a failed verification, whether or not a decision comes along.
+        # FACEKI's own apps treat each such code as a failed verification, with or without a decision.
         record = VerificationRecord.from_fields(
             record_identifier=self.record_identifier,
             request_id=refusal.request_id,
@@ -263,22 +265,22 @@ class PerformKycVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FindKycVerification:
-    """Look up a verification that was made, or may have been; ``None`` if FACEKI says that there is none.
+    """Look up a verification that possibly exists. The result is ``None`` if FACEKI reports that it does not exist.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    A caller that finds nothing goes on to pay, so this is stricter than :class:`FetchRecords`. "None" is an empty list,
-    code 8013, or a 404 in one of FACEKI's envelopes. A record must name what was asked for: how FACEKI takes a filter
-    that it does not know is undocumented.
+    If the result is ``None``, the caller pays for a new verification. So this call is stricter than
+    :class:`FetchRecords`. FACEKI reports "does not exist" by an empty list, code 8013, or a 404 in one of its
+    envelopes. A record must contain the requested id, because FACEKI's behaviour for an unknown filter is undocumented.
 
-    :param record_identifier: Your own id; or give ``request_id``.
-    :param request_id: FACEKI's id.
-    :param known_request_ids: Verifications to leave out.
-    :param not_before: Unix time; records made before it are left out.
-    :raises ValidationError: not exactly one of the two ids is given, or it cannot be an id.
+    :param record_identifier: Your own id, if ``request_id`` is not given.
+    :param request_id: FACEKI's id, if ``record_identifier`` is not given.
+    :param known_request_ids: FACEKI's ids of verifications to ignore.
+    :param not_before: Unix time. Records created before it are ignored.
+    :raises ValidationError: both or none of the two ids are given, or the id is not valid.
     """
 
-    #: A record that is in hand counts, whatever the envelope says.
+    #: A record with a decision is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
     record_identifier: str | None = None
@@ -299,13 +301,13 @@ class FindKycVerification:
         return self._records().request(service)
 
     def read(self, answer: Payload) -> KycVerification | None:
-        """Return the newest verification that is not left out.
+        """Return the newest verification that is not ignored, or ``None``.
 
-        :raises UnexpectedResponseError: the records are of other verifications, or are not understood.
+        :raises UnexpectedResponseError: the records belong to other verifications, or are not understood.
         """
         records = read_records(answer)
         if not records and answer.result is not None and not says_none(answer.document):
-            # A caller that finds nothing goes on to pay, so an empty object is not believed as an empty list is.
+            # Only an empty list means "no verification", not an empty object: the caller would pay for a new one.
             raise UnexpectedResponseError(
                 f"FACEKI's answer to the search for a verification does not say whether there is one. It holds "
                 f"{answer.found}",
@@ -321,9 +323,9 @@ class FindKycVerification:
         return newest_since(meant, self.not_before)
 
     def empty(self, error: NotFoundError) -> KycVerification | None:
-        """Return the result for nothing found.
+        """Return the result for "not found".
 
-        :raises UnexpectedResponseError: FACEKI does not say so in its own words.
+        :raises UnexpectedResponseError: the 404 is not in one of FACEKI's envelopes.
         """
         check_is_stated(error)
         return None
@@ -338,10 +340,12 @@ class FindKycVerification:
 
 
 def newest_since(records: Iterable[VerificationRecord], not_before: float | None) -> KycVerification | None:
-    """Return the newest of ``records`` that FACEKI made since ``not_before``, or whose time is not known.
+    """Return the newest of the records that FACEKI created since ``not_before``, or ``None`` if there is none.
 
-    :param records: What FACEKI has.
-    :param not_before: Unix time, or ``None`` for all times.
+    A record without a known time is included.
+
+    :param records: FACEKI's records.
+    :param not_before: Unix time, or ``None`` for no limit.
     """
     since = [record for record in records if not_before is None or not record.is_older_than(not_before)]
     newest = latest(since)
@@ -351,9 +355,9 @@ def newest_since(records: Iterable[VerificationRecord], not_before: float | None
 def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None:
     """Check documents against the rules of a workflow, before the billed call.
 
-    FACEKI itself finds out which image shows which document, so only numbers are compared.
+    Only the numbers of documents and back sides are compared, because FACEKI itself detects the type of each document.
 
-    :raises ValidationError: there are fewer documents than the workflow asks for, or too few back sides.
+    :raises ValidationError: there are fewer documents, or fewer back sides, than the workflow requires.
     """
     asked = rules.documents
     needed = min(1, len(asked)) if rules.document_optional else len(asked)

@@ -18,7 +18,7 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-# One of these makes an object the rules of a workflow.
+# An object with one of these fields is the rules of a workflow.
 _RULES_FIELDS = frozenset(
     {"documents", "documentoptional", "livenesstype", "storedata", "facematchscore", "allowedkycdocuments"}
 )
@@ -27,13 +27,13 @@ _NAME_FIELDS = ("name", "document", "documentName", "document_type", "type", "la
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WorkflowRules:
-    """The documents that a workflow asks of a person.
+    """The rules of a workflow: the documents that a person has to show.
 
-    Only the fields that this package uses are named. ``repr`` shows none of the others: among them is the webhook's
-    URL, which may carry a key.
+    Only the fields that this package uses have attributes. The ``repr`` hides all fields, because the webhook URL in
+    the rules possibly contains a key.
 
     :param documents: Documents to show: ``ID Card``, ``Passport``, ``Driving License``.
-    :param document_optional: Whether the person chooses one of them instead of showing all.
+    :param document_optional: Whether the person shows one document of their choice instead of all documents.
     :param document: The rules as FACEKI sent them.
     """
 
@@ -43,22 +43,22 @@ class WorkflowRules:
 
     @property
     def stores_records(self) -> bool:
-        """Whether FACEKI keeps records of this workflow. Unknown counts as kept.
+        """Whether FACEKI stores records of this workflow. The value is ``True`` if the rules do not contain it.
 
-        It is the field ``store_data``, which is undocumented but stands in the rules that FACEKI's iOS SDK reads.
+        It is the field ``store_data``, which is undocumented. FACEKI's iOS SDK reads it.
         """
         return as_flag(field(self.document, "store_data")) is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class GetWorkflowRules:
-    """Fetch the rules of a workflow, by its id or, without any token, by a link made for it.
+    """Fetch the rules of a workflow, by its id or by a link. By link, no token is needed.
 
-    Not in FACEKI's documentation; seen in its official SDKs.
+    Source: FACEKI's official SDKs. The call is undocumented.
 
-    :param workflow_id: Workflow from the FACEKI portal.
-    :param link: Link id.
-    :raises ValidationError: not exactly one of them is given, or it cannot be an id.
+    :param workflow_id: Id of the workflow from the FACEKI portal.
+    :param link: Id of a link that was created for the workflow.
+    :raises ValidationError: both or none of the arguments are given, or the argument is not a valid id.
     """
 
     workflow_id: str | None = None
@@ -73,7 +73,7 @@ class GetWorkflowRules:
             check_identifier("link", self.link)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request. By link it carries no token: the link itself is the right to ask."""
+        """Return the request. By link it has no token: the link id itself authorises the request."""
         rules = f"{service.base_url}/api/v3/workflows/rules"
         by_link = self.link is not None
         return HttpRequest(
@@ -88,9 +88,9 @@ class GetWorkflowRules:
     def read(self, answer: Payload) -> WorkflowRules:
         """Return the rules.
 
-        :raises WorkflowError: FACEKI answers with none, which its React Native SDK takes for an unknown workflow.
-        :raises LinkError: the same by a link.
-        :raises UnexpectedResponseError: the answer holds something else.
+        :raises WorkflowError: the result is null. FACEKI's React Native SDK treats this as an unknown workflow.
+        :raises LinkError: the result of a request by link is null.
+        :raises UnexpectedResponseError: the answer contains no rules with a list of documents.
         """
         if answer.result is None and answer.document is not None:
             if self.link is not None:
@@ -118,7 +118,7 @@ def _is_rules(document: Mapping[str, Json]) -> bool:
 
 
 def _find_rules(answer: Json) -> WorkflowRules | None:
-    """Return the rules, or ``None`` if what they ask for is not understood: that must not pass for "nothing"."""
+    """Return the rules, or ``None`` if their documents are not understood, which must not mean "no documents"."""
     found = find_objects(answer, _is_rules)
     if not found:
         return None
@@ -130,7 +130,11 @@ def _find_rules(answer: Json) -> WorkflowRules | None:
 
 
 def _document_names(value: Json) -> tuple[str, ...] | None:
-    """Return the names of documents: sent as texts, as objects with a name, as flags by name, or as one text."""
+    """Return the names of the documents, or ``None`` if the format is unknown.
+
+    Accepted formats are a list of texts, a list of objects with a name, an object with names as keys and booleans as
+    values, and one text with commas.
+    """
     if isinstance(value, str):
         value = [text.strip() for text in value.split(",") if text.strip()]
     if isinstance(value, dict):
