@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store of one host: a sealed file that all processes of one user share.
+"""Token store for one host: an encrypted file that all processes of one user share.
 
-A directory of mode 0700 holds, for each account, a token file and lock files, all 0600. Everything is opened relative
-to the directory's descriptor and never through a symbolic link; what this provider would not have made is not
-trusted. No method waits, and no failure is fatal: it is warned of once, and the process goes on with its memory.
+A directory with mode 0700 contains a token file and lock files for each account, all with mode 0600. All files are
+opened relative to the directory's descriptor and never through a symbolic link. A file or directory with another
+owner, mode or type is not used. No method waits, and no failure is fatal: the store logs one warning and then uses the
+memory of the process.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ T = TypeVar("T")
 
 
 class FileTokenStore:
-    """A memory store whose token also lies in a file.
+    """A memory store that also stores its token in a file.
 
-    On a network file system it works as far as that has ``flock``; where it has not, each host fetches its own.
+    A network file system must support ``flock``. Without it, each host fetches its own token.
 
-    :param directory: Directory of the files; made with mode 0700 when missing.
-    :param seal: Names and seals the account's token.
-    :param warn: Called with one sentence, at most once, when the directory or a file cannot be used.
+    :param directory: Directory of the files. If it does not exist, it is created with mode 0700.
+    :param seal: Encryption of the account's token. It also contains the name of the token.
+    :param warn: Called with one sentence, at most once, if the directory or a file cannot be used.
     """
 
     def __init__(self, directory: Path, seal: TokenSeal, warn: Callable[[str], None]) -> None:
@@ -43,18 +44,21 @@ class FileTokenStore:
         self._has_warned = False
 
     def peek(self) -> AccessToken | None:
-        """Return the token that this process knows, without touching the file."""
+        """Return the token in the memory of this process, without reading the file."""
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:
-        """Return the newer of the token in the file, if it can be trusted, and the one in memory."""
+        """Return the newer one of two tokens: the token in the file, if it is trusted, and the token in memory."""
         found = self._best_effort(self._load)
         if found is not None:
             self.memory.merge(found)
         return self.memory.read()
 
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
-        """Take the refresh lock of this host; where files do not work, of this process."""
+        """Acquire a refresh lock of this host, or of this process if files cannot be used.
+
+        :param generation: The locks of all generations up to this one are tried, beginning with 0.
+        """
         return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
     def _try_lock_generation(self, generation: int) -> FileRefreshLock | None:
@@ -72,14 +76,14 @@ class FileTokenStore:
         return FileRefreshLock(inner, key)
 
     def set(self, token: AccessToken) -> None:
-        """Make ``token`` the token of this process and, if files work, of this host."""
+        """Store ``token`` in the memory of this process and, if possible, in the file."""
         self.memory.set(token)
         self._best_effort(lambda: self._save(token))
 
     def merge(self, token: AccessToken) -> bool:
-        """Take over a token that another host has fetched, unless it is older than ours or was refused here.
+        """Store a token that another host has fetched. An older token, or one that was refused here, is ignored.
 
-        :return: Whether it was taken over.
+        :return: Whether the token was stored.
         """
         is_taken = self.memory.merge(token)
         if is_taken:
@@ -87,9 +91,9 @@ class FileTokenStore:
         return is_taken
 
     def invalidate(self, token: AccessToken) -> None:
-        """Forget ``token`` in this process and on the host.
+        """Remove ``token`` from the memory of this process and from the file.
 
-        The file is removed only under the refresh lock: another holder is about to replace the file.
+        The file is removed only under the refresh lock. If another caller owns the lock, it will replace the file soon.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()
@@ -136,15 +140,15 @@ class FileTokenStore:
             directory.remove(f"{self._seal.name}.token")
 
     def _lock_file(self, generation: int) -> int:
-        """Lock the file of a generation and return its key in the registry of open locks."""
+        """Lock the lock file of ``generation`` and return its key in ``_open_locks``."""
         name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
-        # Registered before it is locked: a fork on another thread closes it in the child at any moment after.
+        # The descriptor is registered before it is locked, so that a child forked by another thread closes it.
         key = next(_lock_keys)
         _open_locks[key] = descriptor
         try:
-            # The kernel releases the lock when its holder dies, however it dies.
+            # If the owner dies, the kernel releases the lock, even after SIGKILL.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             del _open_locks[key]
@@ -154,35 +158,36 @@ class FileTokenStore:
 
 
 class FileRefreshLock:
-    """The right to fetch the next token, within one host: a locked file, under the lock of the process."""
+    """The right to fetch the next token within one host. It consists of a file lock and the lock of the process."""
 
     def __init__(self, inner: MemoryRefreshLock, key: int | None) -> None:
         self._inner = inner
         self._key = key
 
     def release(self) -> None:
-        """Let others fetch."""
+        """Release both locks."""
         self._unlock()
         self._inner.release()
 
     def _unlock(self) -> None:
         descriptor = None if self._key is None else _open_locks.pop(self._key, None)
         if descriptor is not None:
-            # Closing alone would leave it locked for as long as a child lives that was forked meanwhile.
+            # A child process forked in the meantime shares the lock, so closing the descriptor alone would not release
+            # it.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    # A task can be cancelled before it sees its lock; then nobody is left to release it.
+    # If a task is cancelled before it receives its lock, only the destructor can release the file lock.
     __del__ = _unlock
 
 
 _lock_keys = itertools.count()
-#: Descriptors of locked files, by a key that is never used again, as the number of a descriptor is.
+#: Descriptors of locked files. The keys are never reused, unlike descriptor numbers.
 _open_locks: dict[int, int] = {}
 
 
 def _after_fork() -> None:
-    # The locks are the parent's; a child that kept them open would hold them beyond its parent's death.
+    # The locks belong to the parent. If a child kept the files open, the locks would remain after the parent's death.
     while _open_locks:
         os.close(_open_locks.popitem()[1])
 
@@ -191,7 +196,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Directory:
-    """A private directory, held open so that nobody can swap it meanwhile."""
+    """A private directory. It is opened once, so that another process cannot replace it between two operations."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -202,7 +207,7 @@ class _Directory:
         except FileExistsError:
             pass
         except FileNotFoundError:
-            # Another process may make it at the same time.
+            # Another process possibly creates the directory at the same time.
             os.makedirs(self._path, 0o700, exist_ok=True)
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -221,7 +226,10 @@ class _Directory:
         os.close(self._fd)
 
     def open(self, name: str, flags: int) -> int:
-        """Open a file of this directory, made with mode 0600 where ``flags`` ask for it, or refuse it."""
+        """Open a file in this directory and return its descriptor. A new file has mode 0600.
+
+        :raises UntrustedError: the file has another owner, mode or type.
+        """
         try:
             descriptor = os.open(name, flags | _OPEN_FLAGS, 0o600, dir_fd=self._fd)
         except OSError as problem:
@@ -236,7 +244,7 @@ class _Directory:
         return descriptor
 
     def read(self, name: str) -> bytes:
-        """Read a small file."""
+        """Return the content of a small file."""
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as file:
             content = file.read(MAX_SEALED_BYTES + 1)
         if len(content) > MAX_SEALED_BYTES:
@@ -244,7 +252,7 @@ class _Directory:
         return content
 
     def replace(self, name: str, content: bytes) -> None:
-        """Write a file so that a reader sees the old one or the new one, whole."""
+        """Replace a file atomically: a reader gets either the complete old content or the complete new content."""
         draft = f"{name}.{os.getpid()}.{os.urandom(6).hex()}"
         descriptor = self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -252,7 +260,7 @@ class _Directory:
                 file.write(content)
             os.rename(draft, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
-            # Any failure, a killed task's too: a draft left behind would hold a token for good.
+            # After any exception, including that of a killed task, the draft is removed: it contains a token.
             os.unlink(draft, dir_fd=self._fd)
             raise
 

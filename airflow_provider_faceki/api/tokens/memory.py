@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store in memory, shared by all clients, threads and event loops of one process."""
+"""Token store in memory. All clients, threads and event loops of one process share it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenStore
 
 
 class MemoryTokenStore:
-    """One token and its refresh locks. The mutex is held for a few assignments, never across I/O."""
+    """A store for one token and its refresh locks. Its mutex protects only a few assignments and no I/O."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        # Weak references: a cancelled task may never see its lock, and a lock that nobody holds is free.
+        # A cancelled task possibly never receives its lock. With weak references a lock without an owner is free.
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:
-        """Return the token, if there is one."""
+        """Return the token, or ``None`` if there is none."""
         return self._token
 
     def read(self) -> AccessToken | None:
-        """Return the token, if there is one; nothing else shares this store."""
+        """Return the token, or ``None``. Other processes do not share this store, so this equals :meth:`peek`."""
         return self._token
 
     def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
-        """Take the refresh lock of ``generation`` or of one before, unless all are held in this process."""
+        """Acquire the first free refresh lock of the generations 0 to ``generation``, or return ``None``."""
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
     def try_lock_generation(self, generation: int) -> MemoryRefreshLock | None:
-        """Take the refresh lock of ``generation`` and of no other."""
+        """Acquire the refresh lock of this generation only, or return ``None``."""
         with self._mutex:
             held = self._locks.get(generation)
             if held is not None and held() is not None:
@@ -44,15 +44,15 @@ class MemoryTokenStore:
             return lock
 
     def set(self, token: AccessToken) -> None:
-        """Make ``token`` the token of this process."""
+        """Store ``token`` as the token of this process."""
         with self._mutex:
             self._token = token
             self._refused = None
 
     def merge(self, token: AccessToken) -> bool:
-        """Take over a token that another process has fetched, unless it is older than ours or was refused here.
+        """Store a token that another process has fetched. An older token, or one that was refused here, is ignored.
 
-        :return: Whether it was taken over.
+        :return: Whether the token was stored.
         """
         with self._mutex:
             is_older = self._token is not None and self._token.obtained_at >= token.obtained_at
@@ -62,7 +62,7 @@ class MemoryTokenStore:
             return True
 
     def invalidate(self, token: AccessToken) -> None:
-        """Forget ``token`` and remember that it was refused; a newer one stays."""
+        """Remove ``token`` and record that it was refused. A newer token is not removed."""
         with self._mutex:
             self._refused = token.value
             if self._token is not None and self._token.value == token.value:
@@ -75,20 +75,20 @@ class MemoryTokenStore:
                 del self._locks[lock.generation]
 
     def reset_after_fork(self) -> None:
-        """Free mutex and refresh locks: in a child the threads that held them do not exist."""
+        """Release the mutex and all refresh locks. Their owners are threads that do not exist in the child process."""
         self._mutex = threading.Lock()
         self._locks = {}
 
 
 class MemoryRefreshLock:
-    """The right to fetch the next token, within one process."""
+    """The right to fetch the next token within one process."""
 
     def __init__(self, store: MemoryTokenStore, generation: int) -> None:
         self._store = store
         self.generation = generation
 
     def release(self) -> None:
-        """Let others fetch."""
+        """Release the lock."""
         self._store._release(self)
 
 
@@ -97,9 +97,11 @@ _shared_mutex = threading.Lock()
 
 
 def shared_store(key: Hashable, make: Callable[[], TokenStore]) -> TokenStore:
-    """Return the process's one store for ``key``; ``make`` makes it the first time.
+    """Return the store that all clients of the process share for ``key``. Create it with ``make`` on the first call.
 
-    :param key: Tells accounts and stores apart; kept in memory, so it holds a hash of the secret, not the secret.
+    :param key: Unique key of the account and its kind of store. It stays in memory, so it must contain a hash of the
+        secret and not the secret.
+    :param make: Function that creates the store.
     """
     with _shared_mutex:
         if key not in _shared:

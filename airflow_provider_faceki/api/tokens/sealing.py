@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Encryption of a token at rest: the file store and the shared store keep only what this returns."""
+"""Encryption of stored tokens. The file store and the shared store contain only encrypted tokens."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 
-#: Largest sealed token in bytes that is read; a token of FACEKI takes about one kilobyte.
+#: Maximum size of an encrypted token in bytes. A token of FACEKI has about one kilobyte.
 MAX_SEALED_BYTES = 64 * 1024
 
 
 class UntrustedError(Exception):
-    """A directory, file or object that this provider would not have made; the text names no secret."""
+    """A directory, file or object that is not used, because this provider did not create it in this form.
+
+    The message contains no secret.
+    """
 
 
 class TokenSeal:
-    """Seals the tokens of one account with a key derived from its client secret.
+    """Encryption of the tokens of one account. The key is derived from the client secret.
 
-    Without the secret the content is noise, and a rotated secret makes it void.
+    After a change of the client secret the stored token cannot be decrypted any more.
 
-    :param account: Base URL, client id and flow give :attr:`name`; the secret gives the key.
-    :param verified: Whether the server's certificate was checked. A token that was fetched without the check may
-        come from anybody, so it has a name and a key of its own.
+    :param account: Token request of the account. :attr:`name` is derived from the base URL, the client id and the flow.
+        The key is derived from the secret and the name.
+    :param verified: Whether the server's certificate is checked. A token that was fetched without this check is
+        possibly forged, so it has another name and another key.
     """
 
     def __init__(self, account: TokenRequest, *, verified: bool = True) -> None:
         parts = [account.base_url, account.client_id, account.flow.value]
         if not verified:
             parts.append("unverified")
-        #: Name of the token wherever it is kept; tells nothing about the account.
+        #: Name of the token in each store. It is a hash, so it does not reveal the account.
         self.name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
         self._fernet = Fernet(_derive_key(account.client_secret, self.name))
 
@@ -45,9 +49,9 @@ class TokenSeal:
         return self._fernet.encrypt(json.dumps(document).encode())
 
     def unseal(self, sealed: bytes) -> AccessToken | None:
-        """Return the token in ``sealed``; ``None`` if another secret sealed it or it is damaged.
+        """Return the token in ``sealed``, or ``None`` if the secret is different or the content is corrupt.
 
-        :raises UntrustedError: the content is of another version of this provider.
+        :raises UntrustedError: another version of this provider wrote the content.
         """
         try:
             document = json.loads(self._fernet.decrypt(sealed))
@@ -61,7 +65,7 @@ class TokenSeal:
 
 
 def _derive_key(secret: str, name: str) -> bytes:
-    # The name is part of the derivation, so that a copied token is void under another account's name.
+    # The name is part of the derivation, so that a token copied to the name of another account cannot be decrypted.
     info = b"airflow-provider-faceki token file 1\0" + name.encode()
     derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret.encode())
     return base64.urlsafe_b64encode(derived)

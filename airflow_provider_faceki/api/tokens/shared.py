@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store that hosts share: a sealed object on any storage that can create an object only if it is missing.
+"""Token store that several hosts share: an encrypted object in a storage.
 
-Without it each host, and each Kubernetes pod, fetches a token of its own, and FACEKI charges for needless tokens. The
-stores of the process and of the host are caches in front: the storage is asked only when neither has a usable token.
-A storage that fails, hangs or holds rubbish is never fatal: it is warned of once and left alone for a minute.
+The storage must be able to create an object only if it does not exist. Without this store each host, and each
+Kubernetes pod, fetches its own token, and FACEKI charges for needless tokens. The stores of the process and of the host
+are caches: the storage is read only if neither of them has a usable token. If the storage fails, hangs or contains
+corrupt data, the store logs one warning and does not use the storage for one minute.
 """
 
 from __future__ import annotations
@@ -22,49 +23,49 @@ from airflow_provider_faceki.api.tokens.file import FileRefreshLock, FileTokenSt
 from airflow_provider_faceki.api.tokens.memory import MemoryRefreshLock, MemoryTokenStore
 from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSeal, UntrustedError
 
-#: Seconds that one operation of the storage may take. Object storages answer within tenths of a second.
+#: Maximum seconds for one operation of the storage. Object storages answer within tenths of a second.
 MAX_OPERATION_SECONDS = 5.0
-#: Seconds for which a storage that has failed is not asked again.
+#: Seconds for which a failed storage is not used.
 SUSPEND_SECONDS = 60.0
-#: Seconds between two looks while another host fetches; each look is a request that an object storage charges for.
+#: Seconds between two polls while another host fetches the token. Object storages charge for each poll.
 POLL_SECONDS = 0.25
-#: Age in seconds at which a lock object is void: its holder was killed, and nothing removes the object for it.
-#: Longer than a token request with its retries, and than clocks of hosts differ.
+#: Age in seconds from which a lock object is ignored, because the object remains if its owner was killed. The value is
+#: larger than the duration of a token request with retries, and than the usual difference of clocks between hosts.
 MAX_LOCK_AGE_SECONDS = 120.0
 
 T = TypeVar("T")
 
 
 class TokenBackend(Protocol):
-    """A storage for small named objects. Methods block, and may raise any exception.
+    """A storage for small named objects. The methods block, and they are allowed to raise any exception.
 
-    Backends of the same place are equal and hash alike, so that clients share one store.
+    Backends with the same place must be equal and have the same hash, so that clients share one store.
     """
 
     @property
     def place(self) -> str:
-        """Where it is, for a log line; without credentials."""
+        """Location of the storage, without credentials, for a log line."""
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
-        """Return the first ``max_bytes`` of an object, or ``None`` if there is none."""
+        """Return the first ``max_bytes`` bytes of an object, or ``None`` if it does not exist."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Create or replace an object, so that a reader sees the old content or the new, whole."""
+        """Create or replace an object atomically: a reader gets the complete old or the complete new content."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Create an object, atomically; return ``False``, and change nothing, if it exists."""
+        """Create an object atomically and return ``True``. If it exists, return ``False`` without a change."""
 
     def delete(self, name: str) -> None:
         """Remove an object, if it exists."""
 
 
 class SharedTokenStore:
-    """The store of a process or host, in front of a storage that hosts share.
+    """Token store in a storage that several hosts share, with the store of the process or host as a cache.
 
     :param backend: The storage.
-    :param local: The store in front of it.
-    :param seal: Names and seals the account's token.
-    :param warn: Called with one sentence, at most once, when the storage cannot be used.
+    :param local: The store of the process or host.
+    :param seal: Encryption of the account's token. It also contains the name of the token.
+    :param warn: Called with one sentence, at most once, if the storage cannot be used.
     """
 
     def __init__(
@@ -84,11 +85,11 @@ class SharedTokenStore:
         self._next_look = 0.0
 
     def peek(self) -> AccessToken | None:
-        """Return the token that this process knows, without I/O."""
+        """Return the token in the memory of this process, without I/O."""
         return self._local.peek()
 
     def read(self) -> AccessToken | None:
-        """Return a usable token of this process or host; else the newest one, the storage's included."""
+        """Return a usable token of this process or host. Without one, read the storage and return the newest token."""
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_look:
             return found
@@ -98,7 +99,7 @@ class SharedTokenStore:
         return self._local.read()
 
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
-        """Take the refresh lock among all hosts; where the storage does not work, on this host."""
+        """Acquire a refresh lock of all hosts, or of this host only if the storage fails."""
         local = self._local.try_lock(generation)
         if local is None:
             return None
@@ -114,12 +115,16 @@ class SharedTokenStore:
         return SharedRefreshLock(self, local, name)
 
     def set(self, token: AccessToken) -> None:
-        """Make ``token`` the token of this process, this host and, if the storage works, of all hosts."""
+        """Store ``token`` for this process, this host and, if the storage works, all hosts."""
         self._local.set(token)
         self._best_effort(lambda: self._backend.write(self._token_name, self._seal.seal(token)))
 
     def invalidate(self, token: AccessToken) -> None:
-        """Forget ``token`` here; in the storage only under the refresh lock, whose holder is about to replace it."""
+        """Remove ``token`` from this host and from the storage.
+
+        It is removed from the storage only under the refresh lock. If another caller owns the lock, it will replace the
+        token soon.
+        """
         self._local.invalidate(token)
         lock = self.try_lock()
         if lock is None:
@@ -140,7 +145,10 @@ class SharedTokenStore:
         return None if sealed is None else self._seal.unseal(sealed)
 
     def _create_lock(self, generation: int) -> str:
-        """Create the lock object of ``generation`` or of one before and return its name, or ``_HELD_ELSEWHERE``."""
+        """Create the first possible lock object of the generations 0 to ``generation`` and return its name.
+
+        Return ``_HELD_ELSEWHERE`` if other hosts own all these locks.
+        """
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
             name = f"{self._seal.name}.lock.{number}"
@@ -160,7 +168,7 @@ class SharedTokenStore:
             return None
         try:
             return _within(MAX_OPERATION_SECONDS, operation)
-        except Exception as problem:  # noqa: BLE001 - each storage has errors of its own, and none is fatal here
+        except Exception as problem:  # noqa: BLE001 - storages raise exceptions of any class, and none is fatal here
             self._suspended_until = time.monotonic() + SUSPEND_SECONDS
             self._warn_once(problem)
             return None
@@ -169,19 +177,19 @@ class SharedTokenStore:
         if self._has_warned:
             return
         self._has_warned = True
-        # Only the type of a foreign error: its text may hold an address with credentials.
+        # For exceptions of other libraries only the class is logged: their text possibly contains credentials.
         reason = str(problem) if isinstance(problem, UntrustedError | FacekiError) else type(problem).__name__
         self._warn(
             f"the FACEKI token cannot be shared through {self._backend.place} ({reason}); this host now fetches its own"
         )
 
 
-#: In place of a name: another host holds the lock.
+#: Returned instead of a name if another host owns the lock.
 _HELD_ELSEWHERE = ""
 
 
 class SharedRefreshLock:
-    """The right to fetch the next token among all hosts: an object in the storage, under the lock of this host."""
+    """The right to fetch the next token among all hosts: an object in the storage, and the lock of this host."""
 
     def __init__(
         self, store: SharedTokenStore, local: MemoryRefreshLock | FileRefreshLock, name: str | None
@@ -191,7 +199,7 @@ class SharedRefreshLock:
         self._name = name
 
     def release(self) -> None:
-        """Let others fetch. On an event loop a thread removes the object, because that is I/O."""
+        """Release the lock. On an event loop a thread removes the object, because the removal is blocking I/O."""
         name, self._name = self._name, None
         if name is not None:
             if asyncio._get_running_loop() is None:
@@ -202,7 +210,10 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Whether a lock object is too old or damaged; one that is gone is not, because its holder has just finished."""
+    """Return whether a lock object is too old or corrupt.
+
+    The result for a missing object is ``False``, because its owner has just released the lock.
+    """
     if content is None:
         return False
     try:
@@ -213,9 +224,10 @@ def _is_void(content: bytes | None) -> bool:
 
 
 def _within(seconds: float, operation: Callable[[], T]) -> T:
-    """Run ``operation`` on a thread of its own and return its result.
+    """Run ``operation`` in a new thread and return its result.
 
-    :raises TimeoutError: it takes longer; the thread is left behind.
+    :param seconds: Maximum duration in seconds.
+    :raises TimeoutError: the operation needs more time. Its thread continues to run.
     """
     outcome: list[T] = []
     problems: list[Exception] = []
@@ -223,7 +235,7 @@ def _within(seconds: float, operation: Callable[[], T]) -> T:
     def run() -> None:
         try:
             outcome.append(operation())
-        except Exception as problem:  # noqa: BLE001 - raised again on the caller's thread
+        except Exception as problem:  # noqa: BLE001 - raised again in the caller's thread
             problems.append(problem)
 
     thread = threading.Thread(target=run, name="faceki-token-store", daemon=True)

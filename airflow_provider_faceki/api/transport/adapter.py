@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""HTTP connections: one TLS context per transport, a deadline for each phase of an exchange, and clean reuse.
+"""HTTP connections with one TLS context per transport, a deadline for each phase of a request, and safe reuse.
 
-urllib3 bounds each call of the socket, not an exchange as a whole: a server that reads or answers drop by drop may
-hold a worker for hours. And it takes interim responses (RFC 9110, section 15.2) other than 100 for final ones.
-The connection classes here are put in place through urllib3's extension points; docs/decisions/deadlines.md says why.
+The timeouts of urllib3 apply to each socket operation, not to a whole phase, so a slow server could block a worker for
+hours. urllib3 also treats interim responses (RFC 9110, section 15.2) other than 100 as final responses. The connection
+classes in this module are installed through urllib3's extension points. See docs/decisions/deadlines.md.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from urllib3.connection import HTTPConnection
 
 from airflow_provider_faceki.api.errors import ConfigurationError
 
-#: Bytes that the kernel may hold unsent for a connection. It goes on sending them after the deadline, or after the
-#: process has ended; by default that is up to 4 MiB, which takes minutes on a slow uplink.
+#: Maximum number of unsent bytes in the kernel's buffer of a connection. The kernel sends them even after the deadline
+#: or the end of the process. Its default limit is up to 4 MiB, which needs minutes on a slow uplink.
 MAX_UNSENT_BYTES = 256 * 1024
-#: The socket option for that limit; ``None`` where the system has none.
+#: The socket option for this limit, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
-#: Bytes of a response that are read while the request is still sent; enough for any status line.
+#: Maximum number of response bytes that are read while the request is still sent. Every status line is shorter.
 _MAX_EARLY_BYTES = 16 * 1024
 _INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
 
 
 class SendTimeout(Exception):
-    """The request was not sent to its end, so the server cannot act on it."""
+    """The request was not sent completely, so the server cannot act on it."""
 
 
 @dataclass
 class SendState:
-    """How far the request of this thread has got.
+    """Progress of the request that this thread sends.
 
-    :param timeout: Seconds for sending the request.
-    :param begun: Whether a byte of the request may have left. urllib3's exceptions do not tell: a connection that
-        breaks after sending may look like a proxy that cannot be reached.
+    :param timeout: Maximum seconds for sending the request.
+    :param begun: Whether a byte of the request was possibly sent. urllib3's exceptions do not contain this: for a
+        connection lost after sending, urllib3 possibly reports an unreachable proxy.
     """
 
     timeout: float
@@ -66,7 +66,7 @@ _current = threading.local()
 
 @contextmanager
 def sending(state: SendState) -> Iterator[None]:
-    """Apply ``state`` to the request that this thread sends, and keep the request out of urllib3's logs."""
+    """Use ``state`` for the request that this thread sends, and suppress urllib3's log lines about it."""
     _current.state = state
     try:
         yield
@@ -75,22 +75,22 @@ def sending(state: SendState) -> Iterator[None]:
 
 
 class _SocketReader(io.RawIOBase):
-    """Reads a socket until a deadline, after what was read of the response while the request was sent."""
+    """Reader of a socket with a deadline. It first returns the bytes that arrived while the request was sent."""
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
-        # Keeps the socket open when http.client closes it before the body has been read.
+        # This file object keeps the socket open if http.client closes it before the body is read.
         self._file = sock.makefile("rb", buffering=0)
         self._deadline = 0.0
         self._early = bytearray()
         self._is_stopped = False
 
     def set_timeout(self, seconds: float) -> None:
-        """Set the deadline, ``seconds`` from now."""
+        """Set the deadline to ``seconds`` from now."""
         self._deadline = time.monotonic() + seconds
 
     def stop(self) -> None:
-        """Read nothing more."""
+        """Stop reading from the socket. Later reads return the end of the stream."""
         self._is_stopped = True
 
     def readable(self) -> bool:
@@ -112,7 +112,7 @@ class _SocketReader(io.RawIOBase):
         return received
 
     def read_early(self) -> bool:
-        """Read what has arrived, without waiting; return whether it is worth looking again."""
+        """Read the received bytes without waiting. Return whether a later call can read more bytes."""
         self._socket.settimeout(0.0)
         try:
             data = self._socket.recv(_MAX_EARLY_BYTES)
@@ -122,13 +122,13 @@ class _SocketReader(io.RawIOBase):
         return bool(data) and len(self._early) < _MAX_EARLY_BYTES
 
     def has_final_status(self) -> bool:
-        """Whether a final response has begun to arrive early; drops interim responses before it."""
+        """Remove early interim responses, and return whether a final response has started after them."""
         while interim := _INTERIM_RESPONSE.match(self._early):
             del self._early[: interim.end()]
         return bool(_FINAL_STATUS.match(self._early))
 
     def has_decrypted_bytes(self) -> bool:
-        """Whether TLS holds decrypted bytes that nobody has read; the socket does not look readable then."""
+        """Return whether the TLS layer has decrypted unread bytes, which ``poll`` does not report."""
         pending = getattr(self._socket, "pending", None)
         return pending is not None and bool(pending())
 
@@ -138,9 +138,9 @@ class _SocketReader(io.RawIOBase):
 
 
 class _ResponseStream(io.BufferedReader):
-    """The bytes that arrive in answer to one request."""
+    """Stream of the bytes that the server sends in answer to one request."""
 
-    #: Whether no bytes were left over when the stream was closed.
+    #: Whether all received bytes had been read when the stream was closed.
     is_drained = False
 
     def __init__(self, sock: Any) -> None:
@@ -155,7 +155,7 @@ class _ResponseStream(io.BufferedReader):
 
 
 class _Response(HTTPResponse):
-    """A response whose head and body each arrive within the timeout, and whose connection is reused only if clean."""
+    """A response with one deadline for the head and one for the body. Its connection is reused only if it is safe."""
 
     def __init__(
         self, sock: Any, stream: _ResponseStream, *args: Any, is_request_sent: bool, **kwargs: Any
@@ -171,15 +171,15 @@ class _Response(HTTPResponse):
         super().begin()
         while 100 <= self.status < 200:
             if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
-                # Never asked for; what follows is not HTTP.
+                # The client never requests an upgrade, and the bytes after this response are not HTTP.
                 raise BadStatusLine(str(self.status))
-            self.headers = self.msg = None  # type: ignore[assignment]  # not begun, as http.client sees it
+            self.headers = self.msg = None  # type: ignore[assignment]  # makes http.client read another head
             super().begin()
         self._check_framing()
         self._stream.reader.set_timeout(self._timeout)
 
     def _check_framing(self) -> None:
-        # After any of these the two sides may disagree about where the next response begins.
+        # In each of these cases client and server possibly disagree about where the next response begins.
         coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
         has_body = bool(coding) or length not in {None, "0"}
         if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
@@ -192,7 +192,7 @@ class _Response(HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    """Mixed into each of urllib3's connection classes: deadlines, and no reuse after an exchange that has not ended."""
+    """Mixin for urllib3's connection classes. It adds deadlines and refuses reuse after an incomplete exchange."""
 
     _send_deadline: float | None = None
     _stream: _ResponseStream | None = None
@@ -201,11 +201,11 @@ class _Connection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection may carry another exchange; urllib3 asks before it reuses one."""
+        """Whether the connection can be reused for another request. urllib3 reads this before it reuses one."""
         return super().is_connected and (self._stream is None or self._stream.is_drained)
 
     def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Response:  # type: ignore[override]
-        """Make the response to a request, or to a proxy's ``CONNECT``; http.client expects a class here."""
+        """Create the response to a request, or to ``CONNECT`` of a proxy. http.client calls this like a class."""
         if self._stream is None:
             self._stream = _ResponseStream(sock)
         return _Response(sock, self._stream, *args, is_request_sent=self._is_request_sent, **kwargs)
@@ -216,7 +216,7 @@ class _Connection(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
-            # Connecting has a timeout of its own, and CONNECT is not the request.
+            # The connection has its own timeout, and a CONNECT to the proxy is not part of the request.
             self.connect()
         self._stream = None
         self._poll_events = select.POLLIN | select.POLLOUT
@@ -239,11 +239,11 @@ class _Connection(HTTPConnection):
         try:
             super().send(data)
         except TimeoutError:
-            # A socket raises it only for bytes that it did not take.
+            # The socket raises TimeoutError only if it did not accept all bytes, so the request is incomplete.
             raise SendTimeout from None
 
     def _send_body(self, sock: socket.socket, data: bytes, deadline: float) -> None:
-        """Send ``data``, and stop when a final response arrives before the end."""
+        """Send ``data``. If a final response arrives before the end, stop sending."""
         unsent = memoryview(data)
         poll = select.poll()
         poll.register(sock, self._poll_events)
@@ -251,12 +251,13 @@ class _Connection(HTTPConnection):
             events = dict(poll.poll(_seconds_until(deadline) * 1000)).get(sock.fileno(), 0)
             if events & select.POLLIN:
                 if self._is_answered_early(sock):
-                    # urllib3 takes it for a server that has closed the connection, and reads the response.
+                    # For this exception urllib3 assumes that the server has closed the connection, and reads the
+                    # response.
                     raise BrokenPipeError
                 poll.modify(sock, self._poll_events)
             if events & ~select.POLLIN:
                 sock.settimeout(0.0)
-                # A TLS socket may have to read before it can write.
+                # A TLS socket possibly has to read before it can write.
                 with suppress(BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                     unsent = unsent[sock.send(unsent) :]
 
@@ -276,10 +277,12 @@ def _seconds_until(deadline: float) -> float:
 
 
 class SharedTLSAdapter(HTTPAdapter):
-    """Makes every connection with one TLS context; ``requests`` would load the CA bundle (25 ms) for each.
+    """Adapter that uses one TLS context for all connections.
 
-    :param context: The context.
-    :param max_connections: How many connections are kept open.
+    Without it ``requests`` would load the CA bundle for each connection, which needs 25 ms.
+
+    :param context: The TLS context.
+    :param max_connections: Maximum number of idle connections that stay open.
     """
 
     def __init__(self, context: ssl.SSLContext, max_connections: int) -> None:
@@ -310,11 +313,11 @@ class SharedTLSAdapter(HTTPAdapter):
         return {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}, {}
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
-        """Leave the connection to the context."""
+        """Do nothing, because the TLS context verifies the certificate."""
 
 
 def _install_connection_class(manager: Any) -> None:
-    # Derived from the classes that are there, because a SOCKS proxy brings its own.
+    # The new classes are derived from the manager's own classes, because a SOCKS proxy manager has other classes.
     manager.pool_classes_by_scheme = {
         scheme: type(
             pool.__name__,
@@ -325,15 +328,15 @@ def _install_connection_class(manager: Any) -> None:
     }
 
 
-#: Environment variables for the CA bundle that ``requests`` honours; read here because it looks only after the context
-#: has been made.
+#: Environment variables of ``requests`` for the CA bundle. This module reads them, because ``requests`` reads them only
+#: after the TLS context has been created.
 _BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def ca_bundle(verify: bool | str) -> tuple[str, str | None]:
-    """Return where trust comes from: the name of the setting or of the environment variable, and its bundle.
+    """Return the source of the CA bundle (the setting ``verify`` or an environment variable) and its path.
 
-    :param verify: A transport's ``verify``.
+    :param verify: The setting ``verify`` of a transport.
     """
     if verify is True:
         for name in _BUNDLE_VARIABLES:
@@ -344,9 +347,9 @@ def ca_bundle(verify: bool | str) -> tuple[str, str | None]:
 
 
 def tls_context(verify: bool | str) -> ssl.SSLContext:
-    """Return the context that checks certificates as a transport's ``verify`` says.
+    """Return a TLS context for the setting ``verify`` of a transport.
 
-    :raises ConfigurationError: ``verify``, or the environment variable in its place, names an unreadable bundle.
+    :raises ConfigurationError: the bundle that ``verify`` or the environment variable names cannot be read.
     """
     source, bundle = ca_bundle(verify)
     is_directory = bundle is not None and os.path.isdir(bundle)
@@ -367,8 +370,8 @@ def _is_not_ours(_record: logging.LogRecord) -> bool:
     return getattr(_current, "state", None) is None
 
 
-# urllib3 logs a request's path with its query, which may be a link or, in the legacy token form, the secret
-# itself: each one at level DEBUG, and at WARNING the whole URL where a response's headers are malformed. Lines about
-# requests of others stay.
+# urllib3 logs the path and query of each request at level DEBUG. It logs the whole URL at level WARNING if the headers
+# of a response are malformed. The query is possibly a link id, or the client secret in a legacy form of the token
+# request. Log lines about requests of other libraries are not filtered.
 for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_is_not_ours)

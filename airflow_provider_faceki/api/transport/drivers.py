@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Drivers: the two loops that carry out what the steps of a call yield. They decide nothing.
+"""Drivers, which execute the effects of a call's steps. They contain no logic of the protocol.
 
-:class:`SyncDriver` runs on the caller's thread; :class:`AsyncDriver` never blocks its event loop.
+:class:`SyncDriver` blocks the caller's thread. :class:`AsyncDriver` never blocks its event loop.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ T = TypeVar("T")
 
 
 def _no_mask(_value: str) -> None:
-    """Mask nothing: without Airflow nothing here writes logs."""
+    """Do nothing. Without Airflow this package writes no logs."""
 
 
 async def _no_mask_async(_value: str) -> None:
-    """Mask nothing."""
+    """Do nothing; the asynchronous counterpart of :func:`_no_mask`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretMasker:
-    """How to keep a value out of logs, for each driver. Default: nothing is masked.
+    """Functions that mask a value in logs, one for each driver. By default no value is masked.
 
-    :param mask: Masks a value from the caller's thread.
-    :param mask_async: Masks a value from an event loop.
+    :param mask: Function for the synchronous driver.
+    :param mask_async: Coroutine function for the asynchronous driver.
     """
 
     mask: Callable[[str], None] = _no_mask
@@ -53,13 +53,13 @@ class SecretMasker:
 
 
 class RequestObserver(Protocol):
-    """Is told of every request, for metrics. It is called from several threads and must not raise."""
+    """Observer of all requests, for metrics. Its methods are called from several threads and must not raise."""
 
     def sent(self, endpoint: str, status: int | None) -> None:
-        """Note a request and the HTTP status of its response, or ``None`` without one."""
+        """Record one request and the HTTP status of its response. The status is ``None`` without a response."""
 
     def retried(self, endpoint: str) -> None:
-        """Note that a request is sent again."""
+        """Record that a request will be sent again."""
 
 
 def _exchange(transport: Transport, observer: RequestObserver | None, request: HttpRequest) -> Payload:
@@ -79,12 +79,12 @@ def _before_sleep(observer: RequestObserver | None) -> Callable[[RetryCallState]
 
 
 class SyncDriver:
-    """Carries out effects on the caller's thread.
+    """Driver that executes effects on the caller's thread.
 
-    :param transport: Sends requests.
-    :param policy: Says what is sent again.
-    :param secret_masker: Keeps tokens out of logs.
-    :param observer: Is told of every request.
+    :param transport: Transport for the requests.
+    :param policy: Rules for repeated requests.
+    :param secret_masker: Functions that mask tokens in logs.
+    :param observer: Observer of all requests, or ``None``.
     """
 
     def __init__(
@@ -102,7 +102,8 @@ class SyncDriver:
     def run(self, steps: Steps[T]) -> T:
         """Run ``steps`` to their end and return their result.
 
-        :raises FacekiError: from the steps; without their frames, whose local variables hold responses.
+        :raises FacekiError: the steps raised it. The traceback has no frames of the steps, because their local
+            variables contain responses.
         """
         advance: Callable[[], Effect] = partial(next, steps)
         try:
@@ -141,9 +142,9 @@ class SyncDriver:
 
 
 class AsyncDriver:
-    """Carries out effects for an event loop: I/O in the transport's threads, waits as ``asyncio.sleep``.
+    """Driver for event loops. It does I/O in the transport's threads, and waits with ``asyncio.sleep``.
 
-    Takes the parameters of :class:`SyncDriver`.
+    The parameters are those of :class:`SyncDriver`.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class AsyncDriver:
         )
 
     async def run(self, steps: Steps[T]) -> T:
-        """Run ``steps`` to their end and return their result; errors as for :meth:`SyncDriver.run`."""
+        """Run ``steps`` to their end and return their result. The errors are those of :meth:`SyncDriver.run`."""
         advance: Callable[[], Effect] = partial(next, steps)
         try:
             while True:
@@ -182,7 +183,7 @@ class AsyncDriver:
     async def _handle(self, effect: Effect) -> object:
         match effect:
             case SendRequest(request):
-                # A copy, because concurrent calls of one AsyncRetrying share its state within a thread.
+                # Concurrent calls of one AsyncRetrying object would share its state, so each call uses a copy.
                 return await self._retrying.copy()(self._send, request)
             case RunBlocking(operation):
                 return await self._transport.run_in_thread(operation)
@@ -196,7 +197,7 @@ class AsyncDriver:
         delay = self._transport.rate_limiter.reserve(time.monotonic())
         if delay:
             await asyncio.sleep(delay)
-        # Parsing a large response takes as long as a small request, so that is not for the loop either.
+        # The response is parsed in the thread too, because a large response would block the event loop.
         return await self._transport.run_in_thread(
             lambda: _exchange(self._transport, self._observer, request)
         )

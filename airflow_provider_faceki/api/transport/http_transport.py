@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sending of one request over ``requests``: one adapter and one small thread pool per account and settings, shared by
-all clients in the process.
+"""Transport that sends single requests with an adapter of ``requests``.
 
-There is no ``requests.Session``. What a session adds to an adapter must not happen here (it follows redirects, keeps
-cookies, and lets a ``.netrc`` entry replace the bearer token), and it takes a third of the CPU of a call.
+All clients in a process with the same account and settings share one transport, with one adapter and one thread pool.
+The transport does not use ``requests.Session``. A session follows redirects, stores cookies and possibly replaces the
+bearer token with an entry of ``.netrc``. It also needs a third of the CPU time of a call.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ from airflow_provider_faceki.api.transport.adapter import (
 from airflow_provider_faceki.api.transport.rate_limiter import RateLimiter
 from airflow_provider_faceki.api.uploads import Multipart
 
-#: Longest wait in seconds for a connection; a host that is reachable answers within one round trip.
+#: Maximum seconds to wait for a connection. A reachable host accepts it within one round trip.
 MAX_CONNECT_SECONDS = 10.0
-#: Largest response body in bytes, decompressed. A record has some kilobytes; this leaves room for long lists of them.
+#: Maximum size of a decompressed response body in bytes. A record has a few kilobytes, so long lists of records fit.
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
-#: Largest report in bytes that is downloaded, to a file.
+#: Maximum size of a downloaded report in bytes. A report is written to a file.
 MAX_DOWNLOAD_BYTES = 256 * 1024 * 1024
-#: Default of ``max_concurrency``: with responses after 200 ms, 160 requests a second. As many connections are kept
-#: open, and as many threads wait on behalf of event loops.
+#: Default of ``max_concurrency``. With a response time of 200 ms it allows 160 requests per second. It is also the
+#: maximum number of open connections and of threads for event loops.
 DEFAULT_MAX_CONCURRENCY = 32
 
 _CHUNK_BYTES = 64 * 1024
-# Content codings that are asked for. A second coding over the first multiplies what a few bytes expand to.
+# Only these content codings are accepted. With nested codings a few bytes would expand to a very large body.
 _CONTENT_CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
-# All environment variables that name proxies for HTTP; on some systems the system's own settings count as well.
+# These environment variables configure proxies for HTTP. macOS and Windows also have proxy settings of the system.
 _PROXY_VARIABLES = tuple(
     spelling
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
@@ -76,15 +76,16 @@ T = TypeVar("T")
 class TransportSettings:
     """Settings of one transport.
 
-    :param timeout: Seconds for each phase of a request: sending it, waiting for the head of the response, and reading
-        the body. Default 30.
-    :param upload_timeout: The same for requests that carry images. Default 120, as in FACEKI's Android SDK.
-    :param verify: ``True`` for the public certificate authorities (or the environment's bundle), a path for a
-        bundle file or directory, ``False`` for no check at all.
-    :param proxies: Pairs of a scheme and a proxy URL. ``None``, the default: the proxies of the environment, except
-        for a server on this machine's loopback. Empty, or a scheme with an empty URL: no proxy.
-    :param max_concurrency: Most requests in flight at once. Default 32.
-    :param max_requests_per_second: Most requests started per second; ``None``, the default, for no limit.
+    :param timeout: Maximum seconds for each phase of a request: sending the request, waiting for the head of the
+        response, and reading its body. Default: 30.
+    :param upload_timeout: Maximum seconds for each phase of a request with files. Default: 120, as in FACEKI's Android
+        SDK.
+    :param verify: ``True`` trusts the public certificate authorities, or the bundle of the environment. A path is that
+        of a bundle file or directory. ``False`` disables the check of certificates.
+    :param proxies: Pairs of a scheme and a proxy URL. ``None``, the default, uses the proxies of the environment,
+        except for loopback addresses. An empty tuple, or a scheme with an empty URL, means no proxy.
+    :param max_concurrency: Maximum number of concurrent requests. Default: 32.
+    :param max_requests_per_second: Maximum number of requests per second. ``None``, the default, means no limit.
     """
 
     timeout: float = 30.0
@@ -96,7 +97,7 @@ class TransportSettings:
 
 
 class Transport:
-    """Sends requests with one set of settings. Thread-safe; get it from :func:`shared_transport`."""
+    """Thread-safe sender of requests with fixed settings. Get it from :func:`shared_transport`."""
 
     def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings
@@ -111,8 +112,8 @@ class Transport:
         self._cached_proxies: tuple[object, dict[str, str]] | None = None
 
     def _shared_adapter(self) -> SharedTLSAdapter:
-        # Made by the first request, because the constructor may run on an event loop, and loading the certificate
-        # authorities takes 25 ms.
+        # The first request creates the adapter. Loading the CA bundle needs 25 ms, and the constructor possibly runs on
+        # an event loop.
         with self._adapter_lock:
             if self._adapter is None:
                 context = tls_context(self._settings.verify)
@@ -120,12 +121,12 @@ class Transport:
             return self._adapter
 
     def send(self, request: HttpRequest) -> HttpResponse:
-        """Send ``request`` once and read the whole response, whatever its status.
+        """Send ``request`` once and return the complete response, with any status.
 
-        :raises ConnectError: nothing was sent.
-        :raises TlsError: nothing was sent, because the server is not trusted.
-        :raises TransportError: the request was not sent to its end, so FACEKI cannot act on it.
-        :raises ResponseLostError: something may have been sent, and no whole response came back.
+        :raises ConnectError: no connection was established, so the request was not sent.
+        :raises TlsError: the server is not trusted, so the request was not sent.
+        :raises TransportError: the request was not sent completely, so FACEKI cannot act on it.
+        :raises ResponseLostError: the request was possibly sent, and no complete response was received.
         """
         upload = _Upload(request.body) if isinstance(request.body, Multipart) else None
         timeout = self._settings.upload_timeout if request.upload else self._settings.timeout
@@ -142,16 +143,16 @@ class Transport:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
             failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
             if upload is not None and not upload.begun:
-                # FACEKI cannot have acted on a body of which nothing has left.
+                # No byte of the body was sent, so FACEKI cannot have acted on the request.
                 failure.is_ambiguous = False
         except BaseException as problem:  # noqa: BLE001 - raised again below
             failure = without_frames(problem)
-        # Raised out here: within `except`, `failure` would have as its context an error that carries the URL with its
-        # query, and the frames of urllib3, whose local variables hold bodies and bearer tokens.
+        # `failure` is raised outside the except blocks. Inside, its context would be an error that contains the URL
+        # with its query, and frames of urllib3 with bodies and bearer tokens in local variables.
         raise failure
 
     async def run_in_thread(self, operation: Callable[[], T]) -> T:
-        """Run a blocking ``operation`` in the transport's threads."""
+        """Run a blocking ``operation`` in one of the transport's threads and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, operation)
 
     def _send(self, request: HttpRequest, upload: _Upload | None, timeout: float) -> HttpResponse:
@@ -177,7 +178,8 @@ class Transport:
             return {}
         if sys.platform in _SYSTEMS_WITH_PROXY_SETTINGS:
             return get_environ_proxies(url)
-        # requests goes through the whole environment twice: a tenth of a call's CPU. The variables seldom change.
+        # The proxies are cached until the variables change: `requests` reads the whole environment twice per call,
+        # which needs a tenth of the CPU time of a call.
         key = (urlsplit(url)[:2], tuple(map(os.environ.get, _PROXY_VARIABLES)))
         cached = self._cached_proxies
         if cached is None or cached[0] != key:
@@ -187,7 +189,7 @@ class Transport:
 
 @lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine: its requests must not leave it through a proxy of the environment."""
+    """Return whether ``host`` is a loopback address. Requests to it must not be sent to a proxy of the environment."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -195,7 +197,7 @@ def is_loopback(host: str) -> bool:
         address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(name)
     except ValueError:
         try:
-            # Short spellings such as 127.1, which the system's resolver takes.
+            # The resolver of the system also accepts short spellings such as 127.1.
             address = ipaddress.IPv4Address(socket.inet_aton(name))
         except (OSError, ValueError):
             return False
@@ -208,10 +210,10 @@ _transports_lock = threading.Lock()
 
 
 def shared_transport(account: str, settings: TransportSettings) -> Transport:
-    """Return the process's one transport for an account and its settings.
+    """Return the transport that all clients of the process share for this account and these settings.
 
-    :param account: Text that tells accounts apart; limits on traffic hold for each account.
-    :param settings: The transport's settings.
+    :param account: Unique text for the account. The limits on traffic apply per account.
+    :param settings: Settings of the transport.
     """
     with _transports_lock:
         if (account, settings) not in _transports:
@@ -220,8 +222,8 @@ def shared_transport(account: str, settings: TransportSettings) -> Transport:
 
 
 def _after_fork() -> None:
-    # A child must not use its parent's connections, and has none of its threads. Clients made before the fork keep
-    # their transport.
+    # A child process must not use the connections of its parent, and the threads of the parent do not exist in it. The
+    # transports are reset and not replaced, because clients created before the fork still refer to them.
     global _transports_lock
     _transports_lock = threading.Lock()
     for transport in _transports.values():
@@ -232,9 +234,9 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """Return ``error``, and the errors it is chained to, without the frames that they passed through.
+    """Remove the tracebacks of ``error`` and of the errors chained to it, and return ``error``.
 
-    Tools such as Sentry report the local variables of frames; those of urllib3 hold bodies and bearer tokens.
+    Tools such as Sentry report the local variables of frames. Those of urllib3 contain bodies and bearer tokens.
     """
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -248,7 +250,7 @@ def without_frames(error: BaseException) -> BaseException:
     return error
 
 
-#: Sent with every request unless it has its own.
+#: Default headers of each request. The request's own headers replace them.
 _DEFAULT_HEADERS = {
     "user-agent": "airflow-provider-faceki",
     "accept-encoding": "gzip, deflate",
@@ -267,7 +269,7 @@ def _prepare(request: HttpRequest, upload: _Upload | None) -> requests.PreparedR
 
 
 class _Upload:
-    """A multipart body for ``requests`` that is read while it is sent, and knows whether reading has begun."""
+    """A multipart body for ``requests``, which is read while it is sent. ``begun`` reports whether reading started."""
 
     def __init__(self, body: Multipart) -> None:
         self._body = body
@@ -288,7 +290,10 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:
-    """Take enough bytes to tell a PDF from a document; a chunk may be a single byte."""
+    """Return the first bytes, at least as many as ``%PDF`` has, so that a PDF can be detected.
+
+    More than one chunk is read if necessary, because a chunk is possibly a single byte.
+    """
     first = b""
     while len(first) < len(b"%PDF") and (chunk := next(chunks, b"")):
         first += chunk
@@ -307,7 +312,7 @@ def _joined(chunks: Iterable[bytes]) -> bytes:
 
 
 def _to_tempfile(chunks: Iterable[bytes]) -> BinaryIO:
-    """Write a download to a temporary file without a name, which is gone when it is closed."""
+    """Write a download to an unnamed temporary file, which is deleted when it is closed."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
         for chunk in chunks:
@@ -315,7 +320,8 @@ def _to_tempfile(chunks: Iterable[bytes]) -> BinaryIO:
             if file.tell() > MAX_DOWNLOAD_BYTES:
                 raise UnexpectedResponseError(f"FACEKI's report is larger than {MAX_DOWNLOAD_BYTES} bytes")
     except BaseException:
-        # Any failure, a killed task's too: the caller never gets the file.
+        # After any exception, including that of a killed task, the caller does not receive the file and cannot close
+        # it.
         file.close()
         raise
     file.seek(0)
@@ -334,8 +340,8 @@ def _map_exception(
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     told = f" ({reason})" if reason else ""
     if begun:
-        # Whatever the problem is called: urllib3 reports a lost response as a proxy that cannot be reached, and TLS
-        # has errors that come in a handshake as well as in the middle of a response.
+        # The class of the exception is ignored here. urllib3 reports a lost response as an unreachable proxy, and the
+        # same TLS errors occur in a handshake and in the middle of a response.
         return ResponseLostError(f"the answer of {host} was lost{told}; the request may have arrived")
     if isinstance(problem, _MALFORMED):
         return ConfigurationError(
@@ -352,7 +358,7 @@ def _map_exception(
     return ConnectError(f"no connection to {host}{told}")
 
 
-# Raised before anything is sent: for an address, a proxy's address, or a header that HTTP cannot carry.
+# These exceptions mean an invalid URL, proxy URL or header. They are raised before the request is sent.
 _MALFORMED = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
@@ -366,7 +372,7 @@ _MALFORMED = (
 def _is_certificate_error(problem: BaseException) -> bool:
     if isinstance(problem, ssl.SSLCertVerificationError):
         return True
-    # The peer speaks no TLS; other reasons may be gone at the next attempt.
+    # These reasons mean that the server does not use TLS. Other TLS errors are possibly temporary.
     return isinstance(problem, ssl.SSLError) and problem.reason in {
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",
@@ -374,7 +380,7 @@ def _is_certificate_error(problem: BaseException) -> bool:
 
 
 def _chain(problem: BaseException) -> Iterator[BaseException]:
-    """Yield ``problem`` and the errors nested in it, in the ways that requests and urllib3 nest them."""
+    """Yield ``problem`` and the errors nested in it: in ``args``, ``reason``, ``original_error`` and ``__cause__``."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [problem]
     while pending:
@@ -385,5 +391,6 @@ def _chain(problem: BaseException) -> Iterator[BaseException]:
         yield link
         nested = [*link.args, getattr(link, "reason", None), getattr(link, "original_error", None)]
         pending += [item for item in nested if isinstance(item, BaseException)]
-        # Not `__context__`: that may be an earlier failure, which the caller was handling when it sent this request.
+        # `__context__` is not followed: it is possibly an earlier error, which the caller was handling during this
+        # request.
         pending.append(link.__cause__)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Rate limiter shared by all senders of one account in a process."""
+"""Rate limiter for all requests of one account in a process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import threading
 
 
 class RateLimiter:
-    """Spaces requests evenly. FACEKI publishes no limit but charges for high volumes:
+    """Limiter that spaces requests evenly.
+
+    FACEKI publishes no limit but charges for high volumes:
     https://docs.faceki.com/api-integration/verification-apis/authentication .
 
-    :param per_second: Most requests per second; ``None`` for no limit.
+    :param per_second: Maximum number of requests per second. ``None`` means no limit.
     """
 
     def __init__(self, per_second: float | None) -> None:
@@ -19,9 +21,9 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def reserve(self, now: float) -> float:
-        """Reserve the next slot and return how many seconds away it is.
+        """Reserve the next slot and return the seconds until it.
 
-        :param now: Seconds on a monotonic clock.
+        :param now: Current time of a monotonic clock, in seconds.
         """
         if not self._interval:
             return 0.0

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Retry policy: which failed requests are sent again, and when, as arguments for tenacity."""
+"""Retry policy: the rule that decides which failed requests are sent again, and the pauses before them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tenacity.wait import WaitBaseT
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 
-#: Seconds before the second attempt; doubled for each further one.
+#: Seconds before the second attempt. The pause is doubled before each further attempt.
 INITIAL_WAIT_SECONDS = 0.5
 
-# With jitter of up to the first wait, so that calls that failed together do not come back together.
+# The random part prevents calls that failed at the same time from being repeated at the same time.
 _BACKOFF = wait_exponential(multiplier=INITIAL_WAIT_SECONDS) + wait_random(0, INITIAL_WAIT_SECONDS)
 
 
 class RetryArguments(TypedDict):
-    """Arguments that ``tenacity.Retrying`` and ``tenacity.AsyncRetrying`` both take."""
+    """Arguments of ``tenacity.Retrying`` and ``tenacity.AsyncRetrying``."""
 
     stop: StopBaseT
     wait: WaitBaseT
@@ -32,18 +32,18 @@ class RetryArguments(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often, and after which pauses, one request is sent again inside one call.
+    """Limits for the repetition of one request inside one call.
 
-    :param max_attempts: Attempts in all. Default 4: three pauses of about half, one and two seconds
-        outlast the restart of a gateway and hold a worker only shortly.
-    :param max_wait: Longest pause in seconds, also where ``Retry-After`` asks for more. Default 30.
+    :param max_attempts: Maximum number of attempts, including the first. Default: 4. The three pauses of about 0.5, 1
+        and 2 seconds are longer than the restart of a gateway and block a worker only for a short time.
+    :param max_wait: Maximum pause in seconds, even if ``Retry-After`` is longer. Default: 30.
     """
 
     max_attempts: int = 4
     max_wait: float = 30.0
 
     def arguments(self) -> RetryArguments:
-        """Return the keyword arguments for tenacity; the retried function's first argument is the request."""
+        """Return the keyword arguments for tenacity. The first argument of the retried function must be the request."""
         return {
             "stop": stop_after_attempt(self.max_attempts),
             "wait": self._wait,
@@ -58,9 +58,10 @@ class RetryPolicy:
 
 
 def may_repeat(request: HttpRequest, error: BaseException) -> bool:
-    """Whether ``request`` may be sent again after ``error``.
+    """Return whether ``request`` is allowed to be sent again after ``error``.
 
-    True if the error is transient and a second request does no harm: it is idempotent, or FACEKI cannot have acted.
+    The error must be transient, and a second request must do no harm: the request is idempotent, or FACEKI certainly
+    did not act on the first one.
     """
     if not isinstance(error, FacekiError) or not error.is_transient:
         return False
