@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A database, the folders of DAGs, and Connections to a local FACEKI, for tests that need real Airflow."""
+"""Fixtures for tests with real Airflow: a database, DAG folders, and Connections to a sandbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.real_run import RealRun, real_run
 from tests.airflow.running import DAGS, EXAMPLES, bundles
 
-#: A Connection's settings for tests that meet faults: one attempt, no pause.
+#: Connection settings for tests that cause faults: one attempt, no pause.
 IMPATIENT = {"max_attempts": 1, "max_wait": 1, "timeout": 5}
 
 Connect = Callable[..., str]
@@ -21,7 +21,7 @@ Connect = Callable[..., str]
 
 @pytest.fixture
 def airflow(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Airflow's database, with the example DAGs and these tests' own in its bundles."""
+    """Airflow's database, with the example DAGs and the tests' own DAGs in its bundles."""
     for name, value in bundles(EXAMPLES, DAGS).items():
         monkeypatch.setenv(name, value)
     return airflow_db
@@ -29,7 +29,7 @@ def airflow(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """`connect(sandbox, "other", timeout=1)` makes the Connection `other` and returns its id."""
+    """Function that creates a Connection: `connect(sandbox, "other", timeout=1)` creates `other` and returns its id."""
 
     def make(
         sandbox: FacekiSandbox, conn_id: str = "faceki_default", *, fields: object = None, **extra: object
@@ -44,6 +44,6 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRun]:
-    """A finished run of a whole Airflow, made when a test first asks."""
+    """A finished run of a complete Airflow, which is started when the first test requests it."""
     with real_run(tmp_path_factory.mktemp("real")) as run:
         yield run

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Expected end state of each task of `every_path` and `every_picture`; a task that ended otherwise proves nothing."""
+"""Expected end state of each task of `every_path` and `every_picture`.
+
+If a task ended in another state, the leak tests would not prove anything about it.
+"""
 
 from __future__ import annotations
 

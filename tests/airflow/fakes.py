@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass
 class TaskInstance:
-    """Remembers what is pushed to it."""
+    """Task instance that stores the XComs that are pushed to it."""
 
     dag_id: str = "dag"
     task_id: str = "task"
@@ -25,7 +25,7 @@ class TaskInstance:
 
 
 class StateStore(dict[str, object]):
-    """What Airflow 3.3 keeps for a task instance over its pokes and tries."""
+    """Fake of the store that Airflow 3.3 provides for a task instance over its pokes and tries."""
 
     def set(self, key: str, value: object) -> None:
         self[key] = value
@@ -35,7 +35,7 @@ class StateStore(dict[str, object]):
 
 
 class Recorder:
-    """A logger that keeps its lines: Airflow 3's own goes past pytest."""
+    """Logger that stores its lines, because pytest does not capture the output of Airflow 3's own logger."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -48,12 +48,12 @@ class Recorder:
 
 
 def context(**more: object) -> Any:
-    """A context with a fresh task instance; typed loosely, as Airflow's two versions type it differently."""
+    """Return a context with a new task instance. Its type is Any, because Airflow 2 and 3 define different types."""
     return {"ti": TaskInstance(), "params": {}, **more}
 
 
 def execute(operator: Any, rendered_with: dict[str, object] | None = None) -> tuple[Any, dict[str, object]]:
-    """Render and execute; return the result and what was pushed beside it."""
+    """Render and execute an operator; return its result and the XComs that it pushed in addition."""
     seen = context(**(rendered_with or {}))
     operator.render_template_fields(seen)
     return operator.execute(seen), seen["ti"].pushed

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""What is given to the tasks of `every_picture` and of the examples: pictures and manifests, full of the person.
+"""Input of the tasks of `every_picture` and of the examples: pictures and manifests that contain personal data.
 
-The person is in the pictures' bytes and in the manifests, beside the columns that are read, and in the names of
-pictures that manifests tell. What tasks are told in their arguments Airflow shows, so no person is in there.
+The personal data is in the bytes of the pictures, in manifest columns that the provider does not read, and in the names
+of pictures in the manifests. Task arguments contain no personal data, because Airflow displays them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ _JPEG = b"\xff\xd8\xff\xe0"
 
 
 def pictures(folder: Path) -> None:
-    """Write pictures: some that pass for one, a real one, a text, and one that is named after the person."""
+    """Write pictures: some with only an image header, a real image, a text file, and one named after the person."""
     folder.mkdir(parents=True)
     for number, name in enumerate(("selfie", "front", "back", _NAME)):
         content = _JPEG + f"{number} {_WORDS} ".encode() * 100
         (folder / f"{name}.jpg").write_bytes(content)
     (folder / "text.jpg").write_text(f"no picture of {_WORDS}")
     exif = Image.Exif()
-    exif[0x010E] = _WORDS  # ImageDescription
+    exif[0x010E] = _WORDS  # tag ImageDescription
     Image.new("RGB", (64, 48)).save(folder / "large.jpg", exif=exif)
 
 
 def people(folder: Path, name: str, kind: str) -> None:
-    """Write a manifest of three people, the last of whom has no picture. `kind` makes their identifiers unique."""
+    """Write a manifest of three people; the last person's picture does not exist. `kind` makes the
+    identifiers unique."""
     card = {f"document_1_{side}": (folder / f"{side}.jpg").as_uri() for side in ("front", "back")}
     selfies = {f"accepted-{kind}": _NAME, f"code-5004-{kind}": _NAME, f"missing-{kind}": f"{_NAME}-missing"}
     _write(
@@ -50,7 +51,7 @@ def people(folder: Path, name: str, kind: str) -> None:
 
 
 def links(folder: Path, *known: str) -> None:
-    """Write a manifest of links, and of a row without one."""
+    """Write a manifest of links, with one row that has no link."""
     _write(folder / "links.ndjson", [*({"link": link, **PERSON} for link in known), PERSON])
 
 

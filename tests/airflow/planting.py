@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A local FACEKI full of canaries, and every Connection that can be wrong, for `every_path` and `every_picture`."""
+"""A sandbox that contains canaries, and Connections with each fault, for `every_path` and `every_picture`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IN_QUERY = {"auth_flow": "access_token_query"}
 
 @dataclass(frozen=True)
 class Planted:
-    """A running FACEKI, the environment in which Airflow knows it, and what the runs of `every_…` are told."""
+    """A running sandbox, the environment variables for Airflow, and the conf of the DAG runs."""
 
     faceki: SandboxProcess
     environment: Mapping[str, str]
@@ -33,14 +33,14 @@ class Planted:
 
     @property
     def links(self) -> set[str]:
-        """Every link there is, those made by tasks included."""
+        """All links, including the links that tasks created."""
         state: Any = self.faceki.control.get("state")
         return {made["link"] for made in state["links"]} | {UNKNOWN_LINK}
 
 
 @contextmanager
 def planted(folder: Path) -> Iterator[Planted]:
-    """Plant; `folder` is where full records go, which may and must hold the person."""
+    """Start the sandbox with canaries. `folder` receives the full records, so it must contain the personal data."""
     with SandboxProcess(client_id=CLIENT_ID, client_secret=SECRET) as faceki:
         faceki.control.post("settings", person=PERSON)
         inputs = folder.with_name("given")
@@ -83,7 +83,7 @@ def _picture_fates(faceki: SandboxProcess) -> dict[str, str]:
 
 @contextmanager
 def _reviewing(faceki: SandboxProcess) -> Iterator[None]:
-    """Somebody at FACEKI, who decides about `reviewed` when a task has seen that it is to be waited for."""
+    """Simulate a reviewer at FACEKI who decides the case `reviewed` after a task has polled it."""
     record: Any = faceki.control.post("records", record_identifier="reviewed", decision="REVIEW")
     over = threading.Event()
 
@@ -104,7 +104,7 @@ def _reviewing(faceki: SandboxProcess) -> Iterator[None]:
 
 
 def _fates(faceki: SandboxProcess) -> dict[str, str]:
-    """Give each task of `every_path` its records, links and faults; return the conf of its run."""
+    """Create the records, links and faults for each task of `every_path`; return the conf of its run."""
     control = faceki.control
     for name in ("writes_records", "too_large", "unwritable", "customer-1001"):
         control.post("records", record_identifier=name)
@@ -147,7 +147,7 @@ def _connections(faceki: SandboxProcess) -> dict[str, Mapping[str, object]]:
         "faceki_unreachable_in_query": wrong(IN_QUERY, host=nobody),
         "faceki_not_tls": wrong(host=no_tls),
         "faceki_not_tls_in_query": wrong(IN_QUERY, host=no_tls),
-        # Slips of the kind that put a secret where a message might show it.
+        # These are typical mistakes that put a secret into a field whose value an error message could show.
         "faceki_bad_settings": wrong(
             {"timeout": SECRET, "clientsecret": SECRET, SECRET: 1, "verify": SECRET}
         ),

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The one run of a whole Airflow that several test modules look at: examples, every path, a triggerer killed."""
+"""One run of a complete Airflow that several test modules evaluate: examples, every path, a killed triggerer."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ENDED = {"success", "failed"}
 
 @dataclass(frozen=True)
 class RealRun:
-    """What is left when all is over: processes ended, files and FACEKI still there."""
+    """State after the run: all Airflow processes have ended; the files and the sandbox still exist."""
 
     airflow: WholeAirflow
     planted: Planted
     records: Path
     accepted: DagResult
     declined: DagResult
-    #: Airflow's database as it was while both waited in the triggerer.
+    #: Copy of Airflow's database, made while both waits were in the triggerer.
     waiting: Path
 
     @property
@@ -43,7 +43,10 @@ class RealRun:
 
 @contextmanager
 def real_run(folder: Path) -> Iterator[RealRun]:
-    """Run it all. On Airflow 2.11 tasks come one after the other, in five seconds each, so it is the link alone."""
+    """Run all DAGs.
+
+    On Airflow 2.11 only the link DAG is run, because there tasks run one after the other and need five seconds each.
+    """
     records = folder / "records"
     settings = {**bundles(EXAMPLES, DAGS), "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES)}
     with planted(records) as made:
@@ -75,7 +78,7 @@ def _run_all(run: RealRun) -> None:
     control.post("decide", link=run.accepted.xcom("make_link")["link"], decision="ACCEPTED")
     airflow.wait("the first to end", lambda: run.accepted.state in ENDED)
     airflow.end("triggerer", signal.SIGKILL)
-    # Decided while nobody looks.
+    # The decision is made while no triggerer is running.
     control.post("decide", link=run.declined.xcom("make_link")["link"], decision="DECLINED")
     time.sleep(1)
     airflow.start("triggerer")

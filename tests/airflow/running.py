@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run DAGs in the tests' own process, and read from Airflow's database what came of it."""
+"""Run DAGs in the test process, and read the results from Airflow's database."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ DAGS = Path(__file__).parent / "dags"
 
 AIRFLOW_VERSION = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 AIRFLOW_3 = AIRFLOW_VERSION >= (3, 0)
-#: Whether a task can remember something over its pokes and tries.
+#: Whether a task can store state over its pokes and tries.
 HAS_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
-#: Whether an asset event can have a key, and a DAG a run for each.
+#: Whether an asset event can have a partition key, and a DAG can have a run for each key.
 HAS_PARTITIONS = AIRFLOW_VERSION >= (3, 2)
 
 
 def bundles(*folders: Path) -> dict[str, str]:
-    """The environment in which Airflow takes DAGs from these folders; one that lies elsewhere cannot be tested."""
+    """Return the environment variables that make Airflow load DAGs from these folders.
+
+    A DAG outside these folders cannot be run in a test.
+    """
     made = [
         {
             "name": _bundle(folder),
@@ -41,7 +44,7 @@ def bundles(*folders: Path) -> dict[str, str]:
 
 @contextmanager
 def reading(database: Path) -> Iterator[sqlite3.Connection]:
-    """Airflow's database, to be read beside Airflow."""
+    """Open Airflow's database read-only, while Airflow is running."""
     opened = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
     try:
         yield opened
@@ -50,7 +53,7 @@ def reading(database: Path) -> Iterator[sqlite3.Connection]:
 
 
 def load(folder: Path, dag_id: str) -> Any:
-    """The DAG `dag_id`, parsed as Airflow parses it. A file that cannot be parsed fails here, with its reason."""
+    """Return the DAG `dag_id`, parsed as Airflow parses it. If a file cannot be parsed, raise the import errors."""
     if AIRFLOW_VERSION >= (3, 2):
         from airflow.dag_processing.dagbag import BundleDagBag
 
@@ -64,10 +67,10 @@ def load(folder: Path, dag_id: str) -> Any:
 
 
 def run(database: Path, folder: Path, dag_id: str, **conf: object) -> DagResult:
-    """Run a DAG by `dag.test()`: real task instances, one after the other, in this process."""
+    """Run a DAG with `dag.test()`: real task instances, one after the other, in this process."""
     done = load(folder, dag_id).test(run_conf=conf or None)
     return DagResult(database, dag_id, done.run_id)
 
 
 def _bundle(folder: Path) -> str:
-    return f"tested_{folder.name}"  # "example_dags" is reserved by Airflow
+    return f"tested_{folder.name}"  # the prefix is necessary because Airflow reserves the name "example_dags"

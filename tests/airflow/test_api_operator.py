@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operator for any other call: what it sends, returns, writes and refuses."""
+"""Operator for any other API call: what it sends, returns, writes and refuses."""
 
 from __future__ import annotations
 
@@ -188,12 +188,12 @@ def test_what_is_repeated(
     error: type[api.FacekiError],
 ) -> None:
     connect(faceki_sandbox, max_attempts=3, max_wait=0.1)
-    # Something to answer, so that half of it is less.
+    # The response must have content, so that a truncated response is shorter.
     faceki_sandbox.add_record("customer-1")
     for route in ("records", "link"):
         faceki_sandbox.add_fault(**fault, route=route, count=None)
     given = {"json": {"workflowId": DEFAULT_WORKFLOW}, **call} if call["path"] == LINK else call
-    # What may not be sent twice is not sent by Airflow's retries either.
+    # If a call must not be sent twice, Airflow's retries must not send it again either.
     told = error if is_idempotent else AirflowFailException
     with pytest.raises(told, match=None if is_idempotent else "clear the task to do so"):
         execute(FacekiApiOperator(task_id="call", **given))

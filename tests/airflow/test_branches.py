@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Branches: no task runs for a person whose decision did not choose it."""
+"""Branches: a task does not run for a person whose decision did not select it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_in_a_mapped_group_each_goes_its_own_way_or_none(done: DagResult) -> Non
         for number, person in enumerate(PEOPLE)
         for way in WAYS.values()
     }
-    # Airflow 3.2 and later would run all of them.
+    # Airflow 3.2 and later would run all of these tasks, so the branch refuses to run.
     others = "upstream_failed" if AIRFLOW_VERSION >= (3, 2) else "skipped"
     expected = dict.fromkeys(went, others)
     if AIRFLOW_VERSION < (3, 2):

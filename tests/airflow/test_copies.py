@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators and sensors that have been used can be copied and pickled, and the copies work."""
+"""Operators and sensors that have been executed can be copied and pickled, and the copies work."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ TASKS = [
 
 
 def use(task: Any) -> object:
-    """Execute a task, and return its result or that it has deferred."""
+    """Execute a task; return its result, or "deferred" if it has deferred."""
     try:
         return task.execute(context(ti=TaskInstance(), task_state_store=StateStore()))
     except TaskDeferred:
@@ -73,7 +73,7 @@ def use(task: Any) -> object:
     [
         pytest.param(copy.deepcopy, id="deep copy"),
         pytest.param(copy.copy, id="copy"),
-        pytest.param(lambda task: pickle.loads(pickle.dumps(task)), id="pickle"),  # noqa: S301 - of this test
+        pytest.param(lambda task: pickle.loads(pickle.dumps(task)), id="pickle"),  # noqa: S301 - own pickle
     ],
 )
 @pytest.mark.parametrize("make", TASKS)
@@ -83,7 +83,7 @@ def test_used_tasks(faceki_sandbox: FacekiSandbox, tmp_path: Any, make: Any, cop
     first = use(task)
     again = use(copied(task))
     assert type(again) is type(first)
-    # The original goes on working, too.
+    # The original task still works after it was copied.
     assert type(use(task)) is type(first)
 
 

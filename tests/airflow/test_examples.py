@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The example DAGs run as they stand, and return what their documentation says."""
+"""The example DAGs run without changes, and return what their documentation describes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operator that fetches records: what it returns, writes and fails for."""
+"""Operator that fetches records: what it returns and writes, and when it fails."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_template_that_renders_to_nothing(faceki_sandbox: FacekiSandbox, name:
 @pytest.mark.parametrize("shape", ["empty", "8013", "404"])
 def test_missing_record(faceki_sandbox: FacekiSandbox, shape: str) -> None:
     faceki_sandbox.settings.not_found = shape
-    # Not an AirflowFailException: by the task's next try there may be one.
+    # The error is not an AirflowFailException, because the record possibly exists when the task is retried.
     with pytest.raises(api.NotFoundError, match=r"no such record .*'faceki_default'"):
         execute(FacekiFetchRecordsOperator(task_id="fetch", record_identifier="nobody"))
     calm = FacekiFetchRecordsOperator(task_id="fetch", record_identifier="nobody", fail_if_missing=False)
@@ -112,7 +112,7 @@ def test_fail_on_decline(
             execute(operator)
     else:
         assert [each["decision"] for each in execute(operator)[0]] == decisions
-    # The record was paid for and asked for: it is written in either case.
+    # The record was paid for and requested, so it is written even if the task fails.
     assert [each["decision"] for each in json.loads(out.read_text())] == decisions
 
 

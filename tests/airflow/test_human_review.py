@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The example of a human review on a whole Airflow: a required action is opened, answered by the API, and followed."""
+"""The human review example on a complete Airflow: it opens a required action and follows the answer from the API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 DAG_ID = "example_faceki_human_review"
-#: Answer, or None for a person whom nobody is asked about -> the states of the two ends.
+#: The answer (None if the person's decision needs no human review), and the end states of the two final tasks.
 CASES = {
     "review-welcome": ("Welcome", {"welcome": "success", "decline": "skipped"}),
     "review-decline": ("Decline", {"welcome": "skipped", "decline": "success"}),
@@ -30,7 +30,7 @@ CASES = {
 
 
 class Api:
-    """Airflow's API, as a person's browser uses it."""
+    """Client of Airflow's API, which sends the same requests as a user's browser."""
 
     def __init__(self, airflow: WholeAirflow) -> None:
         self._url = airflow.environment["AIRFLOW__API__BASE_URL"]
@@ -54,7 +54,7 @@ class Api:
 
 @pytest.fixture(scope="module")
 def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WholeAirflow, dict[str, Any]]]:
-    """Airflow with a finished run for each case, and the required action that each of them opened."""
+    """Airflow with a finished run for each case, and the required actions that the runs opened."""
     home: Path = tmp_path_factory.mktemp("human_review")
     with SandboxProcess() as faceki:
         for name in CASES:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Labels of tasks in Airflow's graph: short, one for each class, and readable on light and dark pages."""
+"""Labels of tasks in Airflow's graph: short, unique for each class, and readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODULES = (
     "operators.batch",
     "operators.branch",
 )
-#: Characters that Airflow's graph shows of a label.
+#: Maximum number of characters of a label that Airflow's graph shows.
 MAX_LABEL_LENGTH = 22
 PAGES = {"light": "#ffffff", "dark": "#111111"}
 
@@ -50,7 +50,7 @@ def test_each_label_is_short_and_its_own(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_text_is_readable(kind: Any) -> None:
-    # 4.5 to 1 is what the accessibility guidelines ask of text.
+    # The accessibility guidelines (WCAG) require a contrast of 4.5 to 1 for text.
     assert _contrast(kind.ui_color, kind.ui_fgcolor) >= 4.5
 
 

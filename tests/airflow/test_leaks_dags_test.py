@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Output of `airflow dags test`, where Airflow masks nothing, at level DEBUG, on every path and each example."""
+"""Output of `airflow dags test` at level DEBUG, where Airflow masks nothing: every path and each example."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ RUNS: tuple[tuple[str, dict[str, object]], ...] = (
     ("example_faceki_verification", {}),
     ("example_faceki_batch", {"shards": 2}),
 )
-#: What Airflow itself prints at level DEBUG, and no provider can keep it from: in Airflow 3 `dags test` has worker and
-#: supervisor in one process, and that prints each message between them, the one that asks for masking included; so do
-#: the worker's request for a Connection, for an XCom, for what a deferral hands over. A real run prints none of it.
+#: Lines that Airflow itself prints at level DEBUG, and that a provider cannot prevent. In Airflow 3, `dags test` runs
+#: worker and supervisor in one process, which prints each message between them. These messages include the request to
+#: mask a secret, and the worker's requests for a Connection, for an XCom, and for the data of a deferral. A real run
+#: prints none of them.
 AIRFLOWS_OWN_MESSAGES = re.compile(rb"\[debug +\] (Sending request|Received message from task runner) ")
-#: And these tell the conf of the run, or a result: identifiers, which in this run are links.
+#: Lines of Airflow that contain the conf of the run, or a result. They contain identifiers, which are links in this
+#: run.
 AIRFLOWS_OWN_IDENTIFIERS = re.compile(
     rb"(\[debug +\]|DEBUG -) (Updating task params |Setting xcom for operator extra link )"
 )
-#: fsspec, under Airflow's object storage, tells each local file that it opens. Pictures in manifests are named after
-#: the person here, which docs/personal-data.md advises against.
+#: Lines of fsspec, which Airflow's object storage uses. It logs each local file that it opens. In this test, pictures
+#: in manifests are named after the person, although docs/personal-data.md advises against it.
 STORAGES_OWN = re.compile(rb"(\[debug +\]|DEBUG -) open file: ")
 
 
 @dataclass(frozen=True)
 class Printed:
-    """What was printed, and what it was about."""
+    """The printed output, and the sandbox and Airflow that it came from."""
 
     text: bytes
     planted: Planted
     airflow: WholeAirflow
 
     def lines(self, *but: re.Pattern[bytes]) -> bytes:
-        """All lines but those that Airflow answers for."""
+        """Return all lines except for those that match one of the patterns."""
         kept = (line for line in self.text.splitlines() if not any(each.search(line) for each in but))
         return b"\n".join(kept)
 
@@ -94,7 +96,10 @@ def test_no_link(printed: Printed) -> None:
 
 
 def test_what_airflow_prints_is_still_what_we_say_it_is(printed: Printed) -> None:
-    """Should Airflow stop printing these, the exceptions above are to go; on 2.11 they have no object."""
+    """If Airflow stops printing these lines, this test fails, and the exceptions above must be removed.
+
+    Airflow 2.11 does not print them.
+    """
     left_out = [line for line in printed.text.splitlines() if AIRFLOWS_OWN_MESSAGES.search(line)]
     found = set().union(*(NOWHERE.found_in(line) for line in left_out))
     assert ("secret" in found) is AIRFLOW_3

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Text, chain, pickle and log of each error, in worker and triggerer alike."""
+"""Text, exception chain, pickle and log of each error contain no canary, in the worker and in the triggerer."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ FAULTS = [
 
 @pytest.fixture
 def canary(faceki_sandbox: FacekiSandbox, caplog: pytest.LogCaptureFixture) -> Iterator[FacekiSandbox]:
-    """A FACEKI with a canary for a secret and for a person, while every logger logs everything."""
+    """A sandbox whose secret and person are canaries, while every logger logs at level DEBUG."""
     faceki_sandbox.settings.update({"client_id": CLIENT_ID, "client_secret": SECRET, "person": PERSON})
     with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "urllib3.connectionpool"):
         yield faceki_sandbox
 
 
 def said(error: BaseException) -> bytes:
-    """All that anybody can print of an error, to the end of its chain."""
+    """Return everything that can be printed of an error, including its whole exception chain."""
     parts = []
     seen: BaseException | None = error
     while seen is not None:
@@ -73,7 +73,7 @@ def _fail(hook: FacekiHook, endpoint: Any, mode: str) -> BaseException | None:
                 hook.call(endpoint)
             else:
                 asyncio.run(hook.acall(endpoint))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is searched
+    except Exception as error:  # noqa: BLE001 - every exception is searched, whatever its type
         return error
     return None
 
@@ -94,7 +94,7 @@ def test_faults(
     connect(canary, auth_flow=form, token_store="memory")
     link = canary.create_link("customer-1")
     canary.decide(link, "ACCEPTED")
-    # A token of an earlier test must not stand in for the one that this fault is about.
+    # The new client id prevents that the cached token of an earlier test is used, which would avoid the fault.
     canary.settings.client_id = f"{CLIENT_ID}-{len(caplog.records)}-{link}"
     connect(canary, auth_flow=form, token_store="memory")
     canary.add_fault(**fault, route=route, count=None)
@@ -183,12 +183,12 @@ def test_reprs(canary: FacekiSandbox, connect: Connect) -> None:
     text = "\n".join(f"{each!r} {each}" for each in shown).encode()
     assert clean(link, text) == []
     assert clean(made.link, text) == []
-    # The client id belongs to a Connection's settings and is shown there; the secret is not.
+    # The client id is part of a Connection's settings and is shown in their repr. The secret is not shown.
     assert SECRET not in repr(settings)
 
 
 def _webhook(request_id: str | None) -> dict[str, object]:
-    """What FACEKI may send of a person whose name stands where a decision should."""
+    """Return a webhook body that contains a person's name in place of a decision."""
     return {
         "requestId": request_id,
         "status": PERSON["last_name"],

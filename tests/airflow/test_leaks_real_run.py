@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A whole Airflow at its usual log level leaves no secret, token, link or person anywhere."""
+"""A complete Airflow at its default log level leaves no secret, token, link or personal data in any output."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from tests.airflow.running import AIRFLOW_3
 
 pytestmark = pytest.mark.airflow
 
-#: Where a link lies in Airflow's database: it is an identifier that tasks hand to one another.
+#: Tables of Airflow's database that contain links. A link is an identifier that tasks pass to each other.
 LINK_TABLES = {"xcom", "rendered_task_instance_fields", "trigger"}
 
 
 def test_nothing_in_any_file(real: RealRun) -> None:
-    """Task logs, the services' logs, what commands printed, the token store, the database as bytes."""
+    """No canary is in task logs, service logs, command output, the token store, or the bytes of the database."""
     files = dict(files_below(real.airflow.home))
     assert {
         path: sorted(NOWHERE.found_in(content))
         for path, content in files.items()
         if NOWHERE.found_in(content)
     } == {}
-    # That the search has seen something: a log for each try, each service's, the database, the token.
+    # These checks prove that the search read the expected files: a log for each try and each service, the database, and
+    # the token.
     assert sum("/dag_id=" in path for path in files) >= (50 if AIRFLOW_3 else 10)
     assert {Path(path).name for path in files} >= {"scheduler.log", "triggerer.log", "airflow.db"}
     assert any(path.endswith(".token") for path in files)
@@ -53,7 +54,7 @@ def test_nothing_in_any_table(real: RealRun, which: str) -> None:
 @pytest.mark.parametrize("which", ["after all", "while they wait"])
 def test_links_lie_where_they_are_documented(real: RealRun, which: str) -> None:
     database = real.waiting if which == "while they wait" else real.airflow.database
-    # Those that the runs were told of as their conf are where Airflow keeps a run's conf.
+    # Links that were passed in the runs' conf are excluded, because Airflow stores a run's conf.
     made = real.planted.links - set(real.planted.conf.values())
     searched = Canaries({link: link for link in made})
     found = defaultdict(set)

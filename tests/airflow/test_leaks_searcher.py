@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The search for canaries finds a planted one; a search that cannot fail proves nothing."""
+"""The search for canaries finds a planted canary; otherwise the leak tests would prove nothing."""
 
 from __future__ import annotations
 

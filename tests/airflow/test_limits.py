@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A deferred wait ends at the earlier of its own limit and execution_timeout, and says which."""
+"""A deferred wait ends at its own limit or at execution_timeout, whichever is earlier, and the error names
+that limit."""
 
 from __future__ import annotations
 

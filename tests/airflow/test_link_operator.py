@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operator that makes links: what it returns, renders and refuses."""
+"""Operator that creates links: what it returns, renders and refuses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Every kind of task works mapped, the Connection's id included, and each instance has its own extra link."""
+"""Every kind of task works if it is mapped, including its Connection id, and each instance has its own extra link."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ COUNTRIES = ("fr", "it")
 
 @pytest.fixture(scope="module")
 def mapped(airflow_db: Path) -> Iterator[tuple[DagResult, list[FacekiSandbox]]]:
-    """The finished run, and a FACEKI for each country; a task that took the other's Connection would find nothing."""
+    """The finished run, and a sandbox for each country.
+
+    A task that used the other country's Connection would find no record.
+    """
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         sandboxes = []
@@ -62,7 +65,10 @@ def test_extra_link_of_each_instance(mapped: tuple[DagResult, list[FacekiSandbox
 
 
 def _link_in_the_user_interface(done: DagResult, index: int) -> str:
-    """What the button leads to: what the worker has stored (Airflow 3), or what the webserver works out."""
+    """Return the target of the extra link's button.
+
+    On Airflow 3 it is the URL that the worker stored; on Airflow 2 it is the URL that the webserver computes.
+    """
     if AIRFLOW_3:
         return str(done.xcom(f"make[{index}]", "_link_FacekiHostedPageLink"))
     from airflow.models.taskinstance import TaskInstance

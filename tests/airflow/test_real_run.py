@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAGs in a whole Airflow: scheduler, triggerer, and tasks in processes of their own."""
+"""DAGs in a complete Airflow: scheduler, triggerer, and tasks in separate processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_link_is_made_waited_for_and_branched_on(real: RealRun) -> None:
 
 
 def test_a_killed_triggerer_loses_no_wait(real: RealRun) -> None:
-    # It was killed with SIGKILL during this one's wait, and the person decided before there was another.
+    # The triggerer was killed with SIGKILL during this wait, and the decision was made before a new triggerer started.
     assert real.declined.xcom("wait_for_decision")["decision"] == "DECLINED"
     assert {name: real.declined.states[name] for name in ("welcome", "decline")} == {
         "welcome": "skipped",
@@ -41,7 +41,7 @@ def test_a_killed_triggerer_loses_no_wait(real: RealRun) -> None:
 def test_one_token_for_all_processes(real: RealRun) -> None:
     forms = {"generate_token": 1}
     if AIRFLOW_3:
-        # Another form is another account, as far as the store is concerned.
+        # The token store treats a different authentication flow as a different account.
         forms["access_token_query"] = 1
     assert real.counters["tokens_by_form"] == forms
     assert real.counters["refused"] == 0
@@ -56,7 +56,7 @@ def test_what_the_triggerer_was_given(real: RealRun) -> None:
         "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger"
     ] * 2
     if AIRFLOW_3:
-        # Stored as plain text, so it is scalars or nothing. (Airflow 2.11 encrypts it.)
+        # Airflow 3 stores the arguments as plain text, so only scalars are allowed. Airflow 2.11 encrypts them.
         for _, text in rows:
             found = json.loads(text)
             found = found.get("__var", found)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Filters of a record request: which are refused while the DAG is parsed, and in which shapes a link may be given."""
+"""Filters of a record request: which are refused at DAG parse time, and which forms of a link are accepted."""
 
 from __future__ import annotations
 

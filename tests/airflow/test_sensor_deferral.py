@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Deferred sensor: what it hands to the triggerer, and what it does with the event that comes back."""
+"""Deferred sensor: what it passes to the triggerer, and how it reacts to the returned event."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_goes_to_the_triggerer(faceki_sandbox: FacekiSandbox) -> None:
         "execute_complete",
         {"deadline": deadline, "parameter": "timeout"},
     )
-    # Airflow's own timeout is only the net for a triggerer that is gone.
+    # Airflow's own timeout is only the fallback if the triggerer no longer runs.
     assert told.timeout is not None
     assert told.timeout.total_seconds() == pytest.approx(100 + DEFERRAL_SLACK_SECONDS, abs=30)
 
@@ -127,7 +127,7 @@ def test_without_a_decision_the_wait_ends_at_the_deadline(
 def test_the_triggers_word_on_time_stands_where_the_deadline_is_lost(
     faceki_sandbox: FacekiSandbox, lost: object
 ) -> None:
-    # dag.test() hands over the event alone; in Airflow 3.0 to 3.2 the task's start moves with each deferral.
+    # dag.test() passes only the event. In Airflow 3.0 to 3.2 the task's start moves with each deferral.
     with pytest.raises(AirflowSensorTimeout):
         sensor().execute_complete(context(), {"status": "timeout"}, deadline=lost)
     again = deferred(sensor().execute_complete, context(), None, deadline=lost)
@@ -146,7 +146,8 @@ def test_the_triggers_word_on_time_stands_where_the_deadline_is_lost(
 def test_a_triggerer_that_gives_up_does_not_spin(
     faceki_sandbox: FacekiSandbox, status: str, error: type[Exception], told: str
 ) -> None:
-    # The worker can ask and the triggerer cannot: deferring again would end the same way, at once, for ever.
+    # The worker can poll FACEKI but the triggerer cannot, so a further deferral would end at once in the same way, in
+    # an endless loop.
     with pytest.raises(error, match=told):
         sensor().execute_complete(context(), {"status": status}, deadline=time.time() + 50)
 
@@ -216,7 +217,7 @@ def test_execution_timeout_in_a_look(
 def test_a_triggerer_that_gives_up_is_not_skipped_over_unless_everything_is(
     faceki_sandbox: FacekiSandbox, status: str
 ) -> None:
-    # A retry may mend it, and a poking sensor does not skip over such a failure either.
+    # A retry can resolve this failure, and a poking sensor does not skip such a failure either.
     how = ("execute_complete", {"event": {"status": status}, "deadline": time.time() + 50})
     with pytest.raises(api.FacekiError, match="triggerer"):
         sensor(soft_fail=True).resume_execution(*how, context())
@@ -237,7 +238,8 @@ def test_a_triggerer_that_breaks_down_is_skipped_over_as_airflow_has_it(
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
 def test_a_triggerer_that_is_gone(faceki_sandbox: FacekiSandbox, flag: str) -> None:
     given: dict[str, Any] = {flag: True}
-    # What Airflow's net says; 2.11 has one word for this and for execution_timeout, so it cannot tell them apart.
+    # This is the error text of Airflow's own timeout. Airflow 2.11 uses the same text for this timeout and for
+    # execution_timeout, so they cannot be distinguished there.
     how = ("__fail__", {"error": "Trigger timeout" if AIRFLOW_3 else "Trigger/execution timeout"})
     with pytest.raises(AirflowSensorTimeout if AIRFLOW_3 else AirflowException):
         sensor().resume_execution(*how, context())
@@ -261,7 +263,7 @@ def test_silent_fail_bears_everything(faceki_sandbox: FacekiSandbox, connect: Co
     silent = sensor(silent_fail=True, max_failures=0)
     deferred(silent.execute, context())
     told = deferred(silent.execute_complete, context(), {"status": "failed"}, deadline=time.time() + 50)
-    # A trigger that gave up would be made again at once, for ever.
+    # A trigger that gave up would be created again at once, in an endless loop.
     assert told.trigger.serialize()[1]["max_failures"] >= 10**6
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Result, timeout and soft_fail mean the same in all three modes of the sensor."""
+"""Result, timeout and soft_fail have the same meaning in all three modes of the sensor."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ BAD = {
     "review_awaited": ("failed", ""),
     "expired_link": ("failed", "skipped"),
     "wrong_secret": ("failed", "skipped"),
-    # As Airflow has it: a failure that a retry may mend is never skipped.
+    # Airflow never skips a failure that a retry can resolve, and the sensor does the same.
     "not_borne": ("failed", "failed"),
 }
 ENDS = [(outcome, soft) for outcome, ends in BAD.items() for soft in (False, True) if ends[soft]]
 DECISIONS = {"declined_fails": "DECLINED", "review_returned": "REVIEW", "review_awaited": "REVIEW"}
-#: What the sandbox does before it shows the record.
+#: Faults that the sandbox applies before it shows the record.
 FAULTS: dict[str, list[dict[str, Any]]] = {
     "late": [{"kind": "code", "code": 8013}],
     "borne": [{"kind": "status", "status": 503}, {"kind": "reset_after_body"}],
-    # One more than a poking sensor bears: a deferred one looks for itself before it gives up.
+    # A poking sensor tolerates one failure less than this. A deferred sensor polls once itself before it gives up.
     "not_borne": [{"kind": "status", "status": 503, "count": 3}],
 }
 
 
 def _set_fates(sandbox: FacekiSandbox) -> dict[str, str]:
-    """Give each task of the DAG its fate; return the links of those that wait by link."""
+    """Prepare the outcome of each task of the DAG; return the links of the tasks that wait by link."""
     links = {}
     for mode, (outcome, soft) in product(MODES, [*((good, False) for good in GOOD), *ENDS]):
         name = named(outcome, mode, soft=soft)
@@ -56,13 +56,13 @@ def _set_fates(sandbox: FacekiSandbox) -> dict[str, str]:
 
 
 def named(outcome: str, mode: str, *, soft: bool = False) -> str:
-    """The id of a task, and of what it waits for."""
+    """Return the id of a task, which is also the identifier that it waits for."""
     return f"{outcome}-{mode}-{'soft' if soft else 'hard'}"
 
 
 @pytest.fixture(scope="module")
 def ended(airflow_db: Path) -> Iterator[tuple[DagResult, FacekiSandbox, dict[str, str]]]:
-    """The finished run, the FACEKI that it asked, and the links that it was told of."""
+    """The finished run, the sandbox that it used, and the links in its conf."""
     with FacekiSandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
         right = sandbox.connection(**IMPATIENT)
         wrong = {**right, "password": "not-the-secret-at-all"}
@@ -76,7 +76,7 @@ def ended(airflow_db: Path) -> Iterator[tuple[DagResult, FacekiSandbox, dict[str
 
 @pytest.fixture
 def waited(ended: tuple[DagResult, FacekiSandbox, dict[str, str]]) -> tuple[DagResult, FacekiSandbox]:
-    """The finished run, and the FACEKI that it asked."""
+    """The finished run, and the sandbox that it used."""
     return ended[:2]
 
 
@@ -97,7 +97,7 @@ def test_same_end(waited: tuple[DagResult, FacekiSandbox], outcome: str, soft: b
     done, _ = waited
     name = named(outcome, mode, soft=soft)
     if outcome == "not_borne" and mode == "reschedule" and not HAS_STATE_STORE:
-        # Documented: nothing survives between its looks, so all failures are borne.
+        # This is documented: no state survives between the pokes of this sensor, so all failures are tolerated.
         assert done.states[name] == "success"
         return
     assert done.states[name] == BAD[outcome][soft]
@@ -110,7 +110,7 @@ def test_same_end(waited: tuple[DagResult, FacekiSandbox], outcome: str, soft: b
 def test_same_timeout(waited: tuple[DagResult, FacekiSandbox], outcome: str, mode: str) -> None:
     _, sandbox = waited
     looks = sandbox.polls(record_identifier=named(outcome, mode))
-    # Not given up at the first look, and looked once more when the time was over.
+    # The sensor did not give up after the first poll, and it polled once more when the time was over.
     assert len(looks) >= 2
 
 
@@ -118,6 +118,7 @@ def test_same_timeout(waited: tuple[DagResult, FacekiSandbox], outcome: str, mod
 def test_a_dead_link_is_not_waited_for(
     ended: tuple[DagResult, FacekiSandbox, dict[str, str]], mode: str
 ) -> None:
-    # Not read back from the rendered fields: Airflow 2.11 masks in them whatever any test has had masked.
+    # The link is not read from the rendered fields, because Airflow 2.11 masks all values there that any test has
+    # registered for masking.
     _, sandbox, links = ended
     assert len(sandbox.polls(link=links[named("expired_link", mode)])) == 1

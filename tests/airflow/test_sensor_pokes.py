@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One poll of the sensor: results, tolerated failures, refusals; and what is refused while the DAG is parsed."""
+"""One poll of the sensor: results, tolerated failures, refusals; and which arguments are refused at DAG parse time."""
 
 from __future__ import annotations
 
@@ -124,13 +124,13 @@ def test_count_outlives_a_reschedule_where_airflow_can_remember(
     seen = context(task_state_store=StateStore())
 
     def look() -> bool:
-        # Each look of a rescheduled sensor is a new object in a new process.
+        # A rescheduled sensor is a new object in a new process for each poke.
         return bool(sensor(max_failures=2, mode="reschedule").poke(seen))
 
     assert [look(), look()] == [False, False]
     with pytest.raises(api.ServiceError):
         look()
-    # The task's next try begins to count anew, though what is remembered outlives a try.
+    # The task's next try starts with a count of zero, although the stored state outlives a try.
     assert [look(), look()] == [False, False]
     with pytest.raises(api.ServiceError):
         look()
@@ -188,7 +188,7 @@ def test_what_waiting_cannot_mend_fails_at_once(
     ],
 )
 def test_wrong_shape_is_told_while_the_dag_is_parsed(wrong: dict[str, Any], told: str) -> None:
-    # Airflow 2.11 refuses its own parameters with an exception of its own.
+    # Airflow 2.11 refuses wrong values of its own parameters with its own exception.
     with pytest.raises((ValueError, AirflowException), match=told):
         sensor(**wrong)
 
@@ -235,7 +235,7 @@ def test_three_days_of_waiting_take_fewer_than_200_pokes(mode: str) -> None:
         start: Any = datetime(2026, 1, 1, tzinfo=UTC) if mode == "reschedule" else 0.0
         waited += max(1.0, waiting._get_next_poke_interval(start, lambda now=waited: now, pokes))
         pokes += 1
-    # Each may need a token too, where nothing keeps one between pokes an hour apart.
+    # Each poke possibly needs a token request too, if no token store exists between pokes that are an hour apart.
     assert 50 < pokes < 140
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Whatever a task hands to Airflow's database can be stored there: by SQLite, PostgreSQL and MySQL."""
+"""All results that a task passes to Airflow's database can be stored by SQLite, PostgreSQL and MySQL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.api.fake_server import FakeServer, reply_bytes, reply_json
 from tests.billing.pictures import write
 
 TOKEN = {"responseCode": 0, "data": {"access_token": "made-up", "expires_in": 3600}}
-#: Text of the service that a database refuses, or that forges a line of a log.
+#: Texts from FACEKI that a database refuses, or that forge a log line.
 ODD = ["a\0b1", "a\ud83d1", "9" * 200, "1\nINFO forged", "Anna Example 1"]
 
 
@@ -42,7 +42,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 
 
 def is_storable(value: object) -> bool:
-    """Whether every database of Airflow's stores this as JSON."""
+    """Return whether every database that Airflow supports can store this value as JSON."""
     if isinstance(value, str):
         return not re.search("[\0\ud800-\udfff]", value)
     if isinstance(value, int):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Trigger against a real server; only its clock and its sleep are fakes."""
+"""Trigger against a real server; only the trigger's clock and sleep are fakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JITTER = 0.1
 
 
 class Clock:
-    """A clock that moves when somebody sleeps. `at` says what happens once a moment has come."""
+    """A clock that advances only when `sleep` is called."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -43,13 +43,13 @@ class Clock:
         await asyncio.sleep(0)
 
     def at(self, seconds: float, act: Callable[[], object]) -> None:
-        """In so many seconds from now, do this."""
+        """Schedule a function to be called in `seconds` from now."""
         self._due.append((self.now + seconds, act))
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock by which trigger and poller go."""
+    """The fake clock of the trigger and the poller."""
     made = Clock()
     monkeypatch.setattr(trigger_module, "asyncio", SimpleNamespace(sleep=made.sleep))
     for module in (trigger_module, poller_module):
@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the jitter, for tests that count seconds."""
+    """Remove the jitter, for tests that count seconds."""
     for module in (trigger_module, poller_module):
         monkeypatch.setattr(module, "random", SimpleNamespace(uniform=lambda low, high: 1.0))
 
@@ -71,7 +71,7 @@ def trigger(clock: Clock | None = None, *, within: float = 1000.0, **given: Any)
 
 
 def fired(made: FacekiKycDecisionTrigger) -> Any:
-    """What it tells; it must tell exactly one thing."""
+    """Return the payload of the trigger's event; the trigger must fire exactly one event."""
 
     async def collect() -> list[Any]:
         return [event.payload async for event in made.run()]
@@ -178,7 +178,7 @@ def test_last_look_may_still_find(faceki_sandbox: FacekiSandbox, clock: Clock) -
 
 
 def test_one_that_comes_late_looks_once(faceki_sandbox: FacekiSandbox, clock: Clock) -> None:
-    # As after a night without a triggerer.
+    # This happens, for example, if no triggerer ran during the night.
     assert fired(trigger(clock, within=-3600))["status"] == "timeout"
     faceki_sandbox.add_record("customer-1")
     assert fired(trigger(clock, within=-3600))["status"] == "decided"
@@ -206,7 +206,7 @@ def test_failures_are_borne_only_in_a_row(
     ("route", "status"),
     [
         *(("token", status) for status in (400, 403, 404, 405, 451)),
-        # A record that is not there is what a wait waits for.
+        # HTTP 404 is left out here, because a missing record is the normal state of a wait.
         *(("records", status) for status in (400, 403, 405, 451)),
     ],
 )
@@ -314,7 +314,7 @@ def test_cancelled_cleanly(slow: FacekiSandbox, within: float) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await made.cleanup()
-        # The next one, on the same loop and token store, is not held up by what was cancelled.
+        # The next wait, on the same event loop and token store, is not blocked by the cancelled wait.
         slow.add_record("customer-1")
         assert (await anext(aiter(trigger(within=0.0).run()))).payload["status"] == "decided"
 
@@ -332,5 +332,6 @@ def test_the_loop_is_never_blocked(slow: FacekiSandbox) -> None:
         assert task.result().payload["status"] == "timeout"
         return longest
 
-    # Each answer takes 0.3 s, so a blocking call would show; half of that is left to a busy machine.
+    # Each response takes 0.3 s, so a blocking call would exceed the limit. The limit leaves a margin for a busy
+    # machine.
     assert min(asyncio.run(watch()) for _ in range(2)) < 0.25

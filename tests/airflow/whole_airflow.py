@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A whole Airflow of separate processes: start, watch and command it, and end it to the last child."""
+"""A complete Airflow of separate processes: start it, control it, and end it including all child processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import psutil
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.running import AIRFLOW_3, reading
 
-#: Seconds; on an idle machine of two cores a tenth of it is enough.
+#: Timeouts in seconds. On an idle machine with two cores, a tenth of them is sufficient.
 PATIENCE = 300.0
 END_SECONDS = 15.0
 SETTLE_SECONDS = 10.0
@@ -29,7 +29,7 @@ SERVICES = (
     ("api-server", "dag-processor", "scheduler", "triggerer") if AIRFLOW_3 else ("scheduler", "triggerer")
 )
 
-# Several commands in one process: importing Airflow takes longer than what they do.
+# Several commands run in one process, because importing Airflow takes longer than the commands themselves.
 COMMANDS = """
 import json, sys
 from airflow.__main__ import main
@@ -44,7 +44,7 @@ for command in json.load(sys.stdin):
 
 
 class WholeAirflow:
-    """Airflow's services on SQLite, from `with` to the end of the block; what they print goes to `printed/`."""
+    """Airflow's services on SQLite, running inside a `with` block; their output goes to `printed/`."""
 
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
         self.home = home
@@ -53,7 +53,7 @@ class WholeAirflow:
         port = _free_port()
         self.environment = {
             **os.environ,
-            # Airflow 2 starts its tasks as `airflow`, found by PATH.
+            # Airflow 2 starts its tasks with the command `airflow`, which is found by PATH.
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
@@ -61,10 +61,10 @@ class WholeAirflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "600",
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
-            # After this long without a sign of life a triggerer that was killed is dead to the others.
+            # After this number of seconds without a heartbeat, the other services treat a killed triggerer as dead.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
-            # Another Airflow may run on this machine, on the usual ports.
+            # Free ports are used because another Airflow is possibly running on this machine on the default ports.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
             "AIRFLOW__API__HOST": "127.0.0.1",
@@ -89,7 +89,7 @@ class WholeAirflow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # All are asked before any is waited for.
+        # All services get the signal before the first of them is waited for.
         families = {service: self._signal(service, signal.SIGTERM) for service in reversed(self._running)}
         for service, family in families.items():
             self._see_off(service, family)
@@ -107,12 +107,13 @@ class WholeAirflow:
             )
 
     def end(self, service: str, number: signal.Signals) -> None:
-        """End a service by a signal to its group, then whatever of it is left."""
+        """End a service with a signal to its process group, then kill all processes that remain."""
         self._see_off(service, self._signal(service, number))
 
     def _signal(self, service: str, number: signal.Signals) -> list[psutil.Process]:
         process = self._running[service]
-        # Tasks have sessions of their own, so their group is not enough; the family is known while it lives.
+        # The process group is not sufficient, because tasks have sessions of their own. The child processes can be
+        # listed only while the service is alive.
         family = [process.pid, *_descendants(process.pid)]
         found = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
         if process.poll() is None:
@@ -128,7 +129,7 @@ class WholeAirflow:
         process.wait(END_SECONDS)
 
     def test(self, *runs: tuple[str, Mapping[str, object]]) -> None:
-        """Run DAGs by `airflow dags test`, whatever becomes of them."""
+        """Run DAGs with `airflow dags test`; a failed run is accepted."""
         self.tell(
             *(("dags", "test", dag_id, "--conf", json.dumps(conf)) for dag_id, conf in runs), well=False
         )
@@ -153,9 +154,9 @@ class WholeAirflow:
         assert not well or (done.returncode, ends) == (0, []), done.stdout[-5000:]
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, object]) -> tuple[str, ...]:
-        """The command that triggers a DAG; to be told, alone or with others."""
+        """Return the command that triggers a DAG, for use with `tell`."""
         self._triggered += 1
-        # Airflow 2 takes the second as the run's date, of which there is one run at most; Airflow 3 needs no date.
+        # Airflow 2 uses this second as the run's date, and each date is allowed only once. Airflow 3 needs no date.
         date = () if AIRFLOW_3 else ("--exec-date", f"2026-02-03T00:00:{self._triggered:02}")
         return ("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(conf), *date)
 
@@ -168,13 +169,16 @@ class WholeAirflow:
             return [DagResult(self.database, dag_id, run_id) for (run_id,) in found]
 
     def knows(self, *dag_ids: str) -> bool:
-        """Whether these DAGs have been read."""
+        """Return whether these DAGs have been parsed."""
         with reading(self.database) as database:
             known = {dag_id for (dag_id,) in database.execute("SELECT dag_id FROM serialized_dag")}
         return set(dag_ids) <= known
 
     def wait(self, what: str, done: Callable[[], bool]) -> None:
-        """Wait until it is so. A service that ends meanwhile, or too long a wait, fails the test and shows the logs."""
+        """Wait until `done()` is true.
+
+        If a service ends in the meantime, or the wait takes too long, the test fails and shows the logs.
+        """
         deadline = time.monotonic() + PATIENCE
         while not done():
             ended = [name for name, process in self._running.items() if process.poll() is not None]
@@ -183,8 +187,11 @@ class WholeAirflow:
             time.sleep(0.2)
 
     def settle(self) -> None:
-        """Let the scheduler hear of processes that have ended: a task that has deferred itself and is queued again
-        before it has heard fails for it ("reported that the task instance finished with state success, but ...")."""
+        """Wait until the scheduler has noticed the processes that have ended.
+
+        A task that has deferred itself fails if it is queued again before that ("reported that the task instance
+        finished with state success, but ...").
+        """
         time.sleep(SETTLE_SECONDS)
 
     def _tails(self) -> str:

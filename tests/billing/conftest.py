@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A local FACEKI that bills, a person's pictures, and a task instance that remembers, or does not."""
+"""Fixtures: a sandbox that bills, a person's pictures, and a task instance with or without a state store."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.billing.tries import KeptInFile, Tries
 
 DAGS = Path(__file__).parent / "billed_dags"
 
-#: Output paths at which nothing can ever be written.
+#: Output paths that are never writable.
 NOWHERE = [
     pytest.param("relative.json", "absolute path or the URI", id="relative"),
     pytest.param("nowhere://bucket/found.json", "no storage for", id="a scheme that nobody provides"),
     pytest.param("/folder/", "folder", id="a folder"),
 ]
 
-#: A Connection for tests that meet faults: short of patience.
+#: Connection settings for tests that cause faults: few attempts and short timeouts.
 IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.3, "timeout": 3, "upload_timeout": 3}
 
 Connect = Callable[..., None]
@@ -35,13 +35,13 @@ Connect = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def short_fence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without concurrent executions the fence needs no second."""
+    """Set the fence's waiting time to zero, because these tests have no concurrent executions."""
     monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
 
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """`connect(sandbox, timeout=1)` makes it the Connection ``faceki_default``."""
+    """Function that creates the Connection ``faceki_default``: `connect(sandbox, timeout=1)`."""
 
     def make(sandbox: FacekiSandbox | SandboxProcess, **extra: object) -> None:
         connection = sandbox.connection(**{**IMPATIENT, **extra})
@@ -52,14 +52,14 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
 
 @pytest.fixture
 def sandbox(faceki_sandbox: FacekiSandbox, connect: Connect) -> FacekiSandbox:
-    """An empty FACEKI, and the Connection ``faceki_default`` to it."""
+    """An empty sandbox, and the Connection ``faceki_default`` to it."""
     connect(faceki_sandbox)
     return faceki_sandbox
 
 
 @pytest.fixture
 def hook(sandbox: FacekiSandbox) -> FacekiHook:
-    """The hook to that FACEKI."""
+    """The hook for the sandbox."""
     return FacekiHook()
 
 
@@ -74,7 +74,7 @@ def pictures(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture(params=[pytest.param(True, id="store"), pytest.param(False, id="no store")])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeptInFile | None:
-    """What the task instance remembers by: Airflow 3.3's store, and nothing, as before it."""
+    """The state store of the task instance as in Airflow 3.3, or None as in older versions."""
     return KeptInFile(tmp_path / "store.json") if request.param else None
 
 
@@ -83,7 +83,8 @@ Verify = Callable[..., Tries]
 
 @pytest.fixture
 def verify(pictures: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSandbox) -> Verify:
-    """`verify("accepted-1", resubmit_after=1)` is a task that verifies somebody under that identifier."""
+    """Function that returns a task: `verify("accepted-1", resubmit_after=1)` verifies a person under that
+    identifier."""
 
     def task(record_identifier: str | None = None, **arguments: Any) -> Tries:
         given = {"resubmit_after": 1.0, "lookup_timeout": 1.0, **pictures, **arguments}
@@ -100,7 +101,7 @@ def verify(pictures: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSa
 
 @pytest.fixture
 def airflow(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Airflow's database, with the example DAGs and these tests' own in its bundles."""
+    """Airflow's database, with the example DAGs and the tests' own DAGs in its bundles."""
     for name, value in bundles(EXAMPLES, DAGS).items():
         monkeypatch.setenv(name, value)
     return airflow_db
@@ -108,6 +109,6 @@ def airflow(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def sandbox_process() -> Iterator[SandboxProcess]:
-    """A FACEKI in a process of its own, for tasks that are."""
+    """A sandbox in a process of its own, for tasks that run in other processes."""
     with SandboxProcess() as process:
         yield process

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Made-up images: the first bytes of an image format, and any number of others."""
+"""Fake images: the first bytes of an image format, followed by random bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEIC = b"\x00\x00\x00\x18ftypheic"
 
 
 def picture(size: int = 4096, first: bytes = JPEG, seed: int = 1) -> bytes:
-    """Bytes that pass for a picture; another seed gives another face."""
+    """Return bytes that are recognised as a picture; a different seed gives a different face."""
     return (first + random.Random(seed).randbytes(size))[:size]
 
 
@@ -27,7 +27,7 @@ def write(folder: Path, name: str, content: bytes | None = None) -> str:
 
 
 def verification(record_identifier: str, workflow_id: str, **more: object) -> api.PerformKycVerification:
-    """The call, with a selfie and an identity card."""
+    """Return the verification call, with a selfie and an identity card."""
     arguments: dict[str, object] = {
         "workflow_id": workflow_id,
         "selfie": api.Image.of_bytes("selfie", picture(seed=1)),
@@ -39,4 +39,4 @@ def verification(record_identifier: str, workflow_id: str, **more: object) -> ap
         "record_identifier": record_identifier,
         **more,
     }
-    return api.PerformKycVerification(**arguments)  # type: ignore[arg-type]  # a table's row names any of them
+    return api.PerformKycVerification(**arguments)  # type: ignore[arg-type]  # the type of each argument is not known

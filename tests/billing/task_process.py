@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One try of a task in a process of its own, forked as Airflow's workers fork theirs, so that it can be killed."""
+"""One try of a task in a process of its own, forked as Airflow's workers fork, so that a test can kill it."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from tests.billing.tries import KeptInFile, Tries
 
-# Before any fork, for otherwise each try would spend most of its time on it: a first file loads Airflow's plugins, a
-# first operator and a first Connection much of its models.
+# These objects are created before any fork. Otherwise each try would spend most of its time on loading: the first file
+# loads Airflow's plugins, and the first operator and the first Connection load many of its models.
 LOADED = (client, token_file, verification, Connection(conn_id="first", conn_type="faceki"))
 FacekiKycVerificationOperator(task_id="first", selfie="/", documents=["/"])
 storage.open_binary(__file__).close()
 
-#: A try that hangs longer than this many seconds is a failure of its own.
+#: If a try takes longer than this number of seconds, the test fails.
 LONGEST_TRY = 180.0
 
 
 @dataclass(frozen=True)
 class Death:
-    """When a try is to die, told by how far it is and not by a clock: a busy machine is slow.
+    """The point at which a try is killed, defined by its progress and not by a clock, because a busy machine is slow.
 
-    :param calls: At this call of a function, counted from the beginning of the try.
-    :param sending: This many seconds after it began to send.
+    :param calls: Kill the try at this function call, counted from the beginning of the try.
+    :param sending: Kill the try this number of seconds after it began to send.
     """
 
     calls: int | None = None
@@ -50,7 +50,7 @@ class Death:
 
 @dataclass(frozen=True)
 class Task:
-    """A verification by a process that may be killed at any moment."""
+    """A verification in a process that can be killed at any time."""
 
     folder: Path
     connection: str
@@ -63,13 +63,13 @@ class Task:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What the task returned, once it has."""
+        """The result of the task, or None if the task has not finished."""
         place = self.folder / "result.json"
         return json.loads(place.read_text()) if place.exists() else None
 
     @property
     def calls(self) -> int:
-        """How many calls of functions a try takes that nobody disturbs."""
+        """Number of function calls in a complete, undisturbed try."""
         return int((self.folder / "calls").read_text())
 
     def start(self, try_number: int, death: Death | None = None) -> ForkServerProcess:
@@ -79,7 +79,7 @@ class Task:
         return started
 
     def go_on(self, try_number: int) -> None:
-        """Let a try come to its end."""
+        """Run a try to its end."""
         started = self.start(try_number)
         started.join(LONGEST_TRY)
         if started.exitcode is None:
@@ -88,14 +88,14 @@ class Task:
 
 
 def forks() -> multiprocessing.context.ForkServerContext:
-    """A server that has imported everything and forks off a process for each try."""
+    """Return a server process that has imported everything, and that forks a process for each try."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
 
 
 class Clockwork:
-    """Counts the calls of a try, and ends it (``kill -9``) when its time has come."""
+    """Profiler function that counts the calls of a try, and kills its process (``kill -9``) at the defined point."""
 
     def __init__(self, death: Death) -> None:
         self.death = death
@@ -126,7 +126,7 @@ def _run(task: Task, try_number: int, death: Death | None) -> None:
         task.store if task.remembers else None,
     )
     tries.ti.try_number = try_number - 1
-    # What it prints would drown the test's own words.
+    # The output is redirected to a file, because it would hide the test's own output.
     with open(task.folder / f"try-{try_number}.log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

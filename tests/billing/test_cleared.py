@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A task that is cleared, or mapped again, may be about another person: each person gets their own result."""
+"""A task that is cleared or mapped again possibly concerns another person: each person gets their own result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.billing.tries import KeptInFile, Tries
 
 
 class Someone:
-    """A task instance whose arguments render to whatever is :attr:`given` at the time."""
+    """A task instance whose arguments render to the current value of :attr:`given`."""
 
     def __init__(self, store: KeptInFile | None, **given: Any) -> None:
         self.given = given
@@ -31,7 +31,7 @@ class Someone:
         return FacekiKycVerificationOperator(task_id="verify", **self.given)
 
     def now(self, **given: Any) -> Any:
-        """Clear the task, and run it with these."""
+        """Clear the task, and run it with these arguments."""
         self.given.update(given)
         return self.task.go()
 
@@ -87,7 +87,7 @@ def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
 
 @pytest.fixture
 def derived(sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path) -> Someone:
-    """A task without an identifier of its own, on an Airflow that remembers."""
+    """A task without an identifier of its own, on an Airflow with a state store."""
     return Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=1.0, lookup_timeout=0.1, **pictures)
 
 
@@ -131,7 +131,7 @@ def test_always_verifies_other_pictures_too(sandbox: FacekiSandbox, derived: Som
     first = derived.now(resubmit="always")
     second = derived.now(selfie=write(tmp_path, "other.jpg"))
     assert first["request_id"] != second["request_id"]
-    # What is kept is of the last pictures.
+    # The stored outcome belongs to the last pictures.
     assert derived.now(resubmit="if_absent")["request_id"] == second["request_id"]
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One bill where FACEKI's clock and the worker's differ."""
+"""A verification is billed once, even if FACEKI's clock and the worker's clock differ."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from tests.billing.conftest import Connect, Verify
 
 @pytest.fixture(params=[-86400.0, 600.0, 86400.0], ids=["ahead", "ten minutes behind", "a day behind"])
 def sandbox(request: pytest.FixtureRequest, connect: Connect) -> Iterator[FacekiSandbox]:
-    """A FACEKI whose clock is not ours."""
+    """A sandbox whose clock differs from this machine's clock."""
     with FacekiSandbox(clock=Clock(start=time.time() - request.param)) as other:
-        # A port may have been another FACEKI's before, and a token of it be in the store: that is one request more.
+        # The port was possibly used by an earlier sandbox whose token is still in the store, which would cause one more
+        # request. A new client id avoids that.
         other.settings.client_id = f"client-{uuid.uuid4()}"
         connect(other)
         yield other

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators in DAGs: mapped, templated, branching, and in the example that shows them."""
+"""Operators in DAGs: mapped, templated, branching, and in the example DAG."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PEOPLE = ("accepted-1", "declined-2", "review-3", "decision-frozen-4", "code-800
 def flows(
     airflow_db: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[DagResult, Path, FacekiSandbox]]:
-    """The finished run, the folder that it read and wrote, and the FACEKI that it asked."""
+    """The finished run, the folder that it read from and wrote to, and the sandbox that it used."""
     folder = tmp_path_factory.mktemp("billed")
     for number in range(len(PEOPLE)):
         write(folder, f"selfie-{number}.jpg", picture(seed=number))
@@ -85,7 +85,7 @@ def test_mapped_reports(flows: Flows) -> None:
 
 def test_mapped_pictures(flows: Flows) -> None:
     done, _, _ = flows
-    # The first picture is also the selfie of those who are routed.
+    # The first picture is also the selfie in the tasks before the branches.
     for index, who in enumerate(("accepted-1", "declined-2")):
         assert who in [summary["record_identifier"] for summary in done.xcom(f"match[{index}]")]
         assert done.xcom(f"analyze[{index}]")["gender"] == "Female"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Images that are refused before anything is sent, and while they are sent, without a bill."""
+"""Images that are refused before anything is sent, or while they are sent, are not billed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LIMIT = 20_000
 
 @pytest.fixture
 def store(tmp_path: Path) -> KeptInFile:
-    """Airflow's store; what is tried once needs no comparison with older Airflow."""
+    """Airflow's state store; a single try does not have to be compared with an older Airflow."""
     return KeptInFile(tmp_path / "store.json")
 
 
@@ -180,7 +180,8 @@ def test_rules_are_asked_for_once_by_many_at_once(sandbox: FacekiSandbox) -> Non
         found = list(threads.map(lambda hook: hook.workflow_rules(DEFAULT_WORKFLOW), hooks))
     assert len({id(rules) for rules in found}) == 1
     assert sandbox.counters.requests["rules"] == 1
-    # A child of a process in which somebody asks just now does not wait for somebody who is not there.
+    # If a process is forked while a thread holds the lock, the child must not wait for the thread, which does not exist
+    # in the child.
     with workflow_rules._locks[next(iter(workflow_rules._locks))]:
         child = os.fork()
         if not child:
@@ -196,7 +197,7 @@ def test_rules_are_asked_for_once_by_many_at_once(sandbox: FacekiSandbox) -> Non
 def test_recognised(sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, first: bytes, kind: str) -> None:
     content = picture(5000, first)
     assert api.Image.of_bytes("selfie", content).media_type == kind
-    # The name does not count.
+    # The file name has no influence on the detected type.
     selfie = write(tmp_path, "selfie.txt", content)
     assert verify("accepted-1", selfie=selfie).go()["decision"] == "ACCEPTED"
 
@@ -216,12 +217,12 @@ def test_from_another_storage(sandbox: FacekiSandbox, verify: Verify, memory: An
     card = {"front": "memory://people/card", "back": "memory://people/card"}
     task = verify("accepted-1", selfie="memory://people/selfie", documents=[card])
     assert task.go()["decision"] == "ACCEPTED"
-    # It arrived as it was: FACEKI finds the face by its bytes.
+    # The picture arrived unchanged, because the sandbox finds the face by its bytes.
     assert len(FacekiHook().call(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=7))))) == 1
 
 
 class Opened:
-    """A picture whose content is another each time it is opened: first as it is looked at, then as it is sent."""
+    """A picture with different content each time it is opened: first for the check, then for sending."""
 
     def __init__(self, *contents: bytes | Exception) -> None:
         self.contents = list(contents)
@@ -245,7 +246,7 @@ class FailingHalfway(io.BytesIO):
 
 
 class StorageError(Exception):
-    """Not every storage's errors are an OSError."""
+    """Error of a storage that does not derive its errors from OSError."""
 
 
 def sent(opener: Callable[[], BinaryIO], size: int) -> api.PerformKycVerification:
@@ -288,7 +289,7 @@ def test_storage_that_fails_halfway(hook: FacekiHook, sandbox: FacekiSandbox, pr
     with pytest.raises(api.ValidationError, match="selfie could not be read to its end"):
         hook.call(sent(lambda: opened.pop(0), 300_000))
     assert sandbox.bills == ()
-    # The connection on which half a body went out is not used again.
+    # The connection on which an incomplete body was sent is not used again.
     assert hook.call(verification("accepted-2", DEFAULT_WORKFLOW)).decision is api.Decision.ACCEPTED
 
 
@@ -303,7 +304,7 @@ def test_the_task_may_try_again(
     really, openings = memory.open, itertools.count(1)
 
     def flaky(*where: Any, **how: Any) -> BinaryIO:
-        # The first opening is the look, the second the sending.
+        # The first opening is for the check, the second is for sending.
         return FailingHalfway(OSError("gone")) if next(openings) == 2 else really(*where, **how)
 
     monkeypatch.setattr(memory, "open", flaky)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A task process is killed (``kill -9``) at any moment and tried again until it ends: bills and messages."""
+"""A task process is killed (``kill -9``) at any time and retried until it ends: each person is billed once."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from tests.billing.task_process import Death, Task
 pytestmark = pytest.mark.process
 
 PEOPLE = 50
-#: Tasks at once: enough that waiting costs little, few enough that nothing but the kill disturbs them.
+#: Number of concurrent tasks: large enough to save waiting time, small enough that the tasks do not slow each other.
 AT_ONCE = 16
-#: Seconds that FACEKI takes, and that a try gives it: more than it takes, on a busy machine too.
+#: Processing time of the sandbox in seconds, and the value of ``resubmit_after``, which is longer even on a busy
+#: machine.
 FACEKI_TAKES = 0.4
 SETTLE = 5.0
 DECISIONS = {"accepted": "ACCEPTED", "declined": "DECLINED", "review": "REVIEW", "code-5004": "DECLINED"}
@@ -32,7 +33,7 @@ DECISIONS = {"accepted": "ACCEPTED", "declined": "DECLINED", "review": "REVIEW",
 
 @dataclass(frozen=True)
 class Case:
-    """Somebody to be verified, and when the first try dies."""
+    """A person to be verified, and the point at which the first try is killed."""
 
     number: int
     word: str
@@ -44,7 +45,7 @@ class Case:
 
 
 def thrown(dice: random.Random, calls: int) -> list[Case]:
-    """Half of them die anywhere on the way of a whole try, half while FACEKI has the pictures or has just answered."""
+    """Return random cases: half are killed anywhere in the try, half while FACEKI processes or has just responded."""
     return [
         Case(
             number,
@@ -59,7 +60,7 @@ def thrown(dice: random.Random, calls: int) -> list[Case]:
 
 @dataclass(frozen=True)
 class Ending:
-    """What became of somebody: how far the first try had come when it was killed, and what the last one said."""
+    """Outcome of a case: the progress of the first try when it was killed, and the decision of the last try."""
 
     came_to: str
     decision: object
@@ -68,7 +69,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Household:
-    """What all tasks here share."""
+    """State that all tasks of this test share."""
 
     faceki: SandboxProcess
     folder: Path
@@ -106,7 +107,7 @@ class Household:
 @pytest.fixture(params=[pytest.param(True, id="store"), pytest.param(False, id="no store")])
 def household(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, tmp_path: Path) -> Household:
     sandbox_process.control.post("reset")
-    # Large enough that a kill may fall into the sending.
+    # The picture is large enough that a try can be killed while it is sending.
     content = picture(1_500_000)
     front, back = (write(tmp_path, name, content) for name in ("front.jpg", "back.jpg"))
     arguments = {
@@ -124,14 +125,14 @@ def test_everybody_is_billed_once_and_nobody_is_lost(household: Household) -> No
     cases = thrown(random.Random(2026), undisturbed.calls)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         endings = list(pool.map(household.live_through, cases))
-    # Whatever FACEKI may still have been at would be billed by now.
+    # After this pause, everything that FACEKI was still processing is billed.
     time.sleep(FACEKI_TAKES * 2)
     billed = household.ledger()
     expected = {case.record_identifier: 1 for case in cases}
     assert {identifier: billed.get(identifier, 0) for identifier in expected} == expected
     assert [ending.decision for ending in endings] == [DECISIONS[case.word] for case in cases]
     assert {ending.tries for ending in endings if ending.came_to != "ended"} == {2}
-    # The dice must have met the moments that matter, or this proves nothing.
+    # The random kills must have covered the important points, otherwise this test proves nothing.
     met = Counter(ending.came_to for ending in endings)
     assert met["before"] >= 5, met
     assert met["begun" if household.remembers else "before"] + met["billed"] >= 15, met

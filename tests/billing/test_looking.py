@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Which responses mean that FACEKI has no record; a wrong one would be paid for."""
+"""Which responses mean that FACEKI has no record; a wrong interpretation would cause a second bill."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HTML = b"<html><body>Cannot GET /api/v3/kyc_verification</body></html>"
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    """A FACEKI that says what a test scripts."""
+    """A server that returns the responses that a test defines."""
     with FakeServer() as server:
         yield server
 
@@ -27,7 +27,7 @@ def server() -> Iterator[FakeServer]:
 def client(server: FakeServer) -> api.FacekiClient:
     return api.FacekiClient(
         "client",
-        server.url,  # a secret of its own, so that no two tests share a token
+        server.url,  # used as a unique secret, so that no two tests share a token
         service=api.Service(base_url=server.url),
         retry=api.RetryPolicy(max_attempts=1),
     )

@@ -30,7 +30,7 @@ def on_a_loop(hook: FacekiHook, endpoint: Any) -> Any:
 
 @pytest.fixture(params=[on_a_thread, on_a_loop])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Both ways to ask."""
+    """Function that makes a call, on a thread or on an event loop."""
     asks: Ask = request.param
     return asks
 
@@ -181,5 +181,5 @@ def test_patience_is_a_time_and_not_a_number_of_looks(sandbox: FacekiSandbox, co
     sandbox.add_fault("hang", route="records", delay=1.5, count=None)
     with pytest.raises(api.OutcomeUnknownError, match="has shown no record of it for"):
         FacekiHook().call(verification("accepted-1", DEFAULT_WORKFLOW, lookup_timeout=2.0))
-    # A look lasts a second here. Were only the pauses between looks counted, there would be a third one.
+    # Each poll takes one second here. If only the pauses between polls were counted, there would be a third poll.
     assert sandbox.counters.requests["records"] <= 2

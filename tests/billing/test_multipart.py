@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Multipart bodies hold what was given, in the announced length, however large the images are."""
+"""Multipart bodies contain the given fields and files, in the announced length, for images of any size."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_python_reads_what_was_given() -> None:
     assert told == ["workflowId", "record_identifier", *pictures]
     content = [part.get_payload(decode=True) for part in parts]  # type: ignore[union-attr]
     assert content == [b"w-1", 'Zoë "7" \\ %0D'.encode(), *pictures.values()]
-    # What the file is called on the disk may name a person; what is said is the field.
+    # The file name on the disk is possibly the name of a person, so the field name is sent instead.
     names = [part.get_filename() for part in parts[2:]]  # type: ignore[union-attr]
     assert names == [f"document_{number}.{ending}" for number, (_, ending) in enumerate(kinds)]
     assert [part.get_content_type() for part in parts[2:]] == [  # type: ignore[union-attr]
@@ -127,7 +127,7 @@ def test_the_parts_of_a_verification(number: int) -> None:
 
 @pytest.fixture
 def seven_pictures(tmp_path: Path) -> Iterator[list[Image]]:
-    """Seven files of 5 MB."""
+    """Seven files of 5 MiB."""
     made = []
     for number in range(7):
         uri = write(tmp_path, f"{number}.jpg", picture(5 * MEBI, seed=number))

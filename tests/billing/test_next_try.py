@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The next try after a call that may have been sent, with Airflow's task state store and without."""
+"""The next try after a call that was possibly sent, with and without Airflow's task state store."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ WAYS = ["sleeping", "deferred", "deferred, and resumed as if begun anew"]
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look every half second instead of every five."""
+    """Poll every half second instead of every five seconds."""
     monkeypatch.setattr(operator, "MIN_RECONCILE_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(operator, "MAX_RECONCILE_INTERVAL_SECONDS", 0.5)
 
 
 @pytest.fixture(params=WAYS)
 def waits(request: pytest.FixtureRequest, verify: Verify) -> Verify:
-    """As ``verify``, in each way to wait."""
+    """Function like ``verify``, for each way to wait."""
 
     def task(record_identifier: str, **arguments: Any) -> Tries:
         made = verify(record_identifier, deferrable=request.param != "sleeping", **arguments)
@@ -48,7 +48,7 @@ def waits(request: pytest.FixtureRequest, verify: Verify) -> Verify:
 
 
 def lose(task: Tries) -> None:
-    """A try whose outcome stays unknown."""
+    """Run a try whose outcome stays unknown."""
     with pytest.raises(api.OutcomeUnknownError):
         task.go()
 
@@ -56,7 +56,7 @@ def lose(task: Tries) -> None:
 def test_what_faceki_finishes_long_after_is_found(
     sandbox: FacekiSandbox, waits: Verify, request: pytest.FixtureRequest
 ) -> None:
-    # In the proportions of life: FACEKI needs 60 s, the try looks for 10, and 150 settle it.
+    # The proportions are realistic: FACEKI needs 60 s, a try polls for 10 s, and ``resubmit_after`` is 150 s.
     sandbox.add_fault("reset_then_process", route="verify", delay=2.4)
     task = waits("declined-1", lookup_timeout=0.4, resubmit_after=6.0)
     lose(task)
@@ -80,7 +80,7 @@ def test_what_never_arrived_is_sent_again_once_that_is_settled(sandbox: FacekiSa
 
 
 def test_a_try_that_was_held_before_its_last_byte(sandbox: FacekiSandbox, verify: Verify) -> None:
-    # It marked its beginning long ago, was held, and sent its last byte just before it died.
+    # The simulated try stored its marker an hour ago, was suspended, and sent its last byte just before it died.
     task = verify("accepted-1", resubmit_after=4.0)
     if task.store is not None:
         mark(task.store, time.time() - 3600.0, "accepted-1")
@@ -133,7 +133,7 @@ def test_where_no_records_are_kept_absence_means_nothing(
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=0.5, check_rules=check_rules)
     lose(task)
     if not check_rules:
-        # Without the rules nobody knows.
+        # Without the rules, the operator does not know that the workflow stores no records.
         assert task.go()["decision"] == "ACCEPTED"
         assert sandbox.ledger == {"accepted-1": 2}
         return
@@ -163,7 +163,7 @@ def test_always_resubmit(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("process_then_reset", route="verify", skip=1)
     task = verify("accepted-1", resubmit="always")
     first, second = task.go(), task.go()
-    # The second answer was lost; what is found must be the second verification and not the first.
+    # The second response was lost. The lookup must find the second verification, and not the first.
     assert first["request_id"] != second["request_id"]
     assert sandbox.ledger == {"accepted-1": 2}
 
@@ -203,7 +203,7 @@ def no_space_left(*_: object) -> str:
 def test_a_result_that_could_not_be_written_is_not_paid_for_again(
     sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A rejection of which FACEKI gives no id, and keeps no record either.
+    # This is a rejection without an id in FACEKI's response, and FACEKI stores no record of it.
     sandbox.settings.rejection_result = "missing"
     sandbox.add_fault("code", route="records", code=8013, count=None)
     task = verify("code-5004-x", output_path=str(tmp_path / "record.json"), resubmit_after=0.5)
@@ -253,7 +253,7 @@ def test_a_record_without_a_decision_is_waited_for(sandbox: FacekiSandbox, waits
     lose(task)
     sandbox.add_record("accepted-1", "ACCEPTED", fields={"decision": ""})
     began = time.time()
-    # It is ours, so nothing is sent again; but it gets its time to be decided.
+    # The record belongs to this task, so nothing is sent again. But FACEKI gets time to make the decision.
     assert task.go()["decision"] is None
     assert time.time() - began >= 1.0
     assert sandbox.counters.requests["verify"] == 1
@@ -268,7 +268,7 @@ def test_a_killed_first_try_that_sent_nothing_costs_time_only(
         task.go()
     began = time.time()
     assert task.go()["decision"] == "ACCEPTED"
-    # The store knows that nothing was sent. Without one, a further try has to reckon with it.
+    # With a store, the operator knows that nothing was sent. Without a store, a later try must assume that it was sent.
     assert (time.time() - began >= 1.0) is (store is None)
     assert sandbox.ledger == {"accepted-1": 1}
 
@@ -306,7 +306,7 @@ def test_the_moment_that_comes_back_from_a_deferral(
         return
     with pytest.raises(TaskDeferred) as deferred:
         task.make().resume_reconciliation(context, event, until)
-    # Never later than the task itself would say.
+    # The time is never later than the time that the task itself would compute.
     assert now < (deferred.value.kwargs or {})["settled_at"] < now + 70.0
     assert "verify" not in sandbox.counters.requests
 

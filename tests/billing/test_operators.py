@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators: refusals while a DAG is parsed, ways of a branch, ends of a review."""
+"""Operators: refusals at DAG parse time, routes of a branch, outcomes of a review."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.billing.conftest import Verify
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look every second for a reviewer's decision instead of every minute."""
+    """Poll for a reviewer's decision every second instead of every minute."""
     monkeypatch.setattr(verification, "REVIEW_POLL_INTERVAL_SECONDS", 1.0)
 
 
@@ -144,14 +144,14 @@ def test_a_review_that_takes_too_long(sandbox: FacekiSandbox, verify: Verify) ->
     with pytest.raises(AirflowException, match="review took longer than review_timeout=1 second") as caught:
         task.go()
     assert not isinstance(caught.value, AirflowFailException)
-    # The next try waits on, and does not pay again.
+    # The next try continues to wait and is not billed again.
     task.meanwhile = deciding(sandbox, "ACCEPTED")
     assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"review-1": 1}
 
 
 def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify: Verify) -> None:
-    # Whatever is told and wherever the task's start has moved meanwhile.
+    # The deadline is kept, whatever the event contains, and although the task's start has possibly moved.
     task = verify("review-1", wait_for_review=True, deferrable=True)
     sandbox.add_record("review-1", "REVIEW")
     context: Any = {"ti": task.ti, "params": {}}
@@ -193,7 +193,7 @@ def test_a_triggerer_that_gives_up_is_not_asked_again(
     resume = getattr(task.make(), method)
     with pytest.raises(error, match=told):
         resume(context, {"status": status, "request_id": None}, **{end: time.time() + 50})
-    # What the worker finds counts, whatever the triggerer could do.
+    # The decision that the worker finds is used, even if the triggerer gave up.
     sandbox.decide(str(record["requestId"]), "ACCEPTED")
     decided = resume(context, {"status": status, "request_id": None}, **{end: time.time() + 50})
     assert decided["decision"] == "ACCEPTED"
@@ -293,7 +293,7 @@ def test_an_identifier_that_is_no_text_is_refused(
 
 def test_no_identifier_in_a_mapped_task_is_refused(sandbox: FacekiSandbox, pictures: dict[str, Any]) -> None:
     context: Any = {"ti": TaskInstance(map_index=1), "params": {}}
-    # As expand(record_identifier=["a", None]) makes it, and as it is when the argument is left out.
+    # The first call is what expand(record_identifier=["a", None]) creates; the last call omits the argument.
     with pytest.raises(AirflowFailException, match="record_identifier is None in a mapped task"):
         FacekiKycVerificationOperator(task_id="verify", record_identifier=None, **pictures).execute(context)
     assert sandbox.ledger == {}

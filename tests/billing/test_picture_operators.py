@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Calls about one image: results, and lost responses of charged ones."""
+"""API calls about one image: results, and lost responses of charged calls."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_lost_answer_fails_for_good(
     with pytest.raises(AirflowFailException, match="the call may have been charged; it is not sent again"):
         task.go()
     assert sandbox.counters.requests[route] == 1
-    # Somebody saw that and clears the task: then it goes ahead.
+    # A user has seen the failure and clears the task, so the call is sent.
     assert task.go() is not None
     assert sandbox.counters.requests[route] == 2
 
@@ -219,7 +219,7 @@ def test_records_that_cannot_be_written_are_not_paid_for_again(
     assert (summary["record_identifier"], summary["decision"]) == ("a", "DECLINED")
     assert ("full_name" in output.read_text()) is keeps_records
     assert len(sandbox.bills) == 1
-    # Whoever runs the finished task again wants to know who is found now.
+    # If the finished task is run again, it searches again, because the result can be different now.
     task.go()
     assert len(sandbox.bills) == 2
 

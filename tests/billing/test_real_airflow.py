@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow's own task processes are killed (``kill -9``) while they verify, and tried again: bills."""
+"""Airflow's own task processes are killed (``kill -9``) while they verify, and retried: each person is billed once."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ DECISIONS = {
 }
 PLACES = {**{f"sleeping[{n}]": who for n, who in enumerate(SLEEPING)}}
 PLACES |= {f"deferred[{n}]": who for n, who in enumerate(DEFERRED)}
-#: Processes to kill, fewer than there are tasks. Airflow 2.11 runs one task at a time here, five seconds each.
+#: Number of processes to kill, fewer than there are tasks. Airflow 2.11 runs one task at a time here and needs five
+#: seconds for each.
 KILLS = 3 if AIRFLOW_3 else 2
 ENDED = {"success", "failed"}
 
 
 @dataclass
 class Killer:
-    """Kills whoever talks to FACEKI, some time after it began to."""
+    """Killer of processes that have a connection to FACEKI, after a random delay."""
 
     port: int
     dice: random.Random = field(default_factory=lambda: random.Random(33))
@@ -50,14 +51,14 @@ class Killer:
     killed: list[int] = field(default_factory=list)
 
     def strike(self) -> bool:
-        """Kill whose time has come; whether enough have been killed."""
+        """Kill the processes whose delay has passed; return whether enough processes have been killed."""
         for process in psutil.process_iter():
             if len(self.killed) >= KILLS:
                 break
             if process.pid in (os.getpid(), *self.killed) or not self._talks(process):
                 continue
-            # From before anything is sent to long after FACEKI has begun to work on it, which takes it five seconds;
-            # so that a busy machine, late by three, still meets a process that lives.
+            # The delays cover the time from before anything is sent until long after FACEKI has begun its processing,
+            # which takes five seconds. So even if a busy machine kills three seconds late, the process is still alive.
             due = self.due.setdefault(process.pid, time.monotonic() + self.dice.uniform(0.0, 2.0))
             if time.monotonic() >= due:
                 process.kill()
@@ -69,7 +70,7 @@ class Killer:
             lines = process.net_connections("tcp")
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
-        # FACEKI's own end of the line has it as the near port.
+        # The sandbox's own end of a connection has this port as the local port, so only the remote port is compared.
         return self.port in {getattr(line.raddr, "port", None) for line in lines}
 
 
@@ -95,7 +96,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """All is over when this is there: processes have ended, files and FACEKI are still there."""
+    """The finished scenario: all Airflow processes have ended; the files and the sandbox still exist."""
     folder = tmp_path_factory.mktemp("killed")
     for name in ("selfie-0.jpg", "front.jpg", "back.jpg"):
         write(folder, name, picture(2_000_000))
@@ -128,7 +129,8 @@ def _live_through(scene: Scene) -> None:
     airflow.tell(*(("dags", "unpause", dag_id) for dag_id in dags), airflow.trigger("killed", "k", {}))
     airflow.wait(f"{KILLS} processes to kill", lambda: scene.killer.strike() or scene.run.state in ENDED)
     for dag_id in dags[1:]:
-        # Not before, for the killer does not ask whose process it is.
+        # These DAGs are triggered only now, because the killer does not distinguish between processes of different
+        # DAGs.
         airflow.tell(airflow.trigger(dag_id, "k", {}))
     airflow.wait("all to end", lambda: all(airflow.run(dag_id, "k").state in ENDED for dag_id in dags))
 
@@ -144,8 +146,8 @@ def test_every_task_ends_with_the_right_decision(scene: Scene) -> None:
 
 
 def test_airflow_did_try_again(scene: Scene) -> None:
-    # A killed process is a try of its own. Airflow 3.3 may make more: of a task that has deferred itself and whose
-    # wait ends before the scheduler has heard of it. That has to bill nobody twice either.
+    # Each killed process is one try. Airflow 3.3 possibly makes more tries: of a deferred task whose wait ends before
+    # the scheduler has noticed the deferral. These tries must not bill twice either.
     assert sum(scene.tries("killed").values()) >= len(PLACES) + KILLS
 
 
@@ -175,5 +177,5 @@ def test_nothing_got_out(scene: Scene) -> None:
         (table, line) for table, row in rows_of(scene.airflow.database) for line in NOWHERE.lines_in(row)
     ]
     assert leaks == []
-    # It would have been found: the records hold the person.
+    # This proves that the search works: the records contain the person.
     assert any(NOWHERE.found_in(record.read_bytes()) for record in scene.folder.glob("*.json"))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The PDF report: its sources, its forms, and which host gets the token."""
+"""The PDF report: its sources, its formats, and which host receives the token."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_however_it_arrives(head: bytes, pieces: list[bytes]) -> None:
     def reply(handler: Handler) -> None:
         handler.send_bytes(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
         for piece in pieces:
-            # Long enough for the piece to be read before the next one comes.
+            # The pause is long enough for the piece to be read before the next piece arrives.
             time.sleep(0.2)
             handler.send_bytes(piece)
 
@@ -201,7 +201,7 @@ def test_what_is_no_report(reply: Reply, told: str) -> None:
 
 
 def test_the_token_goes_only_to_faceki() -> None:
-    # Another host is followed over https alone, so it is told by the request and not by a server on loopback.
+    # Another host is followed only over https, so this test checks the request instead of using a local server.
     own = api.Service(base_url="https://faceki.example", pdf_report_path="/reports/{requestId}")
     report = api.FetchPdfReport("r-1")
     asked = {

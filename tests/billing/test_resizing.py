@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Images that are made smaller: what they show, and what metadata they carry."""
+"""Images that are reduced: their visible content, and their metadata."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.billing.pictures import HEIC, picture, write
 pytestmark = pytest.mark.process
 
 MEBI = 1024 * 1024
-SIDEWAYS = 6  # Exif's word for a camera that was held on its side
+SIDEWAYS = 6  # Exif orientation of a camera that was rotated by 90 degrees
 TELLTALES = (b"TELLTALE", b"Exif")
 
 
 def portrait(width: int, height: int) -> Pillow.Image:
-    """White, with its upper left corner red."""
+    """Return a white image whose upper left corner is red."""
     made = Pillow.new("RGB", (width, height), "white")
     ImageDraw.Draw(made).rectangle((0, 0, width // 4, height // 4), fill="red")
     return made
@@ -88,7 +88,7 @@ def test_its_longer_side(size: tuple[int, int], expected: tuple[int, int], kind:
 def test_it_stands_upright() -> None:
     _, made = smaller(talkative())
     assert made.size == (300, 400)
-    # What was the upper left corner is the upper right one of whoever holds the camera on its side.
+    # The camera was rotated, so the stored upper left corner must be the upper right corner after the resize.
     right, left = made.getpixel((290, 10)), made.getpixel((10, 10))
     assert isinstance(right, tuple)
     assert isinstance(left, tuple)

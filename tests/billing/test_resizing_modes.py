@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Resizing shows what the image shows, in every mode that Pillow opens, and in bounded memory."""
+"""Resizing keeps the visible content of the image, in every mode that Pillow opens, and in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WIDTH, HEIGHT = 512, 384
 
 
 def ramp() -> Pillow.Image:
-    """Black on the left, white on the right."""
+    """Return a gradient with black on the left and white on the right."""
     return Pillow.linear_gradient("L").rotate(90).resize((WIDTH, HEIGHT))
 
 
 def numbers(mode: str, white: float) -> Pillow.Image:
-    """The ramp in a mode of one large number a pixel."""
+    """Return the gradient in a mode with one large number per pixel."""
     made = ramp().convert("F").point(lambda value: value * (white / 255))
     return made.convert("I").convert(mode) if mode != "F" else made
 
@@ -45,7 +45,7 @@ def palette(transparency: Any = None) -> Pillow.Image:
 
 
 def seen_through(mode: str) -> Pillow.Image:
-    """Black everywhere, more transparent to the right: on white, it is the ramp."""
+    """Return a black image that is more transparent towards the right; on a white background, it is the gradient."""
     alpha = ramp().point(lambda value: 255 - value)
     black = Pillow.new("L" if mode == "LA" else "RGB", alpha.size)
     black.putalpha(alpha)
@@ -59,7 +59,7 @@ def encode(picture: Pillow.Image, kind: str, **more: Any) -> bytes:
 
 
 def shown(picture: Pillow.Image) -> list[float]:
-    """Mean shades of eight columns, from left to right."""
+    """Return the mean grey values of eight columns, from left to right."""
     small = picture.convert("L").resize((8, 1), Pillow.Resampling.BOX)
     return [float(small.getpixel((x, 0))) for x in range(8)]  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ def test_it_shows_what_the_image_shows(
 ) -> None:
     content = encode(make(), kind)
     opened = Pillow.open(io.BytesIO(content)).mode
-    # Pillow before 11.3 opens 16 bit as "I".
+    # Pillow before 11.3 opens 16 bit images in mode "I".
     assert opened == mode or (opened, mode) == ("I", "I;16")
     check_ramp(smaller(content, longest))
 
@@ -193,7 +193,7 @@ def test_threads_share_the_memory() -> None:
             with lock:
                 running += 1
                 most = max(most, running)
-            # There is room for two at once, and for no more.
+            # The memory budget is large enough for two threads at once, but not for three.
             pair.wait(30)
             with lock:
                 running -= 1

@@ -61,7 +61,7 @@ SUMMARY = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> KeptInFile:
-    """Airflow's store; what is tried once needs no comparison with older Airflow."""
+    """Airflow's state store; a single try does not have to be compared with an older Airflow."""
     return KeptInFile(tmp_path / "store.json")
 
 
@@ -84,9 +84,9 @@ def test_whatever_comes_with_the_code(
     task = verify("code-5005-x", output_path=f"{tmp_path.as_uri()}/record.json")
     summary = task.go()
     assert (summary["decision"], summary["retake_selfie"]) == ("DECLINED", False)
-    # Where the answer does not tell it, the record does, which is fetched to be written.
+    # If the response lacks the request id, it comes from the record, which is fetched to be written.
     assert summary["request_id"] is not None
-    # The whole record is found in any case: by FACEKI's id, or by the caller's.
+    # The full record is found in each case, either by FACEKI's id or by the caller's id.
     assert json.loads((tmp_path / "record.json").read_text())["selfie_data"] == {"liveness_pass": True}
 
 
@@ -103,7 +103,7 @@ def test_why_somebody_did_not_pass_is_in_the_summary(sandbox: FacekiSandbox, ver
 
 def test_somebody_who_passes_needs_no_further_request(sandbox: FacekiSandbox, verify: Verify) -> None:
     assert verify("accepted-1").go()["decision"] == "ACCEPTED"
-    # The look before it is paid for.
+    # This one request is the lookup before the charged call.
     assert sandbox.counters.requests["records"] == 1
 
 
@@ -219,7 +219,7 @@ def test_no_word_about_rules_is_no_obstacle(
 ) -> None:
     sandbox.add_fault(**fault, route="rules", count=None)
     assert verify("accepted-1").go()["decision"] == "ACCEPTED"
-    # Asked as often as the Connection allows, before that.
+    # Before that, the rules were requested as often as the Connection allows.
     assert sandbox.counters.requests["rules"] == 2
 
 
@@ -303,7 +303,7 @@ def test_where_faceki_keeps_no_records_its_answer_is_written(
     sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, connect: Connect
 ) -> None:
     task = verify("accepted-1", output_path=str(tmp_path / "record.json"))
-    # The first look finds nothing, of course; the second one does not either.
+    # The first lookup finds nothing, because nothing was sent. The second lookup finds nothing because of the fault.
     sandbox.add_fault("code", route="records", code=8013, skip=1)
     summary = task.go()
     assert summary["decision"] == "ACCEPTED"
@@ -335,7 +335,7 @@ def test_the_log_shows_what_can_be_an_id_only(
     else:
         answer = Record.answer
         monkeypatch.setattr(Record, "answer", lambda self: {**answer(self), "requestId": request_id})
-    # Airflow's own loggers lead past pytest.
+    # pytest does not capture the output of Airflow's own loggers.
     monkeypatch.setattr(FacekiKycVerificationOperator, "log", logging.getLogger("seen by pytest"))
     with caplog.at_level(logging.INFO):
         verify("accepted-1").go()

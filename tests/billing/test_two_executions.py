@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Two executions of one task instance at nearly the same time: one bill, where they share a state store."""
+"""Two concurrent executions of one task instance cause one bill, if they share a state store."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.skipif(not HAS_STATE_STORE, reason="before Airflow 3.3 
 
 FENCE_SECONDS = charged_call.MIN_FENCE_SECONDS
 OFFSETS = [0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0]
-#: Seconds that a request to the store takes, as one to Airflow's API server does.
+#: Seconds of a request to the store; a request to Airflow's API server takes about the same time.
 STORE_LATENCY_SECONDS = 0.03
 
 
 class SlowStore(KeptInFile):
-    """A store behind a network. Each key is changed on its own, as in Airflow's database."""
+    """A store with network latency. Each key is changed independently, as in Airflow's database."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -52,7 +52,7 @@ class SlowStore(KeptInFile):
 
 @pytest.fixture(autouse=True)
 def real_fence(short_fence: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fence as it is shipped."""
+    """The fence with its real waiting time."""
     monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", FENCE_SECONDS)
     monkeypatch.setattr(verification, "MIN_RECONCILE_INTERVAL_SECONDS", 0.5)
 
@@ -69,7 +69,7 @@ def _execute(make: Callable[[], Any], store: SlowStore, start_at: float) -> Any:
 
 
 def both(make: Callable[[], Any], path: Path, offset: float) -> list[Any]:
-    """Execute twice, the second time so many seconds after the first; return both results."""
+    """Execute twice, the second time `offset` seconds after the first; return both results."""
     store, begin = SlowStore(path), time.time() + 0.1
     with ThreadPoolExecutor(2) as pool:
         executions = [pool.submit(_execute, make, store, begin + after) for after in (0.0, offset)]
@@ -80,7 +80,7 @@ def both(make: Callable[[], Any], path: Path, offset: float) -> list[Any]:
 def test_a_verification_is_billed_once(
     sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path, offset: float
 ) -> None:
-    # Long enough for the second execution to find what the first one is sending.
+    # The latency is long enough for the second execution to find the call that the first execution is sending.
     sandbox.settings.latency = 0.2
 
     def make() -> FacekiKycVerificationOperator:
@@ -109,7 +109,7 @@ def test_a_call_without_a_record_is_made_once(
 
 
 class Interleaved(dict[str, Any]):
-    """A store in which another execution writes just after a read or a write of ours."""
+    """A store in which another execution writes directly after a read or a write of this execution."""
 
     def __init__(self, after: str) -> None:
         super().__init__()

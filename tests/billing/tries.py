@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Tries of one task instance. Each try is a new operator, as Airflow makes one."""
+"""Tries of one task instance. Each try creates a new operator, as Airflow does."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_faceki.charged_call import digest
 from tests.airflow.fakes import TaskInstance
 
-#: No test here waits for more than a few events.
+#: If a test defers more often than this, it fails.
 MOST_DEFERRALS = 10
 
 
 class KeptInFile:
-    """Stands in for ``task_state_store``: a file that outlives the process, whole at any moment."""
+    """Replacement for ``task_state_store``: a file that outlives the process and is always complete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class KeptInFile:
         return self._all().get(key, default)
 
     def set(self, key: str, value: object) -> None:
-        # As Airflow's own, it takes nothing that JSON has no word for, and not None.
+        # Like Airflow's own store, it accepts only JSON values, and it does not accept None.
         assert value is not None
         self._write({**self._all(), key: value})
 
@@ -39,7 +39,7 @@ class KeptInFile:
 
     @property
     def is_marked(self) -> bool:
-        """Whether anything may have been sent, as far as it knows."""
+        """Whether a call was possibly sent, according to the store."""
         marks: list[Any] = [
             mark for key, mark in self._all().items() if key.startswith("faceki_submitting_since")
         ]
@@ -56,21 +56,21 @@ class KeptInFile:
 
 
 def mark(store: KeptInFile, at: object, identifier: str | None = None) -> None:
-    """Leave behind what a try leaves that was killed while it sent."""
+    """Store the marker that a try leaves behind if it is killed while it sends."""
     apart = "" if identifier is None else f"_{digest(identifier)}"
     store.set(f"faceki_submitting_since{apart}", {"at": at, "images": None})
 
 
 class Tries:
-    """One task instance: :meth:`go` is its next try, to the end, whatever it is deferred for on the way.
+    """One task instance: :meth:`go` runs its next try to the end, including all deferrals.
 
-    What :attr:`meanwhile` is set to happens whenever it is deferred, before the triggerer comes to look.
+    The function in :attr:`meanwhile` is called after each deferral, before the triggerer polls.
 
-    :param make: Makes the operator.
-    :param store: Where the task instance remembers, or ``None`` for an Airflow before 3.3.
+    :param make: Creates the operator.
+    :param store: State store of the task instance, or ``None`` for an Airflow before 3.3.
     """
 
-    #: Whether the task begins anew, by its clock, whenever it is resumed: so in Airflow 3.0 to 3.2
+    #: Whether the task's start time moves each time it resumes, as in Airflow 3.0 to 3.2
     #: (https://github.com/apache/airflow/issues/63240).
     start_moves = False
 
@@ -109,9 +109,10 @@ class Tries:
 
 
 async def first_event(trigger: Any) -> object:
-    """What a trigger tells, having been through the database."""
+    """Return the payload of a trigger's event, after the trigger was serialized as Airflow does for its database."""
     path, arguments = trigger.serialize()
-    # The first look comes at some moment of the first pause, which may be a minute.
+    # The interval is set to zero because the first poll comes at a random time of the first pause, which can be a
+    # minute.
     hasty = {**arguments, "poke_interval": 0.0}
     again = type(trigger)(**json.loads(json.dumps(hasty)))
     assert path == f"{type(again).__module__}.{type(again).__qualname__}"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Circuit breaker over the polls of a triggerer."""
+"""Circuit breaker for the polls of a triggerer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Waits whose Connection cannot be read again, for a moment or for good."""
+"""Waits whose Connection cannot be read again, temporarily or permanently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = "AIRFLOW_CONN_FACEKI_LOST"
 
 
 class Scenario:
-    """Waits that look, a clock that somebody else moves, and a Connection that comes and goes."""
+    """Waits that poll, a clock that the test moves, and a Connection that the test removes and restores."""
 
     def __init__(self, sandbox: FacekiSandbox, patch: pytest.MonkeyPatch) -> None:
         self.now = time.time()
@@ -47,18 +47,18 @@ class Scenario:
         return counted
 
     def restore(self, **extra: object) -> None:
-        """The Connection is there."""
+        """Make the Connection available."""
         self._patch.setenv(NAME, json.dumps(self._sandbox.connection(token_store="memory", **extra)))
 
     def lose(self, how: str) -> None:
-        """It is not, or makes no sense to Airflow."""
+        """Remove the Connection, or replace it by text that Airflow cannot parse."""
         if how == "gone":
             self._patch.delenv(NAME)
         else:
             self._patch.setenv(NAME, '{"conn_type": "faceki", "extra": ')
 
     async def polls(self, poller: SharedPoller, waits: int = 1) -> list[BaseException | None]:
-        """What became of so many waits that look at once."""
+        """Return the errors of a number of waits that poll at the same time; None for a wait without an error."""
         looking = (poller.poll(api.FetchRecords(record_identifier="customer-1")) for _ in range(waits))
         found = await asyncio.gather(*looking, return_exceptions=True)
         return [each if isinstance(each, BaseException) else None for each in found]
@@ -86,7 +86,8 @@ def test_a_hiccup_ends_no_wait(scenario: Scenario, caplog: pytest.LogCaptureFixt
                 scenario.now += REREAD_INTERVAL_SECONDS + 1
             scenario.restore()
         assert await scenario.polls(poller) == [None]
-        # One of the twenty reads; and a Connection that was read again has all its patience again.
+        # Only one of the twenty waits reads the Connection. After a successful read, the count of failed reads starts
+        # at zero again.
         assert scenario.reads == 1 + 3 * MAX_FAILED_READS
 
     asyncio.run(tell())

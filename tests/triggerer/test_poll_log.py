@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Log lines of a wait: short, rate-limited, and a hint when there is never a record."""
+"""Log lines of a wait: short, rate-limited, and a warning if no record appears."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from tests.airflow.running import AIRFLOW_3, bundles
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.triggerer.dags.many_waits import PEOPLE
 
-# Its one executor for SQLite starts one task after another, five seconds each. One wait over the death of a
-# triggerer is proved there too, by tests/airflow/test_real_run.py.
+# On Airflow 2.11, the only executor for SQLite starts one task after another and needs five seconds for each. There,
+# tests/airflow/test_real_run.py tests one wait during which the triggerer dies.
 pytestmark = [
     pytest.mark.airflow,
     pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2.11 would take ten minutes to begin fifty waits"),
@@ -29,7 +29,7 @@ pytestmark = [
 
 DAGS = Path(__file__).parent / "dags"
 DECISIONS = ("ACCEPTED", "DECLINED")
-#: Decided just before the triggerer is killed, while it is dead, and when another one has taken over.
+#: People whose decision is made before the triggerer is killed, while it is dead, and after a new one has taken over.
 BEFORE, MEANWHILE, AFTER = PEOPLE[:15], PEOPLE[15:35], PEOPLE[35:]
 ENDED = {"success", "failed"}
 
@@ -38,7 +38,7 @@ ENDED = {"success", "failed"}
 class Scene:
     run: DagResult
     counters: dict[str, Any]
-    #: States of the waits when the triggerer died, and how many looks FACEKI had seen by the end of its death.
+    #: States of the waits when the triggerer died, and the number of polls that FACEKI received while it was dead.
     at_death: Counter[str]
     looks_while_dead: int
 
@@ -79,7 +79,7 @@ def _live_through(airflow: WholeAirflow, faceki: SandboxProcess) -> Scene:
     airflow.end("triggerer", signal.SIGKILL)
     at_death, seen = Counter(run.states.values()), looks()
     decide(MEANWHILE)
-    # Longer than the longest pause between two looks of a living wait.
+    # This is longer than the longest pause between two polls of a running wait.
     time.sleep(5)
     looks_while_dead = looks() - seen
     airflow.start("triggerer")

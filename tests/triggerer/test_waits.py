@@ -49,7 +49,7 @@ def trigger(link: str, seconds: float, **more: Any) -> FacekiKycDecisionTrigger:
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """A clock that advances only when `sleep` is called."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -63,7 +63,8 @@ class Clock:
 
 @pytest.fixture
 def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, SandboxProcess]]:
-    """A link nobody answers, at a FACEKI in another process: its time goes on while ours is held."""
+    """A link without a decision, at a sandbox in another process, whose time continues while the test's
+    clock is fake."""
     with SandboxProcess() as running:
         monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", connection(running))
         hook = FacekiHook()
@@ -112,7 +113,8 @@ def test_waits_that_begin_together_do_not_look_together(
     found = asyncio.run(one_after_another())
     firsts, seconds = [first for first, _ in found], [second for _, second in found]
     assert len(set(firsts)) == len(set(seconds)) == len(found)
-    # Over the whole of the first pause: in each half of it are some, but once in eight million times.
+    # The first polls are spread over the whole first pause. The probability that one half of it stays empty is about
+    # one in eight million.
     assert min(firsts) < 10 < max(firsts)
     assert all(0 <= first <= 20 for first in firsts)
     assert all(18.0 <= second <= 22.0 for second in seconds)
@@ -121,7 +123,7 @@ def test_waits_that_begin_together_do_not_look_together(
 def test_an_outage_neither_fails_the_waits_nor_multiplies_the_traffic(
     sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Ten minutes in about six seconds: every time is a hundredth.
+    # Ten minutes are simulated in about six seconds: all durations are divided by a hundred.
     monkeypatch.setattr(shared_poller, "MIN_OPEN_SECONDS", 0.05)
     monkeypatch.setattr(shared_poller, "MAX_OPEN_SECONDS", 3.0)
     monkeypatch.setattr("airflow_provider_faceki.triggers.faceki.MIN_POLL_INTERVAL_SECONDS", 0.1)
@@ -147,7 +149,7 @@ def test_an_outage_neither_fails_the_waits_nor_multiplies_the_traffic(
         events = asyncio.run(run())
 
     assert [event["status"] for event in events] == ["decided"] * 40
-    # Without knowing of each other, 40 waits would have sent some 600.
+    # If the waits did not share a circuit breaker, 40 waits would have sent about 600 requests.
     assert during[0] < 80
     told = [record.getMessage() for record in caplog.records if record.name == shared_poller.__name__]
     assert [line.split(";")[0].split(" on ")[0] for line in told] == [
@@ -173,5 +175,5 @@ def test_limits_hold_for_all_waits_together(sandbox: FacekiSandbox, monkeypatch:
 
     assert {event["status"] for event in events} == {"timeout"}
     assert sandbox.counters.in_flight_max <= 3
-    # 61 requests at 40 a second cannot be done sooner; this bounds from below, so no load makes it fail.
+    # 61 requests cannot be sent faster at 40 per second. This is a lower bound, so a busy machine cannot make it fail.
     assert took >= 60 / 40

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Three people, three decisions: what a branch for one person does with them, and how to go on by all of them."""
+"""DAG with three people and three decisions: a branch for one person, and the routing of many decisions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ with DAG(dag_id="branches", schedule=None, start_date=timezone.datetime(2026, 1,
 
     @task_group
     def person(summary: Any) -> None:
-        """Go on by the decision on one of them."""
+        """Select the downstream tasks by the decision on one person."""
         FacekiDecisionBranchOperator(task_id="branch", summary=summary, **ways("person.")) >> [
             went.override(task_id=way)(way) for way in WAYS.values()
         ]

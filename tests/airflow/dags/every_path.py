@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Each operator and sensor, on each way that ends well or badly; for whoever searches what all of it leaves behind.
+"""DAG with each operator and sensor, on each path that succeeds or fails, for the leak tests.
 
-A task's id is the identifier it works with, so that the local FACEKI can give each its own fate. The Connections are
-named after what is wrong with them.
+The id of a task is also the identifier that it works with, so that the sandbox can treat each task differently. Each
+Connection is named after its fault.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from airflow_provider_faceki.operators.faceki import (
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 
 RECORDS = "/api/v3/kyc_verification"
-OUTPUT = os.environ.get("EVERY_PATH_OUTPUT", "/tmp/every-path")  # noqa: S108 - only when parsed without a run
-#: Connections that cannot work; the task is to say so without saying too much.
+OUTPUT = os.environ.get("EVERY_PATH_OUTPUT", "/tmp/every-path")  # noqa: S108 - only if parsed without a run
+#: Connections that cannot work. Their tasks must report the error without revealing secrets.
 BROKEN = (
     "wrong_secret",
     "wrong_secret_in_query",
@@ -33,7 +33,7 @@ BROKEN = (
     "proxy_gone",
     "no_such_connection",
 )
-#: What the local FACEKI does to requests that name such a task.
+#: Faults that the sandbox applies to the requests of a task, by task id.
 FAULTS: dict[str, dict[str, Any]] = {
     "fault_502": {"kind": "status", "status": 502},
     "fault_429": {"kind": "status", "status": 429},
@@ -47,9 +47,9 @@ FAULTS: dict[str, dict[str, Any]] = {
     "fault_reset": {"kind": "reset_after_body"},
     "fault_hang": {"kind": "hang", "delay": 0.2},
 }
-#: Dead links, by the name under which a run is told of them.
+#: Dead links, by their key in the run's conf.
 DEAD_LINKS = ("link_expired", "link_used_up", "link_unknown")
-#: How each task that is in neither of these ends.
+#: Tasks that are in neither of the groups above and end as failed.
 FAILS = ("declined", "missing", "too_large", "unwritable", "link_as_id", "no_time_left")
 
 with DAG(dag_id="every_path", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Each operator that sends pictures, fetches a report, branches, or goes through a manifest, well and badly.
+"""DAG with each operator that sends pictures, fetches a report, branches, or processes a manifest, for the leak tests.
 
-As `every_path`, for whoever searches what is left behind. Pictures, manifests and what is in them is made by
-`tests/airflow/given.py`.
+Like `every_path`, it contains paths that succeed and paths that fail. `tests/airflow/given.py` creates the pictures and
+manifests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 
 GIVEN = os.environ.get("EVERY_PATH_GIVEN", "file:///tmp/every-path-given")
 OUTPUT = os.environ.get("EVERY_PATH_OUTPUT", "file:///tmp/every-path")
-#: Identifiers of verifications, by task; those of the local FACEKI's scenarios say how they end.
+#: Identifiers of verifications, by task. For some identifiers, a scenario of the sandbox determines the outcome.
 VERIFIED = {
     "accepted": "accepted-picture",
     "refused_picture": "code-5004-picture",
@@ -41,14 +41,14 @@ VERIFIED = {
     "no_picture": "no_picture",
     "not_reduced": "not_reduced",
 }
-#: What the local FACEKI does to those that are named here.
+#: Faults that the sandbox applies to a verification, by identifier.
 VERIFY_FAULTS: dict[str, dict[str, Any]] = {
     "answer_lost": {"kind": "process_then_reset"},
     "outcome_unknown": {"kind": "reset_after_body"},
     "wallet_empty": {"kind": "code", "code": 5003},
 }
 MORE: dict[str, dict[str, Any]] = {
-    # Somebody at FACEKI decides it once a task has seen it: see `planting.py`.
+    # A simulated reviewer decides this case after the task has polled it once; see `planting.py`.
     "reviewed": {"wait_for_review": True, "deferrable": True, "review_timeout": 15.0},
     "accepted": {"output_path": f"{OUTPUT}/verification-{{{{ run_id }}}}.json"},
     "reduced": {
@@ -60,7 +60,7 @@ MORE: dict[str, dict[str, Any]] = {
     "no_picture": {"selfie": f"{GIVEN}/text.jpg"},
     "not_reduced": {"resize_to": 16},
 }
-#: How each task ends.
+#: Expected end state of each task: success in WELL, failed in BADLY.
 WELL = (
     *("accepted", "refused_picture", "review", "reviewed", "answer_lost", "reduced"),
     *("matches", "analyzes", "checks", "reports", "chooses", "verifies_many", "fetches_many"),

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Every kind of task mapped, the Connection's id included."""
+"""DAG in which every kind of task is mapped, including its Connection id."""
 
 from __future__ import annotations
 

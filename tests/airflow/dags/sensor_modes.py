@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One sensor for each of the three modes, each outcome, and with soft_fail where that could matter.
+"""DAG with one sensor for each mode and each outcome, and with soft_fail for the outcomes that soft_fail can change.
 
-A task's id is the identifier that it waits for, so that whoever runs this can give each its own fate.
+The id of a task is also the identifier that it waits for, so that a test can prepare each outcome separately.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MODES: dict[str, dict[str, Any]] = {
     "reschedule": {"mode": "reschedule"},
     "deferred": {"deferrable": True},
 }
-#: Outcome -> what its sensor is told beyond the defaults.
+#: Sensor arguments by outcome, in addition to the defaults.
 OUTCOMES: dict[str, dict[str, Any]] = {
     "accepted": {},
     "late": {},
@@ -30,7 +30,7 @@ OUTCOMES: dict[str, dict[str, Any]] = {
     "wrong_secret": {"faceki_conn_id": "faceki_wrong"},
     "not_borne": {"max_failures": 1},
 }
-#: Those that can end badly, and so are run with soft_fail as well.
+#: Outcomes that can end in a failure, so these sensors also run with soft_fail.
 BAD = ("declined_fails", "never", "expired_link", "wrong_secret", "not_borne")
 
 with DAG(dag_id="sensor_modes", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:

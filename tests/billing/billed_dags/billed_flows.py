@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Each operator that sends pictures, mapped where it makes sense, and a branch for each kind of decision."""
+"""DAG with each operator that sends pictures, mapped if that is useful, and a branch for each kind of decision."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from airflow_provider_faceki.operators.images import (
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
 FOLDER = os.environ.get("BILLED_FOLDER", "file:///tmp/billed")
-#: What each person's identifier makes of them.
+#: Identifiers of the people; each identifier determines the outcome in the sandbox.
 PEOPLE = ("accepted-1", "declined-2", "review-3", "decision-frozen-4", "code-8009-5")
 CARD = [{"front": f"{FOLDER}/front.jpg", "back": f"{FOLDER}/back.jpg"}]
 
 
 class Leaf(BaseOperator):
-    """Does nothing, to see whether it is chosen."""
+    """Task that does nothing; the test checks whether a branch selects it."""
 
     def execute(self, context: object) -> None:
         """Do nothing."""
 
 
 def route(name: str, summary: object) -> None:
-    """A branch, and something to find behind each way."""
+    """Create a branch, with one task behind each route."""
     ways = {way: f"{name}_{way}" for way in ("yes", "no", "also_no", "else")}
     FacekiDecisionBranchOperator(
         task_id=name,

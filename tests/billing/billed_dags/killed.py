@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verifications whose processes somebody kills, and tasks that use the hook under the ready retry policy."""
+"""DAGs with verifications whose processes the test kills, and with tasks that use the hook and the retry policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 
 FOLDER = os.environ.get("BILLED_FOLDER", "file:///tmp/billed")
-#: Whether each waits in the triggerer for what a killed try may have sent.
+#: Identifiers of two tasks: SLEEPING waits on the worker for a verification that a killed try possibly sent, DEFERRED
+#: waits in the triggerer.
 SLEEPING, DEFERRED = ("accepted-k1", "declined-k2"), ("review-k3", "code-5004-k4")
 DELAYS: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(seconds=1)}
 
@@ -30,17 +31,17 @@ with DAG(dag_id="killed", schedule=None, start_date=timezone.datetime(2026, 1, 1
             **DELAYS,
         ).expand(record_identifier=[f"slow-5-{person}" for person in people])
 
-# Absent before Airflow 3.3, where this module is to load all the same.
+# The policy does not exist before Airflow 3.3, but the module must be importable there too.
 POLICY: Any = getattr(retry_policy, "FACEKI_RETRY_POLICY", None)
 
 
 def hopeless() -> None:
-    """Ask with a path that FACEKI does not know."""
+    """Call a path that FACEKI does not know."""
     FacekiHook().call(api.RawCall("GET", "/api/v3/no/such/thing"))
 
 
 def throttled() -> int:
-    """Ask what FACEKI answers at the second try."""
+    """Make a call that FACEKI answers only at the second try."""
     return len(FacekiHook().call(api.FetchRecords(record_identifier="throttled")))
 
 

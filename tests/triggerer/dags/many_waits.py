@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fifty mapped waits, each for somebody of its own, all in the triggerer at once."""
+"""DAG with fifty mapped waits, each for a different person, all in the triggerer at the same time."""
 
 from __future__ import annotations
 
