@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A local FACEKI, a manifest of invented people with their pictures, and the operators without a run of a DAG."""
+"""Fixtures: a sandbox, a manifest of fictional people with their pictures, and the operators without a DAG run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.people import People
 
-#: A Connection for tests that meet faults: short of patience.
+#: Connection settings for tests that cause faults: few attempts and short timeouts.
 IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.2, "timeout": 5, "upload_timeout": 5}
 
 Connect = Callable[..., None]
@@ -20,7 +20,7 @@ Connect = Callable[..., None]
 
 @pytest.fixture
 def connect(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """`connect(max_concurrency=64)` makes the local FACEKI the Connection ``faceki_default``."""
+    """Function that creates the Connection ``faceki_default`` to the sandbox: `connect(max_concurrency=64)`."""
 
     def make(**extra: object) -> None:
         connection = faceki_sandbox.connection(**{**IMPATIENT, **extra})
@@ -31,12 +31,12 @@ def connect(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> C
 
 @pytest.fixture
 def faceki(faceki_sandbox: FacekiSandbox, connect: Connect) -> FacekiSandbox:
-    """An empty FACEKI, and the Connection ``faceki_default`` to it."""
+    """An empty sandbox, and the Connection ``faceki_default`` to it."""
     connect()
     return faceki_sandbox
 
 
 @pytest.fixture
 def people(tmp_path: Path) -> People:
-    """Where manifests, pictures and outputs of one test are."""
+    """The manifests, pictures and outputs of one test."""
     return People(tmp_path)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One try of a batch in a process of its own, which can be killed or suspended at any moment."""
+"""One try of a batch in a process of its own, which a test can kill or suspend at any time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 
 
 def die(people: People, manifest: str, moment: Callable[[], object], **arguments: Any) -> None:
-    """Begin a try and kill it when its moment has come."""
+    """Start a try, and kill it when `moment()` is true."""
     with begun(people, manifest, **arguments) as started:
         wait_until(lambda: moment() or started.exitcode is not None)
         assert started.exitcode is None, "the try was over before it could be killed"
@@ -25,12 +25,12 @@ def die(people: People, manifest: str, moment: Callable[[], object], **arguments
 
 @contextmanager
 def begun(people: People, manifest: str, **arguments: Any) -> Iterator[BaseProcess]:
-    """Begin a try in a process of its own, which is killed at the end if it still runs.
+    """Start a try in a process of its own, and kill the process at the end if it is still running.
 
     :param people: The files of the test.
     :param manifest: The manifest.
-    :param arguments: The operator's; ``max_unchecked`` sets how old the last check of the lease may be, and
-        ``flush_seconds`` how often the main thread writes and checks it.
+    :param arguments: Arguments of the operator, and two more: ``max_unchecked`` sets the maximum age of the last check
+        of the lease, and ``flush_seconds`` sets how often the main thread writes the journal and checks the lease.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -48,7 +48,7 @@ def _run(folder: Path, connection: str, manifest: str, arguments: dict[str, Any]
     os.environ["AIRFLOW_CONN_FACEKI_DEFAULT"] = connection
     lease.MAX_UNCHECKED_SECONDS = arguments.pop("max_unchecked", lease.MAX_UNCHECKED_SECONDS)
     runner.FLUSH_SECONDS = arguments.pop("flush_seconds", runner.FLUSH_SECONDS)
-    # What it prints would drown the test's own words.
+    # The output is redirected to a file, because it would hide the test's own output.
     with open(folder / "try.log", "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Manifests, their images, and what a batch has written, for one test."""
+"""Manifests, their images, and the output of a batch, for one test."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from airflow_provider_faceki.sandbox.backend.workflows import Workflow
 from tests.airflow.fakes import context
 from tests.billing.pictures import write
 
-#: Of nobody who is anybody; what a row of a manifest is made of.
+#: Content of a manifest row, with fictional data.
 Line = dict[str, object]
 
 
 class People:
-    """The files of one test: pictures, manifests, and the folder ``out`` that a batch writes."""
+    """The files of one test: pictures, manifests, and the folder ``out`` to which a batch writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class People:
         )
 
     def line(self, identifier: object, **more: object) -> Line:
-        """A row that can be verified, unless ``more`` says otherwise."""
+        """Return a row that can be verified, unless ``more`` changes it."""
         made = {
             "record_identifier": identifier,
             "selfie": self.selfie,
@@ -47,7 +47,7 @@ class People:
         return {name: value for name, value in made.items() if value is not None}
 
     def manifest(self, lines: Iterable[Line | str | bytes], name: str = "people.ndjson") -> str:
-        """Write a manifest and return its URI; texts and bytes are lines as they stand."""
+        """Write a manifest and return its URI; strings and bytes are written as unchanged lines."""
         place = self.folder / name
         with place.open("wb") as file:
             for line in lines:
@@ -56,11 +56,11 @@ class People:
         return place.as_uri()
 
     def everybody(self, *identifiers: object) -> str:
-        """A manifest of these, all of whom can be verified."""
+        """Write a manifest of these identifiers, with rows that can be verified, and return its URI."""
         return self.manifest(self.line(identifier) for identifier in identifiers)
 
     def batch(self, manifest: str, **arguments: Any) -> FacekiBatchVerificationOperator:
-        """The task, as short of patience as its Connection."""
+        """Return the operator, with short timeouts."""
         given = {
             "output_path": self.out.as_uri(),
             "resubmit_after": 1.0,
@@ -71,49 +71,49 @@ class People:
         return FacekiBatchVerificationOperator(task_id="verify", manifest=manifest, **given)
 
     def verify(self, manifest: str, **arguments: Any) -> dict[str, Any]:
-        """One try of it."""
+        """Run one try of the batch."""
         return self.batch(manifest, **arguments).execute(context())
 
     def fetch(self, **arguments: Any) -> dict[str, Any]:
-        """One try at fetching, into ``out``."""
+        """Run one try that fetches records into ``out``."""
         given = {"output_path": self.out.as_uri(), **arguments}
         operator: Any = FacekiBatchFetchRecordsOperator(task_id="fetch", **given)
         found: dict[str, Any] = operator.execute(context())
         return found
 
     def lines(self, folder: str) -> list[dict[str, Any]]:
-        """All lines of all parts below a folder of ``out``."""
+        """Return all lines of all parts below a folder of ``out``."""
         return [json.loads(line) for part in self.parts(folder) for line in part.read_text().splitlines()]
 
     def parts(self, folder: str) -> list[Path]:
-        """Those parts."""
+        """Return all parts below a folder of ``out``."""
         return sorted(path for path in (self.out / folder).rglob("*") if path.is_file())
 
     def results(self) -> dict[str, str]:
-        """Decisions by identifier; nobody may be there twice."""
+        """Return the decisions by identifier; each identifier must occur only once."""
         found = [line["record_identifier"] for line in self.lines("results")]
         assert [name for name, count in Counter(found).items() if count > 1] == []
         return {line["record_identifier"]: line["decision"] for line in self.lines("results")}
 
     def errors(self) -> dict[int, str]:
-        """Codes by row; no row may be there twice."""
+        """Return the error codes by row number; each row must occur only once."""
         rows = [line["row"] for line in self.lines("errors")]
         assert len(rows) == len(set(rows))
         return {line["row"]: line["code"] for line in self.lines("errors")}
 
 
 def once(identifiers: Iterable[str]) -> Mapping[str, int]:
-    """What a ledger says when each of these was billed once."""
+    """Return the ledger in which each of these identifiers was billed once."""
     return dict.fromkeys(identifiers, 1)
 
 
 def names(count: int) -> list[str]:
-    """So many people who will be accepted."""
+    """Return identifiers of people who will be accepted."""
     return [f"accepted-{number}" for number in range(count)]
 
 
 def begin(people: People, *identifiers: str, at: float | None = None) -> None:
-    """Leave behind what a try leaves that was killed when it had begun these."""
+    """Write the intents that a try leaves behind if it is killed directly after writing them."""
     folder = people.out / "_journal" / "intents"
     folder.mkdir(parents=True, exist_ok=True)
     lines = [{"record_identifier": name, "at": time.time() if at is None else at} for name in identifiers]
@@ -122,7 +122,7 @@ def begin(people: People, *identifiers: str, at: float | None = None) -> None:
 
 
 def keep_no_records(faceki: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have FACEKI's workflows keep nothing of whom they verify, and say so."""
+    """Make FACEKI's workflows store no records, and make their rules report it."""
     rules = Workflow.rules
     monkeypatch.setattr(Workflow, "rules", lambda *given: {**rules(*given), "store_data": False})
     faceki.add_fault("code", route="records", code=8013, count=None)

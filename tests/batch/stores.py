@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Storages of the tests' own, registered as Airflow's providers register theirs: one that fails now and then."""
+"""A storage that fails sometimes, registered in the same way as the storages of Airflow's providers."""
 
-# fsspec has no types, and Airflow 2.11 keeps `attach` elsewhere.
+# fsspec has no types, and Airflow 2.11 has `attach` in another module.
 # mypy: disable-error-code="import-untyped,import-not-found,no-redef,misc,no-untyped-call"
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ except ImportError:
 
 
 class StoreDown(Exception):
-    """What an object store's own library raises: of no class that Python names."""
+    """Error of an object store's own library, which is not derived from a standard exception such as OSError."""
 
 
 class FlakyStore(MemoryFileSystem):
-    """An object store in memory. ``fails`` is asked before each operation, and after it has been carried out."""
+    """An object store in memory. ``fails`` is called before and after each operation, and can raise an error."""
 
     protocol = "flaky"
     cachable = False
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)
-        # The parent's are shared by the whole process.
+        # The parent class shares these attributes in the whole process.
         self.store: dict[str, Any] = {}
         self.pseudo_dirs = [""]
         self.fails: Callable[[str, str], None] = lambda operation, path: None
@@ -62,19 +62,19 @@ class FlakyStore(MemoryFileSystem):
         self._guarded("delete", path, lambda: super(FlakyStore, self)._rm(path))
 
     def texts(self, folder: str) -> list[str]:
-        """The lines of all objects below a folder."""
+        """Return the lines of all objects below a folder."""
         found = sorted(path for path in self.store if f"/{folder}/" in path)
         return [line for path in found for line in self.store[path].getvalue().decode().splitlines()]
 
 
 fsspec.register_implementation("flaky", FlakyStore, clobber=True)
-# Airflow keeps the first that is attached.
+# Airflow uses the first storage that is attached, so there is only one instance.
 _STORE = FlakyStore()
 attach("flaky", fs=_STORE)
 
 
 def attached() -> FlakyStore:
-    """The one that Airflow finds under ``flaky://``, empty and in good health."""
+    """Return the storage that Airflow finds under ``flaky://``, empty and without failures."""
     _STORE.store.clear()
     _STORE.pseudo_dirs[:] = [""]
     _STORE.fails = lambda operation, path: None
@@ -82,7 +82,7 @@ def attached() -> FlakyStore:
 
 
 def now_and_then(share: float, seed: int, operations: tuple[str, ...]) -> Callable[[str, str], None]:
-    """Fail this share of these operations, never more than three times in a row."""
+    """Return a function that makes this share of the operations fail, at most three times in a row."""
     dice, in_a_row, lock = random.Random(seed), 0, threading.RLock()
 
     def fails(operation: str, path: str) -> None:

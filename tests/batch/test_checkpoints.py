@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A killed task ends soon while it reads what is done, and the log tells the progress."""
+"""A killed task ends soon while it reads the finished rows, and the log reports the progress."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Records become tables that are complete at every moment and hold only what was asked for."""
+"""Records become tables that are complete at any time and contain only the requested data."""
 
 from __future__ import annotations
 
@@ -95,14 +95,14 @@ def test_by_each_kind_of_identifier(
     assert (error["row"], error.get(by)) == (2, None if by == "link" else unknown)
     assert unknown not in caplog.text
     if by == "link":
-        # Whoever has a link can act on it.
+        # Anyone who has a link can open its page, so the link must not appear anywhere.
         assert VALUES["link"] not in caplog.text
         content = b"".join(content for _, content in files_below(people.out))
         assert not any(link.encode() in content for link in (VALUES["link"], unknown))
 
 
 class Lazy(Sequence[object]):
-    """As Airflow's sequence of the XComs of mapped tasks: each access asks the database."""
+    """Sequence like Airflow's lazy sequence of XComs of mapped tasks: each access is a database query."""
 
     def __init__(self, items: list[object]) -> None:
         self.items = items
@@ -178,7 +178,7 @@ def test_nothing_of_a_person_is_left_anywhere_by_default(
     assert {
         name: NOWHERE.found_in(content) for name, content in left.items() if NOWHERE.found_in(content)
     } == {}
-    # The canaries sing where they were asked for, or this proves nothing.
+    # This proves that the search works: the canaries are found if their columns are requested.
     people.fetch(identifiers=names, personal_data=KEEP)
     assert set(PERSON) <= NOWHERE.found_in(b"".join(content for _, content in files_below(people.out)))
 
@@ -227,7 +227,7 @@ def test_a_number_is_no_identifier_as_native_rendering_may_have_made_it_another_
 def test_records_of_strangers_are_no_answer(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    # FACEKI takes a filter that it does not know for none, and answers with all that it has.
+    # FACEKI ignores a filter that it does not know, and returns all records.
     documents: list[dict[str, object]] = [{**VALUES, "decision": "ACCEPTED"}, {**STRANGER}]
     everybody = [Record("", "", document, "") for document in documents]
     monkeypatch.setattr(Store, "find", lambda store, **filters: everybody)
@@ -375,7 +375,7 @@ def test_a_kill_keeps_what_was_fetched(
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
     killer.join()
-    # Whoever waited for the slow answer would be here later.
+    # If the operator waited for the slow response, this would take longer.
     assert time.monotonic() - killed_at[0] < 15
     faceki_sandbox.clear_faults()
     asked = faceki_sandbox.counters.requests["records"]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A storage that fails makes no table twice, in part, or of old records."""
+"""If a storage fails, no table is written twice, incompletely, or from old records."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_deleted_is_believed_by_nobody(
     assert "could not be deleted" in caplog.text
     assert store.texts("_journal") != []
     store.fails = lambda operation, path: None
-    # What has changed since is told as it is.
+    # Records that have changed since then are fetched again and reported with their new decision.
     for name in everybody:
         faceki.add_record(name, "DECLINED")
     assert people.fetch(identifiers=everybody, output_path=OUT)["decisions"] == {"ACCEPTED": 5, "DECLINED": 5}

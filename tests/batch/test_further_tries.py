@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A further try goes on where the last one was, whatever ended it, and bills no row twice."""
+"""A further try continues where the previous try stopped, whatever stopped it, and bills no row twice."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_whose_result_was_lost_is_found_at_once(faceki: FacekiSandbox, people: P
 def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
     faceki: FacekiSandbox, people: People
 ) -> None:
-    # Long ago, so that only the beginning of this try can say until when they may have been sent.
+    # The intents are old, so the operator must use the beginning of this try as the latest time of sending.
     begin(people, *names(120), at=time.time() - 3600)
     began = time.time()
     done = people.verify(people.everybody(*names(125)), resubmit_after=3.0)
@@ -65,7 +65,7 @@ def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
     assert faceki.ledger == once(names(125))
     sent = {bill.record_identifier: bill.at for bill in faceki.bills}
     assert min(sent[name] for name in names(120)) >= began + 3.0
-    # The others did not wait for them.
+    # The other rows did not wait for the rows with intents.
     assert max(sent[name] for name in names(125)[120:]) < began + 3.0
 
 
@@ -105,7 +105,7 @@ def test_clocks_that_differ_bill_nobody_twice(
 
 def test_several_tries_may_be_interrupted(faceki: FacekiSandbox, people: People) -> None:
     for number in range(3):
-        # Verified, but the result was never written; and one who was begun and never sent.
+        # The first rows are verified but their results are lost; one more row has an intent but was never sent.
         people.verify(people.everybody(*names(3 * number + 2)))
         forget_results(people)
         begin(people, names(9)[3 * number + 2])
@@ -159,7 +159,7 @@ def test_a_search_that_faceki_refuses_makes_nobody_an_error(
     assert faceki_sandbox.ledger == once("b")
     with pytest.raises(api.OutcomeUnknownError, match="2 of 3 rows"):
         people.verify(people.everybody("a", "b", "c"))
-    # What cannot be looked up is not sent.
+    # A row that cannot be looked up is not sent.
     assert faceki_sandbox.ledger == once("b")
 
 
@@ -171,7 +171,7 @@ def test_faceki_down_ends_the_try_soon(faceki: FacekiSandbox, people: People) ->
     assert asked(faceki, "verify") < 200
     faceki.clear_faults()
     assert people.verify(manifest, assume_new=True)["decisions"] == {"ACCEPTED": 300}
-    # FACEKI had said that it did nothing, so there was nothing to be looked for.
+    # FACEKI reported that it did nothing, so a lookup was not necessary.
     assert asked(faceki, "records") == 0
     assert faceki.ledger == once(names(300))
 
@@ -216,7 +216,7 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     killer.start()
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
-    # Whoever waited for FACEKI's slowest answers would be here later.
+    # If the task waited for the slowest responses, this would take longer.
     assert time.monotonic() - killed_at[0] < 10
     killer.join()
     assert set(people.results()) == set(faceki_sandbox.ledger)
@@ -233,7 +233,8 @@ def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> No
     def older() -> None:
         operator: Any = people.batch(manifest, concurrency=4, resubmit_after=4)
         try:
-            # Airflow 2.11 guards `execute` in a way that knows only the thread in which it was imported.
+            # In Airflow 2.11 `execute` has a guard that works only in the thread that imported it, so the guard is
+            # bypassed.
             type(operator).execute.__wrapped__(operator, context())
         except AirflowFailException as error:
             failures.append(error)
@@ -246,7 +247,7 @@ def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> No
     assert ["another try has begun to work on this output_path" in str(error) for error in failures] == [True]
     assert faceki.ledger == once(names(900))
     assert done["rows"] == 900
-    # What the older one wrote after the newer one had looked is there twice, and says the same.
+    # Results that the older try wrote after the newer try had read the journal exist twice, with the same content.
     assert {line["record_identifier"] for line in people.lines("results")} == set(names(900))
 
 

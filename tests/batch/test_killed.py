@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A try that is killed (``kill -9``) while it waits, or while it fetches records, is continued by the next one."""
+"""A try that is killed (``kill -9``) while it waits or fetches records is continued by the next try."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_killed_while_it_waits_until_what_may_have_been_sent_is_settled(
     faceki.add_record("accepted-0")
     begin(people, *names(3))
     manifest = people.everybody(*names(6))
-    # Three are sent, three looked for, one of whom is found: two are waited for.
+    # Three rows are sent, and three are looked up. One of these is found, so two remain to be waited for.
     die(people, manifest, lambda: len(people.lines("results")) == 4, resubmit_after=120.0)
     assert faceki.ledger == once(names(6)[3:])
     asked_before = asked(faceki, "verify")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Nothing that a batch leaves behind tells of a person."""
+"""The files, logs and XComs of a batch contain no personal data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "-".join(PERSON.values())
 
 
 def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
-    """Rows whose pictures are named after somebody."""
+    """Return rows whose pictures are named after a person."""
     folder = people.folder / NAME
     folder.mkdir()
     painted = io.BytesIO()
@@ -58,7 +58,7 @@ def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
         "quotes": f'/{NAME}\'s "picture"/{NAME}.jpg',
         "password": f"ftp://me:{NAME}@127.0.0.1:9/{NAME}.jpg",
         "query": f"http://127.0.0.1:9/{NAME}.jpg?{NAME}",
-        # A storage that gives no picture at all counts as down.
+        # A storage that delivers no picture at all is treated as down, so one row has a readable picture.
         "alive": "flaky://bucket/good.jpg",
         "dead": f"flaky://bucket/{NAME}.jpg",
         "long": f"/{NAME * 20}.jpg",
@@ -94,7 +94,7 @@ def test_of_a_batch(
         "errors",
         "_journal",
     }
-    # The canaries sing where full records are asked for, or this proves nothing.
+    # This proves that the search works: the canaries are found if full records are requested.
     people.verify(manifest, include_records=True, resize_to=resize_to)
     records = b"".join(content for name, content in files_below(people.out / "records"))
     assert set(PERSON) <= NOWHERE.found_in(records)

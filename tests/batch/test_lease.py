@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Of several tries on one output_path exactly one goes on, and it can be tried again."""
+"""If several tries work on one output_path, exactly one continues, and it can be retried."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_of_two_batches_at_the_same_moment_one_is_left(
     write = storage.write_bytes
 
     def at_the_same_moment(uri: str, content: bytes, conn_id: str | None = None) -> str:
-        # Neither of the two has seen the other's lease before it wrote its own.
+        # Each of the two tries writes its own lease before it sees the other lease.
         write(f"{tmp_path}/try-000001-{later}.json", b'{"batch": "tuesday"}')
         return write(uri, content, conn_id)
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Every row of a manifest is read, whatever is wrong with it or with the row before it."""
+"""Every row of a manifest is read, even if it or the row before it has errors."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_parquet_without_the_column(tmp_path: Path) -> None:
     [
         ("ndjson", 1_000, 20_000),
         ("csv", 1_000, 20_000),
-        # Below a page of a megabyte for each column there is nothing to be held back.
+        # Parquet stores pages of 1 MB per column, so with fewer rows the file is read at once in any case.
         ("parquet", 150_000, 300_000),
     ],
 )
@@ -237,7 +237,7 @@ def test_a_shards_line_is_the_row_that_it_was(tmp_path: Path) -> None:
 
 
 def spoiled(count: int, place: int) -> pyarrow.Array:
-    """Texts, one of which is no UTF-8, as programs write them that do not look."""
+    """Return strings of which one is not UTF-8, as programs write them that do not check the encoding."""
     made = pyarrow.array(
         [b"\xff\xfe" if number == place else b"p%d" % number for number in range(count)], pyarrow.binary()
     )

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""No row is billed twice where the workflow keeps no records."""
+"""No row is billed twice if the workflow stores no records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_killed_where_nothing_is_kept_bills_nobody_twice(
     die(people, manifest, lambda: len(faceki.ledger) >= 100, concurrency=4)
     done = people.verify(manifest)
     assert Counter(faceki.ledger.values()) == {1: len(faceki.ledger)}
-    # Who was begun, and has no result, is told as what nobody knows; the batch has come to its end.
+    # Rows with an intent but without a result become error rows with an unknown outcome, so the batch is finished.
     unknown = {line["record_identifier"] for line in people.lines("errors")}
     assert done["errors"] == {"OUTCOME_UNKNOWN": len(unknown)}
     assert done["decisions"] == {"ACCEPTED": 300 - len(unknown)}

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Manifests, images, outputs, shards, journals and reports on a server that speaks S3."""
+"""Manifests, images, outputs, shards, journals and reports on a server with the S3 protocol."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A picture that its storage does not give: whose error it is, and that its name is never shown."""
+"""Pictures that their storage does not deliver: when the row gets an error, and that the picture's name is
+never shown."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ from tests.batch.people import People, names, once
 from tests.batch.stores import FlakyStore, StoreDown, attached
 from tests.billing.pictures import picture
 
-#: A picture in the same storage. A storage that gives no picture at all counts as down.
+#: A picture in the same storage. A storage that delivers no picture at all is treated as down.
 GOOD = "flaky://bucket/good.jpg"
-#: What somebody might call a picture.
+#: A person's name that is used as the name of a picture.
 PERSON = "quirinazze-zzyzxdottir"
 
 
@@ -31,7 +32,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def never_given(error: Exception) -> tuple[FlakyStore, str]:
-    """A store, and the URI of a picture that it does not give."""
+    """Return a store, and the URI of a picture that the store does not deliver."""
 
     def fails(operation: str, path: str) -> None:
         if PERSON in path:

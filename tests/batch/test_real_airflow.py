@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Two thousand rows in a whole Airflow: the task is killed five times, runs out of credit, is ended by a person."""
+"""Two thousand rows in a complete Airflow: the task is killed five times, runs out of credit, is ended by a user."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.airflow
 
 DAGS = Path(__file__).parent / "dags"
 PEOPLE = 2000
-#: How many of them are billed when the task is killed: at once, in between, and when all but the last are through.
+#: Numbers of billed rows at which the task is killed: at the beginning, in between, and shortly before the end.
 MOMENTS = (1, 350, 800, 1400, 1950)
-#: Before the last of these FACEKI slows down, or the task might be over before it can be killed.
+#: FACEKI slows down before the last of these kills. Otherwise the task could end before it is killed.
 SLOW_FROM, SLOW = 1800, 1.0
 CREDIT = 700
 ENDED = {"success", "failed"}
@@ -37,7 +37,7 @@ ENDED = {"success", "failed"}
 
 @dataclass(frozen=True)
 class Batch:
-    """One run of the DAG, with a FACEKI and a folder of its own."""
+    """One run of the DAG, with a sandbox and a folder of its own."""
 
     airflow: WholeAirflow
     name: str
@@ -68,7 +68,7 @@ class Batch:
         return dict(state["ledger"])
 
     def pid(self) -> int | None:
-        """The process of the task, as far as Airflow knows one that runs."""
+        """Return the process id of the task if, according to Airflow, the task is running."""
         with reading(self.airflow.database) as database:
             found = database.execute(
                 "SELECT pid, state FROM task_instance WHERE run_id = ? AND task_id = 'verify'", (self.name,)
@@ -85,7 +85,7 @@ class Batch:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Batch]]:
-    """A whole Airflow in which three batches have been begun, one after the other as they are asked for."""
+    """A complete Airflow with three batches, each of which a test starts."""
     folder = tmp_path_factory.mktemp("batches")
     with ExitStack() as stack:
         environment: dict[str, str] = {**bundles(DAGS), "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS)}
@@ -109,7 +109,7 @@ def begin(batch: Batch) -> None:
 
 
 def check(batch: Batch) -> None:
-    """Everybody was billed once, and stands once among the results."""
+    """Check that each person was billed once and has one result."""
     assert Counter(batch.ledger.values()) == {1: PEOPLE}
     assert batch.people.results() == dict.fromkeys(batch.identifiers, "ACCEPTED")
     told = batch.run.xcom("verify")
@@ -142,7 +142,7 @@ def test_out_of_credit_and_topped_up(airflow: dict[str, Batch]) -> None:
     batch.faceki.control.post("credit", credit=CREDIT)
     begin(batch)
     batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
-    # It fails at once, retries or not: nobody tops up within a second.
+    # The task fails at once although it has retries, because credit is not added within a second.
     assert (batch.run.state, batch.tries(), batch.billed) == ("failed", 1, CREDIT)
     assert f"{PEOPLE - CREDIT} of {PEOPLE} rows are left" in batch.logs()
     assert len(batch.people.results()) == CREDIT
@@ -163,15 +163,16 @@ def test_ended_by_a_person_within_ten_seconds(airflow: dict[str, Batch]) -> None
     process = psutil.Process(pid)
     decided = set(batch.ledger)
     began = time.monotonic()
-    # What a worker does to a task that a person has ended; telling Airflow takes a heartbeat more.
+    # This is the signal that a worker sends to a task that a user has ended. Ending it through Airflow would take one
+    # heartbeat longer.
     process.send_signal(signal.SIGTERM)
     _, alive = psutil.wait_procs([process], timeout=20)
     assert (alive, time.monotonic() - began < 10) == ([], True)
-    # Everything that FACEKI had decided by then is written, and nobody who is not.
+    # All rows that FACEKI had decided before the signal have a result. A row that was not billed has none.
     finished = set(batch.people.results())
     assert decided <= finished <= set(batch.ledger)
     assert len(decided) >= 100
-    # The rest need not take as long.
+    # The remaining rows are processed faster to save time.
     batch.faceki.control.post("settings", latency=0.01)
     batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
     assert (batch.run.state, batch.tries()) == ("success", 2)

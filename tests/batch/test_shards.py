@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Every row is in exactly one shard, always the same one, and no person is billed by two shards."""
+"""Every row is in exactly one shard, always in the same shard, and two shards never bill the same person."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAME = {name: name for name in COLUMNS}
 
 
 def cut(people: People, lines: list[Line | str | bytes], shards: int) -> list[dict[int, str]]:
-    """Identifier, or what is wrong, by row number, for each shard."""
+    """Return for each shard the identifier or the problem of each row, by row number."""
     uris = split(people.manifest(lines), f"{people.folder.as_uri()}/shards", shards, SAME)
     return [
         {
@@ -80,7 +80,7 @@ def test_the_example_bills_each_person_once_however_often_it_runs(
         monkeypatch.setenv(name, value)
     names = [f"accepted-{number}" for number in range(12)] + ["declined-1"]
     more = [f"accepted-more-{number}" for number in range(10)]
-    # Somebody else has verified one of them before.
+    # One of the people was verified before, outside this batch.
     faceki.add_record("accepted-more-3")
     for grown in ([], [], more):
         manifest = people.manifest([people.line("accepted-3"), {}, *map(people.line, [*names, *grown])])

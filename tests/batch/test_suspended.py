@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A worker that is suspended (SIGSTOP) while another try takes over sends nothing more when it wakes up."""
+"""A worker that is suspended (SIGSTOP) while another try takes over sends nothing more after it resumes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def test_a_suspended_worker_that_wakes_up_bills_no_row_again(
     faceki_sandbox: FacekiSandbox, connect: Connect, people: People, assume_new: bool
 ) -> None:
     connect(timeout=60, upload_timeout=60)
-    # Slow, so that all threads wait for an answer when the process is suspended.
+    # The latency is long, so that all threads wait for a response when the process is suspended.
     faceki_sandbox.settings.latency = 1.0
     everybody = names(150)
     manifest = people.everybody(*everybody)
     options = {"concurrency": CONCURRENCY, "assume_new": assume_new}
-    # Only what is checked before each row is sent is tested: the main thread might be as quick on a local disk.
+    # Only the check before each row is tested. The main thread's periodic check is disabled by a long interval, because
+    # on a local disk it could detect the other try first.
     with begun(people, manifest, max_unchecked=0.5, flush_seconds=600.0, **options) as older:
         wait_until(lambda: faceki_sandbox.counters.requests.get("verify", 0) > 0)
         wait_until(lambda: faceki_sandbox.counters.in_flight == CONCURRENCY)

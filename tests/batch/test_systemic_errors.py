@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A mistake of the whole batch is reported as one, and all rows can still be verified when it is mended."""
+"""A mistake in the whole batch is reported as one error, and all rows can be verified after it is corrected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_no_workflow_anywhere(faceki: FacekiSandbox, people: People, monkeypatch
 def test_what_is_refused_of_everybody_is_nobodys_error(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
-    # Nobody could be looked for: who was refused must be known as not sent.
+    # No row can be looked up here, so the journal must record that the refused rows were not sent.
     keep_no_records(faceki, monkeypatch)
     faceki.add_fault(route="verify", count=None, **fault)
     manifest = people.everybody(*names(100))

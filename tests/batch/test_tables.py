@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A record becomes typed columns, loses nothing, and only the columns that were asked for are written."""
+"""A record becomes typed columns without loss, and only the requested columns are written."""
 
 from __future__ import annotations
 

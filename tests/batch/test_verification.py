@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Every row of a manifest is verified once or is an error."""
+"""Every row of a manifest is verified once or becomes an error row."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_duplicates_are_errors_and_no_second_bill(faceki: FacekiSandbox, people:
 
 
 def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
-    """Name, line, code and a part of the problem."""
+    """Return name, line, code, and a part of the problem of each kind of bad row."""
     text, empty, short = (
         write(people.folder, name, content)
         for name, content in (("text.jpg", b"hello"), ("empty.jpg", b""), ("short.jpg", picture(40)))
@@ -187,7 +187,7 @@ def test_every_kind_of_bad_row(faceki: FacekiSandbox, people: People) -> None:
     assert done["decisions"] == {"ACCEPTED": 2}
     assert sum(done["errors"].values()) == len(cases) - 2 == len(found)
     assert faceki.ledger == once(["fine-1", "fine-2"])
-    # A further try finds nothing to do, and tells nothing twice.
+    # A further try finds nothing to do, and writes no error twice.
     asked = faceki.counters.requests["verify"]
     assert people.verify(manifest) == done
     assert len(people.lines("errors")) == len(found)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One batch as a run's whole work, told by the run's conf which FACEKI, which manifest and where to."""
+"""DAG with one batch; the run's conf defines the Connection, the manifest and the output."""
 
 from __future__ import annotations
 

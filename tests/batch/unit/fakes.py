@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fakes of everything around the core of a batch: storage, clocks, worker pool and FACEKI."""
+"""Fakes of everything that the core of a batch uses: storage, clocks, worker pool and FACEKI."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
 ROOT = "memory://batch"
 START = 1_750_000_000.0
 WORKFLOW = "5a4db0c5-0000-4000-8000-000000000001"
-#: A JPEG, as far as anyone looks.
+#: Bytes that are recognised as a JPEG.
 PICTURE = b"\xff\xd8\xff\xe0" + b"\0" * 60
 
 
 class FakeClock(Clock):
-    """Clocks that move when they are told to, and by sleeping."""
+    """Clocks that advance only if a test changes them or if `sleep` is called."""
 
     def __init__(self) -> None:
         self.now = START
-        #: Seconds that only the clock that counts suspended time has seen.
+        #: Seconds of suspension, which only the clocks that count suspended time include.
         self.suspended = 0.0
 
     def time(self) -> float:
@@ -47,7 +47,7 @@ class FakeClock(Clock):
 
 
 class MemoryStore:
-    """A storage in memory. ``before`` and ``after`` are called around each operation and may raise."""
+    """A storage in memory. ``before`` and ``after`` are called around each operation and can raise errors."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -90,7 +90,7 @@ class MemoryStore:
 
 
 class InlinePool:
-    """Runs a job when its result is asked for; ``choose`` says which of the queued ones."""
+    """Pool that runs a job when its result is requested; ``choose`` selects one of the queued jobs."""
 
     def __init__(
         self, work: Callable[[Job], Outcome], choose: Callable[[int], int] = lambda count: 0
@@ -112,7 +112,7 @@ class InlinePool:
         self.pending -= 1
         try:
             return self._work(job)
-        except Exception as error:  # noqa: BLE001 - as the real pool
+        except Exception as error:  # noqa: BLE001 - same behaviour as the real pool
             return Crashed(error)
 
     def cancel_pending(self) -> list[Job]:
@@ -123,14 +123,14 @@ class InlinePool:
 
 @dataclass
 class Settings:
-    """A Connection, as far as a batch reads it."""
+    """The Connection settings that a batch reads."""
 
     workflow_id: str | None = WORKFLOW
 
 
 @dataclass
 class FakeFaceki:
-    """FACEKI behind a hook: bills, keeps records, and answers as the script says.
+    """FACEKI behind a hook: it bills, stores records, and responds as the test defines.
 
     :param clock: The clocks.
     """
@@ -140,13 +140,13 @@ class FakeFaceki:
     bills: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     keeps_records: bool = True
-    #: Called before a call acts; may raise what then never reached FACEKI.
+    #: Called before a call is processed. It can raise an error for a request that never reached FACEKI.
     before: Callable[[str, str], None] = lambda kind, identifier: None
-    #: Called after a verification was billed; may raise a lost answer.
+    #: Called after a verification was billed. It can raise an error for a lost response.
     after: Callable[[str], None] = lambda identifier: None
-    #: Seconds after which a record is shown.
+    #: Returns the seconds after which a record is shown.
     show_after: Callable[[str], float] = lambda identifier: 0.0
-    #: FACEKI's refusal of a verification.
+    #: Returns FACEKI's refusal of a verification, or None.
     refuse: Callable[[str], api.FacekiError | None] = lambda identifier: None
     _records: list[tuple[float, api.VerificationRecord]] = field(default_factory=list)
 
@@ -164,7 +164,7 @@ class FakeFaceki:
         raise AssertionError(endpoint)
 
     def add_record(self, identifier: str, decision: str | None = "ACCEPTED", age: float = 0.0) -> None:
-        """Keep a record that no batch has paid for."""
+        """Store a record that no batch has paid for."""
         self._keep(identifier, decision, age)
 
     def _verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
@@ -217,7 +217,7 @@ class FakeFaceki:
 
 
 def rows(*identifiers: str) -> list[Row]:
-    """Rows that can be verified."""
+    """Return rows that can be verified."""
     return [
         Row(number, {"record_identifier": name, "selfie": "s3://b/s.jpg", "document_1_front": "s3://b/f.jpg"})
         for number, name in enumerate(identifiers, 1)
@@ -225,7 +225,7 @@ def rows(*identifiers: str) -> list[Row]:
 
 
 def load_image(name: str, place: str) -> api.Image:
-    """Give the one picture that there is."""
+    """Return the only picture."""
     return api.Image.of_bytes(name, PICTURE)
 
 
@@ -258,7 +258,7 @@ class World:
         self.faceki = FakeFaceki(self.clock)
 
     def run(self, manifest: list[Row], **options: Any) -> BatchVerification:
-        """Run one try and return it; ``journal`` tells what all tries have done."""
+        """Run one try and return it; its ``journal`` contains the results of all tries."""
         journal = Journal(ROOT, self.store, clock=self.clock)
         lease = Lease(self.store, journal.leases, self.batch_id, self.clock)
         lease.acquire()
@@ -277,12 +277,12 @@ class World:
         return batch
 
     def journal(self) -> Journal:
-        """What all tries have done."""
+        """Return a journal that contains the results of all tries."""
         journal = Journal(ROOT, self.store, clock=self.clock)
         journal.load()
         return journal
 
     def lines(self, folder: str) -> Iterator[Any]:
-        """The lines of a log."""
+        """Yield the lines of a log."""
         journal = self.journal()
         yield from getattr(journal, folder).lines()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The guard, the journal, the lease and the runner, each by itself with fakes."""
+"""The guard, the journal, the lease and the runner, each tested separately with fakes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def refuse_some(world: World, bad: Callable[[str], bool]) -> None:
 
 def test_the_error_rate_counts_held_refusals() -> None:
     world = World()
-    # Of as many kinds as rows, so that the guard does not end the batch.
+    # Each row has its own kind of refusal, so that the guard does not stop the batch.
     world.faceki.refuse = lambda name: api.InvalidRequestError("no", code=int(name[1:]))
     with pytest.raises(
         api.ValidationError, match=r"100 of 100 rows are errors, more than max_error_rate=0.5"
@@ -240,7 +240,7 @@ def test_a_check_counts_from_before_its_list() -> None:
 
 
 def run_another_try(world: World, count: int) -> Callable[..., None]:
-    """Return what runs another try when it is called for the first time."""
+    """Return a function that runs another try when it is called for the first time."""
     done: list[bool] = []
 
     def other(*_: object) -> None:
@@ -287,7 +287,7 @@ def test_a_try_that_is_suspended_while_it_reads_a_picture_does_not_send_it() -> 
     other = run_another_try(world, 10)
 
     def before(kind: str, identifier: str) -> None:
-        # The lease was checked a moment ago; the body is not read yet.
+        # The lease was checked just before, but the picture is not read yet.
         if kind == "verify" and identifier == "p4":
             world.clock.suspended += 100.0
             other()

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Tries of one batch that crash, are suspended while another try runs, lose answers, or meet a storage that fails.
+"""Tries of one batch that crash, are suspended while another try runs, lose responses, or use a failing storage.
 
-Invariants: no identifier is billed twice, every row ends with exactly one result or error, and none is lost.
+Invariants: no identifier is billed twice, every row ends with exactly one result or error, and no row is lost.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from tests.batch.unit.fakes import (
 
 
 class Killed(BaseException):
-    """``kill -9``: nothing of the process runs after it."""
+    """Exception that simulates ``kill -9``: no code of the process runs after it."""
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What happens to one try. A step is one operation of the storage or of FACEKI.
+    """The faults of one try. A step is one operation of the storage or of FACEKI.
 
-    :param killed_at: Step at which its process is killed.
-    :param suspended_at: Step at which it is suspended while another try runs.
-    :param suspended_for: Further seconds for which it is suspended.
+    :param killed_at: Step at which the process is killed.
+    :param suspended_at: Step at which the process is suspended while another try runs.
+    :param suspended_for: Additional seconds of the suspension.
     :param failing: Steps at which the storage fails.
-    :param failing_after: Steps after which the storage fails although it has acted.
-    :param lost: Verifications, by number, whose answers are lost after FACEKI has acted.
-    :param unsent: Verifications, by number, that never reach FACEKI and seem to.
+    :param failing_after: Steps after which the storage reports a failure although the operation was successful.
+    :param lost: Numbers of the verifications whose responses are lost after FACEKI has processed them.
+    :param unsent: Numbers of the verifications that never reach FACEKI, although they seem to be sent.
     :param order: Seed of the order in which the threads work.
     """
 
@@ -87,7 +87,7 @@ class Try:
         self.faceki.before, self.faceki.after = self._before_call, self._after_call
 
     def run(self) -> None:
-        """Run until it ends, however it ends."""
+        """Run the try to its end, and ignore its errors."""
         clock, dice = self.world.clock, random.Random(self.faults.order)
         with suppress(Killed, OSError, api.FacekiError):
             journal = Journal(ROOT, self.store, clock=clock)
@@ -156,7 +156,7 @@ FAULTS = st.builds(
 
 
 class InterleavedTries(RuleBasedStateMachine):
-    """One batch."""
+    """State machine of one batch."""
 
     @initialize(
         people=st.integers(1, 9),
@@ -170,13 +170,13 @@ class InterleavedTries(RuleBasedStateMachine):
         self.assume_new = assume_new
         self.names = [f"p{number}" for number in range(people)]
         self.refused = "p1" if refused else None
-        # The manifest also has a row that is there twice, and one without an identifier.
+        # The manifest also has a duplicate row, and a row without an identifier.
         self.manifest = [*rows(*self.names, "p0"), *rows("undefined")]
         self.world.faceki.show_after = lambda identifier: late if identifier < "p5" else 0.0
         self.world.faceki.refuse = lambda identifier: (
             api.VerificationError("no", code=None, is_ambiguous=False) if identifier == self.refused else None
         )
-        # Look-ups hide what the lease prevents, so half of the batches have none.
+        # Lookups hide errors of the lease, so half of the batches have no lookups.
         self.known = {"p0"} if known and not assume_new else set()
         for identifier in self.known:
             self.world.faceki.add_record(identifier, age=1000.0)
@@ -202,7 +202,7 @@ class InterleavedTries(RuleBasedStateMachine):
             if line["code"] != "DUPLICATE_IDENTIFIER"
         )
         expected = set(self.names) - {self.refused}
-        # A try that was suspended may write again what the newer one has written; it says the same.
+        # A suspended try possibly writes results again that the newer try has written, with the same content.
         assert set(results) == expected
         assert set(errors) == ({self.refused} if self.refused in self.names else set()) | {1}
         journal = self.world.journal()

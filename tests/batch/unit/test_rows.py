@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Look-ups before rows are sent, ``resubmit``, the ceiling, and what is counted as billed."""
+"""Lookups before rows are sent, ``resubmit``, the ceiling, and which rows are counted as billed."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_ceiling_holds_over_tries_and_goes_on_when_it_is_raised(ceiling: int
     manifest = rows(*names(100))
     batch = world.run(manifest, max_verifications=ceiling)
     assert (world.faceki.bills.total(), batch.over_ceiling, batch.unfinished) == (ceiling, 100 - ceiling, 0)
-    # The same again pays nothing.
+    # A second run with the same ceiling bills nothing.
     world.run(manifest, max_verifications=ceiling)
     assert world.faceki.bills.total() == ceiling
     assert world.run(manifest, max_verifications=100).over_ceiling == 0
