@@ -21,6 +21,8 @@ help:
 	@echo "make test-unit         the fast tests: no Airflow process, no other process (a minute)"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
 	@echo "make test              every check: lint, both tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
+	@echo "make test-versions     the tests that touch Airflow, on Airflow 3.1 and 3.2"
+	@echo "make test-lowest       the fast tests with the oldest dependencies that are allowed"
 	@echo "make lint              only the checks that run nothing"
 	@echo "make docs              build the documentation site into .work/site; a warning fails it"
 	@echo "make pictures          render the diagrams of the documentation again (needs npm and Chromium)"
@@ -75,6 +77,24 @@ test-unit: .venv/.ready
 test-airflow: .venv/.ready
 	@$(PYTEST) -m "airflow or process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
+# Another version of Airflow: make test-version AIRFLOW=3.2
+AIRFLOW = 3.2
+test-version:
+	@.ci/make-venv .venv-$(AIRFLOW) constraints/airflow-$(AIRFLOW).txt 3.14 build test
+	@.venv-$(AIRFLOW)/bin/python -m pytest -q $(PARALLEL) $(ON_AIRFLOW_2) $(PYTEST_ARGS)
+
+# Each on its own; what one says does not stop the next.
+test-versions:
+	@status=0; for each in 3.1 3.2; do $(MAKE) -s test-version AIRFLOW=$$each || status=1; done; exit $$status
+
+# The oldest direct dependencies that pyproject.toml allows. With a later universal_pathlib Airflow 2.11.0 finds no file.
+test-lowest: .venv/.ready
+	@mkdir -p .work && echo 'universal_pathlib<0.3' >.work/lowest.in
+	@$(PY3) -m uv --no-config pip compile -q --no-annotate --python-version 3.11.9 --resolution lowest-direct \
+		-c .work/lowest.in --all-extras pyproject.toml -o .work/lowest.txt
+	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
+	@.venv-lowest/bin/python -m pytest -q -m "not airflow and not process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+
 # Several stages at a time on two cores, for they wait more than they compute; those that take longest come first. Every
 # stage runs, whatever another one said; what each printed stays in .work/.
 test:
@@ -115,7 +135,7 @@ chromium:
 	@.ci/find-chromium
 
 clean:
-	rm -rf .venv .venv-2.11 .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench docs pictures dist lint test test-unit test-airflow chromium clean \
+.PHONY: help setup demo ui bench docs pictures dist lint test test-unit test-airflow test-version test-versions test-lowest chromium clean \
 	stage-lint stage-docs stage-unit stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage
