@@ -168,8 +168,10 @@ class RecordExport:
         self._runner.drain()
 
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
-        """Return the key of a row that has to be fetched. If the row cannot be fetched, write its error and return
-        ``None``."""
+        """Return the key of a row that has to be fetched, otherwise ``None``.
+
+        If the row cannot be fetched, its error is written.
+        """
         index = self.journal.index
         problem = outcomes.check_row(row)
         line: Mapping[str, object] | None = outcomes.bad_row_line(row, problem) if problem else None

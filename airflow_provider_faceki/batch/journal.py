@@ -190,8 +190,9 @@ class Journal:
             self.index.mark_recorded(_key(line))
 
     def delete(self) -> None:
-        """Delete results and errors, whose rows are in the tables now. Segments that cannot be deleted are ignored
-        later.
+        """Delete results and errors, because their rows are in the tables now.
+
+        Tombstones are written first, so segments that cannot be deleted are ignored later.
 
         :raises OSError: the segments can neither be deleted nor get a tombstone.
         """

@@ -92,8 +92,9 @@ class Lease:
         self._checked_at = started_at
 
     def ensure_fresh(self) -> None:
-        """Check the lease again if the last check is too old, for example because the process was suspended.
-        Thread-safe.
+        """Check the lease again if the last check is too old. Thread-safe.
+
+        The check is too old, for example, after the process was suspended.
 
         :raises LeaseLostError: a newer try has the lease.
         :raises OSError: the storage failed.

@@ -161,8 +161,10 @@ class BatchVerification:
         self._runner.drain()
 
     def _triage(self, row: Row) -> RowState | None:
-        """Return the state of a row that has to be processed. If the row cannot be processed, write its error and
-        return ``None``."""
+        """Return the state of a row that has to be processed, otherwise ``None``.
+
+        If the row cannot be processed, its error is written.
+        """
         problem = outcomes.check_row(row)
         identifier = None if problem else row.values["record_identifier"]
         key = row_key(row.number, identifier)

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sensor that waits for FACEKI's decision: on a worker (poke), with a rescheduled task (reschedule), or in the
-triggerer."""
+"""Sensor that waits for FACEKI's decision on a worker (poke), by rescheduling, or in the triggerer."""
 
 from __future__ import annotations
 
@@ -254,8 +253,10 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         )
 
     def _count_failure(self, context: Context, failures: int | None = None) -> int:
-        """Set the number of consecutive failed polls, or increment it, and store it if Airflow can store it between
-        pokes."""
+        """Set or increment the number of consecutive failed polls.
+
+        A rescheduled sensor stores the number between pokes, if Airflow provides a state store.
+        """
         store = context.get("task_state_store") if self.reschedule and not self.deferrable else None
         if failures is None:
             known = store.get(_FAILURES_KEY) if store is not None else self._failed_polls

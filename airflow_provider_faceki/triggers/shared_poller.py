@@ -103,8 +103,9 @@ class SharedPoller:
         return self._circuit.retry_after(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
     async def poll(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
-        """Fetch records once, without retries, because the next poll is the retry. Only changes of the circuit are
-        logged.
+        """Fetch records once, without retries, because the next poll is the retry.
+
+        Failures are not logged individually; only changes of the circuit are logged.
 
         :param endpoint: Records to fetch.
         :raises FacekiError: for the same reasons as ``FacekiHook.acall``.

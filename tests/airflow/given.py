@@ -32,8 +32,10 @@ def pictures(folder: Path) -> None:
 
 
 def people(folder: Path, name: str, kind: str) -> None:
-    """Write a manifest of three people; the last person's picture does not exist. `kind` makes the
-    identifiers unique."""
+    """Write a manifest of three people; the last person's picture does not exist.
+
+    `kind` makes the identifiers unique.
+    """
     card = {f"document_1_{side}": (folder / f"{side}.jpg").as_uri() for side in ("front", "back")}
     selfies = {f"accepted-{kind}": _NAME, f"code-5004-{kind}": _NAME, f"missing-{kind}": f"{_NAME}-missing"}
     _write(

@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A deferred wait ends at its own limit or at execution_timeout, whichever is earlier, and the error names
-that limit."""
+"""A deferred wait ends at the earlier of its own limit and execution_timeout, and the error names it."""
 
 from __future__ import annotations
 

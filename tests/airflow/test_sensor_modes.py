@@ -35,7 +35,8 @@ DECISIONS = {"declined_fails": "DECLINED", "review_returned": "REVIEW", "review_
 FAULTS: dict[str, list[dict[str, Any]]] = {
     "late": [{"kind": "code", "code": 8013}],
     "borne": [{"kind": "status", "status": 503}, {"kind": "reset_after_body"}],
-    # A poking sensor tolerates one failure less than this. A deferred sensor polls once itself before it gives up.
+    # A poking sensor fails at the second failure. Before a deferred sensor gives up, it polls once more itself, so
+    # three failures are necessary.
     "not_borne": [{"kind": "status", "status": 503, "count": 3}],
 }
 

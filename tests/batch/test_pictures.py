@@ -1,6 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Pictures that their storage does not deliver: when the row gets an error, and that the picture's name is
-never shown."""
+"""A picture that its storage does not deliver is an error of its row or of the storage; its name is never shown."""
 
 from __future__ import annotations
 

@@ -83,8 +83,7 @@ Verify = Callable[..., Tries]
 
 @pytest.fixture
 def verify(pictures: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSandbox) -> Verify:
-    """Function that returns a task: `verify("accepted-1", resubmit_after=1)` verifies a person under that
-    identifier."""
+    """Function that returns a task: `verify("accepted-1", resubmit_after=1)` verifies under that identifier."""
 
     def task(record_identifier: str | None = None, **arguments: Any) -> Tries:
         given = {"resubmit_after": 1.0, "lookup_timeout": 1.0, **pictures, **arguments}

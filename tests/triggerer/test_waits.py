@@ -63,8 +63,10 @@ class Clock:
 
 @pytest.fixture
 def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, SandboxProcess]]:
-    """A link without a decision, at a sandbox in another process, whose time continues while the test's
-    clock is fake."""
+    """A link without a decision, at a sandbox in another process.
+
+    The time of that process continues while the test's clock is fake.
+    """
     with SandboxProcess() as running:
         monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", connection(running))
         hook = FacekiHook()
