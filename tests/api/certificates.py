@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Certificate authority of the tests, and certificates that it signs."""
+"""A certificate authority for the tests, and the server certificates that it signs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _DAY = datetime.timedelta(days=1)
 class Authority:
     """A certificate authority.
 
-    :param folder: Where its files lie.
-    :param certificate: Its own certificate.
+    :param folder: Folder of its files.
+    :param certificate: Certificate of the authority.
     """
 
     folder: Path
@@ -32,7 +32,7 @@ class Authority:
 
     @classmethod
     def make(cls, folder: Path) -> Authority:
-        """Make one."""
+        """Create an authority and write its certificate to ``folder``."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "An Invented Authority")])
         usage = x509.KeyUsage(
@@ -59,11 +59,11 @@ class Authority:
 
     @property
     def bundle(self) -> str:
-        """The path of its certificate, for those who trust it."""
+        """Path of the authority's certificate, for the setting ``verify`` of a client."""
         return str(self.folder / "ca.pem")
 
     def server_context(self, host: str = "127.0.0.1", *, expired: bool = False) -> ssl.SSLContext:
-        """Return what a server needs to be ``host``."""
+        """Return a TLS context with a certificate for ``host``, for a server."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
         until = _NOW - _DAY if expired else _NOW + 30 * _DAY

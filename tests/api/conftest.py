@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fixtures: a fake server, a client of it, both drivers, recorded sleeps. Nothing in this folder needs Airflow."""
+"""Fixtures: a fake server, a client for it, both drivers, recorded sleeps. No test in this folder needs Airflow."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    """A fake FACEKI."""
+    """A fake FACEKI server."""
     with FakeServer() as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
 def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start each test without connections of another test and without CA bundles of the environment."""
+    """Remove the connections of earlier tests and the CA bundles of the environment before each test."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(transport, "_transports", {})
@@ -42,13 +42,13 @@ def own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The certificate authority that the clients trust; one certificate loads faster than all public ones."""
+    """The certificate authority that the clients trust. One certificate loads faster than all public certificates."""
     return Authority.make(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
 def client(server: FakeServer, authority: Authority) -> FacekiClient:
-    """A client of that server, with an account of its own."""
+    """A client for the fake server. Each test has a different account."""
     return FacekiClient(
         client_id=f"client-{uuid.uuid4()}",
         client_secret=f"secret-{uuid.uuid4()}",
@@ -58,44 +58,44 @@ def client(server: FakeServer, authority: Authority) -> FacekiClient:
 
 
 def with_timeout(client: FacekiClient, seconds: float) -> FacekiClient:
-    """Return ``client`` with this timeout and without retries."""
+    """Return a copy of ``client`` with this timeout and without retries."""
     settings = replace(client.transport, timeout=seconds)
     return replace(client, transport=settings, retry=RetryPolicy(max_attempts=1))
 
 
 class CallMode(Protocol):
-    """Calls an endpoint with one of the two drivers."""
+    """A function that calls an endpoint with one of the two drivers."""
 
     def __call__(self, client: FacekiClient, endpoint: Endpoint[T]) -> T: ...
 
 
 def call_sync(client: FacekiClient, endpoint: Endpoint[T]) -> T:
-    """Call on this thread."""
+    """Call with the synchronous driver."""
     return client.call(endpoint)
 
 
 def call_async(client: FacekiClient, endpoint: Endpoint[T]) -> T:
-    """Call on an event loop."""
+    """Call with the asynchronous driver, on a new event loop."""
     return asyncio.run(client.as_async().call(endpoint))
 
 
 @pytest.fixture(params=[pytest.param(call_sync, id="sync"), pytest.param(call_async, id="async")])
 def call(request: pytest.FixtureRequest) -> CallMode:
-    """Each of the two drivers: both have to behave alike."""
+    """Run the test with each of the two drivers, because both must have the same behaviour."""
     chosen: CallMode = request.param
     return chosen
 
 
 @dataclass
 class RecordedSleeps:
-    """The sleeps that were requested; none of them took place."""
+    """The durations of the requested sleeps. No sleep takes place."""
 
     seconds: list[float]
 
 
 @pytest.fixture
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> RecordedSleeps:
-    """Replace sleeps by a record of their seconds."""
+    """Replace all sleeps by a recording of their durations."""
     sleeps = RecordedSleeps([])
     patch_sleep(monkeypatch, sleeps.seconds.append)
     return sleeps
@@ -103,13 +103,13 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> RecordedSleeps:
 
 @pytest.fixture
 def warned() -> RecordedWarnings:
-    """Collects the warnings of a token store."""
+    """An empty recording, for the warnings of a token store."""
     return RecordedWarnings([])
 
 
 @dataclass
 class RecordedWarnings:
-    """The warnings of a token store."""
+    """A recording of the warnings of a token store."""
 
     messages: list[str]
 
@@ -119,7 +119,7 @@ class RecordedWarnings:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], bool]:
-    """Poll until something is true, for a few seconds at most."""
+    """Return a function that polls a condition for at most a few seconds."""
 
     def look(is_so: Callable[[], bool]) -> bool:
         for _ in range(500):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A driver without network and clock: it answers from a list and records each effect."""
+"""A driver without network and clock. It takes its answers from a list and records each effect."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOW = 1_700_000_000.0
 
 
 class RecordingStore(MemoryTokenStore):
-    """The memory store, recording each call."""
+    """A memory store that records each call."""
 
     def __init__(self, events: list[str]) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ def token_answer(value: str, lifetime: float = 3600.0) -> Payload:
 
 @dataclass
 class FakeDriver:
-    """A driver for one account.
+    """A driver for one account, with a recording of its effects.
 
-    :param events: The effects and the calls of the store, in order.
-    :param requests: The requests that were sent.
-    :param now: Unix time.
-    :param between: Called in each sleep: what other callers do meanwhile.
+    :param events: Effects and calls of the token store, in order.
+    :param requests: Requests that were sent.
+    :param now: Current Unix time of the driver. Sleeps advance it.
+    :param between: Function that is called in each sleep. It simulates the actions of other callers.
     """
 
     events: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class FakeDriver:
         self.account = AuthSession(FACEKI, asked, self.store, lambda: self.now)
 
     def run(self, steps: Steps[T], *answers: Payload | FacekiError) -> T:
-        """Run ``steps`` with these answers, each of which has to be requested."""
+        """Run ``steps`` with these answers. Fail if an answer is not used."""
         left = list(answers)
         try:
             effect = next(steps)

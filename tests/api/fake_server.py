@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fake FACEKI: an HTTP server on loopback that replies by a script and records the requests."""
+"""A fake FACEKI server: an HTTP server on loopback with scripted replies. It records the requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSED: Json = {"status": False, "code": 1, "message": "UNAUTHORIZED/INVALID UR
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request as it arrived."""
+    """One request as the server received it."""
 
     method: str
     target: str
@@ -39,22 +39,22 @@ class ReceivedRequest:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
+        """The request target without its query."""
         return urlsplit(self.target).path
 
     def header(self, name: str) -> str | None:
-        """The first value of a header."""
+        """Return the first value of a header, or ``None``."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     @property
     def bearer(self) -> str | None:
-        """The token it came with."""
+        """The bearer token of the request, or ``None``."""
         found = self.header("authorization") or ""
         return found.removeprefix("Bearer ") if found.startswith("Bearer ") else None
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; a reply writes to it."""
+    """Handler of one connection. A reply writes to the connection."""
 
     protocol_version = "HTTP/1.1"
     server: FakeServer
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 
     def answer(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Send one whole HTTP response."""
+        """Send one complete HTTP response."""
         head = [f"HTTP/1.1 {status} .", *(f"{name}: {value}" for name, value in headers)]
         if not any(name.lower() in {"content-length", "transfer-encoding"} for name, _ in headers):
             head.append(f"Content-Length: {len(body)}")
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         """Close the connection after this request."""
         self.close_connection = True
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class has this name
         """Write nothing to stderr."""
 
 
@@ -96,8 +96,10 @@ Reply: TypeAlias = Callable[[Handler], None]
 
 
 class FakeServer(ThreadingHTTPServer):
-    """Replies to each path by its script, whose last reply repeats. The token route has a script from the start:
-    each request there gets ``token-1``, ``token-2``, and so on.
+    """HTTP server with a list of replies for each path.
+
+    After the last reply of a list the server repeats it. The token route has replies from the start: the requests get
+    ``token-1``, ``token-2`` and so on.
     """
 
     request_queue_size = 128
@@ -108,7 +110,7 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.scheme = "https" if tls else "http"
         if tls:
-            # The connection's thread makes the handshake, so that a silent client does not block the others.
+            # The thread of each connection does the handshake, so a silent client does not block other clients.
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.connections = itertools.count(1)
         self.received: list[ReceivedRequest] = []
@@ -123,7 +125,7 @@ class FakeServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """The base URL."""
+        """The base URL of the server."""
         return f"{self.scheme}://127.0.0.1:{self.server_port}"
 
     def on(self, path: str, *replies: Reply) -> None:
@@ -131,14 +133,14 @@ class FakeServer(ThreadingHTTPServer):
         self._scripts[path] = list(replies)
 
     def next_reply(self, received: ReceivedRequest) -> Reply:
-        """Record a request and return its reply."""
+        """Record a request and return the reply for it."""
         with self._lock:
             self.received.append(received)
             script = self._scripts[received.path]
             return script.pop(0) if len(script) > 1 else script[0]
 
     def new_token(self) -> str:
-        """Return the next token; it is valid until it is taken out of ``live``."""
+        """Return the next token. It is valid until it is removed from ``live``."""
         with self._lock:
             token = f"token-{next(self._numbers)}"
             self.live.add(token)
@@ -155,7 +157,7 @@ class FakeServer(ThreadingHTTPServer):
         return len(self.requests_to(TOKEN_PATH))
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore a client that goes away: many scripts make it."""
+        """Ignore errors, because many replies make the client close its connection."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -170,17 +172,17 @@ class FakeServer(ThreadingHTTPServer):
 
 
 def reply_json(document: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
-    """Reply with JSON."""
+    """Return a reply with JSON."""
     return reply_bytes(json.dumps(document).encode(), status, *headers)
 
 
 def reply_bytes(body: bytes, status: int = 200, *headers: tuple[str, str]) -> Reply:
-    """Reply with a body as it is."""
+    """Return a reply with this body."""
     return lambda handler: handler.answer(status, body, headers)
 
 
 def reply_raw(data: bytes) -> Reply:
-    """Reply with these bytes as they are and close the connection."""
+    """Return a reply that sends exactly these bytes and closes the connection."""
 
     def reply(handler: Handler) -> None:
         handler.send_bytes(data)
@@ -190,7 +192,7 @@ def reply_raw(data: bytes) -> Reply:
 
 
 def issue_token(lifetime: Json = 3600, status: int = 200) -> Reply:
-    """Reply with a new token."""
+    """Return a reply with a new token."""
 
     def reply(handler: Handler) -> None:
         document: Json = {
@@ -207,7 +209,7 @@ def issue_token(lifetime: Json = 3600, status: int = 200) -> Reply:
 
 
 def require_token(reply: Reply, refusal: Reply | None = None) -> Reply:
-    """Reply with ``reply`` to a request with a valid token, otherwise with ``refusal``."""
+    """Return a reply that uses ``reply`` for a request with a valid token, and otherwise ``refusal``."""
     refuse = refusal or reply_json(REFUSED, 401)
     return lambda handler: (reply if handler.received.bearer in handler.server.live else refuse)(handler)
 
@@ -218,14 +220,14 @@ def close_connection_silently(handler: Handler) -> None:
 
 
 def resets(handler: Handler) -> None:
-    """Reset the connection, as a crashing server does."""
+    """Reset the connection with TCP RST, as a crashing server does."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
     handler.close_after_reply()
 
 
 def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: bytes) -> Reply:
-    """Send ``opening``, then ``piece`` again and again for six seconds."""
+    """Return a reply that sends ``opening`` and then repeats ``piece`` for six seconds."""
 
     def reply(handler: Handler) -> None:
         handler.send_bytes(opening)
@@ -239,7 +241,7 @@ def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: by
 
 
 def waits(released: threading.Event, then: Reply, reached: threading.Event | None = None) -> Reply:
-    """Reply once ``released`` is set."""
+    """Return a reply that waits for ``released`` and then uses ``then``."""
 
     def reply(handler: Handler) -> None:
         if reached is not None:

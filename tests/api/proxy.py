@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Recording proxy on loopback: forwards requests, opens tunnels, and records both."""
+"""A proxy on loopback, which forwards requests, opens tunnels, and records both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 
 class _Handler(BaseHTTPRequestHandler):
-    # Else it would end a connection that a client may be about to use again.
+    # With HTTP/1.0 the proxy would close each connection, but clients reuse connections.
     protocol_version = "HTTP/1.1"
     server: RecordingProxy
 
@@ -62,17 +62,18 @@ class _Handler(BaseHTTPRequestHandler):
                 _relay(self.connection, onward)
         self.lose()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class has this name
         """Write nothing to stderr."""
 
 
 def _resolve(host: str) -> str:
-    # Names that only the proxy knows: a request to loopback never goes through a proxy of the environment.
+    # Only the proxy resolves names under .test. Clients never send a request for loopback to a proxy of the
+    # environment.
     return "127.0.0.1" if host.endswith(".test") else host
 
 
 def _relay(one: socket.socket, other: socket.socket) -> None:
-    # Not `select.select`, which bears no more than 1024 open files in a process.
+    # `select.select` would fail in a process with more than 1024 open files.
     with selectors.DefaultSelector() as selector:
         selector.register(one, selectors.EVENT_READ, other)
         selector.register(other, selectors.EVENT_READ, one)
@@ -86,16 +87,17 @@ def _relay(one: socket.socket, other: socket.socket) -> None:
 
 
 def reset(connection: socket.socket) -> None:
-    """Reset a connection, as a crashing server does."""
+    """Reset a connection with TCP RST, as a crashing server does."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 class RecordingProxy(ThreadingHTTPServer):
-    """A proxy.
+    """A proxy that records its requests.
 
-    :param refuses: Whether it requires a login for a tunnel.
-    :param resets: Whether it resets a connection whose upstream has ended, instead of closing it.
+    :param refuses: Whether the proxy refuses a tunnel without a login.
+    :param resets: Whether the proxy resets the client's connection when the upstream connection ends. By default it
+        closes the connection.
     """
 
     daemon_threads = True
@@ -111,16 +113,16 @@ class RecordingProxy(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Host and port."""
+        """Host and port of the proxy."""
         return f"127.0.0.1:{self.server_port}"
 
     def note(self, line: str, login: str | None) -> None:
-        """Record a request."""
+        """Record a request and its login."""
         self.received.append(line)
         self.logins.append(login)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore a client that goes away: many tests make it."""
+        """Ignore errors, because many tests make the client close its connection."""
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Samples of FACEKI's answers, in the shapes of its documentation and SDKs; all data is invented."""
+"""Samples of FACEKI's answers, with the structure of its documentation and SDKs. All data is invented."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ WORKFLOW = "d2a7c9f0-3b1e-4c8d-9e6f-112233445566"
 
 
 def sample_bytes(name: str) -> bytes:
-    """Return a sample as it would come over the wire."""
+    """Return a sample as the bytes of a response body."""
     return (FOLDER / f"{name}.json").read_bytes()
 
 
 def sample(name: str) -> Json:
-    """Return a sample as a document."""
+    """Return a sample as a parsed JSON document."""
     document: Json = json.loads(sample_bytes(name))
     return document
 
 
 def response(name: str, status: int = 200) -> HttpResponse:
-    """Return a sample as an answer."""
+    """Return a sample as an HTTP response."""
     return HttpResponse(status, {}, sample_bytes(name))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Any answer to any call becomes a result or an error of the tree, and nothing else."""
+"""Property tests: each answer to each call becomes either a result or a ``FacekiError``."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ ENDPOINTS: list[Endpoint[object]] = [
 ]
 HERE = Service(base_url="https://kyc.example/prefix", pdf_report_path="/reports/{requestId}")
 
-# Codes, names and values that FACEKI uses, so that chance finds the way past the first look.
+# The keys and values of FACEKI make it probable that a random document passes the first checks.
 _KEYS = st.sampled_from(
     (
         *("status", "code", "responseCode", "statusCode", "message", "result", "data", "error", "url"),
@@ -89,7 +89,7 @@ DOCUMENTS: st.SearchStrategy[Json] = st.recursive(
 
 @st.composite
 def mutated_samples(draw: st.DrawFn) -> Json:
-    """A sample of FACEKI's in which some values are others, or gone."""
+    """Draw a sample of FACEKI's answers in which some values are replaced or removed."""
     document = sample(draw(st.sampled_from(NAMES)))
     for _ in range(draw(st.integers(1, 3))):
         _mutate(draw, document)
@@ -137,7 +137,7 @@ thorough = settings(max_examples=80, deadline=None, database=None)
 
 
 def _perform(handler: Steps[object], answers: Mapping[bool, HttpResponse]) -> object:
-    """Perform a steps, answering each token request and each question the same."""
+    """Run the steps of a call. All token requests get one answer, and all other requests get another answer."""
     effect = next(handler)
     try:
         for _ in range(500):
@@ -159,7 +159,7 @@ def _perform(handler: Steps[object], answers: Mapping[bool, HttpResponse]) -> ob
 
 
 def _look_at(result: object) -> None:
-    """Use a result in the ways in which the layers above do."""
+    """Call the properties and methods of a result that the Airflow layers call."""
     for record in result if isinstance(result, tuple) else (result,):
         if isinstance(record, VerificationRecord | KycVerification):
             summary = record.summary()
@@ -170,7 +170,7 @@ def _look_at(result: object) -> None:
 
 
 def _look_at_error(error: FacekiError) -> None:
-    back = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
+    back = pickle.loads(pickle.dumps(error))  # noqa: S301 - the test itself made the pickle
     assert (str(back), back.code, back.retry_after) == (str(error), error.code, error.retry_after)
     assert error.retry_after is None or 0 <= error.retry_after <= 86_400
 

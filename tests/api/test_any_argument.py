@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Any argument is refused by name, or becomes a request that can be sent and stays with FACEKI."""
+"""Property tests: each argument either raises an error with its name, or becomes a valid request to FACEKI's host."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _request(make: Callable[[], Any]) -> HttpRequest | None:
 
 
 def _stays_with_faceki(request: HttpRequest) -> None:
-    """See that what is sent in the end, after all normalising, is still below the base URL."""
+    """Check that the final URL, after normalisation, is still below the base URL."""
     sent = transport._prepare(request, None)
     parts = urlsplit(sent.url or "")
     assert (parts.scheme, parts.netloc, parts.fragment) == ("https", "kyc.example:8443", "")

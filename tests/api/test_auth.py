@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The forms of the token request, the lifetime of a token, and the meaning of a failed request."""
+"""The forms of the token request, the lifetime of a token, and the errors of failed token requests."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_fingerprints_tell_accounts_apart_and_hold_nothing_of_them() -> None:
     prints = {account.fingerprint() for account in accounts}
     assert len(prints) == len(accounts)
     assert all(len(found) == 64 and set(found) <= set("0123456789abcdef") for found in prints)
-    # Where one part ends and the next begins counts too.
+    # The same characters with another division into client id and secret must give another fingerprint.
     assert TokenRequest("u", "ab", "c").fingerprint() != TokenRequest("u", "a", "bc").fingerprint()
 
 

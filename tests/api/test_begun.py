@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Connections that fail before and after the request has begun to leave, in each way of sending."""
+"""Connections that fail before or after the first byte of the request was sent, for each route to the server."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ WAYS = ["http", "https", "http through a proxy", "https through a proxy", "https
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> str:
-    """How a request gets out."""
+    """Route of the request to the server."""
     way: str = request.param
     return way
 
 
 @pytest.fixture
 def far(way: str, authority: Authority) -> Iterator[FakeServer]:
-    """A FACEKI at the end of that way."""
+    """A fake FACEKI server at the end of the route, with or without TLS."""
     with FakeServer(authority.server_context() if "https" in way else None) as server:
         yield server
 
 
 @pytest.fixture
 def proxy(way: str) -> Iterator[RecordingProxy]:
-    """The proxy on the way, if there is one."""
+    """The proxy on the route, if the route has one."""
     with RecordingProxy(resets="resets" in way) as proxy:
         yield proxy
 
@@ -92,7 +92,7 @@ def test_an_answer_that_is_lost_is_never_a_connection_that_was_not_made(
         call(there, MAKE)
     with pytest.raises(errors.FacekiError) as caught:
         call(there, MAKE)
-    # Half a head may be read as an answer that says nothing.
+    # An incomplete head is possibly parsed as an answer without a body.
     assert isinstance(caught.value, errors.ResponseLostError | errors.UnexpectedResponseError)
     assert caught.value.is_ambiguous
     assert len(far.requests_to(LINK_PATH)) == 1 + kept
@@ -172,7 +172,7 @@ def test_what_fails_before_anything_was_sent_cannot_have_acted(
 def test_what_breaks_tls_after_the_request_loses_the_answer(
     call: CallMode, client: FacekiClient, authority: Authority, sleeps: RecordedSleeps
 ) -> None:
-    """The very error that would otherwise end a handshake."""
+    """Check a TLS error after the request. During a handshake the same error means that the request was not sent."""
     with FakeServer(authority.server_context()) as server:
 
         def speaks_plainly(handler: Handler) -> None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Causes and contexts of our errors, which are shown with them: no secret and no person."""
+"""Causes and contexts of the provider's errors. A traceback shows them, so they must contain no secret."""
 
 from __future__ import annotations
 
@@ -86,6 +86,6 @@ def _telling(client: FacekiClient) -> FacekiClient:
 def _check(call: CallMode, client: FacekiClient) -> None:
     with pytest.raises(errors.FacekiError) as caught:
         call(client, FETCH)
-    # What json raises has all that it read in an attribute.
+    # The attributes are checked too, because a JSONDecodeError contains the whole document in an attribute.
     told = [f"{type(link).__name__}: {link!r} {link} {vars(link)}" for link in _chain(caught.value)]
     assert [line for line in told if any(canary in line for canary in CANARIES)] == []

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The requests of the calls, to the byte, and the reading of their answers."""
+"""The exact requests of all calls, and the interpretation of their answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HERE = Service(base_url="https://kyc.example.com/prefix", records_path="/records
 ACCEPT = (("accept", "application/json"),)
 POSTED = (("content-type", "application/json"), ("accept", "application/json"))
 LINK_URL = "https://sdk.faceki.com/kycverify/api/kycverify/kyc-verify-link"
-#: Values that could not be shown without showing a secret, a link or a person.
+#: Text in place of secrets, links and personal data. It must not occur in any output.
 CANARY = "canary-4711"
 
 
@@ -286,7 +286,7 @@ UNREADABLE = object()
 
 
 def _answered(document: Json) -> Payload:
-    """Return the answer with this document."""
+    """Return the payload of an answer with this document."""
     return read_payload(HttpResponse(200, {}, json.dumps(document).encode()))
 
 

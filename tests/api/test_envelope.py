@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Successes and failures in each envelope, and the error that each failure becomes."""
+"""Successes and failures in each envelope, and the error class of each failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_faceki.api.protocol.envelope import (
 )
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 
-#: Which error each published code is, written down a second time, from FACEKI's tables.
+#: Error class of each published code. This second copy was written from FACEKI's tables, not from the code.
 EXPECTED: dict[type[ResponseError], set[int]] = {
     errors.AuthenticationError: {1},
     errors.InvalidRequestError: {400, 422, 5002, 5006, 8001},
@@ -37,7 +37,7 @@ BY_CODE = {code: kind for kind, codes in EXPECTED.items() for code in codes}
 
 
 def _wrapped(code: Json) -> dict[str, Json]:
-    """Return a failure with this code in every envelope that FACEKI is known to use."""
+    """Return a failure with this code in each known envelope of FACEKI."""
     return {
         "legacy": {"responseCode": code, "data": None},
         "legacy, with a success flag": {"responseCode": code, "status": True},
@@ -92,7 +92,7 @@ def test_a_code_that_nobody_explains_survives(code: int) -> None:
     for document in _wrapped(code).values():
         error = _error(document)
         assert (type(error), error.code, error.code_name) == (ResponseError, code, None)
-        # Nobody knows what it means: not even that nothing was done.
+        # An unknown code does not prove that FACEKI did not act.
         assert error.is_ambiguous
         assert not error.is_transient
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Errors keep their facts through a pickle and show no more than those."""
+"""Attributes and texts of errors, also after pickling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.errors import FacekiError, ValidationError
 
-#: What each says of itself when the raiser says nothing: would a retry help, may FACEKI have acted?
+#: Default values of ``is_transient`` and ``is_ambiguous`` for each class.
 FLAGS = {
     errors.FacekiError: (False, False),
     errors.ConfigurationError: (False, False),
@@ -73,7 +73,7 @@ def test_a_pickle_keeps_all_facts(kind: type[FacekiError]) -> None:
     error = _full(kind)
     error.add_note("seen in task check_person")
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        back = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 - made right here
+        back = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 - the test itself made the pickle
         assert type(back) is kind
         assert back.__dict__ == error.__dict__
         assert (str(back), repr(back), back.args) == (str(error), repr(error), error.args)
@@ -83,8 +83,8 @@ def test_a_pickle_keeps_all_facts(kind: type[FacekiError]) -> None:
 def test_so_do_copies_and_pickles_within_pickles(kind: type[FacekiError]) -> None:
     error = _full(kind)
     inner = pickle.dumps({"failed": [error, ("again", ExceptionGroup("two", [error, ValueError("x")]))]})
-    outer = pickle.loads(pickle.dumps((inner, error)))  # noqa: S301 - made one line above
-    failed = pickle.loads(outer[0])["failed"]  # noqa: S301 - made two lines above
+    outer = pickle.loads(pickle.dumps((inner, error)))  # noqa: S301 - the test itself made the pickle
+    failed = pickle.loads(outer[0])["failed"]  # noqa: S301 - the test itself made the pickle
     found = [outer[1], failed[0], failed[1][1].exceptions[0], copy.copy(error), copy.deepcopy(error)]
     assert [(type(one), one.__dict__) for one in found] == [(kind, error.__dict__)] * 5
 
@@ -108,7 +108,7 @@ def test_so_do_copies_and_pickles_within_pickles(kind: type[FacekiError]) -> Non
     ],
 )
 def test_text(facts: dict[str, object], text: str) -> None:
-    error = errors.ResponseError("it went wrong", **facts)  # type: ignore[arg-type]  # a table of any facts
+    error = errors.ResponseError("it went wrong", **facts)  # type: ignore[arg-type]  # the values are test parameters
     assert str(error) == text
     assert repr(error) == f"ResponseError({text!r})"
 

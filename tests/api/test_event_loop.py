@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The event loop is never blocked: a heartbeat on it has no long gap."""
+"""The event loop is never blocked. A heartbeat task on the loop measures the gaps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.api.fake_server import (
 )
 
 FETCH = FetchRecords(request_id="r-1")
-#: Seconds between two beats that would be felt by the other triggers on the loop.
+#: Maximum seconds between two beats. A longer gap would delay other triggers on the loop.
 LONGEST_GAP = 0.2
 
 
@@ -43,7 +43,7 @@ def _late(seconds: float, reply: Callable[[Handler], None]) -> Callable[[Handler
 
 
 async def _longest_gap(work: Awaitable[object]) -> float:
-    """Return the longest time between two beats while ``work`` was done."""
+    """Return the longest time in seconds between two beats during ``work``."""
     gaps: list[float] = []
 
     async def beat() -> None:
@@ -64,9 +64,10 @@ async def _longest_gap(work: Awaitable[object]) -> float:
 
 
 def _tries_until_smooth(work: Callable[[FacekiClient], Awaitable[object]], client: FacekiClient) -> int:
-    """Do ``work`` with an account of its own, again if there was a gap, and return how often it took.
+    """Run ``work`` with a new account until there is no long gap, and return the number of attempts.
 
-    A machine with other work to do may stop us at any time, but what blocks the loop blocks it each time.
+    On a busy machine any process is possibly paused at any time. Code that blocks the loop causes a gap in each
+    attempt.
     """
     gaps = []
     for attempt in range(1, 4):
@@ -85,7 +86,7 @@ async def _fifty(client: FacekiClient) -> None:
 def test_fifty_questions_with_a_cold_token_and_slow_answers(
     server: FakeServer, client: FacekiClient, tmp_path: Path
 ) -> None:
-    """Imports are not measured: those of this file have done them, as those of a triggerer do once."""
+    """Check fifty concurrent calls. Imports are not measured, because this file has already imported all modules."""
     server.on(TOKEN_PATH, _late(0.4, issue_token()))
     server.on(RECORDS_PATH, require_token(_late(0.3, reply_json(NOTHING_FOUND))))
     tries = _tries_until_smooth(_fifty, replace(client, token_directory=tmp_path / "tokens"))
@@ -115,7 +116,7 @@ def test_waiting_for_another_process_and_for_a_refused_token(
 
 
 def test_retries_do_not_hold_each_other_up(server: FakeServer, client: FacekiClient) -> None:
-    """Each waits for itself: fifty of them wait no longer than one."""
+    """Check that the pauses of concurrent calls overlap: fifty calls need no more time than one."""
     patient = replace(client, retry=RetryPolicy(max_attempts=3, max_wait=0.5))
 
     async def ask_again(patient: FacekiClient) -> None:
@@ -133,7 +134,7 @@ def test_retries_do_not_hold_each_other_up(server: FakeServer, client: FacekiCli
 def test_slow_files_are_waited_for_elsewhere(
     server: FakeServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A home on a network may take its time."""
+    """Check that slow file operations do not block the loop, as on a network file system."""
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     on_loop: list[bool] = []
 
@@ -156,16 +157,16 @@ def test_slow_files_are_waited_for_elsewhere(
 
 @dataclass
 class Masks:
-    """What was masked, and whether it was on an event loop."""
+    """The masked values, each with the place of the call: the caller's thread or an event loop."""
 
     messages: list[tuple[str, str]] = field(default_factory=list)
 
     def here(self, value: str) -> None:
-        """MaskSecret on this thread."""
+        """Record a value that the synchronous driver masked."""
         self.messages.append(("here", value))
 
     async def on_loop(self, value: str) -> None:
-        """MaskSecret on an event loop."""
+        """Record a value that the asynchronous driver masked."""
         await asyncio.sleep(0)
         self.messages.append(("on loop", value))
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Boundaries between the exchanges of one connection: no response is handed to a request that it does not answer."""
+"""Reuse of connections: a request never receives the response to another request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WRONG = _response(b'{"of":"another request"}')
 
 @dataclass(frozen=True)
 class _Document:
-    """A request without a token, for whatever document is there."""
+    """An endpoint without a token. It returns the whole document at ``path``."""
 
     method: str
     path: str
@@ -55,7 +55,7 @@ class _Document:
 
 @pytest.fixture(params=["plain", "TLS"])
 def remote(request: pytest.FixtureRequest, authority: Authority) -> Iterator[FakeServer]:
-    """A server, without and with TLS, whose decrypted bytes do not make a socket look readable."""
+    """A server without or with TLS. With TLS, bytes that are already decrypted do not make the socket readable."""
     context: ssl.SSLContext | None = authority.server_context() if request.param == "TLS" else None
     with FakeServer(context) as server:
         yield server
@@ -63,12 +63,12 @@ def remote(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Fak
 
 @pytest.fixture
 def remote_client(remote: FakeServer, client: FacekiClient) -> FacekiClient:
-    """A client of that server."""
+    """A client for this server."""
     return with_timeout(replace(client, service=Service(base_url=remote.url)), 5.0)
 
 
 def _parts(*parts: bytes | float) -> Reply:
-    """Reply with these bytes and wait these seconds between them; the connection stays open."""
+    """Return a reply with these bytes and these pauses in seconds. The connection stays open."""
 
     def reply(handler: Handler) -> None:
         for part in parts:
@@ -164,7 +164,7 @@ def test_what_is_left_over_goes_to_nobody(
     remote.on("/own", reply_json(OWN))
     with contextlib.suppress(errors.FacekiError):
         remote_client.call(_Document(method, "/odd"))
-    # The rest is on its way while nobody reads.
+    # During this pause the remaining bytes arrive, and the client does not read them.
     time.sleep(0.1)
     assert remote_client.call(_Document("GET", "/own")) == OWN
     assert [received.path for received in remote.received] == ["/odd", "/own"]
@@ -175,14 +175,14 @@ PICTURE_BYTES = 24 * 1024 * 1024
 
 
 def _upload(server: FakeServer, path: str = "/upload") -> HttpRequest:
-    """Return a request that is larger than the two ends of a connection hold between them."""
+    """Return a request that is larger than the kernel buffers of both ends of a connection."""
     picture = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"a" * PICTURE_BYTES, 2 * PICTURE_BYTES)
     return image_request(f"{server.url}{path}", (), [("selfie", picture)], authenticated=False)
 
 
 @pytest.fixture
 def over() -> Iterator[threading.Event]:
-    """Set at the end of the test."""
+    """An event that is set at the end of the test."""
     event = threading.Event()
     yield event
     event.set()
@@ -209,7 +209,7 @@ def test_an_early_final_response_ends_an_upload_and_its_connection(
     def refuse(handler: Handler) -> None:
         if handler.path == "/upload":
             _parts(*parts)(handler)
-            # The rest of the body stays unread, so that nothing but the response can end the upload.
+            # The server does not read the rest of the body, so only the response can end the upload.
             over.wait(20)
 
     remote.before_body = refuse
@@ -240,7 +240,7 @@ def test_an_interim_response_does_not_end_an_upload(
 def test_a_request_that_timed_out_leaves_its_response_to_nobody(
     call: CallMode, remote: FakeServer, remote_client: FacekiClient
 ) -> None:
-    """As in a public report: the response of a face match came after its timeout, and went to the next person."""
+    """Check that a late response, which arrives after the timeout, is not returned to the next request."""
     remote.on("/slow", _parts(0.5, WRONG))
     remote.on("/own", reply_json(OWN))
     with pytest.raises(errors.ResponseLostError):

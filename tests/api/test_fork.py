@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Forked processes: a child works whatever locks and threads its parent had at the fork."""
+"""Forked processes: a child works for all states of the parent's locks and threads at the time of the fork."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore:.*use of f
 
 
 def _fork(work: Callable[[], bool]) -> int:
-    """Do ``work`` in a child and return its process id; the child ends with 0 if it returned true."""
+    """Run ``work`` in a child process and return the process id. If ``work`` returns true, the exit code is 0."""
     child = os.fork()
     if child:
         return child
     code = 2
     try:
         code = 0 if work() else 1
-    except Exception:  # noqa: BLE001 - whatever it is, the parent learns of it by the code
+    except Exception:  # noqa: BLE001 - the exit code reports each exception to the parent
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
 def _outcome(child: int) -> int | None:
-    """Return a child's exit code, or ``None`` if it had to be killed."""
+    """Return the exit code of a child, or ``None`` if it did not end and was killed."""
     for _ in range(500):
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
@@ -63,7 +63,7 @@ def _outcome(child: int) -> int | None:
 
 @pytest.fixture
 def sharing(server: FakeServer, client: FacekiClient, tmp_path: Path) -> FacekiClient:
-    """A client that shares its token with its processes."""
+    """A client with a token directory, so that it shares its token with other processes."""
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     return replace(client, token_directory=tmp_path / "tokens", warn=RecordedWarnings([]))
 
@@ -177,7 +177,7 @@ def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: RecordedWarnings)
         assert store.try_lock() is None
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
-        # The child is still there: it ends when nobody can write to it any more. It may need a moment to let go.
+        # The child still runs, and ends when its stdin is closed. It possibly needs a moment to release the lock.
         wait_until(lambda: store.try_lock() is not None, 10)
     assert warned.messages == []
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Records, decisions and summaries, and what of a record is shown."""
+"""Records, decisions and summaries, and the parts of a record that ``repr`` and summaries contain."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_of_a_record_full_of_canaries_only_ids_and_the_decision_leave_the_docume
     assert len(re.findall(r"canary-", json.dumps(tainted))) > 50
     allowed = {tainted[name] for name in (*IDENTIFIERS, "decision")}
     assert set(re.findall(r"canary-\w+", shown)) == allowed
-    # Neither do numbers about the person.
+    # The summary must not contain numbers about the person either.
     assert "99.9" not in shown
 
 
@@ -84,7 +84,7 @@ def test_a_record_keeps_every_field_and_shows_none() -> None:
     whole: dict[str, Json] = {**_whole(), "fieldOfTomorrow": {"deep": ["ZELDA"]}}
     record = VerificationRecord(whole)
     assert record.document == whole
-    assert pickle.loads(pickle.dumps(record)) == record  # noqa: S301 - made here
+    assert pickle.loads(pickle.dumps(record)) == record  # noqa: S301 - the test itself made the pickle
     assert repr(record) == "<VerificationRecord b8f1c7de-52c4-4b7a-8f39-6d1e0c9a7742 DECLINED>"
 
 
@@ -134,7 +134,7 @@ def test_decisions(sent: str, word: str, final: bool) -> None:
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_decisions_travel(word: str, protocol: int) -> None:
     decision = Decision(word)
-    back = pickle.loads(pickle.dumps(decision, protocol))  # noqa: S301 - made here
+    back = pickle.loads(pickle.dumps(decision, protocol))  # noqa: S301 - the test itself made the pickle
     for other in (back, copy.copy(decision), copy.deepcopy(decision)):
         assert type(other) is Decision
         assert (other, other.value, other.name) == (decision, word, word)

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Documented answers with changed structure: never a silent "nothing" or "no decision", never a wrong paid outcome.
+"""Property tests with documented answers whose structure is changed.
 
-``FACEKI_MUTATIONS`` sets the number of examples of each test.
+A changed answer must not silently become "no record" or "no decision", and a paid call must not return a wrong
+decision. The environment variable ``FACEKI_MUTATIONS`` sets the number of examples of each test.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _lone(decision: str) -> Json:
 
 
 def _paths(document: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the place of each value, the whole document first."""
+    """Yield the path of each value in the document, beginning with the document itself."""
     yield path
     if isinstance(document, dict):
         for key, value in document.items():
@@ -60,7 +61,7 @@ def _paths(document: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[s
 
 def _at(document: Json, path: tuple[str | int, ...]) -> Json:
     for step in path:
-        document = document[step]  # type: ignore[index]  # the path is the document's own
+        document = document[step]  # type: ignore[index]  # the path exists in the document
     return document
 
 
@@ -92,7 +93,7 @@ def _retyped(draw: st.DrawFn, value: Json) -> Json:
 
 
 def _mutate(draw: st.DrawFn, document: Json) -> Json:
-    """Return the document after one structural change somewhere in its upper levels."""
+    """Return the document after one random change of its structure, in the four upper levels."""
     paths = [path for path in _paths(document) if len(path) <= 4]
     path = draw(st.sampled_from(paths))
     value = _at(document, path)
@@ -133,7 +134,7 @@ def _holds(value: Json, target: Json) -> bool:
 
 @st.composite
 def mutations(draw: st.DrawFn, documents: list[Json], most: int = 3) -> tuple[Json, Json]:
-    """Draw one of the documents and what comes of it by one to three changes."""
+    """Draw one of the documents, and return it together with a copy that has one to ``most`` changes."""
     original = draw(st.sampled_from(documents))
     document = copy.deepcopy(original)
     for _ in range(draw(st.integers(1, most))):
@@ -150,7 +151,7 @@ def _holds_word(document: Json, word: str) -> bool:
 
 
 def _perform(steps: Steps[object], answers: dict[str, HttpResponse]) -> tuple[object, list[str]]:
-    """Perform a call; return its result and what was sent. Uploads and look-ups have an answer each."""
+    """Run the steps of a call and return its result and its requests. Each kind of request has one answer."""
     sent: list[str] = []
     effect = next(steps)
     try:
@@ -193,7 +194,7 @@ def test_records(documents: tuple[Json, Json]) -> None:
         return
     assert isinstance(records, tuple)
     if not records:
-        # Only where nothing of the record is left, or null stands in its place.
+        # An empty result is correct only if the changed document contains no decision any more.
         assert not _holds_word(document, decision), document
     for record in records:
         if record.decision is None:
@@ -227,13 +228,13 @@ def test_paid_outcomes(documents: tuple[Json, Json], is_recorded: bool) -> None:
     except FacekiError as error:
         made, sent = error, []
     if isinstance(made, FacekiError):
-        # Either FACEKI did nothing, or the record was looked up.
+        # An unambiguous error is correct only if FACEKI made no decision.
         assert truth is None or made.is_ambiguous, document
         return
     assert isinstance(made, KycVerification)
     assert made.decision is not None
     assert made.decision == truth, document
-    # Sent once, whatever the answer looks like.
+    # For each answer the verification is sent only once.
     assert sent.count("POST") == 1
 
 

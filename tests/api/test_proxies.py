@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Routes of requests: direct, through a proxy of the environment, or through the proxy of the settings."""
+"""Routes of requests: direct, through a proxy of the environment, or through a proxy of the Connection."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ FETCH = FetchRecords(request_id="r-1")
 
 @pytest.fixture
 def proxy() -> Iterator[RecordingProxy]:
-    """A proxy that would serve anybody."""
+    """A proxy that accepts each request."""
     with RecordingProxy() as proxy:
         yield proxy
 
 
 @pytest.fixture
 def tls_server(authority: Authority) -> Iterator[FakeServer]:
-    """The scripted FACEKI behind TLS."""
+    """A fake FACEKI server with TLS. It finds no records."""
     with FakeServer(authority.server_context()) as server:
         server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
         yield server
@@ -39,7 +39,7 @@ def tls_server(authority: Authority) -> Iterator[FakeServer]:
 
 @pytest.fixture(autouse=True)
 def answers(server: FakeServer) -> None:
-    """Let the plain server find nothing."""
+    """Set the reply of the server without TLS to "no records"."""
     server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
 
 
@@ -110,7 +110,7 @@ def test_loopback_is_asked_directly_whatever_the_environment_says(
         pytest.param("127.0.0.1.example", False, id="name that begins like it"),
         pytest.param("notlocalhost", False, id="name that ends like it"),
         pytest.param("128.0.0.1", False, id="next network"),
-        pytest.param("0.0.0.0", False, id="any address"),  # noqa: S104 - nothing binds to it
+        pytest.param("0.0.0.0", False, id="any address"),  # noqa: S104 - the address is not bound
         pytest.param("::2", False, id="another IPv6"),
         pytest.param("sdk.faceki.com", False, id="FACEKI"),
     ],
@@ -156,7 +156,7 @@ def test_what_the_connection_says_replaces_the_environment(
     monkeypatch.setenv("no_proxy", "*")
     assert call(_through(client, ("http", f"http://{proxy.address}")), FETCH) == ()
     assert len(proxy.received) == 2
-    # It names a proxy for https alone: so there is none for http.
+    # These settings contain only a proxy for https, so requests over http use no proxy.
     monkeypatch.delenv("no_proxy")
     assert call(_through(client, ("https", "http://127.0.0.1:1")), FETCH) == ()
     assert len(proxy.received) == 2
@@ -169,7 +169,7 @@ def test_tls_goes_through_a_tunnel_and_the_proxy_learns_the_host_alone(
     tunnel = _through(away, ("https", f"http://us%40er:pass@{proxy.address}"))
     assert call(tunnel, FETCH) == ()
     assert call(tunnel, FETCH) == ()
-    # One tunnel for all of it, in the sync mode; event loops share the same connections.
+    # All requests use the same tunnel, with both drivers.
     assert proxy.received == [f"CONNECT 127.0.0.1:{tls_server.server_port}"]
     assert proxy.logins == ["Basic dXNAZXI6cGFzcw=="]
     assert len(tls_server.received) == 3

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The public names of the API and what importing them costs."""
+"""The public names of the api package, and the modules that an import of them loads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_error_of_the_tree_is_a_name() -> None:
     tree = {
         name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")
     }
-    # A webhook comes from FACEKI and is answered, so its error is no FacekiError.
+    # InvalidWebhookError is not a FacekiError, because it reports a received request and not a call of FACEKI.
     assert tree | {"InvalidWebhookError"} == {name for name in api.__all__ if name.endswith("Error")}
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Rate limiter: spacing of requests, with both drivers."""
+"""The rate limiter: the pauses between requests, with both drivers."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def test_both_drivers_keep_to_it(
     server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
     slow = replace(client, transport=replace(client.transport, max_requests_per_second=0.001))
     call(slow, FetchRecords(link="l"))
-    # The token request went at once, the question a thousand seconds after it.
+    # The token request is sent at once, and the records request 1000 seconds later.
     assert [round(seconds, -2) for seconds in sleeps.seconds] == [1000.0]

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The generic call sends what it is given, and nothing else."""
+"""The generic call: its requests contain exactly the given arguments."""
 
 from __future__ import annotations
 

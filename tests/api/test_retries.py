@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Retries: which requests, how often and after which pauses, with both drivers and recorded sleeps."""
+"""Retries: the repeated requests, their number and the pauses between them, with both drivers."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
 ) -> None:
     server.on(RECORDS_PATH, FOUND)
     call(client, FETCH)
-    # The same account, whose token is there already, at a port where nobody listens.
+    # This client has a valid token and a base URL at a port without a server.
     token = client._account.tokens.peek()
     assert token is not None
     gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{_free_port()}"))
@@ -250,7 +250,7 @@ def test_where_nobody_answers_the_door_nothing_was_sent(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        # One waits in the queue; the next connection is not accepted.
+        # These connections fill the accept queue, so the connection of the client is not accepted.
         waiting = [socket.socket() for _ in range(3)]
         for caller in waiting:
             caller.setblocking(False)
@@ -276,7 +276,7 @@ def test_an_unknown_host_is_no_connection(
 def test_while_handling_a_failure_a_lost_answer_is_still_a_lost_answer(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
-    """Python chains an error to the one being handled; that one does not say what happened to this request."""
+    """Check that an earlier error, which Python chains as the context, does not change the class of the new error."""
     gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{_free_port()}"))
     server.on(LINK_PATH, close_connection_silently, MADE)
     try:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Each known answer of FACEKI becomes the right result or the right error."""
+"""The result or the error for each sample of FACEKI's answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANY = RawCall("GET", "/anything")
 
 
 class Bad(NamedTuple):
-    """A sample that is an error."""
+    """A sample that becomes an error."""
 
     name: str
     status: int
@@ -77,7 +77,7 @@ def test_a_failed_verification_still_names_its_request() -> None:
     assert caught.value.is_ambiguous
 
 
-#: What each good sample becomes; made by the endpoint that asks for it.
+#: For each successful sample: a function that reads it with its endpoint, and the expected result.
 GOOD: dict[str, tuple[Callable[[], Any], Any]] = {
     "token": (
         lambda: (

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Local variables of the frames in a traceback, as Sentry and rich report them: no secret, token, person or image."""
+"""Local variables in a traceback, which Sentry and rich report: no secret, token, personal data or image."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ RECORD: Json = {"requestId": "r-1", "firstName": PERSON}
 
 @pytest.fixture
 def secret_client(client: FacekiClient) -> FacekiClient:
-    """A client whose secret is a canary."""
+    """A client with a canary text as its client secret."""
     return replace(client, client_secret=SECRET, retry=RetryPolicy(max_attempts=2))
 
 
 def leaks(error: BaseException) -> list[str]:
-    """Return where a canary is in the local variables of the provider's and the libraries' frames."""
+    """Return the frames of the provider and of libraries whose local variables contain a canary text."""
     found: list[str] = []
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -88,7 +88,7 @@ def _leaks_of_frame(frame: FrameType) -> list[str]:
 
 
 def _texts(value: object, depth: int) -> Iterator[str]:
-    """Yield ``value`` as reporters of tracebacks show it: containers item by item, all else by its repr."""
+    """Yield the texts that a traceback reporter shows for ``value``: its ``repr`` and those of its items."""
     yield repr(value)
     if depth and isinstance(value, dict):
         for key, item in value.items():
@@ -101,7 +101,7 @@ def _texts(value: object, depth: int) -> Iterator[str]:
 
 def test_the_search_finds_what_is_there() -> None:
     namespace: dict[str, object] = {}
-    exec(  # noqa: S102 - a frame that is not of a test
+    exec(  # noqa: S102 - creates a frame that is not in a test file
         compile("def fail(body):\n    raise ValueError('x') from KeyError('y')", "/elsewhere.py", "exec"),
         namespace,
     )
@@ -177,7 +177,7 @@ def test_uploads(call: CallMode, server: FakeServer, secret_client: FacekiClient
     match = FaceMatch(Image.of_bytes("selfie", b"\xff\xd8\xff" + PICTURE * 1_000_000, 99_000_000))
     path = match.request(Service(server.url)).url.removeprefix(server.url)
     over = threading.Event()
-    server.before_body = lambda handler: over.wait(5) if case == "slow" and handler.path == path else None  # type: ignore[assignment]  # what it returns is not used
+    server.before_body = lambda handler: over.wait(5) if case == "slow" and handler.path == path else None  # type: ignore[assignment]  # the returned value is not used
     server.on(path, close_connection_silently if case == "lost" else reply_json({"name": PERSON}, 422))
     rules = replace(secret_client.transport, upload_timeout=1.0)
     with pytest.raises(errors.FacekiError) as caught:
@@ -202,7 +202,7 @@ def test_requests_that_cannot_be_sent(
     call: CallMode, secret_client: FacekiClient, sleeps: RecordedSleeps, change: dict[str, str]
 ) -> None:
     with pytest.raises(errors.FacekiError) as caught:
-        call(replace(secret_client, **change), FETCH)  # type: ignore[arg-type]  # a table of changes
+        call(replace(secret_client, **change), FETCH)  # type: ignore[arg-type]  # the values are test parameters
     assert leaks(caught.value) == []
 
 
@@ -217,7 +217,7 @@ def test_a_server_that_is_not_trusted(
 
 
 class _TaskTimeout(BaseException):
-    """Raised by a signal, as Airflow does at a task's execution_timeout."""
+    """Exception that a signal handler raises, as in Airflow after the ``execution_timeout`` of a task."""
 
 
 def test_a_task_that_is_timed_out_while_it_waits(server: FakeServer, secret_client: FacekiClient) -> None:

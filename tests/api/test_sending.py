@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Deadline for sending a request, and what holds of one that was not sent to its end."""
+"""The deadline for sending a request, and the error for a request that was not sent completely."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.api.certificates import Authority
 from tests.api.fake_server import RECORDS_PATH, FakeServer, Handler, reply_json
 from tests.api.proxy import RecordingProxy
 
-#: More than the two ends of a connection on loopback hold between them.
+#: Size in bytes that is larger than the kernel buffers of both ends of a loopback connection.
 LARGE = 24 * 1024 * 1024
 
 
 @pytest.fixture
 def over() -> Iterator[threading.Event]:
-    """Set at the end: servers that would go on for ever stop then."""
+    """An event that is set at the end of the test, so that endless replies stop."""
     event = threading.Event()
     yield event
     event.set()
@@ -36,7 +36,7 @@ def over() -> Iterator[threading.Event]:
 
 @pytest.fixture(params=["plain", "TLS", "TLS through a proxy"])
 def slow(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Slow]:
-    """Each of the ways in which a request gets out."""
+    """A slow server behind each kind of connection."""
     context: ssl.SSLContext | None = None if request.param == "plain" else authority.server_context()
     with FakeServer(context) as server, RecordingProxy() as proxy:
         server.on(RECORDS_PATH, reply_json({"status": True, "code": 200, "result": {}}))
@@ -45,21 +45,21 @@ def slow(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Slow]
 
 
 class Slow:
-    """A server that is in no hurry to read."""
+    """A server that reads slowly or not at all, and the transport to it."""
 
     def __init__(self, server: FakeServer, proxies: tuple[tuple[str, str], ...], bundle: str) -> None:
         self.server = server
         self._proxies, self._bundle = proxies, bundle
 
     def send(self, lookup_timeout: float, image: Image | None = None) -> HttpResponse:
-        """Send a picture that is too large to be sent without being read."""
+        """Send an image that is larger than all kernel buffers, so the server has to read."""
         settings = TransportSettings(
             upload_timeout=lookup_timeout, verify=self._bundle, proxies=self._proxies
         )
         return Transport(settings).send(self.request(image))
 
     def request(self, image: Image | None = None) -> HttpRequest:
-        """Return the request that is sent."""
+        """Return the request with the image."""
         image = image or Image.of_bytes("selfie", b"\xff\xd8\xff" + b"a" * LARGE, 2 * LARGE)
         return image_request(f"{self.server.url}{RECORDS_PATH}", (), [("selfie", image)])
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The steps of a call: token, request, refused token; run by the fake driver."""
+"""The steps of a call (token, request, refused token), executed by the fake driver."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_lock_that_is_never_released_is_waited_for_until_the_limit() -> None:
         "mask ours",
         "request",
     ]
-    # The lock is still theirs.
+    # The first caller still owns its lock.
     assert theirs is not None
     assert not driver.store.is_free
 
@@ -150,7 +150,7 @@ def test_the_first_caller_that_times_out_fetches_for_the_others() -> None:
     held = [driver.store.try_lock()]
     driver.between = lambda: held.append(driver.store.try_lock(1)) if len(held) == 1 else None
     driver.run(session.call(driver.account, FETCH), token_answer("ours"), NONE)
-    # The second holder is waited for as long as the first one was.
+    # The caller waits for the second owner as long as for the first one.
     assert None not in held
     assert driver.now - NOW == pytest.approx(2 * MAX_LOCK_WAIT_SECONDS, abs=2 * LOCK_POLL_SECONDS)
 
@@ -194,7 +194,7 @@ def test_a_second_refusal_is_the_answer(status: int, document: Json) -> None:
     assert caught.value is second
     assert isinstance(second, errors.AuthenticationError)
     assert len(driver.requests) == 3
-    # The new token may well be right, and the URL wrong: it stays, and is not asked for again.
+    # Possibly the token is valid and the URL is wrong. So the token stays in the store.
     assert driver.store.peek() == token("new")
     assert driver.store.is_free
 
@@ -252,7 +252,7 @@ def test_a_failed_fetch_releases_the_lock(answer: Payload | FacekiError, kind: t
     assert type(caught.value) is kind
     assert driver.events == [*COLD, "release"]
     assert driver.store.is_free
-    # What the token is for has not been sent.
+    # The error is not ambiguous, because the request that needs the token was not sent.
     assert not caught.value.is_ambiguous
     if isinstance(answer, ResponseError):
         assert caught.value.__suppress_context__

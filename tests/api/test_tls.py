@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""TLS: only servers with a trusted certificate get a request."""
+"""TLS: requests are sent only to servers with a trusted certificate."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FETCH = FetchRecords(link="canary-link")
 
 @pytest.fixture
 def tls_server(authority: Authority) -> Iterator[FakeServer]:
-    """The scripted FACEKI behind TLS."""
+    """A fake FACEKI server with TLS. It finds no records."""
     with FakeServer(authority.server_context()) as server:
         server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
         yield server
@@ -152,7 +152,7 @@ def test_an_unreadable_bundle_of_the_environment_is_not_blamed_on_the_connection
 def test_a_handshake_that_breaks_off(
     call: CallMode, client: FacekiClient, sleeps: RecordedSleeps, farewell: bytes
 ) -> None:
-    """Nobody can have acted, but that is not always to be seen; so long as it is not said to be a success."""
+    """Check that an incomplete handshake raises a transport error. Its ambiguity is not checked."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token files that the provider would not have made are not trusted, and are never fatal."""
+"""Token files with another owner, mode, type or content are not used, and cause only a warning."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _file_for_a_folder(folder: Path) -> None:
 
 
 def _socket(path: Path) -> None:
-    # A socket's address must be short, so it is made where it is called.
+    # The path of a Unix socket must be short, so the socket is bound with a relative path.
     here = os.getcwd()
     os.chdir(path.parent)
     with socket.socket(socket.AF_UNIX) as made:
@@ -127,7 +127,7 @@ SPOILT_FOLDERS = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder as we would have made it, with a token and a lock in it."""
+    """A folder that the provider created, with a token file and a lock file."""
     folder = tmp_path / "tokens"
     store = FileTokenStore(folder, ACCOUNT, RecordedWarnings([]))
     lock = store.try_lock()
@@ -138,7 +138,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _lives_alone(store: FileTokenStore, warned: RecordedWarnings, told: str) -> None:
-    """See that nothing of the host is used, and that there is one word about it."""
+    """Check that the store uses only its memory and has logged one warning."""
     for _ in range(2):
         lock = store.try_lock()
         assert lock is not None

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store in a file: what processes of a host share, and that nobody else can read it."""
+"""The token store in a file: sharing between the processes of a host, and protection from other users."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ NEWER = AccessToken("another-canary", 2000.0, 3600.0)
 
 
 def seal(secret: str = SECRET, client: str = CLIENT, flow: AuthFlow = AuthFlow.GENERATE_TOKEN) -> TokenSeal:
-    """Return the seal of an account."""
+    """Return the encryption of an account's tokens."""
     return TokenSeal(TokenRequest(BASE, client, secret, flow))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the files shall lie; nobody has made it yet."""
+    """Path of the folder for the token files. The folder does not exist yet."""
     return tmp_path / "tokens"
 
 
 @pytest.fixture
 def umask(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let files be made with whatever the process's user is used to."""
+    """Set the umask of the process to each of the parameters."""
     before = os.umask(request.param)
     yield
     os.umask(before)
@@ -71,7 +71,7 @@ def test_a_refused_token_is_not_read_back(folder: Path, warned: RecordedWarnings
     theirs.invalidate(TOKEN)
     assert theirs.read() is None
     assert FileTokenStore(folder, seal(), warned).read() is None
-    # The other finds out by itself, and its refusal does not harm what has come since.
+    # The other store invalidates the old token later, and this must not remove the newer token.
     theirs.set(NEWER)
     ours.invalidate(TOKEN)
     assert ours.read() == NEWER
@@ -84,7 +84,7 @@ def test_while_another_process_fetches_the_file_is_left_alone(folder: Path, warn
     fetching = theirs.try_lock()
     assert fetching is not None
     ours.invalidate(TOKEN)
-    # It still lies there, and is not trusted again by those who saw it refused.
+    # The file still contains the token, and only the store that saw the refusal does not use it.
     assert theirs.read() == TOKEN
     assert ours.read() is None
     fetching.release()
@@ -199,7 +199,7 @@ def test_a_file_of_another_version_is_left_alone_with_a_word(
 
 
 def open_in(folder: Path) -> list[str]:
-    """What this process has open there; other tests may close theirs meanwhile."""
+    """Return the files in ``folder`` that this process has open. Other threads possibly close files meanwhile."""
     found = []
     for number in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):
@@ -219,7 +219,7 @@ def test_one_lock_on_a_host_and_no_descriptor_lost(folder: Path, warned: Recorde
         lock.release()
         again = theirs.try_lock()
         assert again is not None
-        # Nobody releases it: its holder is gone.
+        # The lock object is deleted without a call of release().
         del again
         ours.set(TOKEN)
         theirs.read()
@@ -283,7 +283,7 @@ def test_no_reader_ever_sees_half_a_file(folder: Path, warned: RecordedWarnings)
     writing = threading.Thread(target=write)
     writing.start()
     try:
-        # A fresh store each time: one that has seen a token would hide that it could not read the next.
+        # Each read uses a new store. A store with a token in memory would hide a failed read.
         seen = {len(found.value) if (found := _fresh(folder, warned).read()) else 0 for _ in range(2000)}
     finally:
         over.set()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store in memory: one token request for all threads, clients and event loops of a process."""
+"""The token store in memory: one token request for all threads, clients and event loops of a process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_one_lock_at_a_time() -> None:
     first.release()
     second = store.try_lock()
     assert second is not None
-    # Released twice, it does not free the next one's.
+    # The second release of the first lock must not release the second lock.
     first.release()
     assert store.try_lock() is None
     second.release()
@@ -83,7 +83,7 @@ def test_what_is_in_the_store(do: list[tuple[str, AccessToken]], kept: AccessTok
 
 
 def _at_once(*jobs: Callable[[], object]) -> None:
-    """Run all jobs at the same time, each on a thread of its own, and see them end well."""
+    """Run all jobs at the same time, each in its own thread, and fail if a job raises an exception."""
     start = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], object]) -> None:
@@ -117,7 +117,7 @@ async def _many(client: FacekiClient, questions: int) -> None:
 
 @pytest.fixture
 def guarded_server(server: FakeServer) -> FakeServer:
-    """A FACEKI that wants a live token."""
+    """A fake FACEKI server that requires a valid token."""
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     return server
 
@@ -153,7 +153,7 @@ def test_a_token_that_is_long_in_coming_is_not_asked_for_by_all_who_wait(
 ) -> None:
     monkeypatch.setattr(session, "MAX_LOCK_WAIT_SECONDS", 0.5)
     if processes:
-        # Each with a store of its own, which share no more than files.
+        # Each client gets its own store, so that only the files are shared, as between processes.
         monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
         client = replace(client, token_directory=tmp_path / "tokens")
 
@@ -172,7 +172,7 @@ def test_another_account_has_a_token_of_its_own(
     guarded_server: FakeServer, client: FacekiClient, change: str
 ) -> None:
     client.call(FETCH)
-    replace(client, **{change: "another"}).call(FETCH)  # type: ignore[arg-type]  # a table of changes
+    replace(client, **{change: "another"}).call(FETCH)  # type: ignore[arg-type]  # the values are test parameters
     assert guarded_server.token_requests == 2
 
 
@@ -198,7 +198,7 @@ def test_a_token_revoked_in_the_middle_is_replaced_once(
 
 
 def test_a_token_that_is_used_up_is_replaced_once(guarded_server: FakeServer, client: FacekiClient) -> None:
-    # Its margin is a tenth of its life: so long after, it is good for FACEKI and used up for us.
+    # The margin of a short lifetime is a tenth of it. In that time FACEKI accepts the token, but the client renews it.
     guarded_server.on(TOKEN_PATH, issue_token(0.5), issue_token())
     client.call(FETCH)
     threading.Event().wait(0.5)
@@ -230,7 +230,7 @@ def test_a_token_without_any_life_is_used_once_and_not_kept(
     )
     with pytest.raises(AuthenticationError):
         call(client, FETCH)
-    # A token that this very call has fetched is not replaced.
+    # A token that this call itself has fetched is not replaced.
     assert guarded_server.token_requests == 8
 
 
@@ -254,7 +254,7 @@ def test_a_failed_fetch_is_taken_over_by_the_next(guarded_server: FakeServer, cl
 def test_a_cancelled_task_holds_nobody_up(
     guarded_server: FakeServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Triggers are cancelled at any moment; a lock that is on its way to one must not be lost for ever."""
+    """Check that a task that is cancelled while it acquires a lock does not keep the lock."""
     reached, released = threading.Event(), threading.Event()
     store = client._account.tokens
     take = store.try_lock

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store in a file among processes: one token request, also when the fetching process is killed."""
+"""The token store in a file between processes: one token request, even if the process that fetches is killed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Worker:
-    """A process that calls FACEKI on command."""
+    """A process that calls FACEKI once for each command."""
 
     def __init__(self, arguments: list[str]) -> None:
         self._process = subprocess.Popen(
@@ -45,23 +45,23 @@ class Worker:
         )
 
     def hear(self) -> str:
-        """Return the next line of its output."""
+        """Return the next line of the process's output."""
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def tell(self) -> None:
-        """Let it call."""
+        """Command the process to call FACEKI."""
         assert self._process.stdin is not None
         self._process.stdin.write("ask\n")
         self._process.stdin.flush()
 
     def kill(self) -> None:
-        """Kill it with SIGKILL."""
+        """Kill the process with SIGKILL."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(10)
 
     def end(self) -> None:
-        """End it and close its pipes."""
+        """End the process and close its pipes."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(10)
@@ -77,7 +77,7 @@ class Worker:
 def start(
     server: FakeServer, tmp_path: Path, authority: Authority
 ) -> Iterator[Callable[[int], list[Worker]]]:
-    """Start processes of one account, and wait until they are ready."""
+    """Return a function that starts processes of one account and waits until they are ready."""
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     arguments = [server.url, "client-1", f"secret-{tmp_path}", str(tmp_path / "tokens"), authority.bundle]
     started: list[Worker] = []
@@ -122,7 +122,7 @@ def test_a_fetcher_that_is_killed_holds_nobody_up(
     fetcher.tell()
     assert reached.wait(10)
     waiting.tell()
-    # The second one sees the lock and waits: it has asked nothing.
+    # The second process waits for the lock, so it sends no token request.
     time.sleep(0.3)
     assert server.token_requests == 1
     fetcher.kill()

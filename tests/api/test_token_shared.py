@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One token for all hosts: the shared store over caches of each host, and storages that fail, hang or hold rubbish."""
+"""The shared token store: one token for all hosts, and storages that fail, hang or contain corrupt data."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(eq=False)
 class FakeBackend:
-    """A storage in memory that counts operations, and fails or hangs as it is told to."""
+    """A storage in memory that counts its operations. Tests can make it fail or hang."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
     operations: list[str] = field(default_factory=list)
@@ -87,13 +87,13 @@ class FakeBackend:
 
 @pytest.fixture
 def backend() -> FakeBackend:
-    """A storage that works."""
+    """A storage without failures."""
     return FakeBackend()
 
 
 @pytest.fixture
 def host(tmp_path: Path, backend: FakeBackend, warned: RecordedWarnings) -> Callable[[str], SharedTokenStore]:
-    """Make the store of a process on the host of this name."""
+    """Return a function that creates the token store of a process on the named host."""
 
     def make(name: str) -> SharedTokenStore:
         return SharedTokenStore(backend, FileTokenStore(tmp_path / name, SEAL, warned), SEAL, warned)
@@ -211,7 +211,7 @@ def test_rubbish_is_replaced_by_the_next_token(
 
 
 class _StorageError(Exception):
-    """As botocore's, no OSError; its text holds what nobody should read."""
+    """An error like those of botocore: not an ``OSError``, and with a secret in its text."""
 
     def __str__(self) -> str:
         return "https://key-canary@bucket"
@@ -295,7 +295,7 @@ def test_a_slow_storage_does_not_stop_the_event_loop(
     asyncio.run(work())
     assert server.token_requests == 1
     assert max(gaps) < 0.25
-    # The lock object goes in a thread.
+    # A thread removes the lock object, possibly after the end of the call.
     wait_until(lambda: list(backend.objects) and not any("lock" in name for name in backend.objects), 5)
 
 
@@ -310,7 +310,7 @@ def test_a_failed_token_request_frees_the_lock(
 
 
 def _process_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each client a store of its own, as if it were a process."""
+    """Give each client its own store, as in separate processes."""
     monkeypatch.setattr(client_module, "shared_store", lambda _key, make: make())
 
 
@@ -364,7 +364,7 @@ def test_a_host_that_is_killed_while_it_fetches_holds_the_others_up_for_a_while_
 def processes(
     server: FakeServer, authority: Authority, tmp_path: Path
 ) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Start a task's process on the host of this name."""
+    """Return a function that starts a worker process on the named host."""
     started: list[subprocess.Popen[str]] = []
 
     def start(home: str) -> subprocess.Popen[str]:

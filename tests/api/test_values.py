@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Missing values, identifiers, FACEKI's ids and words, and what can be stored."""
+"""Missing values, identifiers, FACEKI's ids and decisions, and storable JSON."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ MISSING_WORDS = [
 
 
 class NAType:
-    """Compares as pandas.NA does."""
+    """A class with the name and the comparison of ``pandas.NA``."""
 
     def __eq__(self, other: object) -> bool:
         raise TypeError("boolean value of NA is ambiguous")
 
 
 class NaTType:
-    """Compares as pandas.NaT does."""
+    """A class with the name and the comparison of ``pandas.NaT``."""
 
     def __eq__(self, other: object) -> bool:
         return False
 
 
 class NullScalar:
-    """Named as pyarrow's null."""
+    """A class with the name of pyarrow's null object."""
 
 
 MISSING_OBJECTS = [
@@ -247,7 +247,7 @@ def _nested(depth: int) -> Json:
 def test_storable(document: Json, stored: Json) -> None:
     assert storable(document) == stored
     assert type(storable(document)) is type(stored)
-    # Again it changes nothing.
+    # A second conversion must not change the document.
     assert storable(stored) == stored
 
 

@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Answers that FACEKI may give: each is understood, or an error that says what was found and what can be set."""
+"""Possible variants of FACEKI's answers.
+
+Each variant either gives the right result, or raises an error with a description of the answer and the setting to
+change.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +44,12 @@ TOKEN = HttpResponse(
 
 
 def answer(document: Json, status: int = 200) -> HttpResponse:
-    """Return an answer with this document."""
+    """Return an HTTP response with this document."""
     return HttpResponse(status, {}, json.dumps(document).encode())
 
 
 class Played:
-    """One call, performed against answers that are used one after the other; the last repeats."""
+    """A call with prepared answers. They are used in order, and the last answer repeats."""
 
     def __init__(self, *answers: HttpResponse, old_token: bool = True) -> None:
         self.driver = FakeDriver()
@@ -76,7 +80,7 @@ class Played:
                 return end.value
 
     def _send(self, steps: Any, request: Any) -> Any:
-        # Time passes, so that a token that is fetched now is newer than the call.
+        # The clock advances, so that a token fetched now is newer than the start of the call.
         self.driver.now += 1.0
         is_token = "/auth/" in request.url
         self.sent.append("token" if is_token else request.method)
@@ -317,7 +321,7 @@ def test_a_dead_token_is_renewed_once(refusal: HttpResponse, proves: bool) -> No
     with pytest.raises(FacekiError):
         again.call(FETCH)
     assert again.sent == ["GET", "token", "GET"]
-    # The new one is not replaced by every further call.
+    # Later calls do not replace the new token again.
     with pytest.raises(FacekiError):
         again.call(FETCH)
     assert again.sent == ["GET", "token", "GET", "GET"]
@@ -487,7 +491,7 @@ def test_reports(answers: list[HttpResponse], sent: int, method: str) -> None:
     played, fetch = _reports(service, *answers)
     assert fetch() == PDF
     assert played.sent == [method, *["GET"] * (sent - 1)]
-    # Away from FACEKI no token goes along.
+    # Requests to other hosts contain no token.
     assert [dict(request.headers).get("authorization") for request in played.requests[1:]] == [None] * (
         sent - 1
     )

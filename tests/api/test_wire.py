@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Requests byte by byte, and odd responses, with both drivers and a real server."""
+"""The exact bytes of requests, and unusual responses, with both drivers and a real server."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_no_cookie_is_kept(call: CallMode, server: FakeServer, client: FacekiCli
 
 @pytest.fixture
 def home_with_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the user a .netrc that knows the server."""
+    """Create a ``.netrc`` with an entry for the server in the user's home directory."""
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1\nlogin somebody\npassword theirs\n")
     netrc.chmod(0o600)
@@ -307,7 +307,7 @@ def test_no_more_than_one_content_coding_is_unpacked_and_only_what_was_asked_for
 
 @pytest.fixture
 def over() -> Iterator[threading.Event]:
-    """Set at the end: servers that would go on for ever stop then."""
+    """An event that is set at the end of the test, so that endless replies stop."""
     event = threading.Event()
     yield event
     event.set()
@@ -346,7 +346,7 @@ def test_an_answer_that_is_too_slow_is_not_waited_for(
     path: str,
 ) -> None:
     server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
-    # A life of no length, so that each question asks for a token.
+    # With lifetime 0 each call requests a new token.
     server.on(TOKEN_PATH, issue_token(0))
     call(client, FETCH)
     server.on(path, reply_slowly(piece, 0.05, over, opening))
@@ -392,7 +392,7 @@ def test_a_secret_that_no_header_can_carry_is_a_wrong_setting_and_is_not_shown(
     word: str,
 ) -> None:
     with pytest.raises(errors.ConfigurationError, match=word) as caught:
-        call(replace(client, **change), FETCH)  # type: ignore[arg-type]  # a table of changes
+        call(replace(client, **change), FETCH)  # type: ignore[arg-type]  # the values are test parameters
     assert "s-" not in str(caught.value)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     assert (server.received, sleeps.seconds) == ([], [])

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A task's process: calls FACEKI once for each line on stdin and writes the outcome to stdout."""
+"""A worker process, which calls FACEKI once for each line on stdin and writes each outcome to stdout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_faceki.api.transport.http_transport import TransportSettin
 
 
 def main() -> None:
-    """Run until stdin ends."""
+    """Call FACEKI for each line until stdin is closed."""
     url, client_id, secret, folder, bundle, *shared = sys.argv[1:]
     client = FacekiClient(
         client_id,
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _backend(place: str) -> TokenBackend:
-    """Return a backend on a directory, or on the object storage that AWS_ENDPOINT_URL names."""
+    """Return a token backend: a directory, or the object storage at ``AWS_ENDPOINT_URL``."""
     if place.startswith("/"):
         return DirectoryTokenBackend(Path(place))
     from airflow_provider_faceki.token_backend import token_backend
