@@ -104,7 +104,7 @@ class FacekiError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A pickle shows what repr hides, and Airflow may store one.
+        # Secrets are removed: a pickle contains their text, which `repr` hides, and Airflow possibly stores the pickle.
         state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
         return (_rebuild, (type(self), self.message, state))
 
