@@ -294,13 +294,16 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
     """
     folder = _resolve(str(uri).rstrip("/"), conn_id)
     with _translate_errors("list", folder):
-        # The filesystem possibly caches an earlier listing, although other workers write at the same time.
-        folder.filesystem.invalidate_cache(folder.path)
         try:
             entries = folder.filesystem.ls(folder.path, detail=True)
         except FileNotFoundError:
             return []
-    names = [os.path.basename(entry["name"]) for entry in entries if entry["type"] == "file"]
+    # Consoles and copying tools create an empty object with the name of the folder. Storages list it as a file.
+    names = [
+        os.path.basename(entry["name"])
+        for entry in entries
+        if entry["type"] == "file" and entry["name"].strip("/") != folder.path.strip("/")
+    ]
     return [f"{folder.uri}/{name}" for name in sorted(names) if not name.startswith(".")]
 
 
@@ -379,6 +382,10 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
         scheme = "file" if scheme.lower() in _LOCAL_SCHEMES else scheme.lower()
         path = _connect(f"{scheme}{separator}{rest}", conn_id)
         file = _File(path.fs, str(path.path), text, _is_local(path.fs))
+        if not file.is_local:
+            # The filesystem caches listings in the process. A file that another worker has written or replaced since
+            # then would be missing, or have its old size.
+            file.filesystem.invalidate_cache(file.path)
     if policy is UNRESTRICTED or not file.is_local:
         return file
     real_path = os.path.realpath(file.path)

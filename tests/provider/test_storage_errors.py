@@ -104,6 +104,38 @@ def test_a_refusal_and_a_failure_of_s3_are_told_apart(
     assert object_store.requests
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param(["folder/", "folder/1.json"], ["1.json"], id="marker and file"),
+        pytest.param(["folder/"], [], id="marker alone"),
+        pytest.param(["folder/", "folder/below/"], [], id="marker of a folder below"),
+        pytest.param(["folder"], [], id="file with the name of the folder"),
+    ],
+)
+def test_the_marker_of_a_folder_is_not_one_of_its_files(
+    object_store: ObjectStore, names: list[str], expected: list[str]
+) -> None:
+    for name in names:
+        object_store.put(name, b"")
+    folder = object_store.uri("folder")
+    assert storage.list_files(folder) == [f"{folder}/{name}" for name in expected]
+
+
+@pytest.mark.parametrize(
+    "key", [pytest.param("folder/2.json", id="new file"), pytest.param("folder/1.json", id="replaced file")]
+)
+def test_what_another_worker_wrote_after_a_listing_is_seen(object_store: ObjectStore, key: str) -> None:
+    object_store.put("folder/1.json", b"old")
+    assert len(storage.list_files(object_store.uri("folder"))) == 1
+    uri = object_store.put(key, b"the new content")
+    assert storage.size(uri) == len(b"the new content")
+    storage.list_files(object_store.uri("folder"))
+    object_store.put(key, b"the newest content")
+    with storage.open_binary(uri) as file:
+        assert file.read() == b"the newest content"
+
+
 @pytest.mark.parametrize("action", [pytest.param(a, id=a.__name__) for a in (read, look, storage.size)])
 @pytest.mark.parametrize("bucket", ["kyc", "no-such-bucket"])
 def test_what_is_not_there(
