@@ -71,7 +71,7 @@ def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]
     if not isinstance(header, list):
         raise ValidationError("manifest: the CSV file has no readable header")
     header = [name.strip() for name in header]
-    _check_header(header, columns, required)
+    _check_header(header, columns, required, "; is the first line a header, in UTF-8 and with commas?")
     for record in records:
         if isinstance(record, UnreadableRow):
             yield record
@@ -142,16 +142,32 @@ def _check_has_rows(without_row: int) -> None:
 
 def _parse_json(line: bytes) -> ParsedRow:
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=_unique)
+    except _RepeatedNameError:
+        # JSON does not define which of the values counts. With the wrong one, another person would be billed.
+        return UnreadableRow("the line has a name twice")
     except (ValueError, RecursionError):
         return UnreadableRow("the line is not JSON")
     return values if isinstance(values, dict) else UnreadableRow("the line is not a JSON object")
 
 
-def _check_header(header: Collection[str], columns: Collection[str], required: Collection[str]) -> None:
+class _RepeatedNameError(Exception):
+    """A JSON object has the same name twice."""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _RepeatedNameError
+    return values
+
+
+def _check_header(
+    header: Collection[str], columns: Collection[str], required: Collection[str], hint: str = ""
+) -> None:
     names = list(header)
     # The names are left out, because in a file without a header they are the first person's data.
-    found = f"it has {len(names)} column(s); is the first line a header?"
+    found = f"it has {len(names)} column(s){hint}"
     if missing := [column for column in required if column not in names]:
         raise ValidationError(f"manifest: there is no column {', '.join(map(repr, missing))}; {found}")
     if repeated := [column for column in columns if names.count(column) > 1]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.values import is_missing
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.endpoints.verification import Document
@@ -24,7 +25,7 @@ def load_documents(load: Callable[[str, Any], Image], documents: object) -> list
 
     :param load: Function that returns a checked image. Its arguments are a name for errors, and a picture.
     :param documents: One to three documents. Each is a ``Document``, ``{"front": picture, "back": picture}``, or the
-        picture of its front.
+        picture of its front. A back that means "no value" is not given.
     :raises ValidationError: if ``documents`` has another form.
     """
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
@@ -39,15 +40,14 @@ def _document(load: Callable[[str, Any], Image], name: str, item: object) -> Doc
         return item
     sides = item if isinstance(item, Mapping) else {"front": item}
     front, back = sides.get("front"), sides.get("back")
-    # A number or a list is refused here, because it cannot be a location. The storage checks the locations themselves.
-    is_odd = any(
-        isinstance(side, int | float | Sequence) and not isinstance(side, str | bytes)
-        for side in sides.values()
-    )
-    if not front or is_odd or set(sides) - {"front", "back"}:
+    given = [side for side in (front, back) if not is_missing(side)]
+    if is_missing(front) or any(map(_is_no_place, given)) or set(sides) - {"front", "back"}:
         raise api.ValidationError(f'{name} must be a picture, or {{"front": picture, "back": picture}}')
-    return api.Document(load(f"{name} front", front), load(f"{name} back", back) if back else None)
+    return api.Document(
+        load(f"{name} front", front), None if is_missing(back) else load(f"{name} back", back)
+    )
 
 
 def _is_no_place(side: object) -> bool:
+    # A number or a list is refused here, because it cannot be a location. The storage checks the locations themselves.
     return isinstance(side, int | float | Sequence | Mapping) and not isinstance(side, str | bytes)

@@ -78,6 +78,11 @@ def test_good_rows(tmp_path: Path, ending: str, content: bytes, expected: object
         pytest.param("ndjson", b"nonsense", "not JSON", id="no JSON"),
         pytest.param("ndjson", b"[" * 100_000, "not JSON", id="deep"),
         pytest.param("ndjson", b"[1]", "not a JSON object", id="a list"),
+        pytest.param("ndjson", b'{"id": "a", "id": "b"}', "a name twice", id="two identifiers"),
+        pytest.param(
+            "ndjson", b'{"id": "a", "face": "s3://b/a", "face": "s3://b/b"}', "a name twice", id="two faces"
+        ),
+        pytest.param("ndjson", b'{"id": "a", "\\u0069d": "b"}', "a name twice", id="a name in two spellings"),
         pytest.param("ndjson", b'{"id": 1.5}', "must be text, not float", id="a float"),
         pytest.param("ndjson", b'{"id": true}', "must be text, not bool", id="a bool"),
         pytest.param("ndjson", b'{"id": ["a"]}', "must be text, not list", id="a list as identifier"),
@@ -119,6 +124,8 @@ def test_a_quote_that_was_forgotten_takes_no_other_row_with_it(tmp_path: Path) -
     [
         pytest.param("csv", b"", "no readable header", id="empty csv"),
         pytest.param("csv", b"name;face\n", "there is no column 'id'; it has 1 column(s)", id="semicolons"),
+        pytest.param("csv", b"id;face\n", "in UTF-8 and with commas?", id="semicolons of Excel"),
+        pytest.param("csv", "id,face\n".encode("utf-16"), "in UTF-8 and with commas?", id="UTF-16 of Excel"),
         pytest.param(
             "csv", b"Jane Doe,s3://b/jane.jpg\n", "it has 2 column(s); is the first", id="no header"
         ),

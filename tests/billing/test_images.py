@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +22,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.uploads import MAX_IMAGE_BYTES
 from airflow_provider_faceki.connection.schema import SPECS
 from airflow_provider_faceki.hooks import workflow_rules
+from airflow_provider_faceki.hooks.documents import load_documents
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.images import FacekiCheckImageOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -103,6 +106,51 @@ def test_documents_of_the_wrong_shape(
     with pytest.raises(AirflowFailException, match=f"(ValidationError|StorageFileNotFoundError): .*{told}"):
         verify("accepted-1", documents=filled(documents)).go()
     assert sandbox.counters.requests == {}
+
+
+class NAType:
+    """A null object as the one of pandas, which has no truth value."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+NO_VALUES = [
+    pytest.param(value, id=name)
+    for name, value in {
+        "None": None,
+        "nothing": "",
+        "text None": "None",
+        "text null": "null",
+        "text nan": "nan",
+        "text undefined": "undefined",
+        "NaN": math.nan,
+        "decimal NaN": Decimal("nan"),
+        "NA of pandas": NAType(),
+    }.items()
+]
+
+
+def load_nothing(name: str, source: object) -> api.Image:
+    raise AssertionError(f"{name} was read from {source!r}")
+
+
+@pytest.mark.parametrize("value", NO_VALUES)
+def test_a_back_that_means_no_value_is_not_given(value: object) -> None:
+    image = api.Image.of_bytes("front", picture())
+
+    def load(name: str, source: object) -> api.Image:
+        return image if source == "/front.jpg" else load_nothing(name, source)
+
+    assert load_documents(load, [{"front": "/front.jpg", "back": value}]) == [api.Document(image, None)]
+
+
+@pytest.mark.parametrize("value", [*NO_VALUES, pytest.param({"uri": "/front.jpg"}, id="mapping")])
+@pytest.mark.parametrize("sides", ["front alone", "front with a back", "no mapping"])
+def test_a_front_that_means_no_value_is_refused(value: object, sides: str) -> None:
+    document = {"front alone": {"front": value}, "front with a back": {"front": value, "back": "/b.jpg"}}
+    with pytest.raises(api.ValidationError, match=r"documents\[0\] must be a picture, or"):
+        load_documents(load_nothing, [document.get(sides, value)])
 
 
 WITH_BACK, WITHOUT = {"front": True, "back": True}, {"front": True}
