@@ -65,7 +65,8 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
             shutil.copyfileobj(source, file)
         file.seek(0)
         try:
-            content = _encode(_reduced(name, file, image.media_type, longest))
+            with _strict_decoding.active():
+                content = _encode(_reduced(name, file, image.media_type, longest))
         except ValidationError:
             raise
         except Exception as problem:
@@ -259,13 +260,45 @@ class _MemoryBudget:
                 self._changed.notify_all()
 
 
+class _StrictDecoding:
+    """Switch that makes Pillow refuse truncated images while a thread of the process decodes.
+
+    Other code of the process possibly sets Pillow's ``LOAD_TRUNCATED_IMAGES``. Pillow then shows the missing part in
+    grey, and this image would be sent and billed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._setting = False
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Refuse truncated images during the context. The last thread restores the setting."""
+        import PIL.ImageFile
+
+        with self._lock:
+            if self._threads == 0:
+                self._setting = PIL.ImageFile.LOAD_TRUNCATED_IMAGES
+            self._threads += 1
+            PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if self._threads == 0:
+                    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = self._setting
+
+
 _budget = _MemoryBudget(MAX_DECODED_BYTES)
+_strict_decoding = _StrictDecoding()
 
 
-def _reset_budget() -> None:
-    global _budget
-    _budget = _MemoryBudget(MAX_DECODED_BYTES)
+def _reset() -> None:
+    global _budget, _strict_decoding
+    _budget, _strict_decoding = _MemoryBudget(MAX_DECODED_BYTES), _StrictDecoding()
 
 
-# A forked process has none of the threads that reserved memory, so its budget starts again.
-os.register_at_fork(after_in_child=_reset_budget)
+# A forked process has none of the threads that reserved memory or decode, so both start again.
+os.register_at_fork(after_in_child=_reset)

@@ -7,13 +7,14 @@ import io
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from PIL import Image as Pillow
-from PIL import ImageDraw, PngImagePlugin
+from PIL import ImageDraw, ImageFile, PngImagePlugin
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators.images import FacekiAnalyzeFaceOperator, FacekiCheckImageOperator
@@ -150,6 +151,27 @@ def test_what_pillow_cannot_read(
     with pytest.raises(AirflowFailException, match="selfie cannot be made smaller: Pillow cannot read it"):
         verify("accepted-1", selfie=write(tmp_path, "odd.jpg", content), resize_to=100).go()
     assert sandbox.counters.requests == {}
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_truncated_picture_is_refused_although_other_code_lets_pillow_read_it(
+    monkeypatch: pytest.MonkeyPatch, kind: str, threads: int
+) -> None:
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    content = encoded(Pillow.effect_noise((600, 400), 90).convert("RGB"), kind)
+    cut = api.Image.of_bytes("selfie", content[: len(content) // 2])
+
+    def error(_: int) -> str:
+        with pytest.raises(api.ValidationError) as caught:
+            resized("selfie", cut, 200, MEBI)
+        return caught.value.message
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert set(pool.map(error, range(threads))) == {
+            "selfie cannot be made smaller: Pillow cannot read it"
+        }
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_storage_that_fails_is_no_broken_picture() -> None:
