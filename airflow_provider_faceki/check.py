@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from airflow_provider_faceki import __version__
 from airflow_provider_faceki.cli import CHECK_ARGUMENTS, CHECK_HELP
@@ -70,7 +73,7 @@ def check(chosen: argparse.Namespace) -> int:
         findings.append(finding)
         _print_row(finding)
     status = exit_status(findings)
-    for line in _conclusion(chosen.conn_id, findings, status):
+    for line in _conclusion(chosen.conn_id, settings.base_url, findings, status):
         print(line)
     if chosen.report:
         Path(chosen.report).write_text(report(findings, status), encoding="utf-8")
@@ -130,22 +133,14 @@ def _print_row(finding: Finding) -> None:
         print(f"{first:<{_WIDTHS[0]}}{second}".rstrip())
 
 
-def _conclusion(conn_id: str, findings: Sequence[Finding], status: int) -> list[str]:
+def _conclusion(conn_id: str, base_url: str, findings: Sequence[Finding], status: int) -> list[str]:
     lines = ["=" * sum(_WIDTHS)]
     settings = needed_settings(findings)
-    if settings:
-        extra = json.dumps(settings)
-        lines += [
-            "Add these keys to the Connection's extra, in the form under Extra Fields JSON:",
-            f"  {extra}",
-            "or make the Connection again, with your own id, secret and other settings:",
-            f"  airflow connections delete {conn_id}",
-            f"  airflow connections add {conn_id} --conn-json '"
-            + json.dumps(
-                {"conn_type": "faceki", "login": "CLIENT_ID", "password": "CLIENT_SECRET", "extra": settings}
-            )
-            + "'",
-        ]
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if settings and os.environ.get(variable):
+        lines += _change_variable(variable, settings)
+    elif settings:
+        lines += _change_connection(conn_id, base_url, settings)
     return [
         *lines,
         {
@@ -153,6 +148,41 @@ def _conclusion(conn_id: str, findings: Sequence[Finding], status: int) -> list[
             SETTING_HAS_TO_CHANGE: "The Connection can be used once these settings are changed.",
             CANNOT_WORK: "The Connection cannot work: see what is marked broken above.",
         }[status],
+    ]
+
+
+def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
+    """Return what to do if an environment variable gives the Connection. It wins over Airflow's database."""
+    value = os.environ[variable]
+    lines = [
+        f"The Connection comes from the environment variable {variable}, which wins over Airflow's database.",
+        'Add these keys to "extra" in the variable\'s JSON, wherever the variable is set:',
+        f"  {json.dumps(settings)}",
+    ]
+    if value.lstrip().startswith("{"):
+        return lines
+    if "__extra__=" in value:
+        lines[1] = "Add these keys to the JSON of __extra__ in the variable's URI, percent-encoded:"
+        return lines
+    return [*lines, "or, since the variable is a URI, add them to its query:", f"  {urlencode(settings)}"]
+
+
+def _change_connection(conn_id: str, base_url: str, settings: Mapping[str, str]) -> list[str]:
+    """Return what to do with a Connection in Airflow's database."""
+    connection = {
+        "conn_type": "faceki",
+        "host": base_url,
+        "login": "CLIENT_ID",
+        "password": "CLIENT_SECRET",
+        "extra": settings,
+    }
+    name = shlex.quote(conn_id)
+    return [
+        "Add these keys to the Connection's extra, in the form under Extra Fields JSON:",
+        f"  {json.dumps(settings)}",
+        "or make the Connection again, with your own id, secret and other settings:",
+        f"  airflow connections delete {name}",
+        f"  airflow connections add {name} --conn-json {shlex.quote(json.dumps(connection))}",
     ]
 
 

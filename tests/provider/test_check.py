@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -34,7 +36,7 @@ class Checked:
         self.status = main(arguments)
         self.output = capsys.readouterr().out
         lines = self.output.splitlines()
-        marker = "Add these keys to the Connection's extra, in the form under Extra Fields JSON:"
+        marker = 'Add these keys to "extra" in the variable\'s JSON, wherever the variable is set:'
         self.settings: dict[str, str] = json.loads(lines[lines.index(marker) + 1]) if marker in lines else {}
 
 
@@ -225,11 +227,13 @@ def test_the_test_of_a_connection_names_the_form_that_works(
     assert f"FACEKI gives a token for auth_flow={flow!r}: set that" in told
 
 
-def run(*command: str, sandbox: FacekiSandbox) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, sandbox: FacekiSandbox, variables: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     import os
 
     connection = json.dumps(sandbox.connection(token_store="memory"))
-    environment = os.environ | {"AIRFLOW_CONN_FACEKI_DEFAULT": connection}
+    environment = os.environ | (variables or {"AIRFLOW_CONN_FACEKI_DEFAULT": connection})
     return subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -239,6 +243,50 @@ def test_as_a_module(faceki_sandbox: FacekiSandbox) -> None:
     done = run("-m", "airflow_provider_faceki.check", sandbox=faceki_sandbox)
     assert done.returncode == 0, done.stderr
     assert "The Connection can be used as it is." in done.stdout
+
+
+@pytest.mark.parametrize("form", ["json", "uri", "uri with extra"])
+def test_a_connection_from_a_variable_is_changed_there(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+) -> None:
+    faceki_sandbox.settings.dialect = "token-raw-header"
+    login = f"{faceki_sandbox.client_id}:{faceki_sandbox.client_secret}"
+    host = quote(faceki_sandbox.url, safe="")
+    extra = quote(json.dumps({"token_store": "memory"}))
+    value, told = {
+        "json": (json.dumps(faceki_sandbox.connection(token_store="memory")), 'Add these keys to "extra"'),
+        "uri": (f"faceki://{login}@{host}/?token_store=memory", "  auth_scheme=none"),
+        "uri with extra": (f"faceki://{login}@{host}/?__extra__={extra}", "the JSON of __extra__"),
+    }[form]
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", value)
+    status = main([])
+    output = capsys.readouterr().out
+    assert status == 1, output
+    assert "from the environment variable AIRFLOW_CONN_FACEKI_DEFAULT" in output
+    assert '  {"auth_scheme": "none"}' in output
+    assert told in output
+    assert "airflow connections" not in output
+    assert faceki_sandbox.client_secret not in output
+
+
+def test_the_printed_command_keeps_the_base_url(faceki_sandbox: FacekiSandbox, tmp_path: Path) -> None:
+    faceki_sandbox.settings.dialect = "token-raw-header"
+    stored = tmp_path / "connections.json"
+    stored.write_text(json.dumps({"stored_elsewhere": faceki_sandbox.connection(token_store="memory")}))
+    backend = {
+        "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(stored)}),
+    }
+    command = ("-m", "airflow_provider_faceki.check", "stored_elsewhere")
+    done = run(*command, sandbox=faceki_sandbox, variables=backend)
+    assert done.returncode == 1, done.stderr + done.stdout
+    added = next(line for line in done.stdout.splitlines() if "airflow connections add" in line)
+    connection = json.loads(shlex.split(added)[-1])
+    assert (connection["host"], connection["extra"]) == (faceki_sandbox.url, {"auth_scheme": "none"})
+    assert faceki_sandbox.client_secret not in done.stdout
 
 
 @pytest.mark.skipif(AIRFLOW_VERSION < (3, 2), reason="Airflow takes commands of providers from 3.2 on")
