@@ -95,14 +95,14 @@ test-lowest: .venv/.ready
 	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
 	@.venv-lowest/bin/python -m pytest -q -m "not airflow and not process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
-# Several stages at a time on two cores, for they wait more than they compute; those that take longest come first. Every
-# stage runs, whatever another one said; what each printed stays in .work/.
+# One stage after another, each with several workers. A whole Airflow is several processes, so more at a time starve the
+# tests on two cores. Every stage runs, whatever another one said; what each printed stays in .work/.
 test:
 	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@older=; if test -e .venv-2.11/.ready; then older=stage-2.11; \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
-	status=0; $(MAKE) -s -k -j2 stage-airflow $$older stage-browser stage-unit stage-wheel stage-docs stage-lint || status=1; \
+	status=0; $(MAKE) -s -k -j1 stage-lint stage-docs stage-unit stage-airflow $$older stage-browser stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 

@@ -37,7 +37,6 @@ from airflow_provider_faceki.api.values import is_missing
 from airflow_provider_faceki.local_files import check_replaceable, open_regular, write_atomically
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_faceki.api.uploads import Image
@@ -503,7 +502,7 @@ class _TranslatingReader(io.RawIOBase):
     def seekable(self) -> bool:
         return self._file.seekable()
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what BufferedReader gives
         view = memoryview(buffer).cast("B")
         with self._translate():
             content = self._file.read(len(view))

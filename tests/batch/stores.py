@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import threading
 from collections.abc import Callable
@@ -56,7 +57,9 @@ class FlakyStore(MemoryFileSystem):
         return self._guarded("list", path, lambda: super(FlakyStore, self).ls(path, detail, **kwargs))
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        return self._guarded("open", path, lambda: super(FlakyStore, self)._open(path, mode, **kwargs))
+        opened = self._guarded("open", path, lambda: super(FlakyStore, self)._open(path, mode, **kwargs))
+        # fsspec gives every reader the same object, and so threads would move each other's position.
+        return io.BytesIO(opened.getvalue()) if mode == "rb" else opened
 
     def _rm(self, path: str) -> None:
         self._guarded("delete", path, lambda: super(FlakyStore, self)._rm(path))

@@ -68,8 +68,13 @@ def test_progress_tells_how_far_it_is(
     ]
     told = [line for line in told if line not in errors]
     assert len(told) >= 3
-    between = r"\d+ of 64 rows done, \d+\.\d a second; [\d A-Z,]*ACCEPTED[\d A-Z,]*; \d error\(s\); time left: \d+ s"
+    # On a busy machine the first lines can be written before any row is done.
+    between = (
+        r"\d+ of 64 rows done, \d+\.\d a second; "
+        r"(no decision yet|[\d A-Z,]*ACCEPTED[\d A-Z,]*); \d error\(s\); time left: (\d+ s|unknown)"
+    )
     assert [line for line in told[1:-1] if not re.fullmatch(between, line)] == []
+    assert [line for line in told[1:-1] if "ACCEPTED" in line] != []
     assert re.fullmatch(
         r"64 of 64 rows done, 64 of them by this try in \d+ s\n"
         r"  decision +rows\n  ACCEPTED +60\n  DECLINED +2\n"

@@ -133,10 +133,11 @@ def test_an_outage_neither_fails_the_waits_nor_multiplies_the_traffic(
 
     async def run() -> list[dict[str, Any]]:
         waits = [
-            asyncio.create_task(payload(trigger(link, 30.0, poke_interval=0.2, max_wait=0.4)))
+            asyncio.create_task(payload(trigger(link, 120.0, poke_interval=0.2, max_wait=0.4)))
             for link in links
         ]
-        await asyncio.sleep(1.0)
+        while sandbox.counters.requests.get("records", 0) < len(links):  # noqa: ASYNC110 - the sandbox sends no event
+            await asyncio.sleep(0.05)
         sandbox.add_fault("status", route="records", status=503, count=100_000)
         before = sandbox.counters.requests["records"]
         await asyncio.sleep(6.0)
