@@ -51,7 +51,8 @@ def _fork(work: Callable[[], bool]) -> int:
 
 def _outcome(child: int) -> int | None:
     """Return the exit code of a child, or ``None`` if it did not end and was killed."""
-    for _ in range(500):
+    # A busy machine may need many seconds; a child that hangs needs for ever.
+    for _ in range(6000):
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)

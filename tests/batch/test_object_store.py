@@ -87,7 +87,9 @@ def test_a_batch_of_which_everything_is_on_s3(
         identifiers
     )
     assert len(lines(object_store, "out/records/")) == 30
-    assert len(lines(object_store, "out/_journal/intents/")) == 30
+    # A slow store makes a row wait until its lease has been checked again; then its intent is written once more.
+    intents = lines(object_store, "out/_journal/intents/")
+    assert len({intent["record_identifier"] for intent in intents}) == 30
 
 
 @pytest.mark.parametrize("output_format", ["ndjson", "parquet"])

@@ -69,7 +69,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
     command += ["-p", "airflow_provider_faceki.sandbox.pytest_plugin", str(tmp_path)]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550, check=False
     )
     assert "4 passed" in done.stdout, done.stdout[-5000:] + done.stderr[-2000:]
     assert not (tmp_path / "airflow").exists(), "the user's own home is not touched"
