@@ -49,14 +49,22 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
-#: Description of the requests, for the person who has to confirm them.
+#: Maximum number of requests for records of made-up identifiers.
+MAX_RECORDS_REQUESTS = 100
+#: Number of these requests that are sent in any case: one for each filter, which is sent twice if it is refused.
+_NEEDED_RECORDS_REQUESTS = 2 * len(FILTER_PLACEHOLDERS)
+#: Description of the requests, for the person who has to confirm them. The numbers are upper limits.
 FREE_CALLS = (
     "token requests: one in the configured form; if that fails, one in each of the other five forms",
-    "records of identifiers made up for this check: one request a filter, and a few more where one is refused",
-    "records with a token made up for this check: one request",
-    "rules of the Connection's default workflow, if it has one: one request",
-    "the PDF report of a made-up request id, if pdf_report_path is set: one or two requests",
+    "records of identifiers made up for this check: four requests if all is as configured, else at most "
+    f"{MAX_RECORDS_REQUESTS}",
+    "records with a token made up for this check: one or two requests",
+    "rules of the Connection's default workflow, if it has one: one or two requests",
+    "the PDF report of a made-up request id, if pdf_report_path is set: one to four requests",
 )
+#: Questions with the reason of their doubt.
+_TOKEN_IS_SENT = ("How is the token sent?", "the token's header is documented, and not shown in use")
+_RECORDS_ARE = ("Where are records?", "two paths are documented")
 #: Paths of the records call and spellings of its filters. The most probable are first.
 _RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
 _FILTER_NAMES = {
@@ -137,9 +145,11 @@ class _Recorder:
         self._transport = transport
         self.rate_limiter = transport.rate_limiter
         self.last = "no answer"
+        self.sent = 0
 
     def send(self, request: HttpRequest) -> HttpResponse:
         self.last = "no answer"
+        self.sent += 1
         response = self._transport.send(request)
         self.last = describe(response)
         return response
@@ -187,6 +197,7 @@ class Diagnosis:
             **(values | {"retry": RetryPolicy(max_attempts=1)}), recorder=self._recorder
         )
         self._workflow_id = workflow_id
+        self._records_requests = 0
         self._refusals: list[tuple[AuthFlow, FacekiError]] = []
         self._unused_identifier = f"faceki-check-{secrets.token_hex(8)}"
 
@@ -254,26 +265,24 @@ class Diagnosis:
         return Finding("How long is a token good?", seconds, "5 minutes or 3600 s are documented")
 
     def _records(self) -> Generator[Finding, None, bool]:
-        question, doubt = (
-            "Where are records?",
-            "two paths are documented; the token's header is not shown in use",
-        )
-        outcome = self._fetch("record_identifier", self._client.service)
-        if isinstance(outcome.error, TransportError):
-            yield Finding(question, _error_text(outcome.error), doubt, Level.BROKEN)
+        configured, changes = self._client.service, dict[str, str]()
+        outcome = self._fetch("record_identifier", configured)
+        shape, error = outcome.shape, outcome.error
+        found = None
+        if error is not None and not isinstance(error, TransportError):
+            found = self._first_that_works("record_identifier", self._other_services(error))
+        if found is not None:
+            changes, shape = found
+        elif error is not None:
+            question, doubt = _TOKEN_IS_SENT if _is_about_token(error) else _RECORDS_ARE
+            answer = _error_text(error)
+            if not isinstance(error, TransportError):
+                answer = f"nowhere that was tried: {answer}; the answer was: {shape}"
+            yield Finding(question, answer, doubt, Level.BROKEN)
             return False
-        if outcome.error is None:
-            yield Finding(question, f"as configured; nothing found is: {outcome.shape}", doubt)
-        else:
-            found = self._first_that_works("record_identifier", self._other_services(outcome.error))
-            if found is None:
-                answer = (
-                    f"nowhere that was tried: {_error_text(outcome.error)}; the answer was: {outcome.shape}"
-                )
-                yield Finding(question, answer, doubt, Level.BROKEN)
-                return False
-            settings, shape = found
-            yield Finding(question, f"elsewhere; nothing found is: {shape}", doubt, Level.CHANGE, settings)
+        yield _setting_row(_TOKEN_IS_SENT, changes, ("auth_header", "auth_scheme"))
+        yield _setting_row(_RECORDS_ARE, changes, ("records_path",))
+        yield _setting_row(_found_by("record_identifier"), changes, ("record_identifier_filter",), shape)
         for name in ("request_id", "link", "face_id"):
             yield self._filter(name)
         return True
@@ -295,8 +304,7 @@ class Diagnosis:
                 yield replace(service, **{f"{name}_filter": f"{base}{part}/{FILTER_PLACEHOLDERS[name]}"})
 
     def _filter(self, name: str) -> Finding:
-        question = f"How are records found by {name}?"
-        doubt = "FACEKI's documents and SDKs spell the filters differently"
+        question, doubt = _found_by(name)
         outcome = self._fetch(name, self._client.service)
         if outcome.error is None:
             return Finding(question, f"as configured; nothing found is: {outcome.shape}", doubt)
@@ -313,6 +321,8 @@ class Diagnosis:
         for service in dict.fromkeys(services):
             if service == configured:
                 continue
+            if self._records_requests > MAX_RECORDS_REQUESTS - _NEEDED_RECORDS_REQUESTS:
+                return None
             outcome = self._fetch(name, service)
             if outcome.error is None:
                 self._use(service=service)
@@ -331,7 +341,9 @@ class Diagnosis:
                 else None
             )
 
+        before = self._recorder.sent
         outcome = self._ask(endpoint, service, understand)
+        self._records_requests += self._recorder.sent - before
         # A LinkError also proves that the filter works: FACEKI reports that the link does not exist.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
@@ -425,6 +437,24 @@ class Diagnosis:
 
     def _use(self, **changes: object) -> None:
         self._client = replace(self._client, **changes)  # type: ignore[arg-type]  # values of the client's fields
+
+
+def _found_by(name: str) -> tuple[str, str]:
+    return f"How are records found by {name}?", "FACEKI's documents and SDKs spell the filters differently"
+
+
+def _is_about_token(error: FacekiError) -> bool:
+    return isinstance(error, AuthenticationError) and error.http_status not in {404, 405}
+
+
+def _setting_row(
+    question: tuple[str, str], changes: Mapping[str, str], names: Iterable[str], shape: str = ""
+) -> Finding:
+    """Return the finding about the settings ``names``, which is a change if ``changes`` contains any of them."""
+    settings = {name: changes[name] for name in names if name in changes}
+    answer = "otherwise" if settings else "as configured"
+    answer += f"; nothing found is: {shape}" if shape else ""
+    return Finding(question[0], answer, question[1], Level.CHANGE if settings else Level.OK, settings)
 
 
 def _is_answer_about_a_report(error: FacekiError) -> bool:

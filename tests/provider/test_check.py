@@ -15,6 +15,8 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api import diagnosis
+from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.check import main
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
@@ -243,6 +245,81 @@ def test_as_a_module(faceki_sandbox: FacekiSandbox) -> None:
     done = run("-m", "airflow_provider_faceki.check", sandbox=faceki_sandbox)
     assert done.returncode == 0, done.stderr
     assert "The Connection can be used as it is." in done.stdout
+
+
+def rows_of(report: Path) -> dict[str, str]:
+    """Return the rows of a report by their question."""
+    lines = [line for line in report.read_text().splitlines() if line.startswith("| ")][1:]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "rows"),
+    [
+        pytest.param(
+            "token-own-header",
+            {"How is the token sent?": {"auth_header": "x-access-token", "auth_scheme": "none"}},
+            id="the token",
+        ),
+        pytest.param("records-elsewhere", {"Where are records?": NEEDED["records-elsewhere"]}, id="the path"),
+        pytest.param(
+            "other-filters",
+            {
+                f"How are records found by {name.removesuffix('_filter')}?": {name: value}
+                for name, value in NEEDED["other-filters"].items()
+            },
+            id="the filters",
+        ),
+    ],
+)
+def test_each_setting_has_a_row_that_the_documentation_has_too(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    dialect: str,
+    rows: dict[str, dict[str, str]],
+) -> None:
+    faceki_sandbox.settings.dialect = dialect
+    connect(monkeypatch, faceki_sandbox, pdf_report_path=faceki_sandbox.settings.pdf_path)
+    main(["--make-link", "--yes", "--report", str(tmp_path / "report.md")])
+    found = rows_of(tmp_path / "report.md")
+    assert {question for question, row in found.items() if "| change: " in row} == set(rows)
+    for question, settings in rows.items():
+        assert json.dumps(settings) in found[question]
+    page = (Path(__file__).parents[2] / "docs/compatibility.md").read_text()
+    assert [question for question in found if f"\n| {question} |" not in page] == []
+
+
+@pytest.mark.parametrize("refused", ["path-ids at a wrong path", "all but the last place"])
+def test_the_announced_number_of_requests_is_a_limit(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refused: str,
+) -> None:
+    sent: list[str] = []
+    send = diagnosis._Recorder.send
+
+    def count(recorder: diagnosis._Recorder, request: HttpRequest) -> HttpResponse:
+        response = send(recorder, request)
+        sent.append(request.url)
+        if refused == "all but the last place" and "token" not in request.url:
+            is_last = "/api/v3/records/faceki-check-" in request.url
+            recorder.last = "changed"
+            return HttpResponse(
+                200 if is_last else 403, {}, b'{"responseCode": 0, "data": []}' if is_last else b""
+            )
+        return response
+
+    monkeypatch.setattr(diagnosis._Recorder, "send", count)
+    faceki_sandbox.settings.dialect = "path-ids"
+    connect(monkeypatch, faceki_sandbox, records_path="/nowhere")
+    main([])
+    assert f"else at most {diagnosis.MAX_RECORDS_REQUESTS}" in capsys.readouterr().out
+    others = [url for url in sent if "token" in url or "rules" in url]
+    # Two of the requests for records have a made-up token.
+    assert 20 < len(sent) - len(others) <= diagnosis.MAX_RECORDS_REQUESTS + 2
+    assert len(others) <= len(TOKEN_FORMS) + 2
 
 
 @pytest.mark.parametrize("form", ["json", "uri", "uri with extra"])
