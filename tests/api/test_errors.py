@@ -58,7 +58,9 @@ every_kind = pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.__name_
 
 
 def test_the_table_above_knows_the_whole_tree() -> None:
-    assert set(_tree(FacekiError)) == set(FLAGS)
+    # Other packages derive errors of their own, which exist here only if another test has imported them.
+    tree = {kind for kind in _tree(FacekiError) if kind.__module__ == FacekiError.__module__}
+    assert tree == set(FLAGS)
 
 
 @every_kind
