@@ -24,6 +24,7 @@ from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.endpoints.reports import FetchPdfReport
 from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules, WorkflowRules
 from airflow_provider_faceki.api.errors import (
+    CHECK_ADVICE,
     AuthenticationError,
     ConfigurationError,
     FacekiError,
@@ -489,7 +490,8 @@ def _status(error: FacekiError) -> str:
 
 def _error_text(error: FacekiError) -> str:
     # str(error) would contain FACEKI's request id and the Connection id.
-    return f"{error.message} ({_status(error)})"
+    message = error.message.replace(f"; {CHECK_ADVICE}", "")
+    return f"{message} ({_status(error)})"
 
 
 def describe(response: HttpResponse) -> str:

@@ -33,6 +33,9 @@ from typing import Self
 
 from airflow_provider_faceki.api.secrets import SecretText
 
+#: End of the messages of errors that a wrong setting of the Connection can cause.
+CHECK_ADVICE = "`python -m airflow_provider_faceki.check` finds out which setting differs"
+
 
 class FacekiError(Exception):
     """Base class of all errors of FACEKI.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_faceki import api, metrics
+from airflow_provider_faceki.api.errors import CHECK_ADVICE
 from airflow_provider_faceki.failures import is_gateway_error
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 
@@ -118,7 +119,7 @@ class SharedPoller:
             is_outage = error.is_transient or is_gateway_error(error)
             if is_outage and self._circuit.record_failure(time.time()):
                 metrics.gauge("circuit_open", 1, connection=self._conn_id)
-                log.warning("FACEKI does not answer; its circuit is open, so waits poll rarely: %s", error)
+                log.warning("%s: %s", _outage_text(error), _with_advice(error))
             raise
         if self._circuit.record_success():
             metrics.gauge("circuit_open", 0, connection=self._conn_id)
@@ -159,6 +160,19 @@ class SharedPoller:
         self._client, self._read_again_at = once.as_async(), time.time() + CLIENT_TTL_SECONDS
         self._failed_reads = 0
         return self._client
+
+
+def _outage_text(error: api.FacekiError) -> str:
+    if is_gateway_error(error) or isinstance(error, api.UnexpectedResponseError):
+        text = "FACEKI answers in a way that is not understood; its circuit is open, so waits poll rarely"
+    else:
+        text = "FACEKI does not answer; its circuit is open, so waits poll rarely"
+    return f"{text}, until their timeout or max_failures ends them"
+
+
+def _with_advice(error: api.FacekiError) -> str:
+    text = str(error)
+    return text if CHECK_ADVICE in text else f"{text}; {CHECK_ADVICE}"
 
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedPoller]] = WeakKeyDictionary()

@@ -227,7 +227,10 @@ def test_a_gateway_that_refuses_everybody_is_an_outage(
     clock.at(600, lambda: faceki_sandbox.add_record("customer-1"))
     waiting = trigger(clock, within=3 * 24 * 3600, poke_interval=5, faceki_conn_id=conn_id)
     assert fired(waiting)["status"] == "decided"
-    assert "FACEKI does not answer" in caplog.text
+    opened = [line for line in caplog.messages if "its circuit is open" in line]
+    assert opened[0].startswith("FACEKI answers in a way that is not understood; its circuit is open")
+    assert opened[0].count("python -m airflow_provider_faceki.check") == 1
+    assert "until their timeout or max_failures" in opened[0]
     faceki_sandbox.revoke_tokens()
     faceki_sandbox.add_fault("status", status=status, route=route, count=None)
     assert fired(trigger(clock, max_failures=2, faceki_conn_id=conn_id))["status"] == "failed"

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_faceki.api import errors
+from airflow_provider_faceki.api.endpoints.records import check_is_stated
 from airflow_provider_faceki.api.errors import FacekiError, ValidationError
+from airflow_provider_faceki.api.protocol.envelope import read_payload
+from airflow_provider_faceki.api.protocol.http import HttpResponse
 
 #: Default values of ``is_transient`` and ``is_ambiguous`` for each class.
 FLAGS = {
@@ -124,3 +127,22 @@ def test_naming_the_connection_keeps_the_error_itself() -> None:
 def test_a_wrong_argument_is_a_value_error_too() -> None:
     with pytest.raises(ValueError, match="it went wrong"):
         raise ValidationError("it went wrong")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        pytest.param(401, errors.AuthenticationError, id="a refused token"),
+        pytest.param(404, errors.UnexpectedResponseError, id="records at an unknown path"),
+    ],
+)
+def test_what_a_wrong_setting_can_cause_names_the_check(status: int, error: type[errors.FacekiError]) -> None:
+    def fetch() -> None:
+        try:
+            read_payload(HttpResponse(status, {"content-type": "text/html"}, b"<html></html>"))
+        except errors.NotFoundError as missing:
+            check_is_stated(missing)
+
+    with pytest.raises(error) as raised:
+        fetch()
+    assert raised.value.message.count(errors.CHECK_ADVICE) == 1

@@ -348,7 +348,9 @@ def test_not_found_is_an_error_for_the_others(refusal: object, endpoint: Generat
 
 def test_an_unknown_token_route_is_not_mistaken_for_no_records() -> None:
     driver = FakeDriver()
-    with pytest.raises(errors.ConfigurationError, match="does not know the token request"):
+    with pytest.raises(
+        errors.ConfigurationError, match=r"does not know the token request.*faceki\.check` finds out"
+    ):
         driver.run(session.call(driver.account, FETCH), _refusal(404, None))
 
 

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import pytest
+
+from airflow_provider_faceki import api
+from airflow_provider_faceki.api.errors import CHECK_ADVICE
 from airflow_provider_faceki.triggers.shared_poller import (
     FAILURE_THRESHOLD,
     MAX_OPEN_SECONDS,
     MIN_OPEN_SECONDS,
     CircuitBreaker,
+    _outage_text,
+    _with_advice,
 )
 
 
@@ -74,3 +80,22 @@ def test_a_success_closes_the_circuit_and_is_reported_once() -> None:
     assert circuit.record_success() is True
     assert circuit.record_success() is False
     assert [circuit.retry_after(1001.0) for _ in range(5)] == [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(api.ConnectError("x"), "FACEKI does not answer; ", id="no answer"),
+        pytest.param(api.ServiceError("x", http_status=503), "FACEKI does not answer; ", id="it fails"),
+        pytest.param(
+            api.UnexpectedResponseError("x", http_status=404),
+            "FACEKI answers in a way that is not understood; ",
+            id="a 404 that is not FACEKI's",
+        ),
+    ],
+)
+def test_the_text_of_an_open_circuit_tells_an_answer_from_none(error: api.FacekiError, told: str) -> None:
+    assert _outage_text(error).startswith(told)
+    assert _with_advice(error).count(CHECK_ADVICE) == 1
+    error = type(error)(f"x; {CHECK_ADVICE}")
+    assert _with_advice(error).count(CHECK_ADVICE) == 1

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import parse_qsl, quote
 
-from airflow_provider_faceki.api.errors import NotFoundError, UnexpectedResponseError, ValidationError
+from airflow_provider_faceki.api.errors import (
+    CHECK_ADVICE,
+    NotFoundError,
+    UnexpectedResponseError,
+    ValidationError,
+)
 from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field, holds_field
@@ -147,7 +152,7 @@ def check_is_stated(error: NotFoundError) -> None:
     raise UnexpectedResponseError(
         "the request for records is answered with HTTP 404, and not in FACEKI's words, so it does not mean that there "
         "is no record. If it stays so, set records_path in the Connection's extra (FACEKI's documentation also prints "
-        "/kycverify/api/kycverify/records)",
+        f"/kycverify/api/kycverify/records); {CHECK_ADVICE}",
         http_status=error.http_status,
     )
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from airflow_provider_faceki.api.errors import (
+    CHECK_ADVICE,
     AuthenticationError,
     ConfigurationError,
     FacekiError,
@@ -213,7 +214,7 @@ class TokenRequest:
             kind: type[FacekiError] = ConfigurationError
             message = (
                 f"FACEKI does not know the token request auth_flow={self.flow.value!r}; try another form, and check "
-                "the API base URL"
+                f"the API base URL; {CHECK_ADVICE}"
             )
         elif is_refusal or (isinstance(error, UnexpectedResponseError) and error.is_stated):
             kind, message = AuthenticationError, self._not_accepted()

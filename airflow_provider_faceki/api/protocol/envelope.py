@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from airflow_provider_faceki.api.codes import CODES, DATA_NOT_FOUND, REFUSED, SUCCESS_CODES
 from airflow_provider_faceki.api.errors import (
+    CHECK_ADVICE,
     AuthenticationError,
     InvalidRequestError,
     NotFoundError,
@@ -358,7 +359,7 @@ def _kind(status: int, code: int | None, words: str) -> tuple[type[ResponseError
     if status == 429 or code == 429:
         return RateLimitError, "FACEKI asks for fewer requests"
     if status == 401 or code == 401:
-        return AuthenticationError, "FACEKI refuses the credentials or the token"
+        return AuthenticationError, f"FACEKI refuses the credentials or the token; {CHECK_ADVICE}"
     if words and status not in {404, 413}:
         if _CREDENTIAL_WORDS.search(words):
             return AuthenticationError, "FACEKI says that the credentials are not accepted"
