@@ -1,16 +1,18 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Rules for Airflow's retries after FACEKI errors, and their translation into Airflow exceptions.
 
-=====================  ===================================================================================== fails at
-once          reason why another try cannot help =====================
-===================================================================================== ConfigurationError     the
-Connection must be changed ValidationError        the DAG or its input must be changed AuthenticationError    wrong
-credentials remain wrong, and repeated requests look like an attack InvalidRequestError    FACEKI reports that the
-request itself is wrong WorkflowError          the workflow must be repaired in the FACEKI portal QuotaError
-the wallet must be topped up, or a limit must be raised LinkError              a used or expired link does not become
-valid again VerificationError      the same images get the same response, and FACEKI charges again TlsError
-certificates must be repaired needs_consent          on any error: FACEKI possibly acts, or charges, a second time
-=====================  =====================================================================================
+These errors fail a task at once, because another try cannot help:
+
+- ConfigurationError: the Connection must be changed.
+- ValidationError: the DAG or its input must be changed.
+- AuthenticationError: wrong credentials remain wrong, and repeated requests look like an attack.
+- InvalidRequestError: FACEKI reports that the request itself is wrong.
+- WorkflowError: the workflow must be repaired in the FACEKI portal.
+- QuotaError: the wallet must be topped up, or a limit must be raised.
+- LinkError: a used or expired link does not become valid again.
+- VerificationError: the same images get the same response, and FACEKI charges again.
+- TlsError: certificates must be repaired.
+- Any error with ``needs_consent``: FACEKI would possibly act, or charge, a second time.
 
 All other errors are raised unchanged, so the task's ``retries`` apply to them. These are connection failures, lost
 responses, throttling, a failing service, and responses that are unreadable or have an unknown code. Two further errors

@@ -1,14 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Metrics through Airflow's statistics, as the administrator has configured them under ``[metrics]``.
 
-=========================================  ===================================================================
-``faceki.requests.<endpoint>.<status>``    counter: requests, with status ``2xx`` to ``5xx`` or ``none``
-``faceki.retries.<endpoint>``              counter: requests that are sent again ``faceki.tokens_fetched``
-counter: access tokens that FACEKI issued ``faceki.charged_calls.<endpoint>``        counter: charged requests that
-FACEKI accepted or possibly accepted ``faceki.decisions.<decision>``            counter: decisions that operators and
-sensors returned ``faceki.waits_open``                      gauge: number of waits in this triggerer
-``faceki.circuit_open.<connection>``       gauge: 1 while this triggerer pauses its polls, otherwise 0
-=========================================  ===================================================================
+- ``faceki.requests.<endpoint>.<status>``, counter: requests, with status ``2xx`` to ``5xx`` or ``none``.
+- ``faceki.retries.<endpoint>``, counter: requests that are sent again.
+- ``faceki.tokens_fetched``, counter: access tokens that FACEKI issued.
+- ``faceki.charged_calls.<endpoint>``, counter: charged requests that FACEKI accepted or possibly accepted.
+- ``faceki.decisions.<decision>``, counter: decisions that operators and sensors returned.
+- ``faceki.waits_open``, gauge: number of waits in this triggerer.
+- ``faceki.circuit_open.<connection>``, gauge: 1 while this triggerer pauses its polls, otherwise 0.
 
 Each part after the second dot is also a tag. The endpoint is the name of its class, or ``AccessToken``.
 """

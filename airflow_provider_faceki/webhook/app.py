@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Handle a webhook request: redact its token, authenticate it, parse it, store it, and answer it.
 
-=====  ======================================================================================================== 200
-stored, or stored before, or the status is not selected in the Connection 401    unknown Connection, no or wrong token,
-wrong signature: the same answer, after the same time 404    any other path; 405 any other method 408    the body did
-not arrive in time; 413 it is too large; 422 it is not a webhook of FACEKI 429    too many calls; Retry-After contains
-the time to wait 503    not stored; the sender should try again =====
-========================================================================================================
+- 200: stored, or stored before, or the status is not selected in the Connection.
+- 401: unknown Connection, no or wrong token, or wrong signature. The answer and its time are always the same.
+- 404: any other path. 405: any other method.
+- 408: the body did not arrive in time. 413: it is too large. 422: it is not a webhook of FACEKI.
+- 429: too many calls; Retry-After contains the time to wait.
+- 503: not stored; the sender should try again.
 """
 
 from __future__ import annotations
