@@ -96,9 +96,10 @@ def needed_settings(findings: Sequence[Finding]) -> dict[str, str]:
 
 def report(findings: Sequence[Finding], status: int) -> str:
     """Return the report for a file, as Markdown that a user can paste into a bug report."""
-    rows = ["| question | finding | source of doubt | setting to change |", "|---|---|---|---|"]
+    rows = ["| question | finding | source of uncertainty | setting to change |", "|---|---|---|---|"]
     rows += [
-        f"| {each.question} | {each.level}: {_cell(each.answer)} | {each.doubt} | {_cell(_shown(each.settings))} |"
+        f"| {each.question} | {each.level}: {_cell(each.answer)} | {each.uncertainty} "
+        f"| {_cell(_shown(each.settings))} |"
         for each in findings
     ]
     head = f"# FACEKI check\n\nairflow-provider-faceki {__version__}, exit status {status}\n\n"
@@ -124,7 +125,7 @@ def _agrees() -> bool:
 def _print_row(finding: Finding) -> None:
     left = textwrap.wrap(finding.question, _WIDTHS[0]) or [""]
     right = textwrap.wrap(f"{finding.level}: {finding.answer}", _WIDTHS[1], break_long_words=False) or [""]
-    right += textwrap.wrap(f"why: {finding.doubt}", _WIDTHS[1])
+    right += textwrap.wrap(f"why: {finding.uncertainty}", _WIDTHS[1])
     if finding.settings:
         right.append(f"set: {json.dumps(dict(finding.settings))}")
     print("-" * sum(_WIDTHS))

@@ -63,7 +63,7 @@ FREE_CALLS = (
     "rules of the Connection's default workflow, if it has one: one or two requests",
     "the PDF report of a made-up request id, if pdf_report_path is set: one to four requests",
 )
-#: Questions with the reason of their doubt.
+#: Questions with the reason of their uncertainty.
 _TOKEN_IS_SENT = ("How is the token sent?", "the token's header is documented, and not shown in use")
 _RECORDS_ARE = ("Where are records?", "two paths are documented")
 #: Paths of the records call and spellings of its filters. The most probable are first.
@@ -105,14 +105,14 @@ class Finding:
 
     :param question: The question.
     :param answer: The answer.
-    :param doubt: Reason for the question: how the sources are incomplete or contradictory.
+    :param uncertainty: Reason for the question: how the sources are incomplete or contradictory.
     :param level: Consequence for the installation.
     :param settings: Values to set. The keys are attributes of :class:`Service`, ``auth_flow`` or ``workflow_id``.
     """
 
     question: str
     answer: str
-    doubt: str
+    uncertainty: str
     level: Level = Level.OK
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -227,18 +227,18 @@ class Diagnosis:
 
     def token(self) -> Finding:
         """Find a form of the token request that works. Each form gets one request, the configured form first."""
-        doubt = "FACEKI's documentation has printed four forms, the V2 pages and the SDKs two more"
+        uncertainty = "FACEKI's documentation has printed four forms, the V2 pages and the SDKs two more"
         question, configured = "Which token form works?", self._client.auth_flow
         error = self._try_auth_flow(configured)
         if error is None:
-            return Finding(question, f"{configured.value}, as configured", doubt)
+            return Finding(question, f"{configured.value}, as configured", uncertainty)
         if isinstance(error, TransportError):
-            return Finding(question, _error_text(error), doubt, Level.BROKEN)
+            return Finding(question, _error_text(error), uncertainty, Level.BROKEN)
         found = self.other_auth_flow()
         if found is None:
-            return Finding(question, _no_form(self._refusals), doubt, Level.BROKEN)
+            return Finding(question, _no_form(self._refusals), uncertainty, Level.BROKEN)
         answer = f"{found.value}; not {configured.value} ({_error_text(error)})"
-        return Finding(question, answer, doubt, Level.CHANGE, {"auth_flow": found.value})
+        return Finding(question, answer, uncertainty, Level.CHANGE, {"auth_flow": found.value})
 
     def other_auth_flow(self) -> AuthFlow | None:
         """Return the first form, other than the configured form, with which FACEKI returns a token."""
@@ -275,11 +275,11 @@ class Diagnosis:
         if found is not None:
             changes, shape = found
         elif error is not None:
-            question, doubt = _TOKEN_IS_SENT if _is_about_token(error) else _RECORDS_ARE
+            question, uncertainty = _TOKEN_IS_SENT if _is_about_token(error) else _RECORDS_ARE
             answer = _error_text(error)
             if not isinstance(error, TransportError):
                 answer = f"nowhere that was tried: {answer}; the answer was: {shape}"
-            yield Finding(question, answer, doubt, Level.BROKEN)
+            yield Finding(question, answer, uncertainty, Level.BROKEN)
             return False
         yield _setting_row(_TOKEN_IS_SENT, changes, ("auth_header", "auth_scheme"))
         yield _setting_row(_RECORDS_ARE, changes, ("records_path",))
@@ -305,16 +305,21 @@ class Diagnosis:
                 yield replace(service, **{f"{name}_filter": f"{base}{part}/{FILTER_PLACEHOLDERS[name]}"})
 
     def _filter(self, name: str) -> Finding:
-        question, doubt = _found_by(name)
+        question, uncertainty = _found_by(name)
         outcome = self._fetch(name, self._client.service)
         if outcome.error is None:
-            return Finding(question, f"as configured; nothing found is: {outcome.shape}", doubt)
+            return Finding(question, f"as configured; nothing found is: {outcome.shape}", uncertainty)
         found = self._first_that_works(name, self._other_filters(name))
         if found is None:
             return Finding(
-                question, f"not found out: {_error_text(outcome.error)}; {outcome.shape}", doubt, Level.OPEN
+                question,
+                f"not found out: {_error_text(outcome.error)}; {outcome.shape}",
+                uncertainty,
+                Level.OPEN,
             )
-        return Finding(question, f"otherwise; nothing found is: {found[1]}", doubt, Level.CHANGE, found[0])
+        return Finding(
+            question, f"otherwise; nothing found is: {found[1]}", uncertainty, Level.CHANGE, found[0]
+        )
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
         """Use the first service that answers. Return its changed settings and the shape of its answer."""
@@ -360,42 +365,48 @@ class Diagnosis:
 
     def _wrong_token(self) -> Finding:
         question = "What does a token look like that is no longer good?"
-        doubt = "not documented; HTTP 401, 403 and 200 with a code are seen elsewhere"
+        uncertainty = "not documented; HTTP 401, 403 and 200 with a code are seen elsewhere"
         made_up = AccessToken(f"made-up-{secrets.token_hex(16)}", time.time(), 3600.0)
         client = replace(self._client, token=made_up)
         try:
             client.call(FetchRecords(record_identifier=self._unused_identifier))
         except AuthenticationError:
-            return Finding(question, f"recognised: {self._recorder.last}", doubt)
+            return Finding(question, f"recognised: {self._recorder.last}", uncertainty)
         except FacekiError as error:
             answer = f"not recognised as such ({_error_text(error)}): {self._recorder.last}"
-            return Finding(question, answer, doubt, Level.OPEN)
-        return Finding(question, f"accepted: {self._recorder.last}", doubt, Level.OPEN)
+            return Finding(question, answer, uncertainty, Level.OPEN)
+        return Finding(question, f"accepted: {self._recorder.last}", uncertainty, Level.OPEN)
 
     def _rules(self) -> Finding:
-        question, doubt = "What are the rules of the default workflow?", "the route is in FACEKI's SDKs only"
+        question, uncertainty = (
+            "What are the rules of the default workflow?",
+            "the route is in FACEKI's SDKs only",
+        )
         if self._workflow_id is None:
-            return Finding(question, "the Connection has no default workflow", doubt, Level.OPEN)
+            return Finding(question, "the Connection has no default workflow", uncertainty, Level.OPEN)
         outcome = self._ask(
             GetWorkflowRules(workflow_id=self._workflow_id), self._client.service, lambda _: None
         )
         if isinstance(outcome.result, WorkflowRules):
             kept = "kept" if outcome.result.stores_records else "not kept, so nothing can be looked up"
             answer = f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
-            return Finding(question, answer, doubt)
+            return Finding(question, answer, uncertainty)
         if isinstance(outcome.error, WorkflowError):
             answer = f"FACEKI does not know it: {_error_text(outcome.error)}"
             return Finding(
-                question, answer, doubt, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"}
+                question, answer, uncertainty, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"}
             )
         told = _error_text(outcome.error) if outcome.error else "nothing"
-        return Finding(question, f"not found out: {told}; {outcome.shape}", doubt, Level.OPEN)
+        return Finding(question, f"not found out: {told}; {outcome.shape}", uncertainty, Level.OPEN)
 
     def _report(self) -> Finding:
-        question, doubt = "How are PDF reports fetched?", "neither path nor method is in a public source"
+        question, uncertainty = (
+            "How are PDF reports fetched?",
+            "neither path nor method is in a public source",
+        )
         if self._client.service.pdf_report_path is None:
             return Finding(
-                question, "pdf_report_path is not set; needed for PDF reports only", doubt, Level.OPEN
+                question, "pdf_report_path is not set; needed for PDF reports only", uncertainty, Level.OPEN
             )
         configured, first = self._client.service, None
         for method in dict.fromkeys((configured.pdf_report_method, "GET", "POST")):
@@ -404,37 +415,39 @@ class Diagnosis:
             first = first or outcome
             is_route = outcome.error is None or _is_answer_about_a_report(outcome.error)
             if is_route and service == configured:
-                return Finding(question, f"as configured; no such report is: {outcome.shape}", doubt)
+                return Finding(question, f"as configured; no such report is: {outcome.shape}", uncertainty)
             if is_route:
                 self._use(service=service)
                 settings = _differences(configured, service)
                 return Finding(
                     question,
                     f"by {method}; no such report is: {outcome.shape}",
-                    doubt,
+                    uncertainty,
                     Level.CHANGE,
                     settings,
                 )
-        return Finding(question, f"not found out: {first.shape if first else ''}", doubt, Level.OPEN)
+        return Finding(question, f"not found out: {first.shape if first else ''}", uncertainty, Level.OPEN)
 
     def _link(self) -> Finding:
-        question, doubt = (
+        question, uncertainty = (
             "What does a link look like?",
             "the host of the hosted page is documented and seen differently",
         )
         if self._workflow_id is None:
-            return Finding(question, "not made: the Connection has no default workflow", doubt, Level.OPEN)
+            return Finding(
+                question, "not made: the Connection has no default workflow", uncertainty, Level.OPEN
+            )
         endpoint = GenerateKycLink(
             workflow_id=self._workflow_id, record_identifier=self._unused_identifier, expires_in_minutes=1
         )
         outcome = self._ask(endpoint, self._client.service, lambda _: None)
         if outcome.error is not None:
             return Finding(
-                question, f"none: {_error_text(outcome.error)}; {outcome.shape}", doubt, Level.OPEN
+                question, f"none: {_error_text(outcome.error)}; {outcome.shape}", uncertainty, Level.OPEN
             )
         url = getattr(outcome.result, "url", None)
         host = f"a page at {urlsplit(url).hostname}" if url else "no page's address with it"
-        return Finding(question, f"made, with {host}; {outcome.shape}", doubt)
+        return Finding(question, f"made, with {host}; {outcome.shape}", uncertainty)
 
     def _use(self, **changes: object) -> None:
         self._client = replace(self._client, **changes)  # type: ignore[arg-type]  # values of the client's fields
