@@ -249,6 +249,11 @@ class FacekiApiOperator(FacekiOperator):
     :param query: Query parameters.
     :param json: Document that is sent as JSON.
     :param data: Form fields that are sent URL-encoded. It cannot be combined with ``json``.
+    :param files: Mapping of part names to URIs of images, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. They are
+        checked before the call and streamed as ``multipart/form-data``, together with the fields of ``data``.
+    :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI; if a URI contains
+        none, no Connection is used.
+    :param authenticated: Whether the access token is sent. Default: ``True``; FACEKI's calls by link take no token.
     :param idempotent: Whether the call is allowed to be sent twice. Default: ``True`` for GET and HEAD only.
     :param output_path: URI of the output file in any storage that Airflow supports.
     :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
@@ -264,10 +269,14 @@ class FacekiApiOperator(FacekiOperator):
         "query",
         "json",
         "data",
+        "files",
+        "files_conn_id",
         "output_path",
         "output_conn_id",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"query": "json", "json": "json", "data": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("query", "json", "data", "files"), "json"
+    )
     custom_operator_name = "FACEKI call"
 
     def __init__(
@@ -278,6 +287,9 @@ class FacekiApiOperator(FacekiOperator):
         query: Mapping[str, Any] | None = None,
         json: Any = None,
         data: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        files_conn_id: str | None = None,
+        authenticated: bool = True,
         idempotent: bool | None = None,
         output_path: str | None = None,
         output_conn_id: str | None = None,
@@ -294,17 +306,29 @@ class FacekiApiOperator(FacekiOperator):
         self.query = query
         self.json = json
         self.data = data
+        self.files = files
+        self.files_conn_id = files_conn_id
+        self.authenticated = authenticated
         self.idempotent = idempotent
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.max_xcom_bytes = max_xcom_bytes
-        self._remember_given("path", "output_path", "output_conn_id")
+        self._remember_given("path", "files_conn_id", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
         """Make the call and return its response, or the path of the written response."""
         with translate_errors():
             self.check_rendered()
-            endpoint = api.RawCall(self.method, self.path, self.query, self.json, self.data, self.idempotent)
+            endpoint = api.RawCall(
+                self.method,
+                self.path,
+                self.query,
+                self.json,
+                self.data,
+                idempotent=self.idempotent,
+                files=self._files(),
+                authenticated=self.authenticated,
+            )
             check_output(self.output_path, self.output_conn_id)
         document = self.call(endpoint)
         if self.output_path:
@@ -312,6 +336,16 @@ class FacekiApiOperator(FacekiOperator):
         if not self.do_xcom_push:
             return document
         return self._for_xcom(storable(document))
+
+    def _files(self) -> dict[str, api.Image]:
+        if self.files is not None and not isinstance(self.files, Mapping):
+            raise api.ValidationError(
+                f"files must be a mapping of part names to URIs, not {type(self.files).__name__}"
+            )
+        return {
+            name: self.hook.image(uri, name=name, conn_id=self.files_conn_id)
+            for name, uri in (self.files or {}).items()
+        }
 
     def _for_xcom(self, document: Json) -> Json:
         size = len(json.dumps(document))

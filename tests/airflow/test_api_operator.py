@@ -17,6 +17,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.airflow.conftest import Connect
 from tests.airflow.fakes import execute
+from tests.billing.pictures import picture
 
 RECORDS = "/api/v3/kyc_verification"
 LINK = "/kycverify/api/kycverify/kyc-verify-link"
@@ -41,6 +42,47 @@ def test_post(faceki_sandbox: FacekiSandbox) -> None:
     faceki_sandbox.decide(link, "ACCEPTED")
     found, _ = execute(FacekiApiOperator(task_id="call", path=RECORDS, query={"link": link}))
     assert found[0]["record_identifier"] == "customer-1"
+
+
+V2_UPLOAD = "/kycverify/api/kycverify/kyc-verification"
+
+
+@pytest.fixture
+def v2_files(tmp_path: Path) -> dict[str, str]:
+    """URIs of the three images that the V2 upload needs, by part name."""
+    made = {}
+    for part in ("selfie_image", "doc_front_image", "doc_back_image"):
+        path = tmp_path / f"{part}.jpg"
+        path.write_bytes(picture())
+        made[part] = path.as_uri()
+    return made
+
+
+def test_an_upload_of_files(faceki_sandbox: FacekiSandbox, v2_files: dict[str, str]) -> None:
+    operator = FacekiApiOperator(task_id="call", method="POST", path=V2_UPLOAD, files=v2_files)
+    answer, _ = execute(operator)
+    assert answer["verification"]["passed"] is True
+    assert sum(faceki_sandbox.ledger.values()) == 1
+
+
+def test_a_file_that_is_missing_is_noticed_before_anything_is_sent(
+    faceki_sandbox: FacekiSandbox, v2_files: dict[str, str]
+) -> None:
+    files = {**v2_files, "selfie_image": f"{v2_files['selfie_image']}-missing"}
+    with pytest.raises(AirflowFailException, match="selfie_image"):
+        execute(FacekiApiOperator(task_id="call", method="POST", path=V2_UPLOAD, files=files))
+    assert faceki_sandbox.counters.tokens_issued == 0
+    assert faceki_sandbox.ledger == {}
+
+
+def test_an_upload_whose_answer_is_lost_is_not_repeated(
+    faceki_sandbox: FacekiSandbox, connect: Connect, v2_files: dict[str, str]
+) -> None:
+    connect(faceki_sandbox, max_attempts=3)
+    faceki_sandbox.add_fault("process_then_reset", route="v2_verify")
+    with pytest.raises(AirflowFailException):
+        execute(FacekiApiOperator(task_id="call", method="POST", path=V2_UPLOAD, files=v2_files))
+    assert sum(faceki_sandbox.ledger.values()) == 1
 
 
 @pytest.mark.parametrize(
