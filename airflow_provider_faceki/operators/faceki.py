@@ -251,8 +251,8 @@ class FacekiApiOperator(FacekiOperator):
     :param data: Form fields that are sent URL-encoded. It cannot be combined with ``json``.
     :param files: Mapping of part names to URIs of images, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. They are
         checked before the call and streamed as ``multipart/form-data``, together with the fields of ``data``.
-    :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI; if a URI contains
-        none, no Connection is used.
+    :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if it contains
+        one.
     :param authenticated: Whether the access token is sent. Default: ``True``; FACEKI's calls by link take no token.
     :param idempotent: Whether the call is allowed to be sent twice. Default: ``True`` for GET and HEAD only.
     :param output_path: URI of the output file in any storage that Airflow supports.
