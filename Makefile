@@ -8,7 +8,7 @@ PYTEST = $(PY3) -m pytest -q
 # Measures the test process and the processes that it starts.
 WITH_COVERAGE = PYTEST="$(PY3) -m coverage run -m pytest -q"
 # Workers that run test files beside each other: the tests wait more than they compute.
-WORKERS = 3
+WORKERS = 2
 PARALLEL = -n $(WORKERS) --dist loadfile
 # Stages of their own: they need Chromium, a fresh environment, services, or only one look.
 ELSEWHERE = --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/distributed
@@ -18,7 +18,7 @@ ON_AIRFLOW_2 = tests --ignore=tests/api --ignore=tests/sandbox --ignore=tests/pa
 help:
 	@echo "make demo              run the example DAGs through a real Airflow against the sandbox (about two minutes)"
 	@echo "make ui                a whole Airflow with the provider, a Connection and the sandbox, to click through"
-	@echo "make test-unit         the fast tests: no Airflow process, no other process (a minute)"
+	@echo "make test-unit         the fast tests: no Airflow process, no other process (some minutes)"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
 	@echo "make test              every check: lint, both tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make test-versions     the tests that touch Airflow, on Airflow 3.1 and 3.2"
