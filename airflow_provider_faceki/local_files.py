@@ -143,6 +143,7 @@ def _write_part(source: BinaryIO, name: str, folder: int) -> None:
         try:
             _copy(source, file)
         except BaseException:
+            # After any exception, including that of a killed task: the partial file can hold personal data.
             with suppress(FileNotFoundError):
                 os.unlink(part, dir_fd=folder)
             raise
@@ -153,6 +154,7 @@ def _replace(part: str, name: str, folder: int) -> None:
     try:
         os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
+        # After any exception, including that of a killed task: the partial file can hold personal data.
         with suppress(FileNotFoundError):
             os.unlink(part, dir_fd=folder)
         raise
