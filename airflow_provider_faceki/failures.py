@@ -8,6 +8,7 @@ These errors fail a task at once, because another try cannot help:
 - AuthenticationError: wrong credentials remain wrong, and repeated requests look like an attack.
 - InvalidRequestError: FACEKI reports that the request itself is wrong.
 - WorkflowError: the workflow must be repaired in the FACEKI portal.
+- ChargeLimitError: the Connection's limit of charged calls must be raised.
 - QuotaError: the wallet must be topped up, or a limit must be raised.
 - LinkError: a used or expired link does not become valid again.
 - VerificationError: the same images get the same response, and FACEKI charges again.

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 _BACKENDS = ("statsd_on", "statsd_datadog_enabled", "otel_on")
 # Airflow 3 has two copies of its statistics: one for tasks and one for its own processes, such as the triggerer.
 _MODULES = ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats")
-_CHARGED = frozenset({"PerformKycVerification", "FaceMatch", "AnalyzeFace"})
+#: The endpoints with ``is_charged``. Parsing a DAG must not import them.
+CHARGED = frozenset({"PerformKycVerification", "FaceMatch", "AnalyzeFace"})
 _TOKEN = "AccessToken"  # noqa: S105 - this is the name of an endpoint
 
 
@@ -46,7 +47,7 @@ class RequestMetrics:
         is_accepted = status is not None and status < 300
         if endpoint == _TOKEN and is_accepted:
             incr("tokens_fetched")
-        if endpoint in _CHARGED and (is_accepted or status is None):
+        if endpoint in CHARGED and (is_accepted or status is None):
             incr("charged_calls", endpoint=endpoint)
 
     def retried(self, endpoint: str) -> None:

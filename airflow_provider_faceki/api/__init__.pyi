@@ -24,6 +24,7 @@ from .endpoints.verification import newest_since as newest_since
 from .endpoints.workflows import GetWorkflowRules as GetWorkflowRules
 from .endpoints.workflows import WorkflowRules as WorkflowRules
 from .errors import AuthenticationError as AuthenticationError
+from .errors import ChargeLimitError as ChargeLimitError
 from .errors import ConfigurationError as ConfigurationError
 from .errors import ConnectError as ConnectError
 from .errors import FacekiError as FacekiError

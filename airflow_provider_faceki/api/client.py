@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +72,7 @@ class FacekiClient(_SharedValue):
     :param secret_masker: Registers tokens with the log masker.
     :param warn: Called with one sentence if the directory or the storage cannot be used.
     :param observer: Called for each request, for metrics.
+    :param charge_limit: Returns a context manager for one charged call. It raises an error if the call is not allowed.
     """
 
     client_id: str
@@ -84,13 +86,15 @@ class FacekiClient(_SharedValue):
     secret_masker: SecretMasker = field(default_factory=SecretMasker)
     warn: Callable[[str], None] = warnings.warn
     observer: RequestObserver | None = None
+    charge_limit: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
 
         :raises FacekiError: the call failed; see the tree in ``api/errors.py``.
         """
-        return self._driver.run(session.call(self._account, endpoint))
+        with self._charging(endpoint):
+            return self._driver.run(session.call(self._account, endpoint))
 
     def get_access_token(self) -> str:
         """Return a usable bearer token: the stored token, or a new token if no usable token is stored."""
@@ -103,6 +107,9 @@ class FacekiClient(_SharedValue):
     def as_async(self) -> AsyncFacekiClient:
         """Return a client for event loops that shares this account, its settings and its token."""
         return AsyncFacekiClient(self)
+
+    def _charging(self, endpoint: object) -> AbstractContextManager[None]:
+        return self.charge_limit() if getattr(endpoint, "is_charged", False) else nullcontext()
 
     @cached_property
     def _driver(self) -> SyncDriver:
@@ -157,7 +164,8 @@ class AsyncFacekiClient(_SharedValue):
 
         :raises FacekiError: the call failed; see the tree in ``api/errors.py``.
         """
-        return await self._driver.run(session.call(self._client._account, endpoint))
+        with self._client._charging(endpoint):
+            return await self._driver.run(session.call(self._client._account, endpoint))
 
     async def get_access_token(self) -> str:
         """Return a usable bearer token: the stored token, or a new token if no usable token is stored."""

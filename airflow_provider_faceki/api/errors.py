@@ -6,6 +6,7 @@
     FacekiError
     ├── ConfigurationError        the Connection or a setting is wrong: correct it
     ├── ValidationError           an argument of the call is invalid: correct the call
+    ├── ChargeLimitError          your own limit of charged calls is reached: raise the limit, then continue
     ├── TransportError            no answer was received
     │   ├── ConnectError          … and no request was sent: try again
     │   ├── TlsError              … and no request was sent: correct the certificates (verify, CA bundle)
@@ -124,6 +125,10 @@ class ConfigurationError(FacekiError):
 
 class ValidationError(FacekiError, ValueError):
     """An argument of the call is invalid. No request was sent."""
+
+
+class ChargeLimitError(FacekiError):
+    """Your own limit of charged calls is reached. The call was not sent."""
 
 
 class TransportError(FacekiError):

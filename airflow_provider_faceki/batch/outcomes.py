@@ -187,7 +187,13 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
 def is_systemic(error: api.FacekiError) -> bool:
     """Return whether every other row would cause the same error."""
-    kinds = api.QuotaError | api.AuthenticationError | api.ConfigurationError | api.TlsError
+    kinds = (
+        api.QuotaError
+        | api.AuthenticationError
+        | api.ChargeLimitError
+        | api.ConfigurationError
+        | api.TlsError
+    )
     return isinstance(error, kinds)
 
 

@@ -240,6 +240,13 @@ class ConnectionSettings:
         "it charges extra for high volumes.",
         limits=(0.001, 10_000),
     )
+    max_charged_calls: int | None = _field(
+        "integer",
+        "Charged calls per try",
+        "Most charged calls in one try of a task. A call over it is not sent and the task fails; rows of a batch stay "
+        "open. Raise it and clear the task to go on. When not set, there is no limit.",
+        limits=(1, 100_000_000),
+    )
     webhook_token: str | None = _field(
         "webhook_token",
         "Webhook token",

@@ -371,6 +371,7 @@ class FacekiHook(BaseHook):
         return _CachedConnection(stored, settings, self._make_client(settings))
 
     def _make_client(self, settings: ConnectionSettings) -> FacekiClient:
+        from airflow_provider_faceki.charge_limit import charge_limit
         from airflow_provider_faceki.connection.settings import token_directory
         from airflow_provider_faceki.metrics import request_metrics
 
@@ -393,6 +394,7 @@ class FacekiHook(BaseHook):
             secret_masker=api.SecretMasker(mask_secret, _mask_secret_async),
             warn=self.log.warning,
             observer=request_metrics(),
+            charge_limit=charge_limit(settings.conn_id, settings.max_charged_calls),
         )
 
     @contextmanager

@@ -24,6 +24,7 @@ FINAL: set[type[FacekiError]] = {
     errors.InvalidRequestError,
     errors.WorkflowError,
     errors.QuotaError,
+    errors.ChargeLimitError,
     errors.LinkError,
     errors.VerificationError,
     errors.TlsError,

@@ -37,6 +37,7 @@ def test_nothing_but_id_and_secret_means_the_documented_service() -> None:
         max_image_bytes=10 * 1024 * 1024,
         max_concurrency=32,
         max_requests_per_second=None,
+        max_charged_calls=None,
         webhook_token=None,
         webhook_token_previous=None,
         webhook_hmac_secret=None,

@@ -47,6 +47,7 @@ class FaceMatch:
     :raises ValidationError: ``selfie`` is not an :class:`Image`.
     """
 
+    is_charged: ClassVar[bool] = True
     #: A record with a decision is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
@@ -106,6 +107,8 @@ class AnalyzeFace:
     :param selfie: Image of the person.
     :raises ValidationError: ``selfie`` is not an :class:`Image`.
     """
+
+    is_charged: ClassVar[bool] = True
 
     selfie: Image
 

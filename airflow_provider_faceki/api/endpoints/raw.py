@@ -97,6 +97,11 @@ class RawCall:
         """Whether the request is allowed to be sent twice."""
         return self.method.upper() in {"GET", "HEAD"} if self.idempotent is None else self.idempotent
 
+    @property
+    def is_charged(self) -> bool:
+        """Whether the call counts as charged. Its price is unknown, so each call that must not be sent twice counts."""
+        return not self.is_idempotent
+
     def steps(self, account: AuthSession) -> Steps[Json]:
         """Perform the call and set ``idempotent`` of an error."""
         try:

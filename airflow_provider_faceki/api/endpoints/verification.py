@@ -135,6 +135,7 @@ class PerformKycVerification:
     :raises ValidationError: an argument is invalid.
     """
 
+    is_charged: ClassVar[bool] = True
     #: A record with a decision is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
