@@ -64,7 +64,7 @@ with DAG(
 
         The output folder and the batch id of a shard are the same in each run, so that a further run can continue.
         """
-        from airflow_provider_faceki.batch.shards import split
+        from airflow_provider_faceki.batch.manifest import split
 
         columns = {name: name for name in COLUMNS}
         shards = split(params["manifest"], f"{params['output']}/shards", int(params["shards"]), columns)

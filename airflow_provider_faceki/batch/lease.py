@@ -21,8 +21,7 @@ from functools import partial
 from typing import TypeVar
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.clock import Clock
-from airflow_provider_faceki.batch.store import Store, retry_storage
+from airflow_provider_faceki.batch.store import Clock, Store, retry_storage
 
 T = TypeVar("T")
 

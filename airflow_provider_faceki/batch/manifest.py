@@ -1,12 +1,16 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Rows of a batch: from a manifest file, or from the identifiers that another task returned."""
+"""Rows of a batch: from a manifest file, from one shard of it, or from the identifiers that another task returned."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO
+from functools import partial
+from typing import IO, BinaryIO
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
@@ -18,6 +22,7 @@ from airflow_provider_faceki.batch.readers import (
     read_ndjson,
     read_parquet,
 )
+from airflow_provider_faceki.batch.store import retry_storage
 
 MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
 #: The columns of a manifest. If a file uses other names, see the operator's ``columns``.
@@ -31,6 +36,10 @@ COLUMNS = (
 REQUIRED_COLUMNS = ("record_identifier", "selfie", "document_1_front")
 #: Number of identifiers that are read with one query from Airflow's database, if they are XComs of mapped tasks.
 IDENTIFIERS_PER_QUERY = 500
+#: Maximum number of shards: each shard is an open file while the manifest is read.
+MAX_SHARDS = 256
+# Bytes of a shard that are stored in memory. The rest is written to disk.
+_MAX_MEMORY_BYTES = 64 * 1024
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
 # Names of the fields that a shard has in addition to the columns: the row's number in the manifest, and the reason why
@@ -55,6 +64,11 @@ class Row:
         """Return a line of NDJSON from which :func:`read_manifest` creates the same row, with the same number."""
         content: Mapping[str, str] = {_PROBLEM_FIELD: self.problem} if self.problem else self.values
         return json.dumps({_NUMBER_FIELD: self.number, **content}).encode() + b"\n"
+
+
+def row_key(number: int, identifier: str | None) -> str:
+    """Return the key of a row: its identifier, or its number if it has no identifier of its own."""
+    return f"id {identifier}" if identifier is not None else f"row {number}"
 
 
 def read_manifest(
@@ -116,6 +130,53 @@ def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator
                 yield Row(number, {}, _problem_of_identifier(field, value))
 
 
+def split(
+    uri: str,
+    folder: str,
+    shards: int,
+    columns: Mapping[str, str],
+    conn_id: str | None = None,
+    output_conn_id: str | None = None,
+    manifest_format: str | None = None,
+    required: Collection[str] = REQUIRED_COLUMNS,
+) -> list[str]:
+    """Split a manifest into NDJSON shards of about the same size and return the URIs of all shards.
+
+    The shard of a row is derived from its identifier. So all rows with the same identifier are in one shard, where the
+    second row becomes an error instead of a second bill. Rows that are added later do not move other rows to another
+    shard.
+
+    Empty shards are written too. Rows keep their numbers. An unreadable row is written with its problem.
+
+    :param uri: URI of the manifest: NDJSON, CSV or Parquet.
+    :param folder: URI of the folder for the shards.
+    :param shards: Number of shards. Use the same number in all tries of a batch, because a different number moves rows
+        to other shards.
+    :param columns: Mapping from the column names in the shards to the column names in the manifest.
+    :param conn_id: Connection for the manifest's storage.
+    :param output_conn_id: Connection for the folder's storage.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
+    :param required: Columns, by their names in the shards, that a manifest with a header must contain.
+    :raises ValidationError: the manifest as a whole is not readable, or ``shards`` is out of range.
+    """
+    if not 1 <= shards <= MAX_SHARDS:
+        raise ValidationError(f"shards must be between 1 and {MAX_SHARDS}, not {shards}")
+    with ExitStack() as stack:
+        files: list[IO[bytes]] = [
+            stack.enter_context(tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)) for _ in range(shards)
+        ]
+        for row in read_manifest(uri, columns, conn_id, manifest_format, required):
+            key = row_key(row.number, row.values.get("record_identifier"))
+            files[_shard_of(key, shards)].write(row.to_shard_line())
+        root = folder.rstrip("/")
+        return [
+            retry_storage(
+                partial(_write, f"{root}/shard-{number:03d}-of-{shards:03d}.ndjson", file, output_conn_id)
+            )
+            for number, file in enumerate(files, 1)
+        ]
+
+
 def _problem_of_identifier(field: str, value: object) -> str:
     """Return the reason why ``value`` is not an identifier.
 
@@ -157,3 +218,14 @@ def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
             return Row(number, {}, f"column {column!r} holds what is not UTF-8, or not printable")
         values[name] = text
     return Row(number, values)
+
+
+def _write(uri: str, file: IO[bytes], conn_id: str | None) -> str:
+    file.seek(0)
+    binary: BinaryIO = file  # type: ignore[assignment]  # typeshed does not define a spooled file as BinaryIO
+    return storage.write_file(uri, binary, conn_id)
+
+
+def _shard_of(key: str, shards: int) -> int:
+    digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % shards

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.batch import outcomes
-from airflow_provider_faceki.batch.clock import Clock
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import (
@@ -23,7 +22,7 @@ from airflow_provider_faceki.batch.outcomes import (
     Recorded,
     Succeeded,
 )
-from airflow_provider_faceki.batch.store import retry_storage
+from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook

@@ -6,14 +6,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Protocol, Self
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch.clock import Clock
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.outcomes import (
@@ -25,8 +26,7 @@ from airflow_provider_faceki.batch.outcomes import (
     Recorded,
     Succeeded,
 )
-from airflow_provider_faceki.batch.store import retry_storage
-from airflow_provider_faceki.batch.worker_pool import WorkerPool
+from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Pool(Protocol):
 
     pending: int
 
-    def submit(self, item: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Queue a job."""
 
     def next_result(self, timeout: float) -> Outcome | None:
@@ -87,9 +87,64 @@ class Pool(Protocol):
 MakePool = Callable[[int, Callable[[Job], Outcome]], Pool]
 
 
-def make_thread_pool(size: int, work: Callable[[Job], Outcome]) -> Pool:
-    """Return a pool of threads."""
-    return WorkerPool[Job, Outcome](size, work, Crashed)
+class WorkerPool:
+    """Daemon threads that process jobs. Only the thread that created the pool is allowed to use it.
+
+    ``ThreadPoolExecutor`` joins its threads when the process ends, so one thread with a running upload would keep a
+    killed task alive for minutes.
+
+    :param size: Number of threads.
+    :param work: Processes a job.
+    """
+
+    def __init__(self, size: int, work: Callable[[Job], Outcome]) -> None:
+        self._work = work
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        self._size = size
+        #: Number of jobs that were submitted and neither returned as outcomes nor cancelled.
+        self.pending = 0
+        for number in range(size):
+            threading.Thread(target=self._run, name=f"faceki-batch-{number}", daemon=True).start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        self.pending += 1
+        self._jobs.put(job)
+
+    def next_result(self, timeout: float) -> Outcome | None:
+        """Return an outcome, or ``None`` if none is ready within ``timeout`` seconds."""
+        try:
+            outcome = self._outcomes.get(timeout=timeout)
+        except Empty:
+            return None
+        self.pending -= 1
+        return outcome
+
+    def cancel_pending(self) -> list[Job]:
+        """Return the jobs that no thread has started, and let the threads end after their current job."""
+        cancelled: list[Job] = []
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is not None:
+                cancelled.append(job)
+        self.pending -= len(cancelled)
+        for _ in range(self._size):
+            self._jobs.put(None)
+        return cancelled
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                outcome = self._work(job)
+            except Exception as error:  # noqa: BLE001 - the outcome passes the exception to the main thread
+                outcome = Crashed(error)
+            self._outcomes.put(outcome)
+            # An idle thread must not keep a picture in memory.
+            del job, outcome
 
 
 class Progress:
@@ -181,7 +236,7 @@ class BatchRunner:
     on_deferred: Callable[[Deferred], None]
     on_flush: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=Clock)
-    make_pool: MakePool = make_thread_pool
+    make_pool: MakePool = WorkerPool
     #: Reason why the batch stops early.
     aborted_by: Exception | None = None
     _is_aborting: bool = False

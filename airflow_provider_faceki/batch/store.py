@@ -1,23 +1,17 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The storage of a batch: one object with its four operations, and retries after temporary failures."""
+"""The storage of a batch, with retries after temporary failures, and its clocks: objects that tests can replace."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
-
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_chain,
-    wait_fixed,
-)
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from airflow_provider_faceki import storage
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +21,30 @@ T = TypeVar("T")
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
 #: Number of items in a long loop between two checkpoints.
 ITEMS_PER_CHECKPOINT = 1000
+
+
+class Clock:
+    """The clocks of this machine."""
+
+    def time(self) -> float:
+        """Return the Unix time."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return a time in seconds that never moves backwards."""
+        return time.monotonic()
+
+    def boottime(self) -> float:
+        """Return a time in seconds that also advances while the machine is suspended.
+
+        If the system has no such clock, return the monotonic time.
+        """
+        boottime = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for a number of seconds."""
+        time.sleep(seconds)
 
 
 class Store(Protocol):
@@ -79,6 +97,9 @@ def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = t
     :param sleep: Waits a number of seconds.
     :raises OSError: the last attempt failed too.
     """
+    # A DAG that is parsed imports this module, and does not need tenacity.
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
+
     retrying = Retrying(
         stop=stop_after_attempt(len(RETRY_PAUSES_SECONDS) + 1),
         # tenacity also requests a pause after the last attempt, but does not wait for it.

@@ -17,20 +17,18 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import outcomes
-from airflow_provider_faceki.batch.clock import Clock
-from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.journal import Journal, RowState
 from airflow_provider_faceki.batch.lease import Lease
-from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Deferred
-from airflow_provider_faceki.batch.row_index import RowState, row_key
 from airflow_provider_faceki.batch.row_processor import (
     LoadImage,
     RowProcessor,
     VerificationGateway,
     row_of,
 )
-from airflow_provider_faceki.batch.runner import BatchRunner, Job, MakePool, Progress, make_thread_pool
-from airflow_provider_faceki.batch.store import with_checkpoints
+from airflow_provider_faceki.batch.runner import BatchRunner, Job, MakePool, Progress, WorkerPool
+from airflow_provider_faceki.batch.store import Clock, with_checkpoints
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -87,7 +85,7 @@ class BatchVerification:
     options: BatchOptions
     is_killed: Callable[[], bool]
     clock: Clock = field(default_factory=Clock)
-    make_pool: MakePool = make_thread_pool
+    make_pool: MakePool = WorkerPool
     #: Number of rows that stay open after this try, and the last error of such a row.
     unfinished: int = 0
     problem: Exception | None = None

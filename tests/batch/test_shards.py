@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.manifest import read_manifest
-from airflow_provider_faceki.batch.shards import split
+from airflow_provider_faceki.batch.manifest import read_manifest, split
 from airflow_provider_faceki.operators.batch import COLUMNS
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.running import EXAMPLES, bundles, run

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch.clock import Clock
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.lease import Lease
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Crashed, Outcome
 from airflow_provider_faceki.batch.runner import Job, Progress
+from airflow_provider_faceki.batch.store import Clock
 from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
 
 ROOT = "memory://batch"

@@ -10,11 +10,10 @@ import pytest
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.error_guard import MIN_ALIKE, MIN_ALIKE_LATER, SystemicErrorGuard
-from airflow_provider_faceki.batch.journal import SegmentLog
+from airflow_provider_faceki.batch.journal import RowIndex, SegmentLog
 from airflow_provider_faceki.batch.lease import MAX_UNCHECKED_SECONDS, Lease, LeaseLostError
-from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
-from airflow_provider_faceki.batch.row_index import RowIndex, row_key
 from tests.batch.unit.fakes import ROOT, FakeClock, MemoryStore, World, rows
 
 
