@@ -18,9 +18,10 @@ ON_AIRFLOW_2 = tests --ignore=tests/api --ignore=tests/sandbox --ignore=tests/pa
 help:
 	@echo "make demo              run the example DAGs through a real Airflow against the sandbox (about two minutes)"
 	@echo "make ui                a whole Airflow with the provider, a Connection and the sandbox, to click through"
-	@echo "make test-unit         the fast tests: no Airflow process, no other process (some minutes)"
+	@echo "make test-unit         the fast tests: no Airflow process, no sandbox, no other process"
+	@echo "make test-integration  the tests that talk to the sandbox within the test process"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
-	@echo "make test              every check: lint, both tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
+	@echo "make test              every check: lint, all tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make test-versions     the tests that touch Airflow, on Airflow 3.1 and 3.2"
 	@echo "make test-lowest       the fast tests with the oldest dependencies that are allowed"
 	@echo "make lint              only the checks that run nothing"
@@ -72,7 +73,10 @@ lint: .venv/.ready
 	exit $$status
 
 test-unit: .venv/.ready
-	@$(PYTEST) -m "not airflow and not process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+	@$(PYTEST) -m unit $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+
+test-integration: .venv/.ready
+	@$(PYTEST) -m integration $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 test-airflow: .venv/.ready
 	@$(PYTEST) -m "airflow or process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
@@ -93,7 +97,7 @@ test-lowest: .venv/.ready
 	@$(PY3) -m uv --no-config pip compile -q --no-annotate --python-version 3.11.9 --resolution lowest-direct \
 		-c .work/lowest.in --all-extras pyproject.toml -o .work/lowest.txt
 	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
-	@.venv-lowest/bin/python -m pytest -q -m "not airflow and not process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+	@.venv-lowest/bin/python -m pytest -q -m "unit or integration" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 # One stage after another, each with several workers. A whole Airflow is several processes, so more at a time starve the
 # tests on two cores. Every stage runs, whatever another one said; what each printed stays in .work/.
@@ -102,7 +106,7 @@ test:
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@older=; if test -e .venv-2.11/.ready; then older=stage-2.11; \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
-	status=0; $(MAKE) -s -k -j1 stage-lint stage-docs stage-unit stage-airflow $$older stage-browser stage-wheel || status=1; \
+	status=0; $(MAKE) -s -k -j1 stage-lint stage-docs stage-unit stage-integration stage-airflow $$older stage-browser stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
@@ -111,6 +115,9 @@ stage-lint:
 
 stage-unit:
 	@.ci/stage "unit tests" $(MAKE) -s test-unit $(WITH_COVERAGE)
+
+stage-integration:
+	@.ci/stage "tests against the sandbox" $(MAKE) -s test-integration $(WITH_COVERAGE)
 
 stage-airflow:
 	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow $(WITH_COVERAGE)
@@ -137,5 +144,5 @@ chromium:
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench docs pictures dist lint test test-unit test-airflow test-version test-versions test-lowest chromium clean \
-	stage-lint stage-docs stage-unit stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage
+.PHONY: help setup demo ui bench docs pictures dist lint test test-unit test-integration test-airflow test-version test-versions test-lowest chromium clean \
+	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage

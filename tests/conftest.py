@@ -43,11 +43,22 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
 
 
+#: For each tier, the fixtures whose use puts a test into it. Earlier tiers win.
+TIER_FIXTURES = {
+    "airflow": {"airflow_db", "_faceki_airflow_home"},
+    "process": {"_object_store_server"},
+    "integration": {"faceki_sandbox", "sandbox"},
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that uses Airflow's database as a test with a real Airflow."""
+    """Give each test the marker of its tier, unless it has one: by the fixtures it uses."""
     for item in items:
-        if "airflow_db" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.airflow)
+        fixtures = set(getattr(item, "fixturenames", ()))
+        tiers = (
+            tier for tier, names in TIER_FIXTURES.items() if item.get_closest_marker(tier) or names & fixtures
+        )
+        item.add_marker(next(tiers, "unit"))
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,7 @@ def test_an_answer_that_is_lost_is_never_a_connection_that_was_not_made(
     assert sleeps.seconds == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("way", WAYS, indirect=True)
 @pytest.mark.parametrize("kind", ["process_then_reset", "cut_off"])
 def test_a_verification_whose_answer_is_lost_is_billed_once(

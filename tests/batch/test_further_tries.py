@@ -83,6 +83,7 @@ def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
     assert faceki.ledger == once("b")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", ["process_then_reset", "reset_then_process"])
 @pytest.mark.parametrize(
     ("behind", "outcome"),
