@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.sandbox.backend.clock import Clock
     from airflow_provider_faceki.sandbox.control import ControlClient, ControlError
     from airflow_provider_faceki.sandbox.faults import Fault
-    from airflow_provider_faceki.sandbox.process import SandboxProcess
-    from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox
+    from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox, SandboxProcess
     from airflow_provider_faceki.sandbox.settings import Settings
 
 __all__ = [
@@ -40,7 +39,7 @@ _MODULES = {
     "ExposureError": "server",
     "FacekiSandbox": "server",
     "Fault": "faults",
-    "SandboxProcess": "process",
+    "SandboxProcess": "server",
     "Settings": "settings",
 }
 

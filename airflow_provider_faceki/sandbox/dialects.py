@@ -14,8 +14,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from airflow_provider_faceki.sandbox.envelopes import gateway_page, html, json_response
-from airflow_provider_faceki.sandbox.messages import Response
+from airflow_provider_faceki.sandbox.messages import Response, gateway_page, html, json_response
 
 DOCUMENTED: Final = "documented"
 TOKEN_FORMS: Final = (

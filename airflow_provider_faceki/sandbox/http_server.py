@@ -28,10 +28,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import real_monotonic, real_sleep
 from airflow_provider_faceki.sandbox.control import call_control, is_loopback
-from airflow_provider_faceki.sandbox.envelopes import json_response
-from airflow_provider_faceki.sandbox.pipeline import Log, RequestPipeline, TooLarge, read_limited
-from airflow_provider_faceki.sandbox.responses import EarlyResponse
+from airflow_provider_faceki.sandbox.messages import json_response
+from airflow_provider_faceki.sandbox.pipeline import Log, RequestPipeline
 from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
+from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, read_limited
 
 MAX_CONTROL_BYTES = 1024 * 1024
 # Longer than the pause between two polls, so that a client can reuse its connection, as with a real load balancer.

@@ -1,10 +1,24 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A request and a response as plain values, so that the routes do not depend on an HTTP library."""
+"""Requests and responses as plain values, so that the routes do not depend on an HTTP library, and FACEKI's envelopes.
+
+- The legacy envelope is `{"responseCode", "data"}`. The token call, the link call and the V2 API use it.
+- The v3 envelope is `{"status", "code", "message", "appVersion", "result"}`.
+- The validation envelope is `{"status", "message", "statusCode", "data"}`. The token call uses it for invalid input.
+
+Sources: https://docs.faceki.com/api-integration/verification-apis/authentication and
+https://docs.faceki.com/api-integration/verification-apis/fetch-records
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+
+from airflow_provider_faceki.sandbox.backend.outcomes import name_of
+
+APP_VERSION = "v3.0.0"
 
 
 @dataclass(frozen=True)
@@ -60,3 +74,78 @@ class Response:
     body: bytes
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Envelope(Enum):
+    """The envelope of the errors of a route."""
+
+    LEGACY = "legacy"
+    V3 = "v3"
+
+
+class _Absent(Enum):
+    ABSENT = "absent"
+
+
+ABSENT = _Absent.ABSENT
+
+
+def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    body = json.dumps(document, separators=(",", ":")).encode()
+    return Response(status, body, headers=dict(headers or {}))
+
+
+def legacy(data: object, status: int = 200, **beside: object) -> Response:
+    return json_response({"responseCode": 0, "data": data, **beside}, status)
+
+
+def legacy_error(code: int, status: int = 200) -> Response:
+    return json_response({"responseCode": code, "data": {}}, status)
+
+
+def v3(result: object, status: int = 200) -> Response:
+    document = {"status": True, "code": 200, "message": "OK", "appVersion": APP_VERSION, "result": result}
+    return json_response(document, status)
+
+
+def v3_error(code: int, status: int = 200, result: object = ABSENT) -> Response:
+    """Return an error in the v3 envelope.
+
+    :param result: an object or None. If it is `ABSENT`, the answer has no member `result`. All three forms occur in
+        the code of official SDKs.
+    """
+    document = {"status": False, "code": code, "message": name_of(code), "appVersion": APP_VERSION}
+    if result is not ABSENT:
+        document["result"] = result
+    return json_response(document, status)
+
+
+def validation(message: str) -> Response:
+    return json_response({"status": False, "message": message, "statusCode": 422, "data": {}}, 422)
+
+
+def error(envelope: Envelope, code: int, status: int = 200) -> Response:
+    return legacy_error(code, status) if envelope is Envelope.LEGACY else v3_error(code, status)
+
+
+def unauthorized(status: int) -> Response:
+    """Return the refusal of a request.
+
+    :param status: the HTTP status. It is 404 for an unknown URL. For a token that is missing, unknown, expired or
+        revoked, it is the setting `refusal_status`.
+    """
+    return json_response({"status": False, "code": 1, "message": name_of(1)}, status)
+
+
+def html(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, text.encode("utf-8", "replace"), "text/html; charset=utf-8", dict(headers or {}))
+
+
+def gateway_page(status: int, title: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an HTML page of a reverse proxy, which answers instead of the service."""
+    heading = f"{status} {title}"
+    page = (
+        f"<html>\r\n<head><title>{heading}</title></head>\r\n<body>\r\n"
+        f"<center><h1>{heading}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+    )
+    return html(status, page, headers)

@@ -22,27 +22,31 @@ from starlette.responses import Response as HTTPResponse
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import real_monotonic, real_sleep
-from airflow_provider_faceki.sandbox.backend.scenarios import scenario_of
-from airflow_provider_faceki.sandbox.envelopes import (
+from airflow_provider_faceki.sandbox.backend.outcomes import scenario_of
+from airflow_provider_faceki.sandbox.faults import Fault
+from airflow_provider_faceki.sandbox.messages import (
     Envelope,
+    Request,
+    Response,
     error,
     gateway_page,
     json_response,
     unauthorized,
     v3_error,
 )
-from airflow_provider_faceki.sandbox.faults import Fault
-from airflow_provider_faceki.sandbox.forms import FormError, FormReader
-from airflow_provider_faceki.sandbox.messages import Request, Response
-from airflow_provider_faceki.sandbox.responses import (
+from airflow_provider_faceki.sandbox.routes.table import MOVED, PDF, ROUTES, UNKNOWN, Body, Route
+from airflow_provider_faceki.sandbox.transport import (
     Abort,
     ConnectionReset,
     EarlyResponse,
+    FormError,
+    FormReader,
     SlowResponse,
+    TooLarge,
     TruncatedResponse,
+    read_limited,
     whole,
 )
-from airflow_provider_faceki.sandbox.routes.table import MOVED, PDF, ROUTES, UNKNOWN, Body, Route
 
 MAX_JSON_BYTES = 1024 * 1024
 GATEWAY_TITLES = {
@@ -53,10 +57,6 @@ GATEWAY_TITLES = {
 }
 
 Log = Callable[[str], None]
-
-
-class TooLarge(Exception):
-    """The body of a request is larger than the limit."""
 
 
 class RequestPipeline:
@@ -290,21 +290,6 @@ async def _read_body(route: Route, http_request: HTTPRequest, request: Request, 
     body = bytearray()
     await read_limited(http_request, limit, body.extend)
     return replace(request, document=_json(bytes(body))) if route.body is Body.JSON else request
-
-
-async def read_limited(request: HTTPRequest, limit: int, consume: Callable[[bytes], None]) -> None:
-    """Read the body of a request in pieces. The size is measured, because the Content-Length is possibly wrong.
-
-    :param limit: the maximal size of the body in bytes.
-    :param consume: a function that receives each piece.
-    :raises TooLarge: If the body has more than `limit` bytes. The rest of the body is not read.
-    """
-    received = 0
-    async for piece in request.stream():
-        received += len(piece)
-        if received > limit:
-            raise TooLarge
-        consume(piece)
 
 
 def _json(body: bytes) -> object:

@@ -14,18 +14,16 @@ from threading import RLock
 from uuid import uuid4
 
 from airflow_provider_faceki.sandbox.backend.clock import Clock
-from airflow_provider_faceki.sandbox.backend.codes import REJECTIONS
-from airflow_provider_faceki.sandbox.backend.ledger import Bill, Counts, Ledger
-from airflow_provider_faceki.sandbox.backend.records import Record, new_record
-from airflow_provider_faceki.sandbox.backend.scenarios import (
+from airflow_provider_faceki.sandbox.backend.outcomes import (
     ACCEPTED,
     DECISIONS,
+    REJECTIONS,
     Scenario,
     is_decision,
     scenario_of,
 )
-from airflow_provider_faceki.sandbox.backend.store import Link, Refused, Store
-from airflow_provider_faceki.sandbox.backend.tokens import Tokens
+from airflow_provider_faceki.sandbox.backend.records import Record, new_record
+from airflow_provider_faceki.sandbox.backend.store import Bill, Counts, Ledger, Link, Refused, Store, Tokens
 from airflow_provider_faceki.sandbox.backend.webhooks import WebhookSender
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
 from airflow_provider_faceki.sandbox.dialects import Dialect, dialect_of

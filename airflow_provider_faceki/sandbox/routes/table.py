@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from airflow_provider_faceki.sandbox import hosted_page
 from airflow_provider_faceki.sandbox.backend.actions import Backend
-from airflow_provider_faceki.sandbox.envelopes import Envelope
-from airflow_provider_faceki.sandbox.messages import Request, Response
-from airflow_provider_faceki.sandbox.routes import checks, links, records, token, v2, verification
+from airflow_provider_faceki.sandbox.messages import Envelope, Request, Response
+from airflow_provider_faceki.sandbox.routes import hosted_page, v2, v3
 
 LEGACY, V3 = Envelope.LEGACY, Envelope.V3
 
@@ -55,29 +53,29 @@ _V2_UPLOAD: Final = (Body.FORM, True, LEGACY, True)
 _V2_UPLOAD_BY_LINK: Final = (Body.FORM, False, LEGACY, True)
 
 ROUTES: Final = (
-    Route("token", "POST", "/auth/api/generate-token", token.generate, Body.JSON, False, LEGACY),
-    Route("token", "POST", "/auth/api/access-token", token.access, Body.JSON, False, LEGACY),
-    Route("token", "GET", "/auth/api/access-token", token.access_by_get, Body.NONE, False, LEGACY),
-    Route("link", "POST", f"{_V2_KYC}/kyc-verify-link", links.create, Body.JSON, True, LEGACY),
-    Route("rules", "GET", "/api/v3/workflows/rules", links.rules),
-    Route("rules_by_link", "GET", "/api/v3/workflows/rulesbylink", links.rules_by_link, bearer=False),
-    Route("records", "GET", _V3_KYC, records.records),
-    Route("records_by_request", "GET", f"{_V2_KYC}/records", records.records_by_request),
-    Route("verify", "POST", _V3_KYC, verification.verify, Body.FORM, takes_time=True),
+    Route("token", "POST", "/auth/api/generate-token", v3.generate_token, Body.JSON, False, LEGACY),
+    Route("token", "POST", "/auth/api/access-token", v3.access_token, Body.JSON, False, LEGACY),
+    Route("token", "GET", "/auth/api/access-token", v3.access_token_by_get, Body.NONE, False, LEGACY),
+    Route("link", "POST", f"{_V2_KYC}/kyc-verify-link", v3.create_link, Body.JSON, True, LEGACY),
+    Route("rules", "GET", "/api/v3/workflows/rules", v3.rules),
+    Route("rules_by_link", "GET", "/api/v3/workflows/rulesbylink", v3.rules_by_link, bearer=False),
+    Route("records", "GET", _V3_KYC, v3.records),
+    Route("records_by_request", "GET", f"{_V2_KYC}/records", v3.records_by_request),
+    Route("verify", "POST", _V3_KYC, v3.verify, Body.FORM, takes_time=True),
     Route(
         "verify_by_link",
         "POST",
         f"{_V3_KYC}/requestbylink",
-        verification.verify_by_link,
+        v3.verify_by_link,
         Body.FORM,
         bearer=False,
         takes_time=True,
     ),
-    Route("search_by_face", "POST", f"{_V3_KYC}/search-by-face", checks.search_by_face, Body.FORM),
-    Route("analyze_face", "POST", f"{_V3_KYC}/analyzeFace", checks.analyze_face, Body.FORM),
-    Route("detect", "POST", "/detect", checks.detect, Body.FORM, bearer=False),
-    Route("detect_advanced", "POST", "/advance/detect", checks.detect, Body.FORM, bearer=False),
-    Route("pdf_file", "GET", "/sandbox/report-file/{key}", checks.pdf_file, bearer=False),
+    Route("search_by_face", "POST", f"{_V3_KYC}/search-by-face", v3.search_by_face, Body.FORM),
+    Route("analyze_face", "POST", f"{_V3_KYC}/analyzeFace", v3.analyze_face, Body.FORM),
+    Route("detect", "POST", "/detect", v3.detect, Body.FORM, bearer=False),
+    Route("detect_advanced", "POST", "/advance/detect", v3.detect, Body.FORM, bearer=False),
+    Route("pdf_file", "GET", "/sandbox/report-file/{key}", v3.pdf_file, bearer=False),
     Route("hosted_page", "GET", "/kycverify/{link}", hosted_page.show, bearer=False),
     Route("hosted_decision", "POST", "/kycverify/{link}", hosted_page.decide, Body.FORM, bearer=False),
     Route("v2_rules", "GET", "/kycrules/api/kycrules", v2.rules, envelope=LEGACY),
@@ -99,8 +97,8 @@ ROUTES: Final = (
 )
 
 # These routes have no fixed path. The path of `PDF` is a setting. `UNKNOWN` and `MOVED` match all other URLs.
-PDF: Final = Route("pdf", "GET", "", checks.pdf)
-UNKNOWN: Final = Route("unknown", "", "", checks.unknown, bearer=False)
-MOVED: Final = Route("unknown", "", "", checks.moved, bearer=False)
+PDF: Final = Route("pdf", "GET", "", v3.pdf)
+UNKNOWN: Final = Route("unknown", "", "", v3.unknown, bearer=False)
+MOVED: Final = Route("unknown", "", "", v3.moved, bearer=False)
 
 ROUTE_NAMES: Final = tuple(dict.fromkeys(route.name for route in (*ROUTES, PDF, UNKNOWN)))

@@ -8,12 +8,11 @@ of `data` is not documented for the records, the summary and the calls with seve
 from __future__ import annotations
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
-from airflow_provider_faceki.sandbox.backend.codes import name_of
+from airflow_provider_faceki.sandbox.backend.outcomes import name_of
 from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.store import Link, Refused
 from airflow_provider_faceki.sandbox.backend.workflows import COMPANY_ID, DEFAULT_WORKFLOW, WORKFLOWS
-from airflow_provider_faceki.sandbox.envelopes import json_response, legacy, legacy_error
-from airflow_provider_faceki.sandbox.messages import Request, Response
+from airflow_provider_faceki.sandbox.messages import Request, Response, json_response, legacy, legacy_error
 
 _SINGLE = ("selfie_image", "doc_front_image", "doc_back_image")
 _SEVERAL = ("selfie_image", "id_front_image", "id_back_image")

@@ -16,17 +16,16 @@ from urllib.parse import urlsplit
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
 from airflow_provider_faceki.sandbox.backend.clock import iso
-from airflow_provider_faceki.sandbox.backend.records import Record
-from airflow_provider_faceki.sandbox.backend.scenarios import (
+from airflow_provider_faceki.sandbox.backend.outcomes import (
     ACCEPTED,
     DECISIONS,
     DECLINED,
     REVIEW,
     scenario_of,
 )
+from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.store import Link, Refused
-from airflow_provider_faceki.sandbox.envelopes import html
-from airflow_provider_faceki.sandbox.messages import Request, Response
+from airflow_provider_faceki.sandbox.messages import Request, Response, html
 
 _HEADERS = {
     "Cache-Control": "no-store",

@@ -1,0 +1,119 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The outcomes of a verification: decisions, FACEKI's error codes, and the scenario that an identifier selects.
+
+The beginning of the record identifier selects the scenario:
+
+- `accepted-…`, `declined-…` and `review-…` select the decision.
+- `decision-WORD-…` selects any word as the decision, for tests with an unknown decision.
+- `code-5004-…` selects an error code.
+- `slow-…` or `slow-2.5-…` before one of these prefixes adds a pause of 3 s or 2.5 s before the answer.
+
+All other identifiers select ACCEPTED.
+
+Source of the codes: https://docs.faceki.com/api-integration/verification-apis/ (data fields, error codes). The codes
+from 8001 and the code 1000 come from an official SDK. The sandbox does not import the provider's table of codes.
+Otherwise a mistake in that table would be in both the client and the server, and no test would find it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+ACCEPTED = "ACCEPTED"
+DECLINED = "DECLINED"
+REVIEW = "REVIEW"
+DECISIONS = (ACCEPTED, DECLINED, REVIEW)
+
+NAMES: Final[dict[int, str]] = {
+    0: "SUCCESS",
+    1: "UNAUTHORIZED/INVALID URL",
+    200: "OK",
+    400: "BAD_REQUEST",
+    500: "INTERNAL_SYSTEM_ERROR",
+    1000: "INTERNAL_SYSTEM_ERROR",
+    5001: "WORKFLOW_RULES_MISSING",
+    5002: "INVALID_MISSING_REQUEST_FIELDS",
+    5003: "NOT_ENOUGH_WALLET_CREDIT",
+    5004: "SELFIE_LIVENESS_FAILED",
+    5005: "DOCUMENT_FACE_MATCH_FAILED",
+    5006: "REQUIRED_DOCUMENT_MISSING",
+    5007: "MISMATCH_AS_PER_RULES",
+    5008: "KYC_FAILED",
+    5009: "LINK_LIMIT_REACH",
+    5010: "EXPIRED_DOCUMENT",
+    5011: "EXPIRY_NOT_FOUND",
+    5012: "DOCUMENT_LIVENESS_FAILED",
+    7001: "NO_RULES_FOR_COMPANY",
+    8001: "NEED_REQUIRED_IMAGES",
+    8002: "DOCUMENT_VERIFY_FAILED",
+    8003: "PLEASE_TRY_AGAIN",
+    8004: "FACE_CROPPED",
+    8005: "FACE_TOO_CLOSED",
+    8006: "FACE_NOT_FOUND",
+    8007: "FACE_CLOSED_TO_BORDER",
+    8008: "FACE_TOO_SMALL",
+    8009: "POOR_LIGHT",
+    8010: "ID_VERIFY_FAIL",
+    8011: "DL_VERIFY_FAIL",
+    8012: "PASSPORT_VERIFY_FAIL",
+    8013: "DATA_NOT_FOUND",
+    8014: "INVALID_VERIFICATION_LINK",
+    8015: "VERIFICATION_LINK_EXPIRED",
+    8016: "FAIL_TO_GENERATE_LINK",
+    8017: "KYC_VERIFICATION_LIMIT_REACHED",
+    8018: "SELFIE_MULTIPLE_FACES",
+    8019: "FACE_BLUR",
+}
+
+# With these codes, the images were examined and rejected. This is the result of a verification, so the sandbox bills
+# it and stores a record. Whether FACEKI bills these codes is not documented (assumption).
+REJECTIONS: Final = frozenset(
+    {5004, 5005, 5007, 5008, 5010, 5011, 5012, 8002, *range(8004, 8013), 8018, 8019}
+)
+
+DEFAULT_SLOW_SECONDS = 3.0
+MAX_SLOW_SECONDS = 600.0
+
+_SLOW = re.compile(r"slow-(?:(\d+(?:\.\d+)?)-)?")
+_DECISION = re.compile(r"(accepted|declined|review)(?:-|$)")
+_WORD = re.compile(r"decision-([A-Za-z_]+)(?:-|$)")
+_CODE = re.compile(r"code-(\d{1,5})(?:-|$)")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The outcome of one verification.
+
+    :param decision: the decision of the record.
+    :param code: the error code of the answer. If None, the answer contains a decision.
+    :param pause: the time in seconds before the answer.
+    """
+
+    decision: str = ACCEPTED
+    code: int | None = None
+    pause: float = 0.0
+
+
+def is_decision(word: str) -> bool:
+    """Return whether a text has the form of a decision: a word in capital letters, possibly with underscores."""
+    return re.fullmatch(r"[A-Z][A-Z_]*", word) is not None
+
+
+def scenario_of(record_identifier: str) -> Scenario:
+    """Return the scenario that a record identifier selects."""
+    pause = 0.0
+    slow = _SLOW.match(record_identifier)
+    if slow:
+        pause = min(float(slow[1] or DEFAULT_SLOW_SECONDS), MAX_SLOW_SECONDS)
+        record_identifier = record_identifier[slow.end() :]
+    if found := _CODE.match(record_identifier):
+        return Scenario(DECLINED, int(found[1]), pause)
+    if found := _DECISION.match(record_identifier) or _WORD.match(record_identifier):
+        return Scenario(found[1].upper(), None, pause)
+    return Scenario(pause=pause)
+
+
+def name_of(code: int) -> str:
+    return NAMES.get(code, f"CODE_{code}")
