@@ -11,7 +11,20 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 DIAGRAMS = Path(__file__).parent / "diagrams"
-SETTINGS = {"startOnLoad": False, "htmlLabels": False, "flowchart": {"htmlLabels": False}, "theme": "neutral"}
+SETTINGS = {
+    "startOnLoad": False,
+    "htmlLabels": False,
+    "theme": "neutral",
+    # Wide enough for the longest class name in one line.
+    "flowchart": {"htmlLabels": False, "wrappingWidth": 400, "nodeSpacing": 30, "rankSpacing": 40},
+    "sequence": {
+        "actorMargin": 40,
+        "mirrorActors": False,
+        "width": 110,
+        "messageFontSize": 16,
+        "actorFontSize": 16,
+    },
+}
 RENDER = """async ([settings, text]) => {
     mermaid.initialize(settings);
     return (await mermaid.render("diagram", text)).svg;
