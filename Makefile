@@ -26,7 +26,8 @@ help:
 	@echo "make test-lowest       the fast tests with the oldest dependencies that are allowed"
 	@echo "make lint              only the checks that run nothing"
 	@echo "make docs              build the documentation site into .work/site; a warning fails it"
-	@echo "make pictures          render the diagrams of the documentation again (needs npm and Chromium)"
+	@echo "make pictures          take the pictures of the documentation again, in a whole Airflow (Chromium)"
+	@echo "make diagrams          only render the diagrams of the documentation again (npm, Chromium)"
 	@echo "make bench             the numbers, each beside a peer or a floor measured in the same run"
 	@echo "make dist              build the sdist and the wheel into dist/"
 	@echo "make setup             only the virtual environment, .venv"
@@ -54,10 +55,13 @@ bench: .venv/.ready
 docs: .venv/.ready
 	@$(PY3) -m sphinx -q -W --keep-going -b html -d .work/doctrees docs .work/site
 
-# Diagrams from their text. Mermaid comes from the npm registry and renders in Chromium.
 pictures: .venv/.ready chromium
+	@$(PY3) -m demo.take_pictures
+
+# Diagrams from their text. Mermaid comes from the npm registry and renders in Chromium.
+diagrams: .venv/.ready chromium
 	@mkdir -p .work/mermaid && cd .work/mermaid && npm install --silent --no-save mermaid@11
-	@$(PY3) docs/render_diagrams.py .work/mermaid/node_modules/mermaid/dist/mermaid.min.js
+	@$(PY3) -m docs.render_diagrams .work/mermaid/node_modules/mermaid/dist/mermaid.min.js
 
 dist: .venv/.ready
 	@rm -rf dist && $(PY3) -m hatchling build -d dist
@@ -144,5 +148,5 @@ chromium:
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench docs pictures dist lint test test-unit test-integration test-airflow test-version test-versions test-lowest chromium clean \
+.PHONY: help setup demo ui bench docs pictures diagrams dist lint test test-unit test-integration test-airflow test-version test-versions test-lowest chromium clean \
 	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from benchmarks import clients, scheduled
 from benchmarks.batching import FETCH, LOOKED_UP, POOL, VERIFY, WORKFLOW, write_manifest
-from benchmarks.frame import Reach, Row, counted
+from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
 LATENCY = 0.3
 #: Bytes of a picture; what larger ones cost is another benchmark's question (uploads.py).
 PICTURE = 20_000
-#: The share of the ideal to be reached, by requests in flight.
+#: The share of the ideal to be achieved, by requests in flight.
 SHARES = {16: 0.95, 64: 0.93}
 #: Seconds of work for ours, and for those beside it, which hardly have a start.
 LONG, SHORT = 50, 20
@@ -53,11 +53,11 @@ def _throughput(server: Loopback, directory: Path, concurrency: int, alone: _Fou
     pool = _work_off(server, POOL, directory, concurrency, SHORT)
     ours = _work_off(server, VERIFY, directory, concurrency, LONG)
     name, cpu = f"verified, {concurrency} at once, 300 ms server", f"CPU a row, {concurrency} at once"
-    reach = Reach("ratio", "≥", SHARES[concurrency])
+    target = Target("ratio", "≥", SHARES[concurrency])
     looked_up = _work_off(server, LOOKED_UP, directory, concurrency, SHORT)
     mine = _rate(ours)
     return [
-        counted(name, "the ideal", concurrency / LATENCY, mine, "a second", reach),
+        counted(name, "the ideal", concurrency / LATENCY, mine, "a second", target),
         counted(name, "requests in a pool of threads", _rate(pool), mine, "a second", None),
         counted(name, "requests, one after the other", _rate(alone), mine, "a second", None),
         counted(
@@ -85,9 +85,9 @@ def _memory(server: Loopback, directory: Path) -> list[Row]:
         _run(server, FETCH, write_manifest(directory / f"fetch-{rows}", rows), 16) for rows in (FEW, MANY)
     )
     remark = f"{few['peak'] - few['before']:.1f} and {many['peak'] - many['before']:.1f} MiB of it grown"
-    reach = Reach("ratio", "≤", 1.1)
+    target = Target("ratio", "≤", 1.1)
     name = "memory at its largest, 100 000 records fetched"
-    return [counted(name, "1 000 records", few["peak"], many["peak"], "MiB", reach, remark)]
+    return [counted(name, "1 000 records", few["peak"], many["peak"], "MiB", target, remark)]
 
 
 def _overhead(server: Loopback, directory: Path) -> list[Row]:

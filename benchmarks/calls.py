@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 
 from benchmarks import clients, peers
-from benchmarks.frame import Reach, Row, measure_rounds
+from benchmarks.frame import Row, Target, measure_rounds
 from benchmarks.loopback import Loopback, loopback
 
 FLOOR = "requests.Session, shared"
@@ -39,11 +39,11 @@ def _measure(server: Loopback, *, tls: bool) -> list[Row]:
     )
     kind = "TLS" if tls else "plain"
     one, new = f"GET, one hook, {kind}", f"GET, a new hook each, {kind}"
-    rows = [wall.row(one, OURS, FLOOR, reach=Reach("ratio", "≤", 1.1)), cpu.row(f"{one}, CPU", OURS, FLOOR)]
+    rows = [wall.row(one, OURS, FLOOR, target=Target("ratio", "≤", 1.1)), cpu.row(f"{one}, CPU", OURS, FLOOR)]
     if HTTP in candidates:
         rows.insert(1, wall.row(one, OURS, HTTP))
     rows += [
-        wall.row(new, NEW_HOOK, FLOOR, reach=Reach("ratio", "≤", 1.4) if tls else None),
+        wall.row(new, NEW_HOOK, FLOOR, target=Target("ratio", "≤", 1.4) if tls else None),
         cpu.row(f"{new}, CPU", NEW_HOOK, FLOOR),
     ]
     if NEW_HTTP in candidates:

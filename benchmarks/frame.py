@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """What a number has to reach.
+class Target:
+    """The limit that a number has to keep.
 
-    :param of: Whether the limit is on our own number or on its ratio to the one beside it.
+    :param of: Whether the limit is on our own number or on its ratio to the peer's.
     :param sign: Which side of the limit is good.
     :param limit: The limit, itself included.
     """
@@ -40,30 +40,30 @@ class Row:
     """One line of the table.
 
     :param measure: What was measured.
-    :param beside: Which peer or floor stands beside it.
+    :param peer: The peer or floor that was measured too; empty if there is none.
     :param theirs: Its number; ``None`` where it could not be taken.
     :param ours: Our number.
     :param unit: The unit of both.
     :param ratio: Ours over theirs, from the rounds' own ratios where there were rounds.
     :param quartiles: The middle half of those ratios.
-    :param reach: What has to be reached; ``None`` for a line that only informs.
+    :param target: The limit to keep; ``None`` for a line that only informs.
     :param remark: A word on what was found.
     """
 
     measure: str
-    beside: str
+    peer: str
     theirs: float | None
     ours: float
     unit: str
     ratio: float | None = None
     quartiles: tuple[float, float] | None = None
-    reach: Reach | None = None
+    target: Target | None = None
     remark: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether the reach is met; a line without one has nothing to miss."""
-        return self.reach is None or self.reach.met(self.ours, self.ratio)
+        """Return whether the target is met; true for a row without a target."""
+        return self.target is None or self.target.met(self.ours, self.ratio)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON would have it."""
@@ -72,21 +72,21 @@ class Row:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Row:
         """Read what :meth:`to_dict` wrote."""
-        reach = document["reach"]
-        return cls(**{**document, "reach": Reach(**reach) if reach else None})
+        target = document["target"]
+        return cls(**{**document, "target": Target(**target) if target else None})
 
 
 def counted(
     measure: str,
-    beside: str,
+    peer: str,
     theirs: float | None,
     ours: float,
     unit: str,
-    reach: Reach | None,
+    target: Target | None,
     remark: str = "",
 ) -> Row:
     """Return the row of a number that was counted, not timed."""
-    return Row(measure, beside, theirs, ours, unit, ours / theirs if theirs else None, None, reach, remark)
+    return Row(measure, peer, theirs, ours, unit, ours / theirs if theirs else None, None, target, remark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +95,21 @@ class Rounds:
 
     by_name: Mapping[str, Sequence[float]]
 
-    def row(self, measure: str, ours: str, beside: str, unit: str = "ms", reach: Reach | None = None) -> Row:
-        """Return the row that sets the candidate ``ours`` beside another."""
+    def row(self, measure: str, ours: str, peer: str, unit: str = "ms", target: Target | None = None) -> Row:
+        """Return the row that compares the candidate ``ours`` with another."""
         scale = {"ms": 1e3, "µs": 1e6}[unit]
-        mine, theirs = self.by_name[ours], self.by_name[beside]
+        mine, theirs = self.by_name[ours], self.by_name[peer]
         ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         return Row(
             measure,
-            beside,
+            peer,
             statistics.median(theirs) * scale,
             statistics.median(mine) * scale,
             unit,
             middle,
             (low, high),
-            reach,
+            target,
         )
 
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks import peers
-from benchmarks.frame import Reach, Row, counted
+from benchmarks.frame import Row, Target, counted
 
 OURS = {
     "operators": "airflow_provider_faceki.operators.faceki",
@@ -74,12 +74,12 @@ def _rows(kind: str, took: dict[str, list[float]], brought: dict[str, list[str]]
     rows: list[Row] = []
     for peer, module in BESIDE[kind].items():
         if took[module]:
-            beside = f"{peer} (loads {', '.join(brought[module])})" if brought[module] else peer
+            label = f"{peer} (loads {', '.join(brought[module])})" if brought[module] else peer
             theirs = statistics.median(took[module]) * 1e3
-            reach = None if rows else Reach("ours", "≤", 3.0)
-            rows.append(counted(f"import of {kind}, CPU", beside, theirs, mine, "ms", reach))
+            target = None if rows else Target("ours", "≤", 3.0)
+            rows.append(counted(f"import of {kind}, CPU", label, theirs, mine, "ms", target))
     found = brought[ours]
-    none = Reach("ours", "≤", 0)
+    none = Target("ours", "≤", 0)
     rows.append(
         counted(f"heavy libraries loaded by {kind}", "", None, len(found), "", none, ", ".join(found))
     )

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Run all benchmarks, or those named: ``python benchmarks/run.py [NAME...]``.
 
-Prints one table, writes it as JSON, and exits with status 1 if a reach is missed or a benchmark fails.
+Prints one table, writes the results as JSON, and exits with status 1 if a target is missed or a benchmark fails.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -23,10 +22,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from benchmarks.frame import Row
+    from benchmarks.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / ".work" / "benchmarks"
-#: The rows of the last run, each with its reach and whether that was met.
+#: The results of the last run of each benchmark.
 RESULTS = WORK / "results.json"
 
 #: Each is a module of this package with a function ``measure``, and the seconds it may take.
@@ -65,22 +65,25 @@ def main() -> int:
 
 def _run(names: list[str]) -> int:
     from benchmarks import peers
+    from benchmarks.results import measured_now
     from benchmarks.table import table
 
     WORK.mkdir(parents=True, exist_ok=True)
     place = peers.install(WORK)
-    rows: list[Row] = []
     failed: list[str] = []
+    taken: Results = {}
     for name in names:
-        began = time.monotonic()
+        began, load = time.monotonic(), os.getloadavg()[0]
         found = _measure(name, place)
-        print(
-            f"{name}: {'failed' if found is None else 'done'} in {time.monotonic() - began:.0f} s", flush=True
-        )
-        rows += found or []
-        failed += [name] if found is None else []
-    print(f"\n{table(rows)}\n\n{_machine()['summary']}")
-    _write_results(rows, failed)
+        if found is None:
+            failed.append(name)
+        else:
+            taken[name] = measured_now(found, load)
+        said = "failed" if found is None else "done"
+        print(f"{name}: {said} in {time.monotonic() - began:.0f} s", flush=True)
+    rows = [row for measured in taken.values() for row in measured.rows]
+    print(f"\n{table(rows)}\n\nRatios: the median of the rounds' own, in brackets their middle half.")
+    _write_results(taken, failed)
     missed = [row.measure for row in rows if not row.ok]
     for measure in missed:
         print(f"missed: {measure}")
@@ -89,15 +92,14 @@ def _run(names: list[str]) -> int:
     return 1 if missed or failed else 0
 
 
-def _write_results(rows: list[Row], failed: list[str]) -> None:
-    """Write the table as JSON too, for scripts that plot or compare it."""
-    document = {
-        "machine": _machine(),
-        "rows": [{**row.to_dict(), "ok": row.ok} for row in rows],
-        "not_taken": failed,
-    }
-    RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"The same as JSON: {RESULTS}")
+def _write_results(taken: Results, failed: list[str]) -> None:
+    """Add what was taken to the file of results, and remove what failed."""
+    from benchmarks import results
+
+    kept = {name: found for name, found in results.read(RESULTS).items() if name not in failed}
+    together = kept | taken
+    results.write(RESULTS, {name: together[name] for name in BENCHMARKS if name in together})
+    print(f"As JSON, with earlier runs of other benchmarks: {RESULTS}")
 
 
 def _measure(name: str, place: Path | None) -> list[Row] | None:
@@ -153,18 +155,6 @@ def _environment(directory: Path, place: Path | None) -> dict[str, str]:
     kept["PYTHONPATH"] = os.pathsep.join(str(path) for path in (ROOT, place) if path)
     kept["NO_PROXY"] = kept["no_proxy"] = "127.0.0.1,localhost"
     return kept
-
-
-def _machine() -> dict[str, object]:
-    load = os.getloadavg()
-    return {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "load_average": load,
-        "summary": f"{os.cpu_count()} cores, Python {platform.python_version()}, load average "
-        f"{', '.join(f'{value:.1f}' for value in load)} at the end. "
-        "Ratios: the median of the rounds' own, in brackets their middle half.",
-    }
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.frame import Reach, Row
+from benchmarks.frame import Row, Target
 
-HEADINGS = ("measure", "peer or floor", "ours", "ratio", "reach", "ok")
+HEADINGS = ("measure", "peer or floor", "ours", "ratio", "target", "ok")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -18,11 +18,11 @@ def table(rows: Sequence[Row]) -> str:
         cells.append(
             (
                 row.measure if row.measure != before else "",
-                _beside(row),
-                _number(row.ours, row.unit) + (f" ({row.remark})" if row.remark else ""),
+                _peer(row),
+                number(row.ours, row.unit) + (f" ({row.remark})" if row.remark else ""),
                 _ratio(row),
-                _reach(row.reach, row.unit),
-                "-" if row.reach is None else "yes" if row.ok else "NO",
+                target_text(row.target, row.unit),
+                "-" if row.target is None else "yes" if row.ok else "NO",
             )
         )
         before = row.measure
@@ -36,10 +36,10 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
-def _beside(row: Row) -> str:
-    if not row.beside:
+def _peer(row: Row) -> str:
+    if not row.peer:
         return "-"
-    return f"{row.beside}: {'not taken' if row.theirs is None else _number(row.theirs, row.unit)}"
+    return f"{row.peer}: {'not taken' if row.theirs is None else number(row.theirs, row.unit)}"
 
 
 def _ratio(row: Row) -> str:
@@ -49,12 +49,14 @@ def _ratio(row: Row) -> str:
     return f"{row.ratio:.2f}{middle_half}"
 
 
-def _reach(reach: Reach | None, unit: str) -> str:
-    if reach is None:
+def target_text(target: Target | None, unit: str) -> str:
+    """Return a target in a few characters."""
+    if target is None:
         return "-"
-    return f"{reach.sign} {reach.limit:g}" + (f" {unit}" if reach.of == "ours" else " x")
+    return f"{target.sign} {target.limit:g}" + (f" {unit}" if target.of == "ours" else " x")
 
 
-def _number(value: float, unit: str) -> str:
+def number(value: float, unit: str) -> str:
+    """Return a value with its unit, with three figures or more."""
     figures = f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-    return f"{figures} {unit}"
+    return f"{figures} {unit}".strip()

@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_faceki import api
 from benchmarks import clients, peers
-from benchmarks.frame import Reach, Row, counted
+from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
 #: Seconds, so that cold callers meet others that wait for a token.
@@ -85,7 +85,7 @@ def _rows(server: Loopback, scenario: Scenario) -> list[Row]:
     clients.connect(server, shared_file=scenario.processes > 1)
     ours = _count(server, scenario, _ours_new if scenario.new_hooks else _ours_one)
     theirs = {name: _count(server, scenario, make) for name, make in _candidates(server).items()}
-    enough, none = Reach("ours", "≤", scenario.tokens), Reach("ours", "≤", 0)
+    enough, none = Target("ours", "≤", scenario.tokens), Target("ours", "≤", 0)
     tokens, failed = f"token requests, {scenario.name}", f"failed calls, {scenario.name}"
     rows = [
         counted(tokens, name, found.tokens, ours.tokens, "", None if number else enough)

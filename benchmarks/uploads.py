@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import clients
-from benchmarks.frame import Reach, Row, counted, measure_rounds
+from benchmarks.frame import Row, Target, counted, measure_rounds
 from benchmarks.loopback import Loopback, loopback
 from benchmarks.uploading import FLOOR, OURS, PICTURES, candidates
 
@@ -37,9 +37,9 @@ def _cpu(server: Loopback, large: Path) -> list[Row]:
     made = {name: make() for name, make in candidates(server.tls, server.certificate).items()}
     uploads = {name: partial(upload, large) for name, upload in made.items()}
     took = measure_rounds(uploads, rounds=ROUNDS, calls=1, clock=time.process_time)
-    reach = Reach("ratio", "≤", 2.0)
+    target = Target("ratio", "≤", 2.0)
     return [
-        took.row("upload of 7 x 5 MB, TLS, CPU", OURS, name, reach=reach if name == FLOOR else None)
+        took.row("upload of 7 x 5 MB, TLS, CPU", OURS, name, target=target if name == FLOOR else None)
         for name in uploads
         if name != OURS
     ]
@@ -50,7 +50,7 @@ def _memory(server: Loopback, small: Path, large: Path) -> list[Row]:
         name: statistics.median(_growth(server, name, small, large) for _ in range(PROCESSES))
         for name in candidates(server.tls, server.certificate)
     }
-    reach = Reach("ours", "≤", 1.0)
+    target = Target("ours", "≤", 1.0)
     return [
         counted(
             "upload of 7 x 5 MB, TLS, memory",
@@ -58,7 +58,7 @@ def _memory(server: Loopback, small: Path, large: Path) -> list[Row]:
             grown[name],
             grown[OURS],
             "MiB",
-            reach if name == FLOOR else None,
+            target if name == FLOOR else None,
         )
         for name in grown
         if name != OURS

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import clients, peers
-from benchmarks.frame import Reach, Row, counted
+from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
 LATENCY = 0.2
@@ -59,10 +59,10 @@ def measure(directory: Path) -> list[Row]:
 
 
 def _row(
-    measured: str, beside: str, theirs: _Found | None, ours: _Found, key: str, unit: str, limit: float | None
+    measured: str, peer: str, theirs: _Found | None, ours: _Found, key: str, unit: str, limit: float | None
 ) -> Row:
-    reach = Reach("ours", "≤", limit) if limit is not None else None
-    return counted(measured, beside, theirs[key] if theirs else None, ours[key], unit, reach)
+    target = Target("ours", "≤", limit) if limit is not None else None
+    return counted(measured, peer, theirs[key] if theirs else None, ours[key], unit, target)
 
 
 def _waits(server: Loopback, name: str, count: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import requests
 
-from benchmarks.frame import Reach, Row, counted, measure_rounds
+from benchmarks.frame import Row, Target, counted, measure_rounds
 from tests.airflow.running import bundles
 from tests.airflow.whole_airflow import WholeAirflow
 
@@ -45,11 +45,11 @@ def measure(directory: Path) -> list[Row]:
         candidates = {OURS: lambda: _send(line, ours), FLOOR: lambda: _send(line, floor)}
         rounds = measure_rounds(candidates, rounds=ROUNDS, calls=1)
         seconds = _at_once(ours)
-    reach = Reach("ours", "≤", LIMIT)
+    target = Target("ours", "≤", LIMIT)
     slow = {name: 1e3 * statistics.quantiles(took, n=20)[18] for name, took in rounds.by_name.items()}
     return [
-        rounds.row("webhook stored on SQLite, median", OURS, FLOOR, reach=reach),
-        counted("webhook stored on SQLite, p95", FLOOR, slow[FLOOR], slow[OURS], "ms", reach),
+        rounds.row("webhook stored on SQLite, median", OURS, FLOOR, target=target),
+        counted("webhook stored on SQLite, p95", FLOOR, slow[FLOOR], slow[OURS], "ms", target),
         counted(f"{AT_ONCE} webhooks at once, the last answered", "", None, seconds, "s", None),
     ]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,7 @@ def example_places(work: Path) -> dict[str, str]:
     pictures = work / "pictures"
     _write_pictures(pictures)
     batches = work / "batches"
-    with _new(batches / "manifest.ndjson").open("w") as manifest:
-        for identifier in BATCH:
-            row = {"record_identifier": identifier, **_write_pictures(batches / "images" / identifier)}
-            manifest.write(json.dumps(row) + "\n")
+    write_manifest(batches, BATCH)
     for identifier in KNOWN:
         _new(work / "open" / identifier).touch()
     return {
@@ -43,6 +41,15 @@ def example_places(work: Path) -> dict[str, str]:
         "FACEKI_EXAMPLE_BATCHES": batches.as_uri(),
         "FACEKI_EXAMPLE_OPEN": (work / "open").as_uri(),
     }
+
+
+def write_manifest(folder: Path, identifiers: Iterable[str]) -> str:
+    """Write a manifest and the pictures that it names, and return the URI of the manifest."""
+    with _new(folder / "manifest.ndjson").open("w") as manifest:
+        for identifier in identifiers:
+            row = {"record_identifier": identifier, **_write_pictures(folder / "images" / identifier)}
+            manifest.write(json.dumps(row) + "\n")
+    return (folder / "manifest.ndjson").as_uri()
 
 
 def _write_pictures(folder: Path) -> dict[str, str]:

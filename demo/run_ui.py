@@ -24,7 +24,10 @@ CONNECTION = "faceki_default"
 WEBHOOK_DAG = "example_faceki_webhook"
 BATCH_DAG = "example_faceki_batch"
 RECONCILE_DAG = "example_faceki_reconcile"
-SHOWN = (*EXAMPLES, WEBHOOK_DAG, BATCH_DAG, RECONCILE_DAG)
+HUMAN_REVIEW_DAG = "example_faceki_human_review"
+SHOWN = (*EXAMPLES, WEBHOOK_DAG, BATCH_DAG, RECONCILE_DAG, HUMAN_REVIEW_DAG)
+#: The record identifier of a person about whom FACEKI has not decided.
+TO_REVIEW = "customer-1004"
 
 
 def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work: Path) -> None:
@@ -39,7 +42,7 @@ def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work
     # the real port.
     connection |= {"connection_id": CONNECTION, "port": 0, "extra": json.dumps(connection["extra"])}
     airflow.call("POST", "connections", connection)
-    for identifier, decision in KNOWN.items():
+    for identifier, decision in (*KNOWN.items(), (TO_REVIEW, "REVIEW")):
         faceki.control.post("records", record_identifier=identifier, decision=decision)
     for dag_id in SHOWN:
         airflow.unpause(dag_id)
@@ -65,6 +68,8 @@ What a task found out is on its page, in Airflow 3.3 under Storage, there XCom: 
 Also there
   {airflow.url}/dags/{VERIFY_DAG}   by pictures; Trigger, they are prepared
   {airflow.url}/dags/{BATCH_DAG}   a manifest of {len(BATCH)} people; Trigger, it is prepared
+  {airflow.url}/dags/{HUMAN_REVIEW_DAG}   asks you to decide; Trigger with the
+     identifier {TO_REVIEW}, then open Required Actions in the run
   {airflow.url}/dags/{FETCH_DAG}   has run, as scheduled
   {airflow.url}/dags/{HOOK_DAG}   has run, as scheduled
   {airflow.url}/dags/{RECONCILE_DAG}   has run, as scheduled: finds decisions that no webhook told

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sys
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
+
+from demo.browser import CHROMIUM_OPTIONS, find_chromium
 
 DIAGRAMS = Path(__file__).parent / "diagrams"
 SETTINGS = {
@@ -56,9 +57,7 @@ def main(mermaid: str) -> None:
     :param mermaid: Path of ``mermaid.min.js``.
     """
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-background-networking"]
-        )
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(CHROMIUM_OPTIONS))
         page = browser.new_page()
         page.add_script_tag(path=mermaid)
         for source in sorted(DIAGRAMS.glob("*.mmd")):

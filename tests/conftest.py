@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from demo.browser import find_chromium
 from tests.object_store import _object_store_server as _object_store_server
 from tests.object_store import object_store as object_store
 
@@ -86,7 +87,6 @@ def airflow_db(airflow_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Return the path of a Chromium. If there is none, skip the test with a reason."""
-    for name in (os.environ.get("CHROMIUM", "chromium"), "google-chrome"):
-        if path := shutil.which(name):
-            return path
+    if path := find_chromium():
+        return path
     pytest.skip("no Chromium: set CHROMIUM, or run as root on Debian, where `make test` installs it")

@@ -13,21 +13,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from demo.airflow_stack import Airflow, wait_for
+from demo.browser import CHROMIUM_OPTIONS, PATIENCE_MILLISECONDS
 from demo.processes import Processes
 
-# As root Chromium needs the first; without the others it asks its maker's servers for things all the time.
-CHROMIUM = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-#: Milliseconds: an idle machine needs one or two hundred.
-PATIENCE = 60_000
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=PATIENCE_MILLISECONDS)
 
 
 @pytest.fixture(scope="module")  # the next module has an Airflow of its own, and there may be two cores only
@@ -48,7 +37,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 def browser(chromium: str) -> Iterator[Browser]:
     """A fresh one."""
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
+        opened = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
         yield opened
         opened.close()
 
@@ -64,7 +53,7 @@ def page(airflow: Airflow, browser: Browser) -> Page:
 def new_page(browser: Browser) -> Page:
     """An empty one, patient and high enough for a whole form."""
     opened = browser.new_page(viewport={"width": 1400, "height": 1600})
-    opened.set_default_timeout(PATIENCE)
+    opened.set_default_timeout(PATIENCE_MILLISECONDS)
     return opened
 
 

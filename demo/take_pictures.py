@@ -1,0 +1,309 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The command `make pictures`: take the pictures of the documentation in a real Airflow with the sandbox.
+
+Chromium shows the pages of Airflow and of the sandbox. The pictures are written to `docs/pictures`. All persons,
+credentials and records in them are made up.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from urllib.parse import quote
+
+from PIL import Image
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+
+from airflow_provider_faceki.sandbox import SandboxProcess
+from demo.airflow_stack import ROOT, Airflow, AirflowRefused, fresh_directory, say, wait_for
+from demo.browser import CHROMIUM_OPTIONS, PATIENCE_MILLISECONDS, find_chromium
+from demo.examples import write_manifest
+from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
+from demo.run_demo import LINK_DAG, tail
+from demo.run_ui import BATCH_DAG, HUMAN_REVIEW_DAG, TO_REVIEW, WEBHOOK_DAG, prepare
+
+PICTURES = ROOT / "docs" / "pictures"
+MAX_PICTURE_BYTES = 150_000
+MAX_COLORS = 128
+#: Device pixels for one CSS pixel: sharp on a fine screen, and small enough.
+SCALE = 1.5
+#: Space in CSS pixels around the parts of a page that a picture shows.
+MARGIN = 16
+#: The maximal time for the whole command. An idle machine with two cores needs about two minutes.
+MAX_SECONDS = 900
+RUN_SECONDS = 240.0
+
+#: The people in the picture of a batch. The sandbox decides by the first word of the identifier.
+BATCH = (
+    *(f"customer-{number}" for number in range(3001, 3041)),
+    *(f"declined-{number}" for number in range(1, 5)),
+    *(f"review-{number}" for number in range(1, 3)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """The running processes, and a browser to look at them."""
+
+    airflow: Airflow
+    faceki: SandboxProcess
+    processes: Processes
+    browser: Browser
+
+    def open(self, url: str, width: int = 1280, height: int = 720, theme: str = "light") -> Page:
+        """Open a page in a new window."""
+        context = self.browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if theme == "dark" else "light",
+            device_scale_factor=SCALE,
+            locale="en-GB",
+            timezone_id="UTC",
+            reduced_motion="reduce",
+        )
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MILLISECONDS)
+        page.goto(url)
+        return page
+
+    def task_page(self, dag_id: str, run_id: str, task: str) -> str:
+        """Return the URL of the page of a task instance."""
+        return f"{self.airflow.url}/dags/{dag_id}/runs/{quote(run_id)}/tasks/{task}"
+
+    def wait_for_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Wait until a task instance is in a state."""
+
+        def reached() -> bool:
+            tasks = self.airflow.tasks(dag_id, run_id)
+            return any(task["task_id"] == task_id and task["state"] == state for task in tasks)
+
+        wait_for(f"{dag_id}.{task_id} to be {state}", reached, RUN_SECONDS, self.processes)
+
+
+def take_pictures(studio: Studio) -> None:
+    """Run the example DAGs, and take a picture wherever there is something to see."""
+    connection_form(studio)
+    airflow = studio.airflow
+    reviewed = airflow.trigger(HUMAN_REVIEW_DAG, {"record_identifier": TO_REVIEW})
+    linked = airflow.trigger(LINK_DAG, {"record_identifier": "customer-1001"})
+    studio.wait_for_state(LINK_DAG, linked, "wait_for_decision", "deferred")
+    hosted = link_button(studio, linked)
+    hosted_page(studio, hosted)
+    studio.wait_for_state(HUMAN_REVIEW_DAG, reviewed, "ask_a_person", "awaiting_input")
+    human_review(studio, reviewed)
+    webhook_asset(studio)
+    studio.wait_for_state(LINK_DAG, linked, "welcome", "success")
+    graph(studio, linked, "light")
+    graph(studio, linked, "dark")
+    batch_log(studio)
+
+
+def connection_form(studio: Studio) -> None:
+    """Fill in the form of a new Connection; it is not saved."""
+    page = studio.open(f"{studio.airflow.url}/connections", 1000, 1200)
+    page.get_by_role("button", name="Add Connection").click()
+    form = page.get_by_role("dialog")
+    form.locator("input[name=connection_id]").fill("faceki_default")
+    form.get_by_role("combobox").first.click()
+    page.keyboard.type("FACEKI")
+    page.keyboard.press("Enter")
+    form.locator("input[name=login]").fill("client-id-of-your-company")
+    form.locator("input[name=password]").fill("made-up-for-this-picture")
+    form.locator("input[name=login]").focus()
+    save(page, "connection-form", form)
+    form.get_by_role("button", name="Extra Fields", exact=True).click()
+    form.locator("#element_workflow_id").fill("5a4db0c5-0000-4000-8000-000000000001")
+    form.get_by_label("Timeout (s)", exact=True).fill("30")
+    last = form.get_by_text("Longest wait (s)", exact=True)
+    expect(last).to_be_visible()
+    page.wait_for_timeout(500)  # The section unfolds.
+    save(page, "connection-form-extra", form, above=last)
+
+
+def link_button(studio: Studio, run_id: str) -> str:
+    """Show the button of the task that made a link, and return the address that it leads to."""
+    page = studio.open(studio.task_page(LINK_DAG, run_id, "make_link") + "/details")
+    button = page.get_by_role("link", name="FACEKI hosted page")
+    expect(button).to_be_visible()
+    save_panel(page, "link-button", page.get_by_text("Run ID", exact=True))
+    return str(button.get_attribute("href"))
+
+
+def hosted_page(studio: Studio, url: str) -> None:
+    """Show the sandbox's page on a desktop and on a phone side by side, and accept the person."""
+    shots = []
+    for width, height in ((900, 844), (390, 844)):
+        page = studio.open(url, width, height)
+        expect(page.get_by_role("heading", name="Identity verification")).to_be_visible()
+        shots.append(Image.open(io.BytesIO(page.screenshot(animations="disabled"))))
+    page.get_by_role("button", name="ACCEPTED").click()
+    expect(page.get_by_role("heading", name="Verification finished")).to_be_visible()
+    gap = 24
+    both = Image.new("RGB", (sum(shot.width for shot in shots) + gap, shots[0].height), "white")
+    both.paste(shots[0], (0, 0))
+    both.paste(shots[1], (shots[0].width + gap, 0))
+    write("hosted-page", both)
+
+
+def human_review(studio: Studio, run_id: str) -> None:
+    """Show the required action of a person whom FACEKI has not decided about."""
+    url = studio.task_page(HUMAN_REVIEW_DAG, run_id, "ask_a_person") + "/required_actions"
+    page = studio.open(url, 1200)
+    decline = page.get_by_role("button", name="Decline")
+    expect(decline).to_be_visible()
+    save_panel(page, "human-review", decline)
+
+
+def webhook_asset(studio: Studio) -> None:
+    """Show the events that the webhooks have added to the asset, and the runs that they started."""
+    airflow = studio.airflow
+    started = lambda: any(run["state"] == "success" for run in airflow.runs(WEBHOOK_DAG))  # noqa: E731
+    wait_for("a webhook to start a run", started, RUN_SECONDS, studio.processes)
+    (asset,) = airflow.call("GET", "assets")["assets"]
+    page = studio.open(f"{airflow.url}/assets/{asset['id']}", 1300, 640)
+    expect(page.get_by_text("Triggered Dag Run").first).to_be_visible()
+    handle = _box(page.locator(".resize-handle"))
+    page.mouse.move(handle["x"] + 1, 300)
+    page.mouse.down()
+    page.mouse.move(700, 300, steps=5)
+    page.mouse.up()
+    page.get_by_role("button", name="Fit View").click()
+    save(page, "webhook-asset", page.get_by_test_id("main-content"))
+
+
+def graph(studio: Studio, run_id: str, theme: str) -> None:
+    """Show the graph of a finished run, without the panels around it."""
+    page = studio.open(f"{studio.airflow.url}/dags/{LINK_DAG}/runs/{quote(run_id)}", 1180, 700, theme)
+    page.get_by_role("button", name="Show Graph").click()
+    page.get_by_role("button", name="Collapse Details Panel").click()
+    page.get_by_role("button", name="Fit View").click()
+    nodes = page.locator(".react-flow__node")
+    expect(nodes).to_have_count(7)
+    save(page, f"graph-{theme}", nodes)
+
+
+def batch_log(studio: Studio) -> None:
+    """Show the log of a batch of some people in one shard."""
+    # A webhook for each person would start as many runs.
+    studio.faceki.control.post("settings", webhook_url="")
+    manifest = write_manifest(studio.processes.logs / "pictured", BATCH)
+    conf = {"manifest": manifest, "output": manifest.rpartition("/")[0] + "/output", "shards": 1}
+    run_id = studio.airflow.trigger(BATCH_DAG, conf)
+    studio.wait_for_state(BATCH_DAG, run_id, "verify", "success")
+    page = studio.open(studio.task_page(BATCH_DAG, run_id, "verify") + "/mapped/0", 1200)
+    last = page.get_by_test_id("virtual-scroll-container").get_by_text("Post Execute").last
+    expect(last).to_be_visible()
+    save_panel(page, "batch-log", last)
+
+
+def save_panel(page: Page, name: str, last: Locator) -> None:
+    """Save the panel beside Airflow's grid, down to the element `last`."""
+    handle, header = _box(page.locator(".resize-handle")), _box(page.get_by_test_id("header-card"))
+    left, right = handle["x"] + handle["width"] + 2 * MARGIN, header["x"] + header["width"] + MARGIN
+    page.evaluate("document.activeElement.blur()")
+    bottom = _box(last)["y"] + _box(last)["height"] + MARGIN
+    top = header["y"] - MARGIN
+    save_area(page, name, {"x": left, "y": top, "width": right - left, "height": bottom - top})
+
+
+def save(page: Page, name: str, shown: Locator, above: Locator | None = None) -> None:
+    """Save the area of one or more elements.
+
+    :param above: the element before which the picture ends.
+    """
+    boxes = [_box(each) for each in shown.all()]
+    left, top = (min(box[side] for box in boxes) for side in ("x", "y"))
+    right = max(box["x"] + box["width"] for box in boxes)
+    bottom = max(box["y"] + box["height"] for box in boxes)
+    if above is not None:
+        bottom = _box(above)["y"] - 2 * MARGIN
+    margin = MARGIN if len(boxes) > 1 else 0
+    area: FloatRect = {
+        "x": left - margin,
+        "y": top - margin,
+        "width": right - left + 2 * margin,
+        "height": bottom - top + 2 * margin,
+    }
+    save_area(page, name, area)
+
+
+def save_area(page: Page, name: str, area: FloatRect) -> None:
+    """Save an area of a page, after all that moves has stopped."""
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(1_000)  # Tooltips fade, and the graph moves to its place.
+    write(name, Image.open(io.BytesIO(page.screenshot(animations="disabled", clip=area))))
+
+
+def write(name: str, picture: Image.Image) -> None:
+    """Write a picture with few colours, which makes it small."""
+    path = PICTURES / f"{name}.png"
+    few = picture.convert("RGB").quantize(MAX_COLORS, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+    say(f"{path.stat().st_size / 1000:6.0f} kB  {few.width} x {few.height}  {path.relative_to(ROOT)}")
+    if path.stat().st_size > MAX_PICTURE_BYTES:
+        raise ValueError(f"{path} has more than {MAX_PICTURE_BYTES} bytes; take less of the page")
+
+
+def _box(element: Locator) -> FloatRect:
+    found = element.bounding_box()
+    if found is None:
+        raise TimeoutError(f"{element} is not visible")
+    return found
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """Raise `TimeoutError` in the `with` block after `MAX_SECONDS`."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the pictures took more than {MAX_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, leave)
+    signal.alarm(MAX_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def work_through(work: Path, chromium: str) -> None:
+    """Start everything, take all pictures, and end everything."""
+    expect.set_options(timeout=PATIENCE_MILLISECONDS)
+    with SandboxProcess() as faceki, Processes(work) as processes, sync_playwright() as playwright:
+        say("Starting Airflow, the sandbox and Chromium ...")
+        airflow = Airflow(work / "airflow")
+        prepare(airflow, faceki, processes, work)
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
+        try:
+            take_pictures(Studio(airflow, faceki, processes, browser))
+        finally:
+            browser.close()
+
+
+def main() -> int:
+    chromium = find_chromium()
+    if chromium is None:
+        say("There is no Chromium. Set CHROMIUM, or run `make chromium` as root on Debian.")
+        return 1
+    work = fresh_directory("pictures")
+    PICTURES.mkdir(exist_ok=True)
+    try:
+        with interruptible(), _time_limit():
+            work_through(work, chromium)
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+    except (ProcessFailed, AirflowRefused, TimeoutError, PlaywrightError, AssertionError) as error:
+        say(f"\nThe last lines of Airflow's log:\n{tail(work / 'airflow.log')}\n\nFAILED\n  {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
