@@ -73,6 +73,14 @@ def bare_fetch(session: requests.Session, base_url: str, token: str) -> None:
     assert answer.json()["result"][0]["requestId"] == REQUEST_ID
 
 
+def bare_fetch_with_connection(session: requests.Session, base_url: str, token: str) -> None:
+    """Ask Airflow for the Connection, as every new hook has to, and fetch a record with nothing but requests."""
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    BaseHook.get_connection(CONN_ID)
+    bare_fetch(session, base_url, token)
+
+
 def http_provider(method: str = "GET") -> Any:
     """Return a new hook of Airflow's http provider."""
     # By name: the peers are in no environment that is checked for types.

@@ -23,7 +23,7 @@ from playwright.sync_api import Error as PlaywrightError
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import ROOT, Airflow, AirflowRefused, fresh_directory, say, wait_for
-from demo.browser import CHROMIUM_OPTIONS, PATIENCE_MILLISECONDS, find_chromium
+from demo.browser import CHROMIUM_OPTIONS, find_chromium
 from demo.examples import write_manifest
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
 from demo.run_demo import LINK_DAG, tail
@@ -36,9 +36,11 @@ MAX_COLORS = 128
 SCALE = 1.5
 #: Space in CSS pixels around the parts of a page that a picture shows.
 MARGIN = 16
+#: The time limit for one step in the browser, for a busy machine.
+PATIENCE_MILLISECONDS = 180_000
 #: The maximal time for the whole command. An idle machine with two cores needs about two minutes.
-MAX_SECONDS = 900
-RUN_SECONDS = 240.0
+MAX_SECONDS = 1_500
+RUN_SECONDS = 400.0
 
 #: The people in the picture of a batch. The sandbox decides by the first word of the identifier.
 BATCH = (
@@ -69,7 +71,7 @@ class Studio:
         )
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MILLISECONDS)
-        page.goto(url)
+        page.goto(url, wait_until="domcontentloaded")
         return page
 
     def task_page(self, dag_id: str, run_id: str, task: str) -> str:

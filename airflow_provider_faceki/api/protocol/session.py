@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
 
 from airflow_provider_faceki.api.errors import FacekiError, NotFoundError, ResponseError, ValidationError
 from airflow_provider_faceki.api.protocol.auth import AccessToken, RefreshLock, TokenRequest, TokenStore
@@ -83,7 +83,6 @@ class OptionalResult(Protocol):
         """Return the result for "not found", or raise an error if ``error`` does not prove that no record exists."""
 
 
-@runtime_checkable
 class MultiStep(Protocol):
     """An endpoint that needs more than one request, or its own handling of errors."""
 
@@ -134,9 +133,14 @@ def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     :raises FacekiError: the call failed.
     """
     _check_endpoint(endpoint)
-    if isinstance(endpoint, MultiStep):
+    if _is_multi_step(endpoint):
         return (yield from endpoint.steps(account))  # type: ignore[return-value]  # steps() returns the type of read()
     return (yield from call_once(account, endpoint))
+
+
+def _is_multi_step(endpoint: object) -> TypeGuard[MultiStep]:
+    # With Python 3.11, `isinstance` with a runtime-checkable protocol needs 2 % of the CPU time of a call.
+    return hasattr(endpoint, "steps")
 
 
 def _check_endpoint(endpoint: object) -> None:
