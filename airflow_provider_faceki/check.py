@@ -3,6 +3,9 @@
 
 Exit status 0 means that the Connection is usable. Exit status 1 means that a setting must be changed, and the report
 names it. Exit status 2 means that the Connection cannot work.
+
+Airflow 3.2 and later import this module for every command of its command line, to find the commands ``airflow faceki``.
+So the module imports the code of the check when it is needed.
 """
 
 from __future__ import annotations
@@ -19,12 +22,21 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from airflow_provider_faceki import __version__
-from airflow_provider_faceki.cli import CHECK_ARGUMENTS, CHECK_HELP
+from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.diagnosis import Finding
 
 USABLE, SETTING_HAS_TO_CHANGE, CANNOT_WORK = 0, 1, 2
+
+CHECK_HELP = "Check by free calls whether a FACEKI Connection works, and name the settings to change"
+#: Flags and ``add_argument`` options of the check command.
+CHECK_ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("conn_id",), {"nargs": "?", "default": DEFAULT_CONN_ID, "help": "Connection (default: %(default)s)"}),
+    (("--make-link",), {"action": "store_true", "help": "also make a link, which FACEKI might charge"}),
+    (("--yes",), {"action": "store_true", "help": "do not ask before that"}),
+    (("--report",), {"metavar": "FILE", "help": "also write the report, without secrets, ids and people"}),
+)
 
 _WIDTHS = (34, 62)
 
@@ -35,6 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for flags, options in CHECK_ARGUMENTS:
         parser.add_argument(*flags, **options)
     return check(parser.parse_args(arguments))
+
+
+def get_faceki_commands() -> list[Any]:
+    """Return the group of commands. The provider's metadata names this function."""
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
+
+    check = ActionCommand(
+        name="check",
+        help=CHECK_HELP,
+        func=lazy_load_command("airflow_provider_faceki.check.run"),
+        args=[Arg(flags, **options) for flags, options in CHECK_ARGUMENTS],
+    )
+    return [GroupCommand(name="faceki", help="FACEKI identity verification", subcommands=[check])]
 
 
 def run(arguments: argparse.Namespace) -> None:

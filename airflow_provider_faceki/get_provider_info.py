@@ -43,7 +43,7 @@ def get_provider_info() -> dict[str, object]:
                 "plugin-class": "airflow_provider_faceki.plugins.faceki.FacekiWebhookPlugin",
             }
         ],
-        "cli": ["airflow_provider_faceki.cli.get_faceki_commands"],
+        "cli": ["airflow_provider_faceki.check.get_faceki_commands"],
         "config": {"faceki": {"description": "Settings of the FACEKI provider.", "options": _options()}},
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api.tokens.directory import DirectoryTokenBackend
+from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.tokens.shared import TokenBackend

@@ -32,26 +32,14 @@ OTHER = "OTHER"
 
 #: Other fields that possibly contain the decision. In these fields only a documented decision is accepted.
 _OTHER_DECISION_FIELDS = (
-    "status",
-    "verification_status",
-    "kyc_status",
-    "verdict",
-    "outcome",
-    "final_decision",
-    "result",
+    *("status", "verification_status", "kyc_status"),
+    *("verdict", "outcome", "final_decision", "result"),
 )
 # An object with one of these fields, or with two of the weak fields below, is a record.
 _RECORD_FIELDS = frozenset(
     {
-        *(
-            "requestid",
-            "recordidentifier",
-            "decision",
-            "documentdata",
-            "documentdataconfidence",
-            "selfiedata",
-        ),
-        *("verificationsummary", "errorcodes", "faceid"),
+        *("requestid", "recordidentifier", "decision", "documentdata", "documentdataconfidence"),
+        *("selfiedata", "verificationsummary", "errorcodes", "faceid"),
     }
 )
 _WEAK_RECORD_FIELDS = frozenset(

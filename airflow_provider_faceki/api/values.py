@@ -1,20 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Validation of single values: missing values, identifiers, FACEKI's ids, decisions and codes, storable JSON.
 
-=====================================  ====================================================================
-:func:`is_missing`                     whether a value means "no value", in any spelling
-:func:`check_identifier`               raise an error unless the value is a valid identifier
-:func:`is_identifier`                  whether the value is a valid identifier
-:func:`as_identifier`                  the caller's own identifier in an answer, or ``None``
-:func:`as_faceki_id`                   an id that FACEKI assigned (request, face), or ``None``
-:func:`as_link_id`                     the id of a link, also extracted from the link's URL, or ``None``
-:func:`as_word`                        a decision or status, or ``None``
-:func:`as_code`                        a response code, or ``None``
-:func:`as_code_name`                   the name of a response code, or ``None``
-:func:`as_number`                      a finite number, or ``None``
-:func:`storable`                       a JSON document that every database of Airflow can store
-=====================================  ====================================================================
-
 The ``as_…`` functions return only values that are safe in XCom, trigger events, log lines and error texts: printable,
 of limited length and without control characters. They never return FACEKI's free text.
 """
@@ -45,15 +31,8 @@ _MISSING_WORDS = frozenset(
         *("", "none", "null", "nil", "undefined", "~", "\\n", "(null)", "<null>", "<none>", "[null]"),
         *("nan", "-nan", "+nan", ".nan", "nat", "<nat>", "<na>", "na", "n/a", "pd.na", "pd.nat"),
         *("#n/a", "#n/a n/a", "#na", "#null!", "#ref!", "#value!", "#name?", "#num!", "#div/0!", "#error!"),
-        *(
-            "1.#ind",
-            "-1.#ind",
-            "1.#qnan",
-            "-1.#qnan",
-            "[object object]",
-            "[object undefined]",
-            "[object null]",
-        ),
+        *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+        *("[object object]", "[object undefined]", "[object null]"),
     }
 )
 # These are the types of the null objects of pandas, pyarrow and Polars, by name: this module must not import them.

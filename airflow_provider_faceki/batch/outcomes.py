@@ -1,25 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Outcomes of processing a row, and the output line of an error row.
 
-If FACEKI reported an error number, it is the ``code`` of the error row. Otherwise the code is one of these words, which
-are independent of class names:
-
-========================  ===========================================================================
-``BAD_ROW``               the row cannot be read
-``NO_IDENTIFIER``         the row has no identifier
-``BAD_IDENTIFIER``        the row's identifier is not valid
-``DUPLICATE_IDENTIFIER``  an earlier row has the same identifier
-``INVALID_INPUT``         a value of the row, or a picture that it names, is not valid
-``STORAGE``               the storage delivers other pictures, but not this one
-``OUTCOME_UNKNOWN``       the row was possibly sent and billed, and FACEKI shows no record of it
-``INVALID_REQUEST``       FACEKI refused the request without a code
-``WORKFLOW``              FACEKI refused the workflow without a code
-``NOT_FOUND``             FACEKI has no such record
-``LINK``                  the link is not usable
-``NOT_PASSED``            FACEKI did not accept the pictures, without a code
-``UNEXPECTED_RESPONSE``   FACEKI returned something other than the requested content
-``RESPONSE``              FACEKI returned a response that nothing explains
-========================  ===========================================================================
+If FACEKI reported an error number, it is the ``code`` of the error row. Otherwise the code is a word of its own,
+which is independent of class names. ``docs/batch.md`` lists the words.
 """
 
 from __future__ import annotations

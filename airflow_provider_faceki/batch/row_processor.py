@@ -41,6 +41,7 @@ UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
 MAX_WORKFLOWS = 1000
 
 
+@dataclass(slots=True, repr=False)
 class VerificationGateway:
     """The calls to FACEKI and to the picture storage for one batch. Thread-safe.
 
@@ -54,32 +55,20 @@ class VerificationGateway:
     :param clock: The clocks.
     """
 
-    def __init__(
-        self,
-        hook: FacekiHook,
-        load_image: LoadImage,
-        workflow_id: str | None,
-        check_rules: bool,
-        lookup_timeout: float,
-        record_delay: float,
-        fence: Callable[[], None],
-        clock: Clock,
-    ) -> None:
-        self._hook = hook
-        self._load_image = load_image
-        self._workflow_id = workflow_id
-        self._check_rules = check_rules
-        self._lookup_timeout = lookup_timeout
-        self._record_delay = record_delay
-        self._fence = fence
-        self._clock = clock
-        #: For each workflow: the identifier of an accepted row with its Unix time, and whether FACEKI shows the row's
-        #: record.
-        self._accepted: dict[str, tuple[str, float]] = {}
-        self._shows_records: dict[str, bool] = {}
-        self._asking = threading.Lock()
-        #: For each storage: the name and URI of a picture that was read successfully.
-        self._readable: dict[tuple[str, str], tuple[str, str]] = {}
+    hook: FacekiHook
+    load_image: LoadImage
+    workflow_id: str | None
+    check_rules: bool
+    lookup_timeout: float
+    record_delay: float
+    fence: Callable[[], None]
+    clock: Clock
+    #: For each workflow: identifier and Unix time of an accepted row, and whether FACEKI shows the row's record.
+    _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _shows_records: dict[str, bool] = field(default_factory=dict)
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+    #: For each storage: the name and URI of a picture that was read successfully.
+    _readable: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
@@ -96,8 +85,8 @@ class VerificationGateway:
         workflow_id = self._workflow(row)
         documents = list(self._documents(row.values))
         selfie = self._image("selfie", row.values)
-        if self._check_rules:
-            rules = self._hook.workflow_rules(workflow_id)
+        if self.check_rules:
+            rules = self.hook.workflow_rules(workflow_id)
             if rules is not None:
                 api.check_documents(rules, documents)
         return api.PerformKycVerification(
@@ -105,16 +94,16 @@ class VerificationGateway:
             selfie=selfie,
             documents=documents,
             record_identifier=row.values["record_identifier"],
-            lookup_timeout=self._lookup_timeout,
+            lookup_timeout=self.lookup_timeout,
             known_request_ids=known_request_ids,
             not_before=not_before,
         )
 
     def verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
         """Verify a row. This call is billed."""
-        verification = self._hook.call(endpoint)
+        verification = self.hook.call(endpoint)
         if verification.decision is api.Decision.ACCEPTED and len(self._accepted) < MAX_WORKFLOWS:
-            accepted = (endpoint.record_identifier, self._clock.time())
+            accepted = (endpoint.record_identifier, self.clock.time())
             self._accepted.setdefault(endpoint.workflow_id, accepted)
         return verification
 
@@ -124,11 +113,11 @@ class VerificationGateway:
         This call is free.
         """
         identifier = row.values["record_identifier"]
-        return self._hook.call(api.FindKycVerification(record_identifier=identifier, not_before=not_before))
+        return self.hook.call(api.FindKycVerification(record_identifier=identifier, not_before=not_before))
 
     def known_request_ids(self, row: Row) -> frozenset[str]:
         """Return the ids of all verifications that FACEKI has under the row's identifier. This call is free."""
-        records = self._hook.call(api.FetchRecords(record_identifier=row.values["record_identifier"]))
+        records = self.hook.call(api.FetchRecords(record_identifier=row.values["record_identifier"]))
         return frozenset(record.request_id for record in records if record.request_id)
 
     def keeps_records(self, row: Row) -> bool:
@@ -144,7 +133,7 @@ class VerificationGateway:
         """Return the full record of a verification; ``None`` if FACEKI stores no record."""
         # FACEKI's response sometimes lacks the request id, for example if it contains a code about a picture.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
-        return api.latest(self._hook.call(api.FetchRecords(**by)))
+        return api.latest(self.hook.call(api.FetchRecords(**by)))
 
     def is_storage_healthy(self, row: Row) -> bool:
         """Return whether the storages of the row's pictures still deliver pictures that they delivered before."""
@@ -156,14 +145,14 @@ class VerificationGateway:
         if picture is None:
             return False
         try:
-            self._load_image(*picture)
+            self.load_image(*picture)
         except Exception:  # noqa: BLE001 - a storage can raise any exception, and each means that it is not readable
             return False
         return True
 
     def _rules_if_known(self, workflow_id: str) -> api.WorkflowRules | None:
         try:
-            return self._hook.workflow_rules(workflow_id)
+            return self.hook.workflow_rules(workflow_id)
         except api.WorkflowError:
             return None
 
@@ -174,16 +163,16 @@ class VerificationGateway:
         """
         with self._asking:
             if workflow_id not in self._shows_records:
-                identifier, accepted_at = self._accepted.get(workflow_id, ("", self._clock.time()))
-                if self._clock.time() < accepted_at + self._record_delay or not identifier:
+                identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
+                if self.clock.time() < accepted_at + self.record_delay or not identifier:
                     # Nothing in this try indicates that records are not stored.
                     return True
-                found = self._hook.call(api.FindKycVerification(record_identifier=identifier))
+                found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
             return self._shows_records[workflow_id]
 
     def _workflow(self, row: Row) -> str:
-        workflow_id = row.values.get("workflow_id") or self._workflow_id or self._hook.settings.workflow_id
+        workflow_id = row.values.get("workflow_id") or self.workflow_id or self.hook.settings.workflow_id
         if not workflow_id:
             raise api.ConfigurationError(
                 f"row {row.number} names no workflow, and neither do workflow_id and the Connection"
@@ -205,7 +194,7 @@ class VerificationGateway:
             raise api.ValidationError(f"{name} is missing")
         place = values[name]
         try:
-            image = self._load_image(name, place)
+            image = self.load_image(name, place)
         except api.ValidationError as error:
             # The location is removed from the message, because pictures are named after people.
             raise api.ValidationError(storage.without_uri(error.message, place)) from None
@@ -217,7 +206,7 @@ class VerificationGateway:
             # The exception's text is left out: it possibly contains the picture's name, which can be a person's name.
             raise OSError(f"{name} cannot be read now: {type(error).__name__}") from None
         self._readable[_host_of(place)] = (name, place)
-        return replace(image, open=partial(_open_fenced, image.open, self._fence))
+        return replace(image, open=partial(_open_fenced, image.open, self.fence))
 
 
 @dataclass(slots=True)

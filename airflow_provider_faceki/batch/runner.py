@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
@@ -67,24 +67,6 @@ class Job:
 
     work: Callable[[], Outcome]
     if_cancelled: Deferred
-
-
-class Pool(Protocol):
-    """The part of :class:`WorkerPool` that the runner needs."""
-
-    pending: int
-
-    def submit(self, job: Job) -> None:
-        """Queue a job."""
-
-    def next_result(self, timeout: float) -> Outcome | None:
-        """Return an outcome, or ``None`` if none is ready within ``timeout`` seconds."""
-
-    def cancel_pending(self) -> list[Job]:
-        """Return the jobs that were not started."""
-
-
-MakePool = Callable[[int, Callable[[Job], Outcome]], Pool]
 
 
 class WorkerPool:
@@ -145,6 +127,9 @@ class WorkerPool:
             self._outcomes.put(outcome)
             # An idle thread must not keep a picture in memory.
             del job, outcome
+
+
+MakePool = Callable[[int, Callable[[Job], Outcome]], WorkerPool]
 
 
 class Progress:
@@ -242,7 +227,7 @@ class BatchRunner:
     _is_aborting: bool = False
     _failures_in_a_row: int = 0
     _last_flush: float = 0.0
-    _pool: Pool = field(init=False)
+    _pool: WorkerPool = field(init=False)
     _guard: SystemicErrorGuard = field(init=False)
 
     def __enter__(self) -> Self:
@@ -276,7 +261,7 @@ class BatchRunner:
     def wait_until(self, at: float) -> None:
         """Wait until Unix time ``at``, or until the batch has to stop; flush and log in the meantime."""
         while (left := at - self.clock.time()) > 0 and not self.aborted_by:
-            self._tick()
+            self.checkpoint()
             self.clock.sleep(min(POLL_SECONDS, left))
 
     def retry_storage(self, operation: Callable[[], None]) -> None:
@@ -287,12 +272,22 @@ class BatchRunner:
         retry_storage(operation, self._sleep)
 
     def checkpoint(self) -> None:
-        """Flush and log if it is due. Called in long loops that submit no job."""
-        self._tick()
+        """Flush and log if it is due. Long loops call this method.
+
+        :raises TaskKilledError: the task is killed.
+        """
+        raise_if_killed(self.is_killed)
+        if self._is_flush_due():
+            self._flush()
+            self.on_flush()
+        self.progress.log_if_due(self.journal.done, self.journal.decisions, self.journal.failures)
+        if not self.aborted_by:
+            self._check_error_rate(MIN_ROWS_FOR_ERROR_RATE)
 
     def fail_row(self, line: Mapping[str, object]) -> None:
-        """Write the error of a row that was not processed."""
-        self._finish_error(line)
+        """Write the error of a row."""
+        self.progress.log_error(line)
+        self.journal.finish(self.journal.errors, line)
 
     def abort(self, error: Exception) -> None:
         """Stop the batch early. If this is called more than once, the first reason is stored."""
@@ -315,8 +310,8 @@ class BatchRunner:
             outcome = self._pool.next_result(POLL_SECONDS)
             if outcome is not None:
                 self._handle(outcome)
-            self._tick()
-        self._tick()
+            self.checkpoint()
+        self.checkpoint()
 
     def _handle(self, outcome: Outcome) -> None:
         self._count_failures(outcome)
@@ -326,7 +321,7 @@ class BatchRunner:
                 self.journal.finish(self.journal.results, line)
             case Failed(line):
                 if not self._guard.hold(outcome):
-                    self._finish_error(line)
+                    self.fail_row(line)
             case Recorded(line):
                 self.journal.records.add(line)
             case Deferred(_, error, _):
@@ -341,13 +336,9 @@ class BatchRunner:
         if not self.aborted_by and (systemic := self._guard.systemic_error()):
             self.abort(systemic)
 
-    def _finish_error(self, line: Mapping[str, object]) -> None:
-        self.progress.log_error(line)
-        self.journal.finish(self.journal.errors, line)
-
     def _release_guard(self) -> None:
         for line in self._guard.release():
-            self._finish_error(line)
+            self.fail_row(line)
 
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
@@ -368,15 +359,6 @@ class BatchRunner:
         while (left := until - self.clock.monotonic()) > 0:
             raise_if_killed(self.is_killed)
             self.clock.sleep(min(POLL_SECONDS, left))
-
-    def _tick(self) -> None:
-        raise_if_killed(self.is_killed)
-        if self._is_flush_due():
-            self._flush()
-            self.on_flush()
-        self.progress.log_if_due(self.journal.done, self.journal.decisions, self.journal.failures)
-        if not self.aborted_by:
-            self._check_error_rate(MIN_ROWS_FOR_ERROR_RATE)
 
     def _is_flush_due(self) -> bool:
         return (

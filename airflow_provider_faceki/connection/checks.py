@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Checks of single Connection values: one check for each kind of field in the schema.
+"""Checks of single Connection values: one check for each kind of field in the schema, with the name of the kind.
 
 A check accepts the stored value. A form and a URI deliver every value as text, JSON delivers typed values. The check
 returns the typed value, or raises :class:`InvalidValue` with a description of what is allowed. A check never repeats
@@ -15,7 +15,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS
@@ -24,7 +24,6 @@ from airflow_provider_faceki.connection.schema import (
     NO_AUTH_SCHEME,
     TOKEN_STORES,
     FieldSpec,
-    Kind,
 )
 
 #: Maximum length of a text in characters. Ids, keys and addresses are shorter, and an HTTP header can carry this
@@ -355,26 +354,3 @@ def _proxy(url: object, allowed: str) -> str:
     if found_scheme not in _DEFAULT_PORTS or below or {"/", "?", "#"} & set(user):
         raise InvalidValue(allowed, "an address with another scheme or with a path")
     return full
-
-
-CHECKS: dict[Kind, Callable[[object, FieldSpec], object]] = {
-    "auth_flow": auth_flow,
-    "auth_scheme": auth_scheme,
-    "base_url": base_url,
-    "choice": choice,
-    "credential": credential,
-    "header_name": header_name,
-    "integer": integer,
-    "key": key,
-    "number": number,
-    "json_name": json_name,
-    "pdf_report_path": pdf_report_path,
-    "proxies": proxies,
-    "record_filter": record_filter,
-    "records_path": records_path,
-    "text": text,
-    "token_store": token_store,
-    "verify": verify,
-    "webhook_token": webhook_token,
-    "words": words,
-}

@@ -45,7 +45,7 @@ MIN_KEY_LENGTH = 32
 #: runs of a batch in which each row causes one webhook.
 DEFAULT_WEBHOOKS_PER_DAY = 10_000
 
-#: The kinds of values. ``checks.CHECKS`` contains one check for each kind.
+#: The kinds of values. The function of the same name in ``checks.py`` checks a value.
 Kind = Literal[
     "auth_flow",
     "auth_scheme",

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from airflow_provider_faceki.api.errors import ConfigurationError
 from airflow_provider_faceki.connection import checks
@@ -35,25 +35,6 @@ log = logging.getLogger(__name__)
 _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 
 
-class ConnectionFields(Protocol):
-    """The fields of an Airflow Connection that this provider reads, in every Airflow version."""
-
-    @property
-    def conn_type(self) -> str | None: ...
-    @property
-    def login(self) -> str | None: ...
-    @property
-    def password(self) -> str | None: ...
-    @property
-    def host(self) -> str | None: ...
-    @property
-    def port(self) -> int | None: ...
-    @property
-    def schema(self) -> str | None: ...
-    @property
-    def extra(self) -> str | None: ...
-
-
 @dataclass(frozen=True, repr=False)
 class StoredConnection:
     """The stored fields of a Connection. ``repr`` shows none of them.
@@ -70,13 +51,13 @@ class StoredConnection:
     extra: str | None
 
     @classmethod
-    def of(cls, conn: ConnectionFields) -> StoredConnection:
-        """Copy the fields of an Airflow Connection.
+    def of(cls, conn: object) -> StoredConnection:
+        """Copy the fields of an Airflow Connection. Airflow has more than one class for Connections.
 
         This method reads ``conn.extra``, the stored text, so an event loop can call it. ``conn.extra_dejson`` would
         mask secrets through a blocking call to Airflow's supervisor.
         """
-        return cls(conn.conn_type, conn.login, conn.password, conn.host, conn.port, conn.schema, conn.extra)
+        return cls(*(getattr(conn, each.name) for each in dataclasses.fields(cls)))
 
     def __repr__(self) -> str:
         return "<StoredConnection>"
@@ -217,7 +198,8 @@ class _FieldReader:
         if name == "base_url":
             scheme, port = self._checked("schema", checks.scheme), self._checked("port", checks.port)
             return lambda value: checks.url_with_defaults(value, scheme, port)
-        return lambda value: checks.CHECKS[spec.kind](value, spec)
+        check = getattr(checks, spec.kind)
+        return lambda value: check(value, spec)
 
     def _checked(self, key: str, check: Callable[[object], Any]) -> Any:
         value = self._stored[key]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.tokens.shared import TokenBackend
     from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.connection.schema import ConnectionSettings
-    from airflow_provider_faceki.connection.settings import ConnectionFields, StoredConnection
+    from airflow_provider_faceki.connection.settings import StoredConnection
     from airflow_provider_faceki.hooks.documents import DocumentSource, Picture
 
 T = TypeVar("T")
@@ -405,13 +405,12 @@ class FacekiHook(BaseHook):
             raise error.with_conn_id(self.faceki_conn_id) from None
 
 
-class _CachedConnection:
+class _CachedConnection(NamedTuple):
     """The stored fields of a Connection, its checked settings, and the client that is built from them."""
 
-    def __init__(self, stored: StoredConnection, settings: ConnectionSettings, client: FacekiClient) -> None:
-        self.stored = stored
-        self.settings = settings
-        self.client = client
+    stored: StoredConnection
+    settings: ConnectionSettings
+    client: FacekiClient
 
 
 #: The Connections that this process has read. Every hook fetches its Connection. If the stored fields are unchanged,
@@ -422,7 +421,7 @@ _cached_connections: dict[str, _CachedConnection] = {}
 os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
-def _stored(conn: ConnectionFields) -> StoredConnection:
+def _stored(conn: object) -> StoredConnection:
     from airflow_provider_faceki.connection.settings import StoredConnection
 
     return StoredConnection.of(conn)

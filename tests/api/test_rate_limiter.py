@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
-from airflow_provider_faceki.api.transport.rate_limiter import RateLimiter
+from airflow_provider_faceki.api.transport.http_transport import RateLimiter
 from tests.api.conftest import CallMode, RecordedSleeps
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json
 

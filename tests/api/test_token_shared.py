@@ -24,10 +24,9 @@ from airflow_provider_faceki.api.errors import AuthenticationError
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.tokens import shared
-from airflow_provider_faceki.api.tokens.directory import DirectoryTokenBackend
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
-from airflow_provider_faceki.api.tokens.shared import SharedTokenStore
+from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, SharedTokenStore
 from tests.api.certificates import Authority
 from tests.api.conftest import CallMode, RecordedWarnings
 from tests.api.fake_server import (

@@ -10,8 +10,7 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.service import Service
-from airflow_provider_faceki.api.tokens.directory import DirectoryTokenBackend
-from airflow_provider_faceki.api.tokens.shared import TokenBackend
+from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, TokenBackend
 from airflow_provider_faceki.api.transport.http_transport import TransportSettings
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from airflow_provider_faceki.api import FetchRecords
 from airflow_provider_faceki.api import client as client_module
-from airflow_provider_faceki.api.tokens.directory import DirectoryTokenBackend
-from airflow_provider_faceki.api.tokens.shared import SharedTokenStore
+from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, SharedTokenStore
 from airflow_provider_faceki.connection import settings as settings_module
 from airflow_provider_faceki.hooks import faceki as hook_module
 from airflow_provider_faceki.hooks.faceki import FacekiHook

@@ -19,18 +19,8 @@ from airflow_provider_faceki.api.values import as_link_id, check_identifier
 _ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
 _URL_FIELDS = frozenset(
     {
-        *(
-            "url",
-            "linkurl",
-            "kycurl",
-            "kyclink",
-            "verificationurl",
-            "verificationlink",
-            "href",
-            "link",
-            "data",
-            "result",
-        )
+        *("url", "linkurl", "kycurl", "kyclink", "verificationurl", "verificationlink"),
+        *("href", "link", "data", "result"),
     }
 )
 

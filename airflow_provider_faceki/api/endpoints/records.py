@@ -26,16 +26,8 @@ SDK_MISSING_IDENTIFIER = "undefined"
 # These are usual status words for an unfinished verification. No source contains FACEKI's own words.
 _PENDING_WORDS = frozenset(
     {
-        "PENDING",
-        "IN_PROGRESS",
-        "INPROGRESS",
-        "IN PROGRESS",
-        "PROCESSING",
-        "INITIATED",
-        "STARTED",
-        "CREATED",
-        "NEW",
-        "OPEN",
+        *("PENDING", "IN_PROGRESS", "INPROGRESS", "IN PROGRESS", "PROCESSING"),
+        *("INITIATED", "STARTED", "CREATED", "NEW", "OPEN"),
     }
 )
 

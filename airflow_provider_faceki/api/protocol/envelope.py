@@ -45,36 +45,20 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 _CODE_FIELDS = ("responsecode", "code", "statuscode", "errorcode", "resultcode")
 _SUCCESS_FIELDS = ("success", "issuccess", "ok", "succeeded")
 _ERROR_FIELDS = ("error", "errors", "exception", "fault")
+# These fields contain texts that describe a failure.
+_WORD_FIELDS = (
+    *("message", "messages", "msg", *_ERROR_FIELDS),
+    *("errormessage", "errordescription", "detail", "reason"),
+)
 # These fields describe an answer and are not part of its content.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,
         *_SUCCESS_FIELDS,
         *_ERROR_FIELDS,
-        *(
-            "status",
-            "message",
-            "messages",
-            "msg",
-            "appversion",
-            "version",
-            "timestamp",
-            "path",
-            "method",
-            "trace",
-        ),
-        *(
-            "errormessage",
-            "errordescription",
-            "erroruri",
-            "detail",
-            "details",
-            "title",
-            "type",
-            "name",
-            "reason",
-        ),
-        *("hint", "instance", "requestid", "traceid", "correlationid", "metadata", "meta"),
+        *("status", "message", "messages", "msg", "appversion", "version", "timestamp", "path", "method"),
+        *("errormessage", "errordescription", "erroruri", "detail", "details", "title", "type", "name"),
+        *("reason", "hint", "instance", "trace", "requestid", "traceid", "correlationid", "metadata", "meta"),
     }
 )
 # These are the fields of FACEKI's own envelopes.
@@ -278,16 +262,7 @@ def _is_false(status: Json, *, or_zero: bool) -> bool:
 def _words(by_name: Mapping[str, Json]) -> str:
     """Return the texts with which an answer describes a failure."""
     said: list[str] = []
-    for name in (
-        "message",
-        "messages",
-        "msg",
-        *_ERROR_FIELDS,
-        "errormessage",
-        "errordescription",
-        "detail",
-        "reason",
-    ):
+    for name in _WORD_FIELDS:
         value = by_name.get(name)
         for item in value if isinstance(value, list) else (value,):
             inner = field(item, "message", "msg", "description", "error") if isinstance(item, dict) else item

@@ -46,7 +46,6 @@ from airflow_provider_faceki.api.transport.adapter import (
     sending,
     tls_context,
 )
-from airflow_provider_faceki.api.transport.rate_limiter import RateLimiter
 from airflow_provider_faceki.api.uploads import Multipart
 
 #: Maximum seconds to wait for a connection. A reachable host accepts it within one round trip.
@@ -94,6 +93,33 @@ class TransportSettings:
     proxies: tuple[tuple[str, str], ...] | None = None
     max_concurrency: int = DEFAULT_MAX_CONCURRENCY
     max_requests_per_second: float | None = None
+
+
+class RateLimiter:
+    """Limiter that spaces requests evenly.
+
+    FACEKI publishes no limit but charges for high volumes:
+    https://docs.faceki.com/api-integration/verification-apis/authentication .
+
+    :param per_second: Maximum number of requests per second. ``None`` means no limit.
+    """
+
+    def __init__(self, per_second: float | None) -> None:
+        self._interval = 1 / per_second if per_second else 0.0
+        self._next = float("-inf")
+        self._lock = threading.Lock()
+
+    def reserve(self, now: float) -> float:
+        """Reserve the next slot and return the seconds until it.
+
+        :param now: Current time of a monotonic clock, in seconds.
+        """
+        if not self._interval:
+            return 0.0
+        with self._lock:
+            slot = max(now, self._next)
+            self._next = slot + self._interval
+            return slot - now
 
 
 class Transport:

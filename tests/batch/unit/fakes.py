@@ -14,7 +14,7 @@ from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.lease import Lease
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Crashed, Outcome
-from airflow_provider_faceki.batch.runner import Job, Progress
+from airflow_provider_faceki.batch.runner import Job, Progress, WorkerPool
 from airflow_provider_faceki.batch.store import Clock
 from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
 
@@ -89,7 +89,7 @@ class MemoryStore:
         self._do("delete", uri, lambda: self.files.pop(uri, None))
 
 
-class InlinePool:
+class InlinePool(WorkerPool):
     """Pool that runs a job when its result is requested; ``choose`` selects one of the queued jobs."""
 
     def __init__(
@@ -97,18 +97,18 @@ class InlinePool:
     ) -> None:
         self._work = work
         self._choose = choose
-        self._jobs: deque[Job] = deque()
+        self._queue: deque[Job] = deque()
         self.pending = 0
 
-    def submit(self, item: Job) -> None:
+    def submit(self, job: Job) -> None:
         self.pending += 1
-        self._jobs.append(item)
+        self._queue.append(job)
 
     def next_result(self, timeout: float) -> Outcome | None:
-        if not self._jobs:
+        if not self._queue:
             return None
-        self._jobs.rotate(-self._choose(len(self._jobs)))
-        job = self._jobs.popleft()
+        self._queue.rotate(-self._choose(len(self._queue)))
+        job = self._queue.popleft()
         self.pending -= 1
         try:
             return self._work(job)
@@ -116,8 +116,8 @@ class InlinePool:
             return Crashed(error)
 
     def cancel_pending(self) -> list[Job]:
-        cancelled, self.pending = list(self._jobs), 0
-        self._jobs.clear()
+        cancelled, self.pending = list(self._queue), 0
+        self._queue.clear()
         return cancelled
 
 
