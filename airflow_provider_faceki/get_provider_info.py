@@ -36,7 +36,10 @@ def get_provider_info() -> dict[str, object]:
                 "conn-fields": form.conn_fields(),
             }
         ],
-        "extra-links": ["airflow_provider_faceki.links.faceki.FacekiHostedPageLink"],
+        "extra-links": [
+            f"airflow_provider_faceki.links.faceki.Faceki{name}Link"
+            for name in ("HostedPage", "Record", "Output")
+        ],
         "plugins": [
             {
                 "name": "faceki_webhook",

@@ -5,9 +5,11 @@
 - ``faceki.retries.<endpoint>``, counter: requests that are sent again.
 - ``faceki.tokens_fetched``, counter: access tokens that FACEKI issued.
 - ``faceki.charged_calls.<endpoint>``, counter: charged requests that FACEKI accepted or possibly accepted.
-- ``faceki.decisions.<decision>``, counter: decisions that operators and sensors returned.
+- ``faceki.decisions.<decision>``, counter: decisions that operators and sensors returned, and decisions of batch rows.
+- ``faceki.batch_rows.<outcome>``, counter: batch rows that are done, with outcome ``succeeded`` or ``failed``.
 - ``faceki.waits_open``, gauge: number of waits in this triggerer.
 - ``faceki.circuit_open.<connection>``, gauge: 1 while this triggerer pauses its polls, otherwise 0.
+- ``faceki.webhook_answers.<status>``, counter: answers to webhooks, with the HTTP status such as ``200``.
 
 Each part after the second dot is also a tag. The endpoint is the name of its class, or ``AccessToken``.
 """
@@ -20,8 +22,6 @@ import sys
 from functools import cache
 from importlib import import_module
 from typing import Any
-
-from airflow.providers.common.compat.sdk import conf
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,9 @@ def request_metrics() -> RequestMetrics | None:
 @cache
 def is_on() -> bool:
     """Return whether the administrator has enabled any metrics."""
+    # The import is local because the core of a batch does not need Airflow.
+    from airflow.providers.common.compat.sdk import conf
+
     return any(conf.getboolean("metrics", name, fallback=False) for name in _BACKENDS)
 
 

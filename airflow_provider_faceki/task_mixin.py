@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.links.faceki import RECORD_URL_KEY
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 
 class FacekiTaskMixin:
@@ -30,6 +34,15 @@ class FacekiTaskMixin:
     def hook(self) -> FacekiHook:
         """The hook for this task's Connection."""
         return FacekiHook(self.faceki_conn_id)
+
+    def push_record_link(self, context: Context, request_id: str | None) -> None:
+        """Store the address of a record's page in FACEKI's portal for the task's extra link, if it is known.
+
+        :param context: Context of the task.
+        :param request_id: FACEKI's id of the verification.
+        """
+        if url := self.hook.settings.record_url(request_id):
+            context["ti"].xcom_push(key=RECORD_URL_KEY, value=url)
 
     def _remember_given(self, *names: str) -> None:
         """Remember which arguments have a value. Call this at the end of ``__init__``.

@@ -94,6 +94,8 @@ class RecordExport:
     #: Number of records by decision, and of rows by error code. They are complete when all tables are written.
     decisions: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    #: Number of rows that were written, by table.
+    written: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*TABLES, "errors"), 0)))
     #: Number of rows that could not be fetched, and the last error of such a row.
     unfinished: int = 0
     problem: Exception | None = None
@@ -293,9 +295,11 @@ class RecordExport:
         error, rows, decisions = line.get("error"), line.get("rows"), line.get("decisions")
         if isinstance(error, dict):
             tables["errors"].add(error)
+            self.written["errors"] += 1
             self.failures[str(line.get("code"))] += 1
         for table, row in rows if isinstance(rows, list) else ():
             tables[table].add(row)
+            self.written[table] += 1
         self.decisions.update(decisions if isinstance(decisions, list) else ())
 
 

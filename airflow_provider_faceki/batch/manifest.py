@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, BinaryIO
 
-from airflow_provider_faceki import storage
+from airflow_provider_faceki import lineage, storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.readers import (
@@ -169,12 +169,14 @@ def split(
             key = row_key(row.number, row.values.get("record_identifier"))
             files[_shard_of(key, shards)].write(row.to_shard_line())
         root = folder.rstrip("/")
-        return [
+        written = [
             retry_storage(
                 partial(_write, f"{root}/shard-{number:03d}-of-{shards:03d}.ndjson", file, output_conn_id)
             )
             for number, file in enumerate(files, 1)
         ]
+    lineage.collect(lineage.Lineage(lineage.datasets({uri: None}), lineage.datasets({root: None})), split)
+    return written
 
 
 def _problem_of_identifier(field: str, value: object) -> str:

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.outcomes import (
@@ -288,6 +288,7 @@ class BatchRunner:
         """Write the error of a row."""
         self.progress.log_error(line)
         self.journal.finish(self.journal.errors, line)
+        metrics.incr("batch_rows", outcome="failed")
 
     def abort(self, error: Exception) -> None:
         """Stop the batch early. If this is called more than once, the first reason is stored."""
@@ -319,6 +320,9 @@ class BatchRunner:
             case Succeeded(line):
                 self._release_guard()
                 self.journal.finish(self.journal.results, line)
+                metrics.incr("batch_rows", outcome="succeeded")
+                if "decision" in line:  # a row of an export has no decision of its own
+                    metrics.incr("decisions", decision=str(line["decision"]))
             case Failed(line):
                 if not self._guard.hold(outcome):
                     self.fail_row(line)

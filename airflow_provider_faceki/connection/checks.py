@@ -38,6 +38,7 @@ _HOST_NAME = re.compile(
 )
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
 _QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+_PAGE = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?#-]|%[0-9A-Fa-f]{2})*")
 _URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _AUTH_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
@@ -307,6 +308,20 @@ def json_name(value: object, _: FieldSpec) -> str:
 def pdf_report_path(value: object, _: FieldSpec) -> str:
     """Check the path of the PDF report. It contains the request id placeholder once, and optionally has a query."""
     return _path_with(value, _REQUEST_ID, f"a path such as /reports/{_REQUEST_ID}")
+
+
+def portal_url(value: object, _: FieldSpec) -> str:
+    """Check the address of a page for users. It contains the request id placeholder once, after the host."""
+    allowed = (
+        f"an address such as https://portal.example/records/{_REQUEST_ID}, with {_REQUEST_ID} in it once"
+    )
+    if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH or value.count(_REQUEST_ID) != 1:
+        raise InvalidValue(allowed)
+    authority, slash, rest = value.removeprefix("https://").partition("/")
+    _url_parts(f"https://{authority}", allowed)
+    if not value.startswith("https://") or not slash or not _PAGE.fullmatch(rest.replace(_REQUEST_ID, "id")):
+        raise InvalidValue(allowed)
+    return value
 
 
 def _path_with(value: object, placeholder: str, allowed: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 
@@ -58,6 +58,7 @@ Kind = Literal[
     "number",
     "json_name",
     "pdf_report_path",
+    "portal_url",
     "proxies",
     "record_filter",
     "records_path",
@@ -325,6 +326,13 @@ class ConnectionSettings:
         choices=("GET", "POST"),
         in_form=False,
     )
+    portal_record_url: str | None = _field(
+        "portal_url",
+        "Record page",
+        "Address of a record's page in FACEKI's portal, with {requestId} where the request id belongs, such as "
+        "https://portal.example/records/{requestId}. Tasks then show a link to it. FACEKI does not publish it.",
+        in_form=False,
+    )
     webhook_hmac_timestamp_header: str | None = _field(
         "header_name",
         "Webhook HMAC timestamp header",
@@ -366,6 +374,12 @@ class ConnectionSettings:
     def service(self) -> Service:
         """The addresses, names and request forms of this FACEKI installation."""
         return Service(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Service)})
+
+    def record_url(self, request_id: str | None) -> str | None:
+        """Return the address of a record's page in FACEKI's portal, or ``None`` if it is not known."""
+        if not request_id or self.portal_record_url is None:
+            return None
+        return self.portal_record_url.replace("{requestId}", quote(request_id, safe=""))
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -16,14 +16,16 @@ from airflow_provider_faceki.batch.manifest import COLUMNS as COLUMNS
 from airflow_provider_faceki.batch.manifest import MANIFEST_FORMATS, REQUIRED_COLUMNS
 from airflow_provider_faceki.batch.tables import TABLE_FORMATS
 from airflow_provider_faceki.failures import translate_errors
-from airflow_provider_faceki.operators.faceki import FacekiOperator
+from airflow_provider_faceki.lineage import Lineage, datasets
+from airflow_provider_faceki.links.faceki import FacekiOutputLink
+from airflow_provider_faceki.operators.faceki import FacekiOperator, storable_result
 from airflow_provider_faceki.operators.images import as_prefixes, check_resize_to, load_image
 from airflow_provider_faceki.operators.verification import DEFAULT_RESUBMIT_AFTER_SECONDS, derived_identifier
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_faceki.batch.export import ExportOptions
+    from airflow_provider_faceki.batch.export import ExportOptions, RecordExport
     from airflow_provider_faceki.batch.journal import Journal
     from airflow_provider_faceki.batch.manifest import Row
     from airflow_provider_faceki.batch.runner import Progress
@@ -57,6 +59,7 @@ class _BatchOperator(FacekiOperator):
         "manifest_conn_id",
         "output_conn_id",
     )
+    operator_extra_links = (FacekiOutputLink(),)
 
     def __init__(
         self,
@@ -104,6 +107,27 @@ class _BatchOperator(FacekiOperator):
     def _check_connections(self) -> None:
         _check_connection("manifest_conn_id", self.manifest_conn_id)
         _check_connection("output_conn_id", self.output_conn_id)
+
+    def _report_batch(
+        self, manifest: str | None, total: int, written: Mapping[str, int], counts: Mapping[str, int]
+    ) -> None:
+        """Report the lineage of this try.
+
+        :param manifest: URI of the manifest, if there is one.
+        :param total: Number of rows in the manifest.
+        :param written: Number of rows that this try has written, by URI of the file or folder.
+        :param counts: Numbers of rows over all tries.
+        """
+        inputs = {manifest: total} if manifest is not None else {}
+        self.report_lineage(Lineage(datasets(inputs), datasets(written), {"rows": total, **counts}))
+
+    def _describe_outlets(self, context: Context, counts: Mapping[str, Any]) -> None:
+        """Add counts to the events of the assets that the task declares as ``outlets``."""
+        from airflow.providers.common.compat.sdk import Asset
+
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra.update(storable_result(dict(counts)))
 
     def _warn_of_limit(self) -> None:
         limit = self.hook.settings.max_concurrency
@@ -238,12 +262,17 @@ class FacekiBatchVerificationOperator(_BatchOperator):
                 _check_pillow()
             total = self._count(self._rows())
             journal = Journal(self.output_path, ObjectStore(self.output_conn_id))
+            self.prepare_output(context, self.output_path, self.output_conn_id, is_folder=True)
             self._run(journal, self.batch_id or _default_batch_id(context["ti"]), Progress(total))
-        return {
+        counts = {
             "rows": total,
             "decisions": dict(journal.decisions),
             "errors": dict(journal.failures),
             "found": journal.found,
+        }
+        self._describe_outlets(context, counts)
+        return {
+            **counts,
             "results_path": journal.results.folder,
             "errors_path": journal.errors.folder,
             "records_path": journal.records.folder if self.include_records else None,
@@ -259,6 +288,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         lease.acquire()
         self._load(journal)
         self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)
+        before = journal.decisions.total(), journal.failures.total()
         batch = BatchVerification(
             hook=self.hook,
             load_image=partial(self._load_image, self._access_policy()),
@@ -275,7 +305,18 @@ class FacekiBatchVerificationOperator(_BatchOperator):
                 f"; {left} of {progress.total} rows are left, and a further try goes on with them"
             )
             raise
+        finally:
+            self._report_try(journal, progress.total, *before)
         self._check_complete(batch, journal, progress.total)
+
+    def _report_try(self, journal: Journal, total: int, results_before: int, errors_before: int) -> None:
+        results, errors = journal.decisions.total(), journal.failures.total()
+        written = {
+            journal.results.folder: results - results_before,
+            journal.errors.folder: errors - errors_before,
+        }
+        counts = {"succeeded": results, "failed": errors, "open": max(0, total - results - errors)}
+        self._report_batch(self.manifest, total, written, {**counts, "found": journal.found})
 
     def _check_complete(self, batch: BatchVerification, journal: Journal, total: int) -> None:
         _check_finished(batch.unfinished, batch.problem, total)
@@ -400,18 +441,31 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
             export = RecordExport(self.hook, self._options(context), lambda: self._killed)
             total = self._total()
             export.check()
+            self.prepare_output(context, self.output_path, self.output_conn_id, is_folder=True)
             self._load(export.journal)
             self.log.info("%d identifiers, %d of them fetched by earlier tries", total, export.journal.done)
             export.run(self._rows, Progress(total))
             _check_finished(export.unfinished, export.problem, total)
+            self._report_tables(export, total)
             _check_any_succeeded(export.decisions, export.failures, export.uri("errors"))
-        return {
+        counts = {
             "rows": total,
             "decisions": dict(export.decisions),
             "errors": dict(export.failures),
+        }
+        self._describe_outlets(context, counts)
+        return {
+            **counts,
             "tables": {table: export.uri(table) for table in TABLES},
             "errors_path": export.uri("errors"),
         }
+
+    def _report_tables(self, export: RecordExport, total: int) -> None:
+        # The files of all runs and partitions together are one table.
+        root = self.output_path.rstrip("/")
+        written = {f"{root}/{table}": rows for table, rows in export.written.items()}
+        failed = export.failures.total()
+        self._report_batch(self.manifest, total, written, {"succeeded": total - failed, "failed": failed})
 
     def _options(self, context: Context) -> ExportOptions:
         from airflow_provider_faceki.batch.export import ExportOptions

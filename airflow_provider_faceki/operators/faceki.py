@@ -19,7 +19,13 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.api.values import Json, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
-from airflow_provider_faceki.links.faceki import FacekiHostedPageLink
+from airflow_provider_faceki.lineage import Dataset, Lineage, collect, folder_uri, to_openlineage
+from airflow_provider_faceki.links.faceki import (
+    OUTPUT_URL_KEY,
+    FacekiHostedPageLink,
+    FacekiOutputLink,
+    FacekiRecordLink,
+)
 from airflow_provider_faceki.record_filter import check_one_filter, record_filter
 from airflow_provider_faceki.task_mixin import FacekiTaskMixin
 from airflow_provider_faceki.triggers.poll_log import loggable
@@ -45,6 +51,12 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("faceki_conn_id",)
+    #: Template fields whose values possibly contain identifiers of a person.
+    _identifying: Sequence[str] = ()
+
+    #: Datasets of this execution, after they were written.
+    _lineage: Lineage | None = None
+    _transient: Sequence[str] = ("_lineage",)
 
     def __init__(self, *, faceki_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -60,6 +72,50 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         """
         with translate_errors():
             return self.hook.call(endpoint)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the datasets of this execution. The OpenLineage provider calls this method if it is installed.
+
+        :param task_instance: Task instance that has ended. It is not used.
+        """
+        return to_openlineage(self._lineage or Lineage())
+
+    def prepare_output(
+        self, context: Context, uri: str | None, conn_id: str | None, *, is_folder: bool = False
+    ) -> None:
+        """Check that the output is writable, and store its web address for the task's extra link, if it has one.
+
+        Both happen before the call, which is possibly charged.
+
+        :param context: Context of the task.
+        :param uri: URI of the file or folder, or ``None``.
+        :param conn_id: Connection for that storage.
+        :param is_folder: Whether ``uri`` is the URI of a folder, which is not checked.
+        :raises ValidationError: the file is not writable.
+        """
+        from airflow_provider_faceki.web_address import web_address
+
+        if not is_folder:
+            check_output(uri, conn_id)
+        if uri and (url := web_address(uri, conn_id, is_folder=is_folder)):
+            context["ti"].xcom_push(key=OUTPUT_URL_KEY, value=url)
+
+    def report_lineage(self, lineage: Lineage) -> None:
+        """Report the datasets of this execution to Airflow's hook lineage, and keep them for OpenLineage.
+
+        :param lineage: The datasets.
+        """
+        self._lineage = lineage
+        collect(lineage, self.hook)
+
+    def report_file(self, path: str, rows: int | None = None) -> None:
+        """Report the lineage of a file about one person. Only its folder is named, because its name identifies them.
+
+        :param path: Location of the file.
+        :param rows: Number of records in the file.
+        """
+        folder = folder_uri(path, [getattr(self, name) for name in self._identifying])
+        self.report_lineage(Lineage(outputs=[Dataset(folder, rows)] if folder else []))
 
 
 class FacekiGenerateKycLinkOperator(FacekiOperator):
@@ -178,6 +234,8 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         "output_conn_id",
     )
     custom_operator_name = "FACEKI records"
+    operator_extra_links = (FacekiRecordLink(), FacekiOutputLink())
+    _identifying = _FILTERS
 
     def __init__(
         self,
@@ -213,7 +271,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         with translate_errors():
             self.check_rendered()
             endpoint = record_filter(**{name: getattr(self, name) for name in _FILTERS})
-            check_output(self.output_path, self.output_conn_id)
+            self.prepare_output(context, self.output_path, self.output_conn_id)
         records = self.call(endpoint)
         self.log.info("FACEKI has %d record(s)%s", len(records), self._subject())
         if not records and self.skip_if_missing:
@@ -226,7 +284,10 @@ class FacekiFetchRecordsOperator(FacekiOperator):
                     self.output_path, [dict(record.document) for record in records], self.output_conn_id
                 )
             context["ti"].xcom_push(key="output_path", value=path)
-        fail_if_declined(api.latest(records) if self.fail_on_decline else None)
+            self.report_file(path, len(records))
+        latest = api.latest(records)
+        self.push_record_link(context, latest.request_id if latest else None)
+        fail_if_declined(latest if self.fail_on_decline else None)
         return [storable_result(record.summary()) for record in records]
 
     def _subject(self) -> str:
@@ -278,6 +339,8 @@ class FacekiApiOperator(FacekiOperator):
         ("query", "json", "data", "files"), "json"
     )
     custom_operator_name = "FACEKI call"
+    operator_extra_links = (FacekiOutputLink(),)
+    _identifying = ("path", "query", "json", "data", "files")
 
     def __init__(
         self,
@@ -329,10 +392,12 @@ class FacekiApiOperator(FacekiOperator):
                 files=self._files(),
                 authenticated=self.authenticated,
             )
-            check_output(self.output_path, self.output_conn_id)
+            self.prepare_output(context, self.output_path, self.output_conn_id)
         document = self.call(endpoint)
         if self.output_path:
-            return self._write(self.output_path, document, endpoint)
+            path = self._write(self.output_path, document, endpoint)
+            self.report_file(path)
+            return path
         if not self.do_xcom_push:
             return document
         return self._for_xcom(storable(document))

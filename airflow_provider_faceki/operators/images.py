@@ -14,7 +14,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_faceki import api
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import translate_errors
-from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output, storable_result, write_json
+from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
+from airflow_provider_faceki.operators.faceki import FacekiOperator, storable_result, write_json
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -203,6 +204,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
     """
 
     custom_operator_name = "FACEKI face match"
+    operator_extra_links = (FacekiOutputLink(),)
+    _identifying = ("selfie",)
     template_fields: Sequence[str] = (
         *_ImageOperator.template_fields,
         "selfie",
@@ -226,7 +229,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
     def execute(self, context: Context) -> list[api.Summary]:
         """Search for the face and return the summaries of the matches."""
         with translate_errors():
-            check_output(self.output_path, self.output_conn_id)
+            self.prepare_output(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
             records = self.ask_charged(context, api.FaceMatch(self._image))
@@ -234,6 +237,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
         if self.output_path:
             path = self._write(context, self.output_path, records, is_kept)
             context["ti"].xcom_push(key="output_path", value=path)
+            self.report_file(path, len(records))
         self.settled(context)
         ChargedCallState(context).clear_matches()
         return [storable_result(record.summary()) for record in records]
@@ -364,6 +368,8 @@ class FacekiPdfReportOperator(FacekiOperator):
     """
 
     custom_operator_name = "FACEKI report"
+    operator_extra_links = (FacekiRecordLink(), FacekiOutputLink())
+    _identifying = ("request_id",)
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
         "request_id",
@@ -384,6 +390,10 @@ class FacekiPdfReportOperator(FacekiOperator):
         from airflow_provider_faceki import storage
 
         with translate_errors():
+            self.prepare_output(context, self.output_path, self.output_conn_id)
             report = self.hook.call(api.FetchPdfReport(self.request_id))
             with report.file:
-                return storage.write_file(self.output_path, report.file, self.output_conn_id)
+                path = storage.write_file(self.output_path, report.file, self.output_conn_id)
+        self.report_file(path)
+        self.push_record_link(context, self.request_id)
+        return path

@@ -21,9 +21,9 @@ from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
+from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import (
     FacekiOperator,
-    check_output,
     storable_result,
     write_json,
 )
@@ -128,10 +128,12 @@ class FacekiKycVerificationOperator(FacekiOperator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"documents": "json"}
     custom_operator_name = "FACEKI verification"
+    operator_extra_links = (FacekiRecordLink(), FacekiOutputLink())
 
     #: State of the charged call in the current execution.
     _state: ChargedCallState | None = None
-    _transient = ("_state",)
+    _transient = (*FacekiOperator._transient, "_state")
+    _identifying = ("record_identifier", "selfie", "documents")
 
     def __init__(
         self,
@@ -209,7 +211,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 "record_identifier is None in a mapped task, and you would not find the person by a derived one: give "
                 "each instance its own, or leave the argument out"
             )
-        check_output(self.output_path, self.output_conn_id)
+        self.prepare_output(context, self.output_path, self.output_conn_id)
 
     def resume_reconciliation(
         self,
@@ -452,6 +454,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
             if self.output_path:
                 path = write_json(self.output_path, dict(made.record.document), self.output_conn_id)
                 context["ti"].xcom_push(key="output_path", value=path)
+                self.report_file(path, 1)
+        self.push_record_link(context, made.record.request_id)
         metrics.incr("decisions", decision=str(made.decision))
         fail_if_declined(made.record if self.fail_on_decline else None)
         return storable_result(made.summary())

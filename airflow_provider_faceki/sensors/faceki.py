@@ -26,6 +26,7 @@ from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.values import Json, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
+from airflow_provider_faceki.links.faceki import FacekiRecordLink
 from airflow_provider_faceki.record_filter import check_one_filter, looks_like_faceki_id, record_filter
 from airflow_provider_faceki.task_mixin import FacekiTaskMixin
 from airflow_provider_faceki.triggers.deferral import (
@@ -77,6 +78,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("faceki_conn_id", *_FILTERS)
     custom_operator_name = "FACEKI decision"
+    operator_extra_links = (FacekiRecordLink(),)
 
     def __init__(
         self,
@@ -208,6 +210,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         if found is None:
             self._poll_log.polled(records)
             return None
+        self.push_record_link(context, found.request_id)
         metrics.incr("decisions", decision=str(found.decision))
         self.log.info("FACEKI decided verification %s: %s", loggable(found.request_id), found.decision)
         fail_if_declined(found if self.fail_on_decline else None)

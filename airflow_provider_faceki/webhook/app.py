@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Set
 from typing import TYPE_CHECKING
 
+from airflow_provider_faceki import metrics
 from airflow_provider_faceki.api.protocol.webhook import (
     InvalidWebhookError,
     WebhookNotification,
@@ -168,10 +169,11 @@ class Receiver:
         from starlette.responses import JSONResponse
 
         try:
-            outcome = await self._receive(request)
+            answer = JSONResponse({"status": await self._receive(request)})
         except RefusedError as refused:
-            return JSONResponse({"detail": refused.detail}, refused.status, refused.headers)
-        return JSONResponse({"status": outcome})
+            answer = JSONResponse({"detail": refused.detail}, refused.status, refused.headers)
+        metrics.incr("webhook_answers", status=str(answer.status_code))
+        return answer
 
     async def _receive(self, request: Request) -> str:
         began = time.monotonic()

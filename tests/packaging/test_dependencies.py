@@ -14,9 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Airflow, and packages that are always installed where the provider imports them. These are the packages of the API
-# server, of the forms before 3.2, and of masking on an event loop before 3.3.
+# server, of the forms before 3.2, of masking on an event loop before 3.3, and of the OpenLineage provider.
 _BY_AIRFLOW = {
-    "airflow", "asgiref", "fastapi", "flask_appbuilder", "flask_babel", "fsspec", "sqlalchemy", "wtforms"
+    "airflow", "asgiref", "attrs", "fastapi", "flask_appbuilder", "flask_babel", "fsspec", "openlineage", "sqlalchemy",
+    "wtforms",
 }  # fmt: skip
 # pytest itself loads the plugin of the local FACEKI.
 _BY_PYTEST = {"pytest"}

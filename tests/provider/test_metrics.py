@@ -16,6 +16,7 @@ import pytest
 from airflow_provider_faceki import metrics
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.batch.people import People
 from tests.billing.pictures import write
 
 pytestmark = pytest.mark.process
@@ -33,19 +34,26 @@ except ImportError:
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+from airflow_provider_faceki.triggers import shared_poller
 from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 from tests.airflow.fakes import context
 
-selfie, front = sys.argv[1:]
+from airflow_provider_faceki.operators.batch import FacekiBatchVerificationOperator
+
+selfie, front, manifest, output = sys.argv[1:]
+FacekiBatchVerificationOperator(
+    task_id="b", manifest=manifest, output_path=output, allowed_image_prefixes=["/"], lookup_timeout=1
+).execute(context())
 FacekiKycVerificationOperator(
     task_id="v", record_identifier="accepted-1", selfie=selfie, documents=[{"front": front, "back": front}]
 ).execute(context())
 FacekiKycDecisionSensor(task_id="s", record_identifier="accepted-1").poke(context())
 
 async def wait():
-    for name in ("accepted-1", "nobody"):
+    shared_poller.FAILURE_THRESHOLD = 1
+    for name, conn_id in (("accepted-1", "faceki_default"), ("nobody", "faceki_default"), ("x", "faceki_down")):
         trigger = FacekiKycDecisionTrigger(
-            faceki_conn_id="faceki_default", deadline=time.time(), record_identifier=name
+            faceki_conn_id=conn_id, deadline=time.time(), record_identifier=name
         )
         async for _ in trigger.run():
             pass
@@ -81,13 +89,23 @@ def test_what_a_statsd_server_receives(
         "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(
             faceki_sandbox.connection(token_store="memory", max_wait=0.1)
         ),
+        "AIRFLOW_CONN_FACEKI_DOWN": json.dumps(
+            {**faceki_sandbox.connection(token_store="memory", max_wait=0.1), "host": "http://127.0.0.1:1"}
+        ),
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(statsd.getsockname()[1]),
     }
     images = [write(tmp_path, "s.jpg"), write(tmp_path, "f.jpg")]
+    people = People(tmp_path)
+    rows = [people.line(name) for name in ("declined-1", "review-1")]
+    manifest = people.manifest([*rows, people.line("row-without-selfie", selfie=None)])
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *images], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT, *images, manifest, people.out.as_uri()],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     lines = received(statsd)
@@ -96,12 +114,17 @@ def test_what_a_statsd_server_receives(
         "faceki.tokens_fetched:1|c": 1,
         "faceki.requests.FindKycVerification.5xx:1|c": 1,
         "faceki.retries.FindKycVerification:1|c": 1,
-        "faceki.requests.FindKycVerification.2xx:1|c": 1,
-        "faceki.requests.PerformKycVerification.2xx:1|c": 1,
-        "faceki.charged_calls.PerformKycVerification:1|c": 1,
+        "faceki.requests.FindKycVerification.2xx:1|c": 4,
+        "faceki.requests.PerformKycVerification.2xx:1|c": 3,
+        "faceki.charged_calls.PerformKycVerification:1|c": 3,
+        "faceki.batch_rows.succeeded:1|c": 2,
+        "faceki.batch_rows.failed:1|c": 1,
+        "faceki.decisions.DECLINED:1|c": 1,
+        "faceki.decisions.REVIEW:1|c": 1,
         "faceki.decisions.ACCEPTED:1|c": 2,
-        "faceki.waits_open:1|g": 2,
-        "faceki.waits_open:0|g": 2,
+        "faceki.waits_open:1|g": 3,
+        "faceki.waits_open:0|g": 3,
+        "faceki.circuit_open.faceki_down:1|g": 1,
     }.items():
         assert lines.count(line) == count, (line, lines)
 

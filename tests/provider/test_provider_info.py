@@ -167,7 +167,8 @@ def test_airflows_command_line_lists_it(listed: Said) -> None:
     if AIRFLOW_VERSION not in ((3, 0), (3, 1)) or importlib.util.find_spec("wtforms"):
         assert {"field_behaviours": "faceki"} in json.loads(behaviours)
         assert widgets.count("extra__faceki__") == len(IN_FORM)
-    assert "FacekiHostedPageLink" in links
+    for name in ("FacekiHostedPageLink", "FacekiRecordLink", "FacekiOutputLink"):
+        assert name in links
     assert "airflow_provider_faceki.triggers.faceki" in triggers
 
 

@@ -50,6 +50,7 @@ def test_nothing_but_id_and_secret_means_the_documented_service() -> None:
         record_identifier_filter="record_identifier",
         face_id_filter="face_id",
         pdf_report_method="GET",
+        portal_record_url=None,
         webhook_hmac_timestamp_header=None,
         webhook_statuses=None,
         webhook_max_per_day=10_000,
@@ -194,6 +195,13 @@ def test_urls_that_are_refused(host: str, because: str, field: str) -> None:
             {"pdf_report_path": "/r/{requestId}.pdf"}, "pdf_report_path", "/r/{requestId}.pdf", id="PDF path"
         ),
         pytest.param(
+            {"portal_record_url": "https://portal.example:8443/#/records/{requestId}?tab=a%20b"},
+            "portal_record_url",
+            "https://portal.example:8443/#/records/{requestId}?tab=a%20b",
+            id="record page",
+        ),
+        pytest.param({"max_charged_calls": "50"}, "max_charged_calls", 50, id="charged calls as text"),
+        pytest.param(
             {"pdf_report_path": "/pdf?id={requestId}&a=1"},
             "pdf_report_path",
             "/pdf?id={requestId}&a=1",
@@ -316,6 +324,17 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         pytest.param({"face_id_filter": "a b"}, "name of a query parameter", id="filter with a space"),
         pytest.param({"pdf_report_method": "PUT"}, "one of GET, POST", id="PDF by PUT"),
         pytest.param({"webhook_request_id_field": "a b"}, "such as requestId", id="field with a space"),
+        pytest.param({"portal_record_url": "https://p.example/r"}, "{requestId}", id="record page: no place"),
+        pytest.param({"portal_record_url": "http://p.example/{requestId}"}, "https", id="record page: http"),
+        pytest.param(
+            {"portal_record_url": "https://u:p@p.example/{requestId}"}, "https", id="record page: user"
+        ),
+        pytest.param({"portal_record_url": "https://{requestId}"}, "https", id="record page: no path"),
+        pytest.param({"portal_record_url": "javascript://x/{requestId}"}, "https", id="record page: script"),
+        pytest.param(
+            {"portal_record_url": "https://p.example/ {requestId}"}, "https", id="record page: space"
+        ),
+        pytest.param({"max_charged_calls": 0}, "from 1 to", id="no charged call at all"),
         pytest.param({"pdf_report_path": "/pdf"}, "{requestId}", id="PDF path without its place"),
         pytest.param({"pdf_report_path": "/{requestId}/{requestId}"}, "once", id="PDF path: twice"),
         pytest.param({"pdf_report_path": "/{requestId}/{x}"}, "{requestId}", id="PDF path: another place"),

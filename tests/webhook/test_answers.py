@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlencode
 
 import pytest
 
+from airflow_provider_faceki import metrics
 from airflow_provider_faceki.api import WebhookNotification
 from airflow_provider_faceki.webhook import app, auth, events
 from tests.airflow.running import HAS_PARTITIONS
@@ -61,6 +62,17 @@ def test_no_log_has_the_token(served: Served, caplog: pytest.LogCaptureFixture) 
     for secret in (TOKEN, PREVIOUS, WEAK, wrong):
         assert secret not in requested
         assert secret not in _ours(caplog)
+
+
+def test_answers_are_counted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    stats = SimpleNamespace(incr=lambda name, **_: counted.append(name))
+    monkeypatch.setattr(metrics, "is_on", lambda: True)
+    monkeypatch.setattr(metrics, "_stats", lambda: stats)
+    served.post(served.at(), said())
+    served.post(served.at(token="wrong-" + TOKEN), said())
+    served.post(served.at(), b"no JSON")
+    assert counted == [f"faceki.webhook_answers.{status}" for status in (200, 401, 422)]
 
 
 def _ours(caplog: pytest.LogCaptureFixture) -> str:

@@ -1,0 +1,197 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Datasets that a task has read and written, for OpenLineage and for Airflow's hook lineage.
+
+A dataset is named by its location. The name contains no Connection, no query, and no identifier of the task. An image
+is not a dataset, because images are named after people.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from airflow_provider_faceki.storage import FilePath
+
+log = logging.getLogger(__name__)
+
+#: Name of the run facet with the counts of a batch.
+BATCH_FACET = "faceki_batch"
+
+#: Minimum length of an identifier that is also searched for inside a word of a folder's name.
+MIN_IDENTIFIER_LENGTH = 4
+
+_LOCAL_SCHEMES = ("file", "local")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A file or a folder.
+
+    :param uri: Location without credentials, as :func:`file_uri` or :func:`folder_uri` returns it.
+    :param rows: Number of rows that the task has read or written, if it is known.
+    """
+
+    uri: str
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Datasets of one execution of a task.
+
+    :param inputs: Datasets that were read.
+    :param outputs: Datasets that were written.
+    :param counts: Numbers of rows of a batch, over all its tries.
+    """
+
+    inputs: Sequence[Dataset] = ()
+    outputs: Sequence[Dataset] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def file_uri(uri: FilePath) -> str | None:
+    """Return the location of a file or folder as a URI without credentials, or ``None`` if it is not a location.
+
+    :param uri: Absolute local path, URI, or path object.
+    """
+    text = str(uri)
+    try:
+        parts = urlsplit(f"file://{text}" if text.startswith("/") else text)
+    except ValueError:
+        return None
+    scheme = "file" if parts.scheme in _LOCAL_SCHEMES else parts.scheme
+    if not scheme or not (parts.netloc or scheme == "file"):
+        return None
+    host = parts.netloc.rpartition("@")[2]
+    # Only the query of a web address is removed. In an object store, the character belongs to the name.
+    is_web = scheme in ("http", "https")
+    rest = "" if is_web else re.sub(r"^[^?#]*", "", text)
+    return urlunsplit((scheme, host, f"{parts.path}{rest}".rstrip("/"), "", ""))
+
+
+def datasets(rows: Mapping[str, int | None]) -> list[Dataset]:
+    """Return the datasets at these locations.
+
+    :param rows: Number of rows by location; ``None`` if it is unknown.
+    """
+    return [Dataset(uri, count) for place, count in rows.items() if (uri := file_uri(place))]
+
+
+def folder_uri(uri: FilePath, identifiers: Iterable[object] = ()) -> str | None:
+    """Return the folder of a file about one person, as :func:`file_uri` does.
+
+    The file's name is left out, because it usually contains an identifier of the person. A folder whose name contains
+    one of ``identifiers`` is left out too, with all folders below it.
+
+    :param uri: Location of the file.
+    :param identifiers: Values of any JSON type that contain identifiers.
+    """
+    found = file_uri(uri)
+    if found is None:
+        return None
+    scheme, _, rest = found.partition("://")
+    host, *folders = rest.split("/")[:-1] or [""]
+    hidden = set(_texts(list(identifiers)))
+    kept = list(takewhile(lambda folder: not any(_shows(unquote(folder), each) for each in hidden), folders))
+    return f"{scheme}://{'/'.join((host, *kept))}" if host or kept else None
+
+
+def _shows(folder: str, identifier: str) -> bool:
+    # A short identifier, such as 7, is in many names by chance. It counts only as a whole word.
+    is_long = len(identifier) >= MIN_IDENTIFIER_LENGTH
+    return identifier in (folder if is_long else re.split(r"[\W_]+", folder))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str) and "/" in value:
+        # The location of an image, or a path: its last folder and its name possibly identify the person.
+        yield from filter(None, re.sub(r"\.\w+$", "", value).split("/")[-2:])
+    elif isinstance(value, str | int) and str(value):
+        yield str(value)
+
+
+def collect(lineage: Lineage, context: object) -> None:
+    """Report datasets to Airflow's hook lineage. An error is only logged, because the work is done and paid.
+
+    :param lineage: The datasets.
+    :param context: Hook or path that has read or written them.
+    """
+    try:
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+        collector = get_hook_lineage_collector()
+        for dataset in lineage.inputs:
+            collector.add_input_asset(context, uri=dataset.uri)
+        for dataset in lineage.outputs:
+            collector.add_output_asset(context, uri=dataset.uri)
+    except Exception as error:  # noqa: BLE001 - handlers of URIs are plugins, which raise any error
+        log.debug("Datasets could not be reported: %s", type(error).__name__)
+
+
+def to_openlineage(lineage: Lineage) -> Any:
+    """Return the datasets as the ``OperatorLineage`` of the OpenLineage provider.
+
+    :param lineage: The datasets.
+    :raises ImportError: the OpenLineage provider is not installed. It calls this function only if it is installed.
+    """
+    from airflow.providers.common.compat.openlineage.facet import (
+        InputDataset,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    return OperatorLineage(
+        inputs=[
+            InputDataset(*_name(each.uri), inputFacets=_input_facets(each.rows)) for each in lineage.inputs
+        ],
+        outputs=[
+            OutputDataset(
+                *_name(each.uri),
+                outputFacets={}
+                if each.rows is None
+                else {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=each.rows)},
+            )
+            for each in lineage.outputs
+        ],
+        run_facets={BATCH_FACET: _batch_facet(lineage.counts)} if lineage.counts else {},
+    )
+
+
+def _name(uri: str) -> tuple[str, str]:
+    """Return namespace and name of a dataset, as Airflow's own converters build them."""
+    scheme, _, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    if scheme == "file":
+        return (f"file://{host}" if host else "file"), slash + path
+    return f"{scheme}://{host}", path or "/"
+
+
+def _input_facets(rows: int | None) -> dict[str, Any]:
+    try:
+        from openlineage.client.generated.input_statistics_input_dataset import (
+            InputStatisticsInputDatasetFacet,
+        )
+    except ImportError:  # an older version of openlineage-python
+        return {}
+    return {} if rows is None else {"inputStatistics": InputStatisticsInputDatasetFacet(rowCount=rows)}
+
+
+def _batch_facet(counts: Mapping[str, int]) -> Any:
+    import attrs
+    from airflow.providers.common.compat.openlineage.facet import RunFacet
+
+    # The base class exists only if OpenLineage is installed, so the class is made here.
+    facet = attrs.make_class("FacekiBatchRunFacet", list(counts), bases=(RunFacet,))
+    return facet(**counts)

@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Web addresses of files and folders in object stores, for links in Airflow's user interface."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_faceki import storage
+
+_AWS_HOST = ".amazonaws.com"
+_GOOGLE_HOST = ".googleapis.com"
+
+
+def web_address(uri: storage.FilePath, conn_id: str | None = None, *, is_folder: bool = False) -> str | None:
+    """Return the address of a page that shows a file or folder to a user who is logged in to the storage's console.
+
+    The address contains no credentials. Nothing is requested from the storage.
+
+    :param uri: URI of the file or folder, which the task has just written.
+    :param conn_id: Connection for the storage.
+    :param is_folder: Whether ``uri`` is the URI of a folder.
+    :returns: ``None`` if no address is known, for example for a local file or for another vendor's S3 storage.
+    """
+    try:
+        filesystem, path = storage.locate(str(uri).rstrip("/"), conn_id)
+    except (OSError, ValueError):
+        return None
+    return address_in(filesystem, path, is_folder=is_folder)
+
+
+def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | None:
+    """Return the address of a path in an fsspec filesystem; see :func:`web_address`.
+
+    :param filesystem: The filesystem.
+    :param path: Path in it: bucket or container, slash, key.
+    :param is_folder: Whether ``path`` is a folder.
+    """
+    bucket, _, key = path.strip("/").partition("/")
+    protocol = getattr(filesystem, "protocol", ())
+    protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+    if "s3" in protocols and _is_at(getattr(filesystem, "endpoint_url", None), _AWS_HOST):
+        kind, end = ("buckets", "/") if is_folder else ("object", "")
+        return f"https://console.aws.amazon.com/s3/{kind}/{quote(bucket)}?prefix={quote(key, safe='/')}{end}"
+    if "gs" in protocols and _is_at(getattr(filesystem, "_endpoint", None), _GOOGLE_HOST):
+        kind = "" if is_folder else "_details/"
+        return f"https://console.cloud.google.com/storage/browser/{kind}{quote(bucket)}/{quote(key)}"
+    account = getattr(filesystem, "account_name", None)
+    # The address of a folder in Azure's portal contains the subscription, which only Azure knows.
+    if "abfs" in protocols and isinstance(account, str) and account and not is_folder:
+        host = getattr(filesystem, "account_host", None) or f"{account}.blob.core.windows.net"
+        return f"https://{host}/{quote(bucket)}/{quote(key)}"
+    return None
+
+
+def _is_at(endpoint: object, domain: str) -> bool:
+    """Return whether an endpoint belongs to the vendor. ``None`` means the vendor's own default."""
+    if endpoint is None:
+        return True
+    return isinstance(endpoint, str) and f".{urlsplit(endpoint).hostname or ''}".endswith(domain)

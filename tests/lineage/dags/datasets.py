@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""DAG whose tasks read and write datasets in an object store. The last task reaches the Connection's limit."""
+
+from __future__ import annotations
+
+import os
+
+from airflow.providers.common.compat.sdk import DAG, Asset, task, timezone
+
+from airflow_provider_faceki.operators.batch import (
+    COLUMNS,
+    FacekiBatchFetchRecordsOperator,
+    FacekiBatchVerificationOperator,
+)
+from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+
+# The values are not in the run's conf, because Airflow's own lineage contains the conf.
+STORE = "s3://aws_kyc@kyc"
+PICTURES = os.environ.get("TEST_PICTURES", "/")
+SELFIE, FRONT = f"file://{PICTURES}/selfie.jpg", f"file://{PICTURES}/front.jpg"
+PERSON = os.environ.get("TEST_PERSON", "nobody")
+
+with DAG("datasets", schedule=None, start_date=timezone.datetime(2026, 1, 1), catchup=False) as dag:
+
+    @task
+    def split_manifest() -> int:
+        from airflow_provider_faceki.batch.manifest import split
+
+        return len(split(f"{STORE}/people.ndjson", f"{STORE}/shards", 2, {name: name for name in COLUMNS}))
+
+    verify = FacekiBatchVerificationOperator(
+        task_id="verify",
+        manifest=f"{STORE}/people.ndjson",
+        output_path=f"{STORE}/verified",
+        allowed_image_prefixes=[PICTURES],
+        lookup_timeout=2.0,
+        outlets=[Asset("s3://kyc/verified")],
+    )
+    tables = FacekiBatchFetchRecordsOperator(
+        task_id="tables",
+        manifest=f"{STORE}/people.ndjson",
+        output_path=f"{STORE}/tables",
+        outlets=[Asset("s3://kyc/tables")],
+    )
+    one = FacekiKycVerificationOperator(
+        task_id="one",
+        record_identifier=PERSON,
+        selfie=SELFIE,
+        documents=[{"front": FRONT, "back": FRONT}],
+        output_path=f"{STORE}/records/{PERSON}/record.json",
+    )
+    fetch = FacekiFetchRecordsOperator(
+        task_id="fetch", record_identifier=PERSON, output_path=f"{STORE}/fetched/{PERSON}.json"
+    )
+
+    @task
+    def too_many() -> None:
+        from airflow_provider_faceki.hooks.faceki import FacekiHook
+
+        hook = FacekiHook("faceki_limited")
+        for _ in range(3):
+            hook.analyze_face(SELFIE)
+
+    split_manifest() >> verify >> tables >> one >> fetch >> too_many()

@@ -1,0 +1,274 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A complete Airflow with the OpenLineage provider: datasets, asset events, links and the limit of charged calls."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_faceki.sandbox import SandboxProcess
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from tests.airflow.running import AIRFLOW_3, bundles, reading
+from tests.airflow.whole_airflow import WholeAirflow
+from tests.batch.people import People
+from tests.object_store import BUCKET, ObjectStore
+
+pytestmark = pytest.mark.airflow
+
+DAGS = Path(__file__).parent / "dags"
+DAG_ID, RUN_ID = "datasets", "once"
+#: An identifier that accepts the person, and parts of which are also a name.
+PERSON = "accepted-canariella-leckwasser"
+#: Password of the storage's Connection.
+PASSWORD = "canary-of-the-store"
+PORTAL = "https://portal.example/records"
+TASKS = ("split_manifest", "verify", "tables", "one", "fetch", "too_many")
+
+# Airflow 2.11 has its REST API in the web server. This calls it without a server.
+WEB_SERVER = """
+import json, sys
+from airflow.www.app import create_app
+client = create_app(testing=True).test_client()
+for path in json.load(sys.stdin):
+    print("ANSWER", json.dumps(client.get(path).json))
+"""
+
+
+@dataclass
+class Whole:
+    """Airflow after the run, still running."""
+
+    airflow: WholeAirflow
+    faceki: SandboxProcess
+    events_file: Path
+    run: DagResult
+    links: dict[str, dict[str, str | None]] = field(default_factory=dict)
+
+    @cached_property
+    def events(self) -> str:
+        """All OpenLineage events as text."""
+        return self.events_file.read_text(encoding="utf-8")
+
+    def event(self, task: str) -> dict[str, Any]:
+        """Return the last event of a task that has ended."""
+        found: list[dict[str, Any]] = [json.loads(line) for line in self.events.splitlines()]
+        ended = {"COMPLETE", "FAIL"}
+        return [
+            each for each in found if each["job"]["name"] == f"{DAG_ID}.{task}" and each["eventType"] in ended
+        ][-1]
+
+    def asset_event(self, uri: str) -> dict[str, Any]:
+        """Return the extra of the only event of an asset."""
+        name = "asset" if AIRFLOW_3 else "dataset"
+        query = (
+            f"SELECT e.extra FROM {name}_event e JOIN {name} a ON a.id = e.{name}_id"  # noqa: S608 - constant names
+            " WHERE a.uri = ?"
+        )
+        with reading(self.airflow.database) as database:
+            ((extra,),) = database.execute(query, (uri,)).fetchall()
+        found: dict[str, Any] = json.loads(extra)
+        return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, _object_store_server: ObjectStore) -> Iterator[Whole]:
+    folder = tmp_path_factory.mktemp("lineage")
+    people = People(folder)
+    _object_store_server.clear()
+    lines = [people.line(name) for name in ("accepted-1", "declined-1")]
+    lines += [people.line("no-selfie", selfie=None)]
+    manifest = people.manifest(lines)
+    _object_store_server.client.upload_file(manifest.removeprefix("file://"), BUCKET, "people.ndjson")
+    events = folder / "events.ndjson"
+    with SandboxProcess() as faceki:
+        extra = {"portal_record_url": f"{PORTAL}/{{requestId}}", "token_store": "memory"}
+        limited = faceki.connection(max_charged_calls=2, token_store="memory")
+        aws = {
+            "conn_type": "aws",
+            "login": "canary-login",
+            "password": PASSWORD,
+            "extra": {"region_name": "us-east-1", "config_kwargs": {"s3": {"addressing_style": "path"}}},
+        }
+        environment = {
+            **bundles(DAGS),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW_CONN_FACEKI_DEFAULT": json.dumps(faceki.connection(**extra)),
+            "AIRFLOW_CONN_FACEKI_LIMITED": json.dumps(limited),
+            "AIRFLOW_CONN_AWS_KYC": json.dumps(aws),
+            # The libraries of AWS read it, so the Connection is one of AWS itself.
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{_object_store_server.port}",
+            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+                {"type": "file", "log_file_path": str(events), "append": True}
+            ),
+            "AIRFLOW__OPENLINEAGE__NAMESPACE": "tested",
+            "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
+            "TEST_PICTURES": str(folder),
+            "TEST_PERSON": PERSON,
+        }
+        with WholeAirflow(folder / "home", environment) as airflow:
+            airflow.wait("the DAG", lambda: airflow.knows(DAG_ID))
+            airflow.tell(("dags", "unpause", DAG_ID), airflow.trigger(DAG_ID, RUN_ID, {}))
+            run = airflow.run(DAG_ID, RUN_ID)
+            airflow.wait("the run", lambda: run.state in {"success", "failed"})
+            found = Whole(airflow, faceki, events, run)
+            airflow.wait("the last event", lambda: f'"{DAG_ID}.too_many"' in _ended(events))
+            found.links = _links(airflow)
+            yield found
+
+
+def _ended(events: Path) -> str:
+    lines = events.read_text().splitlines() if events.exists() else []
+    return "\n".join(line for line in lines if '"FAIL"' in line)
+
+
+def _links(airflow: WholeAirflow) -> dict[str, dict[str, str | None]]:
+    """Return the extra links of each task, as Airflow's REST API shows them."""
+    version = "v2" if AIRFLOW_3 else "v1"
+    paths = {
+        name: f"/api/{version}/dags/{DAG_ID}/dagRuns/{RUN_ID}/taskInstances/{name}/links" for name in TASKS
+    }
+    if not AIRFLOW_3:
+        done = subprocess.run(
+            [sys.executable, "-c", WEB_SERVER],
+            input=json.dumps(list(paths.values())),
+            env=airflow.environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        lines = [line.removeprefix("ANSWER ") for line in done.stdout.splitlines() if "ANSWER " in line]
+        assert len(lines) == len(paths), done.stderr
+        return dict(zip(paths, map(json.loads, lines), strict=True))
+    url = airflow.environment["AIRFLOW__API__BASE_URL"]
+    token = requests.get(f"{url}/auth/token", timeout=30).json()["access_token"]
+    headers = {"authorization": f"Bearer {token}"}
+    return {
+        name: requests.get(url + path, headers=headers, timeout=30).json()["extra_links"]
+        for name, path in paths.items()
+    }
+
+
+def datasets(event: dict[str, Any], side: str) -> dict[str, int | None]:
+    """Return the number of rows by dataset of an event."""
+    facets = "inputStatistics" if side == "inputs" else "outputStatistics"
+    return {
+        f"{each['namespace']}/{each['name']}": each.get(f"{side[:-1]}Facets", {})
+        .get(facets, {})
+        .get("rowCount")
+        for each in event[side]
+    }
+
+
+def test_all_ended_as_they_must(whole: Whole) -> None:
+    assert whole.run.states == {**dict.fromkeys(TASKS, "success"), "too_many": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "outputs"),
+    [
+        pytest.param(
+            "verify",
+            {"s3://kyc/people.ndjson": 3},
+            {"s3://kyc/verified/results": 2, "s3://kyc/verified/errors": 1},
+            id="batch",
+        ),
+        pytest.param(
+            "tables",
+            {"s3://kyc/people.ndjson": 3},
+            {
+                "s3://kyc/tables/verifications": 2,
+                "s3://kyc/tables/documents": 2,
+                "s3://kyc/tables/aml_hits": 0,
+                "s3://kyc/tables/images": 0,
+                "s3://kyc/tables/errors": 1,
+            },
+            id="tables",
+        ),
+        pytest.param("one", {}, {"s3://kyc/records": 1}, id="verification"),
+        pytest.param("fetch", {}, {"s3://kyc/fetched": 1}, id="records"),
+        pytest.param(
+            "split_manifest", {"s3://kyc/people.ndjson": None}, {"s3://kyc/shards": None}, id="hook lineage"
+        ),
+    ],
+)
+def test_datasets(
+    whole: Whole, task: str, inputs: dict[str, int | None], outputs: dict[str, int | None]
+) -> None:
+    event = whole.event(task)
+    assert (datasets(event, "inputs"), datasets(event, "outputs")) == (inputs, outputs)
+
+
+@pytest.mark.parametrize(
+    ("task", "counts"),
+    [
+        pytest.param("verify", {"rows": 3, "succeeded": 2, "failed": 1, "open": 0, "found": 0}, id="batch"),
+        pytest.param("tables", {"rows": 3, "succeeded": 2, "failed": 1}, id="tables"),
+    ],
+)
+def test_counts_of_a_batch(whole: Whole, task: str, counts: dict[str, int]) -> None:
+    facet = whole.event(task)["run"]["facets"]["faceki_batch"]
+    assert {name: value for name, value in facet.items() if not name.startswith("_")} == counts
+
+
+def test_the_lineage_names_nobody_and_no_secret(whole: Whole) -> None:
+    secrets = (PASSWORD, "canary-login", whole.faceki.client_secret, "aws_kyc@")
+    # The canaries would be found: the events of the other tasks are searched in the same way.
+    assert "people.ndjson" in whole.events
+    assert [
+        word for word in (*secrets, "canariella", "selfie.jpg", "accepted-1") if word in whole.events
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "extra"),
+    [
+        pytest.param(
+            "s3://kyc/verified",
+            {
+                "rows": 3,
+                "decisions": {"ACCEPTED": 1, "DECLINED": 1},
+                "errors": {"INVALID_INPUT": 1},
+                "found": 0,
+            },
+            id="batch",
+        ),
+        pytest.param(
+            "s3://kyc/tables",
+            {"rows": 3, "decisions": {"ACCEPTED": 1, "DECLINED": 1}, "errors": {"NOT_FOUND": 1}},
+            id="tables",
+        ),
+    ],
+)
+def test_the_asset_event_has_the_counts(whole: Whole, uri: str, extra: dict[str, Any]) -> None:
+    assert whole.asset_event(uri) == extra
+
+
+def test_links_to_the_record_and_to_the_output(whole: Whole) -> None:
+    request_id = whole.run.xcom("one")["request_id"]
+    console = "https://console.aws.amazon.com/s3"
+    assert whole.links["verify"] == {"FACEKI output": f"{console}/buckets/kyc?prefix=verified/"}
+    assert whole.links["tables"] == {"FACEKI output": f"{console}/buckets/kyc?prefix=tables/"}
+    for task, key in (("one", f"records/{PERSON}/record.json"), ("fetch", f"fetched/{PERSON}.json")):
+        assert whole.links[task] == {
+            "FACEKI record": f"{PORTAL}/{request_id}",
+            "FACEKI output": f"{console}/object/kyc?prefix={key}",
+        }
+
+
+def test_the_limit_of_the_connection_holds_in_a_task(whole: Whole) -> None:
+    counters: Any = whole.faceki.control.get("counters")
+    assert counters["requests"]["analyze_face"] == 2
+    folder = whole.airflow.home / "logs" / f"dag_id={DAG_ID}"
+    logs = "".join(path.read_text(errors="replace") for path in folder.rglob("task_id=too_many/*.log"))
+    assert "max_charged_calls=2 is reached: this try made 2 calls" in logs
+    assert "faceki_limited" in logs
