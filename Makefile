@@ -9,6 +9,8 @@ PYTEST = $(PY3) -m pytest -q
 WITH_COVERAGE = PYTEST="$(PY3) -m coverage run -m pytest -q"
 # Workers that run test files beside each other: the tests wait more than they compute.
 WORKERS = 2
+# Python and pytest keep what they compiled, whatever the caller's environment says: a third of the start of a run.
+export PYTHONDONTWRITEBYTECODE =
 PARALLEL = -n $(WORKERS) --dist loadfile
 # Stages of their own: they need Chromium, a fresh environment, services, or only one look.
 ELSEWHERE = --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/distributed
@@ -20,6 +22,7 @@ help:
 	@echo "make ui                a whole Airflow with the provider, a Connection and the sandbox, to click through"
 	@echo "make test-unit         the fast tests: no Airflow process, no sandbox, no other process"
 	@echo "make test-integration  the tests that talk to the sandbox within the test process"
+	@echo "make test-thorough     the tests with generated data, with many more examples"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
 	@echo "make test              every check: lint, all tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make test-versions     the tests that touch Airflow, on Airflow 3.1 and 3.2"
@@ -81,6 +84,10 @@ test-unit: .venv/.ready
 
 test-integration: .venv/.ready
 	@$(PYTEST) -m integration $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+
+# The tests with generated data, with many more examples, which differ in each run.
+test-thorough: .venv/.ready
+	@$(PYTEST) -m "unit and hypothesis" --hypothesis-profile thorough $(PARALLEL) tests $(PYTEST_ARGS)
 
 test-airflow: .venv/.ready
 	@$(PYTEST) -m "airflow or process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
@@ -148,5 +155,6 @@ chromium:
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench docs pictures diagrams dist lint test test-unit test-integration test-airflow test-version test-versions test-lowest chromium clean \
+.PHONY: help setup demo ui bench docs pictures diagrams dist lint test test-unit test-integration test-thorough test-airflow test-version test-versions \
+	test-lowest chromium clean \
 	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage

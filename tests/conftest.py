@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from demo.browser import find_chromium
 from tests.object_store import _object_store_server as _object_store_server
@@ -18,6 +20,12 @@ from tests.object_store import object_store as object_store
 
 ROOT = Path(__file__).resolve().parent.parent
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
+
+# The quick profile always tries the same examples, so that a run fails because of the code and not because of luck.
+settings.register_profile("quick", max_examples=60, deadline=None, database=None, derandomize=True)
+# More examples, and other ones in each run: pytest --hypothesis-profile thorough
+settings.register_profile("thorough", max_examples=2000, deadline=None, database=None, print_blob=True)
+settings.load_profile("quick")
 
 
 def _isolate_environment() -> None:
@@ -60,6 +68,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             tier for tier, names in TIER_FIXTURES.items() if item.get_closest_marker(tier) or names & fixtures
         )
         item.add_marker(next(tiers, "unit"))
+
+
+_unit_test: str | None = None
+
+
+def _forbid_processes(event: str, args: tuple[object, ...]) -> None:
+    if _unit_test and event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"):
+        raise RuntimeError(f"{_unit_test} starts a process, so it needs the marker `process`")
+
+
+sys.addaudithook(_forbid_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no unit test start a process."""
+    global _unit_test
+    _unit_test = item.nodeid if item.get_closest_marker("unit") else None
+    try:
+        return (yield)
+    finally:
+        _unit_test = None
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,17 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Helpers for tests that wait: polling with a deadline, and a patch for the sleeps of the code under test."""
+"""Helpers for tests that wait: polling, a patch for the sleeps of the code under test, the turns of an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from threading import get_ident
+from collections.abc import Awaitable, Callable
+from threading import Condition, get_ident
+from typing import TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 
 def wait_until(is_done: Callable[[], object], timeout: float = 60.0) -> None:
@@ -37,3 +40,40 @@ def patch_sleep(monkeypatch: pytest.MonkeyPatch, record: Callable[[float], None]
 
     monkeypatch.setattr(time, "sleep", fake_sleep)
     monkeypatch.setattr(asyncio, "sleep", fake_sleep_async)
+
+
+class LoopTurns:
+    """The turns of an event loop. Threads wait for further turns, so a blocked loop shows without measuring time."""
+
+    def __init__(self, deadline: float = 10.0) -> None:
+        self._deadline = deadline
+        self._turned = Condition()
+        self._turns = 0
+        self._stood_still = False
+
+    async def count_during(self, work: Awaitable[T]) -> T:
+        """Count the turns of the running event loop until ``work`` is done, and return its result.
+
+        :raises AssertionError: The loop was blocked.
+        """
+
+        async def count() -> None:
+            while True:
+                with self._turned:
+                    self._turns += 1
+                    self._turned.notify_all()
+                await asyncio.sleep(0.001)
+
+        counting = asyncio.create_task(count())
+        try:
+            return await work
+        finally:
+            counting.cancel()
+            assert not self._stood_still, f"the event loop made no turn for {self._deadline:.0f} s"
+
+    def wait_for_more(self, number: int = 3) -> None:
+        """Wait in a thread until the loop has made this number of further turns, unless it stands still."""
+        with self._turned:
+            expected = self._turns + number
+            if not self._stood_still:
+                self._stood_still = not self._turned.wait_for(lambda: self._turns >= expected, self._deadline)

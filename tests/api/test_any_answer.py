@@ -133,8 +133,6 @@ RESPONSES = st.builds(
     HttpResponse, st.sampled_from([200, 201, 204, 302, 400, 401, 404, 422, 429, 500, 503]), HEADERS, BODIES
 ) | st.builds(HttpResponse, st.integers(200, 599), HEADERS, BODIES)
 
-thorough = settings(max_examples=80, deadline=None, database=None)
-
 
 def _perform(handler: Steps[object], answers: Mapping[bool, HttpResponse]) -> object:
     """Run the steps of a call. All token requests get one answer, and all other requests get another answer."""
@@ -178,7 +176,6 @@ def _look_at_error(error: FacekiError) -> None:
 TOKEN = HttpResponse(200, {}, b'{"responseCode":0,"data":{"access_token":"t","expires_in":3600}}')
 
 
-@thorough
 @given(st.sampled_from(ENDPOINTS), RESPONSES)
 def test_any_answer_to_any_question(endpoint: Endpoint[object], response: HttpResponse) -> None:
     driver = FakeDriver()
@@ -190,7 +187,6 @@ def test_any_answer_to_any_question(endpoint: Endpoint[object], response: HttpRe
         _look_at_error(error)
 
 
-@thorough
 @given(RESPONSES)
 def test_any_answer_to_the_token_request(response: HttpResponse) -> None:
     driver = FakeDriver()
@@ -205,9 +201,7 @@ def test_any_answer_to_the_token_request(response: HttpResponse) -> None:
     assert driver.store.is_free
 
 
-@settings(
-    max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 OK\r\n", b"HTTP/1.1 401 OK\r\n"]),
     st.lists(
@@ -243,16 +237,13 @@ def test_any_bytes_on_the_wire(
         _look_at_error(error)
 
 
-@thorough
 @given(DOCUMENTS)
 def test_any_document_as_a_record(document: Json) -> None:
     fields = document if isinstance(document, dict) else {"requestId": document, "decision": document}
     _look_at((VerificationRecord(fields),))
 
 
-@settings(
-    max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300))
 def test_any_bytes_in_the_token_file(tmp_path: Path, content: bytes) -> None:
     warned = RecordedWarnings([])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
@@ -23,7 +23,6 @@ from airflow_provider_faceki.api.transport import http_transport as transport
 
 BASE = "https://kyc.example:8443/prefix"
 HERE = Service(base_url=BASE, pdf_report_path="/reports/{requestId}")
-thorough = settings(max_examples=60, deadline=None, database=None)
 
 _TEXT = st.text(max_size=20) | st.sampled_from(
     (
@@ -97,7 +96,6 @@ def _stays_with_faceki(request: HttpRequest) -> None:
     assert all("\n" not in value and "\r" not in value for value in sent.headers.values())
 
 
-@thorough
 @given(CALLS)
 def test_any_call(arguments: dict[str, Any]) -> None:
     request = _request(lambda: RawCall(**arguments))
@@ -106,7 +104,6 @@ def test_any_call(arguments: dict[str, Any]) -> None:
         assert isinstance(request.idempotent, bool)
 
 
-@thorough
 @given(_PATHS)
 def test_any_path(path: str) -> None:
     request = _request(lambda: RawCall("GET", path))
@@ -114,7 +111,6 @@ def test_any_path(path: str) -> None:
         _stays_with_faceki(request)
 
 
-@thorough
 @given(LINKS)
 def test_any_link_request(arguments: dict[str, Any]) -> None:
     request = _request(lambda: GenerateKycLink(**arguments))
@@ -122,7 +118,6 @@ def test_any_link_request(arguments: dict[str, Any]) -> None:
         _stays_with_faceki(request)
 
 
-@thorough
 @given(
     st.dictionaries(
         st.sampled_from(["request_id", "link", "record_identifier", "face_id"]), _TEXT | _ANYTHING, max_size=2
@@ -135,7 +130,6 @@ def test_any_filter_of_records(arguments: dict[str, Any]) -> None:
         assert len(request.query) == 1
 
 
-@thorough
 @given(st.dictionaries(st.sampled_from(["workflow_id", "link"]), _TEXT | _ANYTHING))
 def test_any_filter_of_rules(arguments: dict[str, Any]) -> None:
     request = _request(lambda: GetWorkflowRules(**arguments))
@@ -143,7 +137,6 @@ def test_any_filter_of_rules(arguments: dict[str, Any]) -> None:
         _stays_with_faceki(request)
 
 
-@thorough
 @given(_TEXT | _ANYTHING)
 def test_any_report(request_id: Any) -> None:
     request = _request(lambda: FetchPdfReport(request_id))

@@ -20,6 +20,7 @@ FLAGS = {
     errors.FacekiError: (False, False),
     errors.ConfigurationError: (False, False),
     errors.ValidationError: (False, False),
+    errors.ChargeLimitError: (False, False),
     errors.TransportError: (True, False),
     errors.ConnectError: (True, False),
     errors.TlsError: (False, False),

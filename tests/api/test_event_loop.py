@@ -1,12 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The event loop is never blocked. A heartbeat task on the loop measures the gaps."""
+"""The event loop is never blocked: what is slow proceeds only while the loop makes turns."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,54 +26,19 @@ from tests.api.fake_server import (
     reply_json,
     require_token,
 )
+from tests.waiting import LoopTurns
 
 FETCH = FetchRecords(request_id="r-1")
-#: Maximum seconds between two beats. A longer gap would delay other triggers on the loop.
-LONGEST_GAP = 0.2
 
 
-def _late(seconds: float, reply: Callable[[Handler], None]) -> Callable[[Handler], None]:
+def _after_turns(turns: LoopTurns, reply: Callable[[Handler], None]) -> Callable[[Handler], None]:
+    """Return a reply that is sent when the client's event loop has made further turns."""
+
     def late(handler: Handler) -> None:
-        threading.Event().wait(seconds)
+        turns.wait_for_more()
         reply(handler)
 
     return late
-
-
-async def _longest_gap(work: Awaitable[object]) -> float:
-    """Return the longest time in seconds between two beats during ``work``."""
-    gaps: list[float] = []
-
-    async def beat() -> None:
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(0.005)
-            now = time.monotonic()
-            gaps.append(now - last)
-            last = now
-
-    heart = asyncio.create_task(beat())
-    await asyncio.sleep(0.02)
-    await work
-    await asyncio.sleep(0.02)
-    heart.cancel()
-    assert len(gaps) > 4
-    return max(gaps)
-
-
-def _tries_until_smooth(work: Callable[[FacekiClient], Awaitable[object]], client: FacekiClient) -> int:
-    """Run ``work`` with a new account until there is no long gap, and return the number of attempts.
-
-    On a busy machine any process is possibly paused at any time. Code that blocks the loop causes a gap in each
-    attempt.
-    """
-    gaps = []
-    for attempt in range(1, 4):
-        fresh = replace(client, client_secret=f"{client.client_secret}-{attempt}")
-        gaps.append(asyncio.run(_longest_gap(work(fresh))))
-        if gaps[-1] < LONGEST_GAP:
-            return attempt
-    pytest.fail(f"the loop stood still for {gaps} s")
 
 
 async def _fifty(client: FacekiClient) -> None:
@@ -83,22 +46,25 @@ async def _fifty(client: FacekiClient) -> None:
     assert answers == [()] * 50
 
 
-def test_fifty_questions_with_a_cold_token_and_slow_answers(
+def test_fifty_calls_without_a_token_and_with_slow_answers(
     server: FakeServer, client: FacekiClient, tmp_path: Path
 ) -> None:
-    """Check fifty concurrent calls. Imports are not measured, because this file has already imported all modules."""
-    server.on(TOKEN_PATH, _late(0.4, issue_token()))
-    server.on(RECORDS_PATH, require_token(_late(0.3, reply_json(NOTHING_FOUND))))
-    tries = _tries_until_smooth(_fifty, replace(client, token_directory=tmp_path / "tokens"))
-    assert server.token_requests == tries
+    turns = LoopTurns()
+    server.on(TOKEN_PATH, _after_turns(turns, issue_token()))
+    server.on(RECORDS_PATH, require_token(_after_turns(turns, reply_json(NOTHING_FOUND))))
+    sharing = replace(client, token_directory=tmp_path / "tokens")
+    asyncio.run(turns.count_during(_fifty(sharing)))
+    assert server.token_requests == 1
 
 
-def test_waiting_for_another_process_and_for_a_refused_token(
+def test_calls_wait_for_the_token_of_another_process_off_the_loop(
     server: FakeServer, client: FacekiClient, tmp_path: Path
 ) -> None:
+    turns = LoopTurns()
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    sharing = replace(client, token_directory=tmp_path / "tokens")
 
-    async def ask_while_another_process_fetches(sharing: FacekiClient) -> None:
+    async def call_while_another_process_fetches() -> None:
         await sharing.as_async().call(FETCH)
         server.live.clear()
         other = token_file.FileTokenStore(
@@ -106,51 +72,62 @@ def test_waiting_for_another_process_and_for_a_refused_token(
         )
         lock = other.try_lock()
         assert lock is not None
-        threading.Timer(0.4, lock.release).start()
+        release = asyncio.create_task(asyncio.to_thread(_release_after_turns, turns, lock))
         await _fifty(sharing)
+        await release
 
-    tries = _tries_until_smooth(
-        ask_while_another_process_fetches, replace(client, token_directory=tmp_path / "tokens")
-    )
-    assert server.token_requests == 2 * tries
-
-
-def test_retries_do_not_hold_each_other_up(server: FakeServer, client: FacekiClient) -> None:
-    """Check that the pauses of concurrent calls overlap: fifty calls need no more time than one."""
-    patient = replace(client, retry=RetryPolicy(max_attempts=3, max_wait=0.5))
-
-    async def ask_again(patient: FacekiClient) -> None:
-        server.on(
-            RECORDS_PATH, *[reply_json({}, 429, ("Retry-After", "0.5"))] * 50, reply_json(NOTHING_FOUND)
-        )
-        begun = time.monotonic()
-        await _fifty(patient)
-        assert time.monotonic() - begun < 10
-
-    tries = _tries_until_smooth(ask_again, patient)
-    assert len(server.requests_to(RECORDS_PATH)) == 100 * tries
+    asyncio.run(turns.count_during(call_while_another_process_fetches()))
+    assert server.token_requests == 2
 
 
-def test_slow_files_are_waited_for_elsewhere(
+def _release_after_turns(turns: LoopTurns, lock: token_file.FileRefreshLock) -> None:
+    turns.wait_for_more(20)
+    lock.release()
+
+
+def test_pauses_of_concurrent_calls_overlap(
+    server: FakeServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.on(RECORDS_PATH, *[reply_json({}, 429, ("Retry-After", "7"))] * 50, reply_json(NOTHING_FOUND))
+    patient = replace(client, retry=RetryPolicy(max_attempts=3, max_wait=7.0))
+    pauses: list[float] = []
+    all_pause, sleep = asyncio.Event(), asyncio.sleep
+
+    async def pause_until_all_pause(seconds: float) -> None:
+        if seconds < 1.0:  # the wait for the token that another call fetches
+            await sleep(seconds)
+            return
+        pauses.append(seconds)
+        if len(pauses) == 50:
+            all_pause.set()
+        await all_pause.wait()
+
+    monkeypatch.setattr(asyncio, "sleep", pause_until_all_pause)
+    asyncio.run(asyncio.wait_for(_fifty(patient), 60))
+    assert len(pauses) == 50
+    assert len(server.requests_to(RECORDS_PATH)) == 100
+
+
+def test_slow_files_do_not_block_the_loop(
     server: FakeServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check that slow file operations do not block the loop, as on a network file system."""
+    """Check file operations that take their time, as on a network file system."""
+    turns = LoopTurns()
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     on_loop: list[bool] = []
 
     def slow(operation: Callable[..., object]) -> Callable[..., object]:
         def late(*arguments: object) -> object:
             on_loop.append(asyncio._get_running_loop() is not None)
-            threading.Event().wait(0.3)
+            turns.wait_for_more()
             return operation(*arguments)
 
         return late
 
     for name in ("_load", "_save", "_lock_file"):
         monkeypatch.setattr(token_file.FileTokenStore, name, slow(getattr(token_file.FileTokenStore, name)))
-    _tries_until_smooth(
-        lambda sharing: sharing.as_async().call(FETCH), replace(client, token_directory=tmp_path / "tokens")
-    )
+    sharing = replace(client, token_directory=tmp_path / "tokens")
+    asyncio.run(turns.count_during(sharing.as_async().call(FETCH)))
     assert len(on_loop) >= 4
     assert not any(on_loop)
 
@@ -189,8 +166,9 @@ def test_tokens_are_masked_in_the_way_of_each_mode_before_they_are_sent(
     assert seen == [1, 2]
 
 
-def test_more_questions_than_threads_all_come_through(server: FakeServer, client: FacekiClient) -> None:
-    server.on(RECORDS_PATH, _late(0.05, reply_json(NOTHING_FOUND)))
+def test_more_calls_than_threads(server: FakeServer, client: FacekiClient) -> None:
+    turns = LoopTurns()
+    server.on(RECORDS_PATH, _after_turns(turns, reply_json(NOTHING_FOUND)))
     narrow = replace(client, transport=replace(client.transport, max_concurrency=2))
-    asyncio.run(_fifty(narrow))
+    asyncio.run(turns.count_during(_fifty(narrow)))
     assert len({received.connection for received in server.received}) <= 2

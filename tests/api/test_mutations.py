@@ -2,18 +2,17 @@
 """Property tests with documented answers whose structure is changed.
 
 A changed answer must not silently become "no record" or "no decision", and a paid call must not return a wrong
-decision. The environment variable ``FACEKI_MUTATIONS`` sets the number of examples of each test.
+decision.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 from collections.abc import Iterator
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
@@ -35,7 +34,6 @@ from tests.api.sample_files import REQUEST_ID, sample
 
 IDENTIFIER = "case-4711"
 PICTURE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
-mutated = settings(max_examples=int(os.environ.get("FACEKI_MUTATIONS", "60")), deadline=None, database=None)
 
 
 def _lone(decision: str) -> Json:
@@ -178,7 +176,6 @@ TOKEN = HttpResponse(200, {}, b'{"responseCode":0,"data":{"access_token":"t1","e
 RECORDS: list[Json] = [_lone("ACCEPTED"), _lone("DECLINED")]
 
 
-@mutated
 @given(mutations(RECORDS))
 def test_records(documents: tuple[Json, Json]) -> None:
     original, document = documents
@@ -206,7 +203,6 @@ def test_records(documents: tuple[Json, Json]) -> None:
 PAID: list[Json] = [sample("verification"), sample("selfie_not_live"), sample("wallet_empty")]
 
 
-@mutated
 @given(mutations(PAID), st.booleans())
 def test_paid_outcomes(documents: tuple[Json, Json], is_recorded: bool) -> None:
     original, document = documents
@@ -241,7 +237,6 @@ def test_paid_outcomes(documents: tuple[Json, Json], is_recorded: bool) -> None:
 FINDABLE: list[Json] = [_lone("ACCEPTED"), _lone("DECLINED")]
 
 
-@mutated
 @given(mutations(FINDABLE))
 def test_nobody_is_paid_for_twice_because_a_record_looks_different(documents: tuple[Json, Json]) -> None:
     _, document = documents
@@ -255,7 +250,6 @@ def test_nobody_is_paid_for_twice_because_a_record_looks_different(documents: tu
     assert found is not None or not _holds_word(document, IDENTIFIER), document
 
 
-@mutated
 @given(mutations([sample("rules")]))
 def test_rules_never_ask_for_nothing_by_mistake(documents: tuple[Json, Json]) -> None:
     _, document = documents

@@ -11,7 +11,7 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_faceki import api, storage
@@ -38,7 +38,6 @@ def image(content: bytes, kind: str = "image/jpeg", ending: str = "jpg") -> Imag
     contents=st.lists(st.binary(min_size=1, max_size=300), max_size=3),
     boundary=st.text("0123456789abcdef", min_size=32, max_size=32),
 )
-@settings(max_examples=150, deadline=None)
 def test_the_local_faceki_reads_what_was_given(
     fields: dict[str, str], contents: list[bytes], boundary: str
 ) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_faceki.api.errors import ConfigurationError
@@ -50,7 +50,6 @@ def read(**fields: Any) -> ConnectionSettings | ConfigurationError:
 
 
 @given(login=texts, host=texts, port=st.none() | st.integers(), schema=texts, extra=values | extras)
-@settings(max_examples=200, deadline=None)
 def test_any_connection_is_understood_or_refused(
     login: str | None, host: str | None, port: int | None, schema: str | None, extra: Json
 ) -> None:
@@ -73,7 +72,6 @@ def test_any_connection_is_understood_or_refused(
     ),
     others=extras,
 )
-@settings(max_examples=150, deadline=None)
 def test_no_secret_field_is_ever_shown(extra: dict[str, Json], others: dict[str, Json]) -> None:
     kept = {key: value for key, value in others.items() if CANARY not in json.dumps(value)}
     found = read(login="client", password=f"{CANARY}-too", host=None, extra={**kept, **extra})
@@ -81,7 +79,6 @@ def test_no_secret_field_is_ever_shown(extra: dict[str, Json], others: dict[str,
 
 
 @given(st.text(max_size=80) | st.from_regex(r"https?://[a-z0-9:\[\]@.-]{1,20}(/[a-z?#.]*)?", fullmatch=True))
-@settings(max_examples=250, deadline=None)
 def test_a_base_url_is_usable_or_refused(host: str) -> None:
     found = read(login="client", password=CANARY, host=host)
     if isinstance(found, ConnectionSettings):

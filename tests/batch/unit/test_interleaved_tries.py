@@ -217,10 +217,4 @@ class InterleavedTries(RuleBasedStateMachine):
 
 
 TestInterleavedTries = InterleavedTries.TestCase
-TestInterleavedTries.settings = settings(
-    max_examples=60,
-    stateful_step_count=5,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestInterleavedTries.settings = settings(stateful_step_count=5, suppress_health_check=[HealthCheck.too_slow])
