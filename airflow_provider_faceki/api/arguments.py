@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
@@ -28,6 +28,18 @@ def check_method(name: str, value: object) -> None:
     """Raise an error unless ``value`` is a usual HTTP method."""
     if not isinstance(value, str) or value.upper() not in _METHODS:
         raise ValidationError(f"{name} must be one of {', '.join(_METHODS)}")
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raise an error unless ``value`` is ``True`` or ``False``. The text "False" is true in Python."""
+    if not isinstance(value, bool):
+        raise ValidationError(f"{name} must be True or False, not {value!r}")
+
+
+def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
+    """Raise an error unless ``value`` is one of the allowed texts."""
+    if value not in allowed:
+        raise ValidationError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def check_choice(name: str, value: object) -> None:

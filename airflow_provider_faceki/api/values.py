@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
 
+T = TypeVar("T")
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 #: Maximum length of an identifier in characters. A UUID has 36.
@@ -204,7 +205,7 @@ def as_code_name(value: object) -> str | None:
     return value if isinstance(value, str) and is_name else None
 
 
-def storable(document: Json) -> Json:
+def storable(document: T) -> T:
     """Return ``document`` in a form that PostgreSQL, MySQL, SQLite and Airflow's XCom can store.
 
     * U+0000 and lone surrogates become U+FFFD.
@@ -214,7 +215,7 @@ def storable(document: Json) -> Json:
 
     All other values are unchanged.
     """
-    return _storable(document, 0)
+    return cast("T", _storable(cast("Json", document), 0))
 
 
 def _storable(value: Json, depth: int) -> Json:

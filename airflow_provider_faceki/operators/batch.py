@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.arguments import check_seconds
+from airflow_provider_faceki.api.arguments import check_bool, check_one_of, check_seconds
 from airflow_provider_faceki.batch.manifest import COLUMNS as COLUMNS
 from airflow_provider_faceki.batch.manifest import MANIFEST_FORMATS, REQUIRED_COLUMNS
 from airflow_provider_faceki.batch.tables import TABLE_FORMATS
@@ -20,7 +20,12 @@ from airflow_provider_faceki.lineage import Lineage, datasets
 from airflow_provider_faceki.links.faceki import FacekiOutputLink
 from airflow_provider_faceki.operators.faceki import FacekiOperator, storable_result
 from airflow_provider_faceki.operators.images import as_prefixes, check_resize_to, load_image
-from airflow_provider_faceki.operators.verification import DEFAULT_RESUBMIT_AFTER_SECONDS, derived_identifier
+from airflow_provider_faceki.operators.verification import (
+    DEFAULT_RESUBMIT_AFTER_SECONDS,
+    RESUBMIT_CHOICES,
+    derived_identifier,
+)
+from airflow_provider_faceki.storage import AccessPolicy
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -30,28 +35,15 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.manifest import Row
     from airflow_provider_faceki.batch.runner import Progress
     from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
-    from airflow_provider_faceki.storage import AccessPolicy
 
 #: Upper limit of ``concurrency``: each concurrent request occupies one thread.
 MAX_CONCURRENCY = 256
 
 _BY = ("record_identifier", "request_id", "link", "face_id")
-_RESUBMIT = ("if_absent", "never", "always")
 
 
 class _BatchOperator(FacekiOperator):
-    """Base class of the batch operators.
-
-    :param output_path: URI of the output folder, in any storage that Airflow supports.
-    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
-    :param concurrency: Number of concurrent requests, 1 to 256. Default 16.
-    :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1: it never stops
-        early.
-    :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the manifest's URI; if
-        the URI contains none, no Connection is used.
-    :param output_conn_id: Connection for the output's storage. Default: the Connection in the output's URI; if the URI
-        contains none, no Connection is used.
-    """
+    """Base class of the batch operators, with the parameters that both have."""
 
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
@@ -74,7 +66,7 @@ class _BatchOperator(FacekiOperator):
     ) -> None:
         super().__init__(**kwargs)
         if manifest_format is not None:
-            _check_one_of("manifest_format", manifest_format, MANIFEST_FORMATS)
+            check_one_of("manifest_format", manifest_format, MANIFEST_FORMATS)
         _check_concurrency("concurrency", concurrency)
         _check_rate("max_error_rate", max_error_rate)
         self.output_path = output_path
@@ -227,8 +219,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         super().__init__(**kwargs)
         _check_columns(columns)
         check_resize_to(resize_to)
-        _check_one_of("resubmit", resubmit, _RESUBMIT)
-        _check_bool("assume_new", assume_new)
+        check_one_of("resubmit", resubmit, RESUBMIT_CHOICES)
+        check_bool("assume_new", assume_new)
         _check_max_verifications(max_verifications)
         check_seconds("resubmit_after", resubmit_after)
         check_seconds("lookup_timeout", lookup_timeout)
@@ -329,8 +321,6 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         _check_any_succeeded(journal.decisions, journal.failures, journal.errors.folder)
 
     def _access_policy(self) -> AccessPolicy:
-        from airflow_provider_faceki.storage import AccessPolicy
-
         return AccessPolicy.for_manifest(
             as_prefixes(self.allowed_image_prefixes), self.allowed_image_conn_ids
         )
@@ -415,8 +405,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_one_of("by", by, _BY)
-        _check_one_of("output_format", output_format, TABLE_FORMATS)
+        check_one_of("by", by, _BY)
+        check_one_of("output_format", output_format, TABLE_FORMATS)
         if personal_data:
             from airflow_provider_faceki.batch.tables import check_choices
 
@@ -539,17 +529,6 @@ def _check_any_succeeded(decisions: Mapping[str, int], failures: Mapping[str, in
     if failures and not decisions:
         codes = ", ".join(f"{count} {code}" for code, count in sorted(failures.items()))
         raise api.ValidationError(f"no row succeeded ({codes}); see what_to_do in {errors_path}")
-
-
-def _check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-
-
-def _check_bool(name: str, value: object) -> None:
-    # The string "False" is truthy, so only a real bool is accepted.
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {value!r}")
 
 
 def _check_concurrency(name: str, value: object) -> None:

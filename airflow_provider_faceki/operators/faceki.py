@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.api.values import Json, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
@@ -280,7 +280,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
             raise api.NotFoundError("FACEKI has no such record (yet)").with_conn_id(self.faceki_conn_id)
         if self.output_path:
             with translate_errors():
-                path = write_json(
+                path = storage.write_json(
                     self.output_path, [dict(record.document) for record in records], self.output_conn_id
                 )
             context["ti"].xcom_push(key="output_path", value=path)
@@ -288,7 +288,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         latest = api.latest(records)
         self.push_record_link(context, latest.request_id if latest else None)
         fail_if_declined(latest if self.fail_on_decline else None)
-        return [storable_result(record.summary()) for record in records]
+        return [storable(record.summary()) for record in records]
 
     def _subject(self) -> str:
         return f" for record identifier {loggable(self.record_identifier)}" if self.record_identifier else ""
@@ -428,7 +428,7 @@ class FacekiApiOperator(FacekiOperator):
     def _write(self, path: str, document: Any, endpoint: api.RawCall) -> str:
         try:
             with translate_errors():
-                return write_json(path, document, self.output_conn_id)
+                return storage.write_json(path, document, self.output_conn_id)
         except OSError as error:
             if endpoint.is_idempotent:
                 raise
@@ -438,14 +438,6 @@ class FacekiApiOperator(FacekiOperator):
             ) from error
 
 
-def storable_result(result: T) -> T:
-    """Return a result in a form that every database of Airflow can store as XCom.
-
-    :param result: JSON document, such as a summary.
-    """
-    return cast("T", storable(cast("Json", result)))
-
-
 def check_output(uri: str | None, conn_id: str | None) -> None:
     """Raise an error if ``output_path`` is not writable, before a call that is possibly charged.
 
@@ -453,23 +445,8 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
     :param conn_id: Connection for that storage.
     :raises ValidationError: the path is not writable.
     """
-    from airflow_provider_faceki import storage
-
     if uri:
         try:
             storage.check_path(uri, conn_id)
         except api.ValidationError as error:
             raise api.ValidationError(f"output_path: {error.message}") from None
-
-
-def write_json(uri: str, document: Any, conn_id: str | None) -> str:
-    """Write a JSON document to storage and return its URI.
-
-    :param uri: URI of the file to write.
-    :param document: The document.
-    :param conn_id: Connection for that storage.
-    """
-    # The import is local because parsing a DAG must not load the storage modules.
-    from airflow_provider_faceki import storage
-
-    return storage.write_json(uri, document, conn_id)

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, storage
+from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
-from airflow_provider_faceki.operators.faceki import FacekiOperator, storable_result, write_json
+from airflow_provider_faceki.operators.faceki import FacekiOperator
+from airflow_provider_faceki.storage import UNRESTRICTED, AccessPolicy
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_faceki.api.protocol.session import Endpoint
     from airflow_provider_faceki.hooks.faceki import FacekiHook
-    from airflow_provider_faceki.storage import AccessPolicy
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ def load_image(
     uri: str,
     conn_id: str | None,
     resize_to: int | None = None,
-    policy: AccessPolicy | None = None,
+    policy: AccessPolicy = UNRESTRICTED,
 ) -> api.Image:
     """Return the image at ``uri``, checked against the Connection's size limit, and reduced if ``resize_to`` is set.
 
@@ -51,9 +52,6 @@ def load_image(
     :param policy: Rules for which files ``uri`` is allowed to name. Default: any file.
     :raises ValidationError: the image is missing, empty, too large, not an image, or not allowed.
     """
-    from airflow_provider_faceki import storage
-
-    policy = policy or storage.UNRESTRICTED
     limit = hook.settings.max_image_bytes
     if resize_to is None:
         return storage.image(name, uri, limit, conn_id, policy)
@@ -104,14 +102,7 @@ def check_resize_to(resize_to: object) -> None:
 
 
 class _ImageOperator(FacekiOperator):
-    """Base class of the operators that process one image.
-
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI (before the
-        ``@``). If the URI contains none, the storage's library uses its default credentials. Setting both is refused.
-    :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
-    :param allowed_image_prefixes: Folders from which the image is accepted: absolute local paths, or URIs without a
-        Connection. Default: any folder. Set it if the image's URI comes from outside the DAG.
-    """
+    """Base class of the operators that process one image, with the parameters that all have."""
 
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
@@ -139,8 +130,6 @@ class _ImageOperator(FacekiOperator):
             return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, self._access_policy())
 
     def _access_policy(self) -> AccessPolicy:
-        from airflow_provider_faceki.storage import AccessPolicy
-
         return AccessPolicy(as_prefixes(self.allowed_image_prefixes))
 
     def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
@@ -199,7 +188,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
     :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI; if the URI
         contains none, no Connection is used.
     :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
-    :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
+    :param allowed_image_prefixes: Folders from which the image is accepted: absolute local paths, or URIs without a
+        Connection. Default: any folder. Set it if the image's URI comes from outside the DAG.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -240,7 +230,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.report_file(path, len(records))
         self.settled(context)
         ChargedCallState(context).clear_matches()
-        return [storable_result(record.summary()) for record in records]
+        return [storable(record.summary()) for record in records]
 
     @cached_property
     def _image(self) -> api.Image:
@@ -284,7 +274,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
     ) -> str:
         try:
             with translate_errors():
-                return write_json(path, [dict(record.document) for record in records], self.output_conn_id)
+                return storage.write_json(
+                    path, [dict(record.document) for record in records], self.output_conn_id
+                )
         except (OSError, AirflowFailException) as error:
             if is_kept:
                 raise
@@ -323,7 +315,7 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
         found = asdict(self.ask_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
         self.settled(context)
         del found["document"]
-        return storable_result(found)
+        return storable(found)
 
 
 class FacekiCheckImageOperator(_ImageOperator):
@@ -351,7 +343,7 @@ class FacekiCheckImageOperator(_ImageOperator):
         """Check the image and return its quality."""
         found = asdict(self.call(api.CheckImage(self.load("image", self.image))))
         del found["document"]
-        return storable_result({**found, "objects": list(found["objects"])})
+        return storable({**found, "objects": list(found["objects"])})
 
 
 class FacekiPdfReportOperator(FacekiOperator):
@@ -387,8 +379,6 @@ class FacekiPdfReportOperator(FacekiOperator):
 
     def execute(self, context: Context) -> str:
         """Fetch the report, write it, and return its path."""
-        from airflow_provider_faceki import storage
-
         with translate_errors():
             self.prepare_output(context, self.output_path, self.output_conn_id)
             report = self.hook.call(api.FetchPdfReport(self.request_id))

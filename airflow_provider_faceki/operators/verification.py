@@ -16,16 +16,15 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_faceki import api, metrics
-from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_seconds
+from airflow_provider_faceki import api, metrics, storage
+from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_one_of, check_seconds
+from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import (
     FacekiOperator,
-    storable_result,
-    write_json,
 )
 from airflow_provider_faceki.operators.images import (
     as_prefixes,
@@ -57,7 +56,7 @@ REVIEW_POLL_INTERVAL_SECONDS = 60.0
 #: Default of ``review_timeout``: seconds to wait for a review.
 DEFAULT_REVIEW_TIMEOUT_SECONDS = 7 * 24 * 3600.0
 
-_RESUBMIT = ("never", "if_absent", "always")
+RESUBMIT_CHOICES = ("if_absent", "never", "always")
 
 
 class _Derived:
@@ -158,8 +157,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if resubmit not in _RESUBMIT:
-            raise ValueError(f"resubmit must be one of {', '.join(_RESUBMIT)}, not {resubmit!r}")
+        check_one_of("resubmit", resubmit, RESUBMIT_CHOICES)
         if wait_for_review and not deferrable:
             raise ValueError("wait_for_review needs deferrable=True: a review takes hours or days")
         check_resize_to(resize_to)
@@ -414,9 +412,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._image("selfie", self.selfie), load_documents(self._image, self.documents)
 
     def _image(self, name: str, uri: str) -> api.Image:
-        from airflow_provider_faceki.storage import AccessPolicy
-
-        policy = AccessPolicy(as_prefixes(self.allowed_image_prefixes))
+        policy = storage.AccessPolicy(as_prefixes(self.allowed_image_prefixes))
         return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, policy)
 
     def _identifier(self, context: Context) -> str:
@@ -452,13 +448,13 @@ class FacekiKycVerificationOperator(FacekiOperator):
         with translate_errors():
             made = self._complete(context, made)
             if self.output_path:
-                path = write_json(self.output_path, dict(made.record.document), self.output_conn_id)
+                path = storage.write_json(self.output_path, dict(made.record.document), self.output_conn_id)
                 context["ti"].xcom_push(key="output_path", value=path)
                 self.report_file(path, 1)
         self.push_record_link(context, made.record.request_id)
         metrics.incr("decisions", decision=str(made.decision))
         fail_if_declined(made.record if self.fail_on_decline else None)
-        return storable_result(made.summary())
+        return storable(made.summary())
 
     def _complete(self, context: Context, made: api.KycVerification) -> api.KycVerification:
         # FACEKI's response contains little more than the decision. The reasons are only in the record.

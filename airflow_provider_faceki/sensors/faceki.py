@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -23,7 +23,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_faceki import api, metrics
-from airflow_provider_faceki.api.values import Json, storable
+from airflow_provider_faceki.api.arguments import check_bool
+from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
 from airflow_provider_faceki.links.faceki import FacekiRecordLink
@@ -97,7 +98,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     ) -> None:
         super().__init__(exponential_backoff=exponential_backoff, max_wait=max_wait, **kwargs)
         check_one_filter(link=link, request_id=request_id, record_identifier=record_identifier)
-        _check_choice("wait_for_review", wait_for_review)
+        check_bool("wait_for_review", wait_for_review)
         self.link = link
         self.request_id = request_id
         self.record_identifier = record_identifier
@@ -118,7 +119,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         limit = self._limit(context)
         with self._skipping():
             found = self._poll(context)
-        return self._result(found) if found else self._defer(limit)
+        return storable(found.summary()) if found else self._defer(limit)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral, with or without an error."""
@@ -129,7 +130,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         """Poll once and return whether there is a decision."""
         self._started_at = self._started_at or self._first_poke(context)
         found = self._poll(context)
-        return PokeReturnValue(found is not None, self._result(found) if found else None)
+        return PokeReturnValue(found is not None, storable(found.summary()) if found else None)
 
     def execute_complete(
         self, context: Context, event: object = None, deadline: object = None, parameter: object = None
@@ -150,18 +151,13 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:
-            return self._result(found)
+            return storable(found.summary())
         if given.status == "timeout" or time.time() >= limit.deadline:
             error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
             raise error(f"FACEKI has not decided within {limit}")
         if given.status != "failed" or not self.silent_fail:
             raise_for_status(given, self.faceki_conn_id)
         return self._defer(limit)
-
-    @staticmethod
-    def _result(found: api.VerificationRecord) -> Json:
-        """Return the summary in a form that every database of Airflow can store."""
-        return storable(cast("Json", found.summary()))
 
     def _limit(self, context: Context) -> WaitLimit:
         return WaitLimit(time.time() + self.timeout, "timeout", self.timeout).within(self, context)
@@ -309,9 +305,3 @@ def _count(name: str, value: object) -> int:
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
     return int(value)
-
-
-def _check_choice(name: str, value: object) -> None:
-    # The string "False" is truthy, so with it the sensor would wait for a REVIEW.
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {value!r}")

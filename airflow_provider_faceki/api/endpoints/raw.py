@@ -9,6 +9,7 @@ from typing import TypeAlias
 from urllib.parse import urlencode
 
 from airflow_provider_faceki.api.arguments import (
+    check_bool,
     check_choice,
     check_files,
     check_method,
@@ -70,8 +71,7 @@ class RawCall:
         check_scalars("params", self.params)
         check_scalars("data", self.data)
         check_choice("idempotent", self.idempotent)
-        if not isinstance(self.authenticated, bool):
-            raise ValidationError("authenticated must be True or False")
+        check_bool("authenticated", self.authenticated)
         check_files("files", self.files)
         if self.files:
             check_part_names("data", self.data or {})
