@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki.api.client import FacekiClient
@@ -63,9 +63,6 @@ FREE_CALLS = (
     "rules of the Connection's default workflow, if it has one: one or two requests",
     "the PDF report of a made-up request id, if pdf_report_path is set: one to four requests",
 )
-#: Questions with the reason of their uncertainty.
-_TOKEN_IS_SENT = ("How is the token sent?", "the token's header is documented, and not shown in use")
-_RECORDS_ARE = ("Where are records?", "two paths are documented")
 #: Paths of the records call and spellings of its filters. The most probable are first.
 _RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
 _FILTER_NAMES = {
@@ -115,6 +112,37 @@ class Finding:
     uncertainty: str
     level: Level = Level.OK
     settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Question(NamedTuple):
+    """A question with the reason of its uncertainty."""
+
+    text: str
+    uncertainty: str
+
+    def answer(
+        self, answer: str, level: Level = Level.OK, settings: Mapping[str, str] | None = None
+    ) -> Finding:
+        """Return the finding with this answer."""
+        return Finding(self.text, answer, self.uncertainty, level, settings or {})
+
+
+_TOKEN_FORM = _Question(
+    "Which token form works?",
+    "FACEKI's documentation has printed four forms, the V2 pages and the SDKs two more",
+)
+_LIFETIME = _Question("How long is a token good?", "5 minutes or 3600 s are documented")
+_TOKEN_IS_SENT = _Question("How is the token sent?", "the token's header is documented, and not shown in use")
+_RECORDS_ARE = _Question("Where are records?", "two paths are documented")
+_WRONG_TOKEN = _Question(
+    "What does a token look like that is no longer good?",
+    "not documented; HTTP 401, 403 and 200 with a code are seen elsewhere",
+)
+_RULES = _Question("What are the rules of the default workflow?", "the route is in FACEKI's SDKs only")
+_REPORT = _Question("How are PDF reports fetched?", "neither path nor method is in a public source")
+_LINK = _Question(
+    "What does a link look like?", "the host of the hosted page is documented and seen differently"
+)
 
 
 class _FixedTokenStore:
@@ -227,18 +255,17 @@ class Diagnosis:
 
     def token(self) -> Finding:
         """Find a form of the token request that works. Each form gets one request, the configured form first."""
-        uncertainty = "FACEKI's documentation has printed four forms, the V2 pages and the SDKs two more"
-        question, configured = "Which token form works?", self._client.auth_flow
+        configured = self._client.auth_flow
         error = self._try_auth_flow(configured)
         if error is None:
-            return Finding(question, f"{configured.value}, as configured", uncertainty)
+            return _TOKEN_FORM.answer(f"{configured.value}, as configured")
         if isinstance(error, TransportError):
-            return Finding(question, _error_text(error), uncertainty, Level.BROKEN)
+            return _TOKEN_FORM.answer(_error_text(error), Level.BROKEN)
         found = self.other_auth_flow()
         if found is None:
-            return Finding(question, _no_form(self._refusals), uncertainty, Level.BROKEN)
+            return _TOKEN_FORM.answer(_no_form(self._refusals), Level.BROKEN)
         answer = f"{found.value}; not {configured.value} ({_error_text(error)})"
-        return Finding(question, answer, uncertainty, Level.CHANGE, {"auth_flow": found.value})
+        return _TOKEN_FORM.answer(answer, Level.CHANGE, {"auth_flow": found.value})
 
     def other_auth_flow(self) -> AuthFlow | None:
         """Return the first form, other than the configured form, with which FACEKI returns a token."""
@@ -263,7 +290,7 @@ class Diagnosis:
     def _lifetime(self) -> Finding:
         token = self._client.token
         seconds = f"{token.lifetime:.0f} s" if token else "unknown"
-        return Finding("How long is a token good?", seconds, "5 minutes or 3600 s are documented")
+        return _LIFETIME.answer(seconds)
 
     def _records(self) -> Generator[Finding, None, bool]:
         configured, changes = self._client.service, dict[str, str]()
@@ -275,11 +302,11 @@ class Diagnosis:
         if found is not None:
             changes, shape = found
         elif error is not None:
-            question, uncertainty = _TOKEN_IS_SENT if _is_about_token(error) else _RECORDS_ARE
+            question = _TOKEN_IS_SENT if _is_about_token(error) else _RECORDS_ARE
             answer = _error_text(error)
             if not isinstance(error, TransportError):
                 answer = f"nowhere that was tried: {answer}; the answer was: {shape}"
-            yield Finding(question, answer, uncertainty, Level.BROKEN)
+            yield question.answer(answer, Level.BROKEN)
             return False
         yield _setting_row(_TOKEN_IS_SENT, changes, ("auth_header", "auth_scheme"))
         yield _setting_row(_RECORDS_ARE, changes, ("records_path",))
@@ -305,21 +332,16 @@ class Diagnosis:
                 yield replace(service, **{f"{name}_filter": f"{base}{part}/{FILTER_PLACEHOLDERS[name]}"})
 
     def _filter(self, name: str) -> Finding:
-        question, uncertainty = _found_by(name)
+        question = _found_by(name)
         outcome = self._fetch(name, self._client.service)
         if outcome.error is None:
-            return Finding(question, f"as configured; nothing found is: {outcome.shape}", uncertainty)
+            return question.answer(f"as configured; nothing found is: {outcome.shape}")
         found = self._first_that_works(name, self._other_filters(name))
         if found is None:
-            return Finding(
-                question,
-                f"not found out: {_error_text(outcome.error)}; {outcome.shape}",
-                uncertainty,
-                Level.OPEN,
+            return question.answer(
+                f"not found out: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN
             )
-        return Finding(
-            question, f"otherwise; nothing found is: {found[1]}", uncertainty, Level.CHANGE, found[0]
-        )
+        return question.answer(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
         """Use the first service that answers. Return its changed settings and the shape of its answer."""
@@ -364,50 +386,37 @@ class Diagnosis:
         return _Outcome(result, understand(result), self._recorder.last)
 
     def _wrong_token(self) -> Finding:
-        question = "What does a token look like that is no longer good?"
-        uncertainty = "not documented; HTTP 401, 403 and 200 with a code are seen elsewhere"
         made_up = AccessToken(f"made-up-{secrets.token_hex(16)}", time.time(), 3600.0)
         client = replace(self._client, token=made_up)
         try:
             client.call(FetchRecords(record_identifier=self._unused_identifier))
         except AuthenticationError:
-            return Finding(question, f"recognised: {self._recorder.last}", uncertainty)
+            return _WRONG_TOKEN.answer(f"recognised: {self._recorder.last}")
         except FacekiError as error:
             answer = f"not recognised as such ({_error_text(error)}): {self._recorder.last}"
-            return Finding(question, answer, uncertainty, Level.OPEN)
-        return Finding(question, f"accepted: {self._recorder.last}", uncertainty, Level.OPEN)
+            return _WRONG_TOKEN.answer(answer, Level.OPEN)
+        return _WRONG_TOKEN.answer(f"accepted: {self._recorder.last}", Level.OPEN)
 
     def _rules(self) -> Finding:
-        question, uncertainty = (
-            "What are the rules of the default workflow?",
-            "the route is in FACEKI's SDKs only",
-        )
         if self._workflow_id is None:
-            return Finding(question, "the Connection has no default workflow", uncertainty, Level.OPEN)
+            return _RULES.answer("the Connection has no default workflow", Level.OPEN)
         outcome = self._ask(
             GetWorkflowRules(workflow_id=self._workflow_id), self._client.service, lambda _: None
         )
         if isinstance(outcome.result, WorkflowRules):
             kept = "kept" if outcome.result.stores_records else "not kept, so nothing can be looked up"
-            answer = f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
-            return Finding(question, answer, uncertainty)
+            return _RULES.answer(
+                f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
+            )
         if isinstance(outcome.error, WorkflowError):
             answer = f"FACEKI does not know it: {_error_text(outcome.error)}"
-            return Finding(
-                question, answer, uncertainty, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"}
-            )
+            return _RULES.answer(answer, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"})
         told = _error_text(outcome.error) if outcome.error else "nothing"
-        return Finding(question, f"not found out: {told}; {outcome.shape}", uncertainty, Level.OPEN)
+        return _RULES.answer(f"not found out: {told}; {outcome.shape}", Level.OPEN)
 
     def _report(self) -> Finding:
-        question, uncertainty = (
-            "How are PDF reports fetched?",
-            "neither path nor method is in a public source",
-        )
         if self._client.service.pdf_report_path is None:
-            return Finding(
-                question, "pdf_report_path is not set; needed for PDF reports only", uncertainty, Level.OPEN
-            )
+            return _REPORT.answer("pdf_report_path is not set; needed for PDF reports only", Level.OPEN)
         configured, first = self._client.service, None
         for method in dict.fromkeys((configured.pdf_report_method, "GET", "POST")):
             service = replace(configured, pdf_report_method=method)
@@ -415,46 +424,34 @@ class Diagnosis:
             first = first or outcome
             is_route = outcome.error is None or _is_answer_about_a_report(outcome.error)
             if is_route and service == configured:
-                return Finding(question, f"as configured; no such report is: {outcome.shape}", uncertainty)
+                return _REPORT.answer(f"as configured; no such report is: {outcome.shape}")
             if is_route:
                 self._use(service=service)
-                settings = _differences(configured, service)
-                return Finding(
-                    question,
-                    f"by {method}; no such report is: {outcome.shape}",
-                    uncertainty,
-                    Level.CHANGE,
-                    settings,
-                )
-        return Finding(question, f"not found out: {first.shape if first else ''}", uncertainty, Level.OPEN)
+                answer = f"by {method}; no such report is: {outcome.shape}"
+                return _REPORT.answer(answer, Level.CHANGE, _differences(configured, service))
+        return _REPORT.answer(f"not found out: {first.shape if first else ''}", Level.OPEN)
 
     def _link(self) -> Finding:
-        question, uncertainty = (
-            "What does a link look like?",
-            "the host of the hosted page is documented and seen differently",
-        )
         if self._workflow_id is None:
-            return Finding(
-                question, "not made: the Connection has no default workflow", uncertainty, Level.OPEN
-            )
+            return _LINK.answer("not made: the Connection has no default workflow", Level.OPEN)
         endpoint = GenerateKycLink(
             workflow_id=self._workflow_id, record_identifier=self._unused_identifier, expires_in_minutes=1
         )
         outcome = self._ask(endpoint, self._client.service, lambda _: None)
         if outcome.error is not None:
-            return Finding(
-                question, f"none: {_error_text(outcome.error)}; {outcome.shape}", uncertainty, Level.OPEN
-            )
+            return _LINK.answer(f"none: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN)
         url = getattr(outcome.result, "url", None)
         host = f"a page at {urlsplit(url).hostname}" if url else "no page's address with it"
-        return Finding(question, f"made, with {host}; {outcome.shape}", uncertainty)
+        return _LINK.answer(f"made, with {host}; {outcome.shape}")
 
     def _use(self, **changes: object) -> None:
         self._client = replace(self._client, **changes)  # type: ignore[arg-type]  # values of the client's fields
 
 
-def _found_by(name: str) -> tuple[str, str]:
-    return f"How are records found by {name}?", "FACEKI's documents and SDKs spell the filters differently"
+def _found_by(name: str) -> _Question:
+    return _Question(
+        f"How are records found by {name}?", "FACEKI's documents and SDKs spell the filters differently"
+    )
 
 
 def _is_about_token(error: FacekiError) -> bool:
@@ -462,13 +459,13 @@ def _is_about_token(error: FacekiError) -> bool:
 
 
 def _setting_row(
-    question: tuple[str, str], changes: Mapping[str, str], names: Iterable[str], shape: str = ""
+    question: _Question, changes: Mapping[str, str], names: Iterable[str], shape: str = ""
 ) -> Finding:
     """Return the finding about the settings ``names``, which is a change if ``changes`` contains any of them."""
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"
     answer += f"; nothing found is: {shape}" if shape else ""
-    return Finding(question[0], answer, question[1], Level.CHANGE if settings else Level.OK, settings)
+    return question.answer(answer, Level.CHANGE if settings else Level.OK, settings)
 
 
 def _is_answer_about_a_report(error: FacekiError) -> bool:

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -281,20 +282,13 @@ def _within(seconds: float, operation: Callable[[], T]) -> T:
     :param seconds: Maximum duration in seconds.
     :raises TimeoutError: the operation needs more time. Its thread continues to run.
     """
-    outcome: list[T] = []
-    problems: list[Exception] = []
+    outcome: Future[T] = Future()
 
     def run() -> None:
         try:
-            outcome.append(operation())
+            outcome.set_result(operation())
         except Exception as problem:  # noqa: BLE001 - raised again in the caller's thread
-            problems.append(problem)
+            outcome.set_exception(problem)
 
-    thread = threading.Thread(target=run, name="faceki-token-store", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if problems:
-        raise problems[0]
-    if not outcome:
-        raise TimeoutError
-    return outcome[0]
+    threading.Thread(target=run, name="faceki-token-store", daemon=True).start()
+    return outcome.result(seconds)
