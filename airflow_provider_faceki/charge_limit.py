@@ -25,7 +25,6 @@ _lock = threading.Lock()
 def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
     """Return a function for ``FacekiClient.charge_limit``.
 
-    :param conn_id: Id of the Connection.
     :param maximum: Maximum number of charged calls in one try. ``None`` means no limit.
     """
     return nullcontext if maximum is None else partial(_charging, conn_id, maximum)

@@ -47,7 +47,6 @@ _UNREAD = object()
 class ChargedCallState:
     """State of one task instance's charged call in Airflow's task state store.
 
-    :param context: Context of the task.
     :param identifier: Identifier under which FACEKI stores the result. ``None`` for a call that leaves no record.
     :param images: Fingerprint of the images. It is needed if the identifier is the same for different persons.
     """
@@ -131,8 +130,6 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        :param hook: Hook that sends the call.
-        :param endpoint: A charged call.
         :raises AirflowException: if an image could not be read, or has changed. FACEKI then received no complete call.
         :raises FacekiError: as ``hook.call``.
         """

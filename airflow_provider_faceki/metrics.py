@@ -1,17 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Metrics through Airflow's statistics, as the administrator has configured them under ``[metrics]``.
 
-- ``faceki.requests.<endpoint>.<status>``, counter: requests, with status ``2xx`` to ``5xx`` or ``none``.
-- ``faceki.retries.<endpoint>``, counter: requests that are sent again.
-- ``faceki.tokens_fetched``, counter: access tokens that FACEKI issued.
-- ``faceki.charged_calls.<endpoint>``, counter: charged requests that FACEKI accepted or possibly accepted.
-- ``faceki.decisions.<decision>``, counter: decisions that operators and sensors returned, and decisions of batch rows.
-- ``faceki.batch_rows.<outcome>``, counter: batch rows that are done, with outcome ``succeeded`` or ``failed``.
-- ``faceki.waits_open``, gauge: number of waits in this triggerer.
-- ``faceki.circuit_open.<connection>``, gauge: 1 while this triggerer pauses its polls, otherwise 0.
-- ``faceki.webhook_answers.<status>``, counter: answers to webhooks, with the HTTP status such as ``200``.
-
-Each part after the second dot is also a tag. The endpoint is the name of its class, or ``AccessToken``.
+``docs/metrics.md`` lists all metrics. Each part of a name after the second dot is also a tag.
 """
 
 from __future__ import annotations
@@ -75,7 +65,6 @@ def is_on() -> bool:
 def incr(name: str, **tags: str) -> None:
     """Increment a counter by 1.
 
-    :param name: Name of the counter.
     :param tags: Tags, whose values are appended to the name in this order.
     """
     if is_on():
@@ -85,8 +74,6 @@ def incr(name: str, **tags: str) -> None:
 def gauge(name: str, value: int, **tags: str) -> None:
     """Set a gauge.
 
-    :param name: Name of the gauge.
-    :param value: New value of the gauge.
     :param tags: Tags, whose values are appended to the name in this order.
     """
     if is_on():

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import mask_secret
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.values import as_link_id, check_identifier
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+from airflow_provider_faceki.api.values import UUID_PATTERN, as_link_id, check_identifier
 
 
 def check_one_filter(**filters: Any) -> None:
@@ -79,7 +76,7 @@ def read_link(value: object) -> str:
 
 def looks_like_faceki_id(value: object) -> bool:
     """Return whether a value has the format of FACEKI's ids."""
-    return isinstance(value, str) and _UUID.fullmatch(value.strip()) is not None
+    return isinstance(value, str) and UUID_PATTERN.fullmatch(value.strip()) is not None
 
 
 def _check_not_link(name: str, value: object) -> None:

@@ -78,7 +78,6 @@ _MISSING_CODES = frozenset({"404", "410", "NoSuchKey", "NoSuchBucket"})
 class StorageError(OSError):
     """A storage operation failed, although the path is possibly right.
 
-    :param doing: Operation, such as ``read``.
     :param uri: URI of the file. Its credentials are not shown.
     :param reason: Reason of the failure, without the file's name.
     """

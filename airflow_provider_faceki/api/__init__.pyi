@@ -48,10 +48,10 @@ from .models import Summary as Summary
 from .models import VerificationRecord as VerificationRecord
 from .models import final_record as final_record
 from .models import latest as latest
-from .protocol.auth import AuthFlow as AuthFlow
 from .protocol.webhook import InvalidWebhookError as InvalidWebhookError
 from .protocol.webhook import WebhookNotification as WebhookNotification
 from .protocol.webhook import parse_webhook as parse_webhook
+from .service import AuthFlow as AuthFlow
 from .service import Service as Service
 from .transport.drivers import SecretMasker as SecretMasker
 from .transport.http_transport import TransportSettings as TransportSettings

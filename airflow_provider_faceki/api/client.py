@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 from airflow_provider_faceki.api.protocol import session
-from airflow_provider_faceki.api.protocol.auth import AccessToken, AuthFlow, TokenRequest, TokenStore
+from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest, TokenStore
 from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint
-from airflow_provider_faceki.api.service import FACEKI, Service
+from airflow_provider_faceki.api.service import FACEKI, AuthFlow, Service
 from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore, shared_store
 from airflow_provider_faceki.api.transport.drivers import (
     AsyncDriver,

@@ -37,14 +37,13 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.auth import (
     AccessToken,
-    AuthFlow,
     RefreshLock,
     TokenRequest,
     TokenStore,
 )
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.protocol.session import Endpoint
-from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, Service
+from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, AuthFlow, Service
 from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
@@ -100,8 +99,6 @@ class Level(StrEnum):
 class Finding:
     """One question about the installation, with its answer.
 
-    :param question: The question.
-    :param answer: The answer.
     :param uncertainty: Reason for the question: how the sources are incomplete or contradictory.
     :param level: Consequence for the installation.
     :param settings: Values to set. The keys are attributes of :class:`Service`, ``auth_flow`` or ``workflow_id``.

@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The addresses and field names of a FACEKI installation about which FACEKI's documentation is incomplete."""
+"""The addresses, field names and token requests of FACEKI about which FACEKI's documentation is incomplete."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 #: Placeholders of the four record filters in a path.
 FILTER_PLACEHOLDERS = {
@@ -12,6 +13,41 @@ FILTER_PLACEHOLDERS = {
     "record_identifier": "{record_identifier}",
     "face_id": "{face_id}",
 }
+
+
+class AuthFlow(StrEnum):
+    """The six forms of the token request in FACEKI's documentation and SDKs. No source says which of them still work.
+
+    Versions of https://docs.faceki.com/api-integration/verification-apis/authentication contain four of them.
+    https://kycdocv2.faceki.com contains the GET request with headers. FACEKI's SDKs send the query parameters.
+    """
+
+    GENERATE_TOKEN = "generate_token"  # noqa: S105 - the name of a form, not a password
+    GENERATE_TOKEN_HEADERS = "generate_token_headers"  # noqa: S105
+    ACCESS_TOKEN_BODY = "access_token_body"  # noqa: S105
+    ACCESS_TOKEN_HEADERS = "access_token_headers"  # noqa: S105
+    ACCESS_TOKEN_GET_HEADERS = "access_token_get_headers"  # noqa: S105
+    ACCESS_TOKEN_QUERY = "access_token_query"  # noqa: S105
+
+    @property
+    def sends_headers(self) -> bool:
+        """Whether the client id and secret are sent as HTTP headers, which can contain ASCII only."""
+        return self in {
+            AuthFlow.GENERATE_TOKEN_HEADERS,
+            AuthFlow.ACCESS_TOKEN_HEADERS,
+            AuthFlow.ACCESS_TOKEN_GET_HEADERS,
+        }
+
+    @property
+    def path(self) -> str:
+        """Path of the request below the base URL."""
+        is_new = self in {AuthFlow.GENERATE_TOKEN, AuthFlow.GENERATE_TOKEN_HEADERS}
+        return "/auth/api/generate-token" if is_new else "/auth/api/access-token"
+
+    @property
+    def method(self) -> str:
+        """HTTP method of the request."""
+        return "GET" if self in {AuthFlow.ACCESS_TOKEN_GET_HEADERS, AuthFlow.ACCESS_TOKEN_QUERY} else "POST"
 
 
 @dataclass(frozen=True, slots=True)

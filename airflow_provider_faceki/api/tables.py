@@ -222,14 +222,6 @@ def _date(value: Json) -> date | None:
         return None
 
 
-def _time(value: Json) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        return moment.astimezone(UTC) if moment is not None and moment.tzinfo else None
-    except (ValueError, OverflowError):
-        return None
-
-
 def _json(value: object) -> str | None:
     return json.dumps(value, sort_keys=True) if value not in (None, "", [], {}) else None
 
@@ -240,6 +232,6 @@ _READERS: dict[str, Callable[[Json], object]] = {
     "float": as_number,
     "bool": _bool,
     "date": _date,
-    "time": _time,
+    "time": lambda value: None,  # `_typed` reads the times
     "json": _json,
 }

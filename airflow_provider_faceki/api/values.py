@@ -41,6 +41,8 @@ _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
 # White space, quotation marks and invisible characters (zero-width spaces, joiners, byte order mark) are stripped.
 _AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\"'`"
 
+#: Form of the ids that FACEKI documents.
+UUID_PATTERN = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _FACEKI_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LINK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,255}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")

@@ -83,8 +83,6 @@ class ExportOptions:
 class RecordExport:
     """One try of an export.
 
-    :param hook: Hook that calls FACEKI.
-    :param options: The export's options.
     :param is_killed: Returns whether the task has to stop.
     """
 
@@ -128,7 +126,6 @@ class RecordExport:
         """Fetch all records and write the tables.
 
         :param read: Reads the identifiers from their beginning.
-        :param progress: Logs the progress.
         :raises Exception: the reason why the export stopped early. The fetched rows are kept for the next try.
         """
         self._runner = BatchRunner(

@@ -57,10 +57,7 @@ CREATE TABLE rows (
 class SegmentLog:
     """Append-only log of JSON lines in one folder. Each segment is a file that is written once.
 
-    :param store: The storage.
-    :param folder: URI of the folder.
     :param writer: Name of this writer, which is part of its segments' names. The name of a later writer sorts later.
-    :param clock: The clocks.
     """
 
     def __init__(self, store: Store, folder: str, writer: str, clock: Clock) -> None:
@@ -229,10 +226,8 @@ class RowIndex:
 class Journal:
     """The logs of a batch and the row states that follow from them.
 
-    :param root: URI of the batch's folder.
     :param store: Storage of the folder.
     :param is_usable: Returns whether a line of an earlier try is still valid. Default: every line is valid.
-    :param clock: The clocks.
     """
 
     def __init__(

@@ -36,10 +36,8 @@ class LeaseLostError(ValidationError):
 class Lease:
     """The lease of one try.
 
-    :param store: The storage.
     :param folder: URI of the folder with the leases.
     :param batch_id: Id of the batch. A folder belongs to one batch.
-    :param clock: The clocks.
     """
 
     def __init__(self, store: Store, folder: str, batch_id: str, clock: Clock | None = None) -> None:

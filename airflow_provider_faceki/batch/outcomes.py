@@ -68,7 +68,6 @@ class Recorded:
 class Deferred:
     """The row is left for the second pass of this try, or for the next try.
 
-    :param row: The row.
     :param error: Reason; ``None`` if the row only has to wait.
     :param sent_by: Unix time by which the row had been sent; ``None`` if the row was certainly not sent after its last
         intent.
@@ -85,7 +84,6 @@ class Deferred:
 class Refusal:
     """FACEKI's refusal of one row, which possibly applies to every row.
 
-    :param error: The error.
     :param deferred: Outcome of the row if every row is refused.
     """
 
@@ -97,8 +95,6 @@ class Refusal:
 class Abort:
     """No further row can be processed.
 
-    :param row: The row that caused the error.
-    :param error: The error.
     :param sent_by: Same meaning as in :class:`Deferred`.
     """
 

@@ -61,7 +61,6 @@ def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]
 
     A quote that is never closed makes only its own row unreadable.
 
-    :param file: The file.
     :param columns: Columns that are used.
     :param required: Columns that the header must contain.
     :raises ValidationError: the header lacks a required column, or contains a used column twice.

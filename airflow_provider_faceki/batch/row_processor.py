@@ -45,14 +45,12 @@ MAX_WORKFLOWS = 1000
 class VerificationGateway:
     """The calls to FACEKI and to the picture storage for one batch. Thread-safe.
 
-    :param hook: Hook that calls FACEKI.
     :param load_image: Returns a checked image for a name and a URI.
     :param workflow_id: Workflow for rows that contain none.
     :param check_rules: Whether documents are checked against the workflow's rules before the charged call.
     :param lookup_timeout: Seconds to look for a record directly after its response was lost.
     :param record_delay: Seconds after which FACEKI shows the record of a verification.
     :param fence: Raises an error if this try must not send. It is called while pictures are read for sending.
-    :param clock: The clocks.
     """
 
     hook: FacekiHook
@@ -75,7 +73,6 @@ class VerificationGateway:
     ) -> api.PerformKycVerification:
         """Return the call that verifies a row. Everything that can be checked before the charged call is checked here.
 
-        :param row: The row.
         :param not_before: Unix time. A record that FACEKI created before it belongs to another verification.
         :param known_request_ids: Ids of other verifications under the row's identifier.
         :raises ValidationError: the row, or a picture that it names, is not valid.
@@ -218,7 +215,6 @@ class RowProcessor:
     :param started: Unix time at which this try began.
     :param resubmit: ``if_absent``, ``never`` or ``always``; see the operator.
     :param assume_new: Whether rows that were never sent are sent without a lookup.
-    :param clock: The clocks.
     """
 
     gateway: VerificationGateway
@@ -241,7 +237,6 @@ class RowProcessor:
     def look_up(self, row: Row, since: float) -> Outcome:
         """Look up a row that an earlier try possibly sent.
 
-        :param row: The row.
         :param since: Unix time since which the row was possibly sent.
         """
         try:
@@ -255,7 +250,6 @@ class RowProcessor:
     def reconcile(self, row: Row, since: float) -> Outcome:
         """Look up the row again, after FACEKI has had time to finish it, and send it if there is no record.
 
-        :param row: The row.
         :param since: Same meaning as in :meth:`look_up`.
         """
         try:
@@ -269,7 +263,6 @@ class RowProcessor:
     def verify(self, row: Row, since: float, *, is_last: bool) -> Outcome:
         """Send a row that was not sent before, unless FACEKI already has a record under its identifier.
 
-        :param row: The row.
         :param since: Unix time since which the row is possibly sent.
         :param is_last: Whether this is the last pass of this try.
         """
@@ -288,10 +281,7 @@ class RowProcessor:
         return self._send(row, since, known, is_last=is_last)
 
     def record(self, line: Mapping[str, object]) -> Outcome:
-        """Fetch the full record of a row that has a result.
-
-        :param line: The result.
-        """
+        """Fetch the full record of a row that has a result."""
         identifier, request_id = str(line.get("record_identifier")), line.get("request_id")
         try:
             record = self.gateway.record(identifier, request_id if isinstance(request_id, str) else None)

@@ -61,7 +61,6 @@ class TaskKilledError(Exception):
 class Job:
     """Work for the pool.
 
-    :param work: Processes a row.
     :param if_cancelled: The row's outcome if ``work`` is never called.
     """
 
@@ -74,9 +73,6 @@ class WorkerPool:
 
     ``ThreadPoolExecutor`` joins its threads when the process ends, so one thread with a running upload would keep a
     killed task alive for minutes.
-
-    :param size: Number of threads.
-    :param work: Processes a job.
     """
 
     def __init__(self, size: int, work: Callable[[Job], Outcome]) -> None:
@@ -136,7 +132,6 @@ class Progress:
     """Log lines with counts, rate and remaining time.
 
     :param total: Number of rows in the manifest.
-    :param clock: The clocks.
     """
 
     def __init__(self, total: int, clock: Clock | None = None) -> None:
@@ -202,15 +197,10 @@ class Progress:
 class BatchRunner:
     """One try of a batch; a context manager, so that finished rows are written after an error too.
 
-    :param size: Number of threads.
-    :param journal: Stores results and errors.
-    :param progress: Logs the progress.
     :param is_killed: Returns whether the task has to stop.
     :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early.
     :param on_deferred: Called for deferred rows.
     :param on_flush: Called after each flush.
-    :param clock: The clocks.
-    :param make_pool: Creates the pool.
     """
 
     size: int

@@ -113,7 +113,6 @@ class TableWriter(Protocol):
 def table_writer(columns: Sequence[Column], format: str) -> TableWriter:  # noqa: A002
     """Return a writer for an empty table.
 
-    :param columns: The columns in order.
     :param format: ``ndjson`` or ``parquet`` (extra ``parquet``).
     :raises ConfigurationError: pyarrow is not installed.
     """

@@ -68,14 +68,10 @@ class BatchOptions:
 class BatchVerification:
     """One try of a batch.
 
-    :param hook: Hook that calls FACEKI.
     :param load_image: Returns a checked image for a name and a URI.
     :param journal: The batch's journal, already loaded.
     :param lease: This try's lease, already acquired.
-    :param options: The batch's options.
     :param is_killed: Returns whether the task has to stop.
-    :param clock: The clocks.
-    :param make_pool: Creates the worker pool.
     """
 
     hook: FacekiHook
@@ -116,7 +112,6 @@ class BatchVerification:
         """Process the manifest.
 
         :param read: Reads the manifest from its beginning.
-        :param progress: Logs the progress.
         :raises Exception: the reason why the batch stopped early. Finished rows are written.
         """
         self._runner = BatchRunner(

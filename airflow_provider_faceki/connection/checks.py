@@ -17,8 +17,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from airflow_provider_faceki.api.protocol.auth import AuthFlow
-from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS
+from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, AuthFlow
 from airflow_provider_faceki.connection.schema import (
     MIN_KEY_LENGTH,
     NO_AUTH_SCHEME,

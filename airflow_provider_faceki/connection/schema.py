@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
-
-if TYPE_CHECKING:
-    from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, AuthFlow, Service
 
 CONN_TYPE = "faceki"
 CONN_NAME_ATTR = "faceki_conn_id"
@@ -26,14 +23,6 @@ DEFAULT_CONN_ID = "faceki_default"
 HOOK_NAME = "FACEKI"
 HOOK_CLASS = "airflow_provider_faceki.hooks.faceki.FacekiHook"
 
-AUTH_FLOWS = (
-    "generate_token",
-    "generate_token_headers",
-    "access_token_body",
-    "access_token_headers",
-    "access_token_get_headers",
-    "access_token_query",
-)
 #: The named token stores. Any other value is the location of a token store that several machines share.
 TOKEN_STORES = ("file", "memory")
 
@@ -166,8 +155,8 @@ class ConnectionSettings:
         "Token request",
         "How a token is requested. Try another form only if the test of this Connection says that FACEKI does not "
         "know this one.",
-        default=AUTH_FLOWS[0],
-        choices=AUTH_FLOWS,
+        default=AuthFlow.GENERATE_TOKEN.value,
+        choices=tuple(flow.value for flow in AuthFlow),
     )
     timeout: float = _field(
         "number",

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_bool, check_one_of, check_seconds
+from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.batch.manifest import COLUMNS as COLUMNS
 from airflow_provider_faceki.batch.manifest import MANIFEST_FORMATS, REQUIRED_COLUMNS
 from airflow_provider_faceki.batch.tables import TABLE_FORMATS
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.lineage import Lineage, datasets
 from airflow_provider_faceki.links.faceki import FacekiOutputLink
-from airflow_provider_faceki.operators.faceki import FacekiOperator, storable_result
+from airflow_provider_faceki.operators.faceki import FacekiOperator
 from airflow_provider_faceki.operators.images import as_prefixes, check_resize_to, load_image
 from airflow_provider_faceki.operators.verification import (
     DEFAULT_RESUBMIT_AFTER_SECONDS,
@@ -119,7 +120,7 @@ class _BatchOperator(FacekiOperator):
 
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra.update(storable_result(dict(counts)))
+                context["outlet_events"][outlet].extra.update(storable(dict(counts)))
 
     def _warn_of_limit(self) -> None:
         limit = self.hook.settings.max_concurrency

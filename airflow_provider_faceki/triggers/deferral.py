@@ -60,8 +60,6 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
     Call this function after the worker's own poll received a response. Neither error is wrapped, so the task's
     ``retries`` apply.
 
-    :param event: Event of the trigger.
-    :param conn_id: Connection of the wait.
     :raises ConfigurationError: the triggerer cannot call FACEKI with its current Connection.
     :raises TransportError: the triggerer got no response in too many consecutive polls.
     """

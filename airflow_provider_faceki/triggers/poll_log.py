@@ -82,7 +82,6 @@ class PollLog:
     def polled(self, records: Sequence[api.VerificationRecord], next_in: float | None = None) -> None:
         """Log a poll that did not end the wait.
 
-        :param records: Records that FACEKI has.
         :param next_in: Seconds until the next poll, if known.
         """
         self._polls += 1

@@ -142,7 +142,6 @@ class Authenticator:
     async def look_up(self, conn_id: str, expected: bool = False, within: float | None = None) -> Credentials:
         """Return the credentials of this Connection. Concurrent callers share one lookup.
 
-        :param conn_id: Id of the Connection.
         :param expected: Whether a DAG references the Connection, or its token was verified. Such a lookup does not wait
             for
             the lookups of unknown ids.

@@ -10,9 +10,10 @@ import pytest
 
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.errors import FacekiError, ResponseError, UnexpectedResponseError
-from airflow_provider_faceki.api.protocol.auth import AccessToken, AuthFlow, TokenRequest
+from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, Json
+from airflow_provider_faceki.api.service import AuthFlow
 
 ASKED_AT = 1_700_000_000.0
 TOKEN = "abc.def-0123456789"

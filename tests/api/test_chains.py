@@ -11,8 +11,7 @@ import pytest
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
-from airflow_provider_faceki.api.protocol.auth import AuthFlow
-from airflow_provider_faceki.api.service import Service
+from airflow_provider_faceki.api.service import AuthFlow, Service
 from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
 from tests.api.fake_server import (
     RECORDS_PATH,

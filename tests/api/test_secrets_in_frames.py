@@ -20,9 +20,8 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.images import FaceMatch
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
-from airflow_provider_faceki.api.protocol.auth import AuthFlow
 from airflow_provider_faceki.api.protocol.http import Json
-from airflow_provider_faceki.api.service import Service
+from airflow_provider_faceki.api.service import AuthFlow, Service
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.uploads import Image
 from tests.api.certificates import Authority

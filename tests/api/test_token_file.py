@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_faceki.api.protocol.auth import AccessToken, AuthFlow, TokenRequest
+from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
+from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from tests.api.conftest import RecordedWarnings

@@ -14,7 +14,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 import airflow_provider_faceki
-from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.connection import schema
 from airflow_provider_faceki.get_provider_info import get_provider_info
 from tests.airflow.running import AIRFLOW_VERSION
@@ -140,7 +140,7 @@ def test_labels_are_distinct() -> None:
 
 
 def test_the_form_offers_the_flows_there_are() -> None:
-    assert list(schema.AUTH_FLOWS) == [flow.value for flow in AuthFlow]
+    assert schema.EXTRA_FIELDS["auth_flow"].choices == tuple(AuthFlow)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.protocol.auth import AuthFlow
+from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.connection import schema as form
 from airflow_provider_faceki.connection.schema import ConnectionSettings
 from tests.provider.connections import LONG_KEY, SECRET, read, refused

@@ -35,7 +35,25 @@ _CHECK_FIELDS = frozenset({"objectsdetected", "quality", "liveness"})
 
 
 @dataclass(frozen=True, slots=True)
-class FaceMatch:
+class _SelfieCall:
+    """A call about one face, which is treated as charged."""
+
+    is_charged: ClassVar[bool] = True
+    _route: ClassVar[str]
+
+    selfie: Image
+
+    def __post_init__(self) -> None:
+        check_image("selfie", self.selfie)
+
+    def request(self, service: Service = FACEKI) -> HttpRequest:
+        """Return the request."""
+        url = f"{service.base_url}/api/v3/kyc_verification/{self._route}"
+        return image_request(url, (), [("selfie", self.selfie)])
+
+
+@dataclass(frozen=True, slots=True)
+class FaceMatch(_SelfieCall):
     """Search for a face among the people verified before. FACEKI charges each call.
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
@@ -47,20 +65,9 @@ class FaceMatch:
     :raises ValidationError: ``selfie`` is not an :class:`Image`.
     """
 
-    is_charged: ClassVar[bool] = True
     #: A record with a decision is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
-
-    selfie: Image
-
-    def __post_init__(self) -> None:
-        check_image("selfie", self.selfie)
-
-    def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
-        return image_request(
-            f"{service.base_url}/api/v3/kyc_verification/search-by-face", (), [("selfie", self.selfie)]
-        )
+    _route: ClassVar[str] = "search-by-face"
 
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
         """Return the records of the people found."""
@@ -99,7 +106,7 @@ class FaceAnalysis:
 
 
 @dataclass(frozen=True, slots=True)
-class AnalyzeFace:
+class AnalyzeFace(_SelfieCall):
     """Estimate the age, gender and liveness of a face. Source: an official SDK; the call is undocumented.
 
     It is unknown whether FACEKI charges the call, so it is treated as a charged call.
@@ -108,18 +115,7 @@ class AnalyzeFace:
     :raises ValidationError: ``selfie`` is not an :class:`Image`.
     """
 
-    is_charged: ClassVar[bool] = True
-
-    selfie: Image
-
-    def __post_init__(self) -> None:
-        check_image("selfie", self.selfie)
-
-    def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
-        return image_request(
-            f"{service.base_url}/api/v3/kyc_verification/analyzeFace", (), [("selfie", self.selfie)]
-        )
+    _route: ClassVar[str] = "analyzeFace"
 
     def read(self, answer: Payload) -> FaceAnalysis:
         """Return the analysis. Numbers in the form of text are accepted."""
@@ -167,7 +163,6 @@ class CheckImage:
 
     Source: official SDKs, which send no token to that host. The call is free as far as is known, so it is idempotent.
 
-    :param image: The image.
     :raises ValidationError: ``image`` is not an :class:`Image`.
     """
 

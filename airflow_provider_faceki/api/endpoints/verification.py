@@ -215,7 +215,6 @@ class PerformKycVerification:
     def _reconcile(self, account: AuthSession, reason: str) -> Steps[KycVerification]:
         """Look up the record until it has a decision or ``lookup_timeout`` is over.
 
-        :param account: The account.
         :param reason: Reason why the answer cannot be used, for the error message.
         """
         began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
@@ -345,7 +344,6 @@ def newest_since(records: Iterable[VerificationRecord], not_before: float | None
 
     A record without a known time is included.
 
-    :param records: FACEKI's records.
     :param not_before: Unix time, or ``None`` for no limit.
     """
     since = [record for record in records if not_before is None or not record.is_older_than(not_before)]

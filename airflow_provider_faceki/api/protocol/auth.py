@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from airflow_provider_faceki.api.errors import (
@@ -26,6 +25,7 @@ from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field
 from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, Header, HttpRequest, Json, json_body
 from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
+from airflow_provider_faceki.api.service import AuthFlow
 
 #: Seconds before its expiry from which a token is not used any more, so that it does not expire on its way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
@@ -43,46 +43,10 @@ _TOKEN_FIELDS = ("access_token", "token", "auth_token", "jwt", "id_token")
 _MIN_BARE_TOKEN_LENGTH = 16
 
 
-class AuthFlow(StrEnum):
-    """The six forms of the token request in FACEKI's documentation and SDKs. No source says which of them still work.
-
-    Versions of https://docs.faceki.com/api-integration/verification-apis/authentication contain four of them.
-    https://kycdocv2.faceki.com contains the GET request with headers. FACEKI's SDKs send the query parameters.
-    """
-
-    GENERATE_TOKEN = "generate_token"  # noqa: S105 - the name of a form, not a password
-    GENERATE_TOKEN_HEADERS = "generate_token_headers"  # noqa: S105
-    ACCESS_TOKEN_BODY = "access_token_body"  # noqa: S105
-    ACCESS_TOKEN_HEADERS = "access_token_headers"  # noqa: S105
-    ACCESS_TOKEN_GET_HEADERS = "access_token_get_headers"  # noqa: S105
-    ACCESS_TOKEN_QUERY = "access_token_query"  # noqa: S105
-
-    @property
-    def sends_headers(self) -> bool:
-        """Whether the client id and secret are sent as HTTP headers, which can contain ASCII only."""
-        return self in {
-            AuthFlow.GENERATE_TOKEN_HEADERS,
-            AuthFlow.ACCESS_TOKEN_HEADERS,
-            AuthFlow.ACCESS_TOKEN_GET_HEADERS,
-        }
-
-    @property
-    def path(self) -> str:
-        """Path of the request below the base URL."""
-        is_new = self in {AuthFlow.GENERATE_TOKEN, AuthFlow.GENERATE_TOKEN_HEADERS}
-        return "/auth/api/generate-token" if is_new else "/auth/api/access-token"
-
-    @property
-    def method(self) -> str:
-        """HTTP method of the request."""
-        return "GET" if self in {AuthFlow.ACCESS_TOKEN_GET_HEADERS, AuthFlow.ACCESS_TOKEN_QUERY} else "POST"
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class AccessToken:
     """A bearer token with its lifetime.
 
-    :param value: The token itself.
     :param obtained_at: Unix time of the token request.
     :param lifetime: Seconds after ``obtained_at`` until the token expires. With 0 it is used for one request only.
     """
@@ -141,7 +105,6 @@ class TokenStore(Protocol):
 class TokenRequest:
     """The token request in one of its forms, and the interpretation of its answer.
 
-    :param base_url: FACEKI's base URL.
     :param client_id: Client id from the FACEKI portal (Integrations → Client ID).
     :param client_secret: Client secret from the same page.
     :param flow: Form of the request. ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, which proxies log.

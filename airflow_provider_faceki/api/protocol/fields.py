@@ -66,7 +66,6 @@ def find_objects(
 ) -> list[dict[str, Json]] | None:
     """Return the objects in ``document`` for which ``is_wanted`` is true.
 
-    :param document: Document of an answer.
     :param is_wanted: Function that returns whether an object is wanted.
     :return: The objects. The list is empty if the answer contains an empty list or null instead of objects. The result
         is ``None`` if the answer is not understood.

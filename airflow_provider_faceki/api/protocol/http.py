@@ -45,7 +45,6 @@ class HttpRequest:
     def with_token(self, token: str, header: str = "authorization", scheme: str = "Bearer") -> HttpRequest:
         """Return this request with an access token.
 
-        :param token: The token.
         :param header: Name of the header that carries the token.
         :param scheme: Prefix of the token, without the space. If it is empty, the header contains only the token.
         """

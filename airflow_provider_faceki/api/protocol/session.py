@@ -95,8 +95,6 @@ class AuthSession:
     """An account at FACEKI with its token store.
 
     :param service: Addresses and field names of the FACEKI installation.
-    :param token_request: The token request of the account.
-    :param tokens: The token store.
     :param clock: Function that returns the Unix time.
     """
 

@@ -9,7 +9,6 @@ returns only the id and the decision, with which FACEKI can be asked for the rec
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -17,9 +16,8 @@ from urllib.parse import parse_qsl
 from airflow_provider_faceki.api.models import OTHER, Decision
 from airflow_provider_faceki.api.protocol.fields import describe, field
 from airflow_provider_faceki.api.service import FACEKI, Service
-from airflow_provider_faceki.api.values import Json, as_word
+from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 
-_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 #: Maximum number of fields in a form-encoded body. A webhook has four.
 MAX_FORM_FIELDS = 100
 
@@ -46,7 +44,7 @@ class WebhookNotification:
 
         :raises InvalidWebhookError: ``request_id`` is not a UUID, or ``status`` is not a single word.
         """
-        if not isinstance(request_id, str) or not _UUID.fullmatch(request_id):
+        if not isinstance(request_id, str) or not UUID_PATTERN.fullmatch(request_id):
             raise InvalidWebhookError("requestId is no UUID")
         word = as_word(status)
         if word is None or word != status or word.startswith("_"):
@@ -65,7 +63,6 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
     FACEKI documents a JSON object. These bodies are accepted too: a list with one object, a nested object (``data``,
     ``result``), a form, and other spellings of the two field names.
 
-    :param body: The body of the webhook.
     :param service: Installation whose settings name the fields of the id and the decision.
     :raises InvalidWebhookError: the body contains no id or no decision. The message names the keys that it contains.
     """

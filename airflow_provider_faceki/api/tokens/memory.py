@@ -101,7 +101,6 @@ def shared_store(key: Hashable, make: Callable[[], TokenStore]) -> TokenStore:
 
     :param key: Unique key of the account and its kind of store. It stays in memory, so it must contain a hash of the
         secret and not the secret.
-    :param make: Function that creates the store.
     """
     with _shared_mutex:
         if key not in _shared:

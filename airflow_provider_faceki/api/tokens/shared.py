@@ -115,7 +115,6 @@ class DirectoryTokenBackend:
 class SharedTokenStore:
     """Token store in a storage that several hosts share, with the store of the process or host as a cache.
 
-    :param backend: The storage.
     :param local: The store of the process or host.
     :param seal: Encryption of the account's token. It also contains the name of the token.
     :param warn: Called with one sentence, at most once, if the storage cannot be used.

@@ -281,7 +281,6 @@ class SharedTLSAdapter(HTTPAdapter):
 
     Without it ``requests`` would load the CA bundle for each connection, which needs 25 ms.
 
-    :param context: The TLS context.
     :param max_connections: Maximum number of idle connections that stay open.
     """
 

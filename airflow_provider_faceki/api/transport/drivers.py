@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying
+from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
@@ -62,26 +62,9 @@ class RequestObserver(Protocol):
         """Record that a request will be sent again."""
 
 
-def _exchange(transport: Transport, observer: RequestObserver | None, request: HttpRequest) -> Payload:
-    if observer is None:
-        return read_payload(transport.send(request))
-    status: int | None = None
-    try:
-        response = transport.send(request)
-        status = response.status
-    finally:
-        observer.sent(request.endpoint, status)
-    return read_payload(response)
+class _Driver:
+    """The part that both drivers share.
 
-
-def _before_sleep(observer: RequestObserver | None) -> Callable[[RetryCallState], None] | None:
-    return None if observer is None else lambda state: observer.retried(state.args[0].endpoint)
-
-
-class SyncDriver:
-    """Driver that executes effects on the caller's thread.
-
-    :param transport: Transport for the requests.
     :param policy: Rules for repeated requests.
     :param secret_masker: Functions that mask tokens in logs.
     :param observer: Observer of all requests, or ``None``.
@@ -97,7 +80,24 @@ class SyncDriver:
         self._transport = transport
         self._secret_masker = secret_masker
         self._observer = observer
-        self._retrying = Retrying(**policy.arguments(), before_sleep=_before_sleep(observer))
+        self._retry_arguments = policy.arguments()
+        if observer is not None:
+            self._retry_arguments["before_sleep"] = lambda state: observer.retried(state.args[0].endpoint)
+
+    def _exchange(self, request: HttpRequest) -> Payload:
+        if self._observer is None:
+            return read_payload(self._transport.send(request))
+        status: int | None = None
+        try:
+            response = self._transport.send(request)
+            status = response.status
+        finally:
+            self._observer.sent(request.endpoint, status)
+        return read_payload(response)
+
+
+class SyncDriver(_Driver):
+    """Driver that executes effects on the caller's thread."""
 
     def run(self, steps: Steps[T]) -> T:
         """Run ``steps`` to their end and return their result.
@@ -125,7 +125,7 @@ class SyncDriver:
     def _handle(self, effect: Effect) -> object:
         match effect:
             case SendRequest(request):
-                return self._retrying(self._send, request)
+                return Retrying(**self._retry_arguments)(self._send, request)
             case RunBlocking(operation):
                 return operation()
             case Sleep(seconds):
@@ -138,28 +138,11 @@ class SyncDriver:
         delay = self._transport.rate_limiter.reserve(time.monotonic())
         if delay:
             time.sleep(delay)
-        return _exchange(self._transport, self._observer, request)
+        return self._exchange(request)
 
 
-class AsyncDriver:
-    """Driver for event loops. It does I/O in the transport's threads, and waits with ``asyncio.sleep``.
-
-    The parameters are those of :class:`SyncDriver`.
-    """
-
-    def __init__(
-        self,
-        transport: Transport,
-        policy: RetryPolicy,
-        secret_masker: SecretMasker,
-        observer: RequestObserver | None = None,
-    ) -> None:
-        self._transport = transport
-        self._secret_masker = secret_masker
-        self._observer = observer
-        self._retrying = AsyncRetrying(
-            **policy.arguments(), sleep=asyncio.sleep, before_sleep=_before_sleep(observer)
-        )
+class AsyncDriver(_Driver):
+    """Driver for event loops. It does I/O in the transport's threads, and waits with ``asyncio.sleep``."""
 
     async def run(self, steps: Steps[T]) -> T:
         """Run ``steps`` to their end and return their result. The errors are those of :meth:`SyncDriver.run`."""
@@ -183,8 +166,8 @@ class AsyncDriver:
     async def _handle(self, effect: Effect) -> object:
         match effect:
             case SendRequest(request):
-                # Concurrent calls of one AsyncRetrying object would share its state, so each call uses a copy.
-                return await self._retrying.copy()(self._send, request)
+                retrying = AsyncRetrying(**self._retry_arguments, sleep=asyncio.sleep)
+                return await retrying(self._send, request)
             case RunBlocking(operation):
                 return await self._transport.run_in_thread(operation)
             case Sleep(seconds):
@@ -198,6 +181,4 @@ class AsyncDriver:
         if delay:
             await asyncio.sleep(delay)
         # The response is parsed in the thread too, because a large response would block the event loop.
-        return await self._transport.run_in_thread(
-            lambda: _exchange(self._transport, self._observer, request)
-        )
+        return await self._transport.run_in_thread(partial(self._exchange, request))

@@ -239,7 +239,6 @@ def shared_transport(account: str, settings: TransportSettings) -> Transport:
     """Return the transport that all clients of the process share for this account and these settings.
 
     :param account: Unique text for the account. The limits on traffic apply per account.
-    :param settings: Settings of the transport.
     """
     with _transports_lock:
         if (account, settings) not in _transports:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_random
 from tenacity.retry import RetryBaseT
@@ -28,6 +29,7 @@ class RetryArguments(TypedDict):
     wait: WaitBaseT
     retry: RetryBaseT
     reraise: bool
+    before_sleep: NotRequired[Callable[[RetryCallState], None]]
 
 
 @dataclass(frozen=True, slots=True)
