@@ -12,6 +12,8 @@ WORKERS = 2
 # Python and pytest keep what they compiled, whatever the caller's environment says: a third of the start of a run.
 export PYTHONDONTWRITEBYTECODE =
 PARALLEL = -n $(WORKERS) --dist loadfile
+# pytest-randomly shuffles the tests. A whole Airflow is shared by the tests of a file, so there the order stays.
+IN_ORDER = -p no:randomly
 # Stages of their own: they need Chromium, a fresh environment, services, or only one look.
 ELSEWHERE = --ignore=tests/browser --ignore=tests/packaging/test_wheel.py --ignore=tests/distributed
 # What Airflow 2.11 can change: api/ and sandbox/ import no Airflow and run once, with 3.3.
@@ -90,13 +92,13 @@ test-thorough: .venv/.ready
 	@$(PYTEST) -m "unit and hypothesis" --hypothesis-profile thorough $(PARALLEL) tests $(PYTEST_ARGS)
 
 test-airflow: .venv/.ready
-	@$(PYTEST) -m "airflow or process" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+	@$(PYTEST) -m "airflow or process" $(IN_ORDER) $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 # Another version of Airflow: make test-version AIRFLOW=3.2
 AIRFLOW = 3.2
 test-version:
 	@.ci/make-venv .venv-$(AIRFLOW) constraints/airflow-$(AIRFLOW).txt 3.14 build test
-	@.venv-$(AIRFLOW)/bin/python -m pytest -q $(PARALLEL) $(ON_AIRFLOW_2) $(PYTEST_ARGS)
+	@.venv-$(AIRFLOW)/bin/python -m pytest -q $(IN_ORDER) $(PARALLEL) $(ON_AIRFLOW_2) $(PYTEST_ARGS)
 
 # Each on its own; what one says does not stop the next.
 test-versions:
@@ -134,7 +136,7 @@ stage-airflow:
 	@.ci/stage "tests on a whole Airflow 3.3" $(MAKE) -s test-airflow $(WITH_COVERAGE)
 
 stage-2.11:
-	@.ci/stage "tests on Airflow 2.11" $(PY2) -m pytest -q $(PARALLEL) $(ON_AIRFLOW_2)
+	@.ci/stage "tests on Airflow 2.11" $(PY2) -m pytest -q $(IN_ORDER) $(PARALLEL) $(ON_AIRFLOW_2)
 
 stage-wheel:
 	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py
