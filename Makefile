@@ -34,6 +34,7 @@ help:
 	@echo "make pictures          take the pictures of the documentation again, in a whole Airflow (Chromium)"
 	@echo "make diagrams          only render the diagrams of the documentation again (npm, Chromium)"
 	@echo "make bench             the numbers, each beside a peer or a floor measured in the same run"
+	@echo "make plots             take the results of the last make bench into docs/performance.md and its plots"
 	@echo "make dist              build the sdist and the wheel into dist/"
 	@echo "make setup             only the virtual environment, .venv"
 	@echo "make chromium          install Chromium for the browser tests (Debian, as root; elsewhere it only looks)"
@@ -56,6 +57,10 @@ ui: .venv/.ready
 
 bench: .venv/.ready
 	@$(PY3) benchmarks/run.py
+
+# Takes the last results of `make bench` into docs/performance.md.
+plots: .venv/.ready
+	@$(PY3) -m benchmarks.publish
 
 docs: .venv/.ready
 	@$(PY3) -m sphinx -q -W --keep-going -b html -d .work/doctrees docs .work/site
@@ -157,6 +162,6 @@ chromium:
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
-.PHONY: help setup demo ui bench docs pictures diagrams dist lint test test-unit test-integration test-thorough test-airflow test-version test-versions \
+.PHONY: help setup demo ui bench plots docs pictures diagrams dist lint test test-unit test-integration test-thorough test-airflow test-version test-versions \
 	test-lowest chromium clean \
 	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage

@@ -79,11 +79,13 @@ def _run(names: list[str]) -> int:
             failed.append(name)
         else:
             taken[name] = measured_now(found, load)
+        # At once, so that an interrupted run keeps what it has measured.
+        _write_results(taken, failed)
         said = "failed" if found is None else "done"
         print(f"{name}: {said} in {time.monotonic() - began:.0f} s", flush=True)
     rows = [row for measured in taken.values() for row in measured.rows]
     print(f"\n{table(rows)}\n\nRatios: the median of the rounds' own, in brackets their middle half.")
-    _write_results(taken, failed)
+    print(f"As JSON, with earlier runs of other benchmarks: {RESULTS}")
     missed = [row.measure for row in rows if not row.ok]
     for measure in missed:
         print(f"missed: {measure}")
@@ -99,7 +101,6 @@ def _write_results(taken: Results, failed: list[str]) -> None:
     kept = {name: found for name, found in results.read(RESULTS).items() if name not in failed}
     together = kept | taken
     results.write(RESULTS, {name: together[name] for name in BENCHMARKS if name in together})
-    print(f"As JSON, with earlier runs of other benchmarks: {RESULTS}")
 
 
 def _measure(name: str, place: Path | None) -> list[Row] | None:

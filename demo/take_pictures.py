@@ -27,15 +27,15 @@ from demo.browser import CHROMIUM_OPTIONS, find_chromium
 from demo.examples import write_manifest
 from demo.processes import Interrupted, Processes, ProcessFailed, interruptible
 from demo.run_demo import LINK_DAG, tail
-from demo.run_ui import BATCH_DAG, HUMAN_REVIEW_DAG, TO_REVIEW, WEBHOOK_DAG, prepare
+from demo.run_ui import BATCH_DAG, HUMAN_REVIEW_DAG, TO_REVIEW, prepare
 
 PICTURES = ROOT / "docs" / "pictures"
 MAX_PICTURE_BYTES = 150_000
-MAX_COLORS = 128
+MAX_COLORS = 256
 #: Device pixels for one CSS pixel: sharp on a fine screen, and small enough.
 SCALE = 1.5
 #: Space in CSS pixels around the parts of a page that a picture shows.
-MARGIN = 16
+MARGIN = 8
 #: The time limit for one step in the browser, for a busy machine.
 PATIENCE_MILLISECONDS = 180_000
 #: The maximal time for the whole command. An idle machine with two cores needs about two minutes.
@@ -156,7 +156,7 @@ def hosted_page(studio: Studio, url: str) -> None:
 def human_review(studio: Studio, run_id: str) -> None:
     """Show the required action of a person whom FACEKI has not decided about."""
     url = studio.task_page(HUMAN_REVIEW_DAG, run_id, "ask_a_person") + "/required_actions"
-    page = studio.open(url, 1200)
+    page = studio.open(url, 1300)
     decline = page.get_by_role("button", name="Decline")
     expect(decline).to_be_visible()
     save_panel(page, "human-review", decline)
@@ -165,8 +165,18 @@ def human_review(studio: Studio, run_id: str) -> None:
 def webhook_asset(studio: Studio) -> None:
     """Show the events that the webhooks have added to the asset, and the runs that they started."""
     airflow = studio.airflow
-    started = lambda: any(run["state"] == "success" for run in airflow.runs(WEBHOOK_DAG))  # noqa: E731
-    wait_for("a webhook to start a run", started, RUN_SECONDS, studio.processes)
+
+    def has_started_a_run() -> bool:
+        events = airflow.call("GET", "assets/events?order_by=-timestamp")["asset_events"]
+        # An event of a webhook comes from no task; those of the reconciling DAG do.
+        return any(
+            run["state"] == "success"
+            for event in events
+            if event["source_dag_id"] is None
+            for run in event["created_dagruns"]
+        )
+
+    wait_for("a webhook to start a run", has_started_a_run, RUN_SECONDS, studio.processes)
     (asset,) = airflow.call("GET", "assets")["assets"]
     page = studio.open(f"{airflow.url}/assets/{asset['id']}", 1300, 640)
     expect(page.get_by_text("Triggered Dag Run").first).to_be_visible()
@@ -193,12 +203,12 @@ def graph(studio: Studio, run_id: str, theme: str) -> None:
 def batch_log(studio: Studio) -> None:
     """Show the log of a batch of some people in one shard."""
     # A webhook for each person would start as many runs.
-    studio.faceki.control.post("settings", webhook_url="")
+    studio.faceki.control.post("settings", webhook_mode="never")
     manifest = write_manifest(studio.processes.logs / "pictured", BATCH)
     conf = {"manifest": manifest, "output": manifest.rpartition("/")[0] + "/output", "shards": 1}
     run_id = studio.airflow.trigger(BATCH_DAG, conf)
     studio.wait_for_state(BATCH_DAG, run_id, "verify", "success")
-    page = studio.open(studio.task_page(BATCH_DAG, run_id, "verify") + "/mapped/0", 1200)
+    page = studio.open(studio.task_page(BATCH_DAG, run_id, "verify") + "/mapped/0", 1300)
     last = page.get_by_test_id("virtual-scroll-container").get_by_text("Post Execute").last
     expect(last).to_be_visible()
     save_panel(page, "batch-log", last)
@@ -206,11 +216,11 @@ def batch_log(studio: Studio) -> None:
 
 def save_panel(page: Page, name: str, last: Locator) -> None:
     """Save the panel beside Airflow's grid, down to the element `last`."""
-    handle, header = _box(page.locator(".resize-handle")), _box(page.get_by_test_id("header-card"))
-    left, right = handle["x"] + handle["width"] + 2 * MARGIN, header["x"] + header["width"] + MARGIN
+    header, last_box = _box(page.get_by_test_id("header-card")), _box(last)
+    # The margins are small, because the next elements are near.
+    left, right = header["x"] - 3, header["x"] + header["width"]
+    top, bottom = header["y"] - 4, last_box["y"] + last_box["height"] + 8
     page.evaluate("document.activeElement.blur()")
-    bottom = _box(last)["y"] + _box(last)["height"] + MARGIN
-    top = header["y"] - MARGIN
     save_area(page, name, {"x": left, "y": top, "width": right - left, "height": bottom - top})
 
 
@@ -224,7 +234,7 @@ def save(page: Page, name: str, shown: Locator, above: Locator | None = None) ->
     right = max(box["x"] + box["width"] for box in boxes)
     bottom = max(box["y"] + box["height"] for box in boxes)
     if above is not None:
-        bottom = _box(above)["y"] - 2 * MARGIN
+        bottom = _box(above)["y"] - 4 * MARGIN
     margin = MARGIN if len(boxes) > 1 else 0
     area: FloatRect = {
         "x": left - margin,
