@@ -189,7 +189,7 @@ def test_all_ended_as_they_must(whole: Whole) -> None:
                 "s3://kyc/tables/verifications": 2,
                 "s3://kyc/tables/documents": 2,
                 "s3://kyc/tables/aml_hits": 0,
-                "s3://kyc/tables/images": 0,
+                "s3://kyc/tables/images": 6,
                 "s3://kyc/tables/errors": 1,
             },
             id="tables",
