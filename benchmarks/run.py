@@ -33,6 +33,7 @@ RESULTS = WORK / "results.json"
 BENCHMARKS = {
     "imports": 600,
     "calls": 600,
+    "metrics": 300,
     "first_call": 600,
     "tokens": 300,
     "uploads": 300,

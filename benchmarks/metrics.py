@@ -1,0 +1,67 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Cost of metrics that are off: of one authenticated GET, and of the counters of one batch row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from airflow_provider_faceki import metrics
+from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
+from airflow_provider_faceki.api.protocol.http import HttpRequest
+from airflow_provider_faceki.api.transport import drivers
+from airflow_provider_faceki.api.transport.drivers import RequestObserver
+from airflow_provider_faceki.api.transport.http_transport import Transport
+from benchmarks import clients
+from benchmarks.frame import Row, Target, measure_rounds
+from benchmarks.loopback import loopback
+
+OURS, FLOOR = "ours, metrics off", "ours without the code for metrics"
+ROW, EMPTY = "counters of one row, metrics off", "two calls of an empty function"
+ROUNDS, CALLS = 60, 8
+COUNTER_CALLS = 1000
+
+
+def measure(directory: Path) -> list[Row]:
+    """Take the measure."""
+    with loopback(directory) as server:
+        clients.connect(server)
+        hook = clients.hook()
+        candidates: dict[str, Callable[[], object]] = {
+            OURS: lambda: clients.fetch_with(hook),
+            FLOOR: lambda: _without_metrics(lambda: clients.fetch_with(hook)),
+        }
+        calls = measure_rounds(candidates, rounds=ROUNDS, calls=CALLS, clock=time.thread_time)
+    counters = measure_rounds({ROW: _count_row, EMPTY: _count_nothing}, rounds=ROUNDS, calls=COUNTER_CALLS)
+    return [
+        calls.row("GET, one hook, CPU", OURS, FLOOR, target=Target("ratio", "≤", 1.05)),
+        counters.row("one batch row", ROW, EMPTY, unit="µs", target=Target("ours", "≤", 5.0)),
+    ]
+
+
+def _without_metrics(call: Callable[[], object]) -> None:
+    exchange = drivers._exchange
+    drivers._exchange = _send
+    try:
+        call()
+    finally:
+        drivers._exchange = exchange
+
+
+def _send(transport: Transport, observer: RequestObserver | None, request: HttpRequest) -> Payload:
+    return read_payload(transport.send(request))
+
+
+def _count_row() -> None:
+    metrics.incr("batch_rows", outcome="succeeded")
+    metrics.incr("decisions", decision="ACCEPTED")
+
+
+def _nothing(_name: str, **_tags: str) -> None:
+    """Do nothing."""
+
+
+def _count_nothing() -> None:
+    _nothing("batch_rows", outcome="succeeded")
+    _nothing("decisions", decision="ACCEPTED")
