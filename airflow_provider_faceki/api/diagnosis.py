@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
-from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.endpoints.records import NULL_ADVICE, FetchRecords
 from airflow_provider_faceki.api.endpoints.reports import FetchPdfReport
 from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules, WorkflowRules
 from airflow_provider_faceki.api.errors import (
@@ -51,8 +51,9 @@ T = TypeVar("T")
 
 #: Maximum number of requests for records of made-up identifiers.
 MAX_RECORDS_REQUESTS = 100
-#: Number of these requests that are sent in any case: one for each filter, which is sent twice if it is refused.
-_NEEDED_RECORDS_REQUESTS = 2 * len(FILTER_PLACEHOLDERS)
+#: Number of these requests that are reserved: one for each filter. It is sent again if it is refused, and if its answer
+#: is null.
+_NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
 #: Description of the requests, for the person who has to confirm them. The numbers are upper limits.
 FREE_CALLS = (
     "token requests: one in the configured form; if that fails, one in each of the other five forms",
@@ -131,6 +132,9 @@ _TOKEN_FORM = _Question(
 _LIFETIME = _Question("How long is a token good?", "5 minutes or 3600 s are documented")
 _TOKEN_IS_SENT = _Question("How is the token sent?", "the token's header is documented, and not shown in use")
 _RECORDS_ARE = _Question("Where are records?", "two paths are documented")
+_NOTHING_IS = _Question(
+    'What is "nothing found"?', "not documented; an empty list, code 8013, null and 404 are plausible"
+)
 _WRONG_TOKEN = _Question(
     "What does a token look like that is no longer good?",
     "not documented; HTTP 401, 403 and 200 with a code are seen elsewhere",
@@ -202,11 +206,13 @@ class _Outcome:
     :param result: Result that the endpoint returned, or ``None`` if the call failed.
     :param error: Error of the probe, or ``None`` if it succeeded.
     :param shape: Short description of the answer.
+    :param service: Service with which the probe was sent.
     """
 
     result: object
     error: FacekiError | None
     shape: str
+    service: Service
 
 
 class Diagnosis:
@@ -296,6 +302,8 @@ class Diagnosis:
         found = None
         if error is not None and not isinstance(error, TransportError):
             found = self._first_that_works("record_identifier", self._other_services(error))
+        elif error is None:
+            found = self._use_service(outcome)
         if found is not None:
             changes, shape = found
         elif error is not None:
@@ -307,7 +315,8 @@ class Diagnosis:
             return False
         yield _setting_row(_TOKEN_IS_SENT, changes, ("auth_header", "auth_scheme"))
         yield _setting_row(_RECORDS_ARE, changes, ("records_path",))
-        yield _setting_row(_found_by("record_identifier"), changes, ("record_identifier_filter",), shape)
+        yield _setting_row(_found_by("record_identifier"), changes, ("record_identifier_filter",))
+        yield _setting_row(_NOTHING_IS, changes, ("null_result",), shape)
         for name in ("request_id", "link", "face_id"):
             yield self._filter(name)
         return True
@@ -331,13 +340,15 @@ class Diagnosis:
     def _filter(self, name: str) -> Finding:
         question = _found_by(name)
         outcome = self._fetch(name, self._client.service)
-        if outcome.error is None:
+        if outcome.error is None and outcome.service == self.service:
             return question.answer(f"as configured; nothing found is: {outcome.shape}")
-        found = self._first_that_works(name, self._other_filters(name))
+        if outcome.error is None:
+            found = self._use_service(outcome)
+        else:
+            found = self._first_that_works(name, self._other_filters(name))
         if found is None:
-            return question.answer(
-                f"not found out: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN
-            )
+            told = _error_text(outcome.error) if outcome.error else "nothing"
+            return question.answer(f"not found out: {told}; {outcome.shape}", Level.OPEN)
         return question.answer(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
@@ -350,9 +361,14 @@ class Diagnosis:
                 return None
             outcome = self._fetch(name, service)
             if outcome.error is None:
-                self._use(service=service)
-                return _differences(configured, service), outcome.shape
+                return self._use_service(outcome)
         return None
+
+    def _use_service(self, outcome: _Outcome) -> tuple[dict[str, str], str]:
+        """Use the service of a successful probe. Return its changed settings and the shape of its answer."""
+        configured = self.service
+        self._use(service=outcome.service)
+        return _differences(configured, outcome.service), outcome.shape
 
     def _fetch(self, name: str, service: Service) -> _Outcome:
         value = self._unused_identifier if name == "record_identifier" else str(uuid.uuid4())
@@ -368,6 +384,9 @@ class Diagnosis:
 
         before = self._recorder.sent
         outcome = self._ask(endpoint, service, understand)
+        if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
+            # No record has this identifier, so null means that there is no record.
+            outcome = self._ask(endpoint, replace(service, null_result="no_record"), understand)
         self._records_requests += self._recorder.sent - before
         # A LinkError also proves that the filter works: FACEKI reports that the link does not exist.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
@@ -379,8 +398,8 @@ class Diagnosis:
         try:
             result = client.call(endpoint)
         except FacekiError as error:
-            return _Outcome(None, error, self._recorder.last)
-        return _Outcome(result, understand(result), self._recorder.last)
+            return _Outcome(None, error, self._recorder.last, service)
+        return _Outcome(result, understand(result), self._recorder.last, service)
 
     def _wrong_token(self) -> Finding:
         made_up = AccessToken(f"made-up-{secrets.token_hex(16)}", time.time(), 3600.0)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TypedDict
 
 from airflow_provider_faceki.api.codes import CODES, code_name
-from airflow_provider_faceki.api.protocol.fields import as_flag, field, has_field, plain
+from airflow_provider_faceki.api.protocol.fields import as_flag, describe, field, has_field, plain
 from airflow_provider_faceki.api.values import (
     Json,
     as_code,
@@ -159,6 +159,10 @@ class VerificationRecord:
                 "errorCodes": items,
             }
         )
+
+    def describe(self) -> str:
+        """Return a description of the record for a log line: the names of its keys, without values."""
+        return describe(dict(self.document))
 
     @property
     def request_id(self) -> str | None:

@@ -6,6 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+#: Values of ``Service.null_result``.
+NULL_RESULTS = ("error", "no_record")
+
 #: Placeholders of the four record filters in a path.
 FILTER_PLACEHOLDERS = {
     "request_id": "{requestId}",
@@ -68,6 +71,9 @@ class Service:
     :param record_identifier_filter: Filter of records by the caller's own identifier, in the same format, with
         ``{record_identifier}``.
     :param face_id_filter: Filter of records by FACEKI's id of a person, in the same format, with ``{face_id}``.
+    :param null_result: Meaning of an answer that reports success with neither a record nor an empty list, such as
+        ``{"status": true, "code": 200, "result": null}``. ``error``: the answer is not understood. ``no_record``:
+        FACEKI has no record. FACEKI's answer for "no record" is in no source, and a wrong guess costs a verification.
     :param auth_header: Name of the HTTP header that carries the access token.
     :param auth_scheme: Prefix of the token in that header, without the space. If it is empty, the header contains only
         the token.
@@ -88,6 +94,7 @@ class Service:
     link_filter: str = "link"
     record_identifier_filter: str = "record_identifier"
     face_id_filter: str = "face_id"
+    null_result: str = "error"
     auth_header: str = "authorization"
     auth_scheme: str = "Bearer"
     pdf_report_method: str = "GET"

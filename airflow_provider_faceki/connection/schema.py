@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, AuthFlow, Service
+from airflow_provider_faceki.api.service import (
+    FACEKI,
+    FILTER_PLACEHOLDERS,
+    NULL_RESULTS,
+    AuthFlow,
+    Service,
+)
 
 CONN_TYPE = "faceki"
 CONN_NAME_ATTR = "faceki_conn_id"
@@ -307,6 +313,15 @@ class ConnectionSettings:
     link_filter: str = _filter("link", "link id")
     record_identifier_filter: str = _filter("record_identifier", "your own identifier")
     face_id_filter: str = _filter("face_id", "FACEKI's id of a person")
+    null_result: str = _field(
+        "choice",
+        "Null in place of records",
+        "What an answer with null in the place of records means: error, so that nothing is paid for on a guess, or "
+        "no_record.",
+        default=FACEKI.null_result,
+        choices=NULL_RESULTS,
+        in_form=False,
+    )
     pdf_report_method: str = _field(
         "choice",
         "PDF report method",

@@ -221,6 +221,11 @@ DIALECTS: Final[dict[str, Dialect]] = {
         {"records": _result(lambda found: found[0] if len(found) == 1 else found)},
     ),
     "records-null": Dialect("records as `result: null`", {"records": _result(lambda found: None)}),
+    "no-records-null": Dialect(
+        "`result: null` where there is no record",
+        {"records": _result(lambda found: found or None)},
+        connection={"null_result": "no_record"},
+    ),
     "records-text": Dialect("records as a text", {"records": _result(lambda found: "OK")}),
     # Dialects that change the names or the types of fields.
     "decision-in-status": Dialect(

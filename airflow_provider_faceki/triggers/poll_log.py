@@ -78,6 +78,7 @@ class PollLog:
         self._polls = 0
         self._logged_at = 0.0
         self._has_warned = False
+        self._has_named_keys = False
 
     def polled(self, records: Sequence[api.VerificationRecord], next_in: float | None = None) -> None:
         """Log a poll that did not end the wait.
@@ -87,7 +88,14 @@ class PollLog:
         self._polls += 1
         now = time.time()
         waited = now - self._started_at
-        if not records and waited >= NO_RECORD_WARNING_SECONDS and not self._has_warned:
+        newest = api.latest(records)
+        if newest is not None and newest.decision is None and not self._has_named_keys:
+            # The decision is possibly under a key that is not known, so the keys are logged once, and without a delay.
+            self._has_named_keys, self._logged_at = True, now
+            self._log.info(
+                "FACEKI has a record for %s without a decision. It holds %s", self._subject, newest.describe()
+            )
+        elif not records and waited >= NO_RECORD_WARNING_SECONDS and not self._has_warned:
             self._has_warned, self._logged_at = True, now
             self._log.warning(
                 "FACEKI still has no record for %s after %s: %s",
@@ -98,10 +106,9 @@ class PollLog:
         elif now - self._logged_at >= LOG_INTERVAL_SECONDS:
             self._logged_at = now
             then = "" if next_in is None else f"; next poll within {format_duration(next_in)}"
-            self._log.info("Poll %d: FACEKI has %s%s", self._polls, self._state(records), then)
+            self._log.info("Poll %d: FACEKI has %s%s", self._polls, self._state(newest), then)
 
-    def _state(self, records: Sequence[api.VerificationRecord]) -> str:
-        newest = api.latest(records)
+    def _state(self, newest: api.VerificationRecord | None) -> str:
         if newest is None:
             return f"no record for {self._subject} yet"
         if newest.decision is None:

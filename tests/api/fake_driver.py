@@ -20,7 +20,7 @@ from airflow_provider_faceki.api.protocol.session import (
     Steps,
 )
 from airflow_provider_faceki.api.protocol.session import Sleep as Sleep
-from airflow_provider_faceki.api.service import FACEKI
+from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.tokens.memory import MemoryRefreshLock, MemoryTokenStore
 
 T = TypeVar("T")
@@ -82,6 +82,7 @@ class FakeDriver:
     :param events: Effects and calls of the token store, in order.
     :param requests: Requests that were sent.
     :param now: Current Unix time of the driver. Sleeps advance it.
+    :param service: FACEKI installation that is called.
     :param between: Function that is called in each sleep. It simulates the actions of other callers.
     """
 
@@ -89,11 +90,12 @@ class FakeDriver:
     requests: list[HttpRequest] = field(default_factory=list)
     now: float = NOW
     between: Callable[[], None] = lambda: None
+    service: Service = FACEKI
 
     def __post_init__(self) -> None:
         self.store = RecordingStore(self.events)
         asked = TokenRequest(FACEKI.base_url, "client-1", "s3cret")
-        self.account = AuthSession(FACEKI, asked, self.store, lambda: self.now)
+        self.account = AuthSession(self.service, asked, self.store, lambda: self.now)
 
     def run(self, steps: Steps[T], *answers: Payload | FacekiError) -> T:
         """Run ``steps`` with these answers. Fail if an answer is not used."""

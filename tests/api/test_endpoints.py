@@ -351,7 +351,7 @@ def test_a_link_for_another_record_is_not_handed_out() -> None:
     [
         pytest.param([], (), id="none"),
         pytest.param({}, UNREADABLE, id="empty object"),
-        pytest.param([{}], (), id="list of an empty object"),
+        pytest.param([{}], UNREADABLE, id="list of an empty object"),
         pytest.param(
             [{"requestId": "1"}, {"decision": "X"}],
             ({"requestId": "1"}, {"decision": "X"}),
@@ -368,7 +368,7 @@ def test_a_link_for_another_record_is_not_handed_out() -> None:
 )
 def test_reading_records(result: Json, records: object) -> None:
     if records is UNREADABLE:
-        with pytest.raises(UnexpectedResponseError, match="is not understood"):
+        with pytest.raises(UnexpectedResponseError, match="is not understood|does not say whether"):
             FetchRecords(link="l").read(_answered(result))
     else:
         assert isinstance(records, tuple)
@@ -377,7 +377,6 @@ def test_reading_records(result: Json, records: object) -> None:
 
 
 def test_reading_no_records() -> None:
-    assert FetchRecords(link="l").read(_answered({"responseCode": 0, "data": None})) == ()
     with pytest.raises(UnexpectedResponseError, match="holds HTTP 204 without a body"):
         FetchRecords(link="l").read(read_payload(HttpResponse(204)))
 

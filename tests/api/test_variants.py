@@ -20,6 +20,7 @@ from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import read_payload
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import Endpoint, MaskSecret, RunBlocking, SendRequest, Sleep
+from airflow_provider_faceki.api.service import FACEKI, Service
 from tests.api.fake_driver import FakeDriver, token
 from tests.api.test_secrets_in_frames import PERSON, leaks
 
@@ -51,8 +52,8 @@ def answer(document: Json, status: int = 200) -> HttpResponse:
 class Played:
     """A call with prepared answers. They are used in order, and the last answer repeats."""
 
-    def __init__(self, *answers: HttpResponse, old_token: bool = True) -> None:
-        self.driver = FakeDriver()
+    def __init__(self, *answers: HttpResponse, old_token: bool = True, service: Service = FACEKI) -> None:
+        self.driver = FakeDriver(service=service)
         if old_token:
             self.driver.store.set(token("token-old", 100.0))
         self.answers = list(answers)
@@ -213,6 +214,8 @@ def test_a_paid_answer_that_is_not_understood_is_looked_up(document: Json, told:
         pytest.param({**OK, "result": []}, id="empty list"),
         pytest.param({**OK, "result": {"records": [], "total": 0}}, id="empty list of records"),
         pytest.param({"responseCode": 0, "data": []}, id="legacy"),
+        pytest.param({**OK, "result": None, "data": []}, id="empty list beside a null result"),
+        pytest.param({**OK, "result": "[]"}, id="empty list as text"),
         pytest.param([], id="bare list"),
         pytest.param({"status": False, "code": 8013}, id="code"),
         pytest.param({"status": False, "code": "DATA_NOT_FOUND"}, id="name of the code"),
@@ -221,6 +224,54 @@ def test_a_paid_answer_that_is_not_understood_is_looked_up(document: Json, told:
 def test_nothing_found_in_faceki_s_words(document: Json) -> None:
     assert Played(answer(document)).call(FETCH) == ()
     assert Played(answer(document)).call(FIND) is None
+
+
+NULLS = [
+    pytest.param({**OK, "result": None}, id="v3"),
+    pytest.param({"responseCode": 0, "data": None}, id="legacy"),
+    pytest.param(OK, id="no result"),
+    pytest.param({**OK, "result": {}}, id="empty object"),
+    pytest.param({**OK, "result": [{}]}, id="list of an empty object"),
+    pytest.param({**OK, "result": {"records": None}}, id="null records"),
+    pytest.param({"data": {"records": {}}}, id="empty object of records"),
+    pytest.param(None, id="bare null"),
+]
+MATCH = api.FaceMatch(PICTURE)
+
+
+@pytest.mark.parametrize("document", NULLS)
+@pytest.mark.parametrize(
+    ("endpoint", "kind"),
+    [
+        pytest.param(FETCH, errors.UnexpectedResponseError, id="fetch"),
+        pytest.param(FIND, errors.UnexpectedResponseError, id="find"),
+        pytest.param(MATCH, errors.OutcomeUnknownError, id="face match"),
+    ],
+)
+def test_null_is_no_silent_nothing(document: Json, endpoint: Endpoint[Any], kind: type[FacekiError]) -> None:
+    with pytest.raises(kind, match=r"It holds .* set null_result to no_record"):
+        Played(answer(document)).call(endpoint)
+
+
+@pytest.mark.parametrize("document", NULLS)
+def test_null_for_a_paid_answer_is_looked_up(document: Json) -> None:
+    for service in (Service(), Service(null_result="no_record")):
+        played = Played(answer(document), answer({**OK, "result": [RECORD]}), service=service)
+        assert played.call(VERIFY).decision == "ACCEPTED"
+        assert played.sent == ["POST", "GET"]
+
+
+@pytest.mark.parametrize("document", NULLS)
+@pytest.mark.parametrize(
+    ("endpoint", "nothing"), [(FETCH, ()), (FIND, None), (MATCH, ())], ids=["fetch", "find", "face match"]
+)
+def test_null_means_nothing_where_the_connection_says_so(
+    document: Json, endpoint: Endpoint[Any], nothing: object
+) -> None:
+    service = Service(null_result="no_record")
+    assert Played(answer(document), service=service).call(endpoint) == nothing
+    with pytest.raises(errors.UnexpectedResponseError, match="HTTP 204 without a body"):
+        Played(HttpResponse(204), service=service).call(FETCH)
 
 
 @pytest.mark.parametrize("endpoint", [FETCH, FIND], ids=["fetch", "find"])
@@ -417,7 +468,7 @@ def test_webhooks(body: bytes) -> None:
 
 
 def test_a_webhook_with_the_names_of_the_connection() -> None:
-    service = api.Service(webhook_request_id_field="verification", webhook_status_field="verdict")
+    service = Service(webhook_request_id_field="verification", webhook_status_field="verdict")
     body = _body({"verification": UUID, "verdict": "DECLINED"})
     assert api.parse_webhook(body, service) == api.WebhookNotification(UUID, "DECLINED")
 
@@ -451,7 +502,7 @@ PDF = b"%PDF-1.7 made up"
 REPORT = api.FetchPdfReport(REQUEST_ID)
 
 
-def _reports(service: api.Service, *answers: HttpResponse) -> tuple[Played, Callable[[], bytes]]:
+def _reports(service: Service, *answers: HttpResponse) -> tuple[Played, Callable[[], bytes]]:
     played = Played(*answers)
     object.__setattr__(played.driver.account, "service", service)
     return played, lambda: played.call(REPORT).file.read()
@@ -487,7 +538,7 @@ def _reports(service: api.Service, *answers: HttpResponse) -> tuple[Played, Call
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_reports(answers: list[HttpResponse], sent: int, method: str) -> None:
-    service = api.Service(pdf_report_path="/reports/{requestId}", pdf_report_method=method)
+    service = Service(pdf_report_path="/reports/{requestId}", pdf_report_method=method)
     played, fetch = _reports(service, *answers)
     assert fetch() == PDF
     assert played.sent == [method, *["GET"] * (sent - 1)]
@@ -498,7 +549,7 @@ def test_reports(answers: list[HttpResponse], sent: int, method: str) -> None:
 
 
 def test_a_redirect_to_plain_http_is_not_followed() -> None:
-    service = api.Service(pdf_report_path="/reports/{requestId}")
+    service = Service(pdf_report_path="/reports/{requestId}")
     played, fetch = _reports(service, HttpResponse(302, {"location": "http://files.example/r"}))
     with pytest.raises(errors.UnexpectedResponseError, match="is not https"):
         fetch()
@@ -506,7 +557,7 @@ def test_a_redirect_to_plain_http_is_not_followed() -> None:
 
 
 def test_the_report_of_another_is_no_result() -> None:
-    service = api.Service(pdf_report_path="/reports/{requestId}")
+    service = Service(pdf_report_path="/reports/{requestId}")
     _, fetch = _reports(service, answer({"result": {"requestId": OTHER_ID, "pdf": "JVBERi0xLjc="}}))
     with pytest.raises(errors.UnexpectedResponseError, match="report of another"):
         fetch()

@@ -56,7 +56,6 @@ def record(identifier: Json, decision: str = "ACCEPTED", request_id: str = "r-1"
             reply_json({"status": False, "code": 404, "message": "Not Found"}), id="code 404 with HTTP 200"
         ),
         pytest.param(reply_json({"responseCode": 404, "data": {}}, 404), id="the old envelope"),
-        pytest.param(reply_json({"status": True, "code": 200, "result": None}), id="a result of null"),
     ],
 )
 def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiClient, reply: Reply) -> None:
@@ -76,6 +75,11 @@ def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiCl
         pytest.param(found(record("another")), "others", id="somebody else's record"),
         pytest.param(found(record(None), record("undefined")), "others", id="records without an identifier"),
         pytest.param(found("mine"), "is not understood", id="no record at all"),
+        pytest.param(
+            reply_json({"status": True, "code": 200, "result": None}),
+            "set null_result",
+            id="a result of null",
+        ),
         pytest.param(reply_bytes(HTML), "not JSON", id="a page with HTTP 200"),
         pytest.param(reply_bytes(b""), "others|is not understood|holds", id="nothing"),
     ],

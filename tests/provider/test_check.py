@@ -89,6 +89,8 @@ NEEDED: dict[str, dict[str, str]] = {
         "record_identifier_filter": f"{PATH_IDS}/record_identifier/{{record_identifier}}",
     },
     "pdf-by-post": {"pdf_report_method": "POST"},
+    "no-records-null": {"null_result": "no_record"},
+    "records-null": {"null_result": "no_record"},
 }
 #: Variants that no setting can support. The report must describe what was found.
 BROKEN = {
@@ -262,6 +264,9 @@ def rows_of(report: Path) -> dict[str, str]:
             id="the token",
         ),
         pytest.param("records-elsewhere", {"Where are records?": NEEDED["records-elsewhere"]}, id="the path"),
+        pytest.param(
+            "no-records-null", {'What is "nothing found"?': NEEDED["no-records-null"]}, id="nothing found"
+        ),
         pytest.param(
             "other-filters",
             {

@@ -166,6 +166,9 @@ ROWS: dict[str, Look] = {
     "records-bare": records(lambda document: document[0]),
     "record-object": records(lambda document: document["result"]),
     "records-null": records_are(None),
+    "no-records-null": lambda sandbox, call, anonymous: (
+        call.records(record_identifier="nobody").json()["result"] is None
+    ),
     "records-text": records_are("OK"),
     "decision-in-status": record(lambda each: each["status"] == "ACCEPTED" and "decision" not in each),
     "loose-types": record(

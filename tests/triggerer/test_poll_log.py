@@ -70,6 +70,20 @@ def test_a_wait_for_a_review_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> N
     assert all("with decision REVIEW" in line and line.startswith("INFO") for line in lines)
 
 
+def test_a_record_without_a_decision_is_described_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"requestId": "r1", "outcomeText": "Maria Invented", "Maria Invented": 1}
+    wait = Wait(monkeypatch, request_id="r1")
+    wait.go(1.0)
+    lines = wait.go(1.0, *[LOG_INTERVAL_SECONDS] * 3, records=(VerificationRecord(document),))[1:]
+    assert lines[0] == (
+        "INFO FACEKI has a record for request r1 without a decision. It holds an object with the keys outcomeText, "
+        "requestId and 1 more"
+    )
+    assert [line.partition(";")[0] for line in lines[1:]] == [
+        f"INFO Poll {number}: FACEKI has a record for request r1, and no decision yet" for number in (3, 4, 5)
+    ]
+
+
 @pytest.mark.parametrize("odd", ["Anna Example", "a\nINFO forged", "a" * 65, "anna@mail.example", ""])
 def test_what_may_be_a_person_or_a_line_is_not_shown(odd: str) -> None:
     subject: Any = wait_subject(record_identifier=odd)

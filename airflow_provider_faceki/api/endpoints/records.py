@@ -15,13 +15,19 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field, holds_field
+from airflow_provider_faceki.api.protocol.fields import field, find_objects, has_field, holds_field, says_none
 from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, Json
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 
 #: Identifier that FACEKI's React Native SDK sends if its app sets none. Such records can be fetched too.
 SDK_MISSING_IDENTIFIER = "undefined"
+
+#: Advice for an answer that contains null in the place of records.
+NULL_ADVICE = (
+    "If FACEKI answers so where it has no record, set null_result to no_record in the Connection's extra: "
+    "`airflow faceki check` finds that out. Otherwise check records_path"
+)
 
 # These are usual status words for an unfinished verification. No source contains FACEKI's own words.
 _PENDING_WORDS = frozenset(
@@ -39,8 +45,8 @@ class FetchRecords:
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
     Exactly one filter is required, because FACEKI's behaviour with none or several is undocumented. If FACEKI reports
-    that no record exists, the result is an empty tuple. FACEKI reports this by an empty list, ``null``, code 8013, or a
-    404 in one of its envelopes.
+    that no record exists, the result is an empty tuple. FACEKI reports this by an empty list, code 8013, or a 404 in
+    one of its envelopes. If the service's ``null_result`` is ``no_record``, ``null`` reports it too.
 
     :param request_id: FACEKI's id of one verification.
     :param link: Link id.
@@ -150,11 +156,18 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return the records of an answer, at any nesting. If the result is ``null``, there are no records.
+    """Return the records of an answer, at any nesting. Only an empty list means that there are no records.
 
-    :raises UnexpectedResponseError: an item is not a record, or its decision has an unknown format.
+    :raises UnexpectedResponseError: the answer contains neither records nor an empty list, an item is not a record, or
+        its decision has an unknown format.
     """
     records = _find_records(answer)
+    if records == () and not says_none(answer.document) and not answer.null_is_no_record:
+        raise UnexpectedResponseError(
+            "FACEKI's answer to a request for records does not say whether there are any. It holds "
+            f"{answer.found}. {NULL_ADVICE}",
+            http_status=answer.status,
+        )
     if records is None:
         raise UnexpectedResponseError(
             f"FACEKI's answer to a request for records is not understood. It holds {answer.found}. Check the "

@@ -25,7 +25,7 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.models import Decision, Summary, VerificationRecord, latest
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.fields import has_field, says_none
+from airflow_provider_faceki.api.protocol.fields import has_field
 from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Sleep, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
@@ -270,8 +270,8 @@ class FindKycVerification:
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
     If the result is ``None``, the caller pays for a new verification. So this call is stricter than
-    :class:`FetchRecords`. FACEKI reports "does not exist" by an empty list, code 8013, or a 404 in one of its
-    envelopes. A record must contain the requested id, because FACEKI's behaviour for an unknown filter is undocumented.
+    :class:`FetchRecords`. A record must contain the requested id, because FACEKI's behaviour for an unknown filter is
+    undocumented.
 
     :param record_identifier: Your own id, if ``request_id`` is not given.
     :param request_id: FACEKI's id, if ``record_identifier`` is not given.
@@ -306,13 +306,6 @@ class FindKycVerification:
         :raises UnexpectedResponseError: the records belong to other verifications, or are not understood.
         """
         records = read_records(answer)
-        if not records and answer.result is not None and not says_none(answer.document):
-            # Only an empty list means "no verification", not an empty object: the caller would pay for a new one.
-            raise UnexpectedResponseError(
-                f"FACEKI's answer to the search for a verification does not say whether there is one. It holds "
-                f"{answer.found}",
-                http_status=answer.status,
-            )
         own = [record for record in records if self._is_own(record)]
         if records and not own:
             raise UnexpectedResponseError(

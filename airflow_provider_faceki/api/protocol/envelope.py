@@ -92,6 +92,7 @@ class Payload:
     :param file: The downloaded PDF, positioned at its first byte, if the answer is not JSON.
     :param status: HTTP status.
     :param is_empty: Whether the answer had no body.
+    :param null_is_no_record: Whether a success with neither a record nor an empty list means that there is no record.
     :param failure: Failure that the envelope reports although the answer contains a record with a decision. Only calls
         that read records are allowed to ignore it.
     """
@@ -101,6 +102,7 @@ class Payload:
     file: BinaryIO | None = None
     status: int = 200
     is_empty: bool = False
+    null_is_no_record: bool = False
     failure: ResponseError | None = None
 
     @property

@@ -120,6 +120,7 @@ def _search_object(
 
 def says_none(document: Json, depth: int = 0) -> bool:
     """Return whether the content of an answer is, or contains, an empty list."""
+    document = _embedded(document)
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:
         inner = (value for key, value in document.items() if plain(key) in _WRAPPERS)
         return any(says_none(value, depth + 1) for value in inner)

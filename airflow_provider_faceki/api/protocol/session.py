@@ -171,7 +171,7 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     else:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
-        return endpoint.read(answer)
+        return endpoint.read(replace(answer, null_is_no_record=account.service.null_result == "no_record"))
     return endpoint.empty(not_found)  # type: ignore[return-value]  # empty() and read() return the same type
 
 
