@@ -227,6 +227,33 @@ def test_a_long_poking_wait_is_warned_of(
     assert bool(told) is warned
 
 
+@pytest.mark.parametrize(
+    ("given", "looks"),
+    [
+        pytest.param({"mode": "poke"}, 3, id="poke"),
+        pytest.param({"mode": "reschedule"}, 1, id="reschedule"),
+        pytest.param({"deferrable": True}, 1, id="deferred"),
+    ],
+)
+def test_a_record_without_a_decision_is_described_once_in_a_process(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], looks: int
+) -> None:
+    log = Recorder()
+    monkeypatch.setattr(FacekiKycDecisionSensor, "log", log)
+    fields = {"decision": "", "outcomeText": "Maria Invented"}
+    faceki_sandbox.add_record("customer-1", fields=fields)
+    waiting = sensor(**given)
+    if waiting.deferrable:
+        with pytest.raises(TaskDeferred):
+            waiting.execute(context())
+    else:
+        assert [bool(waiting.poke(context())) for _ in range(looks)] == [False] * looks
+    (told,) = [line for line in log.lines if "without a decision. It holds an object with the keys" in line]
+    assert "record identifier customer-1" in told
+    assert "requestId" in told
+    assert "Maria" not in "".join(log.lines)
+
+
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_three_days_of_waiting_take_fewer_than_200_pokes(mode: str) -> None:
     waiting = sensor(mode=mode, timeout=timedelta(days=3))

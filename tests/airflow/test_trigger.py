@@ -21,6 +21,7 @@ from airflow_provider_faceki.triggers import faceki as trigger_module
 from airflow_provider_faceki.triggers import shared_poller as poller_module
 from airflow_provider_faceki.triggers.faceki import MIN_POLL_INTERVAL_SECONDS, FacekiKycDecisionTrigger
 from tests.airflow.conftest import Connect
+from tests.airflow.fakes import Recorder
 from tests.waiting import LoopTurns
 
 JITTER = 0.1
@@ -118,6 +119,17 @@ def test_it_waits_for_what_comes(faceki_sandbox: FacekiSandbox, clock: Clock, sh
     assert fired(trigger(clock))["status"] == "decided"
     assert 200 <= sum(clock.slept) < 1000
     assert faceki_sandbox.counters.tokens_issued == 1
+
+
+def test_a_record_without_a_decision_is_described_once(
+    faceki_sandbox: FacekiSandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Recorder()
+    monkeypatch.setattr(FacekiKycDecisionTrigger, "log", log)
+    faceki_sandbox.add_record("customer-1", fields={"decision": ""})
+    assert fired(trigger(clock))["status"] == "timeout"
+    described = [line for line in log.lines if "without a decision. It holds an object with the keys" in line]
+    assert len(clock.slept) > len(described) == 1
 
 
 @pytest.mark.parametrize(("accept", "status"), [(True, "decided"), (False, "timeout")])

@@ -16,8 +16,8 @@ from airflow_provider_faceki.api.values import Json
 
 #: Maximum number of nested levels that a search visits.
 MAX_WRAPPINGS = 6
-#: Maximum number of key names in an error message.
-MAX_SHOWN_KEYS = 12
+#: Maximum number of key names in a message. A complete record has about 20 keys.
+MAX_SHOWN_KEYS = 30
 
 # These fields contain the content of an answer, the most probable first. The names have the form that `plain` returns.
 _WRAPPERS = (
