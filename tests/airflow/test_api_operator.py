@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,33 @@ def test_an_upload_of_files(faceki_sandbox: FacekiSandbox, v2_files: dict[str, s
     answer, _ = execute(operator)
     assert answer["verification"]["passed"] is True
     assert sum(faceki_sandbox.ledger.values()) == 1
+
+
+def test_the_example_of_the_documentation(
+    faceki_sandbox: FacekiSandbox, v2_files: dict[str, str], tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "records.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page.partition("### Send files")[2], re.DOTALL)
+    answer = tmp_path / "answer.json"
+    changes = {
+        "s3://kyc/1001/selfie.jpg": v2_files["selfie_image"],
+        "s3://kyc/1001/front.jpg": v2_files["doc_front_image"],
+        "s3://kyc/1001/back.jpg": v2_files["doc_back_image"],
+        "s3://kyc/1001/answer.json": str(answer),
+        '"aws_default"': "None",
+        '"LINK_ID"}):': '"LINK_ID"}) as dag:',
+    }
+    for before, after in changes.items():
+        assert before in example
+        example = example.replace(before, after)
+    names: dict[str, Any] = {}
+    exec(compile(example, "<page>", "exec"), names)  # noqa: S102 - the page is part of this repository
+    tasks = names["dag"].task_dict
+    execute(tasks["verify"])
+    assert json.loads(answer.read_text())["verification"]["passed"] is True
+    found, _ = execute(tasks["verify_by_link"], {"params": {"link": faceki_sandbox.create_link("case-1002")}})
+    assert found["verification"]["passed"] is True
+    assert faceki_sandbox.ledger == {"case-1001": 1, "case-1002": 1}
 
 
 def test_a_file_that_is_missing_is_noticed_before_anything_is_sent(
