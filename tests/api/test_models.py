@@ -179,6 +179,22 @@ def test_error_codes(sent: Json, codes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sent", "flags"),
+    [
+        pytest.param(True, {"face_verified": True}, id="as documented"),
+        pytest.param("true", {"face_verified": True}, id="text"),
+        pytest.param("No", {"face_verified": False}, id="word"),
+        pytest.param(0, {"face_verified": False}, id="number"),
+        pytest.param("Jane Doe", {}, id="a text that is no flag"),
+        pytest.param(None, {}, id="null"),
+    ],
+)
+def test_flags(sent: Json, flags: dict[str, bool]) -> None:
+    record = VerificationRecord({"decision": "ACCEPTED", "verification_summary": {"face_verified": sent}})
+    assert record.summary()["verification_summary"] == flags
+
+
+@pytest.mark.parametrize(
     ("sent", "shown"),
     [
         pytest.param("2026-03-02T09:15:30.123Z", "2026-03-02T09:15:30.123000+00:00", id="as documented"),
