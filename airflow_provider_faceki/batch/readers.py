@@ -6,13 +6,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
+from airflow_provider_faceki.batch.parquet_pages import Page, PageError, read_pages
 
 #: Maximum length of a line in bytes. A row of URIs has some hundred bytes, so a longer line means a different kind of
 #: file.
@@ -31,11 +31,11 @@ MAX_CELL_BYTES = 64 * 1024
 #: The limit is necessary because a compressed file of 3 kB can contain gigabytes.
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
+#: Maximum size in bytes of the largest pages of all used columns together. pyarrow holds one page of each column.
+MAX_PAGES_BYTES = 256 * 1024 * 1024
 #: Maximum memory in bytes for the values of one batch of rows, if each value is the largest of its column.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
-# A page header begins with the page type and its uncompressed size, encoded in Thrift's compact protocol.
-_PAGE_HEADER = re.compile(rb"\x15.\x15(?P<size>[\x80-\xff]{0,4}[\x00-\x7f])", re.DOTALL)
 # Some programs write this byte order mark before the first line of UTF-8 text.
 _BOM = b"\xef\xbb\xbf"
 
@@ -97,7 +97,10 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
         header = table.schema_arrow.names
         _check_header(header, columns, required)
         used = [column for column in columns if column in header]
-        largest = max((_check_chunk(chunk, recorder) for chunk in _chunks(table.metadata, used)), default=0)
+        _check_no_lists(table.schema, used)
+        for chunk in _chunks(table.metadata, used):
+            _check_chunk(chunk)
+        largest = _check_pages(_chunks(table.metadata, used), recorder)
         rows = max(1, min(PARQUET_BATCH_ROWS, MAX_BATCH_BYTES // (largest or 1)))
         for batch in table.iter_batches(batch_size=rows, columns=used, use_threads=False):
             yield from _batch_rows(batch)
@@ -233,29 +236,60 @@ def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
                 yield chunk
 
 
-def _check_chunk(chunk: Any, file: _ErrorRecorder) -> int:
-    """Return the maximum size of a repeated value in a column chunk; refuse a chunk that would need much memory."""
+def _check_no_lists(schema: Any, used: Collection[str]) -> None:
+    # A list of a few bytes can contain any number of values, and pyarrow reads it as a whole.
+    for column in map(schema.column, range(len(schema))):
+        if column.max_repetition_level and column.path.partition(".")[0] in used:
+            raise ValidationError(
+                f"manifest: column {column.path!r} of the Parquet file holds lists, not text"
+            )
+
+
+def _check_chunk(chunk: Any) -> None:
+    """Refuse a column chunk that, by the footer of the file, would need much memory."""
     size: int = chunk.total_uncompressed_size
     if size > min(MAX_COLUMN_BYTES, MAX_CELL_BYTES + chunk.num_values * MAX_AVERAGE_CELL_BYTES):
         raise ValidationError(
             f"manifest: column {chunk.path_in_schema!r} of the Parquet file holds {size} bytes in {chunk.num_values} "
             f"value(s); at most {MAX_AVERAGE_CELL_BYTES} a value are read"
         )
-    return _dictionary_bytes(chunk, file) if chunk.has_dictionary_page else 0
 
 
-def _dictionary_bytes(chunk: Any, file: _ErrorRecorder) -> int:
-    """Return the size of the dictionary page, which contains each repeated value once.
+def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
+    """Refuse pages that would need much memory. Return the maximum size of a value that a few bytes can repeat.
 
-    Every row can contain the largest of these values. https://parquet.apache.org/docs/file-format/data-pages/
+    The headers of the pages are checked, because the sizes in the footer can be wrong.
     """
-    file.seek(chunk.dictionary_page_offset)
-    header = _PAGE_HEADER.match(file.read(16))
-    if header is None:
-        raise ValidationError("manifest: not a readable Parquet file")
-    # The number is a zigzag varint: seven bits per byte, lowest bits first, and the lowest bit is the sign.
-    encoded: bytes = header["size"]
-    return sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(encoded)) >> 1
+    largest_pages: dict[str, int] = {}
+    largest_value = 0
+    for chunk in chunks:
+        # A wrong offset in the footer must not hide the dictionary page, which is the first page if there is one.
+        offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
+        start = min((offset for offset in offsets if offset), default=0)
+        for page in _pages(file, start, chunk.total_compressed_size):
+            name = chunk.path_in_schema
+            largest_pages[name] = max(page.size, largest_pages.get(name, 0))
+            if sum(largest_pages.values()) > MAX_PAGES_BYTES:
+                raise ValidationError(
+                    f"manifest: the pages of the Parquet file's columns need more than {MAX_PAGES_BYTES // 2**20} MiB; "
+                    "write it with smaller pages or row groups"
+                )
+            if page.is_delta:
+                raise ValidationError(
+                    f"manifest: column {name!r} of the Parquet file has a delta encoding, which is not read because "
+                    "its memory has no limit; write it with the encoding PLAIN, or with a dictionary"
+                )
+            # Every row can contain the largest value of the dictionary.
+            if page.is_dictionary:
+                largest_value = max(largest_value, page.size)
+    return largest_value
+
+
+def _pages(file: _ErrorRecorder, start: int, size: int) -> Iterator[Page]:
+    try:
+        yield from read_pages(file, start, size)
+    except PageError:
+        raise ValidationError("manifest: not a readable Parquet file") from None
 
 
 def _batch_rows(batch: Any) -> Iterator[ParsedRow]:

@@ -17,6 +17,7 @@ from airflow_provider_faceki import storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch import readers
 from airflow_provider_faceki.batch.manifest import Row, read_manifest
+from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
 from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
 
 COLUMNS = {"record_identifier": "id", "selfie": "face"}
@@ -172,7 +173,6 @@ def test_parquet(tmp_path: Path) -> None:
     [
         pytest.param([b"a"], "bytes", id="bytes"),
         pytest.param([1.0], "float", id="numbers of pandas"),
-        pytest.param([["a"]], "list", id="lists"),
     ],
 )
 def test_parquet_of_another_type(tmp_path: Path, values: object, kind: str) -> None:
@@ -337,6 +337,110 @@ def test_a_small_parquet_file_of_large_values(tmp_path: Path, values: list[str],
     with pytest.raises(ValidationError, match=told):
         list(read_manifest(place.as_uri(), COLUMNS))
     assert pyarrow.total_allocated_bytes() - before < 5_000_000
+
+
+def forge_footer(place: Path) -> None:
+    """Write 1 in place of each size of a column in the footer, with as many bytes as before."""
+    content = bytearray(place.read_bytes())
+    length = int.from_bytes(content[-8:-4], "little")
+    footer = bytes(content[-8 - length : -8])
+    group = parquet.ParquetFile(place).metadata.row_group(0)
+    for column in map(group.column, range(group.num_columns)):
+        size, encoded = column.total_uncompressed_size << 1, bytearray()
+        while size > 0x7F:
+            encoded.append(size & 0x7F | 0x80)
+            size >>= 7
+        encoded.append(size)
+        assert encoded in footer
+        footer = footer.replace(encoded, b"\x82" + b"\x80" * (len(encoded) - 2) + b"\0")
+    content[-8 - length : -8] = footer
+    place.write_bytes(content)
+    assert parquet.ParquetFile(place).metadata.row_group(0).column(0).total_uncompressed_size == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "how"),
+    [
+        pytest.param({"id": ["x" * 3_000_000]}, {}, id="one value"),
+        pytest.param({"id": ["x" * 1_500_000], "face": ["y" * 1_600_000]}, {}, id="two columns"),
+        pytest.param({"id": ["x" * 3_000_000] * 2}, {"use_dictionary": True}, id="dictionary"),
+    ],
+)
+def test_a_parquet_file_whose_footer_lies_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict[str, object], how: dict[str, object]
+) -> None:
+    monkeypatch.setattr(readers, "MAX_PAGES_BYTES", 2 * 1024 * 1024)
+    place = tmp_path / "people.parquet"
+    write_parquet(place, columns, compression="zstd", **how)
+    assert place.stat().st_size < 10_000
+    forge_footer(place)
+    before = pyarrow.total_allocated_bytes()
+    with pytest.raises(ValidationError, match="need more than 2 MiB"):
+        list(read_manifest(place.as_uri(), COLUMNS))
+    assert pyarrow.total_allocated_bytes() - before < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("values", "how", "told"),
+    [
+        pytest.param([["a"]], {}, "column 'id.* holds lists, not text", id="list"),
+        pytest.param(
+            ["x" * 3_000] * 100,
+            {"use_dictionary": False, "column_encoding": {"id": "DELTA_BYTE_ARRAY"}},
+            "column 'id' .* delta encoding",
+            id="delta",
+        ),
+        pytest.param(
+            ["x" * 3_000] * 100,
+            {
+                "use_dictionary": False,
+                "column_encoding": {"id": "DELTA_LENGTH_BYTE_ARRAY"},
+                "data_page_version": "2.0",
+            },
+            "column 'id' .* delta encoding",
+            id="delta of the lengths, second version of a page",
+        ),
+    ],
+)
+def test_a_few_bytes_of_parquet_do_not_become_any_number_of_values(
+    tmp_path: Path, values: list[object], how: dict[str, object], told: str
+) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"id": values}, compression="zstd", **how)
+    with pytest.raises(ValidationError, match=told):
+        list(read_manifest(place.as_uri(), COLUMNS))
+
+
+@pytest.mark.parametrize("cut", ["not a header", "before the file", "in the header"])
+def test_a_damaged_page_header(cut: str) -> None:
+    content, start = {
+        "not a header": (b"\xff" * 2_000_000, 0),
+        "before the file": (b"", -4),
+        "in the header": (b"\x15\x00\x15", 0),
+    }[cut]
+    with pytest.raises(PageError):
+        list(read_pages(io.BytesIO(content), start, 10))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *(pytest.param({"compression": name}, id=name) for name in ("none", "snappy", "gzip", "zstd", "lz4")),
+        pytest.param({"data_page_version": "2.0"}, id="second version of a page"),
+        pytest.param({"write_page_checksum": True}, id="checksums"),
+        pytest.param({"use_dictionary": False, "data_page_size": 500}, id="small pages"),
+        pytest.param({"row_group_size": 7}, id="small row groups"),
+        pytest.param({"write_statistics": False}, id="no statistics"),
+        pytest.param({"write_page_index": True}, id="page index"),
+        pytest.param({"store_schema": False, "version": "1.0"}, id="first version of the format"),
+    ],
+)
+def test_a_parquet_file_of_any_writer(tmp_path: Path, how: dict[str, object]) -> None:
+    place = tmp_path / "people.parquet"
+    ids = [None if number % 10 == 3 else f"p{number}" + "x" * (number % 900) for number in range(900)]
+    write_parquet(place, {"id": ids, "other": [[1, 2]] * 900}, **how)
+    found = [row.values.get("record_identifier") for row in read_manifest(place.as_uri(), COLUMNS)]
+    assert found == ids
 
 
 def test_a_large_value_that_is_repeated_spoils_its_rows_and_no_memory(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Read the sizes of a Parquet column's pages from the headers of the pages.
+
+pyarrow decompresses a whole page at once, with the size in the page's header. The sizes in the footer of the file do
+not limit it, because a hostile file can contain other numbers there.
+
+https://parquet.apache.org/docs/file-format/data-pages/ and
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+#: Maximum length of a page header in bytes. It contains the smallest and the largest value of the page.
+MAX_HEADER_BYTES = 1024 * 1024
+_FIRST_READ_BYTES = 1024
+_MAX_DEPTH = 8
+
+_DICTIONARY_PAGE = 2
+# DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY. A page with one of them can be any number of times smaller than the text
+# that it means.
+_DELTA_ENCODINGS = frozenset({6, 7})
+# Types of Thrift's compact protocol.
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
+_INTEGERS = (4, 5, 6)
+
+
+class PageError(Exception):
+    """The header of a page is damaged."""
+
+
+class RandomAccess(Protocol):
+    """A file with a position."""
+
+    def seek(self, offset: int, /) -> Any: ...
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a column.
+
+    :param size: Bytes that the page needs: the larger one of its compressed and its decompressed size.
+    :param is_dictionary: Whether the page contains the values that the other pages of the column repeat.
+    :param is_delta: Whether the page stores text by its difference from other text.
+    """
+
+    size: int
+    is_dictionary: bool
+    is_delta: bool
+
+
+def read_pages(file: RandomAccess, start: int, size: int) -> Iterator[Page]:
+    """Yield the pages of a column chunk.
+
+    :param file: The Parquet file.
+    :param start: Offset of the chunk in the file.
+    :param size: Length of the chunk in the file.
+    :raises PageError: a header is damaged.
+    """
+    end = start + size
+    if start < 0:
+        raise PageError
+    while start < end:
+        header, length = _read_header(file, start)
+        kind, decompressed, compressed = (header.get(number) for number in (1, 2, 3))
+        if not (isinstance(kind, int) and isinstance(decompressed, int) and isinstance(compressed, int)):
+            raise PageError
+        if decompressed < 0 or compressed < 0:
+            raise PageError
+        # Two versions of the header of a data page have the encoding in different fields.
+        is_delta = {_field(header.get(5), 2), _field(header.get(8), 4)} & _DELTA_ENCODINGS
+        yield Page(max(decompressed, compressed), kind == _DICTIONARY_PAGE, bool(is_delta))
+        start += length + compressed
+
+
+def _field(struct: object, number: int) -> int | None:
+    value = struct.get(number) if isinstance(struct, dict) else None
+    return value if isinstance(value, int) else None
+
+
+def _read_header(file: RandomAccess, offset: int) -> tuple[dict[int, object], int]:
+    """Return the header at ``offset``, by number of the field, and its length."""
+    wanted = _FIRST_READ_BYTES
+    while wanted <= MAX_HEADER_BYTES:
+        file.seek(offset)
+        parser = _CompactParser(file.read(wanted))
+        try:
+            return parser.struct(), parser.position
+        except IndexError:
+            # The header is longer than what was read.
+            wanted *= 32
+    raise PageError
+
+
+class _CompactParser:
+    """Parser of one struct in Thrift's compact protocol. It keeps integers and structs and skips other values.
+
+    :raises IndexError: the data is too short.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def struct(self, depth: int = 0) -> dict[int, object]:
+        """Return the fields of the struct at the current position."""
+        if depth > _MAX_DEPTH:
+            raise PageError
+        found: dict[int, object] = {}
+        number = 0
+        while (head := self._byte()) != 0:
+            kind, step = head & 0x0F, head >> 4
+            number = number + step if step else self._integer()
+            # The type of a boolean field is its value.
+            found[number] = None if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        return found
+
+    def _value(self, kind: int, depth: int) -> object:
+        if kind in _INTEGERS:
+            return self._integer()
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind in (_TRUE, _FALSE, _BYTE):
+            self._skip(1)
+        elif kind == _DOUBLE:
+            self._skip(8)
+        elif kind == _BINARY:
+            self._skip(self._varint())
+        elif kind in (_LIST, _SET):
+            self._list(depth)
+        else:
+            raise PageError
+        return None
+
+    def _list(self, depth: int) -> None:
+        head = self._byte()
+        count = head >> 4
+        for _ in range(self._varint() if count == 0x0F else count):
+            self._value(head & 0x0F, depth)
+
+    def _byte(self) -> int:
+        byte = self._data[self.position]
+        self.position += 1
+        return byte
+
+    def _skip(self, count: int) -> None:
+        self.position += count
+        if self.position > len(self._data):
+            raise IndexError
+
+    def _varint(self) -> int:
+        value, shift = 0, 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise PageError
+
+    def _integer(self) -> int:
+        """Return a zigzag integer: the lowest bit is the sign."""
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
