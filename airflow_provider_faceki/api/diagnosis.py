@@ -343,11 +343,11 @@ class Diagnosis:
         if outcome.error is None and outcome.service == self.service:
             return question.answer(f"as configured; nothing found is: {outcome.shape}")
         if outcome.error is None:
-            found = self._use_service(outcome)
-        else:
-            found = self._first_that_works(name, self._other_filters(name))
+            settings, shape = self._use_service(outcome)
+            return question.answer(f"otherwise; nothing found is: {shape}", Level.CHANGE, settings)
+        found = self._first_that_works(name, self._other_filters(name))
         if found is None:
-            told = _error_text(outcome.error) if outcome.error else "nothing"
+            told = _error_text(outcome.error)
             return question.answer(f"not found out: {told}; {outcome.shape}", Level.OPEN)
         return question.answer(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 

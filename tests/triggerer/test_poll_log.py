@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki.api import VerificationRecord
+from airflow_provider_faceki.api.values import Json
 from airflow_provider_faceki.triggers import poll_log
 from airflow_provider_faceki.triggers.poll_log import (
     LOG_INTERVAL_SECONDS,
@@ -71,7 +72,7 @@ def test_a_wait_for_a_review_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_record_without_a_decision_is_described_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = {"requestId": "r1", "outcomeText": "Maria Invented", "Maria Invented": 1}
+    document: dict[str, Json] = {"requestId": "r1", "outcomeText": "Maria Invented", "Maria Invented": 1}
     wait = Wait(monkeypatch, request_id="r1")
     wait.go(1.0)
     lines = wait.go(1.0, *[LOG_INTERVAL_SECONDS] * 3, records=(VerificationRecord(document),))[1:]
