@@ -24,14 +24,9 @@ _TOKEN = "AccessToken"  # noqa: S105 - this is the name of an endpoint
 
 
 class RequestMetrics:
-    """Counters for the requests that a client sends."""
+    """The ``RequestObserver`` of a client, which counts its requests."""
 
     def sent(self, endpoint: str, status: int | None) -> None:
-        """Count a request.
-
-        :param endpoint: Name of the endpoint. An empty text means a token request.
-        :param status: HTTP status of the response. ``None`` means that there was no response.
-        """
         endpoint = endpoint or _TOKEN
         incr("requests", endpoint=endpoint, status=f"{status // 100}xx" if status else "none")
         is_accepted = status is not None and status < 300
@@ -41,10 +36,6 @@ class RequestMetrics:
             incr("charged_calls", endpoint=endpoint)
 
     def retried(self, endpoint: str) -> None:
-        """Count a request that is sent again.
-
-        :param endpoint: Name of the endpoint. An empty text means a token request.
-        """
         incr("retries", endpoint=endpoint or _TOKEN)
 
 

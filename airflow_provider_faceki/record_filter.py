@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Record filter of the operators and the sensor. It is checked at parse time, and read after rendering."""
+"""Record filter of the operators and the sensor, after rendering."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ from airflow.providers.common.compat.sdk import mask_secret
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.values import UUID_PATTERN, as_link_id, check_identifier
-
-
-def check_one_filter(**filters: Any) -> None:
-    """Refuse no filter and several filters while the DAG is parsed. A template or an XComArg is a valid value.
-
-    :param filters: Filter values by parameter name.
-    :raises ValueError: if no filter is set, or more than one.
-    """
-    given = [name for name, value in filters.items() if value is not None]
-    if len(given) != 1:
-        *names, last = filters
-        raise ValueError(
-            f"give exactly one of {', '.join(names)} and {last}; found {' and '.join(given) or 'none'}"
-        )
 
 
 def record_filter(

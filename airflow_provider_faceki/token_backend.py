@@ -33,7 +33,7 @@ def token_backend(uri: str) -> TokenBackend:
 
 
 class ObjectStorageTokenBackend:
-    """Token backend that stores its objects in an object storage.
+    """``TokenBackend`` that stores its objects in an object storage.
 
     S3, GCS and Azure can create an object atomically only if it is missing. With other storages, two hosts that start
     at the same time possibly fetch one token each. This has no other effect.
@@ -70,7 +70,6 @@ class ObjectStorageTokenBackend:
         return self._folder
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
-        """Return the first ``max_bytes`` bytes of an object, or ``None`` if the object does not exist."""
         filesystem, path = self._locate(name)
         try:
             content: bytes = filesystem.cat_file(path, end=max_bytes)
@@ -84,12 +83,10 @@ class ObjectStorageTokenBackend:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Create or replace an object."""
         filesystem, path = self._locate(name)
         filesystem.pipe_file(path, content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Create an object. If it exists already, change nothing and return ``False``."""
         filesystem, path = self._locate(name)
         try:
             filesystem.pipe_file(path, content, mode="create")
@@ -98,7 +95,6 @@ class ObjectStorageTokenBackend:
         return True
 
     def delete(self, name: str) -> None:
-        """Remove an object if it exists."""
         filesystem, path = self._locate(name)
         try:
             filesystem.rm_file(path)

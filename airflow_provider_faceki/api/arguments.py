@@ -42,6 +42,19 @@ def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
         raise ValidationError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
+def check_exactly_one(**values: object) -> str:
+    """Return the name of the only value that is not ``None``.
+
+    :raises ValidationError: no value is given, or more than one.
+    """
+    given = [name for name, value in values.items() if value is not None]
+    if len(given) != 1:
+        *names, last = values
+        found = " and ".join(given) or "none"
+        raise ValidationError(f"give exactly one of {', '.join(names)} and {last}; found {found}")
+    return given[0]
+
+
 def check_choice(name: str, value: object) -> None:
     """Raise an error unless ``value`` is ``True``, ``False`` or ``None``."""
     # The text "False" is true in Python, so a charged call would be repeated.

@@ -73,20 +73,16 @@ class ObjectStore:
         self._conn_id = conn_id
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a file atomically, replacing an existing file."""
         storage.write_bytes(uri, content, self._conn_id)
 
     def read(self, uri: str) -> bytes:
-        """Return the content of a file."""
         with storage.open_binary(uri, self._conn_id) as file:
             return file.read()
 
     def list(self, folder: str) -> list[str]:
-        """Return the URIs of the files in a folder, sorted by name; an empty list if the folder does not exist."""
         return storage.list_files(folder, self._conn_id)
 
     def delete(self, uri: str) -> None:
-        """Delete a file if it exists."""
         storage.delete(uri, self._conn_id)
 
 

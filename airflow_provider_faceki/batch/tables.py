@@ -120,24 +120,22 @@ def table_writer(columns: Sequence[Column], format: str) -> TableWriter:  # noqa
 
 
 class NdjsonWriter:
-    """Writer of one JSON object per line."""
+    """:class:`TableWriter` of one JSON object per line."""
 
     def __init__(self) -> None:
         self._file: Any = tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)  # noqa: SIM115 - finish() returns it
 
     def add(self, row: Mapping[str, object]) -> None:
-        """Add a row."""
         self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
 
     def finish(self) -> BinaryIO:
-        """Return the complete file."""
         self._file.seek(0)
         file: BinaryIO = self._file
         return file
 
 
 class ParquetWriter:
-    """Writer of typed columns in row groups."""
+    """:class:`TableWriter` of typed columns in row groups."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         try:
@@ -156,13 +154,11 @@ class ParquetWriter:
         self._batches: list[Any] = []
 
     def add(self, row: Mapping[str, object]) -> None:
-        """Add a row."""
         self._rows.append({**row, **{name: self._parse(name, row[name]) for name in self._parsers}})
         if len(self._rows) >= _ROWS_PER_BATCH:
             self._write_rows()
 
     def finish(self) -> BinaryIO:
-        """Return the complete file."""
         self._write_rows(is_last=True)
         self._writer.close()
         self._file.seek(0)

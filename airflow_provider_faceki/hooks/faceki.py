@@ -105,10 +105,6 @@ class FacekiHook(BaseHook):
     ) -> tuple[VerificationRecord, ...]:
         """Fetch the records that match one filter: a verification, a link, your own id, or a person.
 
-        :param request_id: FACEKI's id of one verification.
-        :param link: Id of a link.
-        :param record_identifier: Your own id.
-        :param face_id: FACEKI's id of a person.
         :returns: The records in FACEKI's order, or an empty tuple if there are none.
         :raises ValidationError: if no filter is set, or more than one.
         :raises FacekiError: as :meth:`call`.

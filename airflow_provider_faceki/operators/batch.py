@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.arguments import check_bool, check_one_of, check_seconds
+from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one, check_one_of, check_seconds
 from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.batch.manifest import COLUMNS as COLUMNS
 from airflow_provider_faceki.batch.manifest import MANIFEST_FORMATS, REQUIRED_COLUMNS
@@ -479,8 +479,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     def _total(self) -> int:
         from airflow_provider_faceki.batch.manifest import check_identifiers
 
-        if (self.identifiers is None) == (self.manifest is None):
-            raise api.ValidationError("give exactly one of identifiers and manifest")
+        check_exactly_one(identifiers=self.identifiers, manifest=self.manifest)
         return (
             len(check_identifiers(self.identifiers)) if self.manifest is None else self._count(self._rows())
         )

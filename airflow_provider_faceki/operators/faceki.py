@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_faceki import api, storage
+from airflow_provider_faceki.api.arguments import check_exactly_one
 from airflow_provider_faceki.api.values import Json, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
@@ -26,7 +27,7 @@ from airflow_provider_faceki.links.faceki import (
     FacekiOutputLink,
     FacekiRecordLink,
 )
-from airflow_provider_faceki.record_filter import check_one_filter, record_filter
+from airflow_provider_faceki.record_filter import record_filter
 from airflow_provider_faceki.task_mixin import FacekiTaskMixin
 from airflow_provider_faceki.triggers.poll_log import loggable
 
@@ -252,7 +253,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_one_filter(
+        check_exactly_one(
             request_id=request_id, link=link, record_identifier=record_identifier, face_id=face_id
         )
         self.request_id = request_id

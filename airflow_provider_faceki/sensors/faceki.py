@@ -23,12 +23,12 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_faceki import api, metrics
-from airflow_provider_faceki.api.arguments import check_bool
+from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one
 from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
 from airflow_provider_faceki.links.faceki import FacekiRecordLink
-from airflow_provider_faceki.record_filter import check_one_filter, looks_like_faceki_id, record_filter
+from airflow_provider_faceki.record_filter import looks_like_faceki_id, record_filter
 from airflow_provider_faceki.task_mixin import FacekiTaskMixin
 from airflow_provider_faceki.triggers.deferral import (
     DEFAULT_MAX_WAIT_SECONDS,
@@ -97,7 +97,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(exponential_backoff=exponential_backoff, max_wait=max_wait, **kwargs)
-        check_one_filter(link=link, request_id=request_id, record_identifier=record_identifier)
+        check_exactly_one(link=link, request_id=request_id, record_identifier=record_identifier)
         check_bool("wait_for_review", wait_for_review)
         self.link = link
         self.request_id = request_id

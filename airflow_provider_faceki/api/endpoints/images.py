@@ -47,7 +47,6 @@ class _SelfieCall:
         check_image("selfie", self.selfie)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
         url = f"{service.base_url}/api/v3/kyc_verification/{self._route}"
         return image_request(url, (), [("selfie", self.selfie)])
 
@@ -172,7 +171,6 @@ class CheckImage:
         check_image("image", self.image)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
         return image_request(
             f"{service.addon_url}/advance/detect",
             (),

@@ -73,7 +73,6 @@ class GenerateKycLink:
             raise ValidationError("redirect_url must be an absolute http or https URL, or None")
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
         fields: dict[str, Json] = {
             "workflowId": self.workflow_id,
             "applicationId": self.record_identifier,

@@ -79,7 +79,6 @@ class RawCall:
                 raise ValidationError("files are sent by POST, PUT or PATCH")
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
         body, headers = self._body()
         return HttpRequest(
             self.method.upper(),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import parse_qsl, quote
 
+from airflow_provider_faceki.api.arguments import check_exactly_one
 from airflow_provider_faceki.api.errors import (
     CHECK_ADVICE,
     NotFoundError,
     UnexpectedResponseError,
-    ValidationError,
 )
 from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.envelope import Payload
@@ -64,25 +64,16 @@ class FetchRecords:
     face_id: str | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name, value in self._filters().items() if value is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValidationError(
-                f"give exactly one of request_id, link, record_identifier and face_id; found {found}"
-            )
+        name = check_exactly_one(
+            request_id=self.request_id,
+            link=self.link,
+            record_identifier=self.record_identifier,
+            face_id=self.face_id,
+        )
         if self.record_identifier != SDK_MISSING_IDENTIFIER:
-            check_identifier(given[0], self._filters()[given[0]])
-
-    def _filters(self) -> dict[str, str | None]:
-        return {
-            "request_id": self.request_id,
-            "link": self.link,
-            "record_identifier": self.record_identifier,
-            "face_id": self.face_id,
-        }
+            check_identifier(name, getattr(self, name))
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
         name, value = self._filter()
         path, query = _records_address(service, name, value)
         return HttpRequest(
@@ -90,7 +81,8 @@ class FetchRecords:
         )
 
     def _filter(self) -> tuple[str, str]:
-        return next((name, value) for name, value in self._filters().items() if value is not None)
+        values = ((name, getattr(self, name)) for name in FILTER_PLACEHOLDERS)
+        return next((name, value) for name, value in values if value is not None)
 
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
         """Return the records in FACEKI's order, without records whose own ids contradict the filter.
@@ -124,12 +116,7 @@ class FetchRecords:
 
 def _records_address(service: Service, name: str, value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Return the path and the query of the request for records with the filter ``name``."""
-    given = {
-        "request_id": service.request_id_filter,
-        "link": service.link_filter,
-        "record_identifier": service.record_identifier_filter,
-        "face_id": service.face_id_filter,
-    }[name]
+    given: str = getattr(service, f"{name}_filter")
     placeholder = FILTER_PLACEHOLDERS[name]
     template = given if given.startswith("/") else service.records_path
     if placeholder in template:

@@ -155,7 +155,6 @@ class PerformKycVerification:
         check_seconds("lookup_timeout", self.lookup_timeout)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
         images = [("selfie", self.selfie)]
         for number, document in enumerate(self.documents, 1):
             images.append((f"document_{number}_front", document.front))
@@ -297,7 +296,6 @@ class FindKycVerification:
         return FetchRecords(record_identifier=self.record_identifier, request_id=self.request_id)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request."""
         return self._records().request(service)
 
     def read(self, answer: Payload) -> KycVerification | None:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from airflow_provider_faceki.api.arguments import check_exactly_one
 from airflow_provider_faceki.api.errors import (
     LinkError,
     UnexpectedResponseError,
-    ValidationError,
     WorkflowError,
 )
 from airflow_provider_faceki.api.protocol.envelope import Payload
@@ -65,12 +65,8 @@ class GetWorkflowRules:
     link: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.workflow_id is None) == (self.link is None):
-            raise ValidationError("give exactly one of workflow_id and link")
-        if self.link is None:
-            check_identifier("workflow_id", self.workflow_id)
-        else:
-            check_identifier("link", self.link)
+        name = check_exactly_one(workflow_id=self.workflow_id, link=self.link)
+        check_identifier(name, getattr(self, name))
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request. By link it has no token: the link id itself authorises the request."""

@@ -44,7 +44,6 @@ class FileTokenStore:
         self._has_warned = False
 
     def peek(self) -> AccessToken | None:
-        """Return the token in the memory of this process, without reading the file."""
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:

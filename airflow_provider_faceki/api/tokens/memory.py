@@ -22,7 +22,6 @@ class MemoryTokenStore:
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:
-        """Return the token, or ``None`` if there is none."""
         return self._token
 
     def read(self) -> AccessToken | None:
@@ -44,7 +43,6 @@ class MemoryTokenStore:
             return lock
 
     def set(self, token: AccessToken) -> None:
-        """Store ``token`` as the token of this process."""
         with self._mutex:
             self._token = token
             self._refused = None

@@ -64,7 +64,7 @@ class TokenBackend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DirectoryTokenBackend:
-    """Backend that stores the objects of a shared token store as files with mode 0600.
+    """:class:`TokenBackend` that stores its objects as files with mode 0600.
 
     Unlike the file store it does not use file locks, which many network file systems do not support. All of them
     support the creation of a file only if it does not exist, which is sufficient as a lock.
@@ -80,7 +80,6 @@ class DirectoryTokenBackend:
         return repr(str(self.path))
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
-        """Return the first ``max_bytes`` bytes of a file, or ``None`` if it does not exist."""
         try:
             descriptor = os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -95,7 +94,6 @@ class DirectoryTokenBackend:
             os.replace(self.path / draft, self.path / name)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Create a file and return ``True``. If it already exists, return ``False`` without a change."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             descriptor = os.open(
@@ -108,7 +106,6 @@ class DirectoryTokenBackend:
         return True
 
     def delete(self, name: str) -> None:
-        """Remove a file, if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
 
@@ -137,7 +134,6 @@ class SharedTokenStore:
         self._next_look = 0.0
 
     def peek(self) -> AccessToken | None:
-        """Return the token in the memory of this process, without I/O."""
         return self._local.peek()
 
     def read(self) -> AccessToken | None:
