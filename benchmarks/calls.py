@@ -17,11 +17,11 @@ from benchmarks import clients, peers
 from benchmarks.frame import Row, Target, measure_rounds
 from benchmarks.loopback import Loopback, loopback
 
-FLOOR = "requests.Session, shared"
-WITH_CONNECTION = "requests.Session, shared, and Airflow's get_connection"
+FLOOR = "requests.Session"
+WITH_CONNECTION = "requests.Session and get_connection"
 HTTP = "http provider"
-OURS, NEW_HOOK = "ours", "ours, a new hook each"
-NEW_HTTP = "http provider, a new hook each"
+OURS, NEW_HOOK = "ours", "ours, a new hook"
+NEW_HTTP = "http provider, a new hook"
 
 ROUNDS, CALLS = 60, 8
 

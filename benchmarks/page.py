@@ -60,5 +60,7 @@ def _line(measure: str, rows: list[Row]) -> str:
 def _other(row: Row) -> str:
     if row.theirs is None:
         return f"{row.peer}: not taken"
-    ratio = f" (ratio {row.ratio:.2f})" if row.ratio is not None else ""
-    return f"{row.peer}: {number(row.theirs, row.unit)}{ratio}"
+    value = f"{row.peer}: {number(row.theirs, row.unit)}"
+    if row.ratio is None or not row.ours:
+        return value
+    return f"{value} (ratio {row.ratio:.2f})" if row.ratio >= 0.1 else f"{value} (ratio {row.ratio:.2g})"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from benchmarks.page import DOCS, RESULTS
 from benchmarks.results import Measured
@@ -23,16 +24,14 @@ OUR_COLOR, PEER_COLOR = "#12675c", "#b8bfc6"
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """One group of bars: a title, and the value of this provider and of each peer.
+    """One group of bars.
 
-    :param title: What was measured, with the better direction.
+    :param title: What was measured, with the unit.
     :param values: The values by candidate.
-    :param unit: Their unit.
     """
 
     title: str
     values: Mapping[str, float]
-    unit: str
 
 
 def stamp() -> str:
@@ -50,16 +49,11 @@ def draw_all(results: Mapping[str, Measured]) -> None:
             )
 
 
-def bars(measured: Measured, measure: str, title: str, names: Mapping[str, str] | None = None) -> Bars:
-    """Return one measure with all its peers.
-
-    :param names: Shorter names of the peers; with it, other peers are left out.
-    """
-    rows = [row for row in measured.rows if row.measure == measure and row.theirs is not None]
-    values = {OURS: rows[0].ours} | {row.peer: row.theirs for row in rows if row.theirs is not None}
-    if names is not None:
-        values = {OURS: values[OURS]} | {names[name]: values[name] for name in names if name in values}
-    return Bars(title, values, rows[0].unit)
+def bars(measured: Measured, measure: str, title: str) -> Bars:
+    """Return one measure with all its peers."""
+    rows = [row for row in measured.rows if row.measure == measure]
+    peers = {row.peer: row.theirs for row in rows if row.theirs is not None}
+    return Bars(title, {OURS: rows[0].ours, **peers})
 
 
 def _tokens(measured: Measured) -> list[Bars]:
@@ -67,12 +61,12 @@ def _tokens(measured: Measured) -> list[Bars]:
         bars(
             measured,
             "token requests, 100 calls, a new hook each",
-            "Token requests of 100 tasks, one after the other",
+            "Token requests for 100 calls in one process",
         ),
         bars(
             measured,
             "token requests, 20 processes starting cold",
-            "Token requests of 20 processes at the same time",
+            "Token requests for 20 processes that start at the same time",
         ),
     ]
 
@@ -108,7 +102,7 @@ def _first_call(measured: Measured) -> list[Bars]:
 
 def _calls(measured: Measured) -> list[Bars]:
     return [
-        bars(measured, f"GET, {which}, TLS", f"Time of a GET over TLS, {which}, ms")
+        bars(measured, f"GET, {which}, TLS", f"GET over TLS, {which}, ms")
         for which in ("one hook", "a new hook each")
     ]
 
@@ -128,7 +122,7 @@ def _draw(groups: Sequence[Bars]) -> str:
     heights = [len(group.values) + 1 for group in groups]
     # Without a date and with a fixed salt, the same results give the same file.
     with mpl.rc_context({"svg.hashsalt": "faceki", "font.family": "DejaVu Sans", "font.size": 11}):
-        figure = Figure(figsize=(7.4, 0.36 * sum(heights) + 0.3), layout="constrained")
+        figure = Figure(figsize=(7.4, 0.36 * sum(heights) + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.12))
         axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)
         for group, (ax,) in zip(groups, axes, strict=True):
             _draw_group(ax, group)

@@ -53,7 +53,7 @@ def target_text(target: Target | None, unit: str) -> str:
     """Return a target in a few characters."""
     if target is None:
         return "-"
-    return f"{target.sign} {target.limit:g}" + (f" {unit}" if target.of == "ours" else " x")
+    return f"{target.sign} {target.limit:g}" + (f" {unit}".rstrip() if target.of == "ours" else " x")
 
 
 def number(value: float, unit: str) -> str:

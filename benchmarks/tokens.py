@@ -27,8 +27,8 @@ from benchmarks.loopback import Loopback, loopback
 
 #: Seconds, so that cold callers meet others that wait for a token.
 LATENCY = 0.02
-SCRIPT, KEPT = "requests, a token a task", "requests, a token kept"
-HTTP = "http provider, a token a task"
+SCRIPT, KEPT = "requests, a token each", "requests, token kept"
+HTTP = "http provider, a token each"
 
 _TIMEOUT_SECONDS = 120.0
 
