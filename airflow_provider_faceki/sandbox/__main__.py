@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import queue
+import secrets
 import shlex
 import signal
 import sys
@@ -31,6 +32,8 @@ PARENT_CHECK_SECONDS = 0.5
 MAX_LOG_LINES = 1000
 STDERR = 2
 FLUSH_TIMEOUT_SECONDS = 1.0
+#: The path of the provider's webhook receiver for the Connection `faceki_default`.
+WEBHOOK_PATH = "/faceki/webhook/faceki_default"
 REQUIRED_PACKAGES = ("starlette", "uvicorn", "python_multipart")
 
 
@@ -67,7 +70,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME[,NAME]",
         help="differences from FACEKI's documentation; docs/sandbox.md lists them",
     )
-    made.add_argument("--webhook-url", metavar="URL", help="where webhooks are sent")
+    webhooks = made.add_mutually_exclusive_group()
+    webhooks.add_argument("--webhook-url", metavar="URL", help="where webhooks are sent")
+    webhooks.add_argument(
+        "--airflow-url",
+        metavar="URL",
+        help="send webhooks to this Airflow; the Connection that is printed holds the token for them",
+    )
     made.add_argument("--tls-cert", metavar="FILE")
     made.add_argument("--tls-key", metavar="FILE")
     made.add_argument("--port-file", type=Path, metavar="FILE", help="gets the URL once the server is ready")
@@ -133,6 +142,9 @@ def _sandbox(chosen: argparse.Namespace, log: Callable[[str], None]) -> FacekiSa
             f"--host: found {chosen.host!r}, allowed is a loopback address; anything else needs both "
             "--expose and --i-know-this-is-a-toy, since all who reach it can control it"
         )
+    if chosen.airflow_url is not None:
+        chosen.webhook_token = secrets.token_urlsafe(32)
+        chosen.webhook_url = f"{chosen.airflow_url.rstrip('/')}{WEBHOOK_PATH}/{chosen.webhook_token}"
     settings = Settings(
         client_id=chosen.client_id,
         client_secret=chosen.client_secret,
@@ -157,7 +169,8 @@ def _announce(sandbox: FacekiSandbox, chosen: argparse.Namespace) -> None:
         _write_whole(chosen.port_file, sandbox.url + "\n")
     if chosen.quiet:
         return
-    connection = shlex.quote(json.dumps(sandbox.connection()))
+    extra = {} if chosen.airflow_url is None else {"webhook_token": chosen.webhook_token}
+    connection = shlex.quote(json.dumps(sandbox.connection(**extra)))
     print(
         f"FACEKI sandbox (a stand-in, not FACEKI) on {sandbox.url}, hosted page {sandbox.url}/kycverify/<link>"
     )

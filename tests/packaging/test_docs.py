@@ -15,7 +15,7 @@ from airflow_provider_faceki.api.codes import CODES, RETAKE_SELFIE
 from tests.airflow.running import AIRFLOW_3
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def test_the_error_page_lists_exactly_the_codes_that_are_known() -> None:

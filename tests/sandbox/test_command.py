@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from airflow_provider_faceki.sandbox import SandboxProcess
+from airflow_provider_faceki.sandbox import ControlClient, SandboxProcess
 from airflow_provider_faceki.sandbox.__main__ import main
 
 pytestmark = pytest.mark.process
@@ -66,6 +70,31 @@ def test_what_it_prints_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
     assert logged.startswith("GET hosted_page 404 ")
     assert "secret" not in logged
     assert process.returncode == 0
+
+
+def test_webhooks_to_an_airflow_carry_the_token_of_the_printed_connection(tmp_path: Path) -> None:
+    paths: queue.Queue[str] = queue.Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            paths.put(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        airflow = f"http://127.0.0.1:{receiver.server_port}/"
+        with started(tmp_path, "--airflow-url", airflow) as (process, url):
+            webhook = {"request_id": str(uuid.uuid4()), "status": "ACCEPTED"}
+            ControlClient(url).post("fake-webhook", **webhook)
+            path = paths.get(timeout=30)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=30)[0]
+        receiver.shutdown()
+    export = shlex.split(said.splitlines()[1])[1]
+    token = json.loads(export.partition("=")[2])["extra"]["webhook_token"]
+    assert path == f"/faceki/webhook/faceki_default/{token}"
+    assert len(token) >= 32
 
 
 def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:

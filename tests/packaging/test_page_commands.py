@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The commands of the README, the quickstart and the tutorials run as they are printed, in the printed order.
+
+The README's commands make an environment in an empty folder. The other pages start in this folder, as their readers do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.running import AIRFLOW_3
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not AIRFLOW_3, reason="the pages install Airflow 3 into an environment of their own"),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+#: An environment is installed or a whole Airflow is started, which takes minutes on a busy machine.
+MAX_SECONDS = 900
+
+
+def commands(page: str) -> list[str]:
+    """Return a shell script with all commands of a page. A block that is to be saved becomes a file.
+
+    The `make` targets have stages of their own.
+    """
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = r"(?:(?:Save this|Saved) as `(\S+)`[^`]*)?```(sh|python)\n(.*?)```"
+    lines = []
+    for saved_as, kind, block in re.findall(blocks, text, re.DOTALL):
+        if kind == "sh":
+            lines += [line for line in block.splitlines() if not line.startswith("make ")]
+        elif saved_as:
+            lines += [
+                f"mkdir -p $(dirname {saved_as}); cat >{saved_as} <<'END_OF_FILE'",
+                block,
+                "END_OF_FILE",
+            ]
+    return lines
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("empty")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def run_in(folder: Path, lines: list[str]) -> str:
+    """Run a shell script as on a fresh machine, and return its output. Stop everything that it has started."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHONPATH"))
+    }
+    interpreter = Path(sys.executable).resolve().parent
+    environment = kept | {
+        "HOME": str(folder),
+        "PATH": f"{interpreter}{os.pathsep}{os.defpath}{os.pathsep}/usr/local/bin",
+        "REPOSITORY": str(ROOT),
+        "PORT": str(free_port()),
+    }
+    script = subprocess.Popen(
+        ["sh", "-eux", "-c", "\n".join(lines)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = script.communicate(timeout=MAX_SECONDS)
+    finally:
+        # The group of the script contains the servers that a failed script has not stopped.
+        with suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
+    assert script.returncode == 0, output[-8000:]
+    return output
+
+
+@pytest.fixture(scope="module")
+def of_the_readme(folder: Path) -> str:
+    """Run the README's commands, and return their output."""
+    return run_in(folder, commands("README.md"))
+
+
+def test_readme(of_the_readme: str) -> None:
+    assert "state=success" in of_the_readme
+
+
+def test_quickstart(folder: Path, of_the_readme: str) -> None:
+    lines = commands("docs/quickstart.md")
+    installing = [line for line in lines if line.startswith(("git clone", "python3 -m venv", "pip install"))]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(installing) == 3
+    assert all(line in readme for line in installing)
+    output = run_in(folder, [line for line in lines if line not in installing])
+    assert re.search(r"FACEKI decided verification \S+: ACCEPTED", output)
+
+
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        pytest.param("link-to-webhook", ["| success |"], id="link to webhook"),
+        pytest.param(
+            "pictures",
+            ["Welcome", "Declined: ", "{'case-1': 1, 'declined-2': 1, 'code-8006-3': 1}"],
+            id="pictures",
+        ),
+        pytest.param(
+            "nightly-batch",
+            ["person-1 ACCEPTED", "declined-3 DECLINED", "'person-7': 1"],
+            id="nightly batch",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("of_the_readme")
+def test_tutorials(folder: Path, page: str, told: list[str]) -> None:
+    output = run_in(folder, commands(f"docs/tutorials/{page}.md"))
+    assert [text for text in told if text not in output] == []
