@@ -7,11 +7,13 @@ import ast
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.codes import CODES, RETAKE_SELFIE
+from airflow_provider_faceki.get_provider_info import get_provider_info
 from tests.airflow.running import AIRFLOW_3
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,16 @@ def test_the_error_page_lists_exactly_the_codes_that_are_known() -> None:
         for code, name, error in re.findall(r"^\| (\d+) \| (\S+) \| [^|]+ \| `(\w+)` \|", page, re.MULTILINE)
     }
     assert told == {code: (known.name, known.error.__name__) for code, known in CODES.items()}
+
+
+def test_the_configuration_page_lists_exactly_the_options_there_are() -> None:
+    page = (ROOT / "docs/reference/configuration.md").read_text()
+    told = re.findall(r"^\| `\[faceki\] (\w+)` \| `(\w+)` \| ([^.]+\.)", page, re.MULTILINE)
+    info: Any = get_provider_info()
+    options = info["config"]["faceki"]["options"]
+    assert [(name, default, text.replace("`", "")) for name, default, text in told] == [
+        (name, option["default"], option["description"]) for name, option in options.items()
+    ]
 
 
 def test_the_error_page_names_the_codes_after_which_another_selfie_may_help() -> None:
