@@ -35,7 +35,7 @@ def commands(page: str) -> list[str]:
     The `make` targets have stages of their own.
     """
     text = (ROOT / page).read_text(encoding="utf-8")
-    blocks = r"(?:(?:Save this|Saved) as `(\S+)`[^`]*)?```(sh|python)\n(.*?)```"
+    blocks = r"(?:Save this as `(\S+)`[^`]*)?```(sh|python)\n(.*?)```"
     lines = []
     for saved_as, kind, block in re.findall(blocks, text, re.DOTALL):
         if kind == "sh":

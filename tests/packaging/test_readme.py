@@ -21,10 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_it_fits_a_screen() -> None:
-    assert len(README.splitlines()) <= 65
-
-
 def test_its_dag_runs(
     faceki_sandbox: FacekiSandbox, airflow_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
