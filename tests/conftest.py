@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -14,11 +15,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from airflow_provider_faceki.api.transport import adapter, http_transport
 from demo.browser import find_chromium
 from tests.object_store import _object_store_server as _object_store_server
 from tests.object_store import object_store as object_store
 
 ROOT = Path(__file__).resolve().parent.parent
+#: The modules of Airflow 3 and of Airflow 2 that mask secrets.
+MASKERS = ("airflow.sdk._shared.secrets_masker.secrets_masker", "airflow.utils.log.secrets_masker")
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
 
 # The quick profile always tries the same examples, so that a run fails because of the code and not because of luck.
@@ -90,6 +94,39 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         _unit_test = None
+
+
+@pytest.fixture(scope="session")
+def _tls_contexts() -> dict[tuple[str, str | None], ssl.SSLContext]:
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _own_masked_secrets_and_shared_certificates(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    _tls_contexts: dict[tuple[str, str | None], ssl.SSLContext],
+) -> None:
+    """Keep what an integration test must pay for small.
+
+    Each test has another account. Airflow compiles all masked secrets of the process again when it gets a new one, and
+    each account loads the CA bundle.
+    """
+    if not request.node.get_closest_marker("integration"):
+        return
+
+    def shared_context(verify: bool | str) -> ssl.SSLContext:
+        bundle = adapter.ca_bundle(verify)
+        if bundle not in _tls_contexts:
+            _tls_contexts[bundle] = adapter.tls_context(verify)
+        return _tls_contexts[bundle]
+
+    monkeypatch.setattr(http_transport, "tls_context", shared_context)
+    for name in MASKERS:
+        if name in sys.modules:
+            masker = sys.modules[name]._secrets_masker()
+            monkeypatch.setattr(masker, "patterns", set(masker.patterns))
+            monkeypatch.setattr(masker, "replacer", masker.replacer)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_faceki import charged_call
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.real_run import RealRun, real_run
 from tests.airflow.running import DAGS, EXAMPLES, bundles
@@ -17,6 +18,12 @@ from tests.airflow.running import DAGS, EXAMPLES, bundles
 IMPATIENT = {"max_attempts": 1, "max_wait": 1, "timeout": 5}
 
 Connect = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def short_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the fence's waiting time to zero, because these tests have no concurrent executions."""
+    monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
 
 
 @pytest.fixture
