@@ -171,13 +171,8 @@ class RecordExport:
         If the row cannot be fetched, its error is written.
         """
         index = self.journal.index
-        problem = outcomes.check_row(row)
-        line: Mapping[str, object] | None = outcomes.bad_row_line(row, problem) if problem else None
-        key = _key(row.number, None if problem else row.values["record_identifier"])
-        is_first = index.mark_seen(key, reading=1 + is_second_pass)
-        if line is None and not is_first:
-            line, key = outcomes.duplicate_line(row), _key(row.number, None)
-            is_first = index.mark_seen(key, reading=1 + is_second_pass)
+        mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
+        key, line, is_first = outcomes.triage(row, mark_seen, _key)
         self._rows += is_first and not is_second_pass
         state = index.state(key)
         if state.is_done or (is_second_pass and not state.is_deferred):

@@ -7,14 +7,14 @@ which is independent of class names. ``docs/batch.md`` lists the words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.journal import DUPLICATE
-from airflow_provider_faceki.batch.manifest import Row
+from airflow_provider_faceki.batch.manifest import Row, row_key
 
 #: Code and advice by error class. A class is listed before its base class.
 _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
@@ -127,20 +127,41 @@ def check_row(row: Row) -> tuple[str, str, str] | None:
     return None
 
 
-def bad_row_line(row: Row, problem: tuple[str, str, str]) -> Mapping[str, object]:
-    """Return the error line of a row that :func:`check_row` refused. It contains the row number, but no identifier."""
-    return _line(row.number, None, *problem)
+class Triage(NamedTuple):
+    """Whether a row can be processed.
+
+    :param key: Key of the row: its identifier, or its number if it has no identifier of its own.
+    :param line: Error line of a row that cannot be processed. It contains no identifier that is not valid.
+    :param is_first: Whether this reading of the manifest has not had the key before.
+    """
+
+    key: str
+    line: Mapping[str, object] | None
+    is_first: bool
 
 
-def duplicate_line(row: Row) -> Mapping[str, object]:
-    """Return the error line of a row with the same identifier as an earlier row."""
-    return _line(
-        row.number,
-        row.values["record_identifier"],
+def triage(
+    row: Row, mark_seen: Callable[[str], bool], make_key: Callable[[int, str | None], str] = row_key
+) -> Triage:
+    """Check a row and whether an earlier row has its identifier.
+
+    :param mark_seen: Records a key, and returns whether it is the first time in this reading of the manifest.
+    :param make_key: Returns the key for a row number and an identifier.
+    """
+    if problem := check_row(row):
+        key = make_key(row.number, None)
+        return Triage(key, _line(row.number, None, *problem), mark_seen(key))
+    identifier = row.values["record_identifier"]
+    key = make_key(row.number, identifier)
+    if mark_seen(key):
+        return Triage(key, None, is_first=True)
+    key = make_key(row.number, None)
+    problem = (
         DUPLICATE,
         "an earlier row has this identifier",
         "nothing, if it is the same person; else give the row an identifier of its own",
     )
+    return Triage(key, _line(row.number, identifier, *problem), mark_seen(key))
 
 
 def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:

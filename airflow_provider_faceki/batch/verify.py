@@ -158,12 +158,7 @@ class BatchVerification:
 
         If the row cannot be processed, its error is written.
         """
-        problem = outcomes.check_row(row)
-        identifier = None if problem else row.values["record_identifier"]
-        key = row_key(row.number, identifier)
-        line: Mapping[str, object] | None = outcomes.bad_row_line(row, problem) if problem else None
-        if identifier is not None and not self.journal.index.mark_seen(key):
-            key, line = row_key(row.number, None), outcomes.duplicate_line(row)
+        key, line, _ = outcomes.triage(row, self.journal.index.mark_seen)
         state = self.journal.index.state(key)
         if state.is_done:
             return None

@@ -214,8 +214,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
     :param face_id: FACEKI's id of a person.
     :param output_path: URI of the output file in any storage that Airflow supports (``s3://…``, ``gs://…``,
         ``file:///…``). The file is written atomically. It contains personal data.
-    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
-        Connection is used.
+    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
     :param fail_on_decline: Whether the task fails if the newest record is DECLINED. Default ``False``, because a
         declined person is a valid result.
     :param fail_if_missing: Whether the task fails (and is possibly retried) if there is no record. If ``False``, the
@@ -318,8 +317,7 @@ class FacekiApiOperator(FacekiOperator):
     :param authenticated: Whether the access token is sent. Default: ``True``; FACEKI's calls by link take no token.
     :param idempotent: Whether the call is allowed to be sent twice. Default: ``True`` for GET and HEAD only.
     :param output_path: URI of the output file in any storage that Airflow supports.
-    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
-        Connection is used.
+    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
     :param max_xcom_bytes: Size in bytes, as JSON, of the largest response that is stored as XCom. Default 48 KiB,
         because XCom is stored in Airflow's database. If ``do_xcom_push`` is off, there is no limit.
     :param faceki_conn_id: Connection of type ``faceki``.

@@ -183,10 +183,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
 
     :param selfie: URI of the image, in any storage that Airflow supports.
     :param output_path: URI to which the full records are written as a JSON array. The file contains personal data.
-    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
-        Connection is used.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI; if the URI
-        contains none, no Connection is used.
+    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
     :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
     :param allowed_image_prefixes: Folders from which the image is accepted: absolute local paths, or URIs without a
         Connection. Default: any folder. Set it if the image's URI comes from outside the DAG.
@@ -296,8 +294,7 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
     These are data about a person. A value that FACEKI does not report is ``None``.
 
     :param selfie: URI of the image, in any storage that Airflow supports.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI; if the URI
-        contains none, no Connection is used.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
     :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
     :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -325,8 +322,7 @@ class FacekiCheckImageOperator(_ImageOperator):
     quality of 110 (front sides) or 80 (back sides) and a liveness score above 0.7.
 
     :param image: URI of the image, in any storage that Airflow supports.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI; if the URI
-        contains none, no Connection is used.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
     :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
     :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -354,8 +350,7 @@ class FacekiPdfReportOperator(FacekiOperator):
 
     :param request_id: FACEKI's id of the verification.
     :param output_path: URI to which the report is written. The file contains personal data.
-    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
-        Connection is used.
+    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 

@@ -86,11 +86,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param record_identifier: Your own id of this verification. Use each id only once. Set it if the task can be
         cleared, or mapped again, for a different person. Default: an id that is derived from the task instance. The
         derived id is the same for all retries, and it does not depend on the person.
-    :param image_conn_id: Connection for the storage of the images. Default: the Connection in the URI; if the URI
-        contains none, no Connection is used.
+    :param image_conn_id: Connection for the storage of the images. Default: the Connection that the URI names, if any.
     :param output_path: URI to which the full record is written as JSON. The file contains personal data.
-    :param output_conn_id: Connection for that storage. Default: the Connection in the URI; if the URI contains none, no
-        Connection is used.
+    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
         ``True``. If the rules cannot be fetched (their route is undocumented), the check is skipped. An error about
         credentials, credit or the workflow fails the task.

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from airflow_provider_faceki.api.protocol.fields import field, find_objects, has
 from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, Header, HttpRequest, Json, json_body
 from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 from airflow_provider_faceki.api.service import AuthFlow
+from airflow_provider_faceki.api.values import as_number
 
 #: Seconds before its expiry from which a token is not used any more, so that it does not expire on its way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
@@ -237,11 +237,6 @@ def _names_credentials(document: Json) -> bool:
 
 
 def _lifetime(value: Json) -> float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return DEFAULT_LIFETIME_SECONDS
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return DEFAULT_LIFETIME_SECONDS
+    seconds = as_number(value)
     # A token with lifetime 0 is used only for the request for which it was fetched.
-    return max(seconds, 0.0) if math.isfinite(seconds) else DEFAULT_LIFETIME_SECONDS
+    return DEFAULT_LIFETIME_SECONDS if seconds is None else max(seconds, 0.0)

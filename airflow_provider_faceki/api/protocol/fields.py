@@ -84,7 +84,7 @@ def find_objects(
 def _search(
     value: Json, is_wanted: Callable[[Mapping[str, Json]], bool], depth: int
 ) -> list[dict[str, Json]] | None:
-    value = _embedded(value)
+    value = embedded(value)
     if depth > MAX_WRAPPINGS:
         return None
     if isinstance(value, list):
@@ -120,14 +120,14 @@ def _search_object(
 
 def says_none(document: Json, depth: int = 0) -> bool:
     """Return whether the content of an answer is, or contains, an empty list."""
-    document = _embedded(document)
+    document = embedded(document)
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:
         inner = (value for key, value in document.items() if plain(key) in _WRAPPERS)
         return any(says_none(value, depth + 1) for value in inner)
     return document == []
 
 
-def _embedded(value: Json) -> Json:
+def embedded(value: Json) -> Json:
     """Return the parsed document if ``value`` is a text with JSON, otherwise ``value``."""
     if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
         return value

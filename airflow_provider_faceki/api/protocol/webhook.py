@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from airflow_provider_faceki.api.models import OTHER, Decision
-from airflow_provider_faceki.api.protocol.fields import describe, field
+from airflow_provider_faceki.api.protocol.fields import describe, embedded, field
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 
@@ -97,22 +97,12 @@ def _parse(body: bytes) -> dict[str, Json] | None:
 
 
 def _parse_form(body: bytes) -> dict[str, Json] | None:
-    """Return the fields of a form. A field value can be a JSON object."""
+    """Return the fields of a form. A field value can be JSON."""
     try:
         pairs = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FORM_FIELDS)
     except (ValueError, UnicodeDecodeError):
         return None
-    return {name: _json_or_text(text) for name, text in pairs}
-
-
-def _json_or_text(text: str) -> Json:
-    if not text.startswith("{"):
-        return text
-    try:
-        value: Json = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return value
+    return {name: embedded(text) for name, text in pairs}
 
 
 def _find(document: dict[str, Json], service: Service) -> tuple[Json, Json]:
