@@ -1,0 +1,211 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Every operator with ``output_path`` reports its output, with or without the OpenLineage provider."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.links.faceki import OUTPUT_URL_KEY, RECORD_URL_KEY
+from airflow_provider_faceki.operators.batch import (
+    FacekiBatchFetchRecordsOperator,
+    FacekiBatchVerificationOperator,
+)
+from airflow_provider_faceki.operators.faceki import FacekiApiOperator, FacekiFetchRecordsOperator
+from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator, FacekiPdfReportOperator
+from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+from tests.airflow.fakes import context
+from tests.batch.people import People
+
+PERSON = "accepted-jane"
+COLLECTOR = "airflow.providers.common.compat.lineage.hook.get_hook_lineage_collector"
+
+
+class Collector:
+    """Collector of Airflow's hook lineage, for the paths below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = f"{folder.as_uri()}/"
+        self.inputs: list[str] = []
+        self.outputs: list[str] = []
+
+    def add_input_asset(self, context: object, uri: str) -> None:
+        self.inputs.append(uri.removeprefix(self._root))
+
+    def add_output_asset(self, context: object, uri: str) -> None:
+        self.outputs.append(uri.removeprefix(self._root))
+
+
+@pytest.fixture
+def people(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> People:
+    """A sandbox with one person's record, its Connection, and the person's pictures."""
+    connection = faceki_sandbox.connection(
+        portal_record_url="https://portal.example/{requestId}",
+        pdf_report_path=faceki_sandbox.settings.pdf_path,
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    faceki_sandbox.add_record(record_identifier=PERSON, decision="ACCEPTED")
+    (tmp_path / "in").mkdir()
+    found = People(tmp_path / "in")
+    # The folder of a picture possibly identifies the person, so the output is in another folder.
+    found.out = tmp_path / "out"
+    return found
+
+
+@pytest.fixture
+def collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collector:
+    found = Collector(tmp_path)
+    monkeypatch.setattr(COLLECTOR, lambda: found)
+    return found
+
+
+def request_id() -> str:
+    (record,) = FacekiHook().fetch_records(record_identifier=PERSON)
+    return str(record.request_id)
+
+
+Make = Callable[[People, FacekiSandbox], Any]
+RESULTS = {"results": 1, "errors": 0}
+TABLES = {"verifications": 1, "documents": 1, "aml_hits": 0, "images": 3, "errors": 0}
+
+
+def verify(people: People, _: FacekiSandbox) -> Any:
+    return FacekiKycVerificationOperator(
+        task_id="t",
+        record_identifier=PERSON,
+        selfie=people.selfie,
+        documents=[{"front": people.front, "back": people.back}],
+        output_path=f"{people.out}/{PERSON}/record.json",
+    )
+
+
+def fetch(people: People, _: FacekiSandbox) -> Any:
+    return FacekiFetchRecordsOperator(
+        task_id="t", record_identifier=PERSON, output_path=f"{people.out}/{PERSON}.json"
+    )
+
+
+def match(people: People, _: FacekiSandbox) -> Any:
+    return FacekiFaceMatchOperator(
+        task_id="t", selfie=people.selfie, output_path=f"{people.out}/selfie/found.json"
+    )
+
+
+def report(people: People, _: FacekiSandbox) -> Any:
+    found = request_id()
+    return FacekiPdfReportOperator(
+        task_id="t", request_id=found, output_path=f"{people.out}/{found}/report.pdf"
+    )
+
+
+def call(people: People, _: FacekiSandbox) -> Any:
+    return FacekiApiOperator(
+        task_id="t",
+        path="/api/v3/kyc_verification",
+        query={"record_identifier": PERSON},
+        output_path=f"{people.out}/{PERSON}/answer.json",
+    )
+
+
+def batch(people: People, _: FacekiSandbox) -> Any:
+    return people.batch(people.everybody(PERSON))
+
+
+def tables(people: People, _: FacekiSandbox) -> Any:
+    return FacekiBatchFetchRecordsOperator(
+        task_id="t", identifiers=[PERSON], output_path=people.out.as_uri(), partition_by_date=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "outputs"),
+    [
+        pytest.param(verify, {}, {"out": 1}, id="verification"),
+        pytest.param(fetch, {}, {"out": 1}, id="records"),
+        pytest.param(match, {}, {"out": 0}, id="face match"),
+        pytest.param(report, {}, {"out": None}, id="report"),
+        pytest.param(call, {}, {"out": None}, id="any call"),
+        pytest.param(
+            batch,
+            {"in/people.ndjson": 1},
+            {f"out/{name}": rows for name, rows in RESULTS.items()},
+            id="batch",
+        ),
+        pytest.param(tables, {}, {f"out/{name}": rows for name, rows in TABLES.items()}, id="tables"),
+    ],
+)
+def test_what_is_reported(
+    make: Make,
+    inputs: dict[str, int | None],
+    outputs: dict[str, int | None],
+    people: People,
+    collector: Collector,
+    faceki_sandbox: FacekiSandbox,
+) -> None:
+    operator = make(people, faceki_sandbox)
+    operator.execute(context())
+    assert (collector.inputs, collector.outputs) == (list(inputs), list(outputs))
+    told = operator.get_openlineage_facets_on_complete(None)
+    root = f"{people.out.parent}/"
+    assert [each.name.removeprefix(root) for each in told.inputs] == list(inputs)
+    assert {
+        each.name.removeprefix(root): getattr(each.outputFacets.get("outputStatistics"), "rowCount", None)
+        for each in told.outputs
+    } == outputs
+
+
+def test_nothing_is_reported_before_it_is_written(people: People, faceki_sandbox: FacekiSandbox) -> None:
+    told = fetch(people, faceki_sandbox).get_openlineage_facets_on_complete(None)
+    assert (told.inputs, told.outputs, told.run_facets) == ([], [], {})
+
+
+def test_a_batch_that_is_stopped_reports_what_it_wrote(
+    people: People, collector: Collector, faceki_sandbox: FacekiSandbox
+) -> None:
+    faceki_sandbox.settings.credit = 1
+    operator: FacekiBatchVerificationOperator = people.batch(
+        people.everybody("accepted-1", "accepted-2", "accepted-3"), concurrency=1
+    )
+    with pytest.raises(Exception, match="2 of 3 rows are left"):
+        operator.execute(context())
+    told = operator.get_openlineage_facets_on_complete(None)
+    facet = told.run_facets["faceki_batch"]
+    assert (facet.rows, facet.succeeded, facet.failed, facet.open) == (3, 1, 0, 2)
+    assert collector.outputs == ["out/results", "out/errors"]
+
+
+def test_the_provider_of_openlineage_is_not_needed(
+    people: People, faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if "openlineage" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "openlineage", None)
+    monkeypatch.setitem(sys.modules, "airflow.providers.openlineage", None)
+    assert len(fetch(people, faceki_sandbox).execute(context())) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(verify, id="verification"),
+        pytest.param(fetch, id="records"),
+        pytest.param(report, id="report"),
+        pytest.param(lambda *_: FacekiKycDecisionSensor(task_id="t", record_identifier=PERSON), id="sensor"),
+    ],
+)
+def test_the_address_of_the_record(make: Make, people: People, faceki_sandbox: FacekiSandbox) -> None:
+    found = context()
+    operator = make(people, faceki_sandbox)
+    operator.execute(found)
+    pushed = found["ti"].pushed
+    assert pushed[RECORD_URL_KEY].startswith("https://portal.example/")
+    # The outputs of this test are local files, which have no web address.
+    assert OUTPUT_URL_KEY not in pushed
