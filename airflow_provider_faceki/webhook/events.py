@@ -15,8 +15,9 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -27,7 +28,8 @@ from airflow_provider_faceki.assets import faceki_verifications
 if TYPE_CHECKING:
     from airflow.models.asset import AssetModel
     from airflow.models.dag import DagModel
-    from sqlalchemy.orm import Session
+    from sqlalchemy.engine import FrozenResult, Result
+    from sqlalchemy.orm import ORMExecuteState, Session
 
     from airflow_provider_faceki.api.protocol.webhook import WebhookNotification
 
@@ -167,7 +169,7 @@ def _store_in_transaction(
 ) -> list[Outcome]:
     from airflow.utils.session import create_session
 
-    with create_session() as session:
+    with create_session() as session, _cached_reads(session):
         asset = _lock_asset(session, faceki_verifications(conn_id).uri)
         if asset is None:
             return [Outcome.NO_SCHEDULED_DAG] * len(notifications)
@@ -189,6 +191,49 @@ def _store_in_transaction(
     if Outcome.STORED in outcomes:
         _warn_of_plain_schedules(conn_id, listeners)
     return outcomes
+
+
+@contextmanager
+def _cached_reads(session: Session) -> Iterator[None]:
+    """Answer equal queries for assets and DAGs from the first result.
+
+    Airflow's asset manager reads them again for each event, which is half of its queries. The asset is locked, and a
+    group takes so little time that the state of its DAGs at the beginning can decide. Rows that the group itself writes
+    are always read again.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.sql import Select
+
+    classes = _unchanged_classes()
+    results: dict[object, FrozenResult[Any]] = {}
+
+    def answer(query: ORMExecuteState) -> Result[Any] | None:
+        mapper = query.bind_mapper
+        if mapper is None or mapper.class_ not in classes or not isinstance(query.statement, Select):
+            return None
+        # SQLAlchemy's own recipe for caching queries uses this method too. It is None if the query cannot be compared.
+        cache_key = query.statement._generate_cache_key()
+        if cache_key is None:
+            return None
+        key = (cache_key.key, repr([each.effective_value for each in cache_key.bindparams]))
+        if key not in results:
+            results[key] = query.invoke_statement().freeze()
+        return results[key]()
+
+    event.listen(session, "do_orm_execute", answer)
+    try:
+        yield
+    finally:
+        # Airflow's sessions belong to a thread, so the next transaction has the same session.
+        event.remove(session, "do_orm_execute", answer)
+
+
+def _unchanged_classes() -> frozenset[type]:
+    from airflow.models.asset import AssetAliasModel, AssetModel
+    from airflow.models.dag import DagModel
+    from airflow.models.serialized_dag import SerializedDagModel
+
+    return frozenset({AssetModel, AssetAliasModel, DagModel, SerializedDagModel})
 
 
 def _register(

@@ -1,0 +1,88 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A group of webhooks costs few database queries, and equal queries within a group never hide what it has written."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_faceki.api.protocol.webhook import WebhookNotification, parse_webhook
+from airflow_provider_faceki.api.service import Service
+from airflow_provider_faceki.webhook.events import Outcome, store_events
+from tests.airflow.running import AIRFLOW_3, HAS_PARTITIONS
+from tests.webhook.served import said
+
+pytestmark = pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
+
+GROUP = 20
+#: Queries for each further event: three rows are written, the partition is looked for, and the asset is locked.
+MAX_QUERIES_PER_EVENT = 5
+LIMIT = 1_000_000
+
+
+def _notification(request_id: str = "", status: str = "ACCEPTED") -> WebhookNotification:
+    return parse_webhook(json.dumps(said(request_id, status)).encode(), Service("https://faceki.example"))
+
+
+@contextmanager
+def _counted_queries() -> Iterator[list[str]]:
+    from airflow import settings
+    from sqlalchemy import event
+
+    found: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *more: object) -> None:
+        found.append(statement)
+
+    event.listen(settings.engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(settings.engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("conn_id", ["faceki_default", "faceki_plain", "faceki_mixed"])
+def test_a_further_event_of_a_group_costs_few_queries(listening: Path, conn_id: str) -> None:
+    with _counted_queries() as one:
+        assert store_events(conn_id, [_notification()], LIMIT) == [Outcome.STORED]
+    with _counted_queries() as many:
+        stored = store_events(conn_id, [_notification() for _ in range(1 + GROUP)], LIMIT)
+    assert stored == [Outcome.STORED] * (1 + GROUP)
+    assert len(many) - len(one) <= GROUP * MAX_QUERIES_PER_EVENT, "\n".join(many[:40])
+
+
+@pytest.mark.skipif(not HAS_PARTITIONS, reason="there are no partitions before Airflow 3.2")
+def test_two_statuses_of_one_verification_in_a_group_start_one_run(listening: Path) -> None:
+    from airflow.models.asset import AssetPartitionDagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    request_id = str(uuid.uuid4())
+    both = [_notification(request_id, status) for status in ("REVIEW", "ACCEPTED")]
+    assert store_events("faceki_default", both, LIMIT) == [Outcome.STORED] * 2
+    with create_session() as session:
+        query = select(func.count()).where(AssetPartitionDagRun.partition_key == request_id)
+        assert session.scalar(query) == 1
+
+
+def test_the_next_transaction_reads_again(listening: Path) -> None:
+    """Sessions belong to a thread, so a result of one group must not answer the queries of the next."""
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    def pause(is_paused: bool) -> None:
+        with create_session() as session:
+            session.execute(update(DagModel).where(DagModel.dag_id == "plain").values(is_paused=is_paused))
+
+    outcomes = []
+    for is_paused in (False, True, False):
+        pause(is_paused)
+        outcomes += store_events("faceki_plain", [_notification()], LIMIT)
+    assert outcomes == [Outcome.STORED, Outcome.NO_SCHEDULED_DAG, Outcome.STORED]
