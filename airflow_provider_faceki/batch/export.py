@@ -47,14 +47,10 @@ ReadRows = Callable[[], Iterator[Row]]
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """Options of an export.
+    """Options of an export; see also the operator's parameters of the same names.
 
-    :param by: Type of the identifiers: ``record_identifier``, ``request_id``, ``link`` or ``face_id``.
-    :param concurrency: Number of concurrent requests.
     :param policy: Which columns are kept, dropped or hashed.
     :param format: ``ndjson`` or ``parquet``.
-    :param output_path: URI of the folder.
-    :param output_conn_id: Connection for that storage.
     :param run: Name of this run in file names: letters, digits and ``-``.
     :param partition: Folder between table and file, such as ``date=2026-01-31``. It can be empty.
     :param partitions: All partitions in which an earlier try of this run possibly wrote files.

@@ -46,17 +46,11 @@ _LOOKUP_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Credentials that a sender must present for one Connection.
+    """Credentials that a sender must present for one Connection. The other fields are those of ``WebhookSettings``.
 
     :param token_hashes: SHA-256 of the accepted tokens. With hashes, a comparison takes the same time for every token
         length.
-    :param hmac_secret: Key of the signature.
-    :param hmac_header: Header that contains the signature. ``None`` means that no signature is required.
-    :param hmac_timestamp_header: Header that contains the time of the signature. ``None`` means that only the body is
-        signed.
     :param service: Names of the body fields for the request id and the status.
-    :param statuses: Statuses that are stored. ``None`` means all statuses.
-    :param max_per_day: Maximum number of webhooks that are stored in 24 hours.
     :param denied: Reason why no token is accepted. If it is empty, tokens are compared.
     """
 
