@@ -15,21 +15,35 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: The committed results.
 RESULTS = DOCS / "benchmarks.json"
 PAGE = DOCS / "performance.md"
+#: The alternative text of each plot (plots.py), by the name of its benchmark.
+PLOTTED = {
+    "tokens": "Token requests: the provider needs one for 100 calls, and one for 20 processes",
+    "waits": "CPU and memory of 1 000 waits in one triggerer, and of two other ways to wait",
+    "uploads": "Memory and CPU of an upload of seven pictures of 5 MB",
+    "batch": "Verifications a second with 16 and with 64 requests at the same time",
+    "first_call": "CPU time of the first call of a new task, beside bare requests and the http provider",
+    "calls": "Time of a GET with one hook and with a new hook for each call",
+}
 #: Everything between these two comments is generated.
 _GENERATED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 def fill(page: str, results: Mapping[str, Measured]) -> str:
-    """Return the page with the tables of these results.
+    """Return the page with the plots and tables of these results.
 
-    :raises ValueError: a benchmark has no place on the page, or a place has no results.
+    :raises ValueError: a benchmark has results, and no place on the page.
     """
-    places = [name for _, name, _ in _GENERATED.findall(page)]
-    if set(places) != set(results):
-        raise ValueError(
-            f"{PAGE.name} has places for {sorted(places)}; there are results of {sorted(results)}"
-        )
-    return _GENERATED.sub(lambda place: f"{place[1]}{table(results[place[2]])}\n{place[3]}", page)
+    places = {name for _, name, _ in _GENERATED.findall(page)}
+    if missing := sorted(set(results) - places):
+        raise ValueError(f"{PAGE.name} has no place for the results of {', '.join(missing)}")
+    return _GENERATED.sub(lambda place: f"{place[1]}\n{_shown(place[2], results)}\n{place[3]}", page)
+
+
+def _shown(name: str, results: Mapping[str, Measured]) -> str:
+    if name not in results:
+        return "There are no results yet.\n"
+    plot = f"![{PLOTTED[name]}](plots/{name}.svg)\n\n" if name in PLOTTED else ""
+    return plot + table(results[name])
 
 
 def table(measured: Measured) -> str:
@@ -40,9 +54,7 @@ def table(measured: Measured) -> str:
         by_measure.setdefault(row.measure, []).append(row)
     lines += [_line(measure, rows) for measure, rows in by_measure.items()]
     place = f"{measured.date}, {measured.cores} cores, Python {measured.python}, Airflow {measured.airflow}"
-    return "\n".join(
-        ["", *lines, "", f"{place}. Load average before the measurement: {measured.load:g}.", ""]
-    )
+    return "\n".join([*lines, "", f"{place}. Load average before the measurement: {measured.load:g}.", ""])
 
 
 def _line(measure: str, rows: list[Row]) -> str:

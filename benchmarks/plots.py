@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from benchmarks.page import DOCS, RESULTS
+from benchmarks.page import DOCS, PLOTTED, RESULTS
 from benchmarks.results import Measured
 from benchmarks.table import number
 
@@ -42,11 +42,10 @@ def stamp() -> str:
 def draw_all(results: Mapping[str, Measured]) -> None:
     """Draw each plot for which there are results."""
     PLOTS.mkdir(exist_ok=True)
-    for name, groups in PLOTTED.items():
+    for name in PLOTTED:
         if name in results:
-            (PLOTS / f"{name}.svg").write_text(
-                _draw(groups(results[name])) + stamp() + "\n", encoding="utf-8"
-            )
+            drawn = _draw(GROUPS[name](results[name]))
+            (PLOTS / f"{name}.svg").write_text(f"{drawn}{stamp()}\n", encoding="utf-8")
 
 
 def bars(measured: Measured, measure: str, title: str) -> Bars:
@@ -108,7 +107,7 @@ def _calls(measured: Measured) -> list[Bars]:
 
 
 #: What is plotted of which benchmark.
-PLOTTED: dict[str, Callable[[Measured], list[Bars]]] = {
+GROUPS: dict[str, Callable[[Measured], list[Bars]]] = {
     "tokens": _tokens,
     "waits": _waits,
     "uploads": _uploads,
