@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_faceki.batch import row_processor, store
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.people import People
 
@@ -16,6 +17,13 @@ from tests.batch.people import People
 IMPATIENT: dict[str, object] = {"max_attempts": 2, "max_wait": 0.2, "timeout": 5, "upload_timeout": 5}
 
 Connect = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses before a storage operation or a request is tried again; their number stays."""
+    monkeypatch.setattr(store, "RETRY_PAUSES_SECONDS", (0.05, 0.1, 0.2, 0.4))
+    monkeypatch.setattr(row_processor, "SEND_PAUSES_SECONDS", (0.05, 0.2))
 
 
 @pytest.fixture

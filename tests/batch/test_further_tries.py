@@ -58,15 +58,16 @@ def test_who_was_begun_and_not_sent_is_sent_when_faceki_has_had_its_time(
     faceki: FacekiSandbox, people: People
 ) -> None:
     # The intents are old, so the operator must use the beginning of this try as the latest time of sending.
-    begin(people, *names(120), at=time.time() - 3600)
+    begin(people, *names(40), at=time.time() - 3600)
     began = time.time()
-    done = people.verify(people.everybody(*names(125)), resubmit_after=3.0)
-    assert done["decisions"] == {"ACCEPTED": 125}
-    assert faceki.ledger == once(names(125))
+    done = people.verify(people.everybody(*names(45)), resubmit_after=4.0)
+    assert done["decisions"] == {"ACCEPTED": 45}
+    assert faceki.ledger == once(names(45))
     sent = {bill.record_identifier: bill.at for bill in faceki.bills}
-    assert min(sent[name] for name in names(120)) >= began + 3.0
+    first_sent_again = min(sent[name] for name in names(40))
+    assert first_sent_again >= began + 4.0
     # The other rows did not wait for the rows with intents.
-    assert max(sent[name] for name in names(125)[120:]) < began + 3.0
+    assert max(sent[name] for name in names(45)[40:]) < first_sent_again
 
 
 @pytest.mark.parametrize("resubmit", ["if_absent", "never"])
@@ -202,33 +203,31 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     faceki_sandbox: FacekiSandbox, connect: Connect, people: People
 ) -> None:
     connect(upload_timeout=60, timeout=60)
-    faceki_sandbox.add_fault("slow", route="verify", record_identifier="slow", delay=12.0, count=None)
-    manifest = people.everybody(*names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(500)))
+    faceki_sandbox.add_fault("slow", route="verify", record_identifier="slow", delay=10.0, count=None)
+    manifest = people.everybody(*names(30), "slow-1", "slow-2", *(f"later-{number}" for number in range(200)))
     operator = people.batch(manifest, concurrency=4)
     faceki_sandbox.settings.latency = 0.02
 
     def kill() -> None:
         wait_until(lambda: len(faceki_sandbox.ledger) >= 60)
-        killed_at.append(time.monotonic())
         operator.on_kill()
 
-    killed_at: list[float] = []
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
-    # If the task waited for the slowest responses, this would take longer.
-    assert time.monotonic() - killed_at[0] < 10
+    # The task did not wait for the slowest responses.
+    assert not {"slow-1", "slow-2"} & set(people.results())
     killer.join()
     assert set(people.results()) == set(faceki_sandbox.ledger)
     faceki_sandbox.clear_faults()
-    assert sum(people.verify(manifest, resubmit_after=15)["decisions"].values()) == 532
+    assert sum(people.verify(manifest, resubmit_after=12)["decisions"].values()) == 232
     assert set(faceki_sandbox.ledger.values()) == {1}
 
 
 def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> None:
     faceki.settings.latency = 0.05
-    manifest = people.everybody(*names(900))
+    manifest = people.everybody(*names(300))
     failures: list[BaseException] = []
 
     def older() -> None:
@@ -246,10 +245,10 @@ def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> No
     done = people.verify(manifest, concurrency=8, resubmit_after=8)
     thread.join()
     assert ["another try has begun to work on this output_path" in str(error) for error in failures] == [True]
-    assert faceki.ledger == once(names(900))
-    assert done["rows"] == 900
+    assert faceki.ledger == once(names(300))
+    assert done["rows"] == 300
     # Results that the older try wrote after the newer try had read the journal exist twice, with the same content.
-    assert {line["record_identifier"] for line in people.lines("results")} == set(names(900))
+    assert {line["record_identifier"] for line in people.lines("results")} == set(names(300))
 
 
 def test_a_manifest_that_changes_between_tries(faceki: FacekiSandbox, people: People) -> None:
@@ -271,12 +270,12 @@ def flaky(people: People, **arguments: Any) -> dict[str, Any]:
 def test_a_store_that_fails_to_write_now_and_then(faceki: FacekiSandbox, people: People) -> None:
     store = attached()
     store.fails = now_and_then(0.15, 1, ("write", "write done", "list"))
-    manifest = people.everybody(*names(600), names(600)[7])
+    manifest = people.everybody(*names(200), names(200)[7])
     done = people.verify(manifest, **flaky(people))
     found = [json.loads(line)["record_identifier"] for line in store.texts("results")]
-    assert sorted(found) == sorted(names(600))
-    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 600}, {"DUPLICATE_IDENTIFIER": 1})
-    assert faceki.ledger == once(names(600))
+    assert sorted(found) == sorted(names(200))
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 200}, {"DUPLICATE_IDENTIFIER": 1})
+    assert faceki.ledger == once(names(200))
 
 
 def test_a_store_that_is_down_for_results_ends_the_try_and_loses_nothing(
