@@ -249,7 +249,7 @@ MATCH = api.FaceMatch(PICTURE)
     ],
 )
 def test_null_is_no_silent_nothing(document: Json, endpoint: Endpoint[Any], kind: type[FacekiError]) -> None:
-    with pytest.raises(kind, match=r"It holds .* set null_result to no_record"):
+    with pytest.raises(kind, match=r"it holds .* set null_result to no_record"):
         Played(answer(document)).call(endpoint)
 
 

@@ -13,7 +13,6 @@ from airflow_provider_faceki.api.errors import (
     FacekiError,
     NotFoundError,
     OutcomeUnknownError,
-    UnexpectedResponseError,
     VerificationError,
 )
 from airflow_provider_faceki.api.models import VerificationRecord
@@ -212,7 +211,5 @@ def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 def _object(answer: Payload, what: str, names: frozenset[str]) -> dict[str, Json]:
     found = find_objects(answer.document, lambda item: any(plain(key) in names for key in item))
     if not found:
-        raise UnexpectedResponseError(
-            f"FACEKI's answer holds no {what}; it holds {answer.found}", http_status=answer.status
-        )
+        raise answer.unexpected(f"FACEKI's answer holds no {what}")
     return found[0]

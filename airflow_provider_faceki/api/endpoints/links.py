@@ -97,10 +97,7 @@ class GenerateKycLink:
         """
         found = _find_link(answer.document)
         if found is None:
-            raise UnexpectedResponseError(
-                f"FACEKI's answer to a link request holds no link id that is understood. It holds {answer.found}",
-                http_status=answer.status,
-            )
+            raise answer.unexpected("FACEKI's answer to a link request holds no link id that is understood")
         link, url = found
         if _names_another(answer.document, self.record_identifier):
             raise UnexpectedResponseError(

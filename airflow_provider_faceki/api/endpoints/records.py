@@ -150,22 +150,16 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
     """
     records = _find_records(answer)
     if records == () and not says_none(answer.document) and not answer.null_is_no_record:
-        raise UnexpectedResponseError(
-            "FACEKI's answer to a request for records does not say whether there are any. It holds "
-            f"{answer.found}. {NULL_ADVICE}",
-            http_status=answer.status,
+        raise answer.unexpected(
+            "FACEKI's answer to a request for records does not say whether there are any", NULL_ADVICE
         )
     if records is None:
-        raise UnexpectedResponseError(
-            f"FACEKI's answer to a request for records is not understood. It holds {answer.found}. Check the "
-            "Connection's API base URL and records_path",
-            http_status=answer.status,
+        raise answer.unexpected(
+            "FACEKI's answer to a request for records is not understood",
+            "Check the Connection's API base URL and records_path",
         )
     if any(map(_hides_decision, records)):
-        raise UnexpectedResponseError(
-            f"a record has no decision that is understood. FACEKI's answer holds {answer.found}",
-            http_status=answer.status,
-        )
+        raise answer.unexpected("a record has no decision that is understood in FACEKI's answer")
     return records
 
 

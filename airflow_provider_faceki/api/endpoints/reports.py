@@ -85,9 +85,7 @@ class FetchPdfReport:
         self._check_is_own(answer)
         report = _content(answer)
         if report is None:
-            raise UnexpectedResponseError(
-                f"FACEKI's answer holds no PDF; it holds {answer.found}", http_status=answer.status
-            )
+            raise answer.unexpected("FACEKI's answer holds no PDF")
         return report
 
     def steps(self, account: AuthSession) -> Steps[PdfReport]:
@@ -155,10 +153,9 @@ class _Locate:
             return content
         urls = tuple(_Followed(SecretText(url), self.report) for url in _urls(answer))
         if not urls:
-            raise UnexpectedResponseError(
-                "FACEKI's answer is neither a PDF nor JSON with one or with a URL; it holds "
-                f"{answer.found}. Check pdf_report_path and pdf_report_method in the Connection's extra",
-                http_status=answer.status,
+            raise answer.unexpected(
+                "FACEKI's answer is neither a PDF nor JSON with one or with a URL",
+                "Check pdf_report_path and pdf_report_method in the Connection's extra",
             )
         return urls[:MAX_FOLLOWED_URLS]
 

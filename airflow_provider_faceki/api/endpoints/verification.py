@@ -171,10 +171,8 @@ class PerformKycVerification:
         """
         record = self._own_record(answer)
         if record is None:
-            raise UnexpectedResponseError(
-                "FACEKI's answer to a verification holds no decision for it that is understood. It holds "
-                f"{answer.found}",
-                http_status=answer.status,
+            raise answer.unexpected(
+                "FACEKI's answer to a verification holds no decision for it that is understood"
             )
         return KycVerification(record, is_whole=has_field(record.document, "document_data"))
 

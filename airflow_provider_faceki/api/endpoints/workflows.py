@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from airflow_provider_faceki.api.arguments import check_exactly_one
 from airflow_provider_faceki.api.errors import (
     LinkError,
-    UnexpectedResponseError,
     WorkflowError,
 )
 from airflow_provider_faceki.api.protocol.envelope import Payload
@@ -98,10 +97,8 @@ class GetWorkflowRules:
             )
         rules = _find_rules(answer.document)
         if rules is None:
-            raise UnexpectedResponseError(
-                f"FACEKI's answer holds no workflow rules with a list of documents; it holds {answer.found}. Check the "
-                "workflow id",
-                http_status=answer.status,
+            raise answer.unexpected(
+                "FACEKI's answer holds no workflow rules with a list of documents", "Check the workflow id"
             )
         return rules
 

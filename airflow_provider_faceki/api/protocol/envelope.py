@@ -110,6 +110,11 @@ class Payload:
         """Description of the answer for an error message: names of keys, without values."""
         return f"HTTP {self.status} without a body" if self.is_empty else describe(self.document)
 
+    def unexpected(self, problem: str, advice: str = "") -> UnexpectedResponseError:
+        """Return the error that this answer is not what was asked for. It names the keys of the answer."""
+        told = f"{problem}; it holds {self.found}" + (f". {advice}" if advice else "")
+        return UnexpectedResponseError(told, http_status=self.status)
+
 
 def read_payload(response: HttpResponse) -> Payload:
     """Return the content of ``response``.
