@@ -22,6 +22,7 @@ from airflow_provider_faceki import storage
 from airflow_provider_faceki.api import client
 from airflow_provider_faceki.api.endpoints import verification
 from airflow_provider_faceki.api.tokens import file as token_file
+from airflow_provider_faceki.api.uploads import Multipart
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from tests.billing.tries import KeptInFile, Tries
@@ -40,10 +41,14 @@ LONGEST_TRY = 180.0
 class Death:
     """The point at which a try is killed, defined by its progress and not by a clock, because a busy machine is slow.
 
+    :param entering: Kill the try when it enters the function with this qualified name.
+    :param chunk: Kill the try when it sends this chunk of the call, counted from one.
     :param calls: Kill the try at this function call, counted from the beginning of the try.
     :param sending: Kill the try this number of seconds after it began to send.
     """
 
+    entering: str = ""
+    chunk: int | None = None
     calls: int | None = None
     sending: float | None = None
 
@@ -100,6 +105,7 @@ class Clockwork:
     def __init__(self, death: Death) -> None:
         self.death = death
         self.calls = 0
+        self.chunks = 0
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
         if event not in ("call", "c_call"):
@@ -107,11 +113,16 @@ class Clockwork:
         self.calls += 1
         if self.calls == self.death.calls:
             _die()
-        if (
-            self.death.sending is not None
-            and event == "call"
-            and frame.f_code is ChargedCallState.send.__code__
-        ):
+        if event == "c_call":
+            return
+        # The generator is entered anew for each chunk.
+        if frame.f_code is Multipart.chunks.__code__:
+            self.chunks += 1
+            if self.chunks == self.death.chunk:
+                _die()
+        if frame.f_code.co_qualname == self.death.entering:
+            _die()
+        if self.death.sending is not None and frame.f_code is ChargedCallState.send.__code__:
             threading.Timer(self.death.sending, _die).start()
 
 

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A task process is killed (``kill -9``) at any time and retried until it ends: each person is billed once."""
+"""A task process is killed (``kill -9``) at each distinct moment and retried until it ends: each person is billed once.
+
+`make test-thorough` also kills at random moments.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,21 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 from tests.billing.conftest import IMPATIENT
 from tests.billing.pictures import picture, write
 from tests.billing.task_process import Death, Task
+from tests.thorough import THOROUGH
 
 pytestmark = pytest.mark.process
 
 PEOPLE = 50
 #: Number of concurrent tasks: large enough to save waiting time, small enough that the tasks do not slow each other.
-AT_ONCE = 16
+AT_ONCE = 8
 #: Processing time of the sandbox in seconds, and the value of ``resubmit_after``, which is longer even on a busy
 #: machine.
 FACEKI_TAKES = 0.4
-SETTLE = 5.0
+SETTLE = 10.0
+#: Processing time at each point, and the value of ``lookup_timeout``. The next try looks in vain, because FACEKI has
+#: not yet finished the call of the killed one.
+TAKES_LONG = 6.0
+LOOKUP = 0.3
 DECISIONS = {"accepted": "ACCEPTED", "declined": "DECLINED", "review": "REVIEW", "code-5004": "DECLINED"}
 
 
@@ -38,10 +46,11 @@ class Case:
     number: int
     word: str
     death: Death
+    takes: float = FACEKI_TAKES
 
     @property
     def record_identifier(self) -> str:
-        return f"slow-{FACEKI_TAKES}-{self.word}-{self.number}"
+        return f"slow-{self.takes}-{self.word}-{self.number}"
 
 
 def thrown(dice: random.Random, calls: int) -> list[Case]:
@@ -56,6 +65,33 @@ def thrown(dice: random.Random, calls: int) -> list[Case]:
         )
         for number in range(1, PEOPLE + 1)
     ]
+
+
+#: For each moment of a try: the point at which it is killed, and how far it has come then, with and without a store.
+POINTS: dict[str, tuple[Death, set[str], set[str]]] = {
+    "at the start": (Death(entering="FacekiKycVerificationOperator.execute"), {"before"}, {"before"}),
+    "before the mark": (Death(entering="ChargedCallState.acquire"), {"before"}, {"before"}),
+    "marked, nothing sent": (Death(entering="ChargedCallState.send"), {"begun"}, {"before"}),
+    "half sent": (Death(chunk=30), {"begun"}, {"before"}),
+    # FACEKI possibly finishes before the test looks.
+    "FACEKI processes": (Death(sending=1.0), {"begun", "billed"}, {"before", "billed"}),
+    "answered, not saved": (Death(entering="ChargedCallState.save"), {"billed"}, {"billed"}),
+    "saved, not finished": (
+        Death(entering="FacekiKycVerificationOperator._finish"),
+        {"billed"},
+        {"billed"},
+    ),
+    "finished, not told": (Death(entering="fail_if_declined"), {"billed"}, {"billed"}),
+}
+
+
+def each_point() -> dict[str, Case]:
+    """Return a case for each point. The decisions take turns."""
+    words = sorted(DECISIONS)
+    return {
+        point: Case(number, words[number % len(words)], death, TAKES_LONG)
+        for number, (point, (death, *_)) in enumerate(POINTS.items(), 1)
+    }
 
 
 @dataclass(frozen=True)
@@ -114,24 +150,38 @@ def household(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, t
         "selfie": write(tmp_path, "selfie.jpg", content),
         "documents": [{"front": front, "back": back}],
         "resubmit_after": SETTLE,
-        "lookup_timeout": 2.0,
+        "lookup_timeout": LOOKUP,
     }
     return Household(sandbox_process, tmp_path, arguments, request.param)
 
 
-def test_everybody_is_billed_once_and_nobody_is_lost(household: Household) -> None:
-    undisturbed = household.task(Case(0, "accepted", Death()))
-    undisturbed.go_on(1)
-    cases = thrown(random.Random(2026), undisturbed.calls)
+def live_through(household: Household, cases: list[Case]) -> list[Ending]:
+    """Run all cases, and check that each person is billed once and that the last try tells the decision."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         endings = list(pool.map(household.live_through, cases))
     # After this pause, everything that FACEKI was still processing is billed.
-    time.sleep(FACEKI_TAKES * 2)
+    time.sleep(max(case.takes for case in cases))
     billed = household.ledger()
     expected = {case.record_identifier: 1 for case in cases}
     assert {identifier: billed.get(identifier, 0) for identifier in expected} == expected
     assert [ending.decision for ending in endings] == [DECISIONS[case.word] for case in cases]
     assert {ending.tries for ending in endings if ending.came_to != "ended"} == {2}
+    return endings
+
+
+def test_killed_at_each_point(household: Household) -> None:
+    cases = each_point()
+    endings = live_through(household, list(cases.values()))
+    for point, ending in zip(cases, endings, strict=True):
+        _, with_store, without = POINTS[point]
+        assert ending.came_to in (with_store if household.remembers else without), point
+
+
+@pytest.mark.skipif(not THOROUGH, reason="only in make test-thorough: many random moments")
+def test_everybody_is_billed_once_and_nobody_is_lost(household: Household) -> None:
+    undisturbed = household.task(Case(0, "accepted", Death()))
+    undisturbed.go_on(1)
+    endings = live_through(household, thrown(random.Random(2026), undisturbed.calls))
     # The random kills must have covered the important points, otherwise this test proves nothing.
     met = Counter(ending.came_to for ending in endings)
     assert met["before"] >= 5, met
