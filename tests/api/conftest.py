@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from airflow_provider_faceki.api.transport.http_transport import TransportSettin
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from tests.api.certificates import Authority
 from tests.api.fake_server import FakeServer
-from tests.waiting import patch_sleep
+from tests.waiting import patch_sleep, wait_until
 
 T = TypeVar("T")
 
@@ -119,13 +118,10 @@ class RecordedWarnings:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], bool]:
-    """Return a function that polls a condition for at most a few seconds."""
+    """Return a function that polls a condition until it is true, with a generous deadline."""
 
     def look(is_so: Callable[[], bool]) -> bool:
-        for _ in range(500):
-            if is_so():
-                return True
-            time.sleep(0.01)
-        return is_so()
+        wait_until(is_so)
+        return True
 
     return look

@@ -227,11 +227,11 @@ def resets(handler: Handler) -> None:
 
 
 def reply_slowly(piece: bytes, pause: float, until: threading.Event, opening: bytes) -> Reply:
-    """Return a reply that sends ``opening`` and then repeats ``piece`` for six seconds."""
+    """Return a reply that sends ``opening`` and then repeats ``piece`` for a minute."""
 
     def reply(handler: Handler) -> None:
         handler.send_bytes(opening)
-        for _ in range(int(6 / pause)):
+        for _ in range(int(60 / pause)):
             if until.wait(pause):
                 break
             handler.send_bytes(piece)

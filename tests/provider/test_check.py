@@ -51,7 +51,7 @@ def test_a_faceki_as_documented(
     connect(monkeypatch, faceki_sandbox)
     began = time.monotonic()
     checked = Checked(capsys, "--report", str(tmp_path / "report.md"))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert (checked.status, checked.settings) == (0, {}), checked.output
     assert "by calls that FACEKI does not charge" in checked.output
     assert faceki_sandbox.ledger == {}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import requests
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
+from tests.waiting import wait_until
 
 RECORDS = "/api/v3/kyc_verification"
 
@@ -82,12 +82,5 @@ def call(anonymous: Caller) -> Caller:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], object]], None]:
-    """Provide a function that waits until a condition is true, for at most five seconds."""
-
-    def wait(question: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 5
-        while not question():
-            assert time.monotonic() < deadline, "it did not become true within 5 s"
-            time.sleep(0.01)
-
-    return wait
+    """Provide a function that waits until a condition is true, with a generous deadline."""
+    return wait_until

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import pytest
 
@@ -143,9 +143,7 @@ def test_every_request_is_billed_again(sandbox: FacekiSandbox, call: Caller) -> 
 
 
 def test_verification_needs_a_token_and_says_so_at_once(sandbox: FacekiSandbox, anonymous: Caller) -> None:
-    begun = time.monotonic()
-    assert anonymous.verify("slow-5-x").status_code == 401
-    assert time.monotonic() - begun < 2
+    assert anonymous.verify("slow-60-x").status_code == 401
     assert sandbox.bills == ()
     assert sandbox.counters.refused == 1
 
@@ -196,11 +194,13 @@ def test_verification_by_link_needs_no_token(sandbox: FacekiSandbox, anonymous: 
     assert anonymous("POST", BY_LINK, data={"link": "made-up"}, files=files).json()["code"] == 8014
 
 
-def test_a_slow_verification_does_not_block_others(sandbox: FacekiSandbox, call: Caller) -> None:
+def test_a_slow_verification_does_not_block_others(
+    sandbox: FacekiSandbox, call: Caller, eventually: Callable[[Callable[[], object]], None]
+) -> None:
     with pytest.raises(Exception, match="timed out"):
-        call.verify("slow-0.6-x", timeout=0.2)
-    assert call.records(record_identifier="slow-0.6-x").json()["result"] == []
+        call.verify("slow-2-x", timeout=0.2)
+    assert call.records(record_identifier="slow-2-x").json()["result"] == []
     assert sandbox.bills == ()
-    time.sleep(0.6)
-    assert len(call.records(record_identifier="slow-0.6-x").json()["result"]) == 1, "it is done all the same"
-    assert sandbox.ledger == {"slow-0.6-x": 1}
+    # The verification is done although the client has left.
+    eventually(lambda: call.records(record_identifier="slow-2-x").json()["result"])
+    assert sandbox.ledger == {"slow-2-x": 1}
