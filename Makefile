@@ -30,6 +30,7 @@ help:
 	@echo "make test-integration  the tests that talk to the sandbox within the test process"
 	@echo "make test-thorough     generated data with many more examples, kills at random moments (CI runs it at night)"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
+	@echo "make test-distributed  Airflow on several hosts: Celery, PostgreSQL, Redis, S3 (with the services of make services)"
 	@echo "make test              every check: lint, all tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make test-versions     the tests that touch Airflow, on 3.1, 3.2 and the pre-release 3.4; a few on 3.0"
 	@echo "make test-lowest       the fast tests with the oldest dependencies that are allowed"
@@ -43,12 +44,13 @@ help:
 	@echo "make dist              build the sdist and the wheel into dist/"
 	@echo "make setup             only the virtual environment, .venv"
 	@echo "make chromium          install Chromium for the browser tests (Debian, as root; elsewhere it only looks)"
+	@echo "make services          install PostgreSQL and Redis for the distributed tests (Debian, as root; elsewhere it only looks)"
 	@echo "make clean             remove everything that was made here"
 
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints/airflow-3.3.txt
-	@.ci/make-venv .venv constraints/airflow-3.3.txt 3.14 build test lint browser docs
+	@.ci/make-venv .venv constraints/airflow-3.3.txt 3.14 build test distributed lint browser docs
 
 # Airflow 2.11 does not run on Python 3.13: where nothing older is installed, its stage is left out and says so.
 .venv-2.11/.ready: pyproject.toml constraints/airflow-2.11.txt
@@ -111,6 +113,10 @@ test-thorough: .venv/.ready
 test-airflow: .venv/.ready
 	@$(PYTEST) -m "airflow or process" $(IN_ORDER) $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
+# All tests share one set of hosts, so they run in one process.
+test-distributed: .venv/.ready
+	@$(PYTEST) $(IN_ORDER) tests/distributed $(PYTEST_ARGS)
+
 # Another version of Airflow: make test-version AIRFLOW=3.2
 AIRFLOW = 3.2
 test-version:
@@ -136,9 +142,10 @@ test-lowest: .venv/.ready
 test:
 	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
+	@$(MAKE) -s services || true
 	@older=; if test -e .venv-2.11/.ready; then older=stage-2.11; \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
-	status=0; $(MAKE) -s -k -j1 stage-lint stage-docs stage-unit stage-integration stage-airflow $$older stage-browser stage-wheel || status=1; \
+	status=0; $(MAKE) -s -k -j1 stage-lint stage-docs stage-unit stage-integration stage-airflow $$older stage-distributed stage-browser stage-wheel || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
 
@@ -157,6 +164,10 @@ stage-airflow:
 stage-2.11:
 	@.ci/stage "tests on Airflow 2.11" $(PY2) -m pytest -q $(IN_ORDER) $(PARALLEL) $(ON_AIRFLOW_2)
 
+stage-distributed:
+	@if $(MAKE) -s services; then .ci/stage "several hosts, Celery, PostgreSQL" $(MAKE) -s test-distributed; \
+	else echo "skipped  several hosts, Celery, PostgreSQL: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
+
 stage-wheel:
 	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py
 
@@ -173,9 +184,13 @@ stage-coverage:
 chromium:
 	@.ci/find-chromium
 
+services:
+	@.ci/find-services
+
 clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 .PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-thorough test-airflow test-version test-versions \
-	test-lowest chromium clean \
-	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-wheel stage-browser stage-coverage
+	test-lowest test-distributed chromium services clean \
+	stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-distributed stage-wheel stage-browser \
+	stage-coverage

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -46,6 +47,10 @@ for command in json.load(sys.stdin):
 class WholeAirflow:
     """Airflow's services on SQLite, running inside a `with` block; their output goes to `printed/`."""
 
+    services: Sequence[str] = SERVICES
+    #: The signal that ends the services after the last test.
+    last_signal = signal.SIGTERM
+
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
         self.home = home
         self.printed = home / "printed"
@@ -82,7 +87,7 @@ class WholeAirflow:
     def __enter__(self) -> Self:
         self.printed.mkdir(parents=True)
         self.tell(["db", "migrate"])
-        for service in SERVICES:
+        for service in self.services:
             self.start(service)
         return self
 
@@ -90,7 +95,7 @@ class WholeAirflow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # All services get the signal before the first of them is waited for.
-        families = {service: self._signal(service, signal.SIGTERM) for service in reversed(self._running)}
+        families = {service: self._signal(service, self.last_signal) for service in reversed(self._running)}
         for service, family in families.items():
             self._see_off(service, family)
 
@@ -98,25 +103,40 @@ class WholeAirflow:
         """Start a service in a session of its own."""
         with (self.printed / f"{service}.log").open("ab") as output:
             self._running[service] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", service],
+                [sys.executable, "-m", "airflow", *self.arguments(service)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=self.environment,
+                env=self.environment_of(service),
                 start_new_session=True,
             )
+
+    def arguments(self, service: str) -> Sequence[str]:
+        """Return the arguments of the command `airflow` that starts a service."""
+        return [service]
+
+    def environment_of(self, service: str) -> Mapping[str, str]:
+        """Return the environment variables of a service."""
+        return self.environment
 
     def end(self, service: str, number: signal.Signals) -> None:
         """End a service with a signal to its process group, then kill all processes that remain."""
         self._see_off(service, self._signal(service, number))
 
+    def processes(self, service: str) -> list[psutil.Process]:
+        """Return the process of a service and all its descendants. It is possible only while the service is alive."""
+        # The process group is not sufficient, because tasks have sessions of their own.
+        pid = self._running[service].pid
+        return [psutil.Process(each) for each in (pid, *_descendants(pid)) if psutil.pid_exists(each)]
+
     def _signal(self, service: str, number: signal.Signals) -> list[psutil.Process]:
-        process = self._running[service]
-        # The process group is not sufficient, because tasks have sessions of their own. The child processes can be
-        # listed only while the service is alive.
-        family = [process.pid, *_descendants(process.pid)]
-        found = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
-        if process.poll() is None:
+        process, found = self._running[service], self.processes(service)
+        if number == signal.SIGKILL:
+            # A host that dies takes all its processes with it.
+            for each in found:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+        elif process.poll() is None:
             os.killpg(process.pid, number)
         return found
 

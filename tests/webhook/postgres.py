@@ -20,7 +20,7 @@ from demo.processes import free_port
 def _binaries() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
-        pytest.skip("no PostgreSQL: on Debian root installs it with `apt-get install postgresql`")
+        pytest.skip("no PostgreSQL: on Debian root installs it with `make services`")
     pytest.importorskip("psycopg2", reason="no driver for PostgreSQL")
     return found[-1].parent
 

@@ -1,0 +1,197 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Airflow on several hosts: CeleryExecutor, PostgreSQL, Redis, S3, two of each worker, triggerer and API server.
+
+Each process is a host: it has a host name, an AIRFLOW_HOME and, if it serves, a port of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from demo.airflow_stack import Airflow
+from demo.processes import free_port
+from tests.airflow.whole_airflow import WholeAirflow
+
+WORKERS = ("worker-1", "worker-2")
+TRIGGERERS = ("triggerer-1", "triggerer-2")
+API_SERVERS = ("api-server-1", "api-server-2")
+#: Seconds without a heartbeat after which Airflow runs a task again on another host.
+HEARTBEAT_TIMEOUT_SECONDS = 15
+ENDED = {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class PostgresResult(DagResult):
+    """The result of a DAG run, which is read from PostgreSQL.
+
+    :param url: URL of the database for psycopg2.
+    """
+
+    url: str
+
+    def _rows(self, query: str, order: str = "1") -> list[Any]:
+        matching = f"{query} WHERE dag_id = %s AND run_id = %s ORDER BY {order}"
+        return rows(self.url, matching, self.dag_id, self.run_id)
+
+
+def rows(url: str, query: str, *values: object) -> list[Any]:
+    """Return the rows of a query. JSON columns are returned as text, as SQLite does."""
+    import psycopg2
+    from psycopg2.extras import register_default_json, register_default_jsonb
+
+    with closing(psycopg2.connect(url)) as opened:
+        for register in (register_default_json, register_default_jsonb):
+            register(opened, loads=lambda text: text)
+        opened.set_session(readonly=True, autocommit=True)
+        with opened.cursor() as cursor:
+            cursor.execute(query, values)
+            return list(cursor.fetchall())
+
+
+def _listens(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Cluster(WholeAirflow):
+    """Airflow's services as separate hosts.
+
+    :param home: Folder of all hosts.
+    :param database_url: SQLAlchemy URL of an empty PostgreSQL database.
+    :param broker_url: URL of an empty Redis server.
+    :param log_folder: URI of the folder for remote logs. Its Connection is ``s3_store``.
+    :param environment: Environment variables of all hosts.
+    """
+
+    # Their graceful end takes longer than the tests of some scenes, and nothing is read from them any more.
+    last_signal = signal.SIGKILL
+    services = (*API_SERVERS, "dag-processor", "scheduler", *TRIGGERERS, *WORKERS)
+
+    def __init__(
+        self,
+        home: Path,
+        database_url: str,
+        broker_url: str,
+        log_folder: str,
+        environment: Mapping[str, str],
+    ) -> None:
+        threshold = str(HEARTBEAT_TIMEOUT_SECONDS)
+        settings = {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "16",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.distributed.host.name",
+            # Without these, each home would get secrets of its own.
+            "AIRFLOW__CORE__FERNET_KEY": "",
+            "AIRFLOW__API__SECRET_KEY": "made-up-for-the-tests",
+            "AIRFLOW__CELERY__BROKER_URL": f"{broker_url}/0",
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"{broker_url}/1",
+            "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+            "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "1",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": threshold,
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            # On a busy machine, the first response of an API server can take longer than the default of 5 s.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
+            "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": log_folder,
+            "AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID": "s3_store",
+        }
+        super().__init__(home, {**settings, **environment})
+        self.url = database_url.replace("+psycopg2", "")
+        self.ports = {server: free_port() for server in API_SERVERS}
+        self.environment |= self._served_by(API_SERVERS[0])
+
+    def arguments(self, service: str) -> Sequence[str]:
+        """Return the arguments of the command `airflow` that starts a host's service."""
+        if service in WORKERS:
+            return ["celery", "worker", "--celery-hostname", service, "--skip-serve-logs"]
+        if service in TRIGGERERS:
+            # Two triggerers share the waits only if one of them has no room for all.
+            return ["triggerer", "--skip-serve-logs", "--capacity", "10"]
+        return [service.removesuffix("-1").removesuffix("-2")]
+
+    def environment_of(self, service: str) -> Mapping[str, str]:
+        """Return the environment variables of a host. Hosts with the number 2 use the second API server."""
+        home = self.home / service
+        home.mkdir(exist_ok=True)
+        own = {"CLUSTER_HOST": service, "AIRFLOW_HOME": str(home)}
+        return {**self.environment, **own, **self._served_by(API_SERVERS[service.endswith("-2")])}
+
+    def _served_by(self, server: str) -> dict[str, str]:
+        url = self.url_of(server)
+        return {
+            "AIRFLOW__API__PORT": str(self.ports[server]),
+            "AIRFLOW__API__BASE_URL": url,
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        }
+
+    def url_of(self, server: str) -> str:
+        """Return the base URL of an API server."""
+        return f"http://127.0.0.1:{self.ports[server]}"
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Return the rows of a database query."""
+        return rows(self.url, query, *values)
+
+    def tables(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the table name and content of every row in every table."""
+        for (table,) in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+            for row in self.rows(f'SELECT * FROM "{table}"'):  # noqa: S608 - a name from the database
+                cells = (bytes(cell) if isinstance(cell, memoryview) else str(cell).encode() for cell in row)
+                yield table, b"\n".join(cells)
+
+    def run(self, dag_id: str, run_id: str) -> DagResult:
+        return PostgresResult(self.database, dag_id, run_id, self.url)
+
+    def runs(self, dag_id: str) -> list[DagResult]:
+        found = self.rows("SELECT run_id FROM dag_run WHERE dag_id = %s", dag_id)
+        return [self.run(dag_id, run_id) for (run_id,) in found]
+
+    def wait_until_ready(self, *dag_ids: str) -> None:
+        """Wait until these DAGs are parsed and the API servers answer."""
+        self.wait("the DAGs to be read", lambda: self.knows(*dag_ids))
+        for server, port in self.ports.items():
+            self.wait(f"{server} to answer", partial(_listens, port))
+
+    def begin(self, dag_id: str, conf: Mapping[str, object]) -> DagResult:
+        """Start a DAG run."""
+        # The command would import Airflow for each run.
+        rest = Airflow(self.home, self.ports[API_SERVERS[0]])
+        return self.run(dag_id, rest.trigger(dag_id, conf))
+
+    def knows(self, *dag_ids: str) -> bool:
+        """Return whether these DAGs have been parsed."""
+        return set(dag_ids) <= {dag_id for (dag_id,) in self.rows("SELECT dag_id FROM serialized_dag")}
+
+    def running(self, dag_id: str, run_id: str, task_id: str) -> tuple[str, int] | None:
+        """Return the host and the process id of a task if, according to Airflow, the task is running."""
+        found = self.rows(
+            "SELECT hostname, pid FROM task_instance"
+            " WHERE dag_id = %s AND run_id = %s AND task_id = %s AND state = 'running' AND pid IS NOT NULL",
+            dag_id,
+            run_id,
+            task_id,
+        )
+        return (str(found[0][0]), int(found[0][1])) if found else None
+
+    def suspend(self, service: str) -> list[psutil.Process]:
+        """Suspend all processes of a host, and return them."""
+        # The parents are first, so that none of them starts a process or sees the state of a child.
+        found = self.processes(service)
+        for process in found:
+            os.kill(process.pid, signal.SIGSTOP)
+        return found

@@ -1,0 +1,18 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""DAG with mapped tasks for the workers and mapped waits for the triggerers; all of them need a token."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG, timezone
+
+from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
+from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+
+FETCHED = [f"known-{number}" for number in range(8)]
+WAITED = [f"waited-{number}" for number in range(12)]
+
+with DAG(dag_id="hosts", schedule=None, start_date=timezone.datetime(2026, 1, 1)):
+    FacekiFetchRecordsOperator.partial(task_id="fetch").expand(record_identifier=FETCHED)
+    FacekiKycDecisionSensor.partial(
+        task_id="wait", deferrable=True, poke_interval=2, max_wait=4, timeout=1200
+    ).expand(record_identifier=WAITED)

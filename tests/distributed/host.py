@@ -1,0 +1,11 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""The host name of an Airflow process: `[core] hostname_callable` of the cluster."""
+
+from __future__ import annotations
+
+import os
+
+
+def name() -> str:
+    """Return the name that the cluster gave to this process."""
+    return os.environ.get("CLUSTER_HOST", "host-of-commands")

@@ -1,0 +1,59 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""No secret, token, link or personal data is in any log, local or on S3, or in any table of PostgreSQL.
+
+The module is the last of the folder, so it searches what all other tests have left behind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tests.airflow.canaries import NOWHERE, Canaries, files_below, logs_clean_of
+from tests.distributed.conftest import WEBHOOK_TOKEN
+from tests.distributed.site import Site
+
+pytestmark = pytest.mark.airflow
+
+
+@pytest.fixture(scope="module")
+def searched(site: Site) -> Canaries:
+    """The canaries that no log must contain."""
+    made = logs_clean_of([])
+    return replace(made, words={**made.words, "webhook token": WEBHOOK_TOKEN})
+
+
+def test_nothing_in_any_local_file(site: Site, searched: Canaries) -> None:
+    files = dict(files_below(site.cluster.home))
+    hits = [(path, *hit) for path, content in files.items() for hit in searched.lines_in(content)]
+    assert hits == []
+    # These prove that the search read the output of each host.
+    assert {path.rpartition("/")[2].removesuffix(".log") for path in files} >= set(site.cluster.services)
+
+
+def test_nothing_in_any_remote_log(site: Site, searched: Canaries) -> None:
+    logs = {key: site.store.get(key) for key in site.store.keys("logs/")}
+    hits = [(key, *hit) for key, content in logs.items() for hit in searched.lines_in(content)]
+    assert hits == []
+    ended = site.cluster.rows(
+        "SELECT count(*) FROM task_instance WHERE state = 'success' AND pid IS NOT NULL"
+    )
+    assert len({re.sub(r"/attempt=\d+\.log.*", "", key) for key in logs}) >= ended[0][0]
+
+
+def test_nothing_in_any_table(site: Site) -> None:
+    counted = Counter[str]()
+    hits = []
+    for table, row in site.cluster.tables():
+        counted[table] += 1
+        hits += [(table, name) for name in NOWHERE.found_in(row)]
+    assert hits == []
+    assert {"xcom", "log", "task_instance", "rendered_task_instance_fields"} <= set(counted)
+
+
+def test_the_token_on_s3_is_encrypted(site: Site) -> None:
+    (key,) = site.store.keys("tokens/")
+    assert NOWHERE.found_in(site.store.get(key)) == set()
