@@ -161,8 +161,9 @@ def test_a_workflow_without_rules(name: str) -> None:
         RULES.read(read_payload(response(name)))
 
 
-def test_nothing_found_by_an_envelope_without_a_result() -> None:
-    assert RECORDS.read(read_payload(response("rules_no_result"))) == ()
+def test_an_envelope_without_a_result_does_not_say_whether_there_are_records() -> None:
+    with pytest.raises(errors.UnexpectedResponseError, match="null_result"):
+        RECORDS.read(read_payload(response("rules_no_result")))
 
 
 def test_every_sample_is_used() -> None:

@@ -35,7 +35,7 @@ NEEDED: dict[str, Any] = {"task_id": "t", "selfie": "/a", "documents": ["/a"]}
     ("arguments", "told"),
     [
         pytest.param(
-            {"resubmit": "maybe"}, "resubmit must be one of never, if_absent, always", id="resubmit"
+            {"resubmit": "maybe"}, "resubmit must be one of if_absent, never, always", id="resubmit"
         ),
         pytest.param({"wait_for_review": True, "deferrable": False}, "needs deferrable=True", id="review"),
         pytest.param({"resubmit_after": "150"}, "resubmit_after must be a number of seconds", id="text"),
