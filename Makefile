@@ -12,6 +12,8 @@ WORKERS = 2
 # Python and pytest keep what they compiled, whatever the caller's environment says: a third of the start of a run.
 export PYTHONDONTWRITEBYTECODE =
 PARALLEL = -n $(WORKERS) --dist loadfile
+# The integration tests wait for more than half of their time, so more workers than cores share them, test by test.
+WAITING = -n 4 --dist worksteal
 # pytest-randomly shuffles the tests. A whole Airflow is shared by the tests of a file, so there the order stays.
 IN_ORDER = -p no:randomly
 # Stages of their own: they need Chromium, a fresh environment, services, or only one look.
@@ -102,7 +104,7 @@ test-unit: .venv/.ready
 	@$(PYTEST) -m unit $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 test-integration: .venv/.ready
-	@$(PYTEST) -m integration $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+	@$(PYTEST) -m integration $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 # What is too long for each change; CI runs it at night. The tests with generated data have many more examples, which
 # differ in each run; tasks are killed at many random moments.

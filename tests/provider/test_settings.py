@@ -129,15 +129,14 @@ def test_base_url(host: str | None, port: int | None, schema: str | None, meant:
         pytest.param("https://h.example/a b", "path", id="space in the path"),
         pytest.param("https://[::1", "no usable host", id="half a bracket"),
         pytest.param("https://[1.2.3.4]", "no usable host", id="IPv4 in brackets"),
-        pytest.param("https://" + "a" * 3000, "3008", id="endless"),
+        pytest.param("https://" + "a" * 3000, "aaa…; allowed", id="endless"),
     ],
 )
 @pytest.mark.parametrize("field", ["host", "addon_url"])
 def test_urls_that_are_refused(host: str, because: str, field: str) -> None:
     text = refused(host=host) if field == "host" else refused(extra={field: host})
     assert field in text
-    # The error contains the reason. If there is no reason, it contains the length of the value.
-    assert because in text or (because.isdigit() and "…" in text)
+    assert because in text
     assert "https://host, with a port and a path if need be" in text
 
 
@@ -370,7 +369,7 @@ def test_extras_that_are_refused(extra: Mapping[str, object], expected: str) -> 
     assert LONG_KEY not in refused(extra=extra)
 
 
-@pytest.mark.parametrize("field", ["login", "password"])
+@pytest.mark.parametrize(("field", "label"), [("login", "Client ID"), ("password", "Client Secret")])
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -383,11 +382,10 @@ def test_extras_that_are_refused(extra: Mapping[str, object], expected: str) -> 
         pytest.param(SECRET * 200, "at most 2048", id="endless"),
     ],
 )
-def test_id_and_secret_that_are_refused(field: str, value: str | None, expected: str) -> None:
+def test_id_and_secret_that_are_refused(field: str, label: str, value: str | None, expected: str) -> None:
     text = refused(**{field: value})
     assert expected in text
-    assert f"(field {field!r})" in text
-    assert "Client ID" in text or "Client Secret" in text
+    assert f"{label} (field {field!r})" in text
 
 
 def test_a_secret_that_no_header_carries() -> None:
