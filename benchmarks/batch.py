@@ -82,7 +82,8 @@ def _cpu(found: _Found) -> float:
 
 def _memory(server: Loopback, directory: Path) -> list[Row]:
     few, many = (
-        _run(server, FETCH, write_manifest(directory / f"fetch-{rows}", rows), 16) for rows in (FEW, MANY)
+        run_process(server, FETCH, write_manifest(directory / f"fetch-{rows}", rows), 16)
+        for rows in (FEW, MANY)
     )
     remark = f"{few['peak'] - few['before']:.1f} and {many['peak'] - many['before']:.1f} MiB of it grown"
     target = Target("ratio", "≤", 1.1)
@@ -101,16 +102,31 @@ def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, se
     """Have so many seconds' work done."""
     rows = concurrency * round(seconds / LATENCY)
     folder = write_manifest(directory / f"{name}-{concurrency}", rows, os.urandom(PICTURE))
-    return _run(server, name, folder, concurrency)
+    return run_process(server, name, folder, concurrency)
 
 
-def _run(server: Loopback, name: str, folder: Path, concurrency: int) -> _Found:
-    arguments = (name, str(folder), str(concurrency), server.tls, str(server.certificate))
+def run_process(server: Loopback, name: str, folder: Path, concurrency: int, place: str = "") -> _Found:
+    """Run ``benchmarks/batching.py`` and return what it prints.
+
+    :param server: The server that is asked.
+    :param name: What is done with each row.
+    :param folder: Folder with the images.
+    :param concurrency: Number of requests in flight.
+    :param place: Folder or URI with the manifest, and for the output. Default: ``folder``.
+    """
+    arguments = (
+        name,
+        str(folder),
+        str(concurrency),
+        server.tls,
+        str(server.certificate),
+        place or str(folder),
+    )
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.batching", *arguments],
         stdout=subprocess.PIPE,
         text=True,
-        timeout=600,
+        timeout=1500,
         check=True,
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One process that processes a manifest: ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE``.
+"""One process that processes a manifest.
+
+``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``: FOLDER has the images, PLACE is the
+folder or URI with the manifest and for the output.
 
 Prints what it took: rows, seconds, CPU seconds, and the process's memory in MiB, before and at its largest.
 """
@@ -27,6 +30,7 @@ from benchmarks.loopback import RECORDS_PATH
 VERIFY, LOOKED_UP, FETCH, POOL = "verify", "looked_up", "fetch", "pool"
 #: The Connection's default workflow.
 WORKFLOW = "benchmark"
+MANIFEST = "people.ndjson"
 COLUMN = "record_identifier"
 SIDES = ("selfie", "document_1_front", "document_1_back")
 
@@ -48,33 +52,34 @@ def write_manifest(folder: Path, rows: int, picture: bytes = b"") -> Path:
 
 
 def _manifest(folder: Path) -> Path:
-    return folder / "people.ndjson"
+    return folder / MANIFEST
 
 
-def _verify(assume_new: bool) -> Work:
+def _verify(place: str, *, assume_new: bool) -> Work:
     from airflow_provider_faceki.operators.batch import FacekiBatchVerificationOperator
 
     def work(folder: Path, concurrency: int) -> int:
         make = partial(
             FacekiBatchVerificationOperator, assume_new=assume_new, allowed_image_prefixes=[str(folder)]
         )
-        return _execute(make, folder, concurrency)
+        return _execute(make, place, concurrency)
 
     return work
 
 
-def _fetch() -> Work:
+def _fetch(place: str) -> Work:
     from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 
-    return partial(_execute, partial(FacekiBatchFetchRecordsOperator, by="request_id", column=COLUMN))
+    make = partial(FacekiBatchFetchRecordsOperator, by="request_id", column=COLUMN)
+    return lambda folder, concurrency: _execute(make, place, concurrency)
 
 
-def _execute(make: Callable[..., Any], folder: Path, concurrency: int) -> int:
+def _execute(make: Callable[..., Any], place: str, concurrency: int) -> int:
     operator = make(
         task_id="benchmark",
         faceki_conn_id=clients.CONN_ID,
-        manifest=str(_manifest(folder)),
-        output_path=str(folder / "out"),
+        manifest=f"{place}/{MANIFEST}",
+        output_path=f"{place}/out",
         concurrency=concurrency,
     )
     # All that it sees of Airflow while it works.
@@ -118,11 +123,13 @@ def _post(session: requests.Session, url: str, token: str, row: Mapping[str, str
     return str(answer.json()["result"]["decision"])
 
 
-def _main(name: str, folder: Path, concurrency: int, url: str, certificate: str) -> dict[str, float]:
+def _main(
+    name: str, folder: Path, concurrency: int, url: str, certificate: str, place: str
+) -> dict[str, float]:
     makers: dict[str, Callable[[], Work]] = {
-        VERIFY: partial(_verify, assume_new=True),
-        LOOKED_UP: partial(_verify, assume_new=False),
-        FETCH: _fetch,
+        VERIFY: partial(_verify, place, assume_new=True),
+        LOOKED_UP: partial(_verify, place, assume_new=False),
+        FETCH: partial(_fetch, place),
         POOL: partial(_pool, url, certificate),
     }
     work = makers[name]()
@@ -141,5 +148,5 @@ def _main(name: str, folder: Path, concurrency: int, url: str, certificate: str)
 
 
 if __name__ == "__main__":
-    _name, _folder, _concurrency, _url, _certificate = sys.argv[1:]
-    print(json.dumps(_main(_name, Path(_folder), int(_concurrency), _url, _certificate)))
+    _name, _folder, _concurrency, _url, _certificate, _place = sys.argv[1:]
+    print(json.dumps(_main(_name, Path(_folder), int(_concurrency), _url, _certificate, _place)))

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "tokens": 300,
     "uploads": 300,
     "batch": 1800,
+    "batch_on_s3": 3600,
     "waits": 900,
     "webhooks": 300,
 }

@@ -1,0 +1,125 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""A batch with manifest, journal and output on an S3 server, beside the same batch on local files.
+
+The S3 server (``benchmarks/s3.py``) is on the same machine and slower than a real one, so the ratios are a lower bound.
+It counts requests, because a real one charges for them. Verifications are asked of a server that takes 300 ms,
+records of one that answers at once. Each number comes from a fresh process (``benchmarks/batching.py``). The variable
+``FACEKI_BENCHMARK_SHARE`` makes the batches smaller: 0.1 takes a tenth of the rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import clients
+from benchmarks.batch import LATENCY, PICTURE, run_process
+from benchmarks.batching import FETCH, MANIFEST, VERIFY, WORKFLOW, write_manifest
+from benchmarks.frame import Row, Target, counted
+from benchmarks.loopback import Loopback, loopback
+from benchmarks.s3 import BUCKET, CONN_ID, S3, s3
+
+CONCURRENCY = 16
+FETCHED, VERIFIED = 100_000, 20_000
+#: A batch of this share shows whether requests and memory grow with the rows.
+SMALL = 0.1
+PARTS = 3_500
+MIN_RATIO = 0.9
+#: Requests to the store for a row. S3 charges about 0.005 USD for 1,000 requests that write or list.
+MAX_REQUESTS_PER_ROW = 0.1
+
+_Found = Mapping[str, float]
+
+
+def measure(directory: Path) -> list[Row]:
+    """Take the measure."""
+    share = float(os.environ.get("FACEKI_BENCHMARK_SHARE", "1"))
+    with s3() as store:
+        with loopback(directory) as server:
+            clients.connect(server, tls=True)
+            rows = _compare(server, store, directory, FETCH, int(FETCHED * share))
+        with loopback(directory, LATENCY) as server:
+            clients.connect(server, tls=True, workflow_id=WORKFLOW, max_concurrency=CONCURRENCY)
+            rows += _compare(server, store, directory, VERIFY, int(VERIFIED * share))
+        return [*rows, *_listing(store)]
+
+
+def _compare(server: Loopback, store: S3, directory: Path, name: str, rows: int) -> list[Row]:
+    local, _ = _work_off(server, store, directory, name, rows, on_s3=False)
+    small, few = _work_off(server, store, directory, name, round(rows * SMALL), on_s3=True)
+    large, many = _work_off(server, store, directory, name, rows, on_s3=True)
+    what = f"{_spaced(rows)} rows, {name} on S3"
+    told = ", ".join(f"{number} {kind}" for kind, number in many.most_common())
+    small_told = ", ".join(f"{number} {kind}" for kind, number in few.most_common())
+    per_row, per_row_small = many.total() / rows, few.total() / round(rows * SMALL)
+    # The start of a task takes seconds and some tens of requests, which count only in a small batch.
+    is_full = rows in (FETCHED, VERIFIED)
+    ratio = Target("ratio", "≥", MIN_RATIO) if is_full else None
+    few_requests = Target("ours", "≤", MAX_REQUESTS_PER_ROW) if is_full else None
+    return [
+        counted(what, "local files", _rate(local), _rate(large), "a second", ratio),
+        counted(f"CPU a row, {name} on S3", "local files", _cpu(local), _cpu(large), "ms", None),
+        counted(f"memory, {what}", "a tenth of the rows", small["peak"], large["peak"], "MiB", None),
+        counted(
+            f"requests a row, {what}",
+            "a tenth of the rows",
+            per_row_small,
+            per_row,
+            "requests",
+            few_requests,
+            f"{told}; a tenth: {small_told}",
+        ),
+    ]
+
+
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _rate(found: _Found) -> float:
+    return found["rows"] / found["seconds"]
+
+
+def _cpu(found: _Found) -> float:
+    return 1e3 * found["cpu"] / found["rows"]
+
+
+def _work_off(
+    server: Loopback, store: S3, directory: Path, name: str, rows: int, *, on_s3: bool
+) -> tuple[_Found, Counter[str]]:
+    """Process a batch of this size; return what it took, and the requests to the store."""
+    folder = write_manifest(directory / f"{name}-{rows}-{on_s3}", rows, os.urandom(PICTURE))
+    place = str(folder)
+    if on_s3:
+        place = f"s3://{CONN_ID}@{BUCKET}/{folder.name}"
+        store.client().upload_file(str(folder / MANIFEST), BUCKET, f"{folder.name}/{MANIFEST}")
+    store.counters()
+    found = run_process(server, name, folder, CONCURRENCY, place)
+    return found, store.counters()
+
+
+def _listing(store: S3) -> list[Row]:
+    """List a folder with thousands of parts."""
+    from airflow_provider_faceki import storage
+
+    client: Any = store.client()
+    for number in range(PARTS):
+        client.put_object(
+            Bucket=BUCKET, Key=f"parts/part-{number:06d}.ndjson", Body=json.dumps(number).encode()
+        )
+    store.counters()
+    began = time.perf_counter()
+    found = storage.list_files(f"s3://{CONN_ID}@{BUCKET}/parts", None)
+    seconds = time.perf_counter() - began
+    assert len(found) == PARTS
+    # A response has up to 1,000 names.
+    pages = -(-PARTS // 1_000)
+    requests = store.counters().total()
+    target = Target("ratio", "≤", 2.0)
+    name = f"requests to list a folder with {_spaced(PARTS)} parts"
+    return [counted(name, "its pages", pages, requests, "requests", target, f"{seconds:.1f} s")]

@@ -1,0 +1,123 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""An S3 server on loopback that counts its requests: moto's, in a process of its own.
+
+``python -m benchmarks.s3`` prints its port and serves until its standard input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+CONN_ID = "benchmark_s3"
+BUCKET = "benchmark"
+_COUNTERS_PATH = "/-/counters"
+_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class S3:
+    """A running server with one bucket.
+
+    :param url: Its base URL.
+    """
+
+    url: str
+
+    def client(self) -> Any:
+        """Return a boto3 client."""
+        import boto3
+
+        keys = {"aws_access_key_id": "benchmark", "aws_secret_access_key": "benchmark"}
+        return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
+
+    def counters(self) -> Counter[str]:
+        """Return the number of requests since the last call, by kind: PUT, GET, HEAD, LIST and so on."""
+        with requests.Session() as session:
+            session.trust_env = False
+            found = session.post(self.url + _COUNTERS_PATH, timeout=_TIMEOUT_SECONDS).json()
+        return Counter(found)
+
+
+@contextmanager
+def s3() -> Iterator[S3]:
+    """Start the server, and put an Airflow Connection to it into this process's environment."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.s3"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # its access log
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        found = S3(f"http://127.0.0.1:{int(server.stdout.readline())}")
+        extra = {
+            "endpoint_url": found.url,
+            "region_name": "us-east-1",
+            "config_kwargs": {"s3": {"addressing_style": "path"}},
+        }
+        conn = {"conn_type": "aws", "login": "benchmark", "password": "benchmark", "extra": extra}
+        os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = json.dumps(conn)
+        found.client().create_bucket(Bucket=BUCKET)
+        yield found
+    finally:
+        server.stdin.close()
+        try:
+            server.wait(20)
+        finally:
+            server.kill()
+            server.stdout.close()
+
+
+def _kind(environ: dict[str, Any]) -> str:
+    method, query = str(environ["REQUEST_METHOD"]), str(environ.get("QUERY_STRING", ""))
+    return "LIST" if method == "GET" and "list-type" in query else method
+
+
+def _counting(app: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the application with a counter of its requests before it."""
+    counted, lock = Counter[str](), threading.Lock()
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        with lock:
+            if environ["PATH_INFO"] == _COUNTERS_PATH:
+                body = json.dumps(counted).encode()
+                counted.clear()
+                start_response("200 OK", [("Content-Type", "application/json")])
+                return [body]
+            counted[_kind(environ)] += 1
+        return app(environ, start_response)
+
+    return answer
+
+
+def main() -> None:
+    """Serve."""
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
+
+    app = _counting(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    print(server.server_address[1], flush=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
