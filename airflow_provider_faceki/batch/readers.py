@@ -19,6 +19,8 @@ from airflow_provider_faceki.batch.parquet_pages import Page, PageError, read_pa
 MAX_LINE_BYTES = 1024 * 1024
 #: Bytes without any row after which reading stops with an error: the file is one endless line, or only blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
+#: Bytes as which a blank line counts towards that limit. It is short, and takes as much time as any other line.
+BLANK_LINE_BYTES = 1024
 #: Maximum number of lines in one quoted CSV field. In a longer field, the quote was never closed.
 MAX_FIELD_LINES = 100
 #: Number of Parquet rows that are Python objects at the same time. It is reduced if the values are large.
@@ -118,7 +120,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
     """
     is_first, without_row = True, 0
     while line := file.readline(MAX_LINE_BYTES + 1):
-        without_row += len(line)
+        without_row += max(len(line), BLANK_LINE_BYTES)
         if len(line) > MAX_LINE_BYTES:
             while not line.endswith(b"\n") and (line := file.readline(MAX_LINE_BYTES)):
                 without_row += len(line)
@@ -137,8 +139,8 @@ def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
 def _check_has_rows(without_row: int) -> None:
     if without_row > MAX_BYTES_WITHOUT_ROW:
         raise ValidationError(
-            f"manifest: {MAX_BYTES_WITHOUT_ROW // 2**20} MiB without a row, only one endless line or blank lines; "
-            "is it CSV or NDJSON?"
+            f"manifest: {MAX_BYTES_WITHOUT_ROW // 2**20} MiB without a row, only one endless line or blank lines (each "
+            f"counts as {BLANK_LINE_BYTES} bytes); is it CSV or NDJSON?"
         )
 
 

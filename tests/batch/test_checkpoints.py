@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import re
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
-from airflow_provider_faceki.batch import manifest, runner, store
+from airflow_provider_faceki import storage
+from airflow_provider_faceki.batch import manifest, readers, runner, store
 from airflow_provider_faceki.batch.journal import SegmentLog
+from airflow_provider_faceki.operators.batch import FacekiBatchFetchRecordsOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import context
 from tests.batch.people import People, names
@@ -50,6 +55,96 @@ def test_a_kill_is_heard_while_what_is_done_is_read(
     with pytest.raises(AirflowException, match="the task was killed"):
         operator.execute(context())
     assert 0 < seen <= 10
+
+
+class Endless(io.RawIOBase):
+    """A file that repeats a text without an end, and sends a signal to its own process after some bytes."""
+
+    def __init__(self, text: bytes, number: int, after: int) -> None:
+        self.text, self.number, self.left, self.more = text, number, after, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.left > 0:
+            self.left -= len(self.text)
+        else:
+            self.more += len(self.text)
+            if self.more == len(self.text):
+                os.kill(os.getpid(), self.number)
+            assert self.more < 100 * MIB, "it reads on"
+        buffer[: len(self.text)] = self.text
+        return len(self.text)
+
+
+ROW = b'{"record_identifier": "a"}\n'
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("kind", ["verify", "fetch"])
+@pytest.mark.parametrize(
+    ("text", "first", "ending", "reads_at_most"),
+    [
+        pytest.param(ROW * 200, b"", "ndjson", 4 * MIB, id="rows"),
+        pytest.param(
+            b"a,b,c\n" * 900, b"record_identifier,selfie,document_1_front\n", "csv", 4 * MIB, id="CSV rows"
+        ),
+        pytest.param(b"x" * 8192, b"", "ndjson", readers.MAX_BYTES_WITHOUT_ROW + MIB, id="one line"),
+    ],
+)
+@pytest.mark.parametrize("how", ["SIGTERM", "execution_timeout"])
+def test_an_endless_manifest_does_not_hold_up_the_end_of_a_task(
+    faceki: FacekiSandbox,
+    people: People,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    text: bytes,
+    first: bytes,
+    ending: str,
+    reads_at_most: int,
+    how: str,
+) -> None:
+    # Airflow calls on_kill() in its handler of SIGTERM, and raises in its handler of SIGALRM.
+    number = signal.SIGTERM if how == "SIGTERM" else signal.SIGALRM
+    file = Endless(text, number, after=MIB // 4)
+    monkeypatch.setattr(storage, "open_binary", lambda *_: io.BufferedReader(Chained(first, file)))
+    operator: Any = people.batch(f"s3://kyc/people.{ending}")
+    if kind == "fetch":
+        operator = FacekiBatchFetchRecordsOperator(
+            task_id="fetch", manifest=f"s3://kyc/people.{ending}", output_path=people.out.as_uri()
+        )
+
+    def handle(*_: object) -> None:
+        if how == "execution_timeout":
+            raise AirflowTaskTimeout("Timeout")
+        operator.on_kill()
+
+    before = signal.signal(number, handle)
+    try:
+        with pytest.raises((AirflowException, AirflowTaskTimeout)):
+            operator.execute(context())
+    finally:
+        signal.signal(number, before)
+    assert 0 < file.more <= (reads_at_most if how == "SIGTERM" else MIB)
+    assert faceki.ledger == {}
+
+
+class Chained(io.RawIOBase):
+    """A file with a beginning, and another file after it."""
+
+    def __init__(self, first: bytes, then: Endless) -> None:
+        self.first, self.then = first, then
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.first:
+            count = len(self.first)
+            buffer[:count], self.first = self.first, b""
+            return count
+        return self.then.readinto(buffer)
 
 
 def test_progress_tells_how_far_it_is(

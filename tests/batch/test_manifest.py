@@ -304,6 +304,13 @@ def test_a_file_without_any_row_is_given_up(
         list(read_manifest(place.as_uri(), COLUMNS))
 
 
+def test_blank_lines_are_given_up_before_they_take_long(tmp_path: Path) -> None:
+    place = tmp_path / "people.ndjson"
+    place.write_bytes(b"\n" * 70_000)
+    with pytest.raises(ValidationError, match="64 MiB without a row, only one endless line or blank lines"):
+        list(read_manifest(place.as_uri(), COLUMNS))
+
+
 @pytest.mark.parametrize("ending", ["ndjson", "csv", "parquet"])
 @pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
 def test_what_never_ends_is_not_read(tmp_path: Path, ending: str, kind: str) -> None:
