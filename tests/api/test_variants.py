@@ -422,6 +422,9 @@ def test_rules(document: Json) -> None:
     [
         pytest.param({"documents": None}, id="null"),
         pytest.param({"documents": 3}, id="number"),
+        pytest.param({"documents": {}}, id="empty object"),
+        pytest.param({"documents": ""}, id="empty text"),
+        pytest.param({"documents": " , "}, id="text without a name"),
         pytest.param({"documents": [{"count": 1}]}, id="objects without a name"),
         pytest.param({"store_data": True}, id="absent"),
     ],

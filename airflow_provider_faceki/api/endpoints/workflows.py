@@ -128,8 +128,11 @@ def _document_names(value: Json) -> tuple[str, ...] | None:
     Accepted formats are a list of texts, a list of objects with a name, an object with names as keys and booleans as
     values, and one text with commas.
     """
+    # Only an empty list means that the workflow asks for no document, not an empty object or text.
     if isinstance(value, str):
-        value = [text.strip() for text in value.split(",") if text.strip()]
+        value = [text.strip() for text in value.split(",") if text.strip()] or None
+    if value == {}:
+        return None
     if isinstance(value, dict):
         flags = {name: as_flag(flag) for name, flag in value.items()}
         return tuple(name for name, flag in flags.items() if flag) if None not in flags.values() else None
