@@ -71,6 +71,8 @@ def run_in(folder: Path, lines: list[str]) -> str:
         "PATH": f"{interpreter}{os.pathsep}{os.defpath}{os.pathsep}/usr/local/bin",
         "REPOSITORY": str(ROOT),
         "PORT": str(free_port()),
+        # On a busy machine a task that starts cannot reach the API server within Airflow's five seconds.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     }
     script = subprocess.Popen(
         ["sh", "-eux", "-c", "\n".join(lines)],
