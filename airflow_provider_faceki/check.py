@@ -25,7 +25,7 @@ from airflow_provider_faceki import __version__
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
-    from airflow_provider_faceki.api.diagnosis import Finding
+    from airflow_provider_faceki.api.probes import Finding
 
 USABLE, SETTING_HAS_TO_CHANGE, CANNOT_WORK = 0, 1, 2
 
@@ -74,8 +74,8 @@ def check(chosen: argparse.Namespace) -> int:
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-    from airflow_provider_faceki.api.diagnosis import FREE_CALLS, Diagnosis
     from airflow_provider_faceki.api.errors import ConfigurationError
+    from airflow_provider_faceki.api.probes import FREE_CALLS, Diagnosis
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
     hook = FacekiHook(chosen.conn_id)

@@ -308,7 +308,7 @@ class FacekiHook(BaseHook):
 
     def _suggest_auth_flow(self) -> str:
         """Try each other form of the token request once. Return a sentence that names the form that works."""
-        from airflow_provider_faceki.api.diagnosis import Diagnosis
+        from airflow_provider_faceki.api.probes import Diagnosis
 
         found = Diagnosis(self._client).other_auth_flow()
         return f". FACEKI gives a token for auth_flow={found.value!r}: set that" if found else ""

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api import diagnosis
+from airflow_provider_faceki.api import probes
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.check import main
 from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -303,9 +303,9 @@ def test_the_announced_number_of_requests_is_a_limit(
     refused: str,
 ) -> None:
     sent: list[str] = []
-    send = diagnosis._Recorder.send
+    send = probes._Recorder.send
 
-    def count(recorder: diagnosis._Recorder, request: HttpRequest) -> HttpResponse:
+    def count(recorder: probes._Recorder, request: HttpRequest) -> HttpResponse:
         response = send(recorder, request)
         sent.append(request.url)
         if refused == "all but the last place" and "token" not in request.url:
@@ -316,14 +316,14 @@ def test_the_announced_number_of_requests_is_a_limit(
             )
         return response
 
-    monkeypatch.setattr(diagnosis._Recorder, "send", count)
+    monkeypatch.setattr(probes._Recorder, "send", count)
     faceki_sandbox.settings.dialect = "path-ids"
     connect(monkeypatch, faceki_sandbox, records_path="/nowhere")
     main([])
-    assert f"else at most {diagnosis.MAX_RECORDS_REQUESTS}" in capsys.readouterr().out
+    assert f"else at most {probes.MAX_RECORDS_REQUESTS}" in capsys.readouterr().out
     others = [url for url in sent if "token" in url or "rules" in url]
     # Two of the requests for records have a made-up token.
-    assert 20 < len(sent) - len(others) <= diagnosis.MAX_RECORDS_REQUESTS + 2
+    assert 20 < len(sent) - len(others) <= probes.MAX_RECORDS_REQUESTS + 2
     assert len(others) <= len(TOKEN_FORMS) + 2
 
 

@@ -7,14 +7,13 @@ import pytest
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.errors import CHECK_ADVICE
-from airflow_provider_faceki.triggers.shared_poller import (
+from airflow_provider_faceki.triggers.circuit_breaker import (
     FAILURE_THRESHOLD,
     MAX_OPEN_SECONDS,
     MIN_OPEN_SECONDS,
     CircuitBreaker,
-    _outage_text,
-    _with_advice,
 )
+from airflow_provider_faceki.triggers.shared_poller import _outage_text, _with_advice
 
 
 def open_circuit(now: float = 1000.0) -> CircuitBreaker:

@@ -1,0 +1,59 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Stop the polls of a Connection while FACEKI is down, and decide when to probe it again."""
+
+from __future__ import annotations
+
+#: Number of consecutive failed polls, over all waits, that open the circuit. One or two failures are normal.
+FAILURE_THRESHOLD = 3
+#: Initial and maximum seconds for which the circuit stays open. The time doubles after each failed probe.
+MIN_OPEN_SECONDS = 5.0
+MAX_OPEN_SECONDS = 300.0
+
+
+class CircuitBreaker:
+    """Circuit breaker for the polls of one Connection: closed, open, or half-open while one probe is in flight.
+
+    All times are Unix time in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.open_seconds = 0.0
+        self._next_probe = 0.0
+        self._is_half_open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the circuit breaker blocks polls; also true while it is half-open."""
+        return self.failures >= FAILURE_THRESHOLD
+
+    def retry_after(self, now: float) -> float:
+        """Return the seconds for which the caller must not poll.
+
+        If the result is 0, the caller is allowed to poll; if the circuit is open, this poll is the probe.
+        """
+        if not self.is_open:
+            return 0.0
+        if now < self._next_probe:
+            return self._next_probe - now
+        self._next_probe, self._is_half_open = now + self.open_seconds, True
+        return 0.0
+
+    def record_failure(self, now: float) -> bool:
+        """Count a failed poll; return whether it opened the circuit."""
+        self.failures += 1
+        if self.failures == FAILURE_THRESHOLD:
+            self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
+            return True
+        if self._is_half_open:
+            # Polls that began before the circuit opened can fail later. Only the probe's failure extends the open time.
+            self._is_half_open = False
+            self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
+            self._next_probe = now + self.open_seconds
+        return False
+
+    def record_success(self) -> bool:
+        """Close the circuit; return whether it was open."""
+        was_open = self.is_open
+        self.failures, self._is_half_open = 0, False
+        return was_open
