@@ -40,11 +40,19 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     """Return a function that runs a command in a fresh environment with the wheel and its declared dependencies."""
     home = tmp_path_factory.mktemp("elsewhere")
     _run([sys.executable, "-m", "venv", "--without-pip", str(home / "venv")], cwd=home)
-    # The pip of the test environment installs the packages. Bytecode compilation is off, because it takes longer than
-    # the tests.
-    into = [sys.executable, "-m", "pip", "--python", str(home / "venv" / "bin" / "python"), "install"]
+    # uv resolves and installs the packages as pip does, in a tenth of the time.
+    into = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "-q",
+        "--python",
+        str(home / "venv" / "bin" / "python"),
+    ]
     pins = ["-c", str(ROOT / "constraints" / "airflow-3.3.txt")]
-    _run([*into, *QUIETLY, "--no-compile", *pins, str(wheel)], cwd=home)
+    _run([*into, *pins, str(wheel)], cwd=home)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"AIRFLOW_HOME": str(home / "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES": "True"}
     environment.pop("AIRFLOW__CORE__DAGS_FOLDER", None)
