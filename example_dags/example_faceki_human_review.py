@@ -9,11 +9,13 @@ portal. The answer selects the next task. If there is no answer within two days,
 Trigger this DAG with your own record identifier of a person. FACEKI must have verified the person already, or the
 person must have a link from `example_faceki_kyc_link`.
 
-The DAG needs Airflow 3.1 or later and the standard provider. With an older Airflow, this file defines no DAG.
+The DAG needs Airflow 3.1 or later and version 1.13 or later of the standard provider. With older ones, this file
+defines no DAG.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from datetime import timedelta
 
@@ -29,9 +31,12 @@ from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperato
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 
 try:
-    from airflow.providers.standard.operators.hitl import HITLBranchOperator
+    from airflow.providers.standard.operators.hitl import HITLBranchOperator, HITLOperator
+
+    # The standard provider before 1.13, which Airflow 3.1's own constraints install, has no such argument.
+    HAS_RESPONSE_TIMEOUT = "response_timeout" in inspect.signature(HITLOperator.__init__).parameters
 except (ImportError, AirflowOptionalProviderFeatureException):
-    HITLBranchOperator = None  # type: ignore[assignment,misc]  # Airflow before 3.1
+    HAS_RESPONSE_TIMEOUT = False  # Airflow before 3.1
 
 #: The URL of the portal in which your employees can view a case.
 PORTAL = os.environ.get("FACEKI_EXAMPLE_PORTAL", "https://apps.faceki.com")
@@ -51,7 +56,7 @@ BODY = (
     + ")"
 )
 
-if HITLBranchOperator is not None:
+if HAS_RESPONSE_TIMEOUT:
     with DAG(
         dag_id="example_faceki_human_review",
         schedule=None,
