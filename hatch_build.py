@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Build hook: make the README readable on a package index, where relative links lead nowhere."""
+"""Build hook that makes the links of the README absolute, because relative links do not work on a package index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ReadmeHook(MetadataHookInterface):
     """Set the field `readme` of the package. Its settings are in pyproject.toml."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Add the text to the metadata."""
+        """Add the README with absolute links to the metadata."""
         readme = Path(self.root, "README.md").read_text(encoding="utf-8")
         text = for_package_index(readme, self.config["links-url"], self.config["images-url"])
         metadata["readme"] = {"content-type": "text/markdown", "text": text}

@@ -1,10 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Throughput of a batch beside the ideal, its memory for many rows, and the cost of a row beside a mapped task.
+"""Throughput, memory and overhead of a batch task.
 
-Verifications are asked of a server that takes 300 ms, each number in a fresh process (``benchmarks/batching.py``) and
-over the whole task: from reading the manifest to the last result written, a token and the rules included. That start
-takes as long as two rows do, so the task is given about a minute's work. Records are fetched from a server that
-answers at once. The scheduler is a whole Airflow's (``benchmarks/scheduled.py``).
+The throughput is compared with the theoretical maximum of a server that needs 300 ms for each verification. Each
+number comes from a fresh process (``benchmarks/batching.py``). The time of a batch includes everything from reading
+the manifest to writing the last result, also the token request and the request for the rules of the workflow. This
+start takes as long as two rows, so each batch has about one minute of work.
+
+The memory is measured while the batch fetches records from a server without latency. The time of one row is compared
+with the time of one mapped task, in a complete Airflow installation (``benchmarks/scheduled.py``).
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
 LATENCY = 0.3
-#: Bytes of a picture; what larger ones cost is another benchmark's question (uploads.py).
+#: Size of an image in bytes. The cost of larger images is measured in uploads.py.
 PICTURE = 20_000
-#: The share of the ideal to be achieved, by requests in flight.
+#: Minimal share of the theoretical maximum, by the number of requests in flight.
 SHARES = {16: 0.95, 64: 0.93}
-#: Seconds of work for ours, and for those beside it, which hardly have a start.
+#: Seconds of work for our batch with a target, and for the comparisons. Plain requests have almost no start, so less
+#: work is sufficient for the comparisons.
 LONG, SHORT = 50, 20
 FEW, MANY = 1_000, 100_000
 PEOPLE = 200
@@ -35,7 +39,7 @@ _Found = Mapping[str, float]
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure."""
+    """Measure throughput, memory and overhead, and return the rows of the table."""
     rows: list[Row] = []
     with loopback(directory, LATENCY) as server:
         clients.connect(server, tls=True, workflow_id=WORKFLOW, max_concurrency=max(SHARES))
@@ -99,7 +103,7 @@ def _overhead(server: Loopback, directory: Path) -> list[Row]:
 
 
 def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, seconds: int) -> _Found:
-    """Have so many seconds' work done."""
+    """Process as many rows as ``seconds`` seconds of work contain in theory, and return what the process prints."""
     rows = concurrency * round(seconds / LATENCY)
     folder = write_manifest(directory / f"{name}-{concurrency}", rows, os.urandom(PICTURE))
     return run_process(server, name, folder, concurrency)
@@ -108,11 +112,11 @@ def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, se
 def run_process(server: Loopback, name: str, folder: Path, concurrency: int, place: str = "") -> _Found:
     """Run ``benchmarks/batching.py`` and return what it prints.
 
-    :param server: The server that is asked.
-    :param name: What is done with each row.
+    :param server: The server that receives the requests.
+    :param name: The action for each row: ``verify``, ``looked_up``, ``fetch`` or ``pool``.
     :param folder: Folder with the images.
     :param concurrency: Number of requests in flight.
-    :param place: Folder or URI with the manifest, and for the output. Default: ``folder``.
+    :param place: Folder or URI with the manifest. The output is written there too. Default: ``folder``.
     """
     arguments = (
         name,

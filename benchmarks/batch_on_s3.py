@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A batch with manifest, journal and output on an S3 server, beside the same batch on local files.
+"""A batch with manifest, journal and output on an S3 server, compared with the same batch on local files.
 
-The S3 server (``benchmarks/s3.py``) is on the same machine and slower than a real one, so the ratios are a lower bound.
-It counts requests, because a real one charges for them. Verifications are asked of a server that takes 300 ms,
-records of one that answers at once. Each number comes from a fresh process (``benchmarks/batching.py``). The variable
-``FACEKI_BENCHMARK_SHARE`` makes the batches smaller: 0.1 takes a tenth of the rows.
+The S3 server (``benchmarks/s3.py``) runs on the same machine and is slower than a real S3 service, so the ratios are
+a lower bound. The server counts requests, because a real S3 service charges for requests. The verification server
+needs 300 ms for an answer. The server for records has no latency. Each number comes from a fresh process
+(``benchmarks/batching.py``). The environment variable ``FACEKI_BENCHMARK_SHARE`` makes the batches smaller: with 0.1,
+a batch has a tenth of the rows.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from benchmarks.s3 import BUCKET, CONN_ID, S3, s3
 
 CONCURRENCY = 16
 FETCHED, VERIFIED = 100_000, 20_000
-#: A batch of this share shows whether requests and memory grow with the rows.
+#: Size of the small batch as a share of the large batch. The two show whether requests and memory grow with the rows.
 SMALL = 0.1
 PARTS = 3_500
 MIN_RATIO = 0.9
-#: Requests to the store for a row. S3 charges about 0.005 USD for 1,000 requests that write or list.
+#: Maximal number of S3 requests for one row. S3 charges about 0.005 USD for 1,000 requests that write or list.
 MAX_REQUESTS_PER_ROW = 0.1
 
 _Found = Mapping[str, float]
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure."""
+    """Measure the batches on S3 and on local files, and return the rows of the table."""
     share = float(os.environ.get("FACEKI_BENCHMARK_SHARE", "1"))
     with s3() as store:
         with loopback(directory) as server:
@@ -57,7 +58,8 @@ def _compare(server: Loopback, store: S3, directory: Path, name: str, rows: int)
     told = ", ".join(f"{number} {kind}" for kind, number in many.most_common())
     small_told = ", ".join(f"{number} {kind}" for kind, number in few.most_common())
     per_row, per_row_small = many.total() / rows, few.total() / round(rows * SMALL)
-    # The start of a task takes seconds and some tens of requests, which count only in a small batch.
+    # The start of a task needs some seconds and some tens of requests. Only in a small batch do these matter, so
+    # a small batch has no target.
     is_full = rows in (FETCHED, VERIFIED)
     ratio = Target("ratio", "≥", MIN_RATIO) if is_full else None
     few_requests = Target("ours", "≤", MAX_REQUESTS_PER_ROW) if is_full else None
@@ -92,7 +94,7 @@ def _cpu(found: _Found) -> float:
 def _work_off(
     server: Loopback, store: S3, directory: Path, name: str, rows: int, *, on_s3: bool
 ) -> tuple[_Found, Counter[str]]:
-    """Process a batch of this size; return what it took, and the requests to the store."""
+    """Process a batch with this number of rows. Return the measurements and the number of S3 requests by kind."""
     folder = write_manifest(directory / f"{name}-{rows}-{on_s3}", rows, os.urandom(PICTURE))
     place = str(folder)
     if on_s3:
@@ -104,7 +106,7 @@ def _work_off(
 
 
 def _listing(store: S3) -> list[Row]:
-    """List a folder with thousands of parts."""
+    """Return the number of requests for listing a folder with thousands of parts, compared with the minimum."""
     from airflow_provider_faceki import storage
 
     client: Any = store.client()
@@ -117,7 +119,7 @@ def _listing(store: S3) -> list[Row]:
     found = storage.list_files(f"s3://{CONN_ID}@{BUCKET}/parts", None)
     seconds = time.perf_counter() - began
     assert len(found) == PARTS
-    # A response has up to 1,000 names.
+    # One response of S3 contains at most 1,000 names.
     pages = -(-PARTS // 1_000)
     requests = store.counters().total()
     target = Target("ratio", "≤", 2.0)

@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One process that processes a manifest.
+"""Process one manifest in this process and print the cost.
 
-``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``: FOLDER has the images, PLACE is the
-folder or URI with the manifest and for the output.
+``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``: FOLDER contains the images. PLACE is
+the folder or URI with the manifest, and the output is written there.
 
-Prints what it took: rows, seconds, CPU seconds, and the process's memory in MiB, before and at its largest.
+The output is JSON with the number of rows, the seconds, the CPU seconds, and the memory of the process in MiB before
+the work and at its peak.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks import clients, memory
 from benchmarks.loopback import RECORDS_PATH
 
 VERIFY, LOOKED_UP, FETCH, POOL = "verify", "looked_up", "fetch", "pool"
-#: The Connection's default workflow.
+#: The default workflow of the Connection.
 WORKFLOW = "benchmark"
 MANIFEST = "people.ndjson"
 COLUMN = "record_identifier"
@@ -36,12 +37,12 @@ SIDES = ("selfie", "document_1_front", "document_1_back")
 
 _TIMEOUT = 60.0
 
-#: Processes the manifest in a folder with this many requests in flight, and returns the number of rows done.
+#: Processes the manifest in a folder with this number of requests in flight. Returns the number of processed rows.
 Work = Callable[[Path, int], int]
 
 
 def write_manifest(folder: Path, rows: int, picture: bytes = b"") -> Path:
-    """Write images, and a manifest with this many rows that all use them; return the folder."""
+    """Write images, and a manifest with ``rows`` rows that all use these images. Return the folder."""
     folder.mkdir()
     for side in SIDES:
         (folder / f"{side}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + picture)
@@ -82,7 +83,7 @@ def _execute(make: Callable[..., Any], place: str, concurrency: int) -> int:
         output_path=f"{place}/out",
         concurrency=concurrency,
     )
-    # All that it sees of Airflow while it works.
+    # The operator reads only these attributes of the Airflow task instance.
     ti = SimpleNamespace(dag_id="benchmark", run_id="benchmark", task_id="benchmark", map_index=-1)
     decisions: dict[str, int] = operator.execute({"ti": ti})["decisions"]
     assert list(decisions) == ["ACCEPTED"]
@@ -90,7 +91,7 @@ def _execute(make: Callable[..., Any], place: str, concurrency: int) -> int:
 
 
 def _pool(url: str, certificate: str) -> Work:
-    """Return what a task with plain requests and a pool of threads does; it keeps its results in memory."""
+    """Return the work of a task that uses requests and a thread pool, and stores its results in memory only."""
 
     def work(folder: Path, concurrency: int) -> int:
         session = requests.Session()

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Cost of one authenticated GET, compared with a bare shared ``requests.Session``.
 
-A new hook asks Airflow for its Connection, which costs about half as much as the call itself. So its floor is a bare
-session with the same question.
+A new hook fetches its Connection from Airflow, which costs about half as much as the GET itself. Therefore the lower
+bound for a new hook is a bare session that fetches the Connection too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUNDS, CALLS = 60, 8
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure, plain and with TLS."""
+    """Measure over plain HTTP and over TLS, and return the rows of the table."""
     with loopback(directory) as server:
         return [row for tls in (False, True) for row in _measure(server, tls=tls)]
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Calls of our hook and of its peers, as a task would make them."""
+"""Calls of our hook, of Airflow's http provider and of plain requests, as a task would make them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 CONN_ID = "benchmark_faceki"
 HTTP_CONN_ID = "benchmark_http"
 
-#: Seconds; without a timeout requests waits for ever.
+#: Timeout of a request in seconds. Without a timeout, requests waits without limit.
 TIMEOUT = 30.0
 
 
 def connect(server: Loopback, *, tls: bool = False, shared_file: bool = False, **extra: object) -> None:
-    """Put Connections to ``server`` into this process's environment, ours with ``extra`` fields."""
+    """Set environment variables with two Connections to ``server``: one for our hook, one for the http provider.
+
+    :param server: The server.
+    :param tls: Whether the Connections use TLS.
+    :param shared_file: Whether our hook stores its token in a file that processes share.
+    :param extra: Further fields of our Connection's ``extra``.
+    """
     ours = server.connection(tls=tls, shared_file=shared_file, **extra)
     os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = ours
     os.environ[f"AIRFLOW_CONN_{HTTP_CONN_ID.upper()}"] = server.http_connection(tls=tls)
@@ -45,12 +51,12 @@ def fetch_with(one: FacekiHook) -> None:
 
 
 def fetch_with_new_hook() -> None:
-    """Fetch a record through a hook made for it."""
+    """Fetch a record through a new hook."""
     fetch_with(hook())
 
 
 def fetch_token(session: requests.Session | None = None, *, base_url: str) -> str:
-    """Get a token the way a script would."""
+    """Request a token as a script without this provider would do it, and return the token."""
     answer = (session or requests).post(
         base_url + TOKEN_PATH,
         json={"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET},
@@ -62,7 +68,7 @@ def fetch_token(session: requests.Session | None = None, *, base_url: str) -> st
 
 
 def bare_fetch(session: requests.Session, base_url: str, token: str) -> None:
-    """Fetch a record with nothing but requests."""
+    """Fetch a record with requests only."""
     answer = session.get(
         base_url + RECORDS_PATH,
         params={"requestId": REQUEST_ID},
@@ -74,7 +80,7 @@ def bare_fetch(session: requests.Session, base_url: str, token: str) -> None:
 
 
 def bare_fetch_with_connection(session: requests.Session, base_url: str, token: str) -> None:
-    """Ask Airflow for the Connection, as every new hook has to, and fetch a record with nothing but requests."""
+    """Fetch the Connection from Airflow, as every new hook must do, and then fetch a record with requests only."""
     from airflow.providers.common.compat.sdk import BaseHook
 
     BaseHook.get_connection(CONN_ID)
@@ -83,14 +89,14 @@ def bare_fetch_with_connection(session: requests.Session, base_url: str, token: 
 
 def http_provider(method: str = "GET") -> Any:
     """Return a new hook of Airflow's http provider."""
-    # By name: the peers are in no environment that is checked for types.
+    # Imported by name, because the type checker's environment does not contain the http provider.
     http_hook = import_module("airflow.providers.http.hooks.http").HttpHook
 
     return http_hook(method=method, http_conn_id=HTTP_CONN_ID)
 
 
 def http_provider_fetch(token: str, one: Any | None = None) -> None:
-    """Fetch a record through the http provider, with ``one`` of its hooks or a new one."""
+    """Fetch a record through the hook ``one`` of the http provider. Without ``one``, create a new hook."""
     answer = (one or http_provider()).run(
         RECORDS_PATH, data={"requestId": REQUEST_ID}, headers={"Authorization": f"Bearer {token}"}
     )
@@ -98,14 +104,14 @@ def http_provider_fetch(token: str, one: Any | None = None) -> None:
 
 
 def http_provider_task() -> None:
-    """Do what a task with the http provider does: get a token, then use it."""
+    """Request a token and fetch a record, as a task with the http provider would do it."""
     pair = f'{{"clientId": "{CLIENT_ID}", "clientSecret": "{CLIENT_SECRET}"}}'
     answer = http_provider("POST").run(TOKEN_PATH, data=pair, headers={"content-type": "application/json"})
     http_provider_fetch(answer.json()["data"]["access_token"])
 
 
 def script_task(base_url: str) -> Callable[[], None]:
-    """Return what a task with plain requests does: get a token, then use it."""
+    """Return a function that requests a token and fetches a record, as a task with plain requests would do it."""
 
     def run() -> None:
         session = requests.Session()

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""First call of a fresh task over TLS, token in the store, beside bare requests and the http provider.
+"""Cost of the first call of a fresh task over TLS, compared with plain requests and with the http provider.
 
-Each measurement is a process of its own, see ``first_call_process``. CPU and wall time count from the start of the
-process to the answer; Airflow's own imports, which every task has done before its code runs, are left out.
+The token is already in the token store. Each measurement runs in a process of its own (``first_call_process``). CPU
+time and wall time are measured from the start of the process to the answer. The time of Airflow's own imports is
+subtracted, because every task has made these imports before its code runs.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ ROUNDS = 12
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure."""
+    """Measure CPU time and wall time of the first call, and return the rows of the table."""
     with loopback(directory) as server:
         clients.connect(server, tls=True, shared_file=True)
         token = clients.fetch_token(base_url=server.plain)
         candidates = [FLOOR, OURS, *([HTTP] if peers.available() else [])]
         for name in candidates:
-            # Writes bytecode and, for ours, the token file.
+            # The first run is not measured, because it writes the bytecode and, for our hook, the token file.
             _first_call(name, server, token)
         server_tokens = server.counters()
         took: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One first call: ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED`` prints its costs.
+"""One first call: ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED`` prints its cost.
 
-Imports nothing but the standard library at the top, because all that it imports is measured.
+Only modules of the standard library are imported at the top, because the import time is part of the measurement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ RECORDS_PATH = "/api/v3/kyc_verification"
 
 
 def _import_airflow() -> tuple[float, float]:
-    """Import what a task's process has imported before the task's code runs; return the CPU and wall time."""
+    """Import the modules that a task's process has imported before the task's code runs.
+
+    :returns: the CPU time and the wall time of the imports in seconds.
+    """
     cpu, wall = time.process_time(), time.monotonic()
     import airflow.sdk
     import airflow.sdk.execution_time.task_runner
@@ -73,7 +76,7 @@ def main() -> None:
         _call_ours()
     took = time.process_time() - cpu, time.monotonic() - float(started) - wall
     print(json.dumps(took))
-    # Nothing of Airflow's exit handlers belongs to the call.
+    # The process exits at once, because the time of Airflow's exit handlers does not belong to the call.
     sys.stdout.flush()
     os._exit(0)
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Measurements that hold on a busy machine: rounds of all candidates side by side, and their rows in the table.
+"""Measurements that are comparable on a busy machine, and the rows of the result table.
 
-Only what is measured side by side is compared: the candidates run one after another in each round, and a ratio is the
-median of the ratios of the rounds, with its quartiles. Other load on the machine slows all candidates of a round.
+In each round, all candidates run one after another. The ratio of two candidates is the median of the ratios of the
+rounds, with the quartiles. Other load on the machine slows all candidates of a round, so it hardly changes the ratio.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The limit that a number has to keep.
+    """The limit for a measured number.
 
-    :param of: Whether the limit is on our own number or on its ratio to the peer's.
-    :param sign: Which side of the limit is good.
-    :param limit: The limit, itself included.
+    :param of: Whether the limit applies to our own number or to its ratio to the other candidate's number.
+    :param sign: ``≤`` if the value must not be larger than the limit, ``≥`` if it must not be smaller.
+    :param limit: The limit. A value equal to the limit meets the target.
     """
 
     of: Literal["ours", "ratio"]
@@ -28,7 +28,7 @@ class Target:
     limit: float
 
     def met(self, ours: float, ratio: float | None) -> bool:
-        """Whether these numbers are good enough; a ratio that could not be taken is not."""
+        """Return whether the target is met. A missing ratio does not meet the target."""
         value = ours if self.of == "ours" else ratio
         if value is None:
             return False
@@ -37,17 +37,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table.
+    """One row of the result table.
 
     :param measure: What was measured.
-    :param peer: The peer or floor that was measured too; empty if there is none.
-    :param theirs: Its number; ``None`` where it could not be taken.
+    :param peer: Name of the competitor or lower bound that was measured too. Empty if there is none.
+    :param theirs: The number of the peer. ``None`` if it could not be measured.
     :param ours: Our number.
-    :param unit: The unit of both.
-    :param ratio: Ours over theirs, from the rounds' own ratios where there were rounds.
-    :param quartiles: The middle half of those ratios.
-    :param target: The limit to keep; ``None`` for a line that only informs.
-    :param remark: A word on what was found.
+    :param unit: The unit of both numbers.
+    :param ratio: ``ours / theirs``. If the measurement had rounds, this is the median of the ratios of the rounds.
+    :param quartiles: The first and the third quartile of the ratios of the rounds.
+    :param target: The limit. ``None`` if the row is only informative.
+    :param remark: A short remark on the result.
     """
 
     measure: str
@@ -66,12 +66,12 @@ class Row:
         return self.target is None or self.target.met(self.ours, self.ratio)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON would have it."""
+        """Return the row as a JSON-serializable dictionary."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Row:
-        """Read what :meth:`to_dict` wrote."""
+        """Return the row from a dictionary that :meth:`to_dict` returned."""
         target = document["target"]
         return cls(**{**document, "target": Target(**target) if target else None})
 
@@ -85,18 +85,18 @@ def counted(
     target: Target | None,
     remark: str = "",
 ) -> Row:
-    """Return the row of a number that was counted, not timed."""
+    """Return the row of a single number, which was not measured in rounds."""
     return Row(measure, peer, theirs, ours, unit, ours / theirs if theirs else None, None, target, remark)
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What each candidate took in each round, in seconds a call."""
+    """The time of each candidate in each round, in seconds per call."""
 
     by_name: Mapping[str, Sequence[float]]
 
     def row(self, measure: str, ours: str, peer: str, unit: str = "ms", target: Target | None = None) -> Row:
-        """Return the row that compares the candidate ``ours`` with another."""
+        """Return the row that compares the candidate ``ours`` with the candidate ``peer``."""
         scale = {"ms": 1e3, "µs": 1e6}[unit]
         mine, theirs = self.by_name[ours], self.by_name[peer]
         ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
@@ -120,12 +120,12 @@ def measure_rounds(
     calls: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Rounds:
-    """Let the candidates take turns, each ``calls`` calls a turn; who begins moves on with every round.
+    """Measure all candidates in rounds. Each round begins with another candidate.
 
-    :param candidates: What to call, by name.
-    :param rounds: How often each gets its turn, after one turn to warm up.
-    :param calls: Calls a turn.
-    :param clock: What is read before and after a turn; ``time.thread_time`` counts this thread's CPU only.
+    :param candidates: The functions to call, by name.
+    :param rounds: Number of measured rounds. One more round runs first as a warm-up and is not measured.
+    :param calls: Number of calls of a candidate in one round.
+    :param clock: The clock, in seconds. ``time.thread_time`` measures only the CPU time of this thread.
     """
     order = list(candidates)
     took: dict[str, list[float]] = {name: [] for name in order}

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Import time of our operators, sensors and triggers over ``airflow.sdk``: what parsing a DAG pays.
+"""Import time of our operators, sensors and triggers, in addition to ``airflow.sdk``: the cost of parsing a DAG.
 
-Each import is timed in a fresh process that has imported Airflow's own base classes, and counted in CPU time:
-an import does not wait, and CPU time hardly depends on other load.
+Each import runs in a fresh process that has already imported Airflow's base classes. The CPU time is measured,
+because an import does not wait, and CPU time hardly depends on other load.
 ``python -m benchmarks.imports MODULE...`` is one such process.
 """
 
@@ -25,7 +25,8 @@ OURS = {
     "sensors": "airflow_provider_faceki.sensors.faceki",
     "triggers": "airflow_provider_faceki.triggers.faceki",
 }
-#: Beside each of ours: the lightest of Airflow's own, and the http and dbt-cloud providers', which call an API too.
+#: The modules that are compared with ours: the lightest module of Airflow itself, and the modules of the http and
+#: dbt-cloud providers, which call a web API too.
 BESIDE = {
     "operators": {
         "BashOperator": "airflow.providers.standard.operators.bash",
@@ -43,19 +44,20 @@ BESIDE = {
         "dbt-cloud provider": "airflow.providers.dbt.cloud.triggers.dbt",
     },
 }
-#: Libraries that a DAG must not load before a task of it runs.
+#: Libraries that must not be imported when a DAG is parsed. Only a running task needs them.
 HEAVY = ("aiohttp", "asgiref", "cryptography", "requests", "requests_toolbelt", "tenacity", "urllib3")
 
-#: A fresh Airflow takes seconds, so peers, which are far off, get fewer turns.
+#: Number of rounds for our modules, and for those of the other providers. A fresh Airflow needs seconds to start, and
+#: the other providers are far slower than ours, so fewer rounds are enough for them.
 ROUNDS, PEER_ROUNDS = 5, 2
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure."""
+    """Measure the import times, and return the rows of the table."""
     near = [*OURS.values(), *(next(iter(others.values())) for others in BESIDE.values())]
     far = [module for others in BESIDE.values() for module in list(others.values())[1:]]
     far = far if peers.available() else []
-    # Bytecode is written, and files are read for the first time.
+    # This first run is not measured, because it writes the bytecode and reads the files from the disk.
     _in_fresh_process(*near, *far)
     took: dict[str, list[float]] = {module: [] for others in BESIDE.values() for module in others.values()}
     took |= {module: [] for module in OURS.values()}
@@ -101,7 +103,7 @@ def _in_fresh_process(*modules: str) -> tuple[float, list[str]]:
 def _import(*modules: str) -> tuple[float, list[str]]:
     sdk = importlib.import_module("airflow.sdk")
     for name in ("BaseHook", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator"):
-        getattr(sdk, name)  # They are loaded when they are asked for.
+        getattr(sdk, name)  # airflow.sdk imports these classes only on the first access.
     if any(".triggers." in module for module in modules):
         importlib.import_module("airflow.triggers.base")
     before = set(sys.modules)
@@ -114,6 +116,6 @@ def _import(*modules: str) -> tuple[float, list[str]]:
 
 if __name__ == "__main__":
     print(json.dumps(_import(*sys.argv[1:])))
-    # Whatever Airflow would tidy up on the way out is not of interest.
+    # The process exits at once, because Airflow's exit handlers are not measured.
     sys.stdout.flush()
     os._exit(0)

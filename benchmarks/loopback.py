@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Server for the benchmarks, in a process of its own, over plain HTTP and TLS."""
+"""The server of the benchmarks. It runs in a process of its own and serves plain HTTP and TLS."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _TIMEOUT_SECONDS = 30.0
 class Loopback:
     """A running server.
 
-    :param plain: Its base URL.
-    :param tls: Its base URL with TLS.
-    :param certificate: File with the certificate to trust.
+    :param plain: The base URL for plain HTTP.
+    :param tls: The base URL for TLS.
+    :param certificate: File with the certificate that the clients must trust.
     """
 
     plain: str
@@ -43,20 +43,25 @@ class Loopback:
     certificate: Path
 
     def counters(self) -> dict[str, int]:
-        """Return how many tokens were asked for, how many calls answered and how many refused."""
+        """Return the number of token requests, of answered calls and of rejected calls."""
         found: dict[str, int] = json.loads(self._ask("GET", "/-/counters"))
         return found
 
     def revoke(self) -> None:
-        """Make every token that was given out worthless."""
+        """Revoke all tokens that the server has issued."""
         self._ask("POST", "/-/revoke")
 
     def reset(self) -> None:
-        """Set the counters back, and make every token worthless."""
+        """Set the counters to 0 and revoke all tokens."""
         self._ask("POST", "/-/reset")
 
     def connection(self, *, tls: bool = False, shared_file: bool = False, **extra: object) -> str:
-        """Return an Airflow Connection to it, as the environment would hold it, with ``extra`` fields."""
+        """Return an Airflow Connection to this server as JSON, as an environment variable contains it.
+
+        :param tls: Whether the Connection uses TLS.
+        :param shared_file: Whether the hook stores its token in a file that processes share.
+        :param extra: Further fields of the Connection's ``extra``.
+        """
         return json.dumps(
             {
                 "conn_type": "faceki",
@@ -72,7 +77,7 @@ class Loopback:
         )
 
     def http_connection(self, *, tls: bool = False) -> str:
-        """Return the same for Airflow's http provider."""
+        """Return a Connection to this server for Airflow's http provider, as JSON."""
         scheme, _, authority = (self.tls if tls else self.plain).partition("://")
         host, _, port = authority.partition(":")
         extra = {"verify": str(self.certificate)} if tls else {}
@@ -92,8 +97,8 @@ class Loopback:
 def loopback(directory: Path, latency: float = 0.0) -> Iterator[Loopback]:
     """Run a server.
 
-    :param directory: Where its certificate goes.
-    :param latency: Seconds it takes to answer.
+    :param directory: Directory for the certificate of the server.
+    :param latency: Time in seconds that the server waits before each answer.
     """
     certificate, key = make_certificate(directory)
     server = subprocess.Popen(
@@ -117,7 +122,7 @@ def loopback(directory: Path, latency: float = 0.0) -> Iterator[Loopback]:
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """Write a certificate for the loopback address, and its key, and return where they are."""
+    """Write a certificate for the loopback address and its private key. Return the paths of both files."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "benchmark")])
     now = datetime.datetime.now(datetime.UTC)
@@ -150,5 +155,5 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
 
 
 def trusting(certificate: Path) -> ssl.SSLContext:
-    """Return a TLS context that trusts the server."""
+    """Return a TLS context that trusts the server's certificate."""
     return ssl.create_default_context(cafile=str(certificate))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Memory of this process, now and at its peak, in MiB as the kernel counts (proc(5))."""
+"""Resident memory of this process, now and at its peak, in MiB, as the kernel reports it (proc(5))."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _PROCESS = Path("/proc/self")
 
 
 def resident() -> float:
-    """Return what it has in memory now."""
+    """Return the resident memory now."""
     return _status("VmRSS")
 
 
 def peak() -> float:
-    """Return the most that it has had since its start, or since :func:`forget_peak`."""
+    """Return the peak resident memory since the start of the process, or since the last call of :func:`forget_peak`."""
     return _status("VmHWM")
 
 
 def forget_peak() -> None:
-    """Set the kernel's mark of the largest size back to the present one."""
+    """Reset the kernel's peak value to the present resident memory."""
     (_PROCESS / "clear_refs").write_text("5")
 
 

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Run one benchmark: ``python -m benchmarks.one NAME DIRECTORY`` writes its rows to DIRECTORY/rows.json.
 
-Each benchmark has a process of its own, so that no imports or caches of another are there.
+Each benchmark has a process of its own, so that imports and caches of another benchmark do not affect it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType
 
 
 def main() -> None:
-    """Take the measure."""
+    """Run the benchmark and write its rows."""
     signal.signal(signal.SIGTERM, _leave)
     name, directory = sys.argv[1], Path(sys.argv[2])
     rows = importlib.import_module(f"benchmarks.{name}").measure(directory)
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # As an exception, so that `finally` blocks end what was started.
+    # The signal raises an exception, so that `finally` blocks end the processes that the benchmark has started.
     raise SystemExit(128 + number)
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The tables of docs/performance.md, from the file of results."""
+"""Generate the tables of docs/performance.md from the file of results."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmarks.results import Measured
 from benchmarks.table import number, target_text
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-#: The committed results.
+#: The file of results, which is committed.
 RESULTS = DOCS / "benchmarks.json"
 PAGE = DOCS / "performance.md"
-#: The alternative text of each plot (plots.py), by the name of its benchmark.
+#: The alternative text of each plot (plots.py), by the name of the benchmark.
 PLOTTED = {
     "tokens": "Token requests: the provider needs one for 100 calls, and one for 20 processes",
     "waits": "CPU and memory of 1 000 waits in one triggerer, and of two other ways to wait",
@@ -24,14 +24,14 @@ PLOTTED = {
     "first_call": "CPU time of the first call of a new task, beside bare requests and the http provider",
     "calls": "Time of a GET with one hook and with a new hook for each call",
 }
-#: Everything between these two comments is generated.
+#: Matches a generated part of the page: everything between these two comments.
 _GENERATED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 def fill(page: str, results: Mapping[str, Measured]) -> str:
     """Return the page with the plots and tables of these results.
 
-    :raises ValueError: a benchmark has results, and no place on the page.
+    :raises ValueError: If the page has no place for the results of a benchmark.
     """
     places = {name for _, name, _ in _GENERATED.findall(page)}
     if missing := sorted(set(results) - places):
@@ -47,7 +47,7 @@ def _shown(name: str, results: Mapping[str, Measured]) -> str:
 
 
 def table(measured: Measured) -> str:
-    """Return the table of one benchmark, one line for each measure, and below it when and where it was taken."""
+    """Return the table of one benchmark, with one line for each measure. Below the table are date and machine."""
     lines = ["| measure | this provider | others, measured in the same run | target |", "|---|---|---|---|"]
     by_measure: dict[str, list[Row]] = {}
     for row in measured.rows:

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Installation of the peers into a directory of their own, which only the benchmarks see.
+"""Install the peers, which are the packages that the provider is compared with, into a directory of their own.
 
-In the environment they would be providers of that Airflow, and part of what is measured.
+Only the benchmarks see this directory. In the normal environment, Airflow would load the peers as its providers, and
+the measurements would include them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ _INSTALL_SECONDS = 300
 
 
 def install(work: Path) -> Path | None:
-    """Return the directory with the peers, filled now if it is not yet; ``None`` if pip cannot.
+    """Return the directory with the peers. If the directory does not exist yet, install the peers into it.
 
-    :param work: Directory in which it lies, with pip's log.
+    :param work: Parent directory, which also contains pip's log.
+    :returns: ``None`` if pip fails.
     """
     mark = hashlib.sha256(PINS.read_bytes()).hexdigest()[:12]
     place = work / f"peers-{sys.version_info.major}.{sys.version_info.minor}-{mark}"
@@ -28,7 +30,7 @@ def install(work: Path) -> Path | None:
         return place
     draft = place.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
-    # --no-deps: the list is complete, and Airflow itself must not come a second time.
+    # --no-deps: the list contains all dependencies, and pip must not install a second copy of Airflow.
     pip = [
         sys.executable,
         "-m",

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Plots of the results as SVG: this provider and its peers, from the file of results."""
+"""Draw the results as SVG plots, from the file of results: this provider and the packages it is compared with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Bars:
     """One group of bars.
 
     :param title: What was measured, with the unit.
-    :param values: The values by candidate.
+    :param values: The values by the name of the candidate.
     """
 
     title: str
@@ -35,12 +35,12 @@ class Bars:
 
 
 def stamp() -> str:
-    """Return the comment by which a plot names the results that it was drawn from."""
+    """Return an SVG comment with the hash of the results. A test can thus find plots of older results."""
     return f"<!-- results {hashlib.sha256(RESULTS.read_bytes()).hexdigest()} -->"
 
 
 def draw_all(results: Mapping[str, Measured]) -> None:
-    """Draw each plot for which there are results."""
+    """Draw all plots for which results exist."""
     PLOTS.mkdir(exist_ok=True)
     for name in PLOTTED:
         if name in results:
@@ -49,7 +49,7 @@ def draw_all(results: Mapping[str, Measured]) -> None:
 
 
 def bars(measured: Measured, measure: str, title: str) -> Bars:
-    """Return one measure with all its peers."""
+    """Return the bars for one measure: our value and the values of all competitors."""
     rows = [row for row in measured.rows if row.measure == measure]
     peers = {row.peer: row.theirs for row in rows if row.theirs is not None}
     return Bars(title, {OURS: rows[0].ours, **peers})
@@ -106,7 +106,7 @@ def _calls(measured: Measured) -> list[Bars]:
     ]
 
 
-#: What is plotted of which benchmark.
+#: The function that returns the bars of a plot, by the name of the benchmark.
 GROUPS: dict[str, Callable[[Measured], list[Bars]]] = {
     "tokens": _tokens,
     "waits": _waits,
@@ -119,7 +119,7 @@ GROUPS: dict[str, Callable[[Measured], list[Bars]]] = {
 
 def _draw(groups: Sequence[Bars]) -> str:
     heights = [len(group.values) + 1 for group in groups]
-    # Without a date and with a fixed salt, the same results give the same file.
+    # The salt is fixed and the date is omitted, so that the same results produce the same file.
     with mpl.rc_context({"svg.hashsalt": "faceki", "font.family": "DejaVu Sans", "font.size": 11}):
         figure = Figure(figsize=(7.4, 0.36 * sum(heights) + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.12))
         axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)

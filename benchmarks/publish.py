@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The command `make plots`: take the last results of `make bench` into the documentation.
+"""The command `make plots`: copy the last results of `make bench` into the documentation.
 
-The results replace those of the same benchmarks in docs/benchmarks.json. The tables of docs/performance.md and the
-plots are made from that file.
+The new results replace the old results of the same benchmarks in docs/benchmarks.json. The tables of
+docs/performance.md and the plots are generated from that file.
 """
 
 from __future__ import annotations

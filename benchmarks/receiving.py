@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Floor of the webhook benchmark: ``python -m benchmarks.receiving DATABASE`` serves until stdin ends.
+"""Lower bound of the webhook benchmark: ``python -m benchmarks.receiving DATABASE`` serves until stdin ends.
 
-A FastAPI route that reads a JSON body and commits one row to SQLite, and nothing else.
+The server has one FastAPI route, which reads a JSON body and commits one row to SQLite.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from fastapi.concurrency import run_in_threadpool
 
 def _application(database: str) -> FastAPI:
     app = FastAPI()
-    # One for all: closing the last one of a database in this mode writes it all once more.
+    # All requests share one connection. With a connection for each request, each close of the last open connection
+    # would write the write-ahead log back to the database, and this would be measured too.
     opened = sqlite3.connect(database, check_same_thread=False)
-    opened.execute("PRAGMA journal_mode=WAL")  # as Airflow has its own
+    opened.execute("PRAGMA journal_mode=WAL")  # Airflow uses the same mode for its own SQLite database.
     opened.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, request_id TEXT, status TEXT)")
     lock = threading.Lock()
 
@@ -39,7 +40,7 @@ def _application(database: str) -> FastAPI:
 
 
 def main() -> None:
-    """Serve."""
+    """Start the server, print its port, and serve until stdin ends."""
     server = uvicorn.Server(uvicorn.Config(_application(sys.argv[1]), "127.0.0.1", 0, log_level="warning"))
     threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     threading.Thread(target=_tell_port, args=(server,), daemon=True).start()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The JSON of the results: for each benchmark its rows, with the date and the machine."""
+"""The file of results in JSON: the rows of each benchmark, with the date and the machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from benchmarks.frame import Row
 class Measured:
     """The rows of one benchmark.
 
-    :param date: Day of the measurement.
-    :param cores: Number of cores of the machine.
+    :param date: Day of the measurement, in the form YYYY-MM-DD, in UTC.
+    :param cores: Number of CPU cores of the machine.
     :param python: Version of Python.
     :param airflow: Version of Airflow.
-    :param load: Load average of the last minute before the measurement; near 0 on an idle machine.
-    :param rows: The rows.
+    :param load: Load average of the last minute before the measurement. It is near 0 on an idle machine.
+    :param rows: The rows of the result table.
     """
 
     date: str
@@ -39,7 +39,7 @@ Results = dict[str, Measured]
 
 
 def measured_now(rows: Sequence[Row], load: float) -> Measured:
-    """Return rows with the date and the machine of now."""
+    """Return the rows together with today's date and the data of this machine."""
     return Measured(
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         cores=os.cpu_count() or 0,
@@ -51,7 +51,7 @@ def measured_now(rows: Sequence[Row], load: float) -> Measured:
 
 
 def read(path: Path) -> Results:
-    """Read a file of results; a missing one has none."""
+    """Read a file of results. If the file does not exist, return no results."""
     if not path.exists():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run all benchmarks, or those named: ``python benchmarks/run.py [NAME...]``.
+"""Run all benchmarks or only the given ones: ``python benchmarks/run.py [NAME...]``.
 
-Prints one table, writes the results as JSON, and exits with status 1 if a target is missed or a benchmark fails.
+The command prints one table and writes the results as JSON. If a target is missed or a benchmark fails, the exit
+status is 1.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ WORK = ROOT / ".work" / "benchmarks"
 #: The results of the last run of each benchmark.
 RESULTS = WORK / "results.json"
 
-#: Each is a module of this package with a function ``measure``, and the seconds it may take.
+#: The name of each benchmark and its time limit in seconds. Each name is a module with a function ``measure``.
 BENCHMARKS = {
     "imports": 600,
     "calls": 600,
@@ -42,12 +43,12 @@ BENCHMARKS = {
     "waits": 900,
     "webhooks": 300,
 }
-#: Seconds for a benchmark that has timed out to end what it has started, such as a whole Airflow.
+#: Time in seconds after SIGTERM in which a benchmark must end the processes that it has started, such as an Airflow.
 GRACE_SECONDS = 60.0
 
 
 def main() -> int:
-    """Run what was asked for and return the exit status."""
+    """Run the requested benchmarks and return the exit status."""
     parser = argparse.ArgumentParser(description="Measure the provider beside its peers and floors.")
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; default: all"
@@ -55,7 +56,8 @@ def main() -> int:
     names = parser.parse_args().names or list(BENCHMARKS)
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    # Run as a script, this file's own directory is where Python looks; the package is one above.
+    # When this file runs as a script, Python searches modules in the directory of this file. The package is in the
+    # parent directory.
     sys.path[0] = str(ROOT)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
@@ -81,7 +83,7 @@ def _run(names: list[str]) -> int:
             failed.append(name)
         else:
             taken[name] = measured_now(found, load)
-        # At once, so that an interrupted run keeps what it has measured.
+        # The results are written after each benchmark, so that an interrupted run does not lose them.
         _write_results(taken, failed)
         said = "failed" if found is None else "done"
         print(f"{name}: {said} in {time.monotonic() - began:.0f} s", flush=True)
@@ -97,7 +99,7 @@ def _run(names: list[str]) -> int:
 
 
 def _write_results(taken: Results, failed: list[str]) -> None:
-    """Add what was taken to the file of results, and remove what failed."""
+    """Add the new results to the file of results, and remove the results of benchmarks that have failed."""
     from benchmarks import results
 
     kept = {name: found for name, found in results.read(RESULTS).items() if name not in failed}
@@ -131,7 +133,10 @@ def _measure(name: str, place: Path | None) -> list[Row] | None:
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End ``process`` on the way out: with SIGTERM first, so that it ends its own children, then with SIGKILL."""
+    """End ``process`` at the end of the ``with`` block, first with SIGTERM, so that it can end its own children.
+
+    If it still runs after ``GRACE_SECONDS``, kill its process group with SIGKILL.
+    """
     try:
         yield
     finally:
@@ -149,8 +154,8 @@ def _environment(directory: Path, place: Path | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
     }
-    # Bytecode is kept, as where a package is installed; without it, imports measure the compiler. requests prefers a
-    # CA bundle of the environment to the one it is given.
+    # Bytecode is written, as for an installed package. Without bytecode, the import benchmark would measure the
+    # compiler. The CA variables are removed, because requests prefers them to the CA file of the session.
     for name in ("PYTHONDONTWRITEBYTECODE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         kept.pop(name, None)
     kept["AIRFLOW_HOME"] = str(directory / "airflow")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""An S3 server on loopback that counts its requests: moto's, in a process of its own.
+"""An S3 server on loopback that counts its requests. It is the server of moto, in a process of its own.
 
 ``python -m benchmarks.s3`` prints its port and serves until its standard input ends.
 """
@@ -27,22 +27,22 @@ _TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class S3:
-    """A running server with one bucket.
+    """A running S3 server with one bucket.
 
-    :param url: Its base URL.
+    :param url: The base URL of the server.
     """
 
     url: str
 
     def client(self) -> Any:
-        """Return a boto3 client."""
+        """Return a boto3 client for this server."""
         import boto3
 
         keys = {"aws_access_key_id": "benchmark", "aws_secret_access_key": "benchmark"}
         return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys)
 
     def counters(self) -> Counter[str]:
-        """Return the number of requests since the last call, by kind: PUT, GET, HEAD, LIST and so on."""
+        """Return the number of requests since the last call, by kind (PUT, GET, HEAD, LIST and others)."""
         with requests.Session() as session:
             session.trust_env = False
             found = session.post(self.url + _COUNTERS_PATH, timeout=_TIMEOUT_SECONDS).json()
@@ -51,12 +51,12 @@ class S3:
 
 @contextmanager
 def s3() -> Iterator[S3]:
-    """Start the server, and put an Airflow Connection to it into this process's environment."""
+    """Start the server, and set an environment variable with an Airflow Connection to it."""
     server = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.s3"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # its access log
+        stderr=subprocess.DEVNULL,  # The server writes its access log to stderr.
         text=True,
     )
     assert server.stdin is not None
@@ -87,7 +87,7 @@ def _kind(environ: dict[str, Any]) -> str:
 
 
 def _counting(app: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the application with a counter of its requests before it."""
+    """Return a WSGI application that counts the requests and forwards them to ``app``."""
     counted, lock = Counter[str](), threading.Lock()
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -104,7 +104,7 @@ def _counting(app: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Serve."""
+    """Start the server, print its port, and serve until stdin ends."""
     from moto.moto_server.werkzeug_app import (
         DomainDispatcherApplication,
         MotoRequestHandler,

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A typical answer: one record of about three kilobytes, of an invented person.
+"""A typical answer of FACEKI: one record of about three kilobytes. The person is fictitious.
 
-Fields: https://docs.faceki.com/api-integration/verification-apis/fetch-records
+The fields are documented at https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
 
 from __future__ import annotations

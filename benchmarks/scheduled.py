@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Time of a whole Airflow for the same rows as one task, and as a mapped task for each."""
+"""Time that a complete Airflow needs for the same rows: in one task, and in one mapped task for each row."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ONE_TASK, MAPPED_TASKS = "one_task", "mapped_tasks"
 
 
 def seconds(server: Loopback, people: Path, home: Path) -> dict[str, float]:
-    """Return what each of the two DAGs takes, from the start of its run to its end, as Airflow has noted it.
+    """Return the duration of a run of each of the two DAGs in seconds, as Airflow has recorded it.
 
-    :param server: Whom to ask.
+    :param server: The verification server.
     :param people: Folder with the manifest and its pictures.
-    :param home: Where Airflow lives.
+    :param home: The Airflow home directory.
     """
     clients.connect(server, tls=True, shared_file=True, workflow_id=WORKFLOW)
     environment = {

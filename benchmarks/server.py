@@ -1,19 +1,22 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""HTTP server that costs less CPU than any client of the benchmarks.
+"""HTTP server that needs less CPU time than any client of the benchmarks.
 
-``python -m benchmarks.server CERTIFICATE KEY LATENCY`` listens on two loopback ports, one of them with TLS, and
-prints them as JSON. It keeps connections alive, knows the routes below, counts, and ends when its standard
-input does, so it cannot outlive the process that started it.
+``python -m benchmarks.server CERTIFICATE KEY LATENCY`` listens on two loopback ports, one without and one with TLS,
+and prints the port numbers as JSON. LATENCY is in seconds. The server keeps connections alive and counts requests. It
+ends when its standard input ends, so it does not outlive the process that started it.
+
+Its routes are:
 
 ====  =====================================  =======================================================
 POST  ``/auth/api/generate-token``           a new token
-GET   ``/api/v3/kyc_verification``           one record, for a valid token; none for a ``link``,
-                                             nor for a ``record_identifier``
-POST  ``/api/v3/kyc_verification``           a decision, to the same; the pictures are counted off and not looked at
-GET   ``/api/v3/workflows/rules``            what a workflow asks for, to the same: an identity card
-GET   ``/-/counters``                        what was asked so far
-POST  ``/-/revoke``                          from now on every token that was given out is refused
-POST  ``/-/reset``                           counters back to nothing, and the same
+GET   ``/api/v3/kyc_verification``           one record; an empty list if the query is for a ``link``
+                                             or a ``record_identifier``; needs a valid token
+POST  ``/api/v3/kyc_verification``           a decision; the pictures are discarded; needs a valid token
+GET   ``/api/v3/workflows/rules``            the rules of a workflow, which require one identity card;
+                                             needs a valid token
+GET   ``/-/counters``                        the number of requests so far
+POST  ``/-/revoke``                          revokes all issued tokens
+POST  ``/-/reset``                           sets the counters to 0 and revokes all issued tokens
 ====  =====================================  =======================================================
 """
 
@@ -49,7 +52,7 @@ _REQUEST_ID = str(RECORD["requestId"]).encode()
 
 
 def _of(query: bytes) -> bytes:
-    """Return the record under the id that is asked for, because clients compare the two."""
+    """Return the record with the requested id, because clients check that the id of the answer is the requested id."""
     wanted = query.removeprefix(_BY_REQUEST)
     if wanted == _REQUEST_ID:
         return _RECORDS_RESPONSE
@@ -71,21 +74,21 @@ _UNKNOWN_RESPONSE = _response("404 Not Found", b"{}")
 
 
 class Desk:
-    """What the server knows: which tokens are good, and how often it was asked for what."""
+    """The state of the server: the valid tokens and the numbers of requests. It also creates the responses."""
 
     def __init__(self) -> None:
         self._issued = 0
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything but the numbers of the tokens given out."""
+        """Set the counters to 0 and revoke all tokens. New tokens still differ from all earlier tokens."""
         self._good: set[bytes] = set()
         self._counters = {"tokens": 0, "calls": 0, "refused": 0}
 
     def answer(self, target: bytes, query: bytes, head: bytes) -> bytes:
         """Return the whole response to a request whose headers are ``head``."""
         if target in _TO_TOKENS:
-            # A link has no record yet, and an identifier none that is verified.
+            # A new link has no record yet, and no record with a new record identifier is verified yet.
             is_new = query.startswith((b"link=", b"record_identifier="))
             found = _NOTHING_YET_RESPONSE if is_new else _TO_TOKENS[target]
             return self._checked(head, _of(query) if query.startswith(_BY_REQUEST) else found)
@@ -119,7 +122,7 @@ class Desk:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, kept open. Bodies are counted off as they come and never held."""
+    """One kept-alive connection. The bytes of a request body are only counted and not stored."""
 
     def __init__(self, desk: Desk, latency: float) -> None:
         self._desk = desk
@@ -129,12 +132,12 @@ class Connection(asyncio.Protocol):
         self._answer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where to answer."""
+        """Store the transport, to which the responses are written."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come; clients wait for an answer before they ask again, so nothing is queued."""
+        """Process received bytes. Clients wait for the response before the next request, so no queue is needed."""
         if not self._body_left:
             self._head += data
             head, end, body = self._head.partition(b"\r\n\r\n")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The table of results as Markdown."""
+"""The table of results in Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEADINGS = ("measure", "peer or floor", "ours", "ratio", "target", "ok")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as an aligned Markdown table; a measure is named in its first line only."""
+    """Return the rows as an aligned Markdown table. If rows have the same measure, only the first of them names it."""
     cells = [HEADINGS]
     before = ""
     for row in rows:
@@ -50,13 +50,13 @@ def _ratio(row: Row) -> str:
 
 
 def target_text(target: Target | None, unit: str) -> str:
-    """Return a target in a few characters."""
+    """Return the short text of a target, for example ``≤ 4 %``."""
     if target is None:
         return "-"
     return f"{target.sign} {target.limit:g}" + (f" {unit}".rstrip() if target.of == "ours" else " x")
 
 
 def number(value: float, unit: str) -> str:
-    """Return a value with its unit, with three figures or more."""
+    """Return the text of a value with its unit. A value that is not whole has at least three significant digits."""
     figures = f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
     return f"{figures} {unit}".strip()

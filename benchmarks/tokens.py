@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token requests of many calls, hooks, threads and processes, also when a token is revoked meanwhile.
+"""Number of token requests of many calls, hooks, threads and processes, also after a token is revoked.
 
-Counted by the server. Each count is taken in processes that are forked for it, as Airflow forks its tasks, and that
-have never called before. Failed calls are counted as well: a revoked token must not fail any call.
+The server counts the requests. Each number is measured in newly forked processes that have made no call before,
+because Airflow forks its tasks too. Failed calls are also counted, because a revoked token must not make any call
+fail.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks import clients, peers
 from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
-#: Seconds, so that cold callers meet others that wait for a token.
+#: Latency of the server in seconds. Callers without a token thus meet other callers that already wait for a token.
 LATENCY = 0.02
 SCRIPT, KEPT = "requests, a token each", "requests, token kept"
 HTTP = "http provider, a token each"
@@ -39,13 +40,13 @@ Call = Callable[[], object]
 class Scenario:
     """Number of callers and calls.
 
-    :param name: Its name in the table.
-    :param threads: Threads of a process.
-    :param calls: Calls of a thread.
-    :param processes: Processes.
-    :param new_hooks: Whether each of our calls is through a hook of its own.
-    :param revoked: Whether the token is revoked when half of the calls are through.
-    :param tokens: Token requests that are enough.
+    :param name: The name of the scenario in the table.
+    :param threads: Number of threads of each process.
+    :param calls: Number of calls of each thread.
+    :param processes: Number of processes.
+    :param new_hooks: Whether our provider uses a new hook for each call.
+    :param revoked: Whether the token is revoked after half of the calls.
+    :param tokens: Target for the number of token requests.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was counted: tokens asked for, and calls that failed."""
+    """The result of a scenario: the number of token requests and the number of failed calls."""
 
     tokens: int
     failed: int
@@ -75,13 +76,14 @@ SCENARIOS = (
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure."""
+    """Count the token requests of all scenarios, and return the rows of the table."""
     with loopback(directory, LATENCY) as server:
         return [row for scenario in SCENARIOS for row in _rows(server, scenario)]
 
 
 def _rows(server: Loopback, scenario: Scenario) -> list[Row]:
-    # In memory there is nothing left of the scenario before; a file is what processes share.
+    # Several processes can share a token only in a file. Otherwise the token is stored in memory, so that no token of
+    # the previous scenario exists.
     clients.connect(server, shared_file=scenario.processes > 1)
     ours = _count(server, scenario, _ours_new if scenario.new_hooks else _ours_one)
     theirs = {name: _count(server, scenario, make) for name, make in _candidates(server).items()}
@@ -116,7 +118,8 @@ def _ours_new() -> Call:
 
 
 def _kept(base_url: str) -> Call:
-    """Return what several providers do: keep the token of the first call for the others."""
+    """Return a call that stores the token of the first call and uses it for all later calls, as several providers
+    do."""
     kept: list[str] = []
 
     def call() -> None:

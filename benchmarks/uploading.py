@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Uploads of our client, of its peers and of the floor: each call sends seven images from files over TLS.
+"""Uploads of our client, of other clients and of a bare socket. Each upload sends seven image files over TLS.
 
-``python -m benchmarks.uploading NAME URL CERTIFICATE SMALL LARGE`` is one of them in a process of its own: it prints
-by how many MiB the process has grown, at its largest, while it sent the folder ``LARGE``, having sent ``SMALL``.
+``python -m benchmarks.uploading NAME URL CERTIFICATE SMALL LARGE`` runs one candidate in a process of its own. It
+first uploads the folder ``SMALL`` and then the folder ``LARGE``. It prints the peak growth of the memory during the
+second upload, in MiB.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Upload = Callable[[Path], object]
 
 
 def candidates(url: str, certificate: Path) -> dict[str, Callable[[], Upload]]:
-    """Return what makes each candidate, by name; those that are not installed are left out."""
+    """Return functions that create the upload function of each candidate, by name. Omit candidates not installed."""
     makers: dict[str, Callable[[], Upload]] = {
         FLOOR: lambda: _floor(url, certificate),
         OURS: _ours,
@@ -69,7 +70,7 @@ def _ours() -> Upload:
 
 
 def _floor(url: str, certificate: Path) -> Upload:
-    """Return what no client can do with less: the head of a request, then each file as it is read."""
+    """Return the minimal upload: it sends the head of a request, and then sends each file in chunks as it reads it."""
     token = _token(url, certificate)
     parts = urlsplit(url)
     assert parts.hostname is not None
@@ -113,7 +114,7 @@ def _http_provider(url: str, certificate: Path) -> Upload:
 
 
 def _toolbelt(url: str, certificate: Path) -> Upload:
-    # By name, for the checker has no peers.
+    # Imported by name, because the type checker's environment does not contain this package.
     encoder: Any = import_module("requests_toolbelt").MultipartEncoder
     session, headers = _session(certificate), _headers(url, certificate)
 
@@ -156,7 +157,10 @@ def _check(answer: requests.Response) -> None:
 
 
 def _growth(upload: Upload, small: Path, large: Path) -> float:
-    """Return by how many MiB this process grows at the most while it uploads; what is imported is warm by then."""
+    """Return the peak growth of this process's memory in MiB while it uploads ``large``.
+
+    Before, it uploads ``small``, so that imports and caches are not part of the measurement.
+    """
     upload(small)
     gc.collect()
     before = memory.resident()

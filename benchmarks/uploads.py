@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Memory and CPU of sending seven images of 5 MB over TLS, beside a plain copy to the socket.
+"""Memory and CPU of sending seven images of 5 MB over TLS, compared with copying the files to a socket.
 
-CPU is this process's own, candidates taking turns. Memory is what a fresh process grows by, at its largest, for each
-candidate (``benchmarks/uploading.py``).
+The CPU time is measured in this process, in rounds of all candidates. The memory is the peak growth of a fresh
+process for each candidate (``benchmarks/uploading.py``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROCESSES = 3
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure."""
+    """Measure CPU and memory of the uploads, and return the rows of the table."""
     large, small = _pictures(directory / "large", LARGE), _pictures(directory / "small", SMALL)
     with loopback(directory) as server:
         clients.connect(server, tls=True)
@@ -78,7 +78,7 @@ def _growth(server: Loopback, name: str, small: Path, large: Path) -> float:
 
 
 def _pictures(folder: Path, size: int) -> Path:
-    """Fill a folder with seven files that begin as pictures do and go on as well as any."""
+    """Write seven files with the signature of a JPEG file and random content. Return the folder."""
     folder.mkdir()
     for name in PICTURES:
         (folder / f"{name}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + os.urandom(size - 4))

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One process with many waits: ``python -m benchmarks.waiting NAME COUNT URL CERTIFICATE`` prints what they cost.
+"""One process with many waits: ``python -m benchmarks.waiting NAME COUNT URL CERTIFICATE`` prints the cost.
 
-The waits begin spread over one interval; then everything is measured over another.
+The starts of the waits are distributed evenly over one interval. The measurement takes place during a later interval.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from benchmarks.loopback import RECORDS_PATH, trusting
 from benchmarks.waits import HTTP, LATENCY, NAIVE, OURS
 
 INTERVAL = 60.0
-#: Seconds between two beats of the loop's pulse; what a beat comes late is how long the loop was blocked.
+#: The event loop sleeps for this time in seconds again and again. The delay of a wake-up is the time for which the
+#: loop
+#: was blocked.
 PULSE = 0.02
 
 Poll = Callable[[], Awaitable[object]]
 
 
 class Stopwatch:
-    """When each poll was due, and how late its answer came beyond the server's own time."""
+    """Record when each poll was due, and the delay of its answer, without the latency of the server."""
 
     def __init__(self) -> None:
         self.late: list[float] = []
@@ -42,11 +44,11 @@ class Stopwatch:
         return asyncio.current_task() not in self._due
 
     def sleeping(self, seconds: float) -> None:
-        """Note that the running task means to look again in so many seconds."""
+        """Record that the running task will poll again after this number of seconds."""
         self._due[asyncio.current_task()] = asyncio.get_running_loop().time() + seconds
 
     def answered(self) -> None:
-        """Note that the running task has its answer."""
+        """Record that the running task has received its answer."""
         now = asyncio.get_running_loop().time()
         self.polls += 1
         due = self._due.get(asyncio.current_task())
@@ -69,7 +71,8 @@ async def _main(name: str, count: int, url: str, certificate: str) -> dict[str, 
     found = {
         "cpu": 100 * (time.process_time() - cpu) / took,
         "polls": (watch.polls - polls) / took,
-        # The first waits have warmed the pool; it is theirs whether ten wait or ten thousand.
+        # The baseline of the memory is read after the first waits have filled the connection pool, because the memory
+        # of the pool does not depend on the number of waits.
         "memory": (_resident() - memory) / count,
         "late_p50": 1e3 * statistics.median(watch.late),
         "late_p99": 1e3 * statistics.quantiles(watch.late, n=100)[98],
@@ -88,10 +91,10 @@ async def _after(seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
 
 
 def _set_aside() -> float:
-    """Leave all that is loaded by now out of Python's garbage collections, and return the seconds that one of it takes.
+    """Exclude all objects that exist now from garbage collections. Return the duration of one collection in seconds.
 
-    Nine tenths of it are Airflow itself, which in a triggerer is collected again and again in any case; the
-    waits, and what they leave behind, are collected as ever.
+    Nine tenths of these objects belong to Airflow itself, and a triggerer collects them in any case. Objects of the
+    waits are created later and are collected normally.
     """
     began = time.perf_counter()
     gc.collect()
@@ -116,16 +119,17 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
     poll, sleep = shared_poller.SharedPoller.poll, asyncio.sleep
 
     async def watched_poll(self: shared_poller.SharedPoller, endpoint: object) -> object:
-        found = await poll(self, endpoint)  # type: ignore[arg-type]  # passed on as it came
+        found = await poll(self, endpoint)  # type: ignore[arg-type]  # The wrapper does not know the type.
         watch.answered()
         return found
 
     class WatchedAsyncio:
-        """What the trigger takes for asyncio: the same, with a note on each sleep."""
+        """A replacement for the module asyncio in the trigger. It records each sleep."""
 
         @staticmethod
         async def sleep(seconds: float) -> None:
-            # The first pause only spreads waits that begin together. These are spread, as those of the peers are.
+            # The trigger's first sleep only spreads waits that begin at the same time. It is skipped, because the
+            # benchmark spreads the waits of all candidates itself.
             seconds = 0.0 if watch.is_new else seconds
             watch.sleeping(seconds)
             await sleep(seconds)
@@ -175,7 +179,7 @@ def _naive(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitab
 def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitable[None]]:
     import requests
 
-    # By name, for the checker has no peers.
+    # Imported by name, because the type checker's environment does not contain these packages.
     aiohttp: Any = import_module("aiohttp")
     hooks: Any = import_module("airflow.providers.http.hooks.http")
     session = requests.Session()
@@ -185,7 +189,7 @@ def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
     context = trusting(Path(certificate))
 
     async def fetch() -> object:
-        # A session for each poll, as the provider's own triggers make one; the TLS context is kept for it.
+        # The triggers of the http provider also create a session for each poll. The TLS context is shared.
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as own:
             answer = await hook.run(
                 session=own, endpoint=RECORDS_PATH, data={"link": "open"}, headers=headers
@@ -196,7 +200,7 @@ def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
 
 
 def _resident() -> float:
-    """Return this process's memory in KiB."""
+    """Return the resident memory of this process in KiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4.0
 
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost of a thousand waits in one triggerer, each polling a 200 ms server once a minute.
+"""Cost of one thousand waits in one triggerer. Each wait polls a server with 200 ms latency once a minute.
 
-Each candidate runs in a process of its own (``benchmarks/waiting.py``), one after the other; ours with five thousand
-waits too, the peers with one thousand only.
+Each candidate runs in a process of its own (``benchmarks/waiting.py``), one candidate after the other. Our provider
+is also measured with five thousand waits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Found = Mapping[str, float]
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure."""
+    """Measure the waits of all candidates, and return the rows of the table."""
     with loopback(directory, LATENCY) as server:
         clients.connect(server, tls=True)
         ours = {count: _waits(server, OURS, count) for count in (1000, 5000)}

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Time until a webhook is stored and answered by a real API server on SQLite.
+"""Time until a real API server on SQLite has stored and answered a webhook.
 
-Beside a bare FastAPI route with one committed SQLite insert (``benchmarks/receiving.py``), in a process of its own too.
+It is compared with a bare FastAPI route that commits one SQLite insert (``benchmarks/receiving.py``). That route runs
+in a process of its own too.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from benchmarks.frame import Row, Target, counted, measure_rounds
 from tests.airflow.running import bundles
 from tests.airflow.whole_airflow import WholeAirflow
 
-#: DAGs that listen. No scheduler runs: what becomes of an event is not the receiver's time.
+#: DAGs that wait for webhooks. No scheduler runs, because only the receiver is measured.
 DAGS = Path(__file__).resolve().parents[1] / "tests" / "webhook" / "listening"
 OURS, FLOOR = "ours", "FastAPI and one insert"
 ROUNDS = 200
 AT_ONCE = 200
-#: Milliseconds within which a webhook is to be answered.
+#: Time limit for the answer to a webhook, in milliseconds.
 LIMIT = 100.0
 
 
 def measure(directory: Path) -> list[Row]:
-    """Take the measure."""
+    """Measure the times of webhooks, and return the rows of the table."""
     with (
         _floor(directory / "floor.db") as floor,
         _ours(directory / "airflow") as ours,

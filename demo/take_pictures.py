@@ -2,7 +2,7 @@
 """The command `make pictures`: take the pictures of the documentation in a real Airflow with the sandbox.
 
 Chromium shows the pages of Airflow and of the sandbox. The pictures are written to `docs/pictures`. All persons,
-credentials and records in them are made up.
+credentials and records in them are fictitious.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from demo.run_ui import BATCH_DAG, HUMAN_REVIEW_DAG, TO_REVIEW, prepare
 PICTURES = ROOT / "docs" / "pictures"
 MAX_PICTURE_BYTES = 150_000
 MAX_COLORS = 256
-#: Device pixels for one CSS pixel: sharp on a fine screen, and small enough.
+#: Device pixels for one CSS pixel. With this value, a picture is sharp on a high-resolution screen and still small.
 SCALE = 1.5
 #: Space in CSS pixels around the parts of a page that a picture shows.
 MARGIN = 8
@@ -42,7 +42,7 @@ PATIENCE_MILLISECONDS = 180_000
 MAX_SECONDS = 1_500
 RUN_SECONDS = 400.0
 
-#: The people in the picture of a batch. The sandbox decides by the first word of the identifier.
+#: The record identifiers in the picture of a batch. The sandbox derives the decision from the first word of each.
 BATCH = (
     *(f"customer-{number}" for number in range(3001, 3041)),
     *(f"declined-{number}" for number in range(1, 5)),
@@ -52,7 +52,7 @@ BATCH = (
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """The running processes, and a browser to look at them."""
+    """The running processes, and the browser that shows their pages."""
 
     airflow: Airflow
     faceki: SandboxProcess
@@ -89,7 +89,7 @@ class Studio:
 
 
 def take_pictures(studio: Studio) -> None:
-    """Run the example DAGs, and take a picture wherever there is something to see."""
+    """Run the example DAGs, and take the pictures at the right moments of the runs."""
     connection_form(studio)
     airflow = studio.airflow
     reviewed = airflow.trigger(HUMAN_REVIEW_DAG, {"record_identifier": TO_REVIEW})
@@ -107,7 +107,7 @@ def take_pictures(studio: Studio) -> None:
 
 
 def connection_form(studio: Studio) -> None:
-    """Fill in the form of a new Connection; it is not saved."""
+    """Take pictures of the form of a new Connection, with some fields filled in. The form is not saved."""
     page = studio.open(f"{studio.airflow.url}/connections", 1000, 1200)
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
@@ -124,12 +124,12 @@ def connection_form(studio: Studio) -> None:
     form.get_by_label("Timeout (s)", exact=True).fill("30")
     last = form.get_by_text("Longest wait (s)", exact=True)
     expect(last).to_be_visible()
-    page.wait_for_timeout(500)  # The section unfolds.
+    page.wait_for_timeout(500)  # The animation that unfolds the section must end first.
     save(page, "connection-form-extra", form, above=last)
 
 
 def link_button(studio: Studio, run_id: str) -> str:
-    """Show the button of the task that made a link, and return the address that it leads to."""
+    """Take a picture of the button of the task that created a link, and return the URL of the button."""
     page = studio.open(studio.task_page(LINK_DAG, run_id, "make_link") + "/details")
     button = page.get_by_role("link", name="FACEKI hosted page")
     expect(button).to_be_visible()
@@ -138,7 +138,7 @@ def link_button(studio: Studio, run_id: str) -> str:
 
 
 def hosted_page(studio: Studio, url: str) -> None:
-    """Show the sandbox's page on a desktop and on a phone side by side, and accept the person."""
+    """Take a picture of the hosted page on a desktop and on a phone side by side, and press ACCEPTED on it."""
     shots = []
     for width, height in ((900, 844), (390, 844)):
         page = studio.open(url, width, height)
@@ -154,7 +154,7 @@ def hosted_page(studio: Studio, url: str) -> None:
 
 
 def human_review(studio: Studio, run_id: str) -> None:
-    """Show the required action of a person whom FACEKI has not decided about."""
+    """Take a picture of the required action for a person about whom FACEKI has not decided."""
     url = studio.task_page(HUMAN_REVIEW_DAG, run_id, "ask_a_person") + "/required_actions"
     page = studio.open(url, 1300)
     decline = page.get_by_role("button", name="Decline")
@@ -163,12 +163,12 @@ def human_review(studio: Studio, run_id: str) -> None:
 
 
 def webhook_asset(studio: Studio) -> None:
-    """Show the events that the webhooks have added to the asset, and the runs that they started."""
+    """Take a picture of the asset with the events of the webhooks, and of the runs that these events started."""
     airflow = studio.airflow
 
     def has_started_a_run() -> bool:
         events = airflow.call("GET", "assets/events?order_by=-timestamp")["asset_events"]
-        # An event of a webhook comes from no task; those of the reconciling DAG do.
+        # An event of a webhook has no source DAG. An event of the reconciling DAG has one.
         return any(
             run["state"] == "success"
             for event in events
@@ -190,7 +190,7 @@ def webhook_asset(studio: Studio) -> None:
 
 
 def graph(studio: Studio, run_id: str, theme: str) -> None:
-    """Show the graph of a finished run, without the panels around it."""
+    """Take a picture of the graph of a finished run, without the panels around it."""
     page = studio.open(f"{studio.airflow.url}/dags/{LINK_DAG}/runs/{quote(run_id)}", 1180, 700, theme)
     page.get_by_role("button", name="Show Graph").click()
     page.get_by_role("button", name="Collapse Details Panel").click()
@@ -201,8 +201,8 @@ def graph(studio: Studio, run_id: str, theme: str) -> None:
 
 
 def batch_log(studio: Studio) -> None:
-    """Show the log of a batch of some people in one shard."""
-    # A webhook for each person would start as many runs.
+    """Take a picture of the log of a small batch in one shard."""
+    # Webhooks are switched off, because the webhook of each person would start a DAG run.
     studio.faceki.control.post("settings", webhook_mode="never")
     manifest = write_manifest(studio.processes.logs / "pictured", BATCH)
     conf = {"manifest": manifest, "output": manifest.rpartition("/")[0] + "/output", "shards": 1}
@@ -246,14 +246,14 @@ def save(page: Page, name: str, shown: Locator, above: Locator | None = None) ->
 
 
 def save_area(page: Page, name: str, area: FloatRect) -> None:
-    """Save an area of a page, after all that moves has stopped."""
+    """Save an area of a page, after all animations have ended."""
     page.mouse.move(0, 0)
-    page.wait_for_timeout(1_000)  # Tooltips fade, and the graph moves to its place.
+    page.wait_for_timeout(1_000)  # Tooltips fade out, and the graph moves to its final position.
     write(name, Image.open(io.BytesIO(page.screenshot(animations="disabled", clip=area))))
 
 
 def write(name: str, picture: Image.Image) -> None:
-    """Write a picture with few colours, which makes it small."""
+    """Write a picture with at most `MAX_COLORS` colours, so that the file is small."""
     path = PICTURES / f"{name}.png"
     few = picture.convert("RGB").quantize(MAX_COLORS, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
@@ -286,7 +286,7 @@ def _time_limit() -> Iterator[None]:
 
 
 def work_through(work: Path, chromium: str) -> None:
-    """Start everything, take all pictures, and end everything."""
+    """Start all processes, take all pictures, and end all processes."""
     expect.set_options(timeout=PATIENCE_MILLISECONDS)
     with SandboxProcess() as faceki, Processes(work) as processes, sync_playwright() as playwright:
         say("Starting Airflow, the sandbox and Chromium ...")

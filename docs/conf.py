@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Configure the documentation site: `make docs` builds it without a network, with warnings as errors."""
+"""Configure the documentation site. `make docs` builds it without a network and treats warnings as errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-# Autodoc imports Airflow, which makes its home on import: it gets one that nobody else uses.
+# Autodoc imports Airflow, and Airflow creates its home directory on import. A temporary home directory keeps the
+# user's
+# own Airflow home directory unchanged.
 _airflow_home = tempfile.mkdtemp(prefix="airflow-home-docs-")
 atexit.register(shutil.rmtree, _airflow_home, ignore_errors=True)
 os.environ.update(
@@ -38,7 +40,7 @@ html_copy_source = False
 html_show_sourcelink = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
-# Every heading down to this level can be linked to, and a link to one that is missing is a warning.
+# Sphinx creates link targets for headings down to this level. A link to a missing heading produces a warning.
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Render the diagrams in docs/diagrams to SVG with Mermaid in headless Chromium: `make pictures` calls this."""
+"""Render the diagrams in docs/diagrams to SVG with Mermaid in headless Chromium. `make pictures` calls this module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = {
     "startOnLoad": False,
     "htmlLabels": False,
     "theme": "neutral",
-    # Wide enough for the longest class name in one line.
+    # With this width, the longest class name fits in one line.
     "flowchart": {"htmlLabels": False, "wrappingWidth": 400, "nodeSpacing": 30, "rankSpacing": 40},
     "sequence": {
         "actorMargin": 40,
@@ -33,18 +33,18 @@ RENDER = """async ([settings, text]) => {
 
 
 def stamp(source: str) -> str:
-    """Return the comment by which a rendered diagram names the text that it was made from."""
+    """Return an SVG comment with the hash of the diagram's text. A test can thus find SVG files of an older text."""
     return f"<!-- source {hashlib.sha256(source.encode()).hexdigest()} -->"
 
 
 def render(page: Page, source: Path) -> None:
-    """Write the SVG beside ``source``.
+    """Render a diagram and write the SVG next to the file ``source``.
 
     :param page: A page in which Mermaid is loaded.
-    :param source: The diagram's text.
+    :param source: The file with the text of the diagram.
     """
     text = source.read_text(encoding="utf-8")
-    # A background of its own, for readers who have chosen a dark page.
+    # The SVG gets a white background, because its dark lines are hard to see on a dark page.
     svg = str(page.evaluate(RENDER, [SETTINGS, text])).replace(
         'style="', 'style="background-color: white; ', 1
     )

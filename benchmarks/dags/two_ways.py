@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The same people verified in two ways: by one task for them all, and by a mapped task for each."""
+"""Two DAGs that verify the same persons: one with a single batch task, one with a mapped task for each person."""
 
 from __future__ import annotations
 
