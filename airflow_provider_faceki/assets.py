@@ -13,7 +13,7 @@ _ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 def fits_uri(conn_id: str) -> bool:
-    """Return whether a Connection id can be the host of a URI without escaping."""
+    """Return whether a Connection id can be used as the host of a URI without escaping."""
     return _ALLOWED.fullmatch(conn_id) is not None
 
 
@@ -21,12 +21,11 @@ def faceki_verifications(conn_id: str = DEFAULT_CONN_ID) -> Asset:
     """Return the asset of the verifications that a FACEKI account reports.
 
     The name and the URI of the asset are both ``faceki://<conn_id>/verifications``. Each asset event reports one
-    decision. Its partition key is FACEKI's request id (Airflow 3.2 and later). Its extra is ``{"request_id",
-    "status"}``. Both are only hints, so fetch the record before you rely on them.
+    decision. The partition key of the event is FACEKI's request id (Airflow 3.2 and later). The extra of the event is
+    ``{"request_id", "status"}``. Request id and status are only hints, so fetch the record before you rely on them.
 
-    :param conn_id: Id of a Connection of type ``faceki``. The id becomes part of a URI. Therefore it consists of
-        letters,
-        digits and ``. _ -``, and its first character is not ``.`` or ``-``.
+    :param conn_id: Id of a Connection of type ``faceki``. The id becomes part of a URI. Therefore only letters, digits
+        and ``. _ -`` are allowed, and the first character must not be ``.`` or ``-``.
     :raises ValueError: if the id contains other characters.
     """
     if not fits_uri(conn_id):

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Limit of the charged calls that one try of a task makes with one Connection.
 
-All threads of the try share the limit. Airflow runs each try in one process, so the count needs no storage. A call
-outside a task counts for its process.
+All threads of the try share the limit. Airflow runs each try in one process, so the count needs no storage. Calls
+outside a task are counted for each process.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from functools import partial
 
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
 
-#: Number of charged calls by Connection and try. It is independent of the client, which is replaced if the Connection
-#: changes.
+#: Number of charged calls by Connection and try. The number is not stored in the client, because the client is replaced
+#: if the Connection changes.
 _made = Counter[tuple[str, str]]()
 _lock = threading.Lock()
 
 
 def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
-    """Return a function for ``FacekiClient.charge_limit``.
+    """Return the function that ``FacekiClient`` calls around each charged call to count and to limit these calls.
 
     :param maximum: Maximum number of charged calls in one try. ``None`` means no limit.
     """
@@ -32,9 +32,9 @@ def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractCont
 
 @contextmanager
 def _charging(conn_id: str, maximum: int) -> Iterator[None]:
-    """Count one charged call. A call that was certainly not charged is not counted.
+    """Count the charged call that runs inside this context. If the call was certainly not charged, the count is undone.
 
-    :raises ChargeLimitError: the limit is reached.
+    :raises ChargeLimitError: if the limit is reached.
     """
     key = (conn_id, _current_try())
     with _lock:
@@ -60,6 +60,6 @@ def _current_try() -> str:
 
     try:
         ti = get_current_context()["ti"]
-    except (RuntimeError, AirflowException):  # Airflow 3 raises the first, Airflow 2 the second
+    except (RuntimeError, AirflowException):  # RuntimeError in Airflow 3, AirflowException in Airflow 2
         return f"process {os.getpid()}"
     return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index} {ti.try_number}"

@@ -6,9 +6,9 @@ Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
 
 The fence prevents two executions of one task instance from sending at the same time. The store has no compare-and-set,
 so the fence uses Fischer's algorithm. An execution writes a mark with a nonce, waits longer than a write needs, and
-sends only if its nonce is still stored. The execution reads the mark before it fetches a record from FACEKI, and
-compares it again before it writes the nonce. The mark remains after the call. Therefore a changed mark shows that
-another execution has sent in between.
+sends only if its nonce is still stored. The execution first reads the stored mark, then fetches the record from FACEKI.
+Before the execution writes its nonce, it reads the mark again and compares both. A finished call also leaves a mark.
+Therefore a changed mark shows that another execution has sent the call in between.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds between writing the nonce and reading it back. The wait must be longer than the time between another
-#: execution's read and its write. These are two requests to Airflow's API server.
+#: Minimum seconds between writing the nonce and reading it back. The wait must be longer than the time between the read
+#: and the write of another execution. Read and write are two requests to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
 #: Minimum ratio of the wait to the duration of this execution's own read and write.
 _FENCE_FACTOR = 3.0
@@ -69,7 +69,10 @@ class ChargedCallState:
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether another execution has started the call with the same try number. Each try gets a new number."""
+        """Whether another execution has started the call with the same try number.
+
+        Airflow increases the number for each try. Therefore such an execution is a duplicate of this execution.
+        """
         mark = self._pending()
         return isinstance(mark, Mapping) and mark.get("try_number") == self._ti.try_number
 
@@ -92,10 +95,11 @@ class ChargedCallState:
     def settled_at(self, resubmit_after: float) -> float | None:
         """Return the Unix time from which a missing record means "not sent", or ``None`` if no call is pending.
 
-        :param resubmit_after: Seconds after the last sent byte within which FACEKI finishes.
+        :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         """
-        # An earlier try cannot send after the start of this try. There is no earlier limit, because a process can be
-        # interrupted between its mark and its last byte. `dag.test()` of Airflow 2 sets no start date.
+        # An earlier try cannot send after the start of this try. The time of the earlier try's mark is not a sufficient
+        # limit, because a process can be suspended between its mark and its last sent byte. `dag.test()` of Airflow 2
+        # sets no start date, so the current time is used.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -107,9 +111,10 @@ class ChargedCallState:
         return max(since, started) + resubmit_after
 
     def acquire(self) -> bool:
-        """Write a mark that the call is possibly sent. Return whether this execution is allowed to send it.
+        """Write a mark that the call is possibly sent, and return whether this execution is allowed to send the call.
 
-        ``False`` means that another execution of this task instance sends the call. Without a store there is no fence.
+        ``False`` means that another execution of this task instance sends the call. Without a task state store there is
+        no fence, and the result is ``True``.
         """
         if self._store is None:
             return True
@@ -131,13 +136,14 @@ class ChargedCallState:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
         :raises AirflowException: if an image could not be read, or has changed. FACEKI then received no complete call.
-        :raises FacekiError: as ``hook.call``.
+        :raises FacekiError: if the call fails; see ``hook.call``.
         """
         try:
             return hook.call(endpoint)
         except api.ValidationError as error:
             self.clear()
-            # The arguments were checked before. Here, either the storage fails or the image is still being written.
+            # The arguments were checked before. Therefore either the storage fails or the image is still being written.
+            # Both can succeed in the next try.
             raise AirflowException(str(error)) from None
         except api.FacekiError as error:
             if not error.is_ambiguous:
@@ -170,7 +176,7 @@ class ChargedCallState:
     ) -> bool:
         """Save the records that a charged search found. Return ``False`` if there is no store.
 
-        :param records: Records of the persons found.
+        :param records: Records of the persons that the search found.
         :param location: URI of the image that was searched for.
         :param size: Size of the image in bytes, if the size helps to distinguish it from other images.
         """
@@ -184,7 +190,7 @@ class ChargedCallState:
         return True
 
     def load_matches(self, location: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
-        """Return the records that an earlier try found with the same image, or ``None`` if no such search was saved.
+        """Return the records that an earlier try found with the same image, or ``None`` if no such records are saved.
 
         :param location: URI of the image.
         :param size: Function that returns the current size of the image in bytes, or ``None`` if it is unknown.

@@ -5,7 +5,7 @@ Exit status 0 means that the Connection is usable. Exit status 1 means that a se
 names it. Exit status 2 means that the Connection cannot work.
 
 Airflow 3.2 and later import this module for every command of its command line, to find the commands ``airflow faceki``.
-So the module imports the code of the check when it is needed.
+Therefore this module imports the code of the check only when a check runs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def get_faceki_commands() -> list[Any]:
-    """Return the group of commands. The provider's metadata names this function."""
+    """Return the commands ``airflow faceki …``. Airflow finds this function through the provider's metadata."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
     check = ActionCommand(
@@ -178,7 +178,10 @@ def _conclusion(conn_id: str, base_url: str, findings: Sequence[Finding], status
 
 
 def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
-    """Return what to do if an environment variable gives the Connection. It wins over Airflow's database."""
+    """Return the instructions for a Connection that is defined by an environment variable.
+
+    Airflow then does not read the Connection from its database.
+    """
     value = os.environ[variable]
     lines = [
         f"The Connection comes from the environment variable {variable}, which wins over Airflow's database.",
@@ -194,7 +197,7 @@ def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
 
 
 def _change_connection(conn_id: str, base_url: str, settings: Mapping[str, str]) -> list[str]:
-    """Return what to do with a Connection in Airflow's database."""
+    """Return the instructions for a Connection that is stored in Airflow's database."""
     connection = {
         "conn_type": "faceki",
         "host": base_url,

@@ -17,8 +17,8 @@ These errors fail a task at once, because another try cannot help:
 
 All other errors are raised unchanged, so the task's ``retries`` apply to them. These are connection failures, lost
 responses, throttling, a failing service, and responses that are unreadable or have an unknown code. Two further errors
-are retried although they are not transient. After NotFoundError, the person has possibly finished before the next try.
-After OutcomeUnknownError, the next try looks for a record before it sends.
+are retried although they are not transient. NotFoundError is retried, because the person possibly finishes before the
+next try. OutcomeUnknownError is retried, because the next try searches for a record before it sends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A plain ResponseError has an unknown code. The next try looks for a lost outcome before it sends again.
+    # A plain ResponseError has an unknown code. A retry is safe, because the next try searches for a lost outcome
+    # before it sends.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -41,11 +42,12 @@ def is_task_retryable(error: api.FacekiError) -> bool:
 
 
 def is_gateway_error(error: api.FacekiError) -> bool:
-    """Return whether an error is a 4xx without a FACEKI code, which a proxy or firewall has possibly sent.
+    """Return whether an error is a 4xx response without a FACEKI code.
 
-    Such an error possibly affects all callers. A 401 is excluded because wrong credentials must not be sent repeatedly.
-    A 413 is excluded because it depends on the request. A :class:`ConfigurationError` with a status is included: the
-    URL of its token request does not exist.
+    A proxy or firewall has possibly sent such a response. Such an error possibly affects all callers. A 401 is excluded
+    because wrong credentials must not be sent repeatedly. A 413 is excluded because it depends on the request. A
+    :class:`ConfigurationError` with a status is included, because its cause is a token request to a URL that does not
+    exist.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)
@@ -58,12 +60,12 @@ def is_poll_retryable(error: api.FacekiError) -> bool:
 
 
 def are_rules_unavailable(error: api.FacekiError) -> bool:
-    """Return whether workflow rules are unavailable for a reason that does not affect the verification.
+    """Return whether the rules of a workflow are unavailable for a reason that does not affect the verification.
 
     The endpoint is undocumented and is known only from SDKs. Therefore a missing endpoint, an unreadable response or a
-    missing response does not prevent a verification. FACEKI checks its rules itself.
+    missing response does not prevent a verification. FACEKI itself checks the rules during the verification.
 
-    :param error: Error of the request for the rules, after the retries of the request.
+    :param error: Error of the request for the rules, after all retries of the request.
     """
     from airflow_provider_faceki.api.codes import REFUSED
 
@@ -81,7 +83,7 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
 def fail_if_declined(record: api.VerificationRecord | None) -> None:
     """Fail the task without retries if a record has the decision DECLINED.
 
-    :param record: The record, or ``None``.
+    :param record: The record. ``None`` never fails the task.
     :raises AirflowFailException: if the record is declined. The text contains the request id and FACEKI's codes.
     """
     if record is None or str(record.decision) != "DECLINED":
@@ -104,7 +106,7 @@ def translate_errors(
     the FACEKI error is removed, because Airflow logs the whole chain. For example, the text of a transport exception
     can contain a URL or a header.
 
-    :param passes: Function that returns true for errors that are raised unchanged.
+    :param passes: Function that returns ``True`` for an error that is raised unchanged.
     """
     try:
         yield

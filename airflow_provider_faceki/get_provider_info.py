@@ -2,7 +2,8 @@
 """The provider's metadata, which Airflow reads without importing the other modules of the provider.
 
 Airflow 3.3 and later call this function in every process while ``import airflow`` runs. An error in this module would
-prevent Airflow from starting. Therefore it only computes data from data and imports nothing else.
+prevent Airflow from starting. Therefore this module and the two modules that it imports contain only data, and do not
+import Airflow.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 #: Name of the run facet with the counts of a batch.
 BATCH_FACET = "faceki_batch"
 
-#: Minimum length of an identifier that is also searched for inside a word of a folder's name.
+#: Minimum length at which an identifier is also searched for inside the words of a folder's name. A shorter identifier
+#: must be a whole word.
 MIN_IDENTIFIER_LENGTH = 4
 
 _LOCAL_SCHEMES = ("file", "local")
@@ -47,7 +48,7 @@ class Lineage:
 
     :param inputs: Datasets that were read.
     :param outputs: Datasets that were written.
-    :param counts: Numbers of rows of a batch, over all its tries.
+    :param counts: Row counts of a batch by name of the count, over all tries of the task.
     """
 
     inputs: Sequence[Dataset] = ()
@@ -69,25 +70,25 @@ def file_uri(uri: FilePath) -> str | None:
     if not scheme or not (parts.netloc or scheme == "file"):
         return None
     host = parts.netloc.rpartition("@")[2]
-    # Only the query of a web address is removed. In an object store, the character belongs to the name.
+    # The query is removed only from a web address. In an object store, `?` and `#` are part of the name.
     is_web = scheme in ("http", "https")
     rest = "" if is_web else re.sub(r"^[^?#]*", "", text)
     return urlunsplit((scheme, host, f"{parts.path}{rest}".rstrip("/"), "", ""))
 
 
 def datasets(rows: Mapping[str, int | None]) -> list[Dataset]:
-    """Return the datasets at these locations.
+    """Return the datasets at the given locations. Locations without a URI are omitted.
 
-    :param rows: Number of rows by location; ``None`` if it is unknown.
+    :param rows: Number of rows by location. ``None`` if the number is unknown.
     """
     return [Dataset(uri, count) for place, count in rows.items() if (uri := file_uri(place))]
 
 
 def folder_uri(uri: FilePath, identifiers: Iterable[object] = ()) -> str | None:
-    """Return the folder of a file about one person, as :func:`file_uri` does.
+    """Return the URI of the folder of a file about one person, in the form of :func:`file_uri`.
 
-    The file's name is left out, because it usually contains an identifier of the person. A folder whose name contains
-    one of ``identifiers`` is left out too, with all folders below it.
+    The file's name is omitted, because it usually contains an identifier of the person. If the name of a folder
+    contains one of ``identifiers``, this folder and all folders below it are omitted too.
 
     :param uri: Location of the file.
     :param identifiers: Values of any JSON type that contain identifiers.
@@ -103,7 +104,7 @@ def folder_uri(uri: FilePath, identifiers: Iterable[object] = ()) -> str | None:
 
 
 def _shows(folder: str, identifier: str) -> bool:
-    # A short identifier, such as 7, is in many names by chance. It counts only as a whole word.
+    # Many names contain a short identifier, such as 7, by chance. Therefore a short identifier must be a whole word.
     is_long = len(identifier) >= MIN_IDENTIFIER_LENGTH
     return identifier in (folder if is_long else re.split(r"[\W_]+", folder))
 
@@ -115,17 +116,19 @@ def _texts(value: object) -> Iterator[str]:
         for item in value:
             yield from _texts(item)
     elif isinstance(value, str) and "/" in value:
-        # The location of an image, or a path: its last folder and its name possibly identify the person.
+        # This is the location of a file. The name of the file and the name of its folder possibly identify the person.
         yield from filter(None, re.sub(r"\.\w+$", "", value).split("/")[-2:])
     elif isinstance(value, str | int) and str(value):
         yield str(value)
 
 
 def collect(lineage: Lineage, context: object) -> None:
-    """Report datasets to Airflow's hook lineage. An error is only logged, because the work is done and paid.
+    """Report datasets to Airflow's hook lineage.
+
+    An error is only logged, because the work of the task is already done and paid.
 
     :param lineage: The datasets.
-    :param context: Hook or path that has read or written them.
+    :param context: Hook or path object that has read or written the datasets.
     """
     try:
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
@@ -135,7 +138,7 @@ def collect(lineage: Lineage, context: object) -> None:
             collector.add_input_asset(context, uri=dataset.uri)
         for dataset in lineage.outputs:
             collector.add_output_asset(context, uri=dataset.uri)
-    except Exception as error:  # noqa: BLE001 - handlers of URIs are plugins, which raise any error
+    except Exception as error:  # noqa: BLE001 - URI handlers are plugins and can raise any error
         log.debug("Datasets could not be reported: %s", type(error).__name__)
 
 
@@ -143,7 +146,7 @@ def to_openlineage(lineage: Lineage) -> Any:
     """Return the datasets as the ``OperatorLineage`` of the OpenLineage provider.
 
     :param lineage: The datasets.
-    :raises ImportError: the OpenLineage provider is not installed. It calls this function only if it is installed.
+    :raises ImportError: if the OpenLineage provider is not installed. Only this provider calls the function.
     """
     from airflow.providers.common.compat.openlineage.facet import (
         InputDataset,

@@ -30,7 +30,8 @@ _swept_folders: set[str] = set()
 def open_regular(path: str) -> BinaryIO:
     """Open a regular file without buffering.
 
-    :raises OSError: if the file is missing, or is a folder, device, pipe or socket. Reading these possibly never ends.
+    :raises OSError: if the file is missing, or is a folder, device, pipe or socket. Reading a device, pipe or socket
+        possibly never ends.
     """
     # Without O_NONBLOCK, opening a pipe would wait for its writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -75,8 +76,8 @@ def write_atomically(path: str, source: BinaryIO) -> None:
                 _link(file.fileno(), name, folder_handle)
         else:
             _write_part(source, name, folder_handle)
-        # This makes the file name survive a power failure. Some filesystems do not support it, and the content is
-        # already safe.
+        # Without this call, the file name is possibly lost in a power failure. Errors are ignored, because some
+        # filesystems do not support the call, and the content is already safe.
         with suppress(OSError):
             os.fsync(folder_handle)
 
@@ -117,7 +118,7 @@ def _open_unnamed(folder: int) -> int | None:
 
 
 def _link(handle: int, name: str, folder: int) -> None:
-    """Link an unnamed file to its name. This is a single step if the name does not exist yet."""
+    """Give an unnamed file its name. An existing file with this name is replaced atomically."""
 
     def link(as_name: str) -> None:
         # With a folder handle, Python calls linkat(2), which follows the symbolic link in /proc. link(2) does not
@@ -143,7 +144,8 @@ def _write_part(source: BinaryIO, name: str, folder: int) -> None:
         try:
             _copy(source, file)
         except BaseException:
-            # After any exception, including that of a killed task: the partial file can hold personal data.
+            # The partial file possibly contains personal data. Therefore it is deleted after any exception, also if the
+            # task is killed.
             with suppress(FileNotFoundError):
                 os.unlink(part, dir_fd=folder)
             raise
@@ -154,7 +156,8 @@ def _replace(part: str, name: str, folder: int) -> None:
     try:
         os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        # After any exception, including that of a killed task: the partial file can hold personal data.
+        # The partial file possibly contains personal data. Therefore it is deleted after any exception, also if the
+        # task is killed.
         with suppress(FileNotFoundError):
             os.unlink(part, dir_fd=folder)
         raise
@@ -172,8 +175,8 @@ def _new_part_name() -> str:
 
 
 def _lock(handle: int) -> None:
-    # The lock ends with its process. If another process can lock a part file, the writer has ended. Some filesystems
-    # have no locks.
+    # The system removes the lock when the process ends. Therefore, if another process can lock a part file, the writer
+    # has ended. Errors are ignored, because some filesystems have no locks.
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

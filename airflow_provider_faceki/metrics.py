@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 _BACKENDS = ("statsd_on", "statsd_datadog_enabled", "otel_on")
 # Airflow 3 has two copies of its statistics: one for tasks and one for its own processes, such as the triggerer.
 _MODULES = ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats")
-#: The endpoints with ``is_charged``. Parsing a DAG must not import them.
+#: Names of the endpoints that FACEKI charges. The names are repeated here, because parsing a DAG must not import the
+#: endpoint classes.
 CHARGED = frozenset({"PerformKycVerification", "FaceMatch", "AnalyzeFace"})
 _TOKEN = "AccessToken"  # noqa: S105 - this is the name of an endpoint
 
@@ -40,14 +41,14 @@ class RequestMetrics:
 
 
 def request_metrics() -> RequestMetrics | None:
-    """Return the counters for a client, or ``None`` if metrics are off. ``None`` avoids all costs."""
+    """Return the counters for a client, or ``None`` if metrics are off. The client then does no work for metrics."""
     return RequestMetrics() if is_on() else None
 
 
 @cache
 def is_on() -> bool:
     """Return whether the administrator has enabled any metrics."""
-    # The import is local because the core of a batch does not need Airflow.
+    # This import is inside the function, because the core of a batch also works without Airflow.
     from airflow.providers.common.compat.sdk import conf
 
     return any(conf.getboolean("metrics", name, fallback=False) for name in _BACKENDS)
@@ -75,13 +76,13 @@ def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
     parts = [re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in tags.values()]
     try:
         getattr(_stats(), kind)(".".join(("faceki", name, *parts)), *values, tags=tags or None)
-    except Exception as error:  # noqa: BLE001 - backends raise any error, and it must not fail a paid call
+    except Exception as error:  # noqa: BLE001 - a backend can raise any error, which must not fail a paid call
         log.debug("A metric could not be sent: %s", type(error).__name__)
 
 
 @cache
 def _stats() -> Any:
-    """Return the copy of Airflow's statistics that is configured in this process."""
+    """Return the ``Stats`` object of the copy of Airflow's statistics that is configured in this process."""
     found = None
     for name in _MODULES:
         try:

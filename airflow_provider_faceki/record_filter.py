@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Record filter of the operators and the sensor, after rendering."""
+"""Build the call that fetches records from the rendered arguments of an operator or the sensor."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ def record_filter(
     record_identifier: str | None = None,
     face_id: str | None = None,
 ) -> api.FetchRecords:
-    """Return the call for a rendered filter. A link is masked.
+    """Return the call that fetches the records of one link, verification, identifier or person.
+
+    Exactly one argument must be set. The link id is registered as a secret, so Airflow masks it in logs.
 
     :param link: Link id, URL of the hosted page, or output of the link task.
     :param request_id: FACEKI's id of one verification.
-    :param record_identifier: Your own id.
+    :param record_identifier: Your own identifier of the verification.
     :param face_id: FACEKI's id of a person.
-    :raises ValidationError: if no filter is set, or more than one, or if a value belongs to another parameter.
+    :raises ValidationError: if not exactly one argument is set, or if a value belongs to another argument.
     """
     ids = {"request_id": request_id, "record_identifier": record_identifier, "face_id": face_id}
     for name, value in ids.items():
@@ -37,7 +39,7 @@ def record_filter(
 
 
 def read_link(value: object) -> str:
-    """Return the link id of a link. An error never contains the link.
+    """Return the link id from any form of a link. Error texts never contain the link.
 
     :param value: Link id, URL of the hosted page, or a mapping with the key ``link``, such as the link task returns.
     :raises ValidationError: if the value has another form.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.api.uploads import Image
 
-#: Maximum number of pixels that are read. The largest phone cameras have 200 million pixels.
+#: Maximum number of pixels of an image. The largest phone cameras have 200 million pixels.
 MAX_PIXELS = 250_000_000
 #: Maximum memory in bytes for resizing images, in all threads of the process together. A single image that needs more
 #: memory is refused.
@@ -230,7 +230,7 @@ def _to_eight_bits(picture: PillowImage, scales: tuple[int, ...]) -> PillowImage
 
     :param picture: Image in mode ``F``.
     :param scales: Possible values of white, in addition to the value for 16 bits. The file does not define the value of
-        white.
+        white. Therefore the first possible value that is not below the brightest pixel is used.
     """
     low, high = cast("tuple[float, float]", picture.getextrema())
     white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)
@@ -300,5 +300,6 @@ def _reset() -> None:
     _budget, _strict_decoding = _MemoryBudget(MAX_DECODED_BYTES), _StrictDecoding()
 
 
-# A forked process has none of the threads that reserved memory or decode, so both start again.
+# A forked child process does not have the threads that reserved memory or that decode images. Therefore both objects
+# are created again in the child process.
 os.register_at_fork(after_in_child=_reset)

@@ -44,15 +44,16 @@ if TYPE_CHECKING:
 #: Location of a file: its absolute local path, its URI, or a path object.
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
-# Number of bytes that are requested from an object store in advance. fsspec's default is 5 MiB, and each image is
-# opened twice.
+# Number of bytes that are requested from an object store in advance. fsspec's default of 5 MiB is too much, because
+# each image is opened twice.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
-# URL parsers remove some control characters. A check would then see another path than the storage.
+# Control characters are refused. URL parsers remove some of them, so a check would examine another path than the
+# storage uses.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # Permanent local errors, which a retry cannot solve. A full or failing disk is not permanent.
@@ -67,7 +68,8 @@ _ACCESS_NAMES = re.compile(
 )
 _ACCESS_CODES = frozenset(
     {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}
-    # The response to a HEAD request has no body with details. S3 answers 400 to expired credentials.
+    # The response to a HEAD request has no body with details, so only its status is known. S3 uses status 400 for
+    # expired credentials.
     | {"400", "401", "403", "407"}
 )
 _INVALID_NAMES = re.compile(r"ParamValidation|InvalidBucketName")
@@ -78,7 +80,7 @@ _MISSING_CODES = frozenset({"404", "410", "NoSuchKey", "NoSuchBucket"})
 class StorageError(OSError):
     """A storage operation failed, although the path is possibly right.
 
-    :param uri: URI of the file. Its credentials are not shown.
+    :param uri: URI of the file. The error text does not show credentials of the URI.
     :param reason: Reason of the failure, without the file's name.
     """
 
@@ -119,8 +121,8 @@ class StorageFileNotFoundError(ValidationError):
 class AccessPolicy:
     """Allowed files for URIs that do not come from the author of the DAG.
 
-    :param prefixes: Allowed folders: absolute local paths, or URIs without a Connection. For a local folder, symbolic
-        links are resolved before the check. ``None`` allows every folder of a remote storage.
+    :param prefixes: Allowed folders, as absolute local paths or as URIs without a Connection. For a local folder,
+        symbolic links are resolved before the check. ``None`` allows every folder of a remote storage.
     :param conn_ids: Connections that a URI is allowed to name before its ``@``. ``None`` allows every Connection.
     :param allow_local: Whether local files are allowed if ``prefixes`` is ``None``.
     :raises ValidationError: if a prefix has another form.
@@ -152,7 +154,8 @@ class AccessPolicy:
     def hides_reasons(self) -> bool:
         """Whether errors must not reveal if a file is missing or is not an image.
 
-        With ``prefixes``, the DAG's author has decided which files the writer of the URIs can detect.
+        If ``prefixes`` is set, errors contain the reason, because the DAG's author has decided which files the writer
+        of the URIs is allowed to detect.
         """
         return self.prefixes is None and not self.allow_local
 
@@ -173,7 +176,8 @@ class AccessPolicy:
             return False
         if self.prefixes is None:
             return True
-        # Some storages resolve such segments, other storages treat them as names. Therefore they are refused.
+        # Some storages resolve the segments `.` and `..`, other storages treat them as names. Therefore they are
+        # refused.
         if {".", ".."} & set(re.split(r"[/\\]", unquote(uri))):
             return False
         plain = _without_user_part(uri)
@@ -209,9 +213,9 @@ def write_json(uri: FilePath, document: object, conn_id: str | None = None) -> s
     :param uri: Absolute local path or URI of a file. Missing folders are created.
     :param document: Object that ``json`` can serialize. Non-ASCII characters are escaped, so the reader can use any
         encoding.
-    :param conn_id: Connection for the storage. Default: the Connection before the ``@`` of the URI. If there is none,
-        the
-        storage library finds credentials by itself. Setting both is refused.
+    :param conn_id: Connection for the storage. Default: the Connection before the ``@`` of the URI. If the URI names no
+        Connection, the storage library finds credentials by itself. It is an error to set ``conn_id`` if the URI names
+        a Connection.
     :raises ValidationError: if the location can never be written.
     """
     return write_bytes(uri, json.dumps(document, allow_nan=False).encode() + b"\n", conn_id)
@@ -229,7 +233,7 @@ def write_bytes(uri: FilePath, content: bytes, conn_id: str | None = None) -> st
 
 
 def write_file(uri: FilePath, source: BinaryIO, conn_id: str | None = None) -> str:
-    """Copy ``source`` from its position to its end, in small pieces. Otherwise the same as :func:`write_bytes`."""
+    """Copy ``source`` from its position to its end, in small pieces. Parameters are those of :func:`write_json`."""
     file = _resolve(uri, conn_id)
     with _translate_errors("write to", file):
         if file.is_local:
@@ -306,7 +310,10 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
 
 
 def locate(uri: FilePath, conn_id: str | None = None) -> tuple[Any, str]:
-    """Return the fsspec filesystem of a file or folder, and its path there. Parameters: see :func:`write_json`."""
+    """Return the fsspec filesystem of a file or folder, and its path there.
+
+    Parameters are those of :func:`write_json`.
+    """
     file = _resolve(uri, conn_id)
     return file.filesystem, file.path
 
@@ -324,7 +331,7 @@ def size(uri: FilePath, conn_id: str | None = None) -> int:
 
 
 def without_uri(message: str, uri: str) -> str:
-    """Return an error text without the file that it names."""
+    """Return an error text after the name of the file is removed from it."""
     shown = redact_uri(uri)
     return message.replace(f" ({shown})", "").replace(shown, "…")
 
@@ -381,15 +388,15 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
         path = _connect(f"{scheme}{separator}{rest}", conn_id)
         file = _File(path.fs, str(path.path), text, _is_local(path.fs))
         if not file.is_local:
-            # The filesystem caches listings in the process. A file that another worker has written or replaced since
-            # then would be missing, or have its old size.
+            # The filesystem caches listings in the process. With an old listing, a file that another worker has written
+            # or replaced would be missing or would have its old size.
             file.filesystem.invalidate_cache(file.path)
     if policy is UNRESTRICTED or not file.is_local:
         return file
     real_path = os.path.realpath(file.path)
     if not policy.allows_local(real_path):
         raise ValidationError(NOT_ALLOWED)
-    # The checked path is the path that is opened. A later change of a symbolic link has no effect.
+    # The resolved path is opened later. Therefore a change of a symbolic link after the check has no effect.
     return replace(file, path=real_path)
 
 
@@ -501,7 +508,7 @@ class _TranslatingReader(io.RawIOBase):
     def seekable(self) -> bool:
         return self._file.seekable()
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what BufferedReader gives
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # BufferedReader passes both
         view = memoryview(buffer).cast("B")
         with self._translate():
             content = self._file.read(len(view))
@@ -593,7 +600,7 @@ def _labels(error: BaseException | None) -> frozenset[str]:
         response = getattr(error, "response", None)
         details = response.get("Error") if isinstance(response, dict) else None
         statuses = [getattr(error, name, None) for name in ("status", "status_code", "code")]
-        # aiohttp uses the code 400 also for an incomplete body.
+        # The number 400 is ignored, because aiohttp also uses it for an incomplete body.
         codes = [status for status in statuses if status != 400]
         codes += [details.get("Code")] if isinstance(details, dict) else []
         found |= {str(code) for code in codes if isinstance(code, int | str)} | {type(error).__name__}

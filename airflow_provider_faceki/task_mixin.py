@@ -27,7 +27,7 @@ class FacekiTaskMixin:
 
     #: Template fields that had a value when the DAG was parsed.
     _given: frozenset[str] = frozenset()
-    #: Attributes of one execution. A copy does not contain them.
+    #: Names of attributes that belong to one execution. A copy of the task does not contain these attributes.
     _transient: Sequence[str] = ()
 
     @cached_property
@@ -47,15 +47,17 @@ class FacekiTaskMixin:
     def _remember_given(self, *names: str) -> None:
         """Remember which arguments have a value. Call this at the end of ``__init__``.
 
-        :param names: Template fields that have a default. If such a field renders to nothing, its default must not be
-            used.
+        :param names: Names of template fields that have a default. If such a field renders to nothing, the default must
+            not be used.
         """
         self._given |= {name for name in names if getattr(self, name) is not None}
 
     def check_rendered(self) -> None:
-        """Refuse an argument that had a value and rendered to nothing. The author did not intend its default.
+        """Refuse an argument that the author has set and that rendered to nothing.
 
-        :raises ValidationError: if there is such an argument. The text names it.
+        Its default would be a wrong replacement.
+
+        :raises ValidationError: if there is such an argument. The error text contains the argument's name.
         """
         for name in sorted(self._given):
             value = getattr(self, name)
@@ -80,4 +82,4 @@ class FacekiTaskMixin:
         # A cached value possibly contains open files and closures, which cannot be copied. It can be created again.
         for name in self._cached_names():
             self.__dict__.pop(name, None)
-        return super().__deepcopy__(memo)  # type: ignore[misc]  # Airflow's base class has it
+        return super().__deepcopy__(memo)  # type: ignore[misc]  # Airflow's base class defines it

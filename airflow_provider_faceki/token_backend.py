@@ -35,8 +35,9 @@ def token_backend(uri: str) -> TokenBackend:
 class ObjectStorageTokenBackend:
     """``TokenBackend`` that stores its objects in an object storage.
 
-    S3, GCS and Azure can create an object atomically only if it is missing. With other storages, two hosts that start
-    at the same time possibly fetch one token each. This has no other effect.
+    On S3, GCS and Azure, creating an object fails if the object already exists, so only one of several hosts creates a
+    token. On other storages, two hosts that start at the same time possibly fetch one token each. This has no other
+    effect.
 
     :param uri: URI of the folder, with the storage's Connection before an ``@``.
     """
@@ -61,8 +62,9 @@ class ObjectStorageTokenBackend:
     def connect(self) -> tuple[Any, str]:
         """Look up the storage's Connection and return the filesystem and the folder's path in it.
 
-        Airflow answers this lookup only on certain threads. Therefore the hook calls this method before the token store
-        is used: on the thread of a task, or through asgiref in a triggerer.
+        Airflow can look up a Connection only on certain threads. Therefore the hook calls this method before it uses
+        the token store. In a task, the hook calls this method on the task's thread. In a triggerer, the hook calls it
+        through asgiref.
         """
         if self._folder is None or self._process != os.getpid():
             self._process = os.getpid()

@@ -17,7 +17,7 @@ def web_address(uri: storage.FilePath, conn_id: str | None = None, *, is_folder:
 
     The address contains no credentials. Nothing is requested from the storage.
 
-    :param uri: URI of the file or folder, which the task has just written.
+    :param uri: URI of the file or folder.
     :param conn_id: Connection for the storage.
     :param is_folder: Whether ``uri`` is the URI of a folder.
     :returns: ``None`` if no address is known, for example for a local file or for another vendor's S3 storage.
@@ -33,7 +33,7 @@ def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | 
     """Return the address of a path in an fsspec filesystem; see :func:`web_address`.
 
     :param filesystem: The filesystem.
-    :param path: Path in it: bucket or container, slash, key.
+    :param path: Path in the filesystem, as ``bucket/key`` or ``container/key``.
     :param is_folder: Whether ``path`` is a folder.
     """
     bucket, _, key = path.strip("/").partition("/")
@@ -54,7 +54,7 @@ def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | 
 
 
 def _is_at(endpoint: object, domain: str) -> bool:
-    """Return whether an endpoint belongs to the vendor. ``None`` means the vendor's own default."""
+    """Return whether an endpoint is in the vendor's domain. ``None`` means the vendor's default endpoint."""
     if endpoint is None:
         return True
     return isinstance(endpoint, str) and f".{urlsplit(endpoint).hostname or ''}".endswith(domain)
