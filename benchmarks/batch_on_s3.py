@@ -58,8 +58,8 @@ def _compare(server: Loopback, store: S3, directory: Path, name: str, rows: int)
     told = ", ".join(f"{number} {kind}" for kind, number in many.most_common())
     small_told = ", ".join(f"{number} {kind}" for kind, number in few.most_common())
     per_row, per_row_small = many.total() / rows, few.total() / round(rows * SMALL)
-    # The start of a task needs some seconds and some tens of requests. Only in a small batch do these matter, so
-    # a small batch has no target.
+    # The start of a task needs some seconds and some tens of requests. Only in a small batch do these matter, so a
+    # small batch has no target.
     is_full = rows in (FETCHED, VERIFIED)
     ratio = Target("ratio", "≥", MIN_RATIO) if is_full else None
     few_requests = Target("ours", "≤", MAX_REQUESTS_PER_ROW) if is_full else None

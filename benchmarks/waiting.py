@@ -23,8 +23,7 @@ from benchmarks.waits import HTTP, LATENCY, NAIVE, OURS
 
 INTERVAL = 60.0
 #: The event loop sleeps for this time in seconds again and again. The delay of a wake-up is the time for which the
-#: loop
-#: was blocked.
+#: loop was blocked.
 PULSE = 0.02
 
 Poll = Callable[[], Awaitable[object]]

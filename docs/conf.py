@@ -13,8 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 # Autodoc imports Airflow, and Airflow creates its home directory on import. A temporary home directory keeps the
-# user's
-# own Airflow home directory unchanged.
+# user's own Airflow home directory unchanged.
 _airflow_home = tempfile.mkdtemp(prefix="airflow-home-docs-")
 atexit.register(shutil.rmtree, _airflow_home, ignore_errors=True)
 os.environ.update(

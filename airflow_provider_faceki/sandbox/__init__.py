@@ -1,12 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """A local stand-in for the FACEKI service, for the development and the tests of DAGs.
 
-The sandbox listens on loopback. It needs no FACEKI account and no credit, and its people are invented.
+The sandbox listens on loopback. It needs no FACEKI account and no credit. Its persons are fictitious.
 
 The sandbox is built from public documentation. A successful test with the sandbox is therefore no proof that a DAG
 works with FACEKI.
 
-This package imports its modules on first use, so that importing the package needs neither starlette nor uvicorn.
+This package imports its modules only on the first access, so that an import of the package needs neither starlette
+nor uvicorn.
 """
 
 from __future__ import annotations

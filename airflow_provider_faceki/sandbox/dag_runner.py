@@ -192,7 +192,7 @@ def _dag(source: object, dag_id: str | None) -> Any:
     if isinstance(source, str | os.PathLike):
         return _dag_of_file(Path(source).absolute(), dag_id)
     if isinstance(source, Callable) and not hasattr(source, "test"):  # type: ignore[arg-type]  # Callable is an ABC.
-        source = source()  # type: ignore[operator]  # Checked above.
+        source = source()  # type: ignore[operator]  # The condition above checks that `source` is callable.
     if not hasattr(source, "test"):
         raise DagError(
             f"found {type(source).__name__}, allowed is a DAG, a @dag function, a module or a path"

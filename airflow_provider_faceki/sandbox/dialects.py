@@ -53,7 +53,7 @@ class Dialect:
         returned.
     :param webhook: the change of a webhook's body.
     :param webhook_as_form: whether a webhook is sent URL-encoded as a form instead of as JSON.
-    :param needs_workflow: whether the request for a link is refused if it names no workflow.
+    :param needs_workflow: whether a request for a link without a workflow is refused.
     :param connection: the members of the Connection's extra that the provider needs to work with this dialect.
     """
 

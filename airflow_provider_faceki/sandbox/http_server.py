@@ -34,7 +34,8 @@ from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
 from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, read_limited
 
 MAX_CONTROL_BYTES = 1024 * 1024
-# Longer than the pause between two polls, so that a client can reuse its connection, as with a real load balancer.
+# This time is longer than the pause between two polls, so that a client can reuse its connection. A real load
+# balancer behaves in the same way.
 KEEP_ALIVE_SECONDS = 65
 # uvicorn's `on_tick` expects ten calls per second.
 _TICK_SECONDS = 0.1
@@ -205,9 +206,9 @@ class RealTimeLoop(asyncio.SelectorEventLoop):
 
 
 class HTTPServer(Server):
-    """A uvicorn server that reports when it listens and that stops without waiting for clients.
+    """A uvicorn server that calls a function when it listens, and that stops without waiting for clients.
 
-    :param on_ready: is called once, when the server listens.
+    :param on_ready: a function that is called once, when the server listens.
     """
 
     def __init__(self, config: Config, on_ready: Callable[[], None]) -> None:
@@ -257,8 +258,8 @@ def http_server(
 
     :param exposed: whether requests with any `Host` header are accepted.
     :param tls: the paths of a certificate and its private key. If None, the server speaks plain HTTP.
-    :param log: receives one line for each request.
-    :param on_ready: is called once, when the server listens.
+    :param log: a function that receives one line for each request.
+    :param on_ready: a function that is called once, when the server listens.
     :raises OSError: If the certificate or its key cannot be read.
     """
     tracker = ConnectionTracker()

@@ -156,7 +156,7 @@ class Settings:
     rejection_result: str = "object"
     max_upload_bytes: int = 64 * 1024 * 1024
     person: dict[str, str] = field(default_factory=dict, repr=False)
-    # The path is invented, because no public source contains FACEKI's path.
+    # This path is only an assumption, because no public source contains FACEKI's path.
     pdf_path: str = "/sandbox/report/{requestId}"
     pdf_form: str = "bytes"
     pdf_size: int = 0

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read the body of a request, and send a response: completely, slowly, only in part, too early, or not at all."""
+"""Read the body of a request, and send a response: complete, slow, incomplete, too early, or no response at all."""
 
 from __future__ import annotations
 

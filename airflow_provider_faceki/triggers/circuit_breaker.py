@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Stop the polls of a Connection while FACEKI is down, and decide when to probe it again."""
+"""Stop the polls of one Connection while FACEKI is down, and decide when FACEKI is probed again."""
 
 from __future__ import annotations
 
-#: Number of consecutive failed polls, over all waits, that open the circuit. One or two failures are normal.
+#: Number of consecutive failed polls, of all waits together, that open the circuit. One or two failures are normal.
 FAILURE_THRESHOLD = 3
-#: Initial and maximum seconds for which the circuit stays open. The time doubles after each failed probe.
+#: Initial and maximum time in seconds for which the circuit stays open. The time doubles after each failed probe.
 MIN_OPEN_SECONDS = 5.0
 MAX_OPEN_SECONDS = 300.0
 
@@ -13,7 +13,8 @@ MAX_OPEN_SECONDS = 300.0
 class CircuitBreaker:
     """Circuit breaker for the polls of one Connection: closed, open, or half-open while one probe is in flight.
 
-    All times are Unix time in seconds.
+    While the circuit is open, waits do not poll. After some time, one poll is allowed as a probe. All times are Unix
+    time in seconds.
     """
 
     def __init__(self) -> None:
@@ -24,13 +25,13 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the circuit breaker blocks polls; also true while it is half-open."""
+        """Whether the circuit breaker blocks polls. It is also true while the circuit is half-open."""
         return self.failures >= FAILURE_THRESHOLD
 
     def retry_after(self, now: float) -> float:
-        """Return the seconds for which the caller must not poll.
+        """Return the number of seconds for which the caller must not poll.
 
-        If the result is 0, the caller is allowed to poll; if the circuit is open, this poll is the probe.
+        If the result is 0, the caller is allowed to poll. If the circuit is open at that time, this poll is the probe.
         """
         if not self.is_open:
             return 0.0
@@ -40,7 +41,7 @@ class CircuitBreaker:
         return 0.0
 
     def record_failure(self, now: float) -> bool:
-        """Count a failed poll; return whether it opened the circuit."""
+        """Count a failed poll, and return whether it opened the circuit."""
         self.failures += 1
         if self.failures == FAILURE_THRESHOLD:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
@@ -53,7 +54,7 @@ class CircuitBreaker:
         return False
 
     def record_success(self) -> bool:
-        """Close the circuit; return whether it was open."""
+        """Close the circuit, and return whether it was open."""
         was_open = self.is_open
         self.failures, self._is_half_open = 0, False
         return was_open

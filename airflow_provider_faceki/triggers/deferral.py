@@ -16,22 +16,23 @@ from airflow_provider_faceki.triggers.poll_log import format_duration
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Default maximum pause in seconds between two polls of one wait. A token is valid for one hour, so every second poll
-#: also needs a token request. With 40 minutes, three days of waiting need about 170 requests.
+#: Default maximum pause in seconds between two polls of one wait. A token is valid for one hour. With 40 minutes,
+#: every second poll also needs a token request, so three days of waiting need about 170 requests.
 DEFAULT_MAX_WAIT_SECONDS = 2400.0
-#: Seconds between the trigger's deadline and Airflow's own timeout of the deferral. Airflow's timeout is the fallback
-#: if the triggerer no longer runs.
+#: Seconds between the trigger's deadline and Airflow's own timeout of the deferral. Airflow's timeout ends the wait
+#: only if the triggerer no longer runs.
 DEFERRAL_SLACK_SECONDS = 60.0
 
 _STATUSES = ("decided", "timeout", "failed", "refused")
 
 
 class DecisionEvent(NamedTuple):
-    """Event of the decision trigger. Airflow stores and logs it, so it contains only a status and an id.
+    """Event of the decision trigger. Airflow stores and logs the event, so it contains only a status and an id.
 
     :param status: ``decided``; ``timeout``; ``failed`` after too many consecutive failed polls; ``refused`` for a
-        failure that no further poll can resolve; ``unreadable`` for an event of a different version.
-    :param request_id: FACEKI's id of the decided verification; ``None`` if it does not have the form of an id.
+        failure that no further poll can resolve; ``unreadable`` for an event of a different version of this provider.
+    :param request_id: FACEKI's id of the decided verification. It is ``None`` if the text does not have the form of
+        an id.
     """
 
     status: str
@@ -48,20 +49,20 @@ class DecisionEvent(NamedTuple):
 
     @classmethod
     def from_payload(cls, payload: object) -> DecisionEvent:
-        """Return the event for a payload of any type; it is ``unreadable`` if the payload is not valid."""
+        """Return the event for a payload of any type. If the payload is not valid, the status is ``unreadable``."""
         if not isinstance(payload, Mapping) or payload.get("status") not in _STATUSES:
             return cls("unreadable")
         return cls(payload["status"], as_faceki_id(payload.get("request_id")))
 
 
 def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
-    """Raise an error for a task that would otherwise defer again to a triggerer that has just given up.
+    """Raise an error if the triggerer has given up, although this worker can reach FACEKI.
 
-    Call this function after the worker's own poll received a response. Neither error is wrapped, so the task's
-    ``retries`` apply.
+    Without an error, the task would defer again, and the triggerer would give up again. Call this function after the
+    worker's own poll received a response. Neither error is wrapped, so the task's ``retries`` apply.
 
-    :raises ConfigurationError: the triggerer cannot call FACEKI with its current Connection.
-    :raises TransportError: the triggerer got no response in too many consecutive polls.
+    :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
+    :raises TransportError: if the triggerer received no response in too many consecutive polls.
     """
     if event.status == "refused":
         raise api.ConfigurationError(
@@ -76,11 +77,11 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
 
 
 class WaitLimit(NamedTuple):
-    """End of a wait, and the name of the parameter that set it.
+    """End of a wait, with the name of the parameter that determines this end.
 
-    :param deadline: Unix time.
+    :param deadline: Unix time at which the wait ends.
     :param parameter: ``timeout``, ``execution_timeout``, ``review_timeout`` or ``resubmit_after``.
-    :param seconds: Value of that parameter; ``None`` if Airflow lost it during the deferral.
+    :param seconds: Value of that parameter in seconds. It is ``None`` if Airflow lost the value during the deferral.
     """
 
     deadline: float
@@ -105,9 +106,9 @@ class WaitLimit(NamedTuple):
         return {"deadline": self.deadline, "parameter": self.parameter}
 
     def within(self, operator: Any, context: Context) -> WaitLimit:
-        """Return this limit, or the task's ``execution_timeout`` if that ends first.
+        """Return this limit, or the task's ``execution_timeout`` if that timeout ends first.
 
-        Airflow 3 does not apply ``execution_timeout`` to a deferred task (apache/airflow#69678).
+        The timeout is applied here, because Airflow 3 does not apply it to a deferred task (apache/airflow#69678).
         """
         allowed: timedelta | None = operator.execution_timeout
         if allowed is None:
@@ -122,10 +123,10 @@ class WaitLimit(NamedTuple):
 def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
     """Return the limit of a wait after its deferral.
 
-    :param deadline: Unix time as it was passed to Airflow; ``dag.test()`` of Airflow 3 loses it.
-    :param parameter: Parameter name as it was passed to Airflow.
-    :param limit: Limit as it is computed now. In Airflow 3.0 to 3.2 a task's start, and so this limit, moves with each
-        deferral (apache/airflow#63240).
+    :param deadline: Unix time that was passed to Airflow before the deferral. ``dag.test()`` of Airflow 3 loses it.
+    :param parameter: Parameter name that was passed to Airflow before the deferral.
+    :param limit: Limit as it is computed now. In Airflow 3.0 to 3.2 each deferral changes the start time of the task,
+        and so also this limit (apache/airflow#63240).
     """
     known = parse_timestamp(deadline)
     if known is None:
@@ -141,7 +142,7 @@ def defer_timeout(deadline: float) -> timedelta:
 
 
 def parse_timestamp(value: object) -> float | None:
-    """Return a Unix time that was passed to Airflow with a deferral; ``None`` if Airflow lost it."""
+    """Return a Unix time that was passed to Airflow before a deferral. If Airflow lost the time, return ``None``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Trigger that waits for FACEKI's decision."""
+"""Trigger that waits until FACEKI has decided on a person."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from airflow_provider_faceki.triggers.deferral import DEFAULT_MAX_WAIT_SECONDS, 
 from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
 from airflow_provider_faceki.triggers.shared_poller import shared_poller
 
-#: Minimum pause in seconds between two polls of one wait, even if a shorter one is requested. Thousands of triggers
-#: share one process, and FACEKI charges extra for excessive request rates.
+#: Minimum pause in seconds between two polls of one wait. A shorter requested pause is increased to this value,
+#: because thousands of triggers share one process, and FACEKI charges extra for excessive request rates.
 MIN_POLL_INTERVAL_SECONDS = 1.0
 
 _open_waits = 0
 
 
 def _count_wait(change: int) -> None:
-    """Change the number of open waits of this process, which all run on one event loop."""
+    """Add ``change`` to the number of open waits of this process and report it as a metric.
+
+    All waits of the process run on one event loop, so no lock is needed.
+    """
     global _open_waits
     _open_waits += change
     metrics.gauge("waits_open", _open_waits)
 
 
 class FacekiKycDecisionTrigger(BaseTrigger):
-    """Wait until FACEKI has decided, the deadline has passed, or no further poll can help; then fire one event.
+    """Wait until FACEKI has decided, the deadline has passed, or no further poll can help. Then fire one event.
 
-    All arguments are identifiers and plain numbers, because Airflow stores them. A restarted triggerer continues with
-    them. Exactly one of ``link``, ``request_id`` and ``record_identifier`` is set.
+    Airflow stores the arguments, so all of them are identifiers, numbers or flags. A restarted triggerer continues
+    the wait with the stored arguments. Exactly one of ``link``, ``request_id`` and ``record_identifier`` must be set.
 
     :param faceki_conn_id: Connection of type ``faceki``.
-    :param deadline: Unix time at which the trigger polls a last time and gives up.
-    :param link: Link id to wait for.
+    :param deadline: Unix time at which the trigger polls for the last time and then gives up.
+    :param link: Id of the link that the person uses.
     :param request_id: FACEKI's id of the verification.
-    :param record_identifier: Your own id.
+    :param record_identifier: The caller's own id of the verification.
     :param wait_for_review: Whether the trigger continues to wait while the decision is REVIEW.
     :param poke_interval: Seconds between the first two polls, at least :data:`MIN_POLL_INTERVAL_SECONDS`. The first
         poll happens at a random time within this interval, so that waits that begin together do not poll together.
@@ -105,12 +108,12 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         }
 
     def __repr__(self) -> str:
-        # Airflow's own __repr__ prints every argument, but a link must stay secret: anyone who has it can open the
-        # page.
+        # Airflow's own __repr__ prints every argument. A link must stay secret, because every person who knows the
+        # link can open the verification page.
         return f"<FacekiKycDecisionTrigger {self.faceki_conn_id!r}>"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then yield one event."""
+        """Wait for the decision, and yield exactly one event."""
         _count_wait(1)
         try:
             event = await self._wait()
@@ -122,8 +125,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)
         poll_log = PollLog(self.log, *wait_subject(**self._key))
         pause, failures = max(self.poke_interval, MIN_POLL_INTERVAL_SECONDS), self.failed_polls
-        # The first poll is delayed by a random time: a starting triggerer begins all its waits at once, and the worker
-        # that deferred this task has just polled.
+        # A starting triggerer begins all its waits at once. The first poll is therefore delayed by a random time. The
+        # delay loses nothing, because the worker polled directly before it deferred this task.
         await self._sleep(pause * random.uniform(0.0, 1.0))  # noqa: S311 - no secret
         while True:
             left = self.deadline - time.time()
@@ -145,7 +148,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
                 poll_log.polled(records, None if is_last else pause)
             if is_last:
                 return DecisionEvent("timeout")
-            # Jitter: a thousand waits that began together must not poll together.
+            # Because of the jitter, a thousand waits that began at the same time do not always poll at the same time.
             await self._sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
             pause = self._next_pause(pause)
 

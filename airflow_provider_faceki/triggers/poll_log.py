@@ -41,7 +41,7 @@ def format_duration(seconds: float) -> str:
 
 
 def loggable(identifier: object) -> str:
-    """Return an identifier for a log line, or a note that it cannot be shown."""
+    """Return an identifier for a log line. If the identifier is not safe to log, return a note instead."""
     return (
         identifier if isinstance(identifier, str) and _LOGGABLE.fullmatch(identifier) else "(not shown here)"
     )
@@ -50,9 +50,9 @@ def loggable(identifier: object) -> str:
 def wait_subject(
     *, link: object = None, request_id: object = None, record_identifier: object = None
 ) -> tuple[str, str]:
-    """Return the parameter that selects the records of a wait, and a description of it for log lines.
+    """Return the name of the parameter that selects the records of a wait, and a text for log lines.
 
-    A link is never shown.
+    The text describes what the wait is about. It never contains a link, because a link must stay secret.
     """
     if link is not None:
         return "link", "this link"
@@ -65,9 +65,9 @@ class PollLog:
     """Log of the polls of one wait.
 
     :param log: Logger of the task or trigger.
-    :param parameter: Parameter that selects the records of the wait.
-    :param subject: Description of what the wait is about.
-    :param started_at: Unix time at which the wait began. Default: now.
+    :param parameter: Name of the parameter that selects the records of the wait.
+    :param subject: Text for log lines that describes what the wait is about.
+    :param started_at: Unix time at which the wait began. Default: the current time.
     """
 
     def __init__(self, log: Any, parameter: str, subject: str, started_at: float | None = None) -> None:
@@ -83,14 +83,16 @@ class PollLog:
     def polled(self, records: Sequence[api.VerificationRecord], next_in: float | None = None) -> None:
         """Log a poll that did not end the wait.
 
-        :param next_in: Seconds until the next poll, if known.
+        :param records: Records that the poll returned.
+        :param next_in: Seconds until the next poll. It is ``None`` if the time is not known.
         """
         self._polls += 1
         now = time.time()
         waited = now - self._started_at
         newest = api.latest(records)
         if newest is not None and newest.decision is None and not self._has_named_keys:
-            # The decision is possibly under a key that is not known, so the keys are logged once, and without a delay.
+            # The decision is possibly in a field that the provider does not know. Therefore the names of the record's
+            # fields are logged once and without a delay.
             self._has_named_keys, self._logged_at = True, now
             self._log.info(
                 "FACEKI has a record for %s without a decision. It holds %s", self._subject, newest.describe()

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Poll FACEKI for all waits of a triggerer: one client for each Connection, protected by one circuit breaker.
+"""Poll FACEKI for all waits of a triggerer, with one client and one circuit breaker for each Connection.
 
-Without the shared circuit breaker, each of a thousand waits would detect an outage of FACEKI by its own requests.
+Without the shared circuit breaker, each of a thousand waits would detect an outage of FACEKI with its own requests.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which the waits share a client. Afterwards the Connection is read again, because its values can change.
+#: Seconds for which the waits share a client. After this time the Connection is read again, because its values can
+#: change.
 CLIENT_TTL_SECONDS = 300.0
-#: Seconds until a failed read of the Connection is repeated, and number of consecutive failed reads after which the
-#: waits fail.
+#: Seconds until a failed read of the Connection is repeated, and the number of consecutive failed reads after which
+#: the waits fail.
 REREAD_INTERVAL_SECONDS = 30.0
 MAX_FAILED_READS = 3
 
 
 class SharedPoller:
-    """Poller that serves all waits of an event loop on one Connection.
+    """Poller that all waits on one Connection share, in one event loop.
 
-    :param conn_id: Connection of type ``faceki``.
+    :param conn_id: Id of the Connection, which has the type ``faceki``.
     """
 
     def __init__(self, conn_id: str) -> None:
@@ -47,15 +48,18 @@ class SharedPoller:
         self._failed_reads = 0
 
     def retry_after(self) -> float:
-        """Return the seconds for which the caller must not poll. Jitter keeps the waits from resuming together."""
+        """Return the number of seconds for which the caller must not poll.
+
+        The number is random within a range, so that the waits do not resume at the same time.
+        """
         return self._circuit.retry_after(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
     async def poll(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
-        """Fetch records once, without retries, because the next poll is the retry.
+        """Fetch records once, without retries, because the next poll of the wait is the retry.
 
-        Failures are not logged individually; only changes of the circuit are logged.
+        Single failures are not logged. A log line is written only when the circuit opens or closes.
 
-        :param endpoint: Records to fetch.
+        :param endpoint: The call that selects the records.
         :raises FacekiError: for the same reasons as ``FacekiHook.acall``.
         """
         try:
@@ -78,16 +82,16 @@ class SharedPoller:
             return await self._read_client()
         if time.time() < self._read_again_at:
             return self._client
-        # Only one wait reads the Connection, and the other waits use the old client. So a secrets backend with problems
-        # does not receive a thousand requests.
+        # Only one wait reads the Connection, while the other waits use the old client. Otherwise a slow secrets
+        # backend would receive a thousand requests at once.
         self._read_again_at, old = time.time() + REREAD_INTERVAL_SECONDS, self._client
         try:
             return await self._read_client()
         except api.FacekiError:
             self._client = None
             raise
-        # Every exception is caught: secrets backends raise exceptions of any type, and Airflow reports a failing
-        # backend as a missing Connection. One failed read must not end all waits.
+        # Every exception is caught, because secrets backends raise exceptions of any type, and Airflow reports a
+        # failing backend as a missing Connection. One failed read must not end all waits.
         except Exception as error:
             self._failed_reads += 1
             if self._failed_reads >= MAX_FAILED_READS:
@@ -126,6 +130,6 @@ _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedPoller]] 
 
 
 def shared_poller(conn_id: str) -> SharedPoller:
-    """Return the running event loop's poller for a Connection."""
+    """Return the poller for a Connection in the running event loop. Create the poller if it does not exist yet."""
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
     return pollers.setdefault(conn_id, SharedPoller(conn_id))

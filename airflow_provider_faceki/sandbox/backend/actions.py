@@ -136,7 +136,7 @@ class Backend:
     ) -> str:
         """Create a link and return its id.
 
-        :param record_identifier: the caller's identifier of the person. It also selects the outcome; see `scenarios`.
+        :param record_identifier: the caller's identifier of the person. It also selects the outcome; see `outcomes.py`.
         :param workflow_id: the workflow of the verification.
         :param minutes: the lifetime of the link in minutes. If None or 0, the link never expires. FACEKI does not
             document this (assumption).
@@ -202,7 +202,7 @@ class Backend:
         """Answer each link with an automatic answer (setting `auto_answer`) that is due."""
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # If the link is already answered or has expired, or if the credit is used up, the link is not changed.
+                # If the link was already answered, has expired, or the credit is used up, the link stays unchanged.
                 with suppress(Refused):
                     self.answer_link(link)
 

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The records of verifications. Each record has all fields of the documented example and an invented person.
+"""The records of verifications. Each record has all fields of FACEKI's documented example and a fictitious person.
 
-A test can replace fields of a person by known words, to search logs and XComs for these words afterwards.
+A test can set fields of the person to known words. Afterwards the test can search logs and XComs for these words.
 
 Source: https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
@@ -120,7 +120,7 @@ def new_record(
     :param link: the id of the link. If empty, the verification used no link.
     :param scenario: the outcome of the verification.
     :param selfie: the SHA-256 digest of the selfie. If empty, a new digest that matches no uploaded selfie is used.
-    :param person: values that replace fields of the invented person, by field name.
+    :param person: values that replace fields of the fictitious person, by field name.
     """
     decision, code = scenario.decision, scenario.code
     request_id = str(uuid4())

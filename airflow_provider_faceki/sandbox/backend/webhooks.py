@@ -3,8 +3,8 @@
 
 Source: https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure).
 
-The HTTP method, the retries and the order of webhooks are not documented. The setting `webhook_mode` simulates the
-cases that a receiver must handle: webhooks that are late, sent twice, out of order, or never sent.
+FACEKI does not document the HTTP method, the retries and the order of webhooks. The setting `webhook_mode` simulates
+the cases that a receiver must handle: webhooks that are late, sent twice, out of order, or never sent.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Delivery:
     :param due: the time of sending, on the system's monotonic clock, in seconds.
     :param number: a sequence number. Deliveries with the same `due` are sent in the order of their numbers.
     :param bodies: the bodies, each with its content type. They are sent one after the other.
-    :param lane: the index of the sending thread.
+    :param lane: the index of the thread that sends this delivery.
     :param generation: the generation of the sender. If `clear` has been called since, the delivery is not sent.
     """
 

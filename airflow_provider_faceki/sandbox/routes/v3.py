@@ -4,8 +4,8 @@
 Source: https://docs.faceki.com/api-integration/verification-apis/ , one page for each call: authentication,
 generate-kyc-link, perform-kyc-verification, fetch-records, face-match-api.
 
-The two rules calls, analyzeFace and the image check come from official SDKs. No public source contains the route of the
-PDF report, so its path here is invented.
+The two rules calls, analyzeFace and the image check come from official SDKs. No public source contains the route of
+the PDF report, so its path here is only an assumption.
 """
 
 from __future__ import annotations
@@ -374,5 +374,5 @@ def unknown(backend: Backend, request: Request) -> Response:
 
 
 def moved(backend: Backend, request: Request) -> Response:
-    """Return a web page with HTTP 404, if a dialect has replaced the documented path by another path."""
+    """Return a web page with HTTP 404 for a documented path that the dialect has replaced by another path."""
     return gateway_page(404, "Not Found")
