@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Checks of single Connection values: one check for each kind of field in the schema, with the name of the kind.
+"""Checks of single Connection values.
 
-A check accepts the stored value. A form and a URI deliver every value as text, JSON delivers typed values. The check
-returns the typed value, or raises :class:`InvalidValue` with a description of what is allowed. A check never repeats
-the value in its error. The caller decides whether the value is safe to show.
+Each kind of field in the schema has a check function with the same name. A check accepts the stored value. A form and a
+URI deliver every value as text. JSON delivers typed values. The check returns the typed value, or raises
+:class:`InvalidValue` with a description of the allowed values. The error text never contains the value. The caller
+decides whether the value is safe to show.
 
 The checks do not use ``jsonschema`` or ``pydantic``, although Airflow installs both. CONTRIBUTING.md gives the reason.
 """
@@ -55,7 +56,7 @@ _REQUEST_ID = FILTER_PLACEHOLDERS["request_id"]
 class InvalidValue(ValueError):
     """A Connection value that is not allowed.
 
-    :param allowed: Description of what is allowed.
+    :param allowed: Description of the allowed values.
     :param because: The reason, if the value alone does not show the reason.
     """
 
@@ -84,8 +85,8 @@ def integer(value: object, spec: FieldSpec) -> int:
 def _within(value: object, low: float, high: float, allowed: str) -> float:
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
-    # Python treats a bool as an int, so bools are rejected first. NaN is rejected because every comparison with NaN
-    # fails.
+    # Python treats a bool as an int, so bools are rejected first. NaN is rejected because every comparison with NaN is
+    # false.
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InvalidValue(allowed)
     return value

@@ -21,9 +21,9 @@ from airflow_provider_faceki.connection.schema import (
     Kind,
 )
 
-#: Airflow 3.2 and later show this field. The Test button of Airflow 3.3.1 and 3.3.2 sends port 0 for an empty port and
-#: compares it with the stored port. Therefore a Connection without a port cannot be tested in these versions:
-#: https://github.com/apache/airflow/pull/73298
+#: Airflow 3.2 and later show the field for the port. The Test button of Airflow 3.3.1 and 3.3.2 sends port 0 for an
+#: empty port and compares it with the stored port. Therefore a Connection without a port cannot be tested in these
+#: versions: https://github.com/apache/airflow/pull/73298
 _PORT = {
     "label": "Port",
     "placeholder": "443 (default); type 0 if the Test button says Bad Request",
@@ -77,8 +77,8 @@ def _shown() -> dict[str, FieldSpec]:
 
 def _json_schema(spec: FieldSpec) -> dict[str, object]:
     # The JSON schema has no "default" because Airflow's form stores defaults when it saves a Connection. A later change
-    # of a default would then have no effect. Every type includes "null" because Airflow's form requires each field
-    # without it.
+    # of a default would then have no effect. Every type includes "null", because Airflow's form treats a field without
+    # "null" as required.
     schema: dict[str, object] = {"type": [_JSON_TYPES.get(spec.kind, "string"), "null"]}
     if spec.limits:
         schema |= {"minimum": spec.limits[0], "maximum": spec.limits[1]}
@@ -133,7 +133,7 @@ def _keep_secret(widget: Any) -> Any:
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        if field.data and not field.raw_data:  # true only for a stored secret
+        if field.data and not field.raw_data:  # this is true only for a stored secret
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 
             attributes["value"] = SENSITIVE_FIELD_PLACEHOLDER

@@ -29,7 +29,8 @@ DEFAULT_CONN_ID = "faceki_default"
 HOOK_NAME = "FACEKI"
 HOOK_CLASS = "airflow_provider_faceki.hooks.faceki.FacekiHook"
 
-#: The named token stores. Any other value is the location of a token store that several machines share.
+#: The token stores that are selected by a name. Any other value is the location of a token store that several machines
+#: share.
 TOKEN_STORES = ("file", "memory")
 
 #: Minimum length of a webhook token and of a hash secret. 32 base64 characters contain 192 bits, which cannot be
@@ -40,7 +41,7 @@ MIN_KEY_LENGTH = 32
 #: runs of a batch in which each row causes one webhook.
 DEFAULT_WEBHOOKS_PER_DAY = 10_000
 
-#: The kinds of values. The function of the same name in ``checks.py`` checks a value.
+#: The kinds of values. For each kind, the function of the same name in ``checks.py`` checks the value.
 Kind = Literal[
     "auth_flow",
     "auth_scheme",
@@ -293,8 +294,8 @@ class ConnectionSettings:
         default=FACEKI.addon_url,
     )
     # Each field below corrects one assumption about FACEKI. A user needs it only if `airflow faceki check` reports that
-    # an assumption is wrong, and the report contains the JSON to paste. In the form, these fields would hide the common
-    # ones.
+    # an assumption is wrong, and the report contains the JSON to paste. These fields are not in the form, because they
+    # would make the common fields hard to find.
     auth_header: str = _field(
         "header_name",
         "Token header",
@@ -376,7 +377,7 @@ class ConnectionSettings:
 
     @property
     def service(self) -> Service:
-        """The addresses, names and request forms of this FACEKI installation."""
+        """The addresses, field names and request forms of the FACEKI service that the Connection describes."""
         return Service(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Service)})
 
     def record_url(self, request_id: str | None) -> str | None:

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Convert an Airflow Connection into checked settings.
 
-Workers, triggerers and the API server share these functions. Their only I/O is the check that the CA bundle exists. A
-single error reports everything that is wrong. In every field, ``null`` and the empty text mean "not set".
+Workers, triggerers and the API server share these functions. The functions read no file and send no request. They only
+check that the file of the CA bundle exists. One error reports all wrong fields together. In every field, ``null`` and
+the empty text mean "not set".
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from airflow_provider_faceki.connection.schema import (
 
 log = logging.getLogger(__name__)
 
-# The JSON of a secrets backend possibly has no type. The type "generic" is not reserved for another service.
+# The JSON of a secrets backend possibly has no type. The type "generic" is not reserved for another service. Therefore
+# both are accepted.
 _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 
 
@@ -39,7 +41,8 @@ _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 class StoredConnection:
     """The stored fields of a Connection. ``repr`` shows none of them.
 
-    Airflow's own class shows the password in ``repr``. A traceback that prints local variables would reveal it.
+    Airflow's own class shows the password in ``repr``. A traceback that prints local variables would reveal the
+    password.
     """
 
     conn_type: str | None
@@ -71,9 +74,8 @@ def is_faceki_type(conn_type: object) -> bool:
 def settings_from_connection(conn_id: str, conn: StoredConnection) -> ConnectionSettings:
     """Return the checked settings of a Connection.
 
-    :raises ConfigurationError: if any field is wrong. The error lists everything that is wrong. No frame of its
-        traceback
-        contains a secret that ``repr`` would show.
+    :raises ConfigurationError: if any field is wrong. The error lists all wrong fields. Its traceback reveals no
+        secret, even if local variables are printed.
     """
     if not is_faceki_type(conn.conn_type):
         raise _wrong_type(conn_id, conn.conn_type)
@@ -124,9 +126,10 @@ class WebhookSettings:
 def webhook_settings(conn_id: str, conn: StoredConnection) -> WebhookSettings | None:
     """Return the webhook settings of a Connection, or ``None`` if it has no webhook token.
 
-    The other fields are not read. For example, the CA bundle possibly does not exist on the machine of the API server.
+    The other fields are not checked, because they are not used on the machine of the API server. For example, the CA
+    bundle possibly does not exist there.
 
-    :raises ConfigurationError: if any webhook field is wrong. The error lists everything that is wrong.
+    :raises ConfigurationError: if any webhook field is wrong. The error lists all wrong webhook fields.
     """
     reader = _FieldReader(conn)
     found = {name: reader.value(name) for name in SPECS if name.startswith("webhook_")}
@@ -274,7 +277,7 @@ class _FieldReader:
         return "<_FieldReader>"
 
 
-#: The warnings that this process has already logged: connection id and unknown keys.
+#: Warnings that this process has already logged, as pairs of connection id and unknown keys.
 _WARNED: set[tuple[str, tuple[str, ...]]] = set()
 _SECRET_KEYS = frozenset(spec.column or name for name, spec in SPECS.items() if spec.secret)
 _NEVER_SHOWN = frozenset({"login", "proxies", *_SECRET_KEYS})

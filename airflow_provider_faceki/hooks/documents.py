@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Conversion of the documents of a verification, from every accepted form."""
+"""Convert the documents of a verification from every accepted form into ``Document`` objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_documents(load: Callable[[str, Any], Image], documents: object) -> list
 
     :param load: Function that returns a checked image. Its arguments are a name for errors, and a picture.
     :param documents: One to three documents. Each is a ``Document``, ``{"front": picture, "back": picture}``, or the
-        picture of its front. A back that means "no value" is not given.
+        picture of its front. A back side that means "no value", such as ``None``, is ignored.
     :raises ValidationError: if ``documents`` has another form.
     """
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):

@@ -54,7 +54,10 @@ class FacekiHook(BaseHook):
         self.faceki_conn_id = faceki_conn_id
 
     def __getstate__(self) -> dict[str, Any]:
-        """Exclude the client from copies and pickles. It contains locks and secrets, and the hook can recreate it."""
+        """Exclude the client from copies and pickles.
+
+        The client contains locks and secrets. The hook can create it again.
+        """
         return {name: value for name, value in self.__dict__.items() if name != "_cached_connection"}
 
     @classmethod
@@ -84,7 +87,8 @@ class FacekiHook(BaseHook):
         """Perform one call of FACEKI and return its typed result.
 
         :param endpoint: An endpoint of ``airflow_provider_faceki.api``, such as ``FetchRecords(request_id=...)``.
-        :raises FacekiError: any error class of ``api/errors.py``. The error names the Connection.
+        :raises FacekiError: if the call fails. ``api/errors.py`` defines the error classes. The error text contains the
+            Connection's id.
         """
         with self._with_conn_id():
             return self._client.call(endpoint)
@@ -106,8 +110,8 @@ class FacekiHook(BaseHook):
         """Fetch the records that match one filter: a verification, a link, your own id, or a person.
 
         :returns: The records in FACEKI's order, or an empty tuple if there are none.
-        :raises ValidationError: if no filter is set, or more than one.
-        :raises FacekiError: as :meth:`call`.
+        :raises ValidationError: if not exactly one filter is set.
+        :raises FacekiError: if the call fails; see :meth:`call`.
         """
         with self._with_conn_id():
             endpoint = api.FetchRecords(
@@ -130,7 +134,7 @@ class FacekiHook(BaseHook):
         :param expires_in_minutes: Whole minutes until the link expires. Default: FACEKI's default, which is not
             published.
         :param redirect_url: ``https`` or ``http`` URL that the browser opens after the verification.
-        :raises FacekiError: as :meth:`call`.
+        :raises FacekiError: if the call fails; see :meth:`call`.
         """
         with self._with_conn_id():
             endpoint = api.GenerateKycLink(
@@ -142,13 +146,12 @@ class FacekiHook(BaseHook):
         return self.call(endpoint)
 
     def get_workflow_rules(self, workflow_id: str | None = None, *, link: str | None = None) -> WorkflowRules:
-        """Fetch the rules of a workflow or of a link.
+        """Fetch the rules of a workflow or of a link, such as the documents that the workflow requires.
 
-        :param workflow_id: Id of a workflow in the FACEKI portal. Default: the Connection's default workflow, unless
-            ``link``
-            is set.
+        :param workflow_id: Id of a workflow in the FACEKI portal. Default: if ``link`` is not set, the Connection's
+            default workflow.
         :param link: Id of a link.
-        :raises FacekiError: as :meth:`call`.
+        :raises FacekiError: if the call fails; see :meth:`call`.
         """
         with self._with_conn_id():
             chosen = workflow_id if link is not None else self.workflow(workflow_id)
@@ -168,18 +171,17 @@ class FacekiHook(BaseHook):
         """Verify one person. FACEKI charges for this call.
 
         The request is sent once. If the response is lost, the hook looks up the record by the record identifier. The
-        hook remembers nothing between the tries of a task. Prefer ``FacekiPerformKycVerificationOperator``, which first
-        looks for a verification that an earlier try has sent.
+        hook stores nothing between the tries of a task, so a retry of the task is possibly charged again. Prefer
+        ``FacekiPerformKycVerificationOperator``, which first searches for a verification that an earlier try has sent.
 
         :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
-        :param documents: One to three documents. Each is the picture of its front, ``{"front": picture, "back":
-            picture}``,
-            or a ``Document``.
+        :param documents: One to three documents. Each document is the picture of its front, ``{"front": picture,
+            "back": picture}``, or a ``Document``.
         :param record_identifier: Your own id of this verification.
         :param workflow_id: Id of a workflow in the FACEKI portal. Default: the Connection's default workflow.
         :param image_conn_id: Connection for the storage of the pictures.
         :param lookup_timeout: Maximum time in seconds of the lookup after a lost response.
-        :raises FacekiError: as :meth:`call`.
+        :raises FacekiError: if the call fails; see :meth:`call`.
         """
         from airflow_provider_faceki.hooks.documents import load_documents
 
@@ -203,8 +205,8 @@ class FacekiHook(BaseHook):
 
         :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
         :param image_conn_id: Connection for the storage of the picture.
-        :returns: The records found, or an empty tuple if there are none.
-        :raises FacekiError: as :meth:`call`.
+        :returns: The records of the persons with this face, or an empty tuple if no person has this face.
+        :raises FacekiError: if the call fails; see :meth:`call`.
         """
         return self.call(api.FaceMatch(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
@@ -224,7 +226,7 @@ class FacekiHook(BaseHook):
 
         :param request_id: FACEKI's id of the verification.
         :returns: The report as an open file. The caller must close it.
-        :raises FacekiError: as :meth:`call`.
+        :raises FacekiError: if the call fails; see :meth:`call`.
         """
         with self._with_conn_id():
             endpoint = api.FetchPdfReport(request_id)
@@ -246,8 +248,8 @@ class FacekiHook(BaseHook):
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
         """Return the rules of a workflow from the cache of this process.
 
-        :returns: ``None`` if FACEKI does not report the rules. This is logged.
-        :raises FacekiError: if FACEKI's error also applies to a verification.
+        :returns: ``None`` if FACEKI does not report the rules. A warning is then logged.
+        :raises FacekiError: if the request fails for a reason that also prevents a verification.
         """
         from airflow_provider_faceki.hooks.workflow_rules import cached_rules
 
@@ -263,7 +265,8 @@ class FacekiHook(BaseHook):
         :param source: Bytes of the picture, its absolute local path, its URI, or an ``Image``. An ``Image`` is returned
             unchanged.
         :param name: Purpose of the picture. Errors contain this name.
-        :param conn_id: Connection for the storage. Default: the Connection in the URI; if there is none, no Connection.
+        :param conn_id: Connection for the storage. Default: the Connection in the URI. If the URI contains no
+            Connection, none is used.
         :raises ValidationError: if the picture is missing, empty, too large, or not an image.
         """
         from airflow_provider_faceki import storage
@@ -277,7 +280,7 @@ class FacekiHook(BaseHook):
             return storage.image(name, source, limit, conn_id)
 
     def get_access_token(self) -> str:
-        """Return a bearer token that remains valid for at least the renewal margin. A stored token is used if possible.
+        """Return a bearer token that is valid for at least the renewal margin. A stored token is used if possible.
 
         :raises FacekiError: if no token can be obtained.
         """
@@ -333,7 +336,7 @@ class FacekiHook(BaseHook):
     async def aget_conn(self) -> AsyncFacekiClient:
         """Return the client for an event loop.
 
-        :raises ConfigurationError: as :attr:`settings`.
+        :raises ConfigurationError: if a field of the Connection is wrong; see :attr:`settings`.
         """
         from airflow.providers.common.compat.connection import get_async_connection
 
@@ -342,13 +345,14 @@ class FacekiHook(BaseHook):
             cached = self._find_cached(stored)
             if cached is None:
                 with self._with_conn_id():
-                    # This runs in a thread, because it imports further modules and checks that the file of the CA
-                    # bundle exists.
+                    # This call runs in a thread, because it imports further modules and checks that the file of the CA
+                    # bundle exists. Both would block the event loop.
                     cached = await asyncio.to_thread(self._read, stored)
                 if cached.client.token_backend is not None:
                     from asgiref.sync import sync_to_async
 
-                    # This looks up a Connection. In a triggerer, Airflow answers that only on threads of asgiref.
+                    # This call looks up a Connection. In a triggerer, Airflow can look up a Connection only on threads
+                    # of asgiref.
                     await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)
@@ -409,11 +413,12 @@ class _CachedConnection(NamedTuple):
     client: FacekiClient
 
 
-#: The Connections that this process has read. Every hook fetches its Connection. If the stored fields are unchanged,
-#: they are not checked again and the client is reused.
+#: The Connections that this process has read. Every hook fetches its Connection. If the stored fields have not changed,
+#: the hook reuses the checked settings and the client.
 _cached_connections: dict[str, _CachedConnection] = {}
 
-# After a fork, the masker of the child does not know the secrets that the parent has masked.
+# After a fork, the masker of the child process does not know the secrets that the parent process has masked. Therefore
+# the child process reads its Connections again.
 os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
@@ -434,7 +439,10 @@ def _token_backend(settings: ConnectionSettings) -> TokenBackend | None:
 
 
 def _connect_token_backend(client: FacekiClient) -> None:
-    """Look up the Connection of the token store's storage. Ignore errors: the token store logs them when it is used."""
+    """Look up the Connection of the token store's storage.
+
+    Errors are ignored, because the token store logs them later.
+    """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:
         with suppress(Exception):

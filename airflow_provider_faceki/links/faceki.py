@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Extra links of tasks in the user interface: FACEKI's hosted page, a record in FACEKI's portal, and the output.
 
-A task computes the address and stores it as XCom. So the user interface needs neither a Connection nor a network.
+A task computes the address and stores it as XCom. Therefore the user interface needs neither a Connection nor network
+access.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ OUTPUT_URL_KEY = "output_url"
 
 
 class _AddressLink(BaseOperatorLink):
-    """Base class of the links. The address is the XCom ``key``, or its field ``field``."""
+    """Base class of the links. The address is the value of the XCom ``key``, or the value's field ``field``."""
 
     key: str | None = None
     field: str | None = None

@@ -82,7 +82,8 @@ class _BatchOperator(FacekiOperator):
     def on_kill(self) -> None:
         """Request the batch to stop soon.
 
-        Finished rows stay finished. The next try looks up the rows whose requests are still in flight.
+        The results of finished rows are preserved. If the request of a row is still in flight, the next try looks up
+        the record of this row.
         """
         self._killed = True
 
@@ -109,7 +110,7 @@ class _BatchOperator(FacekiOperator):
         :param manifest: URI of the manifest, if there is one.
         :param total: Number of rows in the manifest.
         :param written: Number of rows that this try has written, by URI of the file or folder.
-        :param counts: Numbers of rows over all tries.
+        :param counts: Number of rows by outcome, over all tries.
         """
         inputs = {manifest: total} if manifest is not None else {}
         self.report_lineage(Lineage(datasets(inputs), datasets(written), {"rows": total, **counts}))
@@ -133,54 +134,56 @@ class _BatchOperator(FacekiOperator):
 
 
 class FacekiBatchVerificationOperator(_BatchOperator):
-    """Verify all rows of a manifest; each row is billed once, even if the task is killed and retried.
+    """Verify all rows of a manifest file. Each row is billed once, even if the task is killed and retried.
 
-    ``output_path`` stores the state of the batch: a later try or run with the same ``output_path`` and ``batch_id``
+    ``output_path`` stores the state of the batch. A later try or run with the same ``output_path`` and ``batch_id``
     continues where the previous one stopped. Before a row is sent, the operator asks FACEKI whether a verification
-    under the row's identifier already exists. If it exists, it becomes the row's result, and the row is not billed. See
-    ``docs/batch.md``.
+    under the row's identifier already exists. If such a verification exists, it becomes the row's result, and the row
+    is not billed. See ``docs/batch.md``.
 
-    XCom: ``{"rows", "decisions": {word: count}, "errors": {code: count}, "found", "results_path", "errors_path",
-    "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of results that were
-    not billed. If no row of a batch succeeded, the task fails.
+    XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "found", "results_path", "errors_path",
+    "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of rows whose
+    verification already existed, so they were not billed. If no row of a batch succeeded, the task fails.
 
-    :param manifest: URI of the manifest, in any storage that Airflow supports: NDJSON, CSV or Parquet (extra
-        ``parquet``). It contains one row for each person.
-    :param output_path: URI of a folder for results and errors. Each batch needs a folder of its own.
+    :param manifest: URI of the manifest, in any storage that Airflow supports. The manifest is an NDJSON, CSV or
+        Parquet file (extra ``parquet``) with one row for each person.
+    :param output_path: URI of a folder for results and errors. Each batch needs its own folder.
     :param batch_id: Id of the batch, which is stored in ``output_path``. Default: the ids of the task instance, so that
         a different DAG run is refused. If later DAG runs are meant to continue the batch, set an id of your own.
     :param columns: Mapping from this operator's column names to the column names in the manifest. Keys:
         ``record_identifier`` (unique for each verification), ``workflow_id``, ``selfie``, ``document_1_front``,
         ``document_1_back``, and so on up to document 3. Default: the manifest uses the same names.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
-    :param workflow_id: Workflow for rows that contain none. Default: the Connection's workflow.
+    :param workflow_id: Workflow for rows that contain no workflow. Default: the Connection's default workflow.
     :param concurrency: Number of rows that are processed concurrently, 1 to 256. Default 16. The Connection's
         ``max_concurrency`` and ``max_requests_per_second`` apply too.
     :param include_records: Whether full records, which contain personal data, are written to a separate folder. This
         costs one additional request for each row. Default ``False``.
     :param check_rules: Whether documents are checked against the workflow's rules before the charged call. Default
         ``True``.
-    :param resize_to: Target length in pixels of the longer side; larger images are reduced to it (extra ``images``).
+    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length (extra
+        ``images``).
     :param resubmit: ``"if_absent"`` (default) sends a row unless FACEKI already has a verification under its
         identifier. If an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``,
-        the row is sent again. ``"never"`` turns such a row into an error row instead; so does a workflow that stores no
-        records. ``"always"`` sends and bills each row of the batch, even if FACEKI already has a verification under its
-        identifier.
-    :param assume_new: Whether rows are sent without a lookup first, which saves one free request for each row. Use it
+        the row is sent again. With ``"never"``, such a row becomes an error row. If the workflow stores no records,
+        such a row also becomes an error row. ``"always"`` sends and bills each row of the batch, even if FACEKI already
+        has a verification under its identifier.
+    :param assume_new: Whether rows are sent without a previous lookup. This saves one free request for each row. Use it
         only for identifiers that FACEKI certainly does not have. Default ``False``.
-    :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows beyond
-        it stay open, and the task fails. A run with a higher maximum continues with them. Default: no limit.
-    :param resubmit_after: Seconds that FACEKI has to finish a verification that was possibly sent. Only after them does
-        a missing record prove that nothing was sent. Default 150.
-    :param lookup_timeout: Seconds to look for a record directly after its response was lost. Default 30.
-    :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1: it never stops
-        early.
+    :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows above
+        the maximum are not sent, and the task fails. A later run with a higher maximum continues with these rows.
+        Default: no limit.
+    :param resubmit_after: Maximum seconds that FACEKI needs to finish a verification that was possibly sent. Only after
+        this time, a missing record proves that nothing was sent. Default 150.
+    :param lookup_timeout: Maximum seconds of the search for a record directly after its response was lost. Default 30.
+    :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1, so the batch never
+        stops early.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI; if the URI
         contains none, the default credentials of the storage's library.
     :param image_conn_id: Connection for the storage of the images. Default: the same rule as for ``manifest_conn_id``.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
-    :param allowed_image_prefixes: Folders from which images are accepted: absolute local paths, or URIs without a
-        Connection such as ``s3://bucket/kyc/``. Default: any folder of a remote storage, and no local file.
+    :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without a
+        Connection, such as ``s3://bucket/kyc/``. Default: any folder of a remote storage, and no local file.
     :param allowed_image_conn_ids: Connections that the manifest is allowed to name before the ``@`` of a URI. Default:
         none.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -277,7 +280,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.verify import BatchVerification
 
         lease = Lease(ObjectStore(self.output_conn_id), journal.leases, batch_id)
-        # This writes to output_path, so an output that is not writable ends the task before any charged call.
+        # Acquiring the lease writes to output_path. Therefore, if output_path is not writable, the task fails before
+        # any charged call.
         lease.acquire()
         self._load(journal)
         self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)
@@ -360,19 +364,20 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 class FacekiBatchFetchRecordsOperator(_BatchOperator):
     """Fetch the records of many identifiers into tables: verifications, documents, aml_hits, images.
 
-    All data about the person is dropped unless ``personal_data`` states otherwise; ``docs/batch.md`` lists the columns.
-    A rerun of the same DAG run replaces only its own files. A later try continues where the previous one stopped.
+    All data about the person is dropped unless ``personal_data`` contains another choice. ``docs/batch.md`` lists the
+    columns. A rerun of a DAG run replaces only the files of this DAG run. A later try continues where the previous one
+    stopped.
 
-    XCom: ``{"rows", "decisions": {word: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``. If no
-    row succeeded, the task first writes the tables and then fails.
+    XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``.
+    If no row succeeded, the task first writes the tables and then fails.
 
     :param output_path: URI of the folder for the tables, in any storage that Airflow supports.
-    :param identifiers: The identifiers, such as the output of another task, mapped or not. Either a list of strings, or
-        a list of objects that contain the identifier under ``column``. Set exactly one of ``identifiers`` and
-        ``manifest``.
-    :param manifest: URI of a manifest that contains the identifiers: NDJSON, CSV or Parquet (extra ``parquet``).
+    :param identifiers: The identifiers, as a list of strings or as a list of objects that contain the identifier under
+        ``column``. The list is usually the output of another task, which can be a mapped task. Set exactly one of
+        ``identifiers`` and ``manifest``.
+    :param manifest: URI of an NDJSON, CSV or Parquet file (extra ``parquet``) that contains the identifiers.
     :param by: Type of the identifiers: ``record_identifier`` (default), ``request_id``, ``link`` or ``face_id``. Pass
-        links in a manifest, because Airflow displays a task's arguments.
+        links in a manifest and not in ``identifiers``, because Airflow displays the arguments of a task.
     :param column: Column or field that contains the identifiers. Default: the value of ``by``.
     :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
     :param output_format: ``ndjson`` (default) or ``parquet``.
@@ -382,8 +387,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param partition_by_date: Whether the files are written to a subfolder ``date=YYYY-MM-DD``, the date of the run
         (UTC). Default ``False``.
     :param concurrency: Number of concurrent requests, 1 to 256. Default 16.
-    :param max_error_rate: Share of error rows (0 to 1) above which the task stops early. Default 1: it never stops
-        early.
+    :param max_error_rate: Share of error rows (0 to 1) above which the task stops early. Default 1, so the task never
+        stops early.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI; if the URI
         contains none, the default credentials of the storage's library.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
@@ -452,7 +457,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         }
 
     def _report_tables(self, export: RecordExport, total: int) -> None:
-        # The files of all runs and partitions together are one table.
+        # All runs and partitions write to the same table. Therefore the lineage contains the root folder of the table.
         root = self.output_path.rstrip("/")
         written = {f"{root}/{table}": rows for table, rows in export.written.items()}
         failed = export.failures.total()
@@ -516,7 +521,8 @@ def _check_finished(unfinished: int, problem: Exception | None, total: int) -> N
     """Raise a retryable error if rows are still open, so that the next try continues with them."""
     if not unfinished:
         return
-    # The text of an unexpected exception is left out, because it can contain the name of a picture, and so of a person.
+    # The text of an unexpected exception is omitted, because it can contain the file name of a picture, and such a name
+    # possibly identifies a person.
     text = f": {problem}" if isinstance(problem, api.FacekiError | OSError) else ""
     cause = f" ({type(problem).__name__}{text})" if problem is not None else ""
     raise api.OutcomeUnknownError(
@@ -580,7 +586,7 @@ def _default_batch_id(ti: Any) -> str:
 
 
 def _run_date(context: Context) -> str:
-    """Return the date of the run: its logical date if it has one, otherwise the date of its start."""
+    """Return the logical date of the run, or the date of its start if the run has no logical date."""
     run: Any = context.get("dag_run")
     found = (getattr(run, name, None) for name in ("logical_date", "run_after", "start_date"))
     moment = next(filter(None, found), None) or datetime.now(UTC)

@@ -21,17 +21,17 @@ _FOR_ONE = "a branch is for one person: see docs/verification.md for many"
 class FacekiDecisionBranchOperator(BaseBranchOperator):
     """Select the downstream tasks by the decision in a summary, which a sensor or operator of this provider returns.
 
-    A branch handles one person. The results of a mapped task are refused, because one person's decision would route all
-    of them. A branch in a mapped task group on Airflow 3.2 and later is refused too, because there Airflow also runs
-    the tasks that the branch did not select (https://github.com/apache/airflow/issues/67265). ``docs/verification.md``
-    shows how to route many decisions.
+    A branch handles one person. The results of a mapped task are refused, because the decision of one person would
+    select the tasks for all persons. A branch in a mapped task group on Airflow 3.2 and later is refused too, because
+    there Airflow also runs the tasks that the branch did not select (https://github.com/apache/airflow/issues/67265).
+    ``docs/verification.md`` shows how to route many decisions.
 
     :param summary: The summary, usually the output of another task. A list must contain summaries of one person; its
         last summary is used.
-    :param accepted: Task id or ids that follow ACCEPTED.
-    :param declined: Task id or ids that follow DECLINED.
-    :param review: Task id or ids that follow REVIEW. Default: the value of ``otherwise``.
-    :param otherwise: Task id or ids that follow a summary without a decision, or a decision that FACEKI has not
+    :param accepted: Task id or ids that run after the decision ACCEPTED.
+    :param declined: Task id or ids that run after the decision DECLINED.
+    :param review: Task id or ids that run after the decision REVIEW. Default: the value of ``otherwise``.
+    :param otherwise: Task id or ids that run after a summary without a decision, or with a decision that FACEKI has not
         documented.
     """
 
@@ -58,11 +58,11 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         self.otherwise = otherwise
 
     def choose_branch(self, context: Context) -> str | list[str]:
-        """Return the ids of the tasks that follow."""
+        """Return the ids of the selected downstream tasks."""
         self._check_that_airflow_follows(context)
         summary = self.summary
         if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):
-            # Airflow passes the results of a mapped task as a lazy sequence of a type of its own.
+            # Airflow passes the results of a mapped task as a lazy sequence, which is neither a list nor a tuple.
             raise AirflowFailException(f"summary holds what {len(summary)} tasks returned; {_FOR_ONE}")
         if isinstance(summary, list | tuple):
             summary = summary[-1] if summary else {"decision": None}

@@ -46,7 +46,7 @@ _FILTERS = ("request_id", "link", "record_identifier", "face_id")
 
 
 class FacekiOperator(FacekiTaskMixin, BaseOperator):
-    """Base class of the FACEKI operators: it resolves the Connection and decides which failures Airflow retries.
+    """Base class of the FACEKI operators. It resolves the Connection and decides which failures Airflow retries.
 
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -55,7 +55,7 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     #: Template fields whose values possibly contain identifiers of a person.
     _identifying: Sequence[str] = ()
 
-    #: Datasets of this execution, after they were written.
+    #: Datasets of this execution. ``None`` until they are reported.
     _lineage: Lineage | None = None
     _transient: Sequence[str] = ("_lineage",)
 
@@ -68,8 +68,8 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         """Make one FACEKI API call and return its result.
 
         :param endpoint: The call.
-        :raises AirflowFailException: another try cannot succeed.
-        :raises FacekiError: another try can succeed.
+        :raises AirflowFailException: if another try cannot succeed.
+        :raises FacekiError: if another try can succeed.
         """
         with translate_errors():
             return self.hook.call(endpoint)
@@ -84,15 +84,15 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     def prepare_output(
         self, context: Context, uri: str | None, conn_id: str | None, *, is_folder: bool = False
     ) -> None:
-        """Check that the output is writable, and store its web address for the task's extra link, if it has one.
+        """Check that the output is writable, and store its web address for the task's extra link if it has an address.
 
-        Both happen before the call, which is possibly charged.
+        Call this method before the API call, because the API call is possibly charged.
 
         :param context: Context of the task.
         :param uri: URI of the file or folder, or ``None``.
         :param conn_id: Connection for that storage.
         :param is_folder: Whether ``uri`` is the URI of a folder, which is not checked.
-        :raises ValidationError: the file is not writable.
+        :raises ValidationError: if the file is not writable.
         """
         from airflow_provider_faceki.web_address import web_address
 
@@ -102,7 +102,7 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
             context["ti"].xcom_push(key=OUTPUT_URL_KEY, value=url)
 
     def report_lineage(self, lineage: Lineage) -> None:
-        """Report the datasets of this execution to Airflow's hook lineage, and keep them for OpenLineage.
+        """Report the datasets of this execution to Airflow's hook lineage, and store them for OpenLineage.
 
         :param lineage: The datasets.
         """
@@ -110,7 +110,9 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         collect(lineage, self.hook)
 
     def report_file(self, path: str, rows: int | None = None) -> None:
-        """Report the lineage of a file about one person. Only its folder is named, because its name identifies them.
+        """Report the lineage of a file about one person.
+
+        Only the folder is reported, because a file name identifies the person.
 
         :param path: Location of the file.
         :param rows: Number of records in the file.
@@ -127,10 +129,10 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
     :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's workflow.
-    :param record_identifier: Your own id of the person or case, by which the record is found later.
+    :param record_identifier: Your own id of the person or case. The record can be found later by this id.
     :param expires_in_minutes: Whole minutes until the link expires. Default: FACEKI's own default, which is not
         published.
-    :param redirect_url: URL to which the person's browser is redirected afterwards.
+    :param redirect_url: URL to which the person's browser is redirected after the verification.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -210,7 +212,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 
     :param request_id: FACEKI's id of one verification.
     :param link: Link id, URL of the hosted page, or output of the link task.
-    :param record_identifier: Your own id.
+    :param record_identifier: Your own id of the verification.
     :param face_id: FACEKI's id of a person.
     :param output_path: URI of the output file in any storage that Airflow supports (``s3://…``, ``gs://…``,
         ``file:///…``). The file is written atomically. It contains personal data.
@@ -295,30 +297,31 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 
 
 class FacekiApiOperator(FacekiOperator):
-    """Make any authenticated FACEKI API call that has no operator of its own.
+    """Make any FACEKI API call that has no operator of its own.
 
-    A call that must not be sent twice is never repeated: if its response is lost or cannot be written, the task fails
-    and is not retried.
+    A call that must not be sent twice is never repeated. If the response of such a call is lost or cannot be written,
+    the task fails and is not retried.
 
     XCom: the unwrapped response if it is small. If ``output_path`` is set, the response is written there, and XCom
     contains the path. The response can contain personal data, and XCom is not encrypted. Values that Airflow's
-    databases cannot store are replaced: U+0000 and halves of surrogate pairs by U+FFFD, integers beyond 64 bits by
-    strings.
+    databases cannot store are replaced. U+0000 and halves of surrogate pairs become U+FFFD, and integers with more than
+    64 bits become strings.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL, such as ``/api/v3/workflows/rules``.
     :param query: Query parameters.
     :param json: Document that is sent as JSON.
     :param data: Form fields that are sent URL-encoded. It cannot be combined with ``json``.
-    :param files: Mapping of part names to URIs of images, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. They are
-        checked before the call and streamed as ``multipart/form-data``, together with the fields of ``data``.
+    :param files: Mapping of part names to URIs of images, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. The images
+        are checked before the call and streamed as ``multipart/form-data``, together with the fields of ``data``.
     :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if it contains
         one.
-    :param authenticated: Whether the access token is sent. Default: ``True``; FACEKI's calls by link take no token.
-    :param idempotent: Whether the call is allowed to be sent twice. Default: ``True`` for GET and HEAD only.
+    :param authenticated: Whether the access token is sent. Default ``True``. FACEKI's calls by link need no token.
+    :param idempotent: Whether the call is allowed to be sent twice. Default: ``True`` for GET and HEAD, otherwise
+        ``False``.
     :param output_path: URI of the output file in any storage that Airflow supports.
     :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
-    :param max_xcom_bytes: Size in bytes, as JSON, of the largest response that is stored as XCom. Default 48 KiB,
+    :param max_xcom_bytes: Maximum size in bytes, encoded as JSON, of a response that is stored as XCom. Default 48 KiB,
         because XCom is stored in Airflow's database. If ``do_xcom_push`` is off, there is no limit.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -442,7 +445,7 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
 
     :param uri: The path, or ``None``.
     :param conn_id: Connection for that storage.
-    :raises ValidationError: the path is not writable.
+    :raises ValidationError: if the path is not writable.
     """
     if uri:
         try:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Before it is reduced, an image is allowed to have this many times the Connection's limit in bytes.
+#: If an image is reduced before it is sent, its original size is allowed to exceed the Connection's limit by this
+#: factor.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
 
@@ -49,8 +50,8 @@ def load_image(
     :param uri: URI of the image.
     :param conn_id: Connection for that storage.
     :param resize_to: Target length of the longer side in pixels. Default: the image is not reduced.
-    :param policy: Rules for which files ``uri`` is allowed to name. Default: any file.
-    :raises ValidationError: the image is missing, empty, too large, not an image, or not allowed.
+    :param policy: Policy that defines the files that ``uri`` is allowed to name. Default: any file.
+    :raises ValidationError: if the image is missing, empty, too large, not an image, or not allowed.
     """
     limit = hook.settings.max_image_bytes
     if resize_to is None:
@@ -82,7 +83,7 @@ def images_fingerprint(selfie: object, documents: object) -> str:
 def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
     """Return the rendered value of ``allowed_image_prefixes`` as a tuple.
 
-    :raises ValidationError: the value is not a list of strings. A single string would be split into its letters.
+    :raises ValidationError: if the value is not a list of strings. A single string would be split into its letters.
     """
     if allowed_image_prefixes is None:
         return None
@@ -102,7 +103,7 @@ def check_resize_to(resize_to: object) -> None:
 
 
 class _ImageOperator(FacekiOperator):
-    """Base class of the operators that process one image, with the parameters that all have."""
+    """Base class of the operators that process one image. It contains their common parameters."""
 
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
@@ -135,10 +136,10 @@ class _ImageOperator(FacekiOperator):
     def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
         """Make a charged call whose outcome cannot be looked up afterwards.
 
-        From Airflow 3.3 on, if a try ends between this call and :meth:`settled`, the task's next try does not repeat
-        the call.
+        If a try ends between this call and :meth:`settled`, the next try does not repeat the call (Airflow 3.3 and
+        later).
 
-        :raises AirflowFailException: the outcome of this call, or of an earlier try, is unknown.
+        :raises AirflowFailException: if the outcome of this call, or of an earlier try, is unknown.
         """
         state = ChargedCallState(context)
         if state.is_duplicate:
@@ -155,8 +156,8 @@ class _ImageOperator(FacekiOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # An error that arrives here is a known end of the call. Only an unobserved end (a killed task, a task
-                # timeout) leaves the call marked as open.
+                # If an error arrives here, the call has certainly ended, so its mark is removed. If the task is killed
+                # or times out during the call, the mark remains.
                 state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None
@@ -172,7 +173,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
 
     The result of a call cannot be looked up later, so the operator never sends the call twice by itself. If a response
     is lost, the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier
-    try was killed. Before Airflow 3.3, no state survives a killed task: if a second charge is not acceptable, set
+    try was killed. Before Airflow 3.3, no state survives a killed task. If a second charge is not acceptable, set
     ``retries=0``.
 
     If the found records could not be written, the next try fetches them again, which is free. Before Airflow 3.3, the
@@ -186,8 +187,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
     :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
     :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
     :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
-    :param allowed_image_prefixes: Folders from which the image is accepted: absolute local paths, or URIs without a
-        Connection. Default: any folder. Set it if the image's URI comes from outside the DAG.
+    :param allowed_image_prefixes: Folders from which the image is accepted, as absolute local paths or as URIs without
+        a Connection. Default: any folder. Set it if the image's URI comes from outside the DAG.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -245,7 +246,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
     def _size(self) -> int | None:
         """Return the size of the image in bytes, or ``None`` if it no longer exists.
 
-        The size detects that a different image is now stored at the same URI.
+        A different size shows that another image is now stored at the same URI.
         """
         try:
             image = load_image(

@@ -80,8 +80,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
     :param selfie: URI of the selfie, in any storage that Airflow supports. JPEG, PNG, WEBP or HEIC.
-    :param documents: One to three documents. Each is ``{"front": uri, "back": uri}`` (a passport without ``back``) or
-        only the URI of its front side.
+    :param documents: One to three documents. Each document is ``{"front": uri, "back": uri}`` (a passport without
+        ``back``) or only the URI of its front side.
     :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's workflow.
     :param record_identifier: Your own id of this verification. Use each id only once. Set it if the task can be
         cleared, or mapped again, for a different person. Default: an id that is derived from the task instance. The
@@ -90,22 +90,24 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param output_path: URI to which the full record is written as JSON. The file contains personal data.
     :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
-        ``True``. If the rules cannot be fetched (their route is undocumented), the check is skipped. An error about
-        credentials, credit or the workflow fails the task.
-    :param resize_to: Target length in pixels of the longer side; larger images are reduced to it (extra ``images``).
-        FACEKI's SDKs use 1920. Default: images are sent unchanged.
-    :param allowed_image_prefixes: Folders from which images are accepted: absolute local paths, or URIs without a
+        ``True``. If the rules cannot be fetched, the check is skipped, because FACEKI does not document the URL of the
+        rules. An error about credentials, credit or the workflow fails the task.
+    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length (extra
+        ``images``). FACEKI's SDKs use 1920. Default: images are sent unchanged.
+    :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without a
         Connection. Default: any folder. Set it if the images' URIs come from outside the DAG.
     :param resubmit: ``"if_absent"`` (default) sends unless FACEKI already has a verification under the identifier. It
         also does not send if an earlier try possibly sent a verification and the workflow stores no records.
-        ``"never"`` sends at most once: if the outcome of a try stays unknown, the task fails. ``"always"`` sends in
+        ``"never"`` sends at most once. If the outcome of a try remains unknown, the task fails. ``"always"`` sends in
         each try, and each try is billed.
-    :param resubmit_after: Seconds that FACEKI has to finish a verification that an earlier try possibly sent, counted
-        from the start of this try. Only after them does a missing record prove that nothing was sent. Default 150.
-    :param lookup_timeout: Seconds to look for the record within one try after the response was lost. Default 60.
+    :param resubmit_after: Maximum seconds that FACEKI needs to finish a verification that an earlier try possibly sent,
+        counted from the start of this try. Only after this time, a missing record proves that nothing was sent. Default
+        150.
+    :param lookup_timeout: Maximum seconds of the search for the record within one try after the response was lost.
+        Default 60.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``.
-    :param wait_for_review: Whether the task waits, deferred, until a human reviewer at FACEKI has decided a case in
-        REVIEW. Default ``False``: REVIEW is returned as the result.
+    :param wait_for_review: Whether the task defers until a human reviewer at FACEKI has decided a case in REVIEW.
+        Default ``False``, so REVIEW is returned as the result.
     :param review_timeout: Seconds to wait for the review, counted from the start of the try. Default 7 days. If
         ``execution_timeout`` ends earlier, it ends the wait.
     :param deferrable: Whether the task waits in the triggerer. Default: ``[operators] default_deferrable``.
@@ -185,12 +187,12 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self._remember_given("selfie", "record_identifier", "image_conn_id", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
-        """Return an existing verification, wait for one that an earlier try possibly sent, or send a new one."""
+        """Return an existing verification, wait for the verification of an earlier try, or send a new verification."""
         self._state = None
         with translate_errors():
             self._check_arguments(context)
         if context["ti"].try_number == 1:
-            # Only the first try loads the images here: a later try can find its result although the images no longer
+            # Only the first try loads the images here. A later try can find its result even if the images no longer
             # exist.
             with translate_errors():
                 self.log.info("A selfie and %d document(s) can be sent", len(self._images[1]))
@@ -219,13 +221,13 @@ class FacekiKycVerificationOperator(FacekiOperator):
     ) -> Any:
         """Continue after the wait for a verification that an earlier try possibly sent.
 
-        FACEKI is asked first, because the event is not trusted.
+        The event is not trusted, so the method requests the record from FACEKI first.
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
         :param settled_at: Unix time from which a missing record proves that nothing was sent, as computed when the wait
             began. It is passed through the deferral because in Airflow 3.0 to 3.2 the start of a task moves with each
-            deferral (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` loses it.
+            deferral (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not pass it.
         :param deadline: Unix time at which the wait ended.
         :param parameter: Name of the parameter that set the deadline.
         """
@@ -236,7 +238,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
-            # The trigger has waited until exactly that time, so the time is now.
+            # The trigger has waited until the time ``settled_at``, which Airflow did not pass on. Therefore this time
+            # has come.
             known = time.time()
         if known is not None:
             computed = known if computed is None else min(known, computed)
@@ -247,7 +250,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def resume_review(
         self, context: Context, event: object = None, deadline: object = None, parameter: object = None
     ) -> Any:
-        """Continue after the wait for a review. FACEKI is asked first, because the event is not trusted.
+        """Continue after the wait for a review. The event is not trusted, so the record is requested from FACEKI first.
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
@@ -280,7 +283,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         given: DecisionEvent | None = None,
         expired: WaitLimit | None = None,
     ) -> Any:
-        """Return the verification that FACEKI has, otherwise wait for one, otherwise send one.
+        """Return the verification that FACEKI has.
+
+        Otherwise, if an earlier try possibly sent a verification, wait for it. Then send a new verification.
 
         :param context: Context of the task.
         :param settled_at: Unix time from which a missing record proves that nothing was sent; ``None`` if nothing was
@@ -417,14 +422,17 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self.record_identifier or derived_identifier(context["ti"])
 
     def _open_state(self, context: Context) -> ChargedCallState:
-        """Return the state of this task's charged call. It is one object for the whole execution."""
+        """Return the state of this task's charged call. The whole execution uses one state object."""
         if self._state is None:
             images = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
             self._state = ChargedCallState(context, self._identifier(context), images)
         return self._state
 
     def _find(self, context: Context) -> api.KycVerification | None:
-        """Return this task's verification from FACEKI; if FACEKI has none, the outcome that an earlier try saved."""
+        """Return this task's verification from FACEKI.
+
+        If FACEKI has no record, return the outcome that an earlier try saved.
+        """
         saved = self._open_state(context).load()
         with translate_errors():
             return self.hook.call(self._lookup(context, saved)) or saved
@@ -514,7 +522,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         wait_for_review: bool = False,
         request_id: str | None = None,
     ) -> None:
-        # The import is local: Airflow's trigger base class takes 20 ms to import, and only a task that waits needs it.
+        # This import is inside the function, because Airflow's trigger base class needs 20 ms to import, and only a
+        # task that waits uses it.
         from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 
         self.defer(
@@ -534,10 +543,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
 
 def derived_identifier(ti: Any) -> str:
-    """Return an identifier for a task instance: the same over its retries, different from every other task instance.
+    """Return an identifier that is unique to a task instance and that is the same in all its retries.
 
-    The identifier is a hash, because the four ids together can exceed FACEKI's maximum length, and because they would
-    reveal the names of DAGs.
+    The identifier is a hash of the ids of DAG, run, task and map index. The four ids together can exceed FACEKI's
+    maximum length, and they would reveal the names of DAGs.
 
     :param ti: Task instance.
     """

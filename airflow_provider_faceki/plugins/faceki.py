@@ -16,9 +16,10 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 log = logging.getLogger(__name__)
 
 PREFIX = "/faceki"
-# The module whose create_app() mounts plugins. Other processes, such as `airflow plugins`, have not loaded it and need
-# no application. The command line is not a reliable sign: an API server can also be started as `uvicorn
-# airflow.api_fastapi.main:app`, and its workers are either forked or spawned.
+# Name of the module whose create_app() mounts plugins. An API server has loaded this module. Other processes, such as
+# `airflow plugins`, have not loaded it and need no application. The command line does not identify an API server
+# reliably. It can also be started as `uvicorn airflow.api_fastapi.main:app`, and its workers are either forked or
+# spawned.
 _API_SERVER = "airflow.api_fastapi.app"
 
 
@@ -35,7 +36,8 @@ class _LazyApps:
 
 
 def _make_apps() -> list[dict[str, Any]]:
-    # This uses the API server's own conf, because the conf of common.compat raises an error of another class.
+    # This import uses the API server's own conf, because the conf of common.compat raises another error class for a
+    # wrong value.
     from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
 

@@ -62,17 +62,18 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     :param link: Link id, URL of the hosted page, or output of the link task.
     :param request_id: FACEKI's id of the verification.
-    :param record_identifier: Your own id.
+    :param record_identifier: Your own id of the verification.
     :param wait_for_review: Whether the sensor continues to wait while a human reviewer at FACEKI checks the case.
         Default ``True``. If ``False``, REVIEW is returned as the result. An undocumented decision is always returned.
-    :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``, because it is a valid result.
+    :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``, because a declined person is a
+        valid result.
     :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
         are tolerated. Each poll already includes the Connection's own attempts. Default 10. With ``mode="reschedule"``
         before Airflow 3.3, no state survives between pokes, so all failed polls are tolerated until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
     :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
-    :param max_wait: Maximum pause between two polls, in seconds or as a time span. Default 40 minutes: three days of
-        waiting then need fewer than 200 requests, including token requests. ``None`` means no maximum.
+    :param max_wait: Maximum pause between two polls, in seconds or as a time span. Default 40 minutes, so three days of
+        waiting need fewer than 200 requests, including token requests. ``None`` means no maximum.
     :param deferrable: Whether the sensor waits in the triggerer. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -135,19 +136,19 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def execute_complete(
         self, context: Context, event: object = None, deadline: object = None, parameter: object = None
     ) -> Any:
-        """Continue after the trigger's event. FACEKI is asked first, because the event is not trusted.
+        """Continue after the trigger's event. The event is not trusted, so the record is requested from FACEKI first.
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
         :param deadline: Unix time at which the wait ends, as it was passed to Airflow.
         :param parameter: Name of the parameter that set the deadline.
-        :raises AirflowSensorTimeout: there is no decision within ``timeout``.
-        :raises AirflowTaskTimeout: there is no decision within ``execution_timeout``.
-        :raises FacekiError: the triggerer gave up, and a further deferral would end in the same way.
+        :raises AirflowSensorTimeout: if there is no decision within ``timeout``.
+        :raises AirflowTaskTimeout: if there is no decision within ``execution_timeout``.
+        :raises FacekiError: if the trigger has stopped after an error that would also stop a further deferral.
         """
         given = DecisionEvent.from_payload(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
-        # The trigger has already used up all tolerated failures, so one more failure in this poll must raise.
+        # The trigger has already used up all tolerated failures, so one more failure in this poll must raise its error.
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:
@@ -171,7 +172,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     def _get_next_poke_interval(self, started_at: Any, run_duration: Any, poke_count: int) -> float:
         # Airflow's own method computes 2**poke_count as a float, which overflows after about a thousand pokes if
-        # max_wait is not reached before. So the count is limited.
+        # max_wait is not reached before. Therefore this method limits the count.
         interval: float = super()._get_next_poke_interval(started_at, run_duration, min(poke_count, 64))
         return interval
 
@@ -268,7 +269,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return failures
 
     def _defer(self, limit: WaitLimit) -> Any:
-        # The import is local: Airflow's trigger base class takes 20 ms to import, and a poking sensor does not need it.
+        # This import is inside the function, because Airflow's trigger base class needs 20 ms to import, and a poking
+        # sensor does not use it.
         from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
 
         self.log.info(
