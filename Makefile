@@ -131,10 +131,11 @@ test-versions:
 	$(MAKE) -s test-version AIRFLOW=3.4 || echo "         Airflow 3.4 is a pre-release; its failure fails nothing" >>.work/summary; \
 	echo; cat .work/summary; exit $$status
 
-# The oldest direct dependencies that pyproject.toml allows, and what the tests need beside them. With a later universal_pathlib Airflow 2.11.0 finds no file.
+# The oldest direct dependencies that pyproject.toml allows, and what the tests need beside them. With a later
+# universal_pathlib Airflow 2.11.0 finds no file. PyArrow 14 is built for NumPy 1, which its metadata does not say.
 RESOLVE = $(PY3) -m uv --no-config pip compile -q --no-annotate --upgrade --python-version 3.11.9
 test-lowest: .venv/.ready
-	@mkdir -p .work && echo 'universal_pathlib<0.3' >.work/lowest.in
+	@mkdir -p .work && printf '%s\n' 'universal_pathlib<0.3' 'numpy<2' >.work/lowest.in
 	@$(RESOLVE) --resolution lowest-direct -c .work/lowest.in --all-extras pyproject.toml -o .work/lowest-direct.txt
 	@$(RESOLVE) -c .work/lowest-direct.txt --all-extras --group build --group test pyproject.toml -o .work/lowest.txt
 	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
