@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """FACEKI for Python, without Airflow.
 
-The file ``__init__.pyi`` lists the public names. Each name is imported on first use, so parsing a DAG file that imports
-this package loads no HTTP library.
+The file ``__init__.pyi`` lists the public names. Each name is imported on first use. Therefore parsing a DAG file that
+imports this package loads no HTTP library.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Checks of a call's arguments. They run on rendered values before any request is sent.
+"""Checks of a call's arguments. The checks run on rendered values before any request is sent.
 
-An argument is possibly a link or a person's number, so the errors contain the name of the argument and not its value.
-The check of identifiers is :func:`airflow_provider_faceki.api.values.check_identifier`.
+An argument is possibly a link or a person's number. Therefore the errors contain the name of the argument and not its
+value. The check of identifiers is :func:`airflow_provider_faceki.api.values.check_identifier`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.uploads import File
 
 #: Seconds during which the record of a verification is looked up after the answer was lost. FACEKI verifies while the
-#: caller waits, and its apps wait two minutes at most, so a record that does not exist one minute later is unlikely to
-#: appear. The constant is in this module because an operator has the same default, and parsing a DAG must not import
-#: the call's module.
+#: caller waits, and FACEKI's apps wait two minutes at most. Therefore a record that does not exist one minute later is
+#: unlikely to appear. The constant is in this module because an operator has the same default, and parsing a DAG must
+#: not import the call's module.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -31,7 +31,7 @@ def check_method(name: str, value: object) -> None:
 
 
 def check_bool(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is ``True`` or ``False``. The text "False" is true in Python."""
+    """Raise an error unless ``value`` is ``True`` or ``False``. The text "False" would be true."""
     if not isinstance(value, bool):
         raise ValidationError(f"{name} must be True or False, not {value!r}")
 
@@ -45,7 +45,7 @@ def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
 def check_exactly_one(**values: object) -> str:
     """Return the name of the only value that is not ``None``.
 
-    :raises ValidationError: no value is given, or more than one.
+    :raises ValidationError: if not exactly one value is given.
     """
     given = [name for name, value in values.items() if value is not None]
     if len(given) != 1:
@@ -57,7 +57,7 @@ def check_exactly_one(**values: object) -> str:
 
 def check_choice(name: str, value: object) -> None:
     """Raise an error unless ``value`` is ``True``, ``False`` or ``None``."""
-    # The text "False" is true in Python, so a charged call would be repeated.
+    # A text is refused, because the text "False" is true in Python and would allow the repetition of a charged call.
     if value is not None and not isinstance(value, bool):
         raise ValidationError(f"{name} must be True, False or None, not {type(value).__name__}")
 
@@ -82,7 +82,7 @@ def check_seconds(name: str, value: object) -> None:
 
 def check_minutes(name: str, value: object) -> None:
     """Raise an error unless ``value`` is a whole number of minutes from 0, or ``None``."""
-    # JSON readers that use floats cannot represent every integer from 2**53 on.
+    # The limit is 2**53, because JSON readers that use floats cannot represent every larger integer.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
     ):
@@ -118,7 +118,7 @@ def _scalar(name: str, value: object) -> None:
 def _is_sendable(value: object) -> bool:
     try:
         str(value).encode()
-    except ValueError:  # raised for lone surrogates and for integers beyond Python's own limit for text
+    except ValueError:  # for lone surrogates and for integers beyond Python's limit of digits
         return False
     return True
 
@@ -127,7 +127,7 @@ def check_path(name: str, value: object) -> None:
     """Raise an error unless ``value`` is a path below the base URL."""
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
         raise ValidationError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
-    # Servers and proxies normalise the path: `%2e%2e` means the parent directory, as `..` does.
+    # Servers and proxies normalise the path. Both `%2e%2e` and `..` mean the parent directory.
     if value.startswith("//") or ".." in unquote(value).split("/"):
         raise ValidationError(f"{name} must stay below the base URL")
 

@@ -38,9 +38,9 @@ T = TypeVar("T")
 
 
 class _SharedValue:
-    """Base class of the clients: ``copy`` returns the object itself, and pickling is refused.
+    """Base class of the clients. ``copy`` returns the object itself, and pickling is refused.
 
-    A client is immutable, so a copy is not needed. It contains a client secret, so it must not be pickled.
+    A client is immutable, so a copy is not needed. A client contains a client secret, so it must not be pickled.
     """
 
     def __copy__(self) -> Self:
@@ -69,10 +69,11 @@ class FacekiClient(_SharedValue):
         mode 0700. If it is ``None``, the token is stored in the memory of this process only.
     :param token_backend: Storage through which several hosts share the encrypted token. The directory is a cache in
         front of this storage.
-    :param secret_masker: Registers tokens with the log masker.
-    :param warn: Called with one sentence if the directory or the storage cannot be used.
-    :param observer: Called for each request, for metrics.
-    :param charge_limit: Returns a context manager for one charged call. It raises an error if the call is not allowed.
+    :param secret_masker: Object that registers tokens with the log masker.
+    :param warn: Function that is called with one sentence if the directory or the storage cannot be used.
+    :param observer: Object that is called for each request, for metrics.
+    :param charge_limit: Function that returns a context manager for one charged call. The context manager raises an
+        error if the call is not allowed.
     """
 
     client_id: str
@@ -91,7 +92,7 @@ class FacekiClient(_SharedValue):
     def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
 
-        :raises FacekiError: the call failed; see the tree in ``api/errors.py``.
+        :raises FacekiError: if the call failed; see the tree in ``api/errors.py``.
         """
         with self._charging(endpoint):
             return self._driver.run(session.call(self._account, endpoint))
@@ -132,7 +133,7 @@ class FacekiClient(_SharedValue):
         local: MemoryTokenStore | FileTokenStore = MemoryTokenStore()
         if self.token_directory is None and self.token_backend is None:
             return local
-        # These modules import cryptography, which a store in memory does not need.
+        # These imports are here because they load cryptography, which a store in memory does not need.
         from airflow_provider_faceki.api.tokens.file import FileTokenStore
         from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 
@@ -162,7 +163,7 @@ class AsyncFacekiClient(_SharedValue):
     async def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call and return its typed result.
 
-        :raises FacekiError: the call failed; see the tree in ``api/errors.py``.
+        :raises FacekiError: if the call failed; see the tree in ``api/errors.py``.
         """
         with self._client._charging(endpoint):
             return await self._driver.run(session.call(self._client._account, endpoint))

@@ -2,7 +2,8 @@
 """FACEKI's response codes, with their published names, their meanings and the error class of each.
 
 ``DOCS`` means https://docs.faceki.com/data-fields/verification-data/error-codes . ``SDK`` means FACEKI's own mobile
-SDKs, which still contain the codes of the older V2 API. A code that neither source contains has no name here.
+SDKs, which still contain the codes of the older V2 API. If neither source contains a code, the code is not in this
+module.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ REFUSED = 1
 #: FACEKI's code for "no such record".
 DATA_NOT_FOUND = 8013
 
-#: The codes for which FACEKI's own SDKs ask the person for another selfie.
+#: The codes after which FACEKI's own SDKs ask the person for another selfie.
 RETAKE_SELFIE = frozenset({5004, 8004, 8005, 8006, 8007, 8008, 8009, 8018, 8019})
 
 CODES: dict[int, Code] = {

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The errors of FACEKI, as a tree. Each class stands for one reaction of the caller.
+"""The errors of FACEKI, as a tree. Each class needs a different reaction of the caller.
 
 ::
 
@@ -25,7 +25,7 @@
         └── UnexpectedResponseError  the answer is not understood: another server answered, or FACEKI has changed
 
 The messages, the ``repr`` and the pickles of these errors contain no body, header, URL query, secret or personal data.
-They are built from machine-readable fields only.
+The messages are built from machine-readable fields only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Self
 
 from airflow_provider_faceki.api.secrets import SecretText
 
-#: End of the messages of errors that a wrong setting of the Connection can cause.
+#: Advice at the end of the message of an error that a wrong setting of the Connection can cause.
 CHECK_ADVICE = "`python -m airflow_provider_faceki.check` finds out which setting differs"
 
 
@@ -47,12 +47,12 @@ class FacekiError(Exception):
     :param http_status: HTTP status of the answer, if an answer was received.
     :param request_id: FACEKI's ``requestId`` of the verification, if the answer contains it.
     :param retry_after: Seconds to wait before the next request, from the header ``Retry-After``.
-    :param is_ambiguous: Whether the service has possibly acted on the request. Default: the default of the class.
+    :param is_ambiguous: Whether the service has possibly acted on the request. Default: each class has its own default.
     :param conn_id: Id of the Airflow Connection. The hook sets it.
 
-    The attribute ``idempotent`` is ``False`` if a repeated call would have the same effect or cost a second time and
-    leaves no record to look up. If such an error is also :attr:`is_ambiguous`, only a person can decide to repeat
-    the call.
+    The attribute ``idempotent`` is ``False`` if a repeated call would have the same effect or cost a second time, and
+    the call leaves no record that could be looked up. If such an error is also :attr:`is_ambiguous`, only a person can
+    decide to repeat the call.
     """
 
     #: Whether the same request, sent again later without any change, can succeed.
@@ -85,7 +85,7 @@ class FacekiError(Exception):
 
     @property
     def needs_consent(self) -> bool:
-        """Whether a person has to decide about a repetition: the call is ambiguous and not idempotent."""
+        """Whether a person has to decide about a repetition, because the call is ambiguous and not idempotent."""
         return self.is_ambiguous and not self.idempotent
 
     def with_conn_id(self, conn_id: str) -> Self:
@@ -101,14 +101,15 @@ class FacekiError(Exception):
             f"request id {self.request_id}" if self.request_id is not None else None,
         ]
         details = ", ".join(fact for fact in facts if fact)
-        # Airflow's command line removes square brackets as markup, so the details are in round brackets.
+        # The details are in round brackets, because Airflow's command line removes square brackets as markup.
         return f"{self.message} ({details})" if details else self.message
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Secrets are removed: a pickle contains their text, which `repr` hides, and Airflow possibly stores the pickle.
+        # Secrets are removed. `repr` hides their text, but a pickle contains it, and Airflow possibly stores the
+        # pickle.
         state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
         return (_rebuild, (type(self), self.message, state))
 
@@ -169,7 +170,7 @@ class ResponseError(FacekiError):
     refuses_token: bool = False
     #: Whether a refused token is one possible cause of the answer.
     may_refuse_token: bool = False
-    #: The caller's identifier in the answer, if any. It shows which verification failed.
+    #: The caller's identifier in the answer, or ``None``. It identifies the verification that failed.
     record_identifier: str | None = None
     #: Target URL of a redirect. Its ``repr`` hides the URL.
     location: SecretText | None = None
@@ -196,9 +197,9 @@ class LinkError(ResponseError):
 
 
 class NotFoundError(ResponseError):
-    """FACEKI has no such record: the answer has code 8013, code 404 or HTTP status 404.
+    """FACEKI has no such record. The answer has code 8013, code 404 or HTTP status 404.
 
-    If :attr:`is_stated` is ``False``, a wrong address or a proxy is the possible source of the 404.
+    If :attr:`is_stated` is ``False``, a wrong address or a proxy is a possible cause of the 404.
     """
 
 

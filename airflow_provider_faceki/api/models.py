@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""FACEKI's verification: its decision, its record, and the part of the record without personal data.
+"""Decision and record of a verification, and the summary of the record without personal data.
 
 Field names: https://docs.faceki.com/data-fields/verification-data and
 https://docs.faceki.com/api-integration/verification-apis/fetch-records . Other spellings of the names are accepted too
@@ -27,10 +27,11 @@ from airflow_provider_faceki.api.values import (
     is_missing,
 )
 
-#: Name of a decision that is not a single short word.
+#: Name of a decision whose text is not a single short word.
 OTHER = "OTHER"
 
-#: Other fields that possibly contain the decision. In these fields only a documented decision is accepted.
+#: Fields other than ``decision`` that possibly contain the decision. In these fields only a documented decision is
+#: accepted.
 _OTHER_DECISION_FIELDS = (
     *("status", "verification_status", "kyc_status"),
     *("verdict", "outcome", "final_decision", "result"),
@@ -51,16 +52,16 @@ _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
 # Numbers in this range are Unix times in seconds, from 2001 to 2286. Numbers 1000 times as large are in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# A time without a zone, read as UTC, is possibly this many seconds too early: 14 hours of zone, and 24 hours if the
-# text is only a date.
+# A time without a zone is read as UTC, and a date as midnight. Both together are possibly this many seconds too early,
+# which are 14 hours of the zone and 24 hours of the day.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
 class Decision(StrEnum):
     """FACEKI's decision about a verification.
 
-    An undocumented word becomes a member with that word as its value. A text that is not a single word becomes
-    ``OTHER``, because it is possibly a sentence about the person. The webhook page documents the three decisions:
+    An undocumented single word becomes a member with this word as its value. A longer text becomes ``OTHER``, because
+    it is possibly a sentence about the person. The webhook page documents the three decisions:
     https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure .
     """
 
@@ -76,7 +77,8 @@ class Decision(StrEnum):
         known = cls.__members__.get(word.upper())
         if known is not None:
             return known
-        # The member is created on each call and not registered: answers must not make the enum grow.
+        # The member is created on each call and not registered, because answers must not make the enum grow without
+        # limit.
         unknown = str.__new__(cls, word)
         unknown._name_ = word
         unknown._value_ = word
@@ -84,10 +86,10 @@ class Decision(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether no further change is expected: true for every decision except REVIEW.
+        """Whether no further change is expected. It is true for every decision except REVIEW.
 
-        An undocumented decision is final. A pipeline that receives it at once can forward it to a person. A pipeline
-        that waits for a documented decision could wait for ever.
+        An undocumented decision is final. A pipeline can forward such a decision to a person. If the pipeline waited
+        for a documented decision instead, it could wait forever.
         """
         return self is not Decision.REVIEW
 
@@ -100,7 +102,7 @@ class CodeSummary(TypedDict):
 
 
 class Summary(TypedDict):
-    """The part of a record that is safe in XCom. It contains no name, document, image or free text."""
+    """The part of a record that is safe in XCom, because it contains no name, document, image or free text."""
 
     request_id: str | None
     record_identifier: str | None
@@ -113,7 +115,7 @@ class Summary(TypedDict):
 
 
 def is_record(document: Mapping[str, Json]) -> bool:
-    """Return whether an object is a record, which has at least one field that only records have."""
+    """Return whether an object is a record. A record has at least one field that other objects do not have."""
     if document.get("requestId") or document.get("decision"):
         return True
     names = {plain(key) for key, value in document.items() if value not in (None, "", [], {})}
@@ -126,8 +128,8 @@ def is_record(document: Mapping[str, Json]) -> bool:
 class VerificationRecord:
     """The complete record of one verification of one person.
 
-    The properties return only ids, decisions, codes, flags and times. So summaries, log lines and errors contain only
-    these. Personal data and free text are in :attr:`document` alone.
+    The properties return only ids, decisions, codes, flags and times. Therefore summaries, log lines and errors contain
+    only these values. Personal data and free text are in :attr:`document` alone.
 
     :param document: The record as FACEKI sent it, including unknown fields. FACEKI sends ages and dates as text, which
         is often empty. It sends ``*_iso`` as two letters and ``*_iso2`` as three letters.
@@ -161,7 +163,7 @@ class VerificationRecord:
         )
 
     def describe(self) -> str:
-        """Return a description of the record for a log line: the names of its keys, without values."""
+        """Return the names of the record's keys, without values, for a log line."""
         return describe(dict(self.document))
 
     @property
@@ -171,12 +173,15 @@ class VerificationRecord:
 
     @property
     def record_identifier(self) -> str | None:
-        """The caller's own id, or ``None``. A text for a missing value is not an id: one SDK sends ``undefined``."""
+        """The caller's own id.
+
+        ``None`` also if the text means a missing value, such as ``undefined`` from one of FACEKI's SDKs.
+        """
         return as_identifier(self._sent("record_identifier"))
 
     @property
     def link(self) -> str | None:
-        """The id of the link that the person used. Do not log it: the id is enough to use the link."""
+        """The id of the link that the person used. Do not log it, because anyone with the id can use the link."""
         return as_link_id(self._sent("link"))
 
     @property
@@ -188,8 +193,8 @@ class VerificationRecord:
     def decision(self) -> Decision | None:
         """The decision, or ``None`` if the record has no decision yet.
 
-        It is read from the field ``decision``. If that field has no value, a documented decision is also read from
-        ``status`` and similar fields, and from the field ``decision`` of a nested object.
+        The decision is read from the field ``decision``. If this field has no value, a documented decision is read from
+        ``status`` and similar fields, or from the field ``decision`` of a nested object.
         """
         word = _decision_text(field(self.document, "decision"))
         if word is not None:
@@ -232,8 +237,8 @@ class VerificationRecord:
     def is_older_than(self, moment: float) -> bool:
         """Return whether this record was certainly created before ``moment``, a Unix time.
 
-        A time without a zone is possibly in any zone, and a date without a time is possibly any hour of that day. Both
-        are therefore read as the latest possible time.
+        A time without a zone is possibly in any zone, and a date without a time is possibly any hour of that day.
+        Therefore both are read as the latest possible time.
         """
         created = self.created_at
         if created is None:
@@ -243,7 +248,7 @@ class VerificationRecord:
         return created.timestamp() + slack < moment
 
     def summary(self) -> Summary:
-        """Return the part that is safe in XCom: ids, decision, codes, flags and times, without personal data."""
+        """Return ids, decision, codes, flags and times. They contain no personal data, so they are safe in XCom."""
         decision, created_at, updated_at = self.decision, self.created_at, self.updated_at
         return {
             "request_id": self.request_id,
@@ -273,7 +278,8 @@ class VerificationRecord:
             return text.strip() == value.strip()
         if name == "link":
             text, value = as_link_id(text) or text, as_link_id(value) or value
-        # FACEKI's ids are UUIDs, in which case does not matter. In the caller's own identifier case matters.
+        # FACEKI's ids are UUIDs, which are equal in upper and lower case. The caller's own identifier is
+        # case-sensitive.
         return text.strip().lower() == value.strip().lower()
 
     def _sent(self, name: str) -> Json:
@@ -305,8 +311,8 @@ class VerificationRecord:
 def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
     """Return the newest record by creation time. A person can use a link more than once, so there can be several.
 
-    A record without a readable time is treated as older than a record with a time. Of records with equal times, the
-    last is returned.
+    A record without a readable time is treated as older than a record with a time. If several records have the newest
+    time, the last of these records is returned.
     """
     newest: VerificationRecord | None = None
     for record in records:
@@ -334,7 +340,7 @@ def _age(record: VerificationRecord) -> float:
 
 
 def _decision_text(value: Json) -> str | None:
-    """Return the text of a decision. It is possibly wrapped in an object or in a list of one item."""
+    """Return the text of a decision. The text is possibly inside an object or a list of one item."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict):

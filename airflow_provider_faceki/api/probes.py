@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Detection of the differences between a FACEKI installation and its documentation, and of the settings it needs.
+"""Detection of the differences between a FACEKI installation and FACEKI's documentation, and of the needed settings.
 
-The module uses only calls that are free as far as is known: token requests, records of an unused identifier, workflow
-rules. A finding contains names of keys, statuses and codes, and never a secret, an id or personal data.
+As far as is known, the module uses only free calls, such as token requests, records of an unused identifier and
+workflow rules. A finding contains names of keys, statuses and codes, and never a secret, an id or personal data.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
-#: Maximum number of requests for records of made-up identifiers.
+#: Maximum number of requests for records of random, unused identifiers.
 MAX_RECORDS_REQUESTS = 100
-#: Number of these requests that are reserved: one for each filter. It is sent again if it is refused, and if its answer
-#: is null.
+#: Number of requests that are reserved out of this maximum, so that each filter can be probed. A probe needs up to four
+#: requests, because a refused request and a null answer are each repeated.
 _NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
-#: Description of the requests, for the person who has to confirm them. The numbers are upper limits.
+#: Description of the requests for the user who runs the check. The numbers are upper limits.
 FREE_CALLS = (
     "token requests: one in the configured form; if that fails, one in each of the other five forms",
     "records of identifiers made up for this check: four requests if all is as configured, else at most "
@@ -63,7 +63,7 @@ FREE_CALLS = (
     "rules of the Connection's default workflow, if it has one: one or two requests",
     "the PDF report of a made-up request id, if pdf_report_path is set: one to four requests",
 )
-#: Paths of the records call and spellings of its filters. The most probable are first.
+#: Paths of the call that fetches records, and spellings of its filters. The most probable values are first.
 _RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
 _FILTER_NAMES = {
     "record_identifier": ("record_identifier", "recordIdentifier", "referenceId", "applicationId"),
@@ -71,14 +71,14 @@ _FILTER_NAMES = {
     "link": ("link", "linkId", "link_id"),
     "face_id": ("face_id", "faceId"),
 }
-#: Pairs of header and scheme that possibly carry the access token.
+#: Pairs of HTTP header and scheme in which FACEKI possibly expects the access token.
 _PLACES = (
     ("authorization", "Bearer"),
     ("authorization", ""),
     ("x-access-token", ""),
     ("x-access-token", "Bearer"),
 )
-#: Pattern of the keys that a report shows. A key that is possibly an id does not match.
+#: Pattern of the JSON keys that a report shows. A key that is possibly an id does not match.
 _KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
 _MAX_KEYS = 12
 
@@ -100,7 +100,7 @@ class Level(StrEnum):
 class Finding:
     """One question about the installation, with its answer.
 
-    :param uncertainty: Reason for the question: how the sources are incomplete or contradictory.
+    :param uncertainty: Reason for the question, which is an incomplete or contradictory source.
     :param level: Consequence for the installation.
     :param settings: Values to set. The keys are attributes of :class:`Service`, ``auth_flow`` or ``workflow_id``.
     """
@@ -113,7 +113,7 @@ class Finding:
 
 
 class _Question(NamedTuple):
-    """A question with the reason of its uncertainty."""
+    """A question of the check, with the reason why the answer is uncertain."""
 
     text: str
     uncertainty: str
@@ -147,7 +147,7 @@ _LINK = _Question(
 
 
 class _FixedTokenStore:
-    """A token store with one fixed token. It ignores new and refused tokens, so a check fetches no second token."""
+    """A token store with one fixed token. It does not store or remove tokens, so a check fetches no second token."""
 
     def __init__(self, token: AccessToken | None) -> None:
         self._token = token
@@ -169,7 +169,7 @@ class _FixedTokenStore:
 
 
 class _Recorder:
-    """A transport that sends through the account's transport and stores a description of the last response."""
+    """A transport that sends through another transport, and stores a description of the last response."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -193,7 +193,7 @@ class _ProbeClient(FacekiClient):
     recorder: _Recorder | None = None
 
     def _shared_transport(self) -> Transport:
-        return self.recorder  # type: ignore[return-value]  # the driver only calls its `send` and `rate_limiter`
+        return self.recorder  # type: ignore[return-value]  # the driver uses only `send` and `rate_limiter`
 
     def _store(self, request: TokenRequest) -> TokenStore:
         return _FixedTokenStore(self.token)
@@ -216,7 +216,7 @@ class _Outcome:
 
 
 class Diagnosis:
-    """The probes of one account. Each probe is sent when the caller requests its finding.
+    """The probes of one account. A probe is a test request. It is sent when the caller requests its finding.
 
     :param client: Client with the configured settings.
     :param workflow_id: Default workflow of the Connection, if it has one.
@@ -257,7 +257,10 @@ class Diagnosis:
             yield self._link()
 
     def token(self) -> Finding:
-        """Find a form of the token request that works. Each form gets one request, the configured form first."""
+        """Find a form of the token request that works.
+
+        Each form is tried once, and the configured form is tried first.
+        """
         configured = self._client.auth_flow
         error = self._try_auth_flow(configured)
         if error is None:
@@ -352,7 +355,10 @@ class Diagnosis:
         return question.answer(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
-        """Use the first service that answers. Return its changed settings and the shape of its answer."""
+        """Use the first service settings with which a probe succeeds.
+
+        Return the changed settings and the shape of the answer.
+        """
         configured = self._client.service
         for service in dict.fromkeys(services):
             if service == configured:
@@ -365,7 +371,7 @@ class Diagnosis:
         return None
 
     def _use_service(self, outcome: _Outcome) -> tuple[dict[str, str], str]:
-        """Use the service of a successful probe. Return its changed settings and the shape of its answer."""
+        """Use the service settings of a successful probe. Return the changed settings and the shape of the answer."""
         configured = self.service
         self._use(service=outcome.service)
         return _differences(configured, outcome.service), outcome.shape
@@ -375,7 +381,7 @@ class Diagnosis:
         endpoint = FetchRecords(**{name: value})
 
         def understand(records: tuple[VerificationRecord, ...]) -> FacekiError | None:
-            # No record has this identifier, so FACEKI ignored the filter.
+            # No record has this identifier. If FACEKI returns records, it ignored the filter.
             return (
                 UnexpectedResponseError("records of others are answered: the filter is not known")
                 if records
@@ -388,7 +394,7 @@ class Diagnosis:
             # No record has this identifier, so null means that there is no record.
             outcome = self._ask(endpoint, replace(service, null_result="no_record"), understand)
         self._records_requests += self._recorder.sent - before
-        # A LinkError also proves that the filter works: FACEKI reports that the link does not exist.
+        # A LinkError also proves that the filter works, because FACEKI reports that the link does not exist.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
     def _ask(
@@ -477,7 +483,7 @@ def _is_about_token(error: FacekiError) -> bool:
 def _setting_row(
     question: _Question, changes: Mapping[str, str], names: Iterable[str], shape: str = ""
 ) -> Finding:
-    """Return the finding about the settings ``names``, which is a change if ``changes`` contains any of them."""
+    """Return the finding about the settings ``names``. If ``changes`` contains any of them, a setting has to change."""
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"
     answer += f"; nothing found is: {shape}" if shape else ""
@@ -515,7 +521,7 @@ def _status(error: FacekiError) -> str:
 
 
 def _error_text(error: FacekiError) -> str:
-    # str(error) would contain FACEKI's request id and the Connection id.
+    # str(error) is not used, because it contains FACEKI's request id and the Connection id.
     message = error.message.replace(f"; {CHECK_ADVICE}", "")
     return f"{message} ({_status(error)})"
 

@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Text and bytes with a ``repr`` that hides the content.
 
-They are for secrets in local variables: debuggers, error trackers and ``airflow dags test`` print the local variables
-of each frame of a traceback.
+They are used for secrets in local variables. Debuggers, error trackers and ``airflow dags test`` print the local
+variables of each frame of a traceback.
 """
 
 from __future__ import annotations
 
 
 class SecretText(str):
-    """A ``str`` with a ``repr`` that shows only the length. Slices and joins of it are ordinary ``str`` objects."""
+    """A ``str`` with a ``repr`` that shows only the length. Its slices and joins are ordinary ``str`` objects."""
 
     __slots__ = ()
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The addresses, field names and token requests of FACEKI about which FACEKI's documentation is incomplete."""
+"""Settings of a FACEKI installation about which FACEKI's documentation is incomplete, such as URLs and field names."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FILTER_PLACEHOLDERS = {
 
 
 class AuthFlow(StrEnum):
-    """The six forms of the token request in FACEKI's documentation and SDKs. No source says which of them still work.
+    """The six forms of the token request in FACEKI's documentation and SDKs. It is unknown which of them still work.
 
-    Versions of https://docs.faceki.com/api-integration/verification-apis/authentication contain four of them.
+    Different versions of https://docs.faceki.com/api-integration/verification-apis/authentication contain four forms.
     https://kycdocv2.faceki.com contains the GET request with headers. FACEKI's SDKs send the query parameters.
     """
 
@@ -55,15 +55,16 @@ class AuthFlow(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One installation of FACEKI. The defaults are those of FACEKI's documentation.
+    """One installation of FACEKI. The default values come from FACEKI's documentation.
 
-    :param base_url: Base URL of all calls except the image check: https://docs.faceki.com/api-integration .
+    :param base_url: Base URL of all calls except the image check. Source: https://docs.faceki.com/api-integration .
     :param addon_url: Base URL of the image check, which needs no token. Source: FACEKI's SDKs.
     :param records_path: Path for fetching records. The heading of the page
-        https://docs.faceki.com/api-integration/verification-apis/fetch-records prints the default; its parameter block
-        prints ``/kycverify/api/kycverify/records``. The path can contain the placeholders ``{requestId}``, ``{link}``,
-        ``{record_identifier}`` and ``{face_id}``, as in ``/records/{requestId}``. A filter without a placeholder is
-        sent as a query parameter; the path is then cut before its first placeholder.
+        https://docs.faceki.com/api-integration/verification-apis/fetch-records contains the default. The parameter
+        block of that page contains ``/kycverify/api/kycverify/records``. The path can contain the placeholders
+        ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in ``/records/{requestId}``. If the
+        path does not contain the placeholder of the used filter, the filter is sent as a query parameter, and the path
+        is cut before its first placeholder.
     :param request_id_filter: Filter of records by FACEKI's request id. The value is the name of a query parameter. If
         it begins with ``/``, it is a path for this filter alone and contains the placeholder, for example
         ``/kycverify/api/kycverify/records?requestId={requestId}``.
@@ -72,16 +73,17 @@ class Service:
         ``{record_identifier}``.
     :param face_id_filter: Filter of records by FACEKI's id of a person, in the same format, with ``{face_id}``.
     :param null_result: Meaning of an answer that reports success with neither a record nor an empty list, such as
-        ``{"status": true, "code": 200, "result": null}``. ``error``: the answer is not understood. ``no_record``:
-        FACEKI has no record. FACEKI's answer for "no record" is in no source, and a wrong guess costs a verification.
+        ``{"status": true, "code": 200, "result": null}``. ``error`` means an unknown answer, which raises an error.
+        ``no_record`` means that FACEKI has no record. FACEKI's answer for "no record" is undocumented. The default is
+        ``error``, because a wrong ``no_record`` would pay for a second verification.
     :param auth_header: Name of the HTTP header that carries the access token.
     :param auth_scheme: Prefix of the token in that header, without the space. If it is empty, the header contains only
         the token.
     :param pdf_report_path: Path of a PDF report, with the placeholder ``{requestId}``. No public source contains the
         path, so there is no default.
     :param pdf_report_method: ``GET``, or ``POST``, which also sends ``{"requestId": …}`` as JSON.
-    :param webhook_request_id_field: Name of the webhook field that contains the request id. The documented name and
-        its usual spellings are always accepted too.
+    :param webhook_request_id_field: Name of the webhook field that contains the request id. The documented name and its
+        other usual spellings are always accepted too.
     :param webhook_status_field: Name of the webhook field that contains the decision. The documented names are always
         accepted too.
     """

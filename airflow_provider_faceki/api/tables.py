@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Conversion of a record into rows of tables. The columns are typed, and personal data is marked.
 
-FACEKI sends ages, days and years as text, which is often empty; here they become numbers and dates. A field without a
-column, or with a value of another type than its column, is stored as JSON in the column ``other``. Field names:
-https://docs.faceki.com/data-fields/verification-data .
+FACEKI sends ages, days and years as text, which is often empty. This module converts them to numbers and dates. If a
+field has no column, or its value has another type than its column, the field is stored as JSON in the column ``other``.
+Field names: https://docs.faceki.com/data-fields/verification-data .
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Column(NamedTuple):
 
     :param name: Name of the column.
     :param type: ``text``, ``int``, ``float``, ``bool``, ``date``, ``time`` (UTC) or ``json``.
-    :param source: Name of FACEKI's field. A dot separates an object from its field. Empty for a computed column.
+    :param source: Name of FACEKI's field. A dot separates the name of an object from the name of its field. It is empty
+        for a computed column.
     :param personal: Whether the column contains personal data. Such columns are dropped by default.
     """
 
@@ -99,7 +100,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# For each column: the outer part of its source, as `plain` returns it, and the inner part.
+# Columns of each table, each with the outer part of its source (in the form that `plain` returns) and the inner part.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])
@@ -110,7 +111,7 @@ _SOURCES = {
 
 
 def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the rows of a record, each with the name of its table. The rows contain all columns, unhashed."""
+    """Yield the rows of a record, each with the name of its table. A row contains all columns, without hashing."""
     codes = record.code_summaries
     first = _values(record.document, "verifications") | _typed(record, codes)
     other = _unmapped(record.document, "verifications", first)
@@ -180,7 +181,7 @@ def _lookup(by_name: Mapping[str, Json], outer: str, inner: str) -> Json:
 
 
 def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, object]) -> dict[str, Json]:
-    """Return the part of ``document`` that is in no column: unknown fields, and values of another type."""
+    """Return the fields of ``document`` that are unknown, or whose values have another type than their column."""
     rest = dict(document)
     keys = {plain(key): key for key in document}
     by_name = {name: document[key] for name, key in keys.items()}

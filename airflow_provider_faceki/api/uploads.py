@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-#: Maximum size of an image in bytes: the default of the Connection's field ``max_image_bytes``.
+#: Maximum size of an image in bytes. It equals the default of the Connection's field ``max_image_bytes``.
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
-#: Bytes that are read and sent at once. Chunks of more than 64 KiB are not faster; one TLS record has 16 KiB.
+#: Bytes that are read and sent at once. Larger chunks are not faster, because one TLS record has 16 KiB.
 CHUNK_BYTES = 64 * 1024
 
-# For each image format: the pattern of its first bytes, its media type and its file extension.
+# Image formats, each with the pattern of its first bytes, its media type and its file extension.
 _KINDS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg", "jpg"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png", "png"),
@@ -68,14 +68,14 @@ class Image(File):
 
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
-        """Return an image after a check of its size and its first bytes. An invalid image is never sent or paid for.
+        """Return an image after a check of its size and first bytes, so that an invalid image is never sent and billed.
 
         :param name: Name of the argument that contains the image, for the error message.
         :param opener: Function that opens the image at its first byte.
         :param size: Size of the image in bytes.
         :param max_bytes: Maximum size in bytes. FACEKI publishes no limit, but it has answered raw camera pictures
             with HTTP 413.
-        :raises ValidationError: the image is empty, too large, or not a JPEG, PNG, WEBP or HEIC.
+        :raises ValidationError: if the image is empty, too large, or not a JPEG, PNG, WEBP or HEIC.
         """
         if size <= 0:
             raise ValidationError(f"{name} is empty")
@@ -98,7 +98,7 @@ def check_size(name: str, size: int, max_bytes: int) -> None:
 
 
 def check_image(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is an :class:`Image`; a path to an image is not accepted."""
+    """Raise an error unless ``value`` is an :class:`Image`. For example, a path to an image is not accepted."""
     if not isinstance(value, Image):
         raise ValidationError(
             f"{name} must be an Image (Image.checked, Image.of_bytes), not {type(value).__name__}"
@@ -132,8 +132,8 @@ class Multipart:
     def chunks(self) -> Iterator[bytes]:
         """Yield the body in chunks of about 64 KiB. Each call opens and reads the files again.
 
-        :raises ValidationError: a file cannot be read, or its size has changed. The body is then incomplete, so FACEKI
-            cannot act on it.
+        :raises ValidationError: if a file cannot be read, or the size of a file has changed. The body is then
+            incomplete, so FACEKI cannot act on it.
         """
         held: list[bytes] = []
         size = 0
@@ -161,7 +161,8 @@ class Multipart:
         )
 
     def _head(self, name: str, file: File) -> bytes:
-        # The file name is the field name, as in FACEKI's SDKs: the name on the user's disk possibly names a person.
+        # The file name is the field name, as in FACEKI's SDKs. The original file name is not sent, because it possibly
+        # contains a person's name.
         return (
             f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.{file.ending}"'
             f"\r\nContent-Type: {file.media_type}\r\n\r\n"
@@ -182,8 +183,8 @@ def _content(name: str, file: File) -> Iterator[bytes]:
     except ValidationError:
         raise
     except Exception as problem:
-        # Some storages raise the same exception classes as the HTTP connection. Without this conversion the
-        # transport would treat such an exception as a lost answer.
+        # Some storages raise the same exception classes as the HTTP connection. Without this conversion, the transport
+        # would interpret such an exception as a lost answer.
         raise ValidationError(f"{name} could not be read to its end") from problem
     if left or has_more:
         raise ValidationError(f"{name} became {'shorter' if left else 'longer'} while it was sent")

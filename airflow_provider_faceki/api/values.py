@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Validation of single values: missing values, identifiers, FACEKI's ids, decisions and codes, storable JSON.
+"""Validation of single values, such as identifiers, FACEKI's ids, decisions, codes, missing values and JSON to store.
 
-The ``as_…`` functions return only values that are safe in XCom, trigger events, log lines and error texts: printable,
-of limited length and without control characters. They never return FACEKI's free text.
+The ``as_…`` functions return only values that are safe in XCom, trigger events, log lines and error texts. Such values
+are printable, have a limited length and contain no control characters. The functions never return FACEKI's free text.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _MISSING_WORDS = frozenset(
         *("[object object]", "[object undefined]", "[object null]"),
     }
 )
-# These are the types of the null objects of pandas, pyarrow and Polars, by name: this module must not import them.
+# These are the type names of the null objects of pandas, pyarrow and Polars. Names are compared, because this module
+# must not import these libraries.
 _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
 # White space, quotation marks and invisible characters (zero-width spaces, joiners, byte order mark) are stripped.
 _AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\"'`"
@@ -47,7 +48,8 @@ _FACEKI_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LINK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,255}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _CODE = re.compile(r"-?[0-9]{1,9}")
-# Only several capitalised words joined by "_" are accepted: a single word or a sentence is possibly a person's name.
+# Only several words in upper case that are joined by "_" are accepted, because a single word or a sentence is possibly
+# a person's name.
 _CODE_NAME = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _MAX_CODE_NAME_LENGTH = 64
 
@@ -70,7 +72,7 @@ def is_missing(value: object) -> bool:
     * a float or ``Decimal`` that is NaN;
     * the null objects of pandas, pyarrow and Jinja.
 
-    It is false for zero, ``False`` and empty lists.
+    The result is false for zero, ``False`` and empty lists.
     """
     if value is None:
         return True
@@ -95,12 +97,12 @@ def _is_not_equal_to_itself(value: object) -> bool:
 def check_identifier(name: str, value: object) -> str:
     """Return ``value`` if it is a valid identifier for FACEKI.
 
-    The error names the argument and does not contain the value, which is possibly a person's number or a link. The one
-    exception is a text for a missing value, such as ``'None'``.
+    The error text contains the name of the argument. It does not contain the value, because the value is possibly a
+    person's number or a link. Only a text for a missing value, such as ``'None'``, is shown.
 
     :param name: Name of the argument, for the error message.
     :param value: Value of the argument, after template rendering.
-    :raises ValidationError: the value is not text, means "no value", is too long or contains unprintable characters.
+    :raises ValidationError: if the value is not text, means "no value", is too long or contains unprintable characters.
     """
     if is_missing(value):
         raise ValidationError(_missing_text(name, value))
@@ -142,7 +144,7 @@ def as_identifier(value: object) -> str | None:
 def as_faceki_id(value: object) -> str | None:
     """Return ``value`` if it is an id that FACEKI assigned, otherwise ``None``.
 
-    Such an id has at most 128 characters: letters, digits and ``._:-``. FACEKI documents UUIDs.
+    Such an id consists of at most 128 letters, digits and characters of ``._:-``. FACEKI documents UUIDs.
     """
     return value if isinstance(value, str) and _FACEKI_ID.fullmatch(value) else None
 
@@ -150,7 +152,8 @@ def as_faceki_id(value: object) -> str | None:
 def as_link_id(value: object) -> str | None:
     """Return the id of a verification link, or ``None``.
 
-    If ``value`` is the URL of a link, the id is its query parameter ``link``, otherwise its last path segment.
+    If ``value`` is the URL of a link, the id is the query parameter ``link`` of the URL. If the URL has no such
+    parameter, the id is the last path segment.
     """
     if not isinstance(value, str) or is_missing(value):
         return None
@@ -172,7 +175,7 @@ def _link_id_of_url(url: str) -> str:
 
 
 def as_word(value: object) -> str | None:
-    """Return ``value`` if it is a decision or status: one word of at most 40 letters, digits, ``-`` and ``_``."""
+    """Return ``value`` if it is a single word of at most 40 letters, digits, ``-`` and ``_``, otherwise ``None``."""
     if not isinstance(value, str):
         return None
     word = value.strip()
@@ -180,7 +183,10 @@ def as_word(value: object) -> str | None:
 
 
 def as_code(value: object) -> int | None:
-    """Return ``value`` as a response code. Integers in the form of text or of a float are accepted."""
+    """Return ``value`` as a response code, or ``None``.
+
+    A whole number in the form of text or of a float is accepted.
+    """
     if isinstance(value, str) and _CODE.fullmatch(value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -191,7 +197,7 @@ def as_code(value: object) -> int | None:
 
 
 def as_number(value: object) -> float | None:
-    """Return ``value`` as a finite number. A number in the form of text is accepted."""
+    """Return ``value`` as a finite number, or ``None``. A number in the form of text is accepted."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
@@ -202,7 +208,7 @@ def as_number(value: object) -> float | None:
 
 
 def as_code_name(value: object) -> str | None:
-    """Return ``value`` if it has the form of a code name, such as ``FACE_CROPPED``."""
+    """Return ``value`` if it has the form of a code name, such as ``FACE_CROPPED``, otherwise ``None``."""
     is_name = isinstance(value, str) and len(value) <= _MAX_CODE_NAME_LENGTH and _CODE_NAME.fullmatch(value)
     return value if isinstance(value, str) and is_name else None
 

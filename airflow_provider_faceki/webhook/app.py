@@ -2,11 +2,12 @@
 """Handle a webhook request: redact its token, authenticate it, parse it, store it, and answer it.
 
 - 200: stored, or stored before, or the status is not selected in the Connection.
-- 401: unknown Connection, no or wrong token, or wrong signature. The answer and its time are always the same.
+- 401: unknown Connection, missing or wrong token, or wrong signature. Constant answer with constant delay, so both leak
+  nothing.
 - 404: any other path. 405: any other method.
-- 408: the body did not arrive in time. 413: it is too large. 422: it is not a webhook of FACEKI.
-- 429: too many calls; Retry-After contains the time to wait.
-- 503: not stored; the sender should try again.
+- 408: the body did not arrive in time. 413: the body is too large. 422: the body is not a webhook of FACEKI.
+- 429: too many calls. Retry-After contains the seconds to wait.
+- 503: the webhook is not stored. The sender should send it again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _REDACTED = "***"
 
 #: Maximum body size in bytes. FACEKI's body contains one record as text, which is a few kilobytes.
 MAX_BODY_BYTES = 256 * 1024
-#: A body that is too large is read up to this size and discarded. Otherwise the sender would never see the answer.
+#: A body that is too large is read up to this size and discarded. Otherwise the sender would never receive the answer.
 MAX_DISCARDED_BYTES = 4 * 1024 * 1024
 #: Maximum time in seconds for the arrival of a body. A waiting request uses a socket, but no thread.
 BODY_TIMEOUT_SECONDS = 5.0
@@ -52,24 +53,25 @@ BODY_TIMEOUT_SECONDS = 5.0
 CALL_LIMIT = (500.0, 50.0)
 #: Rate limit of 401 refusals and of Connection lookups for unknown callers: burst size, then calls per second.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: Refusals are answered at multiples of this time. It is longer than the lookup of a Connection.
+#: Seconds between two possible times of an answer that refuses a request. The interval is longer than the lookup of a
+#: Connection, so the delay does not reveal the lookup.
 REFUSAL_SECONDS = 1.0
-#: Value of Retry-After if the database, a secrets backend or the DAG must recover first.
+#: Seconds in Retry-After if the database, a secrets backend or the DAG must recover first.
 RETRY_AFTER_SECONDS = 30
-#: Value of Retry-After if a Connection has reached its limit of webhooks per day.
+#: Seconds in Retry-After if a Connection has reached its limit of webhooks per day.
 OVER_LIMIT_RETRY_AFTER_SECONDS = 3600
-#: The same problem is logged at most once in this time, even under heavy traffic.
+#: Minimum seconds between two log messages about the same problem, so heavy traffic does not fill the log.
 LOG_INTERVAL_SECONDS = 60.0
 
 
 class RedactPathMiddleware:
     """ASGI middleware that removes the token of a webhook path from every log.
 
-    All layers share one scope. When the request ends, Airflow's access log (3.2 and later) or uvicorn's access log
-    (earlier) reads the path from the scope. Therefore the middleware moves the Connection id and the token to
-    :data:`SCOPE_KEY`, and replaces the path by stars. It removes the query, because a user possibly puts a token there
-    by mistake. The middleware must be the outermost layer. A proxy before the API server sees the original path;
-    ``docs/webhooks.md`` explains how to protect it there.
+    All ASGI layers share the scope of a request. When the request ends, Airflow's access log (3.2 and later) or
+    uvicorn's access log (earlier) reads the path from the scope. Therefore the middleware moves the Connection id and
+    the token to :data:`SCOPE_KEY`, and replaces the path by stars. The middleware also removes the query, because a
+    user possibly puts a token there by mistake. The middleware must be the outermost layer. A proxy in front of the API
+    server receives the original path. ``docs/webhooks.md`` explains how to hide the token from the proxy's log.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -88,7 +90,7 @@ def _redact_path(scope: Scope) -> None:
         scope[SCOPE_KEY] = parts[2], parts[3]
         shown = f"{root}/webhook/{_REDACTED}/{_REDACTED}"
     else:
-        # A mistyped path possibly contains the token too.
+        # A wrong path possibly also contains the token, so the whole path is replaced.
         shown = f"{root}/{_REDACTED}"
     scope["path"] = shown
     scope["raw_path"] = shown.encode()
@@ -96,7 +98,10 @@ def _redact_path(scope: Scope) -> None:
 
 
 class TokenBucket:
-    """Rate limit with a burst, then a fixed rate per second. It belongs to one event loop, so it needs no lock."""
+    """Rate limit with a burst, then a fixed rate per second.
+
+    Only one event loop uses an instance, so it needs no lock.
+    """
 
     def __init__(
         self, capacity: float, per_second: float, clock: Callable[[], float] = time.monotonic
@@ -156,7 +161,7 @@ class Receiver:
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
         #: Connections that a DAG references, and Connections with a verified token, are always looked up, even if there
-        #: are many unknown callers. There are few such Connections, so the limit on lookups remains effective.
+        #: are many unknown callers. There are few such Connections, so these lookups do not need a limit.
         self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
         self._calls = TokenBucket(*CALL_LIMIT)
@@ -187,7 +192,8 @@ class Receiver:
             if not credentials.verify_signature(request.headers, body):
                 await self._charge_refusal(began)
                 raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
-            # The rate limit follows the signature check. A caller who knows only the token must not use up the limit.
+            # The rate limit is applied after the signature check. Otherwise a caller that knows only the token could
+            # use up the limit.
             self._admit()
         notification = self._parse(conn_id, body, credentials.service)
         if credentials.statuses is not None and notification.status not in credentials.statuses:
@@ -211,7 +217,8 @@ class Receiver:
     async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
         """Return the credentials of the Connection if the token is valid.
 
-        An unknown caller is charged once: before the lookup of a Connection, or otherwise before the refusal.
+        Each request of an unknown caller uses the rate limit of refusals once. It uses the limit before the lookup of a
+        Connection, or, without a lookup, before the refusal.
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:
@@ -229,7 +236,7 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # Unknown callers get their answer with constant delay, so that the duration of a lookup leaks nothing.
+        # Unknown callers receive the answer with a constant delay, so the duration of a lookup leaks nothing.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -256,7 +263,7 @@ class Receiver:
         return REFUSAL_SECONDS * max(1, math.ceil(slowest * 1.25 / REFUSAL_SECONDS))
 
     async def _quantize_latency(self, began: float) -> None:
-        """Sleep until the next fixed answer time. The delay does not reveal whether a Connection was looked up."""
+        """Sleep until the next fixed answer time, so the delay does not reveal whether a Connection was looked up."""
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)
 

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Authenticate webhook senders by the tokens and signatures of Connections, with a short cache.
 
-A Connection that is missing, has another type, no token or a wrong setting also gets credentials, but no token matches
-them. Therefore all refusals use the same code path. They cause at most one lookup in 30 seconds.
+If a Connection is missing, has another type, has no token or has a wrong setting, it also gets credentials, but no
+token matches them. Therefore all refusals use the same code path, and cause at most one lookup of the Connection in 30
+seconds.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ log = logging.getLogger(__name__)
 
 #: Lifetime of cached credentials in seconds. After a token is changed, the old token remains valid for this time.
 CACHE_TTL_SECONDS = 30.0
-#: Lifetime in seconds of a failed read.
+#: Seconds after a failed read of the Connection ids that DAGs reference until the next read.
 FAILURE_TTL_SECONDS = 5.0
 #: Maximum time in seconds of a Connection lookup. A secrets backend is possibly slow or unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: Time in seconds during which the slowest lookup determines the delay of refusals.
+#: Seconds during which the slowest lookup determines the delay of refusals.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
@@ -46,9 +47,11 @@ _LOOKUP_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Credentials that a sender must present for one Connection. The other fields are those of ``WebhookSettings``.
+    """Credentials that a sender must present for one Connection.
 
-    :param token_hashes: SHA-256 of the accepted tokens. With hashes, a comparison takes the same time for every token
+    ``WebhookSettings`` describes the fields that are not listed here.
+
+    :param token_hashes: SHA-256 of the accepted tokens. With hashes, a comparison has the same duration for every token
         length.
     :param service: Names of the body fields for the request id and the status.
     :param denied: Reason why no token is accepted. If it is empty, tokens are compared.
@@ -89,7 +92,7 @@ class Credentials:
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 
 
-#: Credentials that no token matches, because their hash is random.
+#: Credentials that match no token, because their hash is random.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 
@@ -98,7 +101,7 @@ class LookupFailed(Exception):
 
 
 class Authenticator:
-    """Cache of the credentials in one process. It belongs to one event loop.
+    """Cache of the credentials in one process. Only one event loop uses an instance.
 
     :param load: Function that reads the credentials of a Connection. It runs in a thread and is allowed to block.
     """
@@ -118,7 +121,7 @@ class Authenticator:
 
     @property
     def slowest_lookup_seconds(self) -> float:
-        """Longest lookup of an expected Connection in the last hour, in seconds. It is 0 if there was no lookup."""
+        """Seconds of the longest lookup of an expected Connection in the last hour, or 0 if there was no lookup."""
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
 
@@ -136,17 +139,16 @@ class Authenticator:
     async def look_up(self, conn_id: str, expected: bool = False, within: float | None = None) -> Credentials:
         """Return the credentials of this Connection. Concurrent callers share one lookup.
 
-        :param expected: Whether a DAG references the Connection, or its token was verified. Such a lookup does not wait
-            for
-            the lookups of unknown ids.
+        :param expected: Whether a DAG references the Connection, or its token was verified before. Such a lookup does
+            not wait for the lookups of unknown ids.
         :param within: Seconds after which :data:`DENY_ALL` is returned. The lookup then continues and fills the cache.
         :raises LookupFailed: if a secrets backend or the database failed.
         """
         task = self._lookups.get(conn_id)
         if task is None:
             task = self._lookups[conn_id] = asyncio.create_task(self._run_lookup(conn_id, expected))
-            # The callback reads the error, because asyncio logs unread errors. The requests that waited have possibly
-            # ended.
+            # The callback reads the error, because asyncio logs an error that nothing reads. All requests that waited
+            # for the lookup have possibly ended.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         # `await task` is not used, because a cancelled request would then cancel the lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
@@ -174,7 +176,7 @@ class Authenticator:
 
 
 class ReferencedConnections:
-    """Cache of the Connection ids that DAGs reference. It belongs to one event loop.
+    """Cache of the Connection ids that DAGs reference. Only one event loop uses an instance.
 
     :param read: Function that reads the ids. It runs in a thread and is allowed to block.
     """
@@ -212,7 +214,7 @@ class ReferencedConnections:
 
 
 def load_credentials(conn_id: str) -> Credentials:
-    """Return the credentials of an Airflow Connection. Errors of a secrets backend are raised unchanged."""
+    """Return the credentials of an Airflow Connection. An error of a secrets backend is raised unchanged."""
     from airflow_provider_faceki.api.errors import ConfigurationError
     from airflow_provider_faceki.connection.settings import is_faceki_type, webhook_settings
 
@@ -244,10 +246,10 @@ def load_credentials(conn_id: str) -> Credentials:
 
 
 def _find_connection(conn_id: str) -> StoredConnection | None:
-    """Query each secrets backend once, in Airflow's order.
+    """Return the Connection from the first secrets backend that contains it, in Airflow's order.
 
-    Airflow's own function also reports "not found" if a backend or the database is unavailable. Such a failure must not
-    become a 401.
+    Airflow's own function is not used, because it also reports "not found" if a backend or the database is unavailable.
+    Such a failure must not become a 401.
     """
     from airflow.configuration import ensure_secrets_loaded
 

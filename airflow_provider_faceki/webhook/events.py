@@ -2,10 +2,10 @@
 """Store each webhook notification once, as an asset event.
 
 Events are created by Airflow's asset manager, in the session of the API server. Each transaction first locks the row of
-the asset. Between the search for an earlier event and the write, no other thread, process or machine can then write an
-event. On SQLite the row lock is the write lock of the database. It is acquired first, because Airflow's manager would
-otherwise roll back and continue without the event if it cannot get the lock. Commits and this lock limit the throughput
-of a burst. Therefore all waiting notifications of a Connection are stored in one transaction.
+the asset. Therefore no other thread, process or machine can write an event between the search for an earlier event and
+the write. On SQLite the row lock is the write lock of the database. The lock is acquired first, because Airflow's
+manager continues without the event if it cannot acquire the lock later. Commits and this lock limit the throughput of a
+burst. Therefore all waiting notifications of a Connection are stored in one transaction.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ log = logging.getLogger(__name__)
 
 #: Maximum time in seconds to wait for SQLite's lock. It is shorter than the maximum time of the whole store operation.
 LOCK_TIMEOUT_SECONDS = 20.0
-#: Maximum time in seconds to store an event. It is long, because the event is useful even if the sender has
+#: Maximum time in seconds to store an event. The time is long, because the event is useful even if the sender has
 #: disconnected.
 STORE_TIMEOUT_SECONDS = 60.0
-#: Within this time, a notification equal to the latest event of its verification is a repetition.
+#: If the latest event of a verification is younger than this and has the same status, a notification is a repetition.
 REPEAT_WINDOW = timedelta(days=1)
 #: Maximum number of notifications in one transaction. The transaction locks the asset, so other API servers wait for
-#: it.
+#: the end of the transaction.
 MAX_GROUP_SIZE = 50
 
 
@@ -53,9 +53,10 @@ class Outcome(StrEnum):
     STORED = "stored"
     #: The latest event of the verification has the same status.
     REPEATED = "repeated"
-    #: Not stored: no active DAG is scheduled on the asset, so the event would start nothing.
+    #: The notification is not stored, because no active DAG is scheduled on the asset. The event would start nothing.
     NO_SCHEDULED_DAG = "no scheduled DAG"
-    #: Not stored: in the last 24 hours the asset has reached the event limit of the Connection.
+    #: The notification is not stored, because the asset has reached the Connection's limit of events in the last 24
+    #: hours.
     OVER_LIMIT = "over limit"
 
 
@@ -73,15 +74,15 @@ class _Pending:
 
 
 class EventWriter:
-    """Writer that stores the notifications of one process in groups. It belongs to one event loop.
+    """Writer that stores the notifications of one process in groups. Only one event loop uses an instance.
 
     :param store: Function that stores a group. It runs in a thread.
     """
 
     def __init__(self, store: StoreEvents) -> None:
         self._store = store
-        # A single thread is enough, because the database allows one write at a time. A queue is fairer than the
-        # database lock.
+        # A single thread is enough, because the database allows one write at a time. The queue of the thread preserves
+        # the order of the writers, and the database lock does not.
         self._thread = ThreadPoolExecutor(1, "faceki-webhook-writer")
         self._waiting: deque[_Pending] = deque()
         self._draining: asyncio.Task[None] | None = None
@@ -89,7 +90,8 @@ class EventWriter:
     async def write(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> Outcome:
         """Store a notification, and return its outcome after the commit.
 
-        :raises TimeoutError: if storing takes too long. The notification is possibly stored later, which is harmless.
+        :raises TimeoutError: if storing takes too long. The notification is possibly stored later. This is harmless,
+            because a repetition is not stored twice.
         :raises Exception: any error of the store function.
         """
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -110,7 +112,7 @@ class EventWriter:
             self._draining = None
 
     def _next_group(self) -> list[_Pending]:
-        """Remove the first waiting notification and the others of its Connection from the queue, and return them."""
+        """Remove a group of notifications of one Connection from the queue, and return the group."""
         live = [each for each in self._waiting if not each.outcome.cancelled()]
         group = [each for each in live if each.conn_id == live[0].conn_id][:MAX_GROUP_SIZE]
         taken = {id(each) for each in group}
@@ -135,7 +137,7 @@ class EventWriter:
 
 
 def referenced_conn_ids() -> frozenset[str]:
-    """Return the ids of the Connections that DAGs reference by an asset. Events of other Connections are not stored."""
+    """Return the ids of the Connections that DAGs reference by an asset. No event is stored for other Connections."""
     from airflow.models.asset import AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -149,7 +151,10 @@ def referenced_conn_ids() -> frozenset[str]:
 def store_events(
     conn_id: str, notifications: Sequence[WebhookNotification], max_per_day: int
 ) -> list[Outcome]:
-    """Store these events in one transaction. Events that repeat the latest status of their verification are skipped."""
+    """Store events for notifications in one transaction.
+
+    A notification that repeats the latest status is not stored.
+    """
     from sqlalchemy.exc import OperationalError
 
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
@@ -157,8 +162,8 @@ def store_events(
         try:
             return _store_in_transaction(conn_id, notifications, max_per_day)
         except OperationalError as error:
-            # SQLite does not queue the writers that wait for its lock. Under load, the same writer possibly fails each
-            # time.
+            # SQLite does not queue the writers that wait for its lock. Under load, the same writer possibly fails
+            # several times, so it tries again until the deadline.
             if "database is locked" not in str(error.orig) or time.monotonic() > deadline:
                 raise
         time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - not used for security
@@ -195,11 +200,11 @@ def _store_in_transaction(
 
 @contextmanager
 def _cached_reads(session: Session) -> Iterator[None]:
-    """Answer equal queries for assets and DAGs from the first result.
+    """Return the first result again for equal queries for assets and DAGs.
 
-    Airflow's asset manager reads them again for each event, which is half of its queries. The asset is locked, and a
-    group takes so little time that the state of its DAGs at the beginning can decide. Rows that the group itself writes
-    are always read again.
+    Airflow's asset manager reads assets and DAGs again for each event. These are half of its queries. The asset is
+    locked, and a group needs so little time that the state of the DAGs at the beginning is used for the whole group.
+    Rows that the group itself writes are always read again.
     """
     from sqlalchemy import event
     from sqlalchemy.sql import Select
@@ -211,7 +216,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
         mapper = query.bind_mapper
         if mapper is None or mapper.class_ not in classes or not isinstance(query.statement, Select):
             return None
-        # SQLAlchemy's own recipe for caching queries uses this method too. It is None if the query cannot be compared.
+        # SQLAlchemy's own recipe for caching queries also uses this private method. The result is None if the query
+        # cannot be compared.
         cache_key = query.statement._generate_cache_key()
         if cache_key is None:
             return None
@@ -224,7 +230,7 @@ def _cached_reads(session: Session) -> Iterator[None]:
     try:
         yield
     finally:
-        # Airflow's sessions belong to a thread, so the next transaction has the same session.
+        # Airflow reuses the session of a thread. Without this removal, the next transaction would use the old results.
         event.remove(session, "do_orm_execute", answer)
 
 

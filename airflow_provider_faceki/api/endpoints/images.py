@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls with one image: face match, face analysis, image check."""
+"""The calls with one image, which are face match, face analysis and image check."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class FaceMatch(_SelfieCall):
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
     FACEKI's answer for "no match" is undocumented. An empty list and code 8013 become an empty tuple. HTTP 404 raises
-    an error: its cause is possibly a wrong address, so it must not mean "no duplicate".
+    an error. A wrong address is a possible cause of the 404, so the 404 must not mean "no match".
 
     :param selfie: Image of the person.
-    :raises ValidationError: ``selfie`` is not an :class:`Image`.
+    :raises ValidationError: if ``selfie`` is not an :class:`Image`.
     """
 
     #: A record with a decision is accepted even if the envelope reports a failure.
@@ -68,7 +68,7 @@ class FaceMatch(_SelfieCall):
     _route: ClassVar[str] = "search-by-face"
 
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
-        """Return the records of the people found."""
+        """Return the records of the persons that FACEKI found."""
         return read_records(answer)
 
     def steps(self, account: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
@@ -110,7 +110,7 @@ class AnalyzeFace(_SelfieCall):
     It is unknown whether FACEKI charges the call, so it is treated as a charged call.
 
     :param selfie: Image of the person.
-    :raises ValidationError: ``selfie`` is not an :class:`Image`.
+    :raises ValidationError: if ``selfie`` is not an :class:`Image`.
     """
 
     _route: ClassVar[str] = "analyzeFace"
@@ -159,9 +159,10 @@ class ImageCheck:
 class CheckImage:
     """Check the quality of an image with FACEKI's add-on host.
 
-    Source: official SDKs, which send no token to that host. The call is free as far as is known, so it is idempotent.
+    The call is known from official SDKs, which send no token to that host. As far as is known, the call is free.
+    Therefore it is idempotent.
 
-    :raises ValidationError: ``image`` is not an :class:`Image`.
+    :raises ValidationError: if ``image`` is not an :class:`Image`.
     """
 
     image: Image

@@ -15,7 +15,7 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier
 
 # These fields possibly contain the id or the URL of a link. The most probable id fields are first. The names are in
-# plain form.
+# lower case and without separators.
 _ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
 _URL_FIELDS = frozenset(
     {
@@ -27,7 +27,7 @@ _URL_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KycLink:
-    """A verification link. Its id or URL is enough to submit images, so its ``repr`` hides both.
+    """A verification link. Anyone with its id or URL can submit images, so the ``repr`` hides both.
 
     :param link: Link id. Records can be filtered by it.
     :param url: URL of the hosted page for the person, or ``None`` if FACEKI's answer contains no URL.
@@ -48,15 +48,16 @@ class GenerateKycLink:
 
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
-    Each call creates a new link. If the request possibly arrived, it is not sent again. An unused link is harmless.
+    Each call creates a new link. If the request possibly arrived, it is not sent again. The link that it possibly
+    created is harmless, because nobody uses it.
 
     :param workflow_id: Id of the workflow from the FACEKI portal (a UUID).
-    :param record_identifier: Your own id of the person or case. It is sent as ``applicationId``. It is an assumption
-        that the record contains it as ``record_identifier``.
-    :param expires_in_minutes: Whole minutes until the link expires. FACEKI's own Python client sends 0; it is
-        unconfirmed that 0 means "never". Default: not sent, so FACEKI's own unpublished default applies.
+    :param record_identifier: Your own id of the person or case. The id is sent as ``applicationId``. It is an
+        assumption that the record contains the id as ``record_identifier``.
+    :param expires_in_minutes: Whole minutes until the link expires. FACEKI's own Python client sends 0. It is
+        unconfirmed that 0 means "never". By default no value is sent, so FACEKI's own unpublished default applies.
     :param redirect_url: The ``https`` or ``http`` URL that the browser opens after the verification.
-    :raises ValidationError: an argument is invalid.
+    :raises ValidationError: if an argument is invalid.
     """
 
     workflow_id: str
@@ -89,11 +90,11 @@ class GenerateKycLink:
     def read(self, answer: Payload) -> KycLink:
         """Return the link.
 
-        FACEKI documents that the envelope's ``data`` is the id, and that another field of the envelope is the URL.
-        Fields such as ``linkId`` and ``link`` are accepted too. If the answer contains only a URL, the id is extracted
-        from it.
+        FACEKI documents that the field ``data`` of the answer is the id, and that another field of the answer is the
+        URL. Fields such as ``linkId`` and ``link`` are accepted too. If the answer contains only a URL, the id is
+        extracted from it.
 
-        :raises UnexpectedResponseError: the answer contains no id, or the id of another record.
+        :raises UnexpectedResponseError: if the answer contains no link id, or contains another record's identifier.
         """
         found = _find_link(answer.document)
         if found is None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A generic call, for routes of FACEKI without an endpoint class."""
+"""A generic call for the routes of FACEKI that have no class of their own in this package."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ Scalars: TypeAlias = "Mapping[str, str | int | float | bool | None]"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RawCall:
-    """A generic call, for routes of FACEKI without an endpoint class, including those of the older V2 API.
+    """A generic call for any route of FACEKI, including the routes of the older V2 API.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL. It begins with ``/`` and has no query.
     :param params: Query parameters. Values are text, numbers or booleans. A parameter with value ``None`` is not sent.
     :param json: Document to send as JSON.
-    :param data: Form fields, with values as in ``params``. They are sent URL-encoded, or as ``multipart/form-data`` if
-        there are ``files``. They cannot be combined with ``json``.
-    :param idempotent: Whether the request is allowed to be sent twice. Default: ``True`` for GET and HEAD only, because
-        FACEKI has no idempotency keys and some calls cost credit.
+    :param data: Form fields, with values as in ``params``. The fields are sent URL-encoded, or as
+        ``multipart/form-data`` if there are ``files``. ``data`` and ``json`` cannot be combined.
+    :param idempotent: Whether the request is allowed to be sent twice. Default: ``True`` for GET and HEAD, otherwise
+        ``False``, because FACEKI has no idempotency keys and some calls cost credit.
     :param files: Mapping of part names to files, which are sent as ``multipart/form-data``. A value is a :class:`File`,
         or an :class:`Image` if its format has to be checked.
     :param authenticated: Whether to send an access token. Use ``False`` for routes without a token, such as the V2
         routes by link.
-    :raises ValidationError: an argument is invalid.
+    :raises ValidationError: if an argument is invalid.
     """
 
     method: str
@@ -98,11 +98,14 @@ class RawCall:
 
     @property
     def is_charged(self) -> bool:
-        """Whether the call counts as charged. Its price is unknown, so each call that must not be sent twice counts."""
+        """Whether the call is treated as charged.
+
+        Prices are unknown, so every call that must not be sent twice is treated as charged.
+        """
         return not self.is_idempotent
 
     def steps(self, account: AuthSession) -> Steps[Json]:
-        """Perform the call and set ``idempotent`` of an error."""
+        """Perform the call. If it fails, set the attribute ``idempotent`` of the error."""
         try:
             return (yield from call_once(account, self))
         except FacekiError as error:
@@ -115,7 +118,8 @@ class RawCall:
                 return json_body(self.json), JSON_HEADERS
             except (TypeError, ValueError, RecursionError):
                 pass
-            # The error is raised outside the except block: the original error contains the document.
+            # The error is raised outside the except block. Otherwise its context would be the original error, which
+            # contains the document.
             raise ValidationError("json holds something that JSON has no form for")
         if self.files:
             body = multipart_body(_query(self.data or {}), tuple(self.files.items()))

@@ -20,7 +20,8 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 
-#: Identifier that FACEKI's React Native SDK sends if its app sets none. Such records can be fetched too.
+#: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. Records with this identifier can also
+#: be fetched.
 SDK_MISSING_IDENTIFIER = "undefined"
 
 #: Advice for an answer that contains null in the place of records.
@@ -29,7 +30,7 @@ NULL_ADVICE = (
     "`airflow faceki check` finds that out. Otherwise check records_path"
 )
 
-# These are usual status words for an unfinished verification. No source contains FACEKI's own words.
+# These are usual status words for an unfinished verification. No public source contains the words that FACEKI uses.
 _PENDING_WORDS = frozenset(
     {
         *("PENDING", "IN_PROGRESS", "INPROGRESS", "IN PROGRESS", "PROCESSING"),
@@ -40,19 +41,20 @@ _PENDING_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FetchRecords:
-    """Fetch the records of a verification, of a link, of a person, or with an id of your own.
+    """Fetch the records of a verification, of a link, of a person, or with your own identifier.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
     Exactly one filter is required, because FACEKI's behaviour with none or several is undocumented. If FACEKI reports
-    that no record exists, the result is an empty tuple. FACEKI reports this by an empty list, code 8013, or a 404 in
-    one of its envelopes. If the service's ``null_result`` is ``no_record``, ``null`` reports it too.
+    that no record exists, the result is an empty tuple. FACEKI reports this by an empty list, by code 8013, or by a 404
+    in one of FACEKI's documented JSON formats (envelopes). If the setting ``null_result`` is ``no_record``, ``null``
+    also means that no record exists.
 
     :param request_id: FACEKI's id of one verification.
     :param link: Link id.
-    :param record_identifier: Your own id.
+    :param record_identifier: Your own id of the verification.
     :param face_id: FACEKI's id of a person.
-    :raises ValidationError: the number of filters is not one, or the filter is not a valid id.
+    :raises ValidationError: if not exactly one filter is set, or if the filter is not a valid id.
     """
 
     #: A record with a decision is accepted even if the envelope reports a failure.
@@ -85,9 +87,9 @@ class FetchRecords:
         return next((name, value) for name, value in values if value is not None)
 
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
-        """Return the records in FACEKI's order, without records whose own ids contradict the filter.
+        """Return the records in FACEKI's order. Records that contain another id than the filter are omitted.
 
-        :raises UnexpectedResponseError: all records contradict the filter, so FACEKI has ignored it.
+        :raises UnexpectedResponseError: if all records contain another id, so FACEKI has ignored the filter.
         """
         records = read_records(answer)
         name, value = self._filter()
@@ -105,7 +107,7 @@ class FetchRecords:
     def empty(self, error: NotFoundError) -> tuple[VerificationRecord, ...]:
         """Return the result for "not found".
 
-        :raises UnexpectedResponseError: the 404 is not in one of FACEKI's envelopes.
+        :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's envelopes.
         """
         check_is_stated(error)
         return ()
@@ -130,7 +132,7 @@ def _records_address(service: Service, name: str, value: str) -> tuple[str, tupl
 def check_is_stated(error: NotFoundError) -> None:
     """Raise an error for a 404 that possibly comes from a wrong address or from a proxy.
 
-    :raises UnexpectedResponseError: the 404 is not in one of FACEKI's envelopes.
+    :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's envelopes.
     """
     if error.is_stated:
         return
@@ -143,10 +145,10 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return the records of an answer, at any nesting. Only an empty list means that there are no records.
+    """Return the records of an answer, at any level of nesting. Only an empty list means that there are no records.
 
-    :raises UnexpectedResponseError: the answer contains neither records nor an empty list, an item is not a record, or
-        its decision has an unknown format.
+    :raises UnexpectedResponseError: if the answer contains neither records nor an empty list, if an item is not a
+        record, or if the decision of a record has an unknown format.
     """
     records = _find_records(answer)
     if records == () and not says_none(answer.document) and not answer.null_is_no_record:
@@ -174,7 +176,10 @@ def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
 
 
 def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> VerificationRecord:
-    """Return the record. If it is the only record and has no decision, the decision in the envelope is added."""
+    """Return the record.
+
+    If it is the only record and has no decision, the decision outside the record is added to it.
+    """
     record = VerificationRecord(item)
     if (
         not is_alone

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The PDF report of a verification. FACEKI's menu mentions it, but no public source contains its address and format."""
+"""The PDF report of a verification.
+
+FACEKI's menu mentions the report, but no public source contains its URL and format.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-#: Maximum number of URLs in one answer that are requested. The first URL is possibly that of a logo.
+#: Maximum number of URLs in one answer that are requested. More than one is needed, because the first URL is possibly a
+#: logo.
 MAX_FOLLOWED_URLS = 3
 
 _ANYTHING: tuple[Header, ...] = (("accept", "application/pdf, application/json"),)
@@ -47,11 +51,11 @@ class PdfReport:
 class FetchPdfReport:
     """Fetch the PDF report of a verification.
 
-    FACEKI's format is undocumented, so the usual formats are accepted: the PDF itself, a redirect to it, JSON with the
-    PDF in base64, or JSON with a URL.
+    FACEKI's format is undocumented, so the usual formats are accepted. These are the PDF itself, a redirect to the PDF,
+    JSON with the PDF in base64, and JSON with a URL.
 
     :param request_id: FACEKI's id of the verification.
-    :raises ValidationError: ``request_id`` is not a valid id.
+    :raises ValidationError: if ``request_id`` is not a valid id.
     """
 
     request_id: str
@@ -64,7 +68,7 @@ class FetchPdfReport:
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the request.
 
-        :raises ConfigurationError: the Connection has no ``pdf_report_path``.
+        :raises ConfigurationError: if the Connection has no ``pdf_report_path``.
         """
         if service.pdf_report_path is None:
             raise ConfigurationError(
@@ -80,7 +84,7 @@ class FetchPdfReport:
     def read(self, answer: Payload) -> PdfReport:
         """Return the report that the answer itself contains.
 
-        :raises UnexpectedResponseError: the answer contains no report, or that of another verification.
+        :raises UnexpectedResponseError: if the answer contains no report, or the report of another verification.
         """
         self._check_is_own(answer)
         report = _content(answer)
@@ -95,7 +99,7 @@ class FetchPdfReport:
         except ResponseError as error:
             if error.location is None:
                 raise
-            # One redirect is followed, without the token: its target is possibly not FACEKI.
+            # One redirect is followed without the token, because the target is possibly not a host of FACEKI.
             base = self.request(account.service).url
             found = (_Followed(SecretText(urljoin(base, error.location)), self, with_token=False),)
         if isinstance(found, PdfReport):
@@ -130,8 +134,8 @@ def _gone(failure: FacekiError | None) -> FacekiError:
         or failure.is_transient
     ):
         return failure
-    # The failure comes from the file server, usually because the URL has expired. It does not concern the FACEKI
-    # credentials, and a new request to FACEKI returns a new URL, so the error is transient.
+    # The failure comes from the file server, usually because the URL has expired. The FACEKI credentials are not the
+    # cause. A new request to FACEKI returns a new URL, so the error is transient.
     return UnexpectedResponseError(
         "the report is not to be had at the URL that FACEKI gave", http_status=failure.http_status
     )

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The billed call, which verifies one person, and the search for its record.
 
-FACEKI bills a second verification again and has no idempotency keys. The caller's ``record_identifier`` makes the call
-safe: if the answer is lost, the record can be found by this identifier.
+FACEKI bills every verification and has no idempotency keys, so a repeated call is billed twice. The caller's
+``record_identifier`` makes the call safe. If the answer is lost, the record can be found by this identifier.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Document:
     """An identity document.
 
     :param front: Image of the front side, or of the page with the portrait.
-    :param back: Image of the back side. A passport has none.
-    :raises ValidationError: ``front`` or ``back`` is not an :class:`Image`.
+    :param back: Image of the back side. ``None`` for a passport, which has no back side.
+    :raises ValidationError: if ``front`` or ``back`` is not an :class:`Image`.
     """
 
     front: Image
@@ -56,7 +56,7 @@ class Document:
 
 
 class VerificationSummary(Summary):
-    """A summary with the additional field ``retake_selfie``: whether the person should send another selfie."""
+    """A summary with the additional field ``retake_selfie``, which is true if the person should send another selfie."""
 
     retake_selfie: bool
 
@@ -74,11 +74,11 @@ class KycVerification:
 
     @property
     def decision(self) -> Decision | None:
-        """The decision, or ``None`` if there is none yet."""
+        """The decision, or ``None`` if FACEKI has not decided yet."""
         return self.record.decision
 
     def summary(self) -> VerificationSummary:
-        """Return the part that is safe in XCom, without personal data."""
+        """Return the summary of the record, without personal data."""
         codes = set(self.record.error_codes)
         return {**self.record.summary(), "retake_selfie": bool(codes & RETAKE_SELFIE)}
 
@@ -119,10 +119,10 @@ class PerformKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    If a byte of the body was possibly sent, the request is sent again in two cases only: FACEKI reports that it did not
-    act, or FACEKI cannot have received the complete body. If the answer is lost, or is that of another verification,
-    the record is looked up by ``record_identifier``. If the person does not pass, the result has the decision DECLINED
-    and FACEKI's codes.
+    After a byte of the body was possibly sent, the request is sent again only if FACEKI reports that it did not act, or
+    if FACEKI cannot have received the complete body. If the answer is lost, or belongs to another verification, the
+    record is looked up by ``record_identifier``. If the person does not pass, the result has the decision DECLINED and
+    FACEKI's codes.
 
     :param workflow_id: Id of the workflow from the FACEKI portal.
     :param selfie: Image of the person.
@@ -130,9 +130,10 @@ class PerformKycVerification:
     :param record_identifier: Your own id of *this* verification. Use each id for one verification only.
     :param lookup_timeout: Seconds during which the record is looked up after the answer was lost. Default: 60, because
         a record that does not exist one minute later is unlikely to appear.
-    :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. They are ignored.
-    :param not_before: Unix time. Records that FACEKI created before it belong to earlier verifications and are ignored.
-    :raises ValidationError: an argument is invalid.
+    :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are ignored.
+    :param not_before: Unix time. Records that FACEKI created before this time belong to earlier verifications and are
+        ignored.
+    :raises ValidationError: if an argument is invalid.
     """
 
     is_charged: ClassVar[bool] = True
@@ -166,8 +167,8 @@ class PerformKycVerification:
     def read(self, answer: Payload) -> KycVerification:
         """Return the result.
 
-        :raises UnexpectedResponseError: the answer contains no decision, or that of another verification. FACEKI has
-            possibly performed and billed this verification.
+        :raises UnexpectedResponseError: if the answer contains no decision, or the decision of another verification.
+            FACEKI has possibly performed and billed this verification.
         """
         record = self._own_record(answer)
         if record is None:
@@ -177,7 +178,7 @@ class PerformKycVerification:
         return KycVerification(record, is_whole=has_field(record.document, "document_data"))
 
     def _own_record(self, answer: Payload) -> VerificationRecord | None:
-        """Return the single record with a decision, or ``None`` if it belongs to another verification."""
+        """Return the only record of this verification, or ``None`` if there is no such record with a decision."""
         try:
             records = read_records(answer)
         except UnexpectedResponseError:
@@ -217,7 +218,7 @@ class PerformKycVerification:
         began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
             found = yield from self._look_up(account, reason)
-            # The clock includes the duration of the requests. The sum of the pauses is used if the clock was set back.
+            # The clock includes the duration of the requests. If the clock was set back, the sum of the pauses is used.
             waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
@@ -266,15 +267,15 @@ class FindKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    If the result is ``None``, the caller pays for a new verification. So this call is stricter than
+    If the result is ``None``, the caller pays for a new verification. Therefore this call is stricter than
     :class:`FetchRecords`. A record must contain the requested id, because FACEKI's behaviour for an unknown filter is
     undocumented.
 
-    :param record_identifier: Your own id, if ``request_id`` is not given.
-    :param request_id: FACEKI's id, if ``record_identifier`` is not given.
+    :param record_identifier: Your own id of the verification. Set it if ``request_id`` is not set.
+    :param request_id: FACEKI's id of the verification. Set it if ``record_identifier`` is not set.
     :param known_request_ids: FACEKI's ids of verifications to ignore.
-    :param not_before: Unix time. Records created before it are ignored.
-    :raises ValidationError: both or none of the two ids are given, or the id is not valid.
+    :param not_before: Unix time. Records that were created before this time are ignored.
+    :raises ValidationError: if not exactly one of the two ids is set, or if the id is not valid.
     """
 
     #: A record with a decision is accepted even if the envelope reports a failure.
@@ -299,7 +300,7 @@ class FindKycVerification:
     def read(self, answer: Payload) -> KycVerification | None:
         """Return the newest verification that is not ignored, or ``None``.
 
-        :raises UnexpectedResponseError: the records belong to other verifications, or are not understood.
+        :raises UnexpectedResponseError: if the records belong to other verifications, or have an unknown format.
         """
         records = read_records(answer)
         own = [record for record in records if self._is_own(record)]
@@ -314,7 +315,7 @@ class FindKycVerification:
     def empty(self, error: NotFoundError) -> KycVerification | None:
         """Return the result for "not found".
 
-        :raises UnexpectedResponseError: the 404 is not in one of FACEKI's envelopes.
+        :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's envelopes.
         """
         check_is_stated(error)
         return None
@@ -329,7 +330,7 @@ class FindKycVerification:
 
 
 def newest_since(records: Iterable[VerificationRecord], not_before: float | None) -> KycVerification | None:
-    """Return the newest of the records that FACEKI created since ``not_before``, or ``None`` if there is none.
+    """Return the newest record that FACEKI created since ``not_before``, or ``None`` if there is no such record.
 
     A record without a known time is included.
 
@@ -345,7 +346,7 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
 
     Only the numbers of documents and back sides are compared, because FACEKI itself detects the type of each document.
 
-    :raises ValidationError: there are fewer documents, or fewer back sides, than the workflow requires.
+    :raises ValidationError: if there are fewer documents, or fewer back sides, than the workflow requires.
     """
     asked = rules.documents
     needed = min(1, len(asked)) if rules.document_optional else len(asked)

@@ -17,7 +17,7 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-# An object with one of these fields is the rules of a workflow.
+# An object with one of these fields contains the rules of a workflow.
 _RULES_FIELDS = frozenset(
     {"documents", "documentoptional", "livenesstype", "storedata", "facematchscore", "allowedkycdocuments"}
 )
@@ -26,12 +26,13 @@ _NAME_FIELDS = ("name", "document", "documentName", "document_type", "type", "la
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WorkflowRules:
-    """The rules of a workflow: the documents that a person has to show.
+    """The rules of a workflow, such as the documents that a person has to show.
 
     Only the fields that this package uses have attributes. The ``repr`` hides all fields, because the webhook URL in
     the rules possibly contains a key.
 
-    :param documents: Documents to show: ``ID Card``, ``Passport``, ``Driving License``.
+    :param documents: Names of the documents that the person has to show, such as ``ID Card``, ``Passport`` and
+        ``Driving License``.
     :param document_optional: Whether the person shows one document of their choice instead of all documents.
     :param document: The rules as FACEKI sent them.
     """
@@ -42,22 +43,23 @@ class WorkflowRules:
 
     @property
     def stores_records(self) -> bool:
-        """Whether FACEKI stores records of this workflow. The value is ``True`` if the rules do not contain it.
+        """Whether FACEKI stores records of this workflow.
 
-        It is the field ``store_data``, which is undocumented. FACEKI's iOS SDK reads it.
+        If the rules do not contain the setting, the value is ``True``. The rules contain the setting as the
+        undocumented field ``store_data``. FACEKI's iOS SDK reads this field.
         """
         return as_flag(field(self.document, "store_data")) is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class GetWorkflowRules:
-    """Fetch the rules of a workflow, by its id or by a link. By link, no token is needed.
+    """Fetch the rules of a workflow by its id or by a link. A request by link needs no token.
 
     Source: FACEKI's official SDKs. The call is undocumented.
 
     :param workflow_id: Id of the workflow from the FACEKI portal.
     :param link: Id of a link that was created for the workflow.
-    :raises ValidationError: both or none of the arguments are given, or the argument is not a valid id.
+    :raises ValidationError: if not exactly one argument is set, or if the argument is not a valid id.
     """
 
     workflow_id: str | None = None
@@ -68,7 +70,7 @@ class GetWorkflowRules:
         check_identifier(name, getattr(self, name))
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request. By link it has no token: the link id itself authorises the request."""
+        """Return the request. A request by link has no token, because the link id itself authorises the request."""
         rules = f"{service.base_url}/api/v3/workflows/rules"
         by_link = self.link is not None
         return HttpRequest(
@@ -83,9 +85,10 @@ class GetWorkflowRules:
     def read(self, answer: Payload) -> WorkflowRules:
         """Return the rules.
 
-        :raises WorkflowError: the result is null. FACEKI's React Native SDK treats this as an unknown workflow.
-        :raises LinkError: the result of a request by link is null.
-        :raises UnexpectedResponseError: the answer contains no rules with a list of documents.
+        :raises WorkflowError: if the result is null. FACEKI's React Native SDK also interprets null as an unknown
+            workflow.
+        :raises LinkError: if the result of a request by link is null.
+        :raises UnexpectedResponseError: if the answer contains no rules with a list of documents.
         """
         if answer.result is None and answer.document is not None:
             if self.link is not None:
@@ -111,7 +114,7 @@ def _is_rules(document: Mapping[str, Json]) -> bool:
 
 
 def _find_rules(answer: Json) -> WorkflowRules | None:
-    """Return the rules, or ``None`` if their documents are not understood, which must not mean "no documents"."""
+    """Return the rules, or ``None`` if the format of their documents is unknown. That must not mean "no documents"."""
     found = find_objects(answer, _is_rules)
     if not found:
         return None
@@ -128,7 +131,7 @@ def _document_names(value: Json) -> tuple[str, ...] | None:
     Accepted formats are a list of texts, a list of objects with a name, an object with names as keys and booleans as
     values, and one text with commas.
     """
-    # Only an empty list means that the workflow asks for no document, not an empty object or text.
+    # Only an empty list means that the workflow requires no document. An empty object or text has an unknown meaning.
     if isinstance(value, str):
         value = [text.strip() for text in value.split(",") if text.strip()] or None
     if value == {}:

@@ -27,13 +27,13 @@ from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.values import as_number
 
-#: Seconds before its expiry from which a token is not used any more, so that it does not expire on its way to FACEKI.
+#: Seconds before its expiry at which a token is replaced, so that the token does not expire on the way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: Lifetime in seconds below which the margin is :data:`SHORT_LIFETIME_MARGIN` of the lifetime: one minute would be most
-#: of a short lifetime. At exactly this lifetime both rules give the same margin.
+#: Lifetime in seconds below which the margin is the fraction :data:`SHORT_LIFETIME_MARGIN` of the lifetime. Otherwise
+#: the margin of one minute would be most of a short lifetime. At exactly this lifetime both margins are equal.
 SHORT_LIFETIME_SECONDS = 600.0
 SHORT_LIFETIME_MARGIN = 0.1
-#: Lifetime in seconds if the answer contains none. This is the documented default:
+#: Lifetime in seconds if the answer contains no lifetime. This is the documented default:
 #: https://docs.faceki.com/api-integration/verification-apis/authentication .
 DEFAULT_LIFETIME_SECONDS = 3600.0
 
@@ -48,7 +48,8 @@ class AccessToken:
     """A bearer token with its lifetime.
 
     :param obtained_at: Unix time of the token request.
-    :param lifetime: Seconds after ``obtained_at`` until the token expires. With 0 it is used for one request only.
+    :param lifetime: Seconds after ``obtained_at`` until the token expires. A token with lifetime 0 is used for one
+        request only.
     """
 
     value: str
@@ -58,7 +59,8 @@ class AccessToken:
     def usable(self, now: float) -> bool:
         """Return whether the token can be sent at Unix time ``now``.
 
-        A token obtained more than a minute after ``now`` is refused, because one of the two clocks is wrong.
+        If the token was obtained more than a minute after ``now``, the result is ``False``, because one of the clocks
+        is wrong.
         """
         margin = (
             RENEWAL_MARGIN_SECONDS
@@ -72,14 +74,14 @@ class AccessToken:
 
 
 class RefreshLock(Protocol):
-    """The exclusive right to fetch the next token. Other callers wait until it is released or has expired."""
+    """Lock for fetching the next token. Other callers wait until the lock is released or has expired."""
 
     def release(self) -> None:
         """Release the lock. The method never blocks and can be called twice."""
 
 
 class TokenStore(Protocol):
-    """A store for the single token of an account. No method waits for another holder of the refresh lock."""
+    """A store for the single token of an account. No method waits until another caller releases the refresh lock."""
 
     def peek(self) -> AccessToken | None:
         """Return the token in the memory of this process, without I/O."""
@@ -90,7 +92,7 @@ class TokenStore(Protocol):
     def try_lock(self, generation: int = 0) -> RefreshLock | None:
         """Acquire the refresh lock, or return ``None`` while another caller owns it.
 
-        :param generation: Number of owners whose locks have timed out for this caller. If the owner of lock 0 does not
+        :param generation: Number of locks that this caller has waited for in vain. If the owner of lock 0 does not
             release it in time, one waiting caller acquires lock 1 and fetches the token for all callers.
         """
 
@@ -103,7 +105,7 @@ class TokenStore(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """The token request in one of its forms, and the interpretation of its answer.
+    """The token request in one of the forms of :class:`AuthFlow`, and the interpretation of its answer.
 
     :param client_id: Client id from the FACEKI portal (Integrations → Client ID).
     :param client_secret: Client secret from the same page.
@@ -124,7 +126,7 @@ class TokenRequest:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def request(self) -> HttpRequest:
-        """Return the request. It is idempotent: a second token request does no harm."""
+        """Return the request. It is idempotent, because a second token request does no harm."""
         headers: tuple[Header, ...] = JSON_HEADERS if self.flow.method == "POST" else JSON_HEADERS[1:]
         body: SecretBytes | None = None
         query: tuple[tuple[str, str], ...] = ()
@@ -148,10 +150,11 @@ class TokenRequest:
     def read(self, answer: Payload, requested_at: float) -> AccessToken:
         """Return the token of ``answer``.
 
-        :raises AuthenticationError: the answer is a validation error for the credentials.
-        :raises UnexpectedResponseError: the answer contains no token that can be sent in a header.
+        :raises AuthenticationError: if the answer is a validation error for the credentials.
+        :raises UnexpectedResponseError: if the answer contains no token that can be sent in a header.
         """
-        # The error is raised here, not in _find_token, because no local variable of this frame contains a token.
+        # The error is raised here and not in _find_token, because tracebacks show local variables. Here, no variable
+        # contains a token.
         token = _find_token(answer.document, requested_at)
         if token is not None:
             return token
@@ -166,9 +169,9 @@ class TokenRequest:
     def map_error(self, error: ResponseError) -> FacekiError:
         """Return the error that a failed token request means for the Connection.
 
-        FACEKI does not document its answer to wrong credentials. So every refusal that FACEKI states becomes an
-        :class:`AuthenticationError`. HTTP 404 and 405 become a :class:`ConfigurationError`, because the route does not
-        exist.
+        FACEKI does not document its answer to wrong credentials. Therefore every refusal that FACEKI reports in its own
+        format becomes an :class:`AuthenticationError`. HTTP 404 and 405 become a :class:`ConfigurationError`, because
+        the route does not exist.
         """
         is_refusal = (
             isinstance(error, AuthenticationError | InvalidRequestError) or type(error) is ResponseError
@@ -226,7 +229,10 @@ def _bearer(value: Json) -> str | None:
 
 
 def _bare_token(value: Json) -> str | None:
-    """Return ``value`` as a token. The field name does not identify it, so a short text is not accepted."""
+    """Return ``value`` as a token.
+
+    A short text is not accepted, because the field name does not show that the text is a token.
+    """
     token = _bearer(value)
     return token if token is not None and len(token) >= _MIN_BARE_TOKEN_LENGTH else None
 

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Interpretation of FACEKI's answers: whether an answer is a success, and which error a failure becomes.
+"""Interpretation of FACEKI's answers as a success or as an error.
 
-FACEKI has four envelopes. Each of them is possible on any route and with any HTTP status:
+An envelope is the outer JSON object of an answer. FACEKI has four kinds of envelopes. Each kind is possible on any
+route and with any HTTP status:
 
 * legacy, ``{"responseCode": 0, "data": …}``: token, links, the V2 API
 * v3, ``{"status": true, "code": 200, "result": …}``: everything under ``/api/v3``
@@ -9,7 +10,7 @@ FACEKI has four envelopes. Each of them is possible on any route and with any HT
 * errors, ``{"errors": [{"message": …}]}``: decoded by FACEKI's iOS SDK
 
 FACEKI's SDKs read error codes from answers with HTTP 200, so HTTP 200 alone does not mean success. If a JSON answer has
-none of these envelopes, as that of the image check, the whole document is the result.
+none of these envelopes, the whole document is the result. The image check has such answers.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ _ENVELOPE_FIELDS = frozenset(
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
-# Services use these words if they refuse a token or credentials. The match decides only the error class and whether a
+# Services use these words if they refuse a token or credentials. A match determines only the error class and whether a
 # new token is fetched. The text itself is never stored or logged.
 _TOKEN_WORDS = re.compile(
     r"\bjwt\b|unauthori[sz]ed|not authori[sz]ed|unauthenticated|forbidden|access denied|session expired"
@@ -79,7 +80,7 @@ _CREDENTIAL_WORDS = re.compile(
     r"|\b(?:client|secret)\b.{0,30}\b(?:invalid|wrong|unknown|incorrect|not found|not valid|does not exist)\b",
     re.IGNORECASE,
 )
-# These codes are as general as an HTTP status, so the words of the answer are examined too.
+# These codes are as general as an HTTP status. Therefore the texts of the answer are also examined.
 _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 
 
@@ -88,13 +89,15 @@ class Payload:
     """The content of a successful answer, without its envelope. Its ``repr`` hides the content.
 
     :param result: Field ``result`` or ``data`` of the envelope, or the whole document if there is no envelope.
-    :param document: The whole document. For example, the URL of a link is outside ``data``.
+    :param document: The whole document. It is needed because some values are outside ``data``, such as the URL of a
+        link.
     :param file: The downloaded PDF, positioned at its first byte, if the answer is not JSON.
     :param status: HTTP status.
     :param is_empty: Whether the answer had no body.
-    :param null_is_no_record: Whether a success with neither a record nor an empty list means that there is no record.
+    :param null_is_no_record: Whether an answer that reports success and contains neither a record nor an empty list
+        means that there is no record.
     :param failure: Failure that the envelope reports although the answer contains a record with a decision. Only calls
-        that read records are allowed to ignore it.
+        that read records are allowed to ignore the failure.
     """
 
     result: Json
@@ -107,11 +110,11 @@ class Payload:
 
     @property
     def found(self) -> str:
-        """Description of the answer for an error message: names of keys, without values."""
+        """Description of the answer for an error message. It contains the names of keys, but no values."""
         return f"HTTP {self.status} without a body" if self.is_empty else describe(self.document)
 
     def unexpected(self, problem: str, advice: str = "") -> UnexpectedResponseError:
-        """Return the error that this answer is not what was asked for. It names the keys of the answer."""
+        """Return the error for an answer with an unexpected content. The error text contains the keys of the answer."""
         told = f"{problem}; it holds {self.found}" + (f". {advice}" if advice else "")
         return UnexpectedResponseError(told, http_status=self.status)
 
@@ -119,9 +122,10 @@ class Payload:
 def read_payload(response: HttpResponse) -> Payload:
     """Return the content of ``response``.
 
-    :raises ResponseError: the response is a failure. Its status and code decide the class of the error.
+    :raises ResponseError: if the response is a failure. Its status and code decide the class of the error.
     """
-    # The error is raised here, because no local variable of this frame shows the content of the answer.
+    # The error is raised here, because tracebacks show local variables. Here, no variable shows the content of the
+    # answer.
     found = _read(response)
     if isinstance(found, ResponseError):
         raise found
@@ -156,7 +160,7 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
 
 
 def is_token_refusal(error: ResponseError) -> bool:
-    """Return whether FACEKI refused the access token: HTTP 401, code 401, or code 1 in any envelope."""
+    """Return whether FACEKI refused the access token by HTTP 401, code 401, or code 1 in any envelope."""
     return error.http_status == 401 or error.code in {REFUSED, 401}
 
 
@@ -199,7 +203,7 @@ def _result(document: Mapping[str, Json]) -> Json:
         return next((result for result in results if result is not None), None)
     if not _is_enveloped(document):
         return dict(document)
-    # An envelope without a result must not become the result itself.
+    # The fields of an envelope without a result must not become the result.
     rest = {name: value for name, value in document.items() if plain(name) not in _WRAPPING_FIELDS}
     return rest or None
 
@@ -207,7 +211,7 @@ def _result(document: Mapping[str, Json]) -> Json:
 def _is_enveloped(document: Mapping[str, Json]) -> bool:
     """Return whether this is one of FACEKI's envelopes.
 
-    The document `{"statusCode": 404, "message": …}` is not: web frameworks send it.
+    The document `{"statusCode": 404, "message": …}` is not an envelope, because web frameworks also send it.
     """
     by_name = {plain(key): value for key, value in document.items()}
     states = isinstance(by_name.get("status"), bool) or any(name in by_name for name in _SUCCESS_FIELDS)
@@ -316,7 +320,7 @@ def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, word
     # An unknown code does not prove that FACEKI did not act.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # Words alone prove nothing, without a status or code with the same meaning.
+    # Texts prove nothing if neither the status nor the code has the same meaning.
     if (
         kind is AuthenticationError
         and words
@@ -380,7 +384,10 @@ def _own_text(document: Mapping[str, Json], read: Callable[[object], str | None]
 
 
 def _retry_after(response: HttpResponse) -> float | None:
-    """Return the seconds of ``Retry-After``. If it is a date, the header ``Date`` of the answer is subtracted."""
+    """Return the seconds of ``Retry-After``.
+
+    If the header contains a date, the header ``Date`` of the answer is subtracted from it.
+    """
     text = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", text):
         return min(float(text), MAX_RETRY_AFTER_SECONDS)

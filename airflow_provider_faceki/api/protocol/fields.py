@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Search for fields and objects in FACEKI's answers, with any spelling of the names and at any nesting.
 
-The documentation has not been compared with the live service. So ``request_id`` is accepted for the documented
-``requestId``, and records are found under ``result``, ``data``, ``{"result": {"records": […]}}`` and similar.
+The documentation has not been compared with the live service. Therefore ``request_id`` is also accepted instead of the
+documented ``requestId``. Records are found in ``result``, ``data``, ``{"result": {"records": […]}}`` and similar
+places.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ MAX_WRAPPINGS = 6
 #: Maximum number of key names in a message. A complete record has about 20 keys.
 MAX_SHOWN_KEYS = 30
 
-# These fields contain the content of an answer, the most probable first. The names have the form that `plain` returns.
+# These fields contain the content of an answer. The most probable fields are first. The names have the form that
+# `plain` returns.
 _WRAPPERS = (
     *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
@@ -68,7 +70,7 @@ def find_objects(
 
     :param is_wanted: Function that returns whether an object is wanted.
     :return: The objects. The list is empty if the answer contains an empty list or null instead of objects. The result
-        is ``None`` if the answer is not understood.
+        is ``None`` if the format of the answer is unknown.
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)
@@ -149,7 +151,10 @@ def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tup
 
 
 def as_flag(value: Json) -> bool | None:
-    """Return ``value`` as a boolean, or ``None``. The texts true, false, yes and no, 0 and 1 are accepted too."""
+    """Return ``value`` as a boolean, or ``None``.
+
+    The texts true, false, yes and no, and the values 0 and 1, are also accepted.
+    """
     if isinstance(value, bool):
         return value
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -157,7 +162,7 @@ def as_flag(value: Json) -> bool | None:
 
 
 def describe(document: Json) -> str:
-    """Return a description of the document: its type and the names of its keys, without values."""
+    """Return a description of the document. It contains the type and the names of keys, but no values."""
     if isinstance(document, dict):
         inner = next((item for item in document.values() if isinstance(item, dict) and item), None)
         nested = f", and in it {_keys(inner)}" if inner else ""

@@ -26,7 +26,7 @@ class HttpRequest:
     :param body: Body to send. ``headers`` contains its media type.
     :param authenticated: Whether the request needs an access token.
     :param idempotent: Whether sending the request twice does no harm and costs nothing.
-    :param upload: Whether the Connection's upload timeout applies, as it does to requests with files.
+    :param upload: Whether the Connection's upload timeout applies. It is meant for requests with files.
     :param download: Whether the answer is possibly a PDF. A PDF is written to a temporary file, not to memory.
     :param endpoint: Name of the endpoint's class, for metrics. Empty for a token request.
     """
@@ -52,7 +52,7 @@ class HttpRequest:
         return replace(self, headers=(*self.headers, (header.lower(), value)))
 
     def __repr__(self) -> str:
-        # Query, headers and body are omitted: they contain links, secrets, tokens and personal data.
+        # Query, headers and body are omitted, because they contain links, secrets, tokens and personal data.
         return f"<HttpRequest {self.method} {urlsplit(self.url).path}>"
 
 
@@ -90,7 +90,10 @@ def image_request(
     authenticated: bool = True,
     idempotent: bool = False,
 ) -> HttpRequest:
-    """Return a request with images and text fields. By default it is not idempotent: most such calls are charged."""
+    """Return a request with images and text fields.
+
+    By default it is not idempotent, because most such calls are charged.
+    """
     body = multipart_body(fields, images)
     headers = (("content-type", body.media_type), *ACCEPT_JSON)
     return HttpRequest(

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The steps of a call: get a token, send the request, replace a refused token.
+"""The steps of a call, which get a token, send the request, and replace a refused token.
 
-The generators of this module do no I/O. They yield effects. A driver (``transport/drivers.py``) executes each effect,
-on the caller's thread or for an event loop, and sends the result back into the generator or throws the error into it.
+The generators of this module do no I/O. They yield effects, which are descriptions of I/O. A driver
+(``transport/drivers.py``) executes each effect, on the caller's thread or for an event loop, and sends the result back
+into the generator or throws the error into it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from airflow_provider_faceki.api.service import Service
 #: Seconds between two polls of the store while another caller fetches the token. A token request takes about ten times
 #: as long.
 LOCK_POLL_SECONDS = 0.05
-#: Maximum seconds to wait for the owner of the refresh lock. A killed owner releases the lock at once, so this limit
-#: applies to an owner that hangs. After it one of the waiting callers acquires the lock of the next generation, and the
-#: others wait for this new owner, again for at most this time.
+#: Maximum seconds to wait for the owner of the refresh lock. If the owner is killed, the lock is released at once, so
+#: this limit applies to an owner that hangs. After this time one of the waiting callers acquires the next lock. The
+#: other callers wait for this new owner, again for at most this time.
 MAX_LOCK_WAIT_SECONDS = 30.0
-#: Seconds to wait with a new token request after FACEKI has refused a new token. FACEKI charges for needless tokens.
+#: Minimum seconds until the next token request after FACEKI has refused a new token. FACEKI charges for needless
+#: tokens.
 MIN_RENEWAL_SECONDS = 300.0
 
 T = TypeVar("T")
@@ -34,39 +36,39 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Effect: send this request, repeat it if the retry policy allows it, and return the payload of the answer."""
+    """Effect that sends this request, repeats it if the retry policy allows it, and returns the payload."""
 
     request: HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Effect: run this short blocking operation. The asynchronous driver runs it outside the event loop."""
+    """Effect that runs this short blocking operation. The asynchronous driver runs it outside the event loop."""
 
     operation: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Effect: wait this number of seconds."""
+    """Effect that waits this number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Effect: mask this value in all later log lines."""
+    """Effect that masks this value in all later log lines."""
 
     value: str
 
 
 Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret"
-# The type of the value sent back depends on the effect, which a generator type cannot express.
+# The type is Any, because the type of the value that is sent back depends on the effect.
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
 class Endpoint(Protocol[T_co]):
-    """One call of FACEKI: the construction of its request, and the interpretation of its answer."""
+    """One call of FACEKI. It constructs the request and interprets the answer."""
 
     def request(self, service: Service = ...) -> HttpRequest:
         """Return the request for this installation of FACEKI."""
@@ -106,7 +108,10 @@ class AuthSession:
     _refused: dict[str, float] = field(default_factory=dict)
 
     def needs_masking(self, token: AccessToken) -> bool:
-        """Return whether ``token`` has to be registered with the log masker: true on the first call for a token."""
+        """Return whether ``token`` has to be registered with the log masker.
+
+        It is true for the first call with a token.
+        """
         if token.value in self._masked:
             return False
         self._masked.clear()
@@ -127,8 +132,8 @@ class AuthSession:
 def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Perform one call, as a single request or in the endpoint's own steps.
 
-    :raises ValidationError: ``endpoint`` is not an endpoint.
-    :raises FacekiError: the call failed.
+    :raises ValidationError: if ``endpoint`` is not an endpoint.
+    :raises FacekiError: if the call failed.
     """
     _check_endpoint(endpoint)
     if _is_multi_step(endpoint):
@@ -142,7 +147,7 @@ def _is_multi_step(endpoint: object) -> TypeGuard[MultiStep]:
 
 
 def _check_endpoint(endpoint: object) -> None:
-    # A class has the same attributes as its instances, and its methods would fail far from the caller's mistake.
+    # A class is refused here. It has the same attributes as its instances, so it would cause a confusing error later.
     if isinstance(endpoint, type):
         raise ValidationError(
             f"call takes an endpoint with its arguments: {endpoint.__name__}(…), not {endpoint.__name__}"
@@ -156,7 +161,7 @@ def _check_endpoint(endpoint: object) -> None:
 def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Send one request and return the endpoint's result. A refused token is replaced once.
 
-    :raises FacekiError: the call failed.
+    :raises FacekiError: if the call failed.
     """
     request = replace(endpoint.request(account.service), endpoint=type(endpoint).__name__)
     try:
@@ -176,7 +181,7 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
 
 def token(account: AuthSession) -> Steps[AccessToken]:
-    """Return a usable token: the stored token, or a new token, which is fetched under the refresh lock."""
+    """Return the stored token if it is usable. Otherwise fetch a new token under the refresh lock and return it."""
     found = account.tokens.peek()
     if found is None or not found.usable(account.clock()):
         found = yield from _shared_token(account)
@@ -210,8 +215,8 @@ def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payloa
         refusal = error
     else:
         return answer
-    # A token that this call itself has fetched is not replaced, because a second new token would be refused too. The
-    # same token is sent again, because it possibly becomes valid with a short delay.
+    # If this call itself has fetched the token, the token is not replaced, because a second new token would be refused
+    # too. The same token is sent again, because it possibly becomes valid after a short delay.
     if bearer.obtained_at <= began:
         yield RunBlocking(lambda: account.tokens.invalidate(bearer))
         bearer = yield from _token_first(account)
@@ -239,8 +244,8 @@ def _may_renew(
         return False
     if is_token_refusal(error):
         return True
-    # The error is only possibly a refusal of the token. The request is then sent again only if the token was not new
-    # and if a repetition does no harm.
+    # The cause of the error is possibly, but not certainly, a refused token. Therefore the request is sent again only
+    # if the token was not new and if a repetition does no harm.
     is_new = token.obtained_at > began
     return error.may_refuse_token and not is_new and (request.idempotent or not error.is_ambiguous)
 
@@ -253,7 +258,8 @@ def _token_first(account: AuthSession) -> Steps[AccessToken]:
     try:
         return (yield from token(account))
     except FacekiError as error:
-        # The token request failed. The request that needs the token was not sent, or FACEKI refused it.
+        # The token request failed, so the request that needs the token was not sent or was refused. FACEKI has not
+        # acted on it.
         error.is_ambiguous = False
         raise
 

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Parser of webhook bodies. It returns the id of a verification and the claimed decision.
+"""Parser of webhook bodies. It returns the id of a verification and the unverified decision.
 
 https://docs.faceki.com/data-fields/verification-data/ekyc-webhook-structure documents an object with ``requestId``,
 ``fullName``, ``status`` and ``kycData``. The webhook is not signed, so its content is possibly forged. The parser
-returns only the id and the decision, with which FACEKI can be asked for the record. It discards the personal data.
+returns only the id and the decision, and discards the personal data. The record can be fetched from FACEKI by the id.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MAX_FORM_FIELDS = 100
 
 
 class InvalidWebhookError(ValueError):
-    """The body is not a webhook of FACEKI. The message names the missing field and the keys of the body, no values."""
+    """The body is not a webhook of FACEKI. The message contains the missing field and the keys of the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookNotification:
-    """The claim that FACEKI has decided a verification. Create it with :meth:`of` or :func:`parse_webhook`.
+    """An unverified message that FACEKI has decided a verification. Create it with :meth:`of` or :func:`parse_webhook`.
 
     :param request_id: FACEKI's id of the verification, in lower case.
-    :param status: The claimed decision in upper case. An undocumented decision becomes ``OTHER``, because a sender can
-        write any text, for example a person's name.
+    :param status: The unverified decision in upper case. An undocumented decision becomes ``OTHER``, because a sender
+        can send any text, for example a person's name.
     """
 
     request_id: str
@@ -40,9 +40,9 @@ class WebhookNotification:
 
     @classmethod
     def of(cls, request_id: object, status: object) -> WebhookNotification:
-        """Return the notification for this id and decision. Upper and lower case give equal notifications.
+        """Return the notification for this id and decision. Upper and lower case are equal.
 
-        :raises InvalidWebhookError: ``request_id`` is not a UUID, or ``status`` is not a single word.
+        :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word.
         """
         if not isinstance(request_id, str) or not UUID_PATTERN.fullmatch(request_id):
             raise InvalidWebhookError("requestId is no UUID")
@@ -60,14 +60,15 @@ class WebhookNotification:
 def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification:
     """Return the notification in a webhook body.
 
-    FACEKI documents a JSON object. These bodies are accepted too: a list with one object, a nested object (``data``,
-    ``result``), a form, and other spellings of the two field names.
+    FACEKI documents a JSON object. A list with one object, a nested object (``data``, ``result``), a form, and other
+    spellings of the two field names are accepted too.
 
-    :param service: Installation whose settings name the fields of the id and the decision.
-    :raises InvalidWebhookError: the body contains no id or no decision. The message names the keys that it contains.
+    :param service: Settings that contain the names of the fields for the id and the decision.
+    :raises InvalidWebhookError: if the body contains no id or no decision. The message contains the keys of the body.
     """
     found = _read(body, service)
-    # The error is raised here, because neither a local variable of this frame nor its context contains the body.
+    # The error is raised here, because tracebacks show local variables and the context of an error. Here, neither
+    # contains the body.
     body = b""
     if isinstance(found, str):
         raise InvalidWebhookError(found)
@@ -106,7 +107,7 @@ def _parse_form(body: bytes) -> dict[str, Json] | None:
 
 
 def _find(document: dict[str, Json], service: Service) -> tuple[Json, Json]:
-    """Return the id and the decision. An object with both is preferred, otherwise the first of each is returned."""
+    """Return the id and the decision. If no object contains both, return the first id and the first decision."""
     ids: list[Json] = []
     statuses: list[Json] = []
     for holder in _holders(document):
@@ -129,7 +130,7 @@ def _holders(document: dict[str, Json]) -> Iterator[dict[str, Json]]:
 
 
 def _status(holder: dict[str, Json], service: Service) -> Json:
-    """Return the decision. In an envelope, ``status`` is possibly a boolean, so other fields are searched too."""
+    """Return the decision. Other fields than ``status`` are searched too, because ``status`` is possibly a boolean."""
     names = (service.webhook_status_field, "status", "decision", "verification_status", "kyc_status")
     values = [value for name in names if isinstance(value := field(holder, name), str)]
     known = [value for value in values if value.strip().upper() in Decision.__members__]

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Token store for one host: an encrypted file that all processes of one user share.
 
-A directory with mode 0700 contains a token file and lock files for each account, all with mode 0600. All files are
-opened relative to the directory's descriptor and never through a symbolic link. A file or directory with another
-owner, mode or type is not used. No method waits, and no failure is fatal: the store logs one warning and then uses the
-memory of the process.
+A directory with mode 0700 contains a token file and lock files for each account. All files have mode 0600. All files
+are opened relative to the directory's descriptor and never through a symbolic link. A file or directory with another
+owner, mode or type is not used. No method waits, and no failure is fatal. After a failure, the store logs one warning
+and uses the memory of the process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FileTokenStore:
 
     :param directory: Directory of the files. If it does not exist, it is created with mode 0700.
     :param seal: Encryption of the account's token. It also contains the name of the token.
-    :param warn: Called with one sentence, at most once, if the directory or a file cannot be used.
+    :param warn: Function that is called with one sentence, at most once, if the directory or a file cannot be used.
     """
 
     def __init__(self, directory: Path, seal: TokenSeal, warn: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ class FileTokenStore:
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:
-        """Return the newer one of two tokens: the token in the file, if it is trusted, and the token in memory."""
+        """Return the newer of the token in the file and the token in memory. A file that is not trusted is ignored."""
         found = self._best_effort(self._load)
         if found is not None:
             self.memory.merge(found)
@@ -56,7 +56,7 @@ class FileTokenStore:
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
         """Acquire a refresh lock of this host, or of this process if files cannot be used.
 
-        :param generation: The locks of all generations up to this one are tried, beginning with 0.
+        :param generation: Number of the last lock that is tried, beginning with lock 0; see :class:`TokenStore`.
         """
         return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
@@ -80,7 +80,7 @@ class FileTokenStore:
         self._best_effort(lambda: self._save(token))
 
     def merge(self, token: AccessToken) -> bool:
-        """Store a token that another host has fetched. An older token, or one that was refused here, is ignored.
+        """Store a token that another host has fetched. An older token, or a token that was refused here, is ignored.
 
         :return: Whether the token was stored.
         """
@@ -92,7 +92,8 @@ class FileTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from the memory of this process and from the file.
 
-        The file is removed only under the refresh lock. If another caller owns the lock, it will replace the file soon.
+        The file is removed only under the refresh lock. If another caller owns the lock, the file is not removed,
+        because that caller replaces it soon.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()
@@ -143,7 +144,8 @@ class FileTokenStore:
         name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
-        # The descriptor is registered before it is locked, so that a child forked by another thread closes it.
+        # The descriptor is registered before it is locked. Therefore a child process that another thread forks in
+        # between closes it.
         key = next(_lock_keys)
         _open_locks[key] = descriptor
         try:
@@ -157,7 +159,7 @@ class FileTokenStore:
 
 
 class FileRefreshLock:
-    """The right to fetch the next token within one host. It consists of a file lock and the lock of the process."""
+    """Lock for fetching the next token within one host. It consists of a file lock and the lock of the process."""
 
     def __init__(self, inner: MemoryRefreshLock, key: int | None) -> None:
         self._inner = inner
@@ -171,8 +173,8 @@ class FileRefreshLock:
     def _unlock(self) -> None:
         descriptor = None if self._key is None else _open_locks.pop(self._key, None)
         if descriptor is not None:
-            # A child process forked in the meantime shares the lock, so closing the descriptor alone would not release
-            # it.
+            # A child process that was forked in the meantime shares the lock. Therefore closing the descriptor alone
+            # would not release the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
@@ -181,12 +183,13 @@ class FileRefreshLock:
 
 
 _lock_keys = itertools.count()
-#: Descriptors of locked files. The keys are never reused, unlike descriptor numbers.
+#: Descriptors of locked files by a unique key. Descriptor numbers are not the keys, because the system reuses them.
 _open_locks: dict[int, int] = {}
 
 
 def _after_fork() -> None:
-    # The locks belong to the parent. If a child kept the files open, the locks would remain after the parent's death.
+    # The locks belong to the parent process. If the child process did not close the files, the locks would remain after
+    # the parent process has ended.
     while _open_locks:
         os.close(_open_locks.popitem()[1])
 
@@ -227,7 +230,7 @@ class _Directory:
     def open(self, name: str, flags: int) -> int:
         """Open a file in this directory and return its descriptor. A new file has mode 0600.
 
-        :raises UntrustedError: the file has another owner, mode or type.
+        :raises UntrustedError: if the file has another owner, mode or type.
         """
         try:
             descriptor = os.open(name, flags | _OPEN_FLAGS, 0o600, dir_fd=self._fd)
@@ -251,7 +254,7 @@ class _Directory:
         return content
 
     def replace(self, name: str, content: bytes) -> None:
-        """Replace a file atomically: a reader gets either the complete old content or the complete new content."""
+        """Replace a file atomically. A reader reads either the complete old content or the complete new content."""
         draft = f"{name}.{os.getpid()}.{os.urandom(6).hex()}"
         descriptor = self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -259,7 +262,7 @@ class _Directory:
                 file.write(content)
             os.rename(draft, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
-            # After any exception, including that of a killed task, the draft is removed: it contains a token.
+            # The draft contains a token. Therefore it is removed after any exception, also if the task is killed.
             os.unlink(draft, dir_fd=self._fd)
             raise
 

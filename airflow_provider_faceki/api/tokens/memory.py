@@ -12,28 +12,32 @@ from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenStore
 
 
 class MemoryTokenStore:
-    """A store for one token and its refresh locks. Its mutex protects only a few assignments and no I/O."""
+    """A store for one token and its refresh locks. Its mutex is locked only for a few assignments, never during I/O."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        # A cancelled task possibly never receives its lock. With weak references a lock without an owner is free.
+        # A cancelled task possibly never receives its lock. The references are weak, so a lock without an owner is
+        # free.
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:
         return self._token
 
     def read(self) -> AccessToken | None:
-        """Return the token, or ``None``. Other processes do not share this store, so this equals :meth:`peek`."""
+        """Return the token, or ``None``.
+
+        The result equals :meth:`peek`, because other processes do not share this store.
+        """
         return self._token
 
     def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
-        """Acquire the first free refresh lock of the generations 0 to ``generation``, or return ``None``."""
+        """Acquire the first free refresh lock with a number from 0 to ``generation``, or return ``None``."""
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
     def try_lock_generation(self, generation: int) -> MemoryRefreshLock | None:
-        """Acquire the refresh lock of this generation only, or return ``None``."""
+        """Acquire only the refresh lock with this number, or return ``None``."""
         with self._mutex:
             held = self._locks.get(generation)
             if held is not None and held() is not None:
@@ -48,7 +52,7 @@ class MemoryTokenStore:
             self._refused = None
 
     def merge(self, token: AccessToken) -> bool:
-        """Store a token that another process has fetched. An older token, or one that was refused here, is ignored.
+        """Store a token that another process has fetched. An older token, or a token that was refused here, is ignored.
 
         :return: Whether the token was stored.
         """
@@ -73,13 +77,16 @@ class MemoryTokenStore:
                 del self._locks[lock.generation]
 
     def reset_after_fork(self) -> None:
-        """Release the mutex and all refresh locks. Their owners are threads that do not exist in the child process."""
+        """Release the mutex and all refresh locks.
+
+        The owners of the locks are threads that do not exist in the child process.
+        """
         self._mutex = threading.Lock()
         self._locks = {}
 
 
 class MemoryRefreshLock:
-    """The right to fetch the next token within one process."""
+    """Lock for fetching the next token within one process."""
 
     def __init__(self, store: MemoryTokenStore, generation: int) -> None:
         self._store = store
@@ -97,8 +104,8 @@ _shared_mutex = threading.Lock()
 def shared_store(key: Hashable, make: Callable[[], TokenStore]) -> TokenStore:
     """Return the store that all clients of the process share for ``key``. Create it with ``make`` on the first call.
 
-    :param key: Unique key of the account and its kind of store. It stays in memory, so it must contain a hash of the
-        secret and not the secret.
+    :param key: Unique key of the account and its kind of store. The key remains in memory, so it must contain a hash of
+        the secret and not the secret.
     """
     with _shared_mutex:
         if key not in _shared:

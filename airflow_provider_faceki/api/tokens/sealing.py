@@ -18,7 +18,7 @@ MAX_SEALED_BYTES = 64 * 1024
 
 
 class UntrustedError(Exception):
-    """A directory, file or object that is not used, because this provider did not create it in this form.
+    """A directory, file or object is not used, because this provider did not create it in its current form.
 
     The message contains no secret.
     """
@@ -32,7 +32,7 @@ class TokenSeal:
     :param account: Token request of the account. :attr:`name` is derived from the base URL, the client id and the flow.
         The key is derived from the secret and the name.
     :param verified: Whether the server's certificate is checked. A token that was fetched without this check is
-        possibly forged, so it has another name and another key.
+        possibly forged. Therefore it is stored under another name and with another key.
     """
 
     def __init__(self, account: TokenRequest, *, verified: bool = True) -> None:
@@ -44,14 +44,14 @@ class TokenSeal:
         self._fernet = Fernet(_derive_key(account.client_secret, self.name))
 
     def seal(self, token: AccessToken) -> bytes:
-        """Return ``token`` encrypted and authenticated."""
+        """Return the encrypted and authenticated form of ``token``."""
         document = {"value": token.value, "obtained_at": token.obtained_at, "lifetime": token.lifetime}
         return self._fernet.encrypt(json.dumps(document).encode())
 
     def unseal(self, sealed: bytes) -> AccessToken | None:
         """Return the token in ``sealed``, or ``None`` if the secret is different or the content is corrupt.
 
-        :raises UntrustedError: another version of this provider wrote the content.
+        :raises UntrustedError: if another version of this provider wrote the content.
         """
         try:
             document = json.loads(self._fernet.decrypt(sealed))

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store that several hosts share: an encrypted object in a storage.
+"""Token store that several hosts share. It stores an encrypted object in a storage.
 
-The storage must be able to create an object only if it does not exist. Without this store each host, and each
-Kubernetes pod, fetches its own token, and FACEKI charges for needless tokens. The stores of the process and of the host
-are caches: the storage is read only if neither of them has a usable token. If the storage fails, hangs or contains
-corrupt data, the store logs one warning and does not use the storage for one minute.
+The storage must support the creation of an object that fails if the object already exists. Without this store each
+host, and each Kubernetes pod, fetches its own token, and FACEKI charges for needless tokens. The stores of the process
+and of the host are caches. The storage is read only if neither of them has a usable token. If the storage fails, hangs
+or contains corrupt data, the store logs one warning and does not use the storage for one minute.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ MAX_OPERATION_SECONDS = 5.0
 SUSPEND_SECONDS = 60.0
 #: Seconds between two polls while another host fetches the token. Object storages charge for each poll.
 POLL_SECONDS = 0.25
-#: Age in seconds from which a lock object is ignored, because the object remains if its owner was killed. The value is
-#: larger than the duration of a token request with retries, and than the usual difference of clocks between hosts.
+#: Age in seconds from which a lock object is ignored. If the owner of a lock object was killed, nobody deletes the
+#: object. The value is larger than the duration of a token request with retries, and than the usual difference of
+#: clocks between hosts.
 MAX_LOCK_AGE_SECONDS = 120.0
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ T = TypeVar("T")
 class TokenBackend(Protocol):
     """A storage for small named objects. The methods block, and they are allowed to raise any exception.
 
-    Backends with the same place must be equal and have the same hash, so that clients share one store.
+    Backends with the same location must be equal and have the same hash, so that clients share one store.
     """
 
     @property
@@ -53,7 +54,7 @@ class TokenBackend(Protocol):
         """Return the first ``max_bytes`` bytes of an object, or ``None`` if it does not exist."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Create or replace an object atomically: a reader gets the complete old or the complete new content."""
+        """Create or replace an object atomically. A reader reads the complete old or the complete new content."""
 
     def create(self, name: str, content: bytes) -> bool:
         """Create an object atomically and return ``True``. If it exists, return ``False`` without a change."""
@@ -66,8 +67,8 @@ class TokenBackend(Protocol):
 class DirectoryTokenBackend:
     """:class:`TokenBackend` that stores its objects as files with mode 0600.
 
-    Unlike the file store it does not use file locks, which many network file systems do not support. All of them
-    support the creation of a file only if it does not exist, which is sufficient as a lock.
+    Unlike :class:`FileTokenStore`, this class does not use file locks, which many network file systems do not support.
+    All network file systems support the creation of a file that fails if the file exists. This is sufficient as a lock.
 
     :param path: The directory. If it does not exist, it is created with mode 0700.
     """
@@ -114,7 +115,7 @@ class SharedTokenStore:
 
     :param local: The store of the process or host.
     :param seal: Encryption of the account's token. It also contains the name of the token.
-    :param warn: Called with one sentence, at most once, if the storage cannot be used.
+    :param warn: Function that is called with one sentence, at most once, if the storage cannot be used.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class SharedTokenStore:
         return self._local.peek()
 
     def read(self) -> AccessToken | None:
-        """Return a usable token of this process or host. Without one, read the storage and return the newest token."""
+        """Return a usable token of this process or host. Otherwise read the storage and return the newest token."""
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_look:
             return found
@@ -147,7 +148,7 @@ class SharedTokenStore:
         return self._local.read()
 
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
-        """Acquire a refresh lock of all hosts, or of this host only if the storage fails."""
+        """Acquire a refresh lock of all hosts. If the storage fails, acquire a refresh lock of this host only."""
         local = self._local.try_lock(generation)
         if local is None:
             return None
@@ -163,15 +164,15 @@ class SharedTokenStore:
         return SharedRefreshLock(self, local, name)
 
     def set(self, token: AccessToken) -> None:
-        """Store ``token`` for this process, this host and, if the storage works, all hosts."""
+        """Store ``token`` for this process, for this host and, if the storage works, for all hosts."""
         self._local.set(token)
         self._best_effort(lambda: self._backend.write(self._token_name, self._seal.seal(token)))
 
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from this host and from the storage.
 
-        It is removed from the storage only under the refresh lock. If another caller owns the lock, it will replace the
-        token soon.
+        The token is removed from the storage only under the refresh lock. If another caller owns the lock, the token is
+        not removed, because that caller replaces it soon.
         """
         self._local.invalidate(token)
         lock = self.try_lock()
@@ -193,7 +194,7 @@ class SharedTokenStore:
         return None if sealed is None else self._seal.unseal(sealed)
 
     def _create_lock(self, generation: int) -> str:
-        """Create the first possible lock object of the generations 0 to ``generation`` and return its name.
+        """Create the first possible lock object with a number from 0 to ``generation``, and return its name.
 
         Return ``_HELD_ELSEWHERE`` if other hosts own all these locks.
         """
@@ -225,19 +226,22 @@ class SharedTokenStore:
         if self._has_warned:
             return
         self._has_warned = True
-        # For exceptions of other libraries only the class is logged: their text possibly contains credentials.
+        # For exceptions of other libraries only the class is logged, because their text possibly contains credentials.
         reason = str(problem) if isinstance(problem, UntrustedError | FacekiError) else type(problem).__name__
         self._warn(
             f"the FACEKI token cannot be shared through {self._backend.place} ({reason}); this host now fetches its own"
         )
 
 
-#: Returned instead of a name if another host owns the lock.
+#: Return value instead of a name if another host owns the lock.
 _HELD_ELSEWHERE = ""
 
 
 class SharedRefreshLock:
-    """The right to fetch the next token among all hosts: an object in the storage, and the lock of this host."""
+    """Lock for fetching the next token among all hosts.
+
+    It consists of an object in the storage and the lock of this host.
+    """
 
     def __init__(
         self, store: SharedTokenStore, local: MemoryRefreshLock | FileRefreshLock, name: str | None
@@ -247,7 +251,10 @@ class SharedRefreshLock:
         self._name = name
 
     def release(self) -> None:
-        """Release the lock. On an event loop a thread removes the object, because the removal is blocking I/O."""
+        """Release the lock.
+
+        On an event loop, a thread deletes the lock object, because the deletion is blocking I/O.
+        """
         name, self._name = self._name, None
         if name is not None:
             if asyncio._get_running_loop() is None:
@@ -275,7 +282,7 @@ def _within(seconds: float, operation: Callable[[], T]) -> T:
     """Run ``operation`` in a new thread and return its result.
 
     :param seconds: Maximum duration in seconds.
-    :raises TimeoutError: the operation needs more time. Its thread continues to run.
+    :raises TimeoutError: if the operation needs more time. Its thread continues to run.
     """
     outcome: Future[T] = Future()
 

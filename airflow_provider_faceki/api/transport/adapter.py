@@ -53,8 +53,9 @@ class SendState:
     """Progress of the request that this thread sends.
 
     :param timeout: Maximum seconds for sending the request.
-    :param begun: Whether a byte of the request was possibly sent. urllib3's exceptions do not contain this: for a
-        connection lost after sending, urllib3 possibly reports an unreachable proxy.
+    :param begun: Whether a byte of the request was possibly sent. This flag is needed, because urllib3's exceptions do
+        not contain this information. If a connection is lost after sending, urllib3 possibly reports an unreachable
+        proxy.
     """
 
     timeout: float
@@ -66,7 +67,7 @@ _current = threading.local()
 
 @contextmanager
 def sending(state: SendState) -> Iterator[None]:
-    """Use ``state`` for the request that this thread sends, and suppress urllib3's log lines about it."""
+    """Use ``state`` for the request that this thread sends, and suppress urllib3's log lines about the request."""
     _current.state = state
     try:
         yield
@@ -138,7 +139,7 @@ class _SocketReader(io.RawIOBase):
 
 
 class _ResponseStream(io.BufferedReader):
-    """Stream of the bytes that the server sends in answer to one request."""
+    """Stream of the bytes that the server sends as the response to one request."""
 
     #: Whether all received bytes had been read when the stream was closed.
     is_drained = False
@@ -155,7 +156,10 @@ class _ResponseStream(io.BufferedReader):
 
 
 class _Response(HTTPResponse):
-    """A response with one deadline for the head and one for the body. Its connection is reused only if it is safe."""
+    """A response with one deadline for the head and another for the body.
+
+    The connection is reused only if this is safe.
+    """
 
     def __init__(
         self, sock: Any, stream: _ResponseStream, *args: Any, is_request_sent: bool, **kwargs: Any
@@ -171,15 +175,16 @@ class _Response(HTTPResponse):
         super().begin()
         while 100 <= self.status < 200:
             if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
-                # The client never requests an upgrade, and the bytes after this response are not HTTP.
+                # The client never requests an upgrade, so this response is an error. The bytes after it are not HTTP.
                 raise BadStatusLine(str(self.status))
-            self.headers = self.msg = None  # type: ignore[assignment]  # makes http.client read another head
+            self.headers = self.msg = None  # type: ignore[assignment]  # so that http.client reads another head
             super().begin()
         self._check_framing()
         self._stream.reader.set_timeout(self._timeout)
 
     def _check_framing(self) -> None:
-        # In each of these cases client and server possibly disagree about where the next response begins.
+        # In each of these cases client and server possibly disagree about where the next response begins. Therefore the
+        # connection is closed.
         coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
         has_body = bool(coding) or length not in {None, "0"}
         if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
@@ -201,7 +206,7 @@ class _Connection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection can be reused for another request. urllib3 reads this before it reuses one."""
+        """Whether the connection can be used for another request. urllib3 reads this before it reuses a connection."""
         return super().is_connected and (self._stream is None or self._stream.is_drained)
 
     def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Response:  # type: ignore[override]
@@ -216,7 +221,8 @@ class _Connection(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
-            # The connection has its own timeout, and a CONNECT to the proxy is not part of the request.
+            # The connection is established first, because it has its own timeout and a CONNECT to the proxy is not part
+            # of the request.
             self.connect()
         self._stream = None
         self._poll_events = select.POLLIN | select.POLLOUT
@@ -251,7 +257,7 @@ class _Connection(HTTPConnection):
             events = dict(poll.poll(_seconds_until(deadline) * 1000)).get(sock.fileno(), 0)
             if events & select.POLLIN:
                 if self._is_answered_early(sock):
-                    # For this exception urllib3 assumes that the server has closed the connection, and reads the
+                    # After this exception, urllib3 assumes that the server has closed the connection, and reads the
                     # response.
                     raise BrokenPipeError
                 poll.modify(sock, self._poll_events)
@@ -279,7 +285,7 @@ def _seconds_until(deadline: float) -> float:
 class SharedTLSAdapter(HTTPAdapter):
     """Adapter that uses one TLS context for all connections.
 
-    Without it ``requests`` would load the CA bundle for each connection, which needs 25 ms.
+    Without this adapter, ``requests`` would load the CA bundle for each connection, which needs 25 ms.
 
     :param max_connections: Maximum number of idle connections that stay open.
     """
@@ -333,7 +339,9 @@ _BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def ca_bundle(verify: bool | str) -> tuple[str, str | None]:
-    """Return the source of the CA bundle (the setting ``verify`` or an environment variable) and its path.
+    """Return the source and the path of the CA bundle.
+
+    The source is the setting ``verify`` or the name of an environment variable.
 
     :param verify: The setting ``verify`` of a transport.
     """
@@ -348,7 +356,7 @@ def ca_bundle(verify: bool | str) -> tuple[str, str | None]:
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """Return a TLS context for the setting ``verify`` of a transport.
 
-    :raises ConfigurationError: the bundle that ``verify`` or the environment variable names cannot be read.
+    :raises ConfigurationError: if the bundle that ``verify`` or the environment variable names cannot be read.
     """
     source, bundle = ca_bundle(verify)
     is_directory = bundle is not None and os.path.isdir(bundle)
@@ -371,6 +379,6 @@ def _is_not_ours(_record: logging.LogRecord) -> bool:
 
 # urllib3 logs the path and query of each request at level DEBUG. It logs the whole URL at level WARNING if the headers
 # of a response are malformed. The query is possibly a link id, or the client secret in a legacy form of the token
-# request. Log lines about requests of other libraries are not filtered.
+# request. Therefore these log lines are dropped. Log lines about requests of other libraries are not filtered.
 for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_is_not_ours)

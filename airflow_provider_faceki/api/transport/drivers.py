@@ -37,7 +37,7 @@ def _no_mask(_value: str) -> None:
 
 
 async def _no_mask_async(_value: str) -> None:
-    """Do nothing; the asynchronous counterpart of :func:`_no_mask`."""
+    """Do nothing. This is the asynchronous form of :func:`_no_mask`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class RequestObserver(Protocol):
 
 
 class _Driver:
-    """The part that both drivers share.
+    """Base class of both drivers.
 
     :param policy: Rules for repeated requests.
     :param secret_masker: Functions that mask tokens in logs.
@@ -102,8 +102,8 @@ class SyncDriver(_Driver):
     def run(self, steps: Steps[T]) -> T:
         """Run ``steps`` to their end and return their result.
 
-        :raises FacekiError: the steps raised it. The traceback has no frames of the steps, because their local
-            variables contain responses.
+        :raises FacekiError: if the steps raise it. The frames of the steps are removed from the traceback, because
+            their local variables contain responses.
         """
         advance: Callable[[], Effect] = partial(next, steps)
         try:

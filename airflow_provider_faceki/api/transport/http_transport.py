@@ -75,12 +75,12 @@ T = TypeVar("T")
 class TransportSettings:
     """Settings of one transport.
 
-    :param timeout: Maximum seconds for each phase of a request: sending the request, waiting for the head of the
-        response, and reading its body. Default: 30.
+    :param timeout: Maximum seconds for each of the three phases of a request. These are sending the request, waiting
+        for the head of the response, and reading the body. Default: 30.
     :param upload_timeout: Maximum seconds for each phase of a request with files. Default: 120, as in FACEKI's Android
         SDK.
-    :param verify: ``True`` trusts the public certificate authorities, or the bundle of the environment. A path is that
-        of a bundle file or directory. ``False`` disables the check of certificates.
+    :param verify: ``True`` trusts the public certificate authorities, or the bundle of the environment. A text is the
+        path of a bundle file or directory. ``False`` disables the check of certificates.
     :param proxies: Pairs of a scheme and a proxy URL. ``None``, the default, uses the proxies of the environment,
         except for loopback addresses. An empty tuple, or a scheme with an empty URL, means no proxy.
     :param max_concurrency: Maximum number of concurrent requests. Default: 32.
@@ -98,7 +98,7 @@ class TransportSettings:
 class RateLimiter:
     """Limiter that spaces requests evenly.
 
-    FACEKI publishes no limit but charges for high volumes:
+    FACEKI publishes no limit but charges for high volumes. Source:
     https://docs.faceki.com/api-integration/verification-apis/authentication .
 
     :param per_second: Maximum number of requests per second. ``None`` means no limit.
@@ -110,7 +110,7 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def reserve(self, now: float) -> float:
-        """Reserve the next slot and return the seconds until it.
+        """Reserve the next time slot for a request, and return the seconds until this slot.
 
         :param now: Current time of a monotonic clock, in seconds.
         """
@@ -138,8 +138,8 @@ class Transport:
         self._cached_proxies: tuple[object, dict[str, str]] | None = None
 
     def _shared_adapter(self) -> SharedTLSAdapter:
-        # The first request creates the adapter. Loading the CA bundle needs 25 ms, and the constructor possibly runs on
-        # an event loop.
+        # The first request creates the adapter. The constructor does not create it, because it possibly runs on an
+        # event loop, and loading the CA bundle needs 25 ms.
         with self._adapter_lock:
             if self._adapter is None:
                 context = tls_context(self._settings.verify)
@@ -149,10 +149,10 @@ class Transport:
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send ``request`` once and return the complete response, with any status.
 
-        :raises ConnectError: no connection was established, so the request was not sent.
-        :raises TlsError: the server is not trusted, so the request was not sent.
-        :raises TransportError: the request was not sent completely, so FACEKI cannot act on it.
-        :raises ResponseLostError: the request was possibly sent, and no complete response was received.
+        :raises ConnectError: if no connection was established, so the request was not sent.
+        :raises TlsError: if the server is not trusted, so the request was not sent.
+        :raises TransportError: if the request was not sent completely, so FACEKI cannot act on it.
+        :raises ResponseLostError: if the request was possibly sent, and no complete response was received.
         """
         upload = _Upload(request.body) if isinstance(request.body, Multipart) else None
         timeout = self._settings.upload_timeout if request.upload else self._settings.timeout
@@ -174,7 +174,7 @@ class Transport:
         except BaseException as problem:  # noqa: BLE001 - raised again below
             failure = without_frames(problem)
         # `failure` is raised outside the except blocks. Inside, its context would be an error that contains the URL
-        # with its query, and frames of urllib3 with bodies and bearer tokens in local variables.
+        # with its query, and the frames of urllib3 whose local variables contain bodies and bearer tokens.
         raise failure
 
     async def run_in_thread(self, operation: Callable[[], T]) -> T:
@@ -204,8 +204,8 @@ class Transport:
             return {}
         if sys.platform in _SYSTEMS_WITH_PROXY_SETTINGS:
             return get_environ_proxies(url)
-        # The proxies are cached until the variables change: `requests` reads the whole environment twice per call,
-        # which needs a tenth of the CPU time of a call.
+        # The proxies are cached until the variables change. Without the cache, `requests` would read the whole
+        # environment twice per call, which needs a tenth of the CPU time of a call.
         key = (urlsplit(url)[:2], tuple(map(os.environ.get, _PROXY_VARIABLES)))
         cached = self._cached_proxies
         if cached is None or cached[0] != key:
@@ -238,7 +238,7 @@ _transports_lock = threading.Lock()
 def shared_transport(account: str, settings: TransportSettings) -> Transport:
     """Return the transport that all clients of the process share for this account and these settings.
 
-    :param account: Unique text for the account. The limits on traffic apply per account.
+    :param account: Unique text for the account. Limits of concurrency and rate apply to each account.
     """
     with _transports_lock:
         if (account, settings) not in _transports:
@@ -247,8 +247,9 @@ def shared_transport(account: str, settings: TransportSettings) -> Transport:
 
 
 def _after_fork() -> None:
-    # A child process must not use the connections of its parent, and the threads of the parent do not exist in it. The
-    # transports are reset and not replaced, because clients created before the fork still refer to them.
+    # A child process must not use the connections of its parent process, and the threads of the parent process do not
+    # exist in the child process. The transports are reset and not replaced, because clients that were created before
+    # the fork still refer to them.
     global _transports_lock
     _transports_lock = threading.Lock()
     for transport in _transports.values():
@@ -261,7 +262,7 @@ os.register_at_fork(after_in_child=_after_fork)
 def without_frames(error: BaseException) -> BaseException:
     """Remove the tracebacks of ``error`` and of the errors chained to it, and return ``error``.
 
-    Tools such as Sentry report the local variables of frames. Those of urllib3 contain bodies and bearer tokens.
+    Tools such as Sentry report the local variables of frames. The frames of urllib3 contain bodies and bearer tokens.
     """
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -315,9 +316,10 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:
-    """Return the first bytes, at least as many as ``%PDF`` has, so that a PDF can be detected.
+    """Return the first bytes of the body.
 
-    More than one chunk is read if necessary, because a chunk is possibly a single byte.
+    There are at least as many bytes as in ``%PDF``, so that a PDF can be detected. More than one chunk is read if
+    necessary, because a chunk is possibly a single byte.
     """
     first = b""
     while len(first) < len(b"%PDF") and (chunk := next(chunks, b"")):
@@ -345,8 +347,8 @@ def _to_tempfile(chunks: Iterable[bytes]) -> BinaryIO:
             if file.tell() > MAX_DOWNLOAD_BYTES:
                 raise UnexpectedResponseError(f"FACEKI's report is larger than {MAX_DOWNLOAD_BYTES} bytes")
     except BaseException:
-        # After any exception, including that of a killed task, the caller does not receive the file and cannot close
-        # it.
+        # After any exception, the caller does not receive the file and cannot close it. This is also true if the task
+        # is killed.
         file.close()
         raise
     file.seek(0)
@@ -405,7 +407,7 @@ def _is_certificate_error(problem: BaseException) -> bool:
 
 
 def _chain(problem: BaseException) -> Iterator[BaseException]:
-    """Yield ``problem`` and the errors nested in it: in ``args``, ``reason``, ``original_error`` and ``__cause__``."""
+    """Yield ``problem`` and, at any depth, the errors in ``args``, ``reason``, ``original_error`` and ``__cause__``."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [problem]
     while pending:
@@ -416,6 +418,6 @@ def _chain(problem: BaseException) -> Iterator[BaseException]:
         yield link
         nested = [*link.args, getattr(link, "reason", None), getattr(link, "original_error", None)]
         pending += [item for item in nested if isinstance(item, BaseException)]
-        # `__context__` is not followed: it is possibly an earlier error, which the caller was handling during this
-        # request.
+        # `__context__` is not followed, because it is possibly an earlier error that the caller was handling during
+        # this request.
         pending.append(link.__cause__)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Retry policy: the rule that decides which failed requests are sent again, and the pauses before them."""
+"""Retry policy, which decides which failed requests are sent again, and after which pause."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class RetryPolicy:
 def may_repeat(request: HttpRequest, error: BaseException) -> bool:
     """Return whether ``request`` is allowed to be sent again after ``error``.
 
-    The error must be transient, and a second request must do no harm: the request is idempotent, or FACEKI certainly
-    did not act on the first one.
+    The error must be transient, and a second request must do no harm. A second request does no harm if the request is
+    idempotent, or if FACEKI certainly did not act on the first request.
     """
     if not isinstance(error, FacekiError) or not error.is_transient:
         return False
