@@ -135,7 +135,8 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        :raises AirflowException: if an image could not be read, or has changed. FACEKI then received no complete call.
+        :raises AirflowException: if an image could not be read, or has changed. In this case FACEKI has not received
+            the complete call.
         :raises FacekiError: if the call fails; see ``hook.call``.
         """
         try:
@@ -178,7 +179,7 @@ class ChargedCallState:
 
         :param records: Records of the persons that the search found.
         :param location: URI of the image that was searched for.
-        :param size: Size of the image in bytes, if the size helps to distinguish it from other images.
+        :param size: Size of the image in bytes. ``None`` if the size cannot distinguish the image from another image.
         """
         if self._store is None:
             return False

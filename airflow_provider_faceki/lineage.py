@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Datasets that a task has read and written, for OpenLineage and for Airflow's hook lineage.
 
-A dataset is named by its location. The name contains no Connection, no query, and no identifier of the task. An image
-is not a dataset, because images are named after people.
+The name of a dataset is its location. The name contains no Connection, no query, and no identifier of the task. An
+image is not a dataset, because the file name of an image usually identifies a person.
 """
 
 from __future__ import annotations
@@ -195,6 +195,6 @@ def _batch_facet(counts: Mapping[str, int]) -> Any:
     import attrs
     from airflow.providers.common.compat.openlineage.facet import RunFacet
 
-    # The base class exists only if OpenLineage is installed, so the class is made here.
+    # The base class exists only if OpenLineage is installed. Therefore the class is created inside this function.
     facet = attrs.make_class("FacekiBatchRunFacet", list(counts), bases=(RunFacet,))
     return facet(**counts)

@@ -25,7 +25,7 @@ _TOKEN = "AccessToken"  # noqa: S105 - this is the name of an endpoint
 
 
 class RequestMetrics:
-    """The ``RequestObserver`` of a client, which counts its requests."""
+    """``RequestObserver`` that counts the requests of a client."""
 
     def sent(self, endpoint: str, status: int | None) -> None:
         endpoint = endpoint or _TOKEN

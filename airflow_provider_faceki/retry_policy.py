@@ -2,11 +2,11 @@
 """Airflow retry policy for tasks that use the hook directly.
 
 Use it as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It requires Airflow 3.3 or later. In older Airflow,
-this module does not define the name ``FACEKI_RETRY_POLICY``. FACEKI's operators do not need this policy. They fail at
-once after errors that another try cannot solve, and they look for an earlier result before they send again. Your own
-task does not look for an earlier result. Therefore the policy does not repeat your task after a charged call with an
-unknown outcome. It also does not repeat your task after a ``RawCall`` that must not be sent twice and possibly reached
-FACEKI.
+this module does not define the name ``FACEKI_RETRY_POLICY``. FACEKI's operators do not need this policy. FACEKI's
+operators fail at once after errors that another try cannot solve, and they search for an earlier result before they
+send again. Your own task does not search for an earlier result. Therefore the policy does not repeat your task after a
+charged call with an unknown outcome. It also does not repeat your task after a ``RawCall`` that must not be sent twice
+and possibly reached FACEKI.
 """
 
 from __future__ import annotations

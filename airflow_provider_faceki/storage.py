@@ -337,7 +337,10 @@ def without_uri(message: str, uri: str) -> str:
 
 
 def redact_uri(uri: str) -> str:
-    """Return ``uri`` quoted and without possible credentials: the user part, and the query of a signed web address."""
+    """Return ``uri`` in quotation marks, without the user part and without the query of a web address.
+
+    Both can contain credentials.
+    """
     text = re.sub(r"://[^/]*@", "://…@", uri)
     if text.lower().startswith("http"):
         text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)

@@ -25,7 +25,7 @@ class FacekiTaskMixin:
     faceki_conn_id: str
     template_fields: Sequence[str]
 
-    #: Template fields that had a value when the DAG was parsed.
+    #: Names of the template fields that had a value when the DAG was parsed.
     _given: frozenset[str] = frozenset()
     #: Names of attributes that belong to one execution. A copy of the task does not contain these attributes.
     _transient: Sequence[str] = ()

@@ -35,7 +35,7 @@ def token_backend(uri: str) -> TokenBackend:
 class ObjectStorageTokenBackend:
     """``TokenBackend`` that stores its objects in an object storage.
 
-    On S3, GCS and Azure, creating an object fails if the object already exists, so only one of several hosts creates a
+    On S3, GCS and Azure, creating an object fails if the object already exists, so only one of several hosts fetches a
     token. On other storages, two hosts that start at the same time possibly fetch one token each. This has no other
     effect.
 

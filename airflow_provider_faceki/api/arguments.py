@@ -31,7 +31,7 @@ def check_method(name: str, value: object) -> None:
 
 
 def check_bool(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is ``True`` or ``False``. The text "False" would be true."""
+    """Raise an error unless ``value`` is ``True`` or ``False``. For example, the text "False" is refused."""
     if not isinstance(value, bool):
         raise ValidationError(f"{name} must be True or False, not {value!r}")
 
@@ -100,7 +100,7 @@ def check_files(name: str, files: object) -> None:
 
 
 def check_part_names(name: str, parts: Iterable[object]) -> None:
-    """Raise an error for a name that would break the header of a part of a multipart body."""
+    """Raise an error for a name that would make the header of a part of a multipart body invalid."""
     for part in parts:
         if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,100}", part):
             raise ValidationError(f"{name}: names of parts must be letters, digits and _ . - [ ]")

@@ -52,8 +52,8 @@ _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
 # Numbers in this range are Unix times in seconds, from 2001 to 2286. Numbers 1000 times as large are in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# A time without a zone is read as UTC, and a date as midnight. Both together are possibly this many seconds too early,
-# which are 14 hours of the zone and 24 hours of the day.
+# A time without a zone is read as UTC, and a date as midnight. The result is possibly this many seconds too early. The
+# value is the sum of 14 hours for the zone and 24 hours for the day.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
@@ -175,7 +175,7 @@ class VerificationRecord:
     def record_identifier(self) -> str | None:
         """The caller's own id.
 
-        ``None`` also if the text means a missing value, such as ``undefined`` from one of FACEKI's SDKs.
+        The value is ``None`` also if the text means a missing value, such as ``undefined`` from one of FACEKI's SDKs.
         """
         return as_identifier(self._sent("record_identifier"))
 

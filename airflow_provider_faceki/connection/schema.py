@@ -77,11 +77,11 @@ class FieldSpec(NamedTuple):
     :param choices: The allowed values.
     :param secret: Whether the value is masked in the form, in errors and in logs.
     :param column: Standard field of the Connection that stores the value. ``None`` means a key of the extra.
-    :param placeholder: Text that the form shows in the empty standard field. For a record filter: the placeholder for
-        the id in a path.
+    :param placeholder: Text that the form shows in the empty standard field. For a record filter, it is the placeholder
+        of the id in a path.
     :param required: Whether the field must be set. A required field has no default.
-    :param in_form: Whether the form has its own input for this field. If not, the user writes the value under
-        *Extra Fields JSON*.
+    :param in_form: Whether the form has its own input for this field. If it has no input, the user writes the value
+        under *Extra Fields JSON*.
     """
 
     kind: Kind
@@ -401,7 +401,8 @@ SPECS: dict[str, FieldSpec] = {
     for each in dataclasses.fields(ConnectionSettings)
     if "spec" in each.metadata
 }
-#: The fields by storage location: ``STANDARD_FIELDS`` by column, ``EXTRA_FIELDS`` by key of the extra.
+#: ``STANDARD_FIELDS`` are the fields in standard columns, by column. ``EXTRA_FIELDS`` are the fields in the extra, by
+#: key.
 STANDARD_FIELDS = {spec.column: spec for spec in SPECS.values() if spec.column}
 EXTRA_FIELDS = {name: spec for name, spec in SPECS.items() if not spec.column}
 #: Standard fields that the form hides. They are used only if the base URL has no scheme or no port.

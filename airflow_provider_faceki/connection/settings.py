@@ -101,8 +101,8 @@ def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
 class WebhookSettings:
     """The webhook settings of a Connection. ``repr`` shows no secret.
 
-    :param tokens: Tokens that are accepted at the end of the webhook path: the current one and, if set, the previous
-        one.
+    :param tokens: Tokens that are accepted at the end of the webhook path. These are the current token and, if it is
+        set, the previous token.
     :param hmac_secret: Key of the HMAC signature of the webhook body. ``None`` means that no signature is required.
     :param hmac_header: HTTP header that contains the signature.
     :param request_id_field: Name of the body field that contains the request id.
@@ -162,7 +162,7 @@ def _decode(extra: object) -> object:
 
 
 class _FieldReader:
-    """Reader for the fields of one Connection. It collects all problems. ``repr`` shows no value."""
+    """Reader for the fields of one Connection. It collects the problems of all fields. ``repr`` shows no value."""
 
     def __init__(self, conn: StoredConnection) -> None:
         self.problems: list[str] = []
@@ -266,7 +266,7 @@ class _FieldReader:
         return f"{self._safe_repr(value)} ({type(value).__name__})"
 
     def _safe_repr(self, value: object) -> str:
-        """Return ``repr(value)``, or only its length if it contains a secret that the user put into the wrong field."""
+        """Return ``repr(value)``, or only the length if the value contains a secret of another field."""
         shown = repr(value)
         secrets = (self._stored[key] for key in _SECRET_KEYS)
         if any(isinstance(secret, str) and len(secret) > 3 and secret in str(value) for secret in secrets):

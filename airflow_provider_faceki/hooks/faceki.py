@@ -172,7 +172,7 @@ class FacekiHook(BaseHook):
 
         The request is sent once. If the response is lost, the hook looks up the record by the record identifier. The
         hook stores nothing between the tries of a task, so a retry of the task is possibly charged again. Prefer
-        ``FacekiPerformKycVerificationOperator``, which first searches for a verification that an earlier try has sent.
+        ``FacekiKycVerificationOperator``, which first searches for a verification that an earlier try has sent.
 
         :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
         :param documents: One to three documents. Each document is the picture of its front, ``{"front": picture,
@@ -288,7 +288,7 @@ class FacekiHook(BaseHook):
             return self._client.get_access_token()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Request one token from FACEKI without the token store. Return whether it succeeded, and a message.
+        """Request one token from FACEKI without the token store, and return success or failure with a message.
 
         FACEKI does not charge for this call. If FACEKI does not know the form of the token request, each other form is
         tried once.
@@ -457,7 +457,8 @@ async def _mask_secret_async(value: str) -> None:
 
         # Before `amask_secret` existed, masking called the supervisor synchronously, which must not happen on the event
         # loop. In a triggerer of Airflow 3.0 and 3.1, masking uses asgiref, which reaches the event loop only from an
-        # asgiref thread. From any other thread the responses get mixed up, and the triggerer stops.
+        # asgiref thread. On any other thread, the responses are assigned to the wrong requests, and the triggerer
+        # stops.
         await sync_to_async(mask_secret)(value)
     else:
         await amask_secret(value)

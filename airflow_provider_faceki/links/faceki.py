@@ -48,7 +48,7 @@ class FacekiHostedPageLink(_AddressLink):
 
 
 class FacekiRecordLink(_AddressLink):
-    """Link to the record in FACEKI's portal, if the Connection contains its address."""
+    """Link to the record in FACEKI's portal, if the Connection contains the address of the portal's record pages."""
 
     name = "FACEKI record"
     key = RECORD_URL_KEY

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators that process a whole manifest in one task."""
+"""Operators that process a whole manifest in one task. A manifest is a file with one row for each person."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.runner import Progress
     from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
 
-#: Upper limit of ``concurrency``: each concurrent request occupies one thread.
+#: Upper limit of ``concurrency``. It is needed because each concurrent request occupies one thread.
 MAX_CONCURRENCY = 256
 
 _BY = ("record_identifier", "request_id", "link", "face_id")
 
 
 class _BatchOperator(FacekiOperator):
-    """Base class of the batch operators, with the parameters that both have."""
+    """Base class of the batch operators. It contains their common parameters."""
 
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
@@ -137,9 +137,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     """Verify all rows of a manifest file. Each row is billed once, even if the task is killed and retried.
 
     ``output_path`` stores the state of the batch. A later try or run with the same ``output_path`` and ``batch_id``
-    continues where the previous one stopped. Before a row is sent, the operator asks FACEKI whether a verification
-    under the row's identifier already exists. If such a verification exists, it becomes the row's result, and the row
-    is not billed. See ``docs/batch.md``.
+    continues where the previous try or run stopped. Before a row is sent, the operator checks at FACEKI whether a
+    verification under the row's identifier already exists. If such a verification exists, it becomes the row's result,
+    and the row is not billed. See ``docs/batch.md``.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "found", "results_path", "errors_path",
     "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of rows whose
@@ -178,8 +178,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     :param lookup_timeout: Maximum seconds of the search for a record directly after its response was lost. Default 30.
     :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1, so the batch never
         stops early.
-    :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI; if the URI
-        contains none, the default credentials of the storage's library.
+    :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
+        contains no Connection, the storage library uses its default credentials.
     :param image_conn_id: Connection for the storage of the images. Default: the same rule as for ``manifest_conn_id``.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
     :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without a
@@ -365,7 +365,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     """Fetch the records of many identifiers into tables: verifications, documents, aml_hits, images.
 
     All data about the person is dropped unless ``personal_data`` contains another choice. ``docs/batch.md`` lists the
-    columns. A rerun of a DAG run replaces only the files of this DAG run. A later try continues where the previous one
+    columns. A rerun of a DAG run replaces only the files of this DAG run. A later try continues where the previous try
     stopped.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``.
@@ -389,8 +389,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param concurrency: Number of concurrent requests, 1 to 256. Default 16.
     :param max_error_rate: Share of error rows (0 to 1) above which the task stops early. Default 1, so the task never
         stops early.
-    :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI; if the URI
-        contains none, the default credentials of the storage's library.
+    :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
+        contains no Connection, the storage library uses its default credentials.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """

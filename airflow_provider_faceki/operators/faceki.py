@@ -311,11 +311,11 @@ class FacekiApiOperator(FacekiOperator):
     :param path: Path below the base URL, such as ``/api/v3/workflows/rules``.
     :param query: Query parameters.
     :param json: Document that is sent as JSON.
-    :param data: Form fields that are sent URL-encoded. It cannot be combined with ``json``.
+    :param data: Form fields that are sent URL-encoded. ``data`` and ``json`` cannot be combined.
     :param files: Mapping of part names to URIs of images, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. The images
         are checked before the call and streamed as ``multipart/form-data``, together with the fields of ``data``.
-    :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if it contains
-        one.
+    :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if a URI
+        contains a Connection.
     :param authenticated: Whether the access token is sent. Default ``True``. FACEKI's calls by link need no token.
     :param idempotent: Whether the call is allowed to be sent twice. Default: ``True`` for GET and HEAD, otherwise
         ``False``.

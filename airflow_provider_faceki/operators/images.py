@@ -46,10 +46,10 @@ def load_image(
     """Return the image at ``uri``, checked against the Connection's size limit, and reduced if ``resize_to`` is set.
 
     :param hook: Hook whose Connection defines ``max_image_bytes``.
-    :param name: Role of the image, such as ``selfie``; error messages contain it.
+    :param name: Role of the image, such as ``selfie``. Error messages contain this name.
     :param uri: URI of the image.
     :param conn_id: Connection for that storage.
-    :param resize_to: Target length of the longer side in pixels. Default: the image is not reduced.
+    :param resize_to: Maximum length of the longer side in pixels. Default: the image is not reduced.
     :param policy: Policy that defines the files that ``uri`` is allowed to name. Default: any file.
     :raises ValidationError: if the image is missing, empty, too large, not an image, or not allowed.
     """
@@ -68,7 +68,7 @@ def load_image(
 
 
 def images_fingerprint(selfie: object, documents: object) -> str:
-    """Return a digest of the image URIs, which differs between verifications with different images.
+    """Return a digest of the image URIs. Verifications with different image URIs have different digests.
 
     :param selfie: Rendered URI of the selfie.
     :param documents: Rendered documents, in any accepted shape.
@@ -186,7 +186,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
     :param output_path: URI to which the full records are written as a JSON array. The file contains personal data.
     :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
     :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
-    :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to it (extra ``images``).
     :param allowed_image_prefixes: Folders from which the image is accepted, as absolute local paths or as URIs without
         a Connection. Default: any folder. Set it if the image's URI comes from outside the DAG.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -296,7 +296,7 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
 
     :param selfie: URI of the image, in any storage that Airflow supports.
     :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
-    :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to it (extra ``images``).
     :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -324,7 +324,7 @@ class FacekiCheckImageOperator(_ImageOperator):
 
     :param image: URI of the image, in any storage that Airflow supports.
     :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
-    :param resize_to: Target length in pixels of the longer side; a larger image is reduced to it (extra ``images``).
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to it (extra ``images``).
     :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """

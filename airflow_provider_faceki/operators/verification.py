@@ -45,15 +45,15 @@ from airflow_provider_faceki.triggers.poll_log import format_duration, loggable
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Default of ``resubmit_after``: seconds that FACEKI has to finish a verification that an earlier try sent. FACEKI's
-#: own apps wait two minutes for a response. If a record does not exist 30 seconds after that, it is no longer expected.
+#: Default of ``resubmit_after`` in seconds. FACEKI's own apps wait two minutes for a response. If a record does not
+#: exist 30 seconds later, it is unlikely to appear.
 DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
 #: Initial and maximum seconds between two polls for the verification that an earlier try possibly sent.
 MIN_RECONCILE_INTERVAL_SECONDS = 5.0
 MAX_RECONCILE_INTERVAL_SECONDS = 30.0
 #: Initial seconds between two polls for a reviewer's decision.
 REVIEW_POLL_INTERVAL_SECONDS = 60.0
-#: Default of ``review_timeout``: seconds to wait for a review.
+#: Default of ``review_timeout``, the maximum seconds to wait for a review.
 DEFAULT_REVIEW_TIMEOUT_SECONDS = 7 * 24 * 3600.0
 
 RESUBMIT_CHOICES = ("if_absent", "never", "always")
@@ -70,10 +70,10 @@ _DERIVED: Any = _Derived()
 class FacekiKycVerificationOperator(FacekiOperator):
     """Verify a person by a selfie and one to three documents. Each verification is billed only once.
 
-    Before anything is sent, the operator checks the images and asks FACEKI for a verification under this task's
-    ``record_identifier``. If a verification exists, it becomes the result. If an earlier try possibly sent a
-    verification that FACEKI is still processing, the task waits for it (``resubmit_after``) before it sends again. See
-    ``docs/billing.md``.
+    Before anything is sent, the operator checks the images and searches for a verification under this task's
+    ``record_identifier``. If such a verification exists, it becomes the result. If an earlier try possibly sent a
+    verification that FACEKI is still processing, the task waits for this verification (``resubmit_after``) before it
+    sends again. See ``docs/billing.md``.
 
     XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. A
     declined person, and an image that FACEKI's checks reject, are valid results.
@@ -288,10 +288,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
         Otherwise, if an earlier try possibly sent a verification, wait for it. Then send a new verification.
 
         :param context: Context of the task.
-        :param settled_at: Unix time from which a missing record proves that nothing was sent; ``None`` if nothing was
-            sent.
-        :param given: Event of the trigger, after a deferral.
-        :param expired: Limit that ended the wait, after a deferral.
+        :param settled_at: Unix time from which a missing record proves that nothing was sent. ``None`` if no earlier
+            try has sent anything.
+        :param given: Event of the trigger after a deferral, otherwise ``None``.
+        :param expired: Limit that has ended the wait of a deferral, otherwise ``None``.
         """
         found = self._find(context)
         is_settled = settled_at is None or time.time() >= settled_at

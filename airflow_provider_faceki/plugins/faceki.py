@@ -2,7 +2,7 @@
 """Airflow plugin that mounts the webhook receiver in the API server.
 
 Every Airflow process loads its plugins, so this module must load fast. It imports the receiver only when the API server
-asks the plugin for applications to mount. Airflow 2.11 never asks for them.
+reads the applications that the plugin mounts. Airflow 2.11 never reads them.
 """
 
 from __future__ import annotations

@@ -55,10 +55,10 @@ _FILTERS = ("link", "request_id", "record_identifier")
 class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     """Wait until FACEKI has decided about a link, a verification, or your own identifier.
 
-    XCom: the summary of the record, without personal data. FACEKI reports a missing record in three ways; the sensor
-    continues to wait in each of them. A link that is unknown, expired or used up fails the task at once.
-    ``poke_interval``, ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have
-    the same meaning in all modes. Set exactly one of ``link``, ``request_id`` and ``record_identifier``.
+    XCom: the summary of the record, without personal data. FACEKI reports a missing record in three ways. In each case
+    the sensor continues to wait. A link that is unknown, expired or used up fails the task at once. ``poke_interval``,
+    ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have the same meaning in
+    all modes. Set exactly one of ``link``, ``request_id`` and ``record_identifier``.
 
     :param link: Link id, URL of the hosted page, or output of the link task.
     :param request_id: FACEKI's id of the verification.

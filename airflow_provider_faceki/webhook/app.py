@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Handle a webhook request: redact its token, authenticate it, parse it, store it, and answer it.
 
-- 200: stored, or stored before, or the status is not selected in the Connection.
+- 200: the webhook is stored, was stored before, or has a status that is not selected in the Connection.
 - 401: unknown Connection, missing or wrong token, or wrong signature. Constant answer with constant delay, so both leak
   nothing.
 - 404: any other path. 405: any other method.

@@ -52,7 +52,7 @@ class _SelfieCall:
 
 @dataclass(frozen=True, slots=True)
 class FaceMatch(_SelfieCall):
-    """Search for a face among the people verified before. FACEKI charges each call.
+    """Search for a face among the persons that FACEKI has verified before. FACEKI charges each call.
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
@@ -105,7 +105,7 @@ class FaceAnalysis:
 
 @dataclass(frozen=True, slots=True)
 class AnalyzeFace(_SelfieCall):
-    """Estimate the age, gender and liveness of a face. Source: an official SDK; the call is undocumented.
+    """Estimate the age, gender and liveness of a face. The call is undocumented and known from an official SDK.
 
     It is unknown whether FACEKI charges the call, so it is treated as a charged call.
 
@@ -197,7 +197,7 @@ class CheckImage:
 
 
 def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Perform a charged call that leaves no record to look up."""
+    """Perform a charged call of which FACEKI stores no record. A lost answer raises :class:`OutcomeUnknownError`."""
     try:
         return (yield from call_once(account, endpoint))
     except FacekiError as error:

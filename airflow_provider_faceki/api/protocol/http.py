@@ -75,7 +75,7 @@ class HttpResponse:
         return f"<HttpResponse {self.status}, {len(self.body)} bytes>"
 
 
-#: One header: the name in lower case, and the value.
+#: One header, which consists of the name in lower case and the value.
 Header: TypeAlias = tuple[str, str]
 
 ACCEPT_JSON: tuple[Header, ...] = (("accept", "application/json"),)

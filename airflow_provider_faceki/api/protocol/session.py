@@ -193,8 +193,8 @@ def token(account: AuthSession) -> Steps[AccessToken]:
 def fetch_token(account: AuthSession) -> Steps[AccessToken]:
     """Request a new token from FACEKI without reading or writing the token store.
 
-    :raises AuthenticationError: FACEKI does not accept the credentials.
-    :raises ConfigurationError: FACEKI does not know this form of the request.
+    :raises AuthenticationError: if FACEKI does not accept the credentials.
+    :raises ConfigurationError: if FACEKI does not know this form of the request.
     """
     requested_at = account.clock()
     try:

@@ -33,7 +33,8 @@ from urllib3.connection import HTTPConnection
 from airflow_provider_faceki.api.errors import ConfigurationError
 
 #: Maximum number of unsent bytes in the kernel's buffer of a connection. The kernel sends them even after the deadline
-#: or the end of the process. Its default limit is up to 4 MiB, which needs minutes on a slow uplink.
+#: or the end of the process. The kernel's default limit is up to 4 MiB. On a slow uplink, sending so many bytes needs
+#: minutes.
 MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option for this limit, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
