@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run all benchmarks or only the given ones: ``python benchmarks/run.py [NAME...]``.
+"""Run all benchmarks, or only the benchmarks with the given names: ``python benchmarks/run.py [NAME...]``.
 
 The command prints one table and writes the results as JSON. If a target is missed or a benchmark fails, the exit
 status is 1.

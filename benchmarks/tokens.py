@@ -118,8 +118,7 @@ def _ours_new() -> Call:
 
 
 def _kept(base_url: str) -> Call:
-    """Return a call that stores the token of the first call and uses it for all later calls, as several providers
-    do."""
+    """Return a call that requests a token only once and stores it for all later calls, as several providers do."""
     kept: list[str] = []
 
     def call() -> None:

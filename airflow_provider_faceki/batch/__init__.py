@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verify or fetch the rows of whole manifests: bounded memory, resumable, each row billed once."""
+"""Verify or fetch all rows of a manifest with bounded memory. A batch can be resumed and bills each row only once."""

@@ -1,9 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Guard that distinguishes systemic errors from bad rows: it holds refusals back until one row succeeds.
+"""Guard that distinguishes systemic errors, which concern the whole batch, from errors of single rows.
 
-One mistake in the batch or its Connection can cause FACEKI to refuse every row. A storage can also refuse every
-picture. So refusals are held back until one row succeeds; then they become errors of their rows. If many refusals are
-alike and no row succeeds, the batch stops, and no row gets an error.
+A mistake in the batch or in its Connection can make FACEKI refuse every row. A storage can also refuse every picture.
+Therefore the guard first collects the refusals and does not report them as errors of their rows:
+
+- If a row succeeds, the rows themselves are the cause. The collected refusals then become errors of their rows.
+- If many refusals have the same kind and no row succeeds, the batch is the cause. The batch then stops, and no row
+  gets an error.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed
 
-#: Number of refusals of the same kind, without any successful row, from which the batch is assumed to be the cause.
+#: Number of refusals of the same kind from which the batch is assumed to be the cause, if no row has succeeded.
 MIN_ALIKE = 20
 #: The same limit for consecutive storage failures, if the storage has already delivered pictures in this try.
 MIN_ALIKE_LATER = 50
@@ -24,9 +27,9 @@ MIN_ALIKE_LATER = 50
 
 @dataclass(slots=True)
 class SystemicErrorGuard:
-    """Guard with the refusals that it holds back, and with counts of consecutive storage failures.
+    """Guard that collects refusals and counts consecutive storage failures.
 
-    :param is_released: Whether a row has succeeded, in this try or an earlier one.
+    :param is_released: Whether a row has succeeded, in this try or in an earlier try.
     """
 
     is_released: bool
@@ -38,11 +41,11 @@ class SystemicErrorGuard:
 
     @property
     def held(self) -> int:
-        """Number of refusals that are held back."""
+        """Number of collected refusals that are not reported yet."""
         return len(self._held)
 
     def hold(self, failed: Failed) -> bool:
-        """Hold back an error that is possibly systemic; return whether it is held back."""
+        """Collect an error that is possibly systemic. Return whether the error was collected."""
         if self.is_released or failed.refusal is None:
             return False
         self._held.append(failed)
@@ -50,7 +53,7 @@ class SystemicErrorGuard:
         return True
 
     def storage_failed(self, error: OSError) -> None:
-        """Count a failure of a picture storage."""
+        """Count a failure of the storage of a picture."""
         self._storage_failures[_storage_kind(error)] += 1
         self._last_failure = error
 
@@ -60,16 +63,16 @@ class SystemicErrorGuard:
         self._storage_failures.clear()
 
     def systemic_error(self) -> Exception | None:
-        """Return an error that describes the problem of the batch; ``None`` if the rows are possibly the cause."""
+        """Return an error if the batch is the cause. If the rows are possibly the cause, return ``None``."""
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the error lines of the held refusals: a row has succeeded, so the rows are the cause."""
+        """Return the error lines of the collected refusals, because a row has succeeded and the rows are the cause."""
         self.is_released = True
         return [failed.line for failed in self._take_held()]
 
     def drain(self) -> list[Deferred]:
-        """Return the rows of the refusals that were held back as deferred, so that they get no error."""
+        """Return the rows of the collected refusals as deferred rows, so that a later try processes them again."""
         return [failed.refusal.deferred for failed in self._take_held() if failed.refusal is not None]
 
     def _take_held(self) -> list[Failed]:
@@ -88,7 +91,7 @@ class SystemicErrorGuard:
             for failed in self._held
             if failed.refusal is not None and _kind(failed.refusal.error) == kind
         )
-        # The error is copied so that the original keeps its own message.
+        # The error is copied, so that the original error object has an unchanged message.
         error = copy.copy(first)
         error.message = (
             f"no row has succeeded and {count} rows were refused alike, so the cause is likely not in the rows, and "

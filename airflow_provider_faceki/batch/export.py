@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Fetch the records of many identifiers and write them as tables.
 
-Fetched rows are written to a journal under ``_journal/<run>`` in ``output_path``, and a later try of the same run
-continues from it. When all rows are fetched, they are written to one file for each table, named after the run. Each
-file is replaced atomically, so a reader sees either the old or the new table of this run. A rerun replaces only its own
-files.
+Fetched rows are written to a journal in ``_journal/<run>`` below ``output_path``. A later try of the same run
+continues with this journal. When all rows are fetched, one file for each table is written. The file name contains the
+name of the run.
+
+Each file is replaced atomically, so a reader sees either the old table or the new table of this run. If a run is
+repeated, it replaces only its own files.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from airflow_provider_faceki.batch.tables import (
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-#: Seconds for which a later try uses the rows that an earlier try fetched. Older rows are fetched again, because
-#: reviewers change records.
+#: Time in seconds for which a later try uses the rows that an earlier try fetched. Older rows are fetched again,
+#: because reviewers change records.
 JOURNAL_TTL_SECONDS = 24 * 3600.0
 
 ReadRows = Callable[[], Iterator[Row]]
@@ -47,12 +49,12 @@ ReadRows = Callable[[], Iterator[Row]]
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """Options of an export; see also the operator's parameters of the same names.
+    """Options of an export. The operator has parameters with the same names.
 
-    :param policy: Which columns are kept, dropped or hashed.
+    :param policy: Rules that define which columns are written, dropped or hashed.
     :param format: ``ndjson`` or ``parquet``.
-    :param run: Name of this run in file names: letters, digits and ``-``.
-    :param partition: Folder between table and file, such as ``date=2026-01-31``. It can be empty.
+    :param run: Name of this run in file names. It consists of letters, digits and ``-``.
+    :param partition: Folder below the folder of the table, such as ``date=2026-01-31``. It can be empty.
     :param partitions: All partitions in which an earlier try of this run possibly wrote files.
     :param max_error_rate: Share of error rows (0 to 1) above which the export stops early.
     """
@@ -70,7 +72,7 @@ class ExportOptions:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the options that change what is fetched. Journal lines with a different fingerprint are ignored."""
+        """Hash of the options that change the fetched data. Journal lines with a different fingerprint are ignored."""
         options = [__version__, self.by, dict(self.policy.choices), self.policy.hash_key]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -79,18 +81,20 @@ class ExportOptions:
 class RecordExport:
     """One try of an export.
 
-    :param is_killed: Returns whether the task has to stop.
+    :param hook: Hook for the calls to FACEKI.
+    :param options: Options of the export.
+    :param is_killed: Function that returns whether the task has to stop.
     """
 
     hook: FacekiHook
     options: ExportOptions
     is_killed: Callable[[], bool]
-    #: Number of records by decision, and of rows by error code. They are complete when all tables are written.
+    #: Number of records by decision, and number of rows by error code. They are complete when all tables are written.
     decisions: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
-    #: Number of rows that were written, by table.
+    #: Number of written rows, by table.
     written: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*TABLES, "errors"), 0)))
-    #: Number of rows that could not be fetched, and the last error of such a row.
+    #: Number of rows that could not be fetched, and the last error of these rows.
     unfinished: int = 0
     problem: Exception | None = None
     journal: Journal = field(init=False)
@@ -107,10 +111,10 @@ class RecordExport:
         return f"{self.options.output_path.rstrip('/')}/_journal/{self.options.run}"
 
     def check(self) -> None:
-        """Check, before the first request, that the tables can be created and that the output is writable.
+        """Check before the first request that the tables can be created and that the output is writable.
 
-        :raises ConfigurationError: a required package is not installed.
-        :raises ValidationError: the output is not writable.
+        :raises ConfigurationError: If a required package is not installed.
+        :raises ValidationError: If the output is not writable.
         """
         self._new_tables()
         probe = f"{self._journal_root}/_journal/writable"
@@ -121,8 +125,10 @@ class RecordExport:
     def run(self, read: ReadRows, progress: Progress) -> None:
         """Fetch all records and write the tables.
 
-        :param read: Reads the identifiers from their beginning.
-        :raises Exception: the reason why the export stopped early. The fetched rows are kept for the next try.
+        :param read: Function that reads the identifiers from their beginning. It is called once for each pass.
+        :param progress: Log of the progress.
+        :raises Exception: The error that stopped the export early. The journal stores the fetched rows for the next
+            try.
         """
         self._runner = BatchRunner(
             self.options.concurrency,
@@ -162,9 +168,9 @@ class RecordExport:
         self._runner.drain()
 
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
-        """Return the key of a row that has to be fetched, otherwise ``None``.
+        """Return the key of a row that has to be fetched. Return ``None`` for all other rows.
 
-        If the row cannot be fetched, its error is written.
+        If a row cannot be fetched because it is not valid, its error is written.
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
@@ -199,13 +205,13 @@ class RecordExport:
 
     def _error_line(self, key: str, line: Mapping[str, object]) -> Mapping[str, object]:
         content = {name: value for name, value in line.items() if name != "record_identifier"}
-        # The errors contain the identifier only if the tables contain it too. Otherwise the row number identifies the
-        # row.
+        # The error contains the identifier only if the tables contain it too. Otherwise the error identifies the row
+        # by its number.
         by = self.options.by
         shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
         named = {by: shown[by]} if by in shown else {}
         error = {"row": content.pop("row"), **named, **content}
-        # The runner reads these fields for its counts and log lines from the line itself.
+        # The runner reads these three fields of the line for its counts and log lines.
         told = {name: line[name] for name in ("row", "code", "problem")}
         return {**self._head(key), "error": error, **told}
 
@@ -237,7 +243,8 @@ class RecordExport:
             raise OSError(
                 "what was fetched has gone from the output's _journal; the next try fetches it again"
             )
-        # The verifications are written last: when a reader finds a verification, its documents already exist.
+        # The verifications are written last. When a reader finds a verification, its documents therefore already
+        # exist.
         for table in reversed(tables):
             with tables[table].finish() as file:
                 retry_storage(partial(self._write, table, file))
@@ -245,7 +252,7 @@ class RecordExport:
         self.journal.delete()
 
     def _delete_replaced(self) -> None:
-        """Delete this run's files in another format or partition. Otherwise readers would find its rows twice."""
+        """Delete this run's files in another format or partition. Otherwise readers would find the rows twice."""
         for table in (*TABLES, "errors"):
             for suffix in TABLE_FORMATS:
                 for partition in self.options.partitions:
@@ -270,8 +277,8 @@ class RecordExport:
         for segment_log in (self.journal.results, self.journal.errors):
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
-                # Two tries possibly fetched the same row, and an earlier try possibly fetched a row that is no longer
-                # requested.
+                # Two tries possibly fetched the same row. An earlier try possibly fetched a row that this try does
+                # not request.
                 if not self._is_usable(line) or index.is_recorded(key) or not index.was_seen(key):
                     continue
                 index.mark_recorded(key)

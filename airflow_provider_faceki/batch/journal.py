@@ -1,18 +1,19 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Journal of a batch: append-only logs whose segments are written once, so that it works in any storage.
+"""Journal of a batch: append-only logs. The segments of a log are files that are written only once.
 
-Under ``output_path``::
+Files that are never changed are possible in any storage. The folders under ``output_path`` are::
 
     results/part-….ndjson               one line for each verified row: a summary
-    errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, what to do
+    errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, advice
     records/part-….ndjson               full records, only if they are requested
     _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of these rows is sent
-    _journal/cancelled/part-….ndjson    intents whose rows were certainly not sent
-    _journal/tombstones/part-….ndjson   names of segments that are ignored (export.py: their rows are in the tables now)
+    _journal/cancelled/part-….ndjson    intents of rows that were certainly not sent
+    _journal/tombstones/part-….ndjson   segments to ignore, because tables contain their rows (export.py)
     _journal/tries/try-….json           the leases of all tries (lease.py)
 
-A row in ``results`` or ``errors`` is done. If a row has more intents than cancellations, it was possibly sent and
-billed, so FACEKI is asked about it first. All other rows were never sent.
+A row with a line in ``results`` or ``errors`` is done. If a row has more intents than cancellations, the row was
+possibly sent and billed. Then the batch looks the row up at FACEKI before it sends the row again. All other rows were
+never sent.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 #: Error code of a row with the same identifier as an earlier row.
 DUPLICATE = "DUPLICATE_IDENTIFIER"
-#: The word under which a record without a decision is counted.
+#: The word that stands for the decision in counts if a record has no decision.
 UNDECIDED = "UNDECIDED"
 
 _TABLE = """
@@ -55,9 +56,13 @@ CREATE TABLE rows (
 
 
 class SegmentLog:
-    """Append-only log of JSON lines in one folder. Each segment is a file that is written once.
+    """Append-only log of JSON lines in one folder. Each segment of the log is a file that is written only once.
 
-    :param writer: Name of this writer, which is part of its segments' names. The name of a later writer sorts later.
+    :param store: Storage of the folder.
+    :param folder: URI of the folder.
+    :param writer: Name of this writer, which is part of the names of its segments. If two names are sorted, the name
+        of the later writer comes after the other name.
+    :param clock: Clock for the pauses between retries.
     """
 
     def __init__(self, store: Store, folder: str, writer: str, clock: Clock) -> None:
@@ -81,25 +86,26 @@ class SegmentLog:
         return len(self._lines) + (len(self._segment[1]) if self._segment else 0)
 
     def write(self) -> None:
-        """Write the buffered lines as segments. After an error they stay buffered.
+        """Write the buffered lines as segments. After an error, the lines stay in the buffer.
 
-        A storage sometimes reports an error although it has written the file. So a segment that failed is written again
-        with the same name and the same lines.
+        A storage sometimes reports an error although it has written the file. Therefore a failed segment is written
+        again with the same name and the same lines.
 
-        :raises OSError: the storage failed; the next call can succeed.
-        :raises ValidationError: the folder is not writable.
+        :raises OSError: If the storage failed. The next call can succeed.
+        :raises ValidationError: If the folder is not writable.
         """
         while self._segment or self._lines:
             if self._segment is None:
                 name = f"{self.folder}/part-{self._writer}-{self._number:06d}.ndjson"
                 self._number += 1
-                # This must be a single assignment, because Airflow's task timeout can raise between any two statements.
+                # This is a single assignment, because Airflow's task timeout can raise an exception between any two
+                # statements.
                 self._segment, self._lines = (name, self._lines), []
             self._store.write(self._segment[0], b"".join(self._segment[1]))
             self._segment = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines of all segments of all writers, except for segments with a tombstone."""
+        """Yield the lines of all segments of all writers, except the segments with a tombstone."""
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
@@ -107,7 +113,7 @@ class SegmentLog:
                 try:
                     document = json.loads(line)
                 except ValueError:
-                    # The line was written incompletely. Its row is treated as not done and is looked up again.
+                    # The line was written incompletely, so its row is not done and is looked up again.
                     continue
                 if isinstance(document, dict):
                     yield document
@@ -132,7 +138,8 @@ class RowState(NamedTuple):
     """State of a row.
 
     :param is_done: Whether the row has a result or an error.
-    :param sent_since: Unix time since which the row was possibly sent; ``None`` if it was certainly not sent.
+    :param sent_since: Unix time since which the row was possibly sent. It is ``None`` if the row was certainly not
+        sent.
     :param is_deferred: Whether this try has deferred the row to its second pass.
     """
 
@@ -142,13 +149,14 @@ class RowState(NamedTuple):
 
 
 class RowIndex:
-    """State of each row, stored under the hash of the row's key; see :func:`~.manifest.row_key`.
+    """State of each row. Each state is stored under the hash of the row's key, see :func:`~.manifest.row_key`.
 
-    The states are in a temporary SQLite file, so that memory use does not grow with the number of rows.
+    The states are in a temporary SQLite file, so that the memory does not grow with the number of rows.
     """
 
     def __init__(self) -> None:
-        # An empty name creates a private database on disk, which SQLite deletes when it is closed.
+        # An empty name creates a private database on disk. SQLite deletes this database when the connection is
+        # closed.
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute("PRAGMA synchronous=OFF")
         self._database.execute("PRAGMA journal_mode=OFF")
@@ -163,7 +171,7 @@ class RowIndex:
         return RowState(bool(done), float(since) if intents > 0 else None, bool(deferred))
 
     def add_intent(self, key: str, at: float) -> None:
-        """Record that the row is possibly sent from Unix time ``at`` on."""
+        """Record that the row is possibly sent at Unix time ``at`` or later."""
         self._put(
             key,
             "intents, sent_since",
@@ -172,7 +180,7 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Record that the row was not sent after the last intent."""
+        """Record that the row was certainly not sent after its last intent."""
         self._put(key, "intents", (-1,), "intents = intents - 1")
 
     def mark_done(self, key: str) -> None:
@@ -180,7 +188,7 @@ class RowIndex:
         self._put(key, "done", (1,), "done = 1")
 
     def mark_deferred(self, key: str) -> None:
-        """Record that the row is left for the second pass of this try."""
+        """Record that the second pass of this try has to process the row."""
         self._put(key, "deferred", (1,), "deferred = 1")
 
     def mark_recorded(self, key: str) -> None:
@@ -193,7 +201,11 @@ class RowIndex:
         return bool((found.fetchone() or (0,))[0])
 
     def mark_seen(self, key: str, reading: int = 1) -> bool:
-        """Record that the row was read; return whether it is the first time in this reading of the manifest."""
+        """Record that the row was read. Return whether this is the first time in this reading of the manifest.
+
+        :param key: Key of the row.
+        :param reading: Number of the reading, starting at 1. Each pass reads the manifest once.
+        """
         changed = self._database.execute(
             "INSERT INTO rows (key, seen) VALUES (?, ?) "
             "ON CONFLICT (key) DO UPDATE SET seen = excluded.seen WHERE seen < excluded.seen",
@@ -212,7 +224,7 @@ class RowIndex:
         return int(found.fetchone()[0])
 
     def close(self) -> None:
-        """Delete the index."""
+        """Close the database, which deletes it."""
         self._database.close()
 
     def _put(self, key: str, columns: str, values: tuple[float, ...], update: str) -> None:
@@ -224,10 +236,13 @@ class RowIndex:
 
 
 class Journal:
-    """The logs of a batch and the row states that follow from them.
+    """The logs of a batch, and the states of the rows that follow from the logs.
 
+    :param root: URI of the folder of the batch.
     :param store: Storage of the folder.
-    :param is_usable: Returns whether a line of an earlier try is still valid. Default: every line is valid.
+    :param is_usable: Function that returns whether a line of an earlier try is still valid. Default: every line is
+        valid.
+    :param clock: Clock of this machine. Tests replace it.
     """
 
     def __init__(
@@ -240,7 +255,8 @@ class Journal:
         self.root = root.rstrip("/")
         self._is_usable = is_usable
         self._clock = clock or Clock()
-        # The name sorts by time, and the random part makes it unique for each try on any worker.
+        # The names of later tries sort after the names of earlier tries. The random part makes the name unique, even
+        # if two workers start a try at the same time.
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
         writer = f"{stamp}-{os.urandom(4).hex()}"
 
@@ -255,8 +271,8 @@ class Journal:
         #: Number of done rows by decision and by error code, over all tries.
         self.decisions = Counter[str]()
         self.failures = Counter[str]()
-        #: Number of done rows over all tries, and number of those rows that FACEKI already had, so that they were not
-        #: billed.
+        #: Number of done rows over all tries. ``found`` counts those of them that FACEKI had verified before this
+        #: batch, so they were not billed.
         self.done = 0
         self.found = 0
         self._charged = 0
@@ -269,7 +285,7 @@ class Journal:
     def load(self, checkpoint: Callable[[], object] = lambda: None) -> None:
         """Read the lines that earlier tries have written.
 
-        :param checkpoint: Called at intervals, for example to stop a killed task.
+        :param checkpoint: Function that is called at intervals, for example to stop a killed task.
         """
         for line in self._tombstones.lines():
             names = line.get("segments")
@@ -288,16 +304,19 @@ class Journal:
                     self.index.mark_done(key)
 
     def load_records(self, checkpoint: Callable[[], object]) -> None:
-        """Read which rows' full records earlier tries have written; ``checkpoint`` is called at intervals."""
+        """Read the rows of which earlier tries have written the full records.
+
+        :param checkpoint: Function that is called at intervals, for example to stop a killed task.
+        """
         for line in with_checkpoints(self.records.lines(), checkpoint):
             self.index.mark_recorded(_key(line))
 
     def delete(self) -> None:
-        """Delete results and errors, because their rows are in the tables now.
+        """Delete results and errors, because the tables contain their rows now.
 
-        Tombstones are written first, so segments that cannot be deleted are ignored later.
+        Tombstones are written first. If a segment cannot be deleted, it is therefore ignored later.
 
-        :raises OSError: the segments can neither be deleted nor get a tombstone.
+        :raises OSError: If a segment can neither be deleted nor get a tombstone.
         """
         self._tombstones.add({"segments": self.results.names() + self.errors.names()})
         retry_storage(self._tombstones.write, self._clock.sleep)
@@ -308,16 +327,16 @@ class Journal:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def log_intents(self, identifiers: Iterable[str]) -> None:
-        """Record which rows are about to be sent; :meth:`flush_intents` writes the intents."""
+        """Record the rows that will be sent next. :meth:`flush_intents` writes these intents to the storage."""
         now = self._clock.time()
         for identifier in identifiers:
             self._intents.add({"record_identifier": identifier, "at": now})
             self.index.add_intent(row_key(0, identifier), now)
 
     def flush_intents(self) -> None:
-        """Write the intents. No row is allowed to be sent before this method has returned.
+        """Write the intents to the storage. No row is allowed to be sent before this method has returned.
 
-        :raises OSError: the storage failed; the next call can succeed.
+        :raises OSError: If the storage failed. The next call can succeed.
         """
         self._intents.write()
 
@@ -327,10 +346,10 @@ class Journal:
         self.index.cancel_intent(row_key(0, identifier))
 
     def finish(self, segment_log: SegmentLog, line: Mapping[str, object]) -> None:
-        """Record that a row is done; the next :meth:`flush` writes its line.
+        """Record that a row is done. The next :meth:`flush` writes the line of the row.
 
         :param segment_log: ``results`` or ``errors``.
-        :param line: The row's result or error.
+        :param line: The result or the error of the row.
         """
         segment_log.add(line)
         self.index.mark_done(_key(line))
@@ -347,9 +366,9 @@ class Journal:
         return sum(segment_log.buffered for segment_log in self._flushed)
 
     def flush(self) -> None:
-        """Write the buffered lines. After an error they stay buffered.
+        """Write the buffered lines. After an error, the lines stay in the buffer.
 
-        :raises OSError: the storage failed; the next call can succeed.
+        :raises OSError: If the storage failed. The next call can succeed.
         """
         for segment_log in self._flushed:
             segment_log.write()
@@ -377,7 +396,7 @@ def counted_as(decision: object) -> str:
 
 
 def hashed_key(key: str) -> str:
-    """Return ``key`` in a form that does not reveal the identifier, because the identifier is possibly a link."""
+    """Return the hash of ``key``, because the key possibly contains a link, which must stay secret."""
     return _digest(key).hex()
 
 

@@ -1,14 +1,16 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Lease on a batch with a fencing token: only the newest try is allowed to send.
+"""Lease on a batch with a fencing token: only the newest try is allowed to send rows.
 
-Two tries that run at the same time would bill twice. This situation occurs: Airflow loses contact with a running worker
-and starts the next try elsewhere, or a suspended machine resumes. Each try writes a lease file before it reads the
-journal. The file's number (the fencing token) is higher than all numbers in the folder. After the try has written its
-intents, and before it sends the rows, it lists the folder again. If there is a higher number, it stops. So either the
-newer try has read the older try's intents, or the older try sees the newer try's lease.
+Two tries that run at the same time would bill the same rows twice. This situation occurs if Airflow loses contact
+with a running worker and starts the next try on another worker. It also occurs if a suspended machine resumes.
 
-This needs a storage that lists a file as soon as it is written, as the large object stores do. It needs neither locks
-nor clocks.
+Each try writes a lease file before it reads the journal. The number of the file is the fencing token. It is higher
+than all numbers in the folder. After a try has written its intents, and before it sends the rows, it lists the folder
+again. If the folder contains a higher number, the try stops. Thus either the newer try has read the intents of the
+older try, or the older try finds the lease of the newer try.
+
+This algorithm needs a storage that lists a file as soon as it is written. The large object stores do so. The
+algorithm needs neither locks nor synchronized clocks.
 """
 
 from __future__ import annotations
@@ -25,19 +27,21 @@ from airflow_provider_faceki.batch.store import Clock, Store, retry_storage
 
 T = TypeVar("T")
 
-#: If the last successful check is older than this number of seconds, the lease is checked again before a charged call.
+#: Maximum age in seconds of the last successful check. If the check is older, it is repeated before a billed call.
 MAX_UNCHECKED_SECONDS = 5.0
 
 
 class LeaseLostError(ValidationError):
-    """Error: a newer try has the lease, so this try must not send."""
+    """Error: a newer try has the lease, so this try must not send any row."""
 
 
 class Lease:
     """The lease of one try.
 
+    :param store: Storage of the folder.
     :param folder: URI of the folder with the leases.
-    :param batch_id: Id of the batch. A folder belongs to one batch.
+    :param batch_id: Id of the batch. A folder belongs to one batch only.
+    :param clock: Clock of this machine. Tests replace it.
     """
 
     def __init__(self, store: Store, folder: str, batch_id: str, clock: Clock | None = None) -> None:
@@ -50,9 +54,9 @@ class Lease:
         self._checking = threading.Lock()
 
     def acquire(self) -> None:
-        """Acquire the lease, which invalidates the lease of any other try.
+        """Acquire the lease. This invalidates the lease of every other try.
 
-        :raises ValidationError: the folder belongs to another batch, or an even newer try has the lease.
+        :raises ValidationError: If the folder belongs to another batch, or an even newer try has the lease.
         """
         names = self._retry(self._names)
         owner = next(
@@ -71,30 +75,31 @@ class Lease:
         try:
             self._retry(self.ensure_held)
         except ValidationError:
-            # If two tries start at the same moment, the losing try must not block the winning try's next try.
+            # If two tries start at the same moment, one of them loses. The lease of the losing try is deleted, so
+            # that it does not block the next try.
             self._retry(partial(self._store.delete, uri))
             raise
 
     def ensure_held(self) -> None:
         """Check that no newer try has the lease.
 
-        :raises LeaseLostError: a newer try has the lease.
-        :raises OSError: the storage failed.
+        :raises LeaseLostError: If a newer try has the lease.
+        :raises OSError: If the storage failed.
         """
-        # The time is read before the folder is listed, because the process is possibly suspended while it waits for the
-        # list.
+        # The time is read before the folder is listed, because the process is possibly suspended while it waits for
+        # the list.
         started_at = self._clock.boottime()
         if self._names()[-1:] != [self._name]:
             raise LeaseLostError("another try has begun to work on this output_path, so this one stops")
         self._checked_at = started_at
 
     def ensure_fresh(self) -> None:
-        """Check the lease again if the last check is too old. Thread-safe.
+        """Check the lease again if the last check is too old. This method is thread-safe.
 
-        The check is too old, for example, after the process was suspended.
+        The last check is too old, for example, if the process was suspended after it.
 
-        :raises LeaseLostError: a newer try has the lease.
-        :raises OSError: the storage failed.
+        :raises LeaseLostError: If a newer try has the lease.
+        :raises OSError: If the storage failed.
         """
         if self._is_fresh():
             return
@@ -113,7 +118,7 @@ class Lease:
         return [name for uri in found if (name := uri.rpartition("/")[2]).startswith("try-")]
 
     def _owner(self, name: str) -> str | None:
-        """Return the batch id in a lease file; ``None`` if the file is incomplete or was deleted in the meantime."""
+        """Return the batch id in a lease file. If the file is incomplete or no longer exists, return ``None``."""
         try:
             document = json.loads(self._store.read(f"{self._folder}/{name}"))
         except ValueError:

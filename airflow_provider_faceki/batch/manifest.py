@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Rows of a batch: from a manifest file, from one shard of it, or from the identifiers that another task returned."""
+"""Rows of a batch: from a manifest file, from one shard of a manifest, or from identifiers that a task returned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_provider_faceki.batch.readers import (
 from airflow_provider_faceki.batch.store import retry_storage
 
 MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
-#: The columns of a manifest. If a file uses other names, see the operator's ``columns``.
+#: The columns of a manifest. If the columns of a file have other names, see the operator's parameter ``columns``.
 COLUMNS = (
     "record_identifier",
     "workflow_id",
@@ -34,16 +34,16 @@ COLUMNS = (
 )
 #: Columns that are required to verify a row.
 REQUIRED_COLUMNS = ("record_identifier", "selfie", "document_1_front")
-#: Number of identifiers that are read with one query from Airflow's database, if they are XComs of mapped tasks.
+#: Number of identifiers that one query reads from Airflow's database, if the identifiers are XComs of mapped tasks.
 IDENTIFIERS_PER_QUERY = 500
-#: Maximum number of shards: each shard is an open file while the manifest is read.
+#: Maximum number of shards. The number is limited, because each shard is an open file while the manifest is read.
 MAX_SHARDS = 256
-# Bytes of a shard that are stored in memory. The rest is written to disk.
+# Number of bytes of a shard that are stored in memory. The rest is written to disk.
 _MAX_MEMORY_BYTES = 64 * 1024
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
-# Names of the fields that a shard has in addition to the columns: the row's number in the manifest, and the reason why
-# the row cannot be read.
+# Names of the fields that a row in a shard has in addition to the columns. They contain the number of the row in the
+# manifest, and the reason why the row cannot be read.
 _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
 
 
@@ -52,7 +52,7 @@ class Row:
     """One row of a manifest.
 
     :param number: Number of the row, starting at 1. A header and blank lines are not counted.
-    :param values: Text by column, without surrounding whitespace. Empty values are left out.
+    :param values: Text by column, without surrounding whitespace. Empty values are omitted.
     :param problem: Reason why the row cannot be read. If it is set, ``values`` is empty.
     """
 
@@ -67,7 +67,7 @@ class Row:
 
 
 def row_key(number: int, identifier: str | None) -> str:
-    """Return the key of a row: its identifier, or its number if it has no identifier of its own."""
+    """Return the key of a row: its identifier. If ``identifier`` is ``None``, the key is the number of the row."""
     return f"id {identifier}" if identifier is not None else f"row {number}"
 
 
@@ -82,10 +82,10 @@ def read_manifest(
 
     :param uri: Absolute local path or URI of the manifest.
     :param columns: Mapping from names in ``COLUMNS`` to the column names in the file.
-    :param conn_id: Connection for that storage.
-    :param format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
+    :param conn_id: Id of the Connection for the storage of the manifest.
+    :param format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the suffix of the file.
     :param required: Names in ``COLUMNS`` that a file with a header must contain.
-    :raises ValidationError: the manifest as a whole is not readable.
+    :raises ValidationError: If the manifest as a whole is not readable.
     """
     if not isinstance(uri, str):
         raise ValidationError(f"manifest must be a URI, not {type(uri).__name__}")
@@ -103,7 +103,7 @@ def read_manifest(
 def check_identifiers(identifiers: object) -> Sequence[object]:
     """Return ``identifiers`` if they are a list or Airflow's lazy sequence of XComs.
 
-    :raises ValidationError: they have another type. A string would be split into its letters.
+    :raises ValidationError: If they have another type. For example, a string would be split into its letters.
     """
     if isinstance(identifiers, str | bytes) or not isinstance(identifiers, Sequence):
         raise ValidationError(
@@ -114,10 +114,10 @@ def check_identifiers(identifiers: object) -> Sequence[object]:
 
 
 def rows_from_identifiers(identifiers: Sequence[object], field: str) -> Iterator[Row]:
-    """Yield a row for each identifier, reading a limited number of identifiers at once.
+    """Yield a row for each identifier. Only a limited number of identifiers is read at the same time.
 
-    :param identifiers: Each item is an identifier, or an object that contains the identifier.
-    :param field: The object's field that contains the identifier.
+    :param identifiers: Sequence of items. Each item is an identifier, or an object that contains the identifier.
+    :param field: Name of the field that contains the identifier, if the item is an object.
     """
     for start in range(0, len(identifiers), IDENTIFIERS_PER_QUERY):
         for number, item in enumerate(identifiers[start : start + IDENTIFIERS_PER_QUERY], start + 1):
@@ -142,22 +142,23 @@ def split(
 ) -> list[str]:
     """Split a manifest into NDJSON shards of about the same size and return the URIs of all shards.
 
-    The shard of a row is derived from its identifier. So all rows with the same identifier are in one shard, where the
-    second row becomes an error instead of a second bill. Rows that are added later do not move other rows to another
-    shard.
+    The identifier of a row determines its shard. All rows with the same identifier are therefore in one shard. There
+    the second of these rows becomes an error and is not billed. If rows are added to the manifest later, the other
+    rows stay in their shards.
 
-    Empty shards are written too. Rows keep their numbers. An unreadable row is written with its problem.
+    Empty shards are also written. Each row has the same number as in the manifest. An unreadable row is written with
+    its problem.
 
     :param uri: URI of the manifest: NDJSON, CSV or Parquet.
     :param folder: URI of the folder for the shards.
-    :param shards: Number of shards. Use the same number in all tries of a batch, because a different number moves rows
-        to other shards.
+    :param shards: Number of shards. Use the same number in all tries of a batch, because a different number moves
+        rows to other shards.
     :param columns: Mapping from the column names in the shards to the column names in the manifest.
-    :param conn_id: Connection for the manifest's storage.
-    :param output_conn_id: Connection for the folder's storage.
-    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the file's suffix.
+    :param conn_id: Id of the Connection for the storage of the manifest.
+    :param output_conn_id: Id of the Connection for the storage of the folder.
+    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the suffix of the file.
     :param required: Columns, by their names in the shards, that a manifest with a header must contain.
-    :raises ValidationError: the manifest as a whole is not readable, or ``shards`` is out of range.
+    :raises ValidationError: If the manifest as a whole is not readable, or ``shards`` is out of range.
     """
     if not 1 <= shards <= MAX_SHARDS:
         raise ValidationError(f"shards must be between 1 and {MAX_SHARDS}, not {shards}")
@@ -182,8 +183,8 @@ def split(
 def _problem_of_identifier(field: str, value: object) -> str:
     """Return the reason why ``value`` is not an identifier.
 
-    A number is refused, because native rendering possibly changed the text, so that the number identifies another
-    person.
+    A number is refused. Jinja's native rendering possibly converted a text to this number, and then the number
+    possibly identifies another person.
     """
     try:
         check_identifier(f"an identifier, or an object's {field!r},", value)
@@ -224,7 +225,7 @@ def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
 
 def _write(uri: str, file: IO[bytes], conn_id: str | None) -> str:
     file.seek(0)
-    binary: BinaryIO = file  # type: ignore[assignment]  # typeshed does not define a spooled file as BinaryIO
+    binary: BinaryIO = file  # type: ignore[assignment]  # In typeshed, a spooled file is not a BinaryIO.
     return storage.write_file(uri, binary, conn_id)
 
 

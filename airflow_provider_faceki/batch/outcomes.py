@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Outcomes of processing a row, and the output line of an error row.
+"""Outcomes of processing a row, and the output line of a row with an error.
 
-If FACEKI reported an error number, it is the ``code`` of the error row. Otherwise the code is a word of its own,
-which is independent of class names. ``docs/batch.md`` lists the words.
+If FACEKI reported an error number, the number is the ``code`` in the line. Otherwise the code is a word. The words do
+not depend on class names. ``docs/batch.md`` lists the words.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row, row_key
 
-#: Code and advice by error class. A class is listed before its base class.
+#: Code and advice by error class. The first matching class is used, so a class is listed before its base class.
 _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
     (
         api.OutcomeUnknownError,
@@ -50,7 +50,7 @@ class Failed:
     """The row has an error that a further try would find again.
 
     :param line: Line of the row in ``errors``.
-    :param refusal: Set if the whole batch, and not the row, is possibly the cause; see ``error_guard.py``.
+    :param refusal: FACEKI's refusal, if the whole batch and not the row is possibly the cause; see ``error_guard.py``.
     """
 
     line: Mapping[str, object]
@@ -59,19 +59,20 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The full record of a row that has a result, or the fact that FACEKI stores no record of it."""
+    """The full record of a row with a result, or the information that FACEKI stores no record of the row."""
 
     line: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The row is left for the second pass of this try, or for the next try.
+    """The second pass of this try, or the next try, has to process the row again.
 
-    :param error: Reason; ``None`` if the row only has to wait.
-    :param sent_by: Unix time by which the row had been sent; ``None`` if the row was certainly not sent after its last
-        intent.
-    :param is_pending: Whether FACEKI has a verification of an earlier run without a decision.
+    :param row: The row.
+    :param error: Reason for the deferral. It is ``None`` if the row only has to wait.
+    :param sent_by: Unix time at or before which the row was possibly sent. It is ``None`` if the row was certainly
+        not sent after its last intent.
+    :param is_pending: Whether FACEKI has an undecided verification from an earlier run.
     """
 
     row: Row
@@ -84,7 +85,8 @@ class Deferred:
 class Refusal:
     """FACEKI's refusal of one row, which possibly applies to every row.
 
-    :param deferred: Outcome of the row if every row is refused.
+    :param error: The error that FACEKI reported.
+    :param deferred: Outcome of the row if FACEKI refuses every row.
     """
 
     error: api.FacekiError
@@ -95,6 +97,8 @@ class Refusal:
 class Abort:
     """No further row can be processed.
 
+    :param row: The row that caused the error.
+    :param error: Reason why the batch stops.
     :param sent_by: Same meaning as in :class:`Deferred`.
     """
 
@@ -105,7 +109,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """An unexpected exception occurred; the row was possibly sent."""
+    """An unexpected exception occurred. The row was possibly sent."""
 
     error: Exception
 
@@ -114,7 +118,7 @@ Outcome: TypeAlias = Succeeded | Failed | Recorded | Deferred | Abort | Crashed
 
 
 def check_row(row: Row) -> tuple[str, str, str] | None:
-    """Return code, problem and advice if a row cannot be processed at all, otherwise ``None``."""
+    """Return code, problem and advice if the values of a row are not valid. Otherwise return ``None``."""
     if row.problem is not None:
         return "BAD_ROW", row.problem, "mend the row, and put it into a new batch"
     identifier = row.values.get("record_identifier")
@@ -128,10 +132,10 @@ def check_row(row: Row) -> tuple[str, str, str] | None:
 
 
 class Triage(NamedTuple):
-    """Whether a row can be processed.
+    """Result of the check whether a row can be processed.
 
-    :param key: Key of the row: its identifier, or its number if it has no identifier of its own.
-    :param line: Error line of a row that cannot be processed. It contains no identifier that is not valid.
+    :param key: Key of the row: its identifier. If the row has no valid or no unique identifier, the key is its number.
+    :param line: Error line, if the row cannot be processed. It never contains an invalid identifier.
     :param is_first: Whether this reading of the manifest has not had the key before.
     """
 
@@ -143,10 +147,11 @@ class Triage(NamedTuple):
 def triage(
     row: Row, mark_seen: Callable[[str], bool], make_key: Callable[[int, str | None], str] = row_key
 ) -> Triage:
-    """Check a row and whether an earlier row has its identifier.
+    """Check the values of a row, and check whether an earlier row has the same identifier.
 
-    :param mark_seen: Records a key, and returns whether it is the first time in this reading of the manifest.
-    :param make_key: Returns the key for a row number and an identifier.
+    :param row: The row.
+    :param mark_seen: Function that records a key and returns whether the key is new in this reading of the manifest.
+    :param make_key: Function that returns the key for a row number and an identifier.
     """
     if problem := check_row(row):
         key = make_key(row.number, None)
@@ -165,20 +170,20 @@ def triage(
 
 
 def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
-    """Return the error line of a row that FACEKI refused, or whose values or pictures are not valid."""
+    """Return the error line of a row that FACEKI refused, or of a row with values or pictures that are not valid."""
     word, advice = next((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind))
     code = word if error.code is None else str(error.code)
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 
 
 def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
-    """Return the error line of a row with a picture that its storage never delivers."""
+    """Return the error line of a row with a picture that the storage cannot deliver."""
     advice = "see why the storage does not give the picture, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 
 def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
-    """Return ``error`` as a refusal that possibly applies to every row, or ``None`` if it concerns only this row."""
+    """Return a refusal if ``error`` possibly applies to every row. If it concerns only this row, return ``None``."""
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None
     kinds = api.WorkflowError | api.InvalidRequestError | api.NotFoundError

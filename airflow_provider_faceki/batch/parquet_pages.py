@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read the sizes of a Parquet column's pages from the headers of the pages.
+"""Read the sizes of the pages of a Parquet column from the headers of the pages.
 
-pyarrow decompresses a whole page at once, with the size in the page's header. The sizes in the footer of the file do
-not limit it, because a hostile file can contain other numbers there.
+pyarrow decompresses a whole page at once and allocates the size that the page header contains. The sizes in the
+footer of the file do not limit this memory, because a malicious file can contain other numbers there.
 
 https://parquet.apache.org/docs/file-format/data-pages/ and
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
@@ -14,26 +14,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-#: Maximum length of a page header in bytes. It contains the smallest and the largest value of the page.
+#: Maximum length of a page header in bytes. A header is large if it contains the smallest and the largest value of
+#: the page.
 MAX_HEADER_BYTES = 1024 * 1024
 _FIRST_READ_BYTES = 1024
 _MAX_DEPTH = 8
 
 _DICTIONARY_PAGE = 2
-# DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY. A page with one of them can be any number of times smaller than the text
-# that it means.
+# DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY. There is no limit for the ratio between the size of the decoded text
+# and the size of a page with one of these encodings.
 _DELTA_ENCODINGS = frozenset({6, 7})
-# Types of Thrift's compact protocol.
+# Type numbers of Thrift's compact protocol.
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS = (4, 5, 6)
 
 
 class PageError(Exception):
-    """The header of a page is damaged."""
+    """The header of a page is corrupt."""
 
 
 class RandomAccess(Protocol):
-    """A file with a position."""
+    """A file with methods to seek and to read."""
 
     def seek(self, offset: int, /) -> Any: ...
 
@@ -44,9 +45,9 @@ class RandomAccess(Protocol):
 class Page:
     """A page of a column.
 
-    :param size: Bytes that the page needs: the larger one of its compressed and its decompressed size.
-    :param is_dictionary: Whether the page contains the values that the other pages of the column repeat.
-    :param is_delta: Whether the page stores text by its difference from other text.
+    :param size: Number of bytes that the page needs: the maximum of its compressed and its decompressed size.
+    :param is_dictionary: Whether the page contains the values to which the other pages of the column refer.
+    :param is_delta: Whether the page stores each text as the difference from another text.
     """
 
     size: int
@@ -58,9 +59,9 @@ def read_pages(file: RandomAccess, start: int, size: int) -> Iterator[Page]:
     """Yield the pages of a column chunk.
 
     :param file: The Parquet file.
-    :param start: Offset of the chunk in the file.
-    :param size: Length of the chunk in the file.
-    :raises PageError: a header is damaged.
+    :param start: Offset of the chunk in the file, in bytes.
+    :param size: Length of the chunk in the file, in bytes.
+    :raises PageError: If a header is corrupt.
     """
     end = start + size
     if start < 0:
@@ -72,7 +73,7 @@ def read_pages(file: RandomAccess, start: int, size: int) -> Iterator[Page]:
             raise PageError
         if decompressed < 0 or compressed < 0:
             raise PageError
-        # Two versions of the header of a data page have the encoding in different fields.
+        # The two versions of the data page header contain the encoding in different fields.
         is_delta = {_field(header.get(5), 2), _field(header.get(8), 4)} & _DELTA_ENCODINGS
         yield Page(max(decompressed, compressed), kind == _DICTIONARY_PAGE, bool(is_delta))
         start += length + compressed
@@ -84,7 +85,7 @@ def _field(struct: object, number: int) -> int | None:
 
 
 def _read_header(file: RandomAccess, offset: int) -> tuple[dict[int, object], int]:
-    """Return the header at ``offset``, by number of the field, and its length."""
+    """Return the fields of the header at ``offset``, by field number, and the length of the header in bytes."""
     wanted = _FIRST_READ_BYTES
     while wanted <= MAX_HEADER_BYTES:
         file.seek(offset)
@@ -92,15 +93,15 @@ def _read_header(file: RandomAccess, offset: int) -> tuple[dict[int, object], in
         try:
             return parser.struct(), parser.position
         except IndexError:
-            # The header is longer than what was read.
+            # The header is longer than the bytes that were read, so more bytes are read.
             wanted *= 32
     raise PageError
 
 
 class _CompactParser:
-    """Parser of one struct in Thrift's compact protocol. It keeps integers and structs and skips other values.
+    """Parser of one struct in Thrift's compact protocol. It returns integers and structs, and skips all other values.
 
-    :raises IndexError: the data is too short.
+    :raises IndexError: If the data is too short.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -116,7 +117,7 @@ class _CompactParser:
         while (head := self._byte()) != 0:
             kind, step = head & 0x0F, head >> 4
             number = number + step if step else self._integer()
-            # The type of a boolean field is its value.
+            # The type of a boolean field already contains its value, so no further byte follows.
             found[number] = None if kind in (_TRUE, _FALSE) else self._value(kind, depth)
         return found
 
@@ -165,6 +166,6 @@ class _CompactParser:
                 raise PageError
 
     def _integer(self) -> int:
-        """Return a zigzag integer: the lowest bit is the sign."""
+        """Return a zigzag-encoded integer, in which the lowest bit is the sign."""
         value = self._varint()
         return (value >> 1) ^ -(value & 1)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read CSV, NDJSON and Parquet files row by row in bounded memory; an unreadable row does not stop the other rows."""
+"""Read CSV, NDJSON and Parquet files row by row in bounded memory. An unreadable row does not stop the reading."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from typing import Any, BinaryIO, TypeAlias
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.batch.parquet_pages import Page, PageError, read_pages
 
-#: Maximum length of a line in bytes. A row of URIs has some hundred bytes, so a longer line means a different kind of
-#: file.
+#: Maximum length of a line in bytes. A row of URIs has some hundred bytes, so a longer line means that the file has
+#: another format.
 MAX_LINE_BYTES = 1024 * 1024
-#: Bytes without any row after which reading stops with an error: the file is one endless line, or only blank lines.
+#: Number of bytes without a row after which reading stops with an error. Such a file has one endless line, or only
+#: blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
-#: Bytes as which a blank line counts towards that limit. It is short, and takes as much time as any other line.
+#: Number of bytes that each blank line adds to the bytes without a row. The number is larger than the length of a
+#: blank line, because reading a blank line needs as much time as reading any other line.
 BLANK_LINE_BYTES = 1024
-#: Maximum number of lines in one quoted CSV field. In a longer field, the quote was never closed.
+#: Maximum number of lines in one quoted CSV field. If a field is longer, its closing quote is probably missing.
 MAX_FIELD_LINES = 100
-#: Number of Parquet rows that are Python objects at the same time. It is reduced if the values are large.
+#: Number of Parquet rows that are Python objects at the same time. If the values are large, fewer rows are used.
 PARQUET_BATCH_ROWS = 1024
-#: Bytes of a Parquet column that are read at once. By default pyarrow reads the whole row group.
+#: Number of bytes of a Parquet column that are read at once. By default, pyarrow reads the whole row group.
 PARQUET_BUFFER_BYTES = 256 * 1024
 #: Maximum length in bytes of one value in a Parquet column.
 MAX_CELL_BYTES = 64 * 1024
-#: Maximum size in bytes of a column's values in a row group: on average (not counting the first 64 KiB), and in total.
-#: The limit is necessary because a compressed file of 3 kB can contain gigabytes.
+#: Maximum size in bytes of a column's values in a row group. The first number limits the average size of a value,
+#: where the first 64 KiB are not counted. The second number limits the total size. The limits are necessary, because
+#: a compressed file of 3 kB can contain gigabytes.
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
-#: Maximum size in bytes of the largest pages of all used columns together. pyarrow holds one page of each column.
+#: Maximum total size in bytes of the largest pages of all used columns. pyarrow stores one page of each column in
+#: memory.
 MAX_PAGES_BYTES = 256 * 1024 * 1024
-#: Maximum memory in bytes for the values of one batch of rows, if each value is the largest of its column.
+#: Maximum memory in bytes for one batch of rows, if each value is as large as the largest value of its column.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
-# Some programs write this byte order mark before the first line of UTF-8 text.
+# Some programs write this byte order mark before the first line of a UTF-8 file.
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -59,13 +63,14 @@ def read_ndjson(file: BinaryIO) -> Iterator[ParsedRow]:
 
 
 def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
-    """Yield the rows of a CSV file in UTF-8, with or without a byte order mark, with LF or CRLF line ends.
+    """Yield the rows of a CSV file in UTF-8. A byte order mark is allowed, and lines can end with LF or CRLF.
 
-    A quote that is never closed makes only its own row unreadable.
+    If a quote is never closed, only its own row is unreadable.
 
-    :param columns: Columns that are used.
-    :param required: Columns that the header must contain.
-    :raises ValidationError: the header lacks a required column, or contains a used column twice.
+    :param file: The CSV file.
+    :param columns: Names of the columns that are used.
+    :param required: Names of the columns that the header must contain.
+    :raises ValidationError: If the header lacks a required column, or contains a used column twice.
     """
     records = _csv_records(_lines(file))
     header = next(records, None)
@@ -83,10 +88,11 @@ def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]
 
 
 def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
-    """Yield the rows of a Parquet file, reading only the used columns; parameters as in :func:`read_csv`.
+    """Yield the rows of a Parquet file. Only the used columns are read. The parameters are those of :func:`read_csv`.
 
-    :raises ConfigurationError: pyarrow is not installed.
-    :raises OSError: the storage failed.
+    :raises ValidationError: If the file is not readable, or would need too much memory.
+    :raises ConfigurationError: If pyarrow is not installed.
+    :raises OSError: If the storage failed.
     """
     try:
         import pyarrow
@@ -107,7 +113,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
         for batch in table.iter_batches(batch_size=rows, columns=used, use_threads=False):
             yield from _batch_rows(batch)
     except (pyarrow.ArrowException, OSError):
-        # pyarrow raises OSError for a damaged page and also for a storage failure.
+        # pyarrow raises OSError for a corrupt page and also for a storage failure.
         if recorder.error is not None:
             raise recorder.error from None
         raise ValidationError("manifest: not a readable Parquet file") from None
@@ -116,7 +122,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
 def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
     """Yield the lines that are not blank.
 
-    :raises ValidationError: a line, or a sequence of blank lines, exceeds the maximum length.
+    :raises ValidationError: If a line, or a sequence of blank lines, exceeds ``MAX_BYTES_WITHOUT_ROW``.
     """
     is_first, without_row = True, 0
     while line := file.readline(MAX_LINE_BYTES + 1):
@@ -148,7 +154,7 @@ def _parse_json(line: bytes) -> ParsedRow:
     try:
         values = json.loads(line, object_pairs_hook=_unique)
     except _RepeatedNameError:
-        # JSON does not define which of the values counts. With the wrong one, another person would be billed.
+        # JSON does not define which of the two values is valid. With the wrong value, another person would be billed.
         return UnreadableRow("the line has a name twice")
     except (ValueError, RecursionError):
         return UnreadableRow("the line is not JSON")
@@ -156,7 +162,7 @@ def _parse_json(line: bytes) -> ParsedRow:
 
 
 class _RepeatedNameError(Exception):
-    """A JSON object has the same name twice."""
+    """A JSON object contains the same name twice."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -170,7 +176,7 @@ def _check_header(
     header: Collection[str], columns: Collection[str], required: Collection[str], hint: str = ""
 ) -> None:
     names = list(header)
-    # The names are left out, because in a file without a header they are the first person's data.
+    # The message does not contain the names. If the file has no header, the names are the data of the first person.
     found = f"it has {len(names)} column(s){hint}"
     if missing := [column for column in required if column not in names]:
         raise ValidationError(f"manifest: there is no column {', '.join(map(repr, missing))}; {found}")
@@ -191,7 +197,7 @@ def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] |
             continue
         record, lookahead = _csv_record(line, pushed_back, lines)
         if record is None:
-            # The lines after an unclosed quote are treated as separate rows.
+            # After an unclosed quote, the following lines are read again as separate rows.
             pushed_back.extendleft(reversed(lookahead))
             yield UnreadableRow(
                 "the row is not CSV: a quote that is not closed, or a field of more than 128 KiB"
@@ -203,7 +209,10 @@ def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] |
 def _csv_record(
     line: bytes, pushed_back: deque[bytes | UnreadableRow], lines: Iterator[bytes | UnreadableRow]
 ) -> tuple[list[str] | None, list[bytes | UnreadableRow]]:
-    """Return the record that begins with ``line``, or ``None``, and the lines that were read after ``line``."""
+    """Read the record that begins with ``line``, which possibly continues on further lines.
+
+    :returns: the record, or ``None`` if it is not valid CSV, and the lines that were read after ``line``.
+    """
     lookahead: list[bytes | UnreadableRow] = []
     text = _decode(line)
     while (record := _parse_csv(text)) is None and text.count('"') % 2 and len(lookahead) < MAX_FIELD_LINES:
@@ -226,12 +235,12 @@ def _parse_csv(text: str) -> list[str] | None:
 
 
 def _decode(line: bytes) -> str:
-    # Bytes that are not UTF-8 are accepted here. If they are in a used column, a later check refuses the row.
+    # Bytes that are not UTF-8 are accepted here. If a used column contains them, a later check refuses the row.
     return line.decode("utf-8", errors="surrogateescape")
 
 
 def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
-    """Yield the chunks of the used columns, one chunk for each row group."""
+    """Yield the chunks of the used columns. A column has one chunk in each row group."""
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.path_in_schema.partition(".")[0] in used:
@@ -239,7 +248,7 @@ def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
 
 
 def _check_no_lists(schema: Any, used: Collection[str]) -> None:
-    # A list of a few bytes can contain any number of values, and pyarrow reads it as a whole.
+    # A list of a few bytes can represent any number of values, and pyarrow reads a list as a whole.
     for column in map(schema.column, range(len(schema))):
         if column.max_repetition_level and column.path.partition(".")[0] in used:
             raise ValidationError(
@@ -248,7 +257,7 @@ def _check_no_lists(schema: Any, used: Collection[str]) -> None:
 
 
 def _check_chunk(chunk: Any) -> None:
-    """Refuse a column chunk that, by the footer of the file, would need much memory."""
+    """Refuse a column chunk that would need too much memory according to the footer of the file."""
     size: int = chunk.total_uncompressed_size
     if size > min(MAX_COLUMN_BYTES, MAX_CELL_BYTES + chunk.num_values * MAX_AVERAGE_CELL_BYTES):
         raise ValidationError(
@@ -258,14 +267,15 @@ def _check_chunk(chunk: Any) -> None:
 
 
 def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
-    """Refuse pages that would need much memory. Return the maximum size of a value that a few bytes can repeat.
+    """Refuse pages that would need too much memory. Return the maximum size of a value that a few bytes can repeat.
 
     The headers of the pages are checked, because the sizes in the footer can be wrong.
     """
     largest_pages: dict[str, int] = {}
     largest_value = 0
     for chunk in chunks:
-        # A wrong offset in the footer must not hide the dictionary page, which is the first page if there is one.
+        # If a chunk has a dictionary page, this page is the first page. The smaller offset is used, so that a wrong
+        # offset in the footer cannot hide the dictionary page.
         offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
         start = min((offset for offset in offsets if offset), default=0)
         for page in _pages(file, start, chunk.total_compressed_size):
@@ -281,7 +291,7 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
                     f"manifest: column {name!r} of the Parquet file has a delta encoding, which is not read because "
                     "its memory has no limit; write it with the encoding PLAIN, or with a dictionary"
                 )
-            # Every row can contain the largest value of the dictionary.
+            # Each row of a batch can contain the largest value of the dictionary.
             if page.is_dictionary:
                 largest_value = max(largest_value, page.size)
     return largest_value
@@ -303,13 +313,14 @@ def _batch_rows(batch: Any) -> Iterator[ParsedRow]:
 
 
 def _cells(name: str, column: Any) -> list[object]:
-    """Return the values of a column, with an :class:`UnreadableRow` in place of each unreadable value."""
+    """Return the values of a column. An unreadable value is replaced by an :class:`UnreadableRow`."""
     sizes = _sizes(column)
     if all(size is None or size <= MAX_CELL_BYTES for size in sizes):
         try:
             cells: list[object] = column.to_pylist()
         except (ValueError, OverflowError):
-            # One bad value makes the conversion of the whole column fail, so the values are then read one by one.
+            # One invalid value makes the conversion of the whole column fail. Then the values are converted one by
+            # one.
             pass
         else:
             return cells
@@ -336,7 +347,10 @@ def _cell(name: str, value: Any, size: int | None) -> object:
 
 
 class _ErrorRecorder:
-    """A file for pyarrow that stores the error of a failed read."""
+    """A file for pyarrow that stores the error of a failed read.
+
+    The error is needed because pyarrow raises OSError for a storage failure and also for a corrupt file.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Process one manifest row in a worker thread: look it up at FACEKI, check it, send it, reconcile it."""
+"""Process one manifest row in a worker thread: look the row up at FACEKI, check it, send it, and reconcile it."""
 
 from __future__ import annotations
 
@@ -30,27 +30,30 @@ if TYPE_CHECKING:
 LoadImage = Callable[[str, str], "api.Image"]
 
 DOCUMENT_NUMBERS = (1, 2, 3)
-#: Seconds of the pauses before a verification is sent again, if the storage did not deliver its pictures completely.
+#: Pauses in seconds before a verification is sent again, if the storage did not deliver the pictures completely.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
-#: Maximum difference in seconds between FACEKI's clock and this clock. A record that is older than the batch by at most
-#: this difference is still attributed to the batch.
+#: Maximum difference in seconds between FACEKI's clock and this clock. If a record is older than the batch by at most
+#: this difference, the record is still attributed to the batch.
 CLOCK_MARGIN_SECONDS = 300.0
-#: Number of consecutive rows without readable pictures after which the storage is called only once for each row.
+#: Number of consecutive rows without readable pictures. After these rows, a failed read of a picture is not repeated.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Maximum number of workflows for which an accepted row is remembered.
+#: Maximum number of workflows for which one accepted row is stored.
 MAX_WORKFLOWS = 1000
 
 
 @dataclass(slots=True, repr=False)
 class VerificationGateway:
-    """The calls to FACEKI and to the picture storage for one batch. Thread-safe.
+    """The calls to FACEKI and to the picture storage for one batch. The class is thread-safe.
 
-    :param load_image: Returns a checked image for a name and a URI.
-    :param workflow_id: Workflow for rows that contain none.
-    :param check_rules: Whether documents are checked against the workflow's rules before the charged call.
-    :param lookup_timeout: Seconds to look for a record directly after its response was lost.
-    :param record_delay: Seconds after which FACEKI shows the record of a verification.
-    :param fence: Raises an error if this try must not send. It is called while pictures are read for sending.
+    :param hook: Hook for the calls to FACEKI.
+    :param load_image: Function that returns a checked image for a name and a URI.
+    :param workflow_id: Workflow for the rows that contain no workflow.
+    :param check_rules: Whether the documents are checked against the rules of the workflow before the billed call.
+    :param lookup_timeout: Time in seconds for searching a record directly after its response was lost.
+    :param record_delay: Time in seconds after which FACEKI returns the record of a verification.
+    :param fence: Function that raises an error if this try must not send rows. It is called while the pictures are
+        read for sending.
+    :param clock: Clock of this machine. Tests replace it.
     """
 
     hook: FacekiHook
@@ -61,23 +64,25 @@ class VerificationGateway:
     record_delay: float
     fence: Callable[[], None]
     clock: Clock
-    #: For each workflow: identifier and Unix time of an accepted row, and whether FACEKI shows the row's record.
+    #: For each workflow: identifier and Unix time of one accepted row, and whether FACEKI returns the record of that
+    #: row.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
-    #: For each storage: the name and URI of a picture that was read successfully.
+    #: For each storage: name and URI of one picture that was read successfully.
     _readable: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
     ) -> api.PerformKycVerification:
-        """Return the call that verifies a row. Everything that can be checked before the charged call is checked here.
+        """Return the call that verifies a row. All checks that are possible before the billed call happen here.
 
-        :param not_before: Unix time. A record that FACEKI created before it belongs to another verification.
-        :param known_request_ids: Ids of other verifications under the row's identifier.
-        :raises ValidationError: the row, or a picture that it names, is not valid.
-        :raises ConfigurationError: neither the row nor the batch names a workflow.
-        :raises OSError: the storage does not deliver a picture. The message does not contain the picture's location.
+        :param row: The row.
+        :param not_before: Unix time. A record that FACEKI created before this time belongs to another verification.
+        :param known_request_ids: Ids of other verifications with the same identifier.
+        :raises ValidationError: If the row or one of its pictures is not valid.
+        :raises ConfigurationError: If neither the row nor the batch nor the Connection contains a workflow.
+        :raises OSError: If the storage does not deliver a picture. The message does not contain the URI of the picture.
         """
         workflow_id = self._workflow(row)
         documents = list(self._documents(row.values))
@@ -105,35 +110,40 @@ class VerificationGateway:
         return verification
 
     def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
-        """Find a verification of the row that was created since Unix time ``not_before``, or at any time if ``None``.
+        """Find a verification of the row. This call is free.
 
-        This call is free.
+        :param row: The row.
+        :param not_before: Unix time. Older verifications are ignored. If it is ``None``, verifications of any age are
+            found.
         """
         identifier = row.values["record_identifier"]
         return self.hook.call(api.FindKycVerification(record_identifier=identifier, not_before=not_before))
 
     def known_request_ids(self, row: Row) -> frozenset[str]:
-        """Return the ids of all verifications that FACEKI has under the row's identifier. This call is free."""
+        """Return the ids of all verifications that FACEKI stores for the identifier of the row. This call is free."""
         records = self.hook.call(api.FetchRecords(record_identifier=row.values["record_identifier"]))
         return frozenset(record.request_id for record in records if record.request_id)
 
     def keeps_records(self, row: Row) -> bool:
-        """Return whether FACEKI stores records of the row's workflow. Only then does a missing record prove anything.
+        """Return whether FACEKI stores records of the row's workflow.
 
-        :raises FacekiError: FACEKI cannot be asked now.
+        If FACEKI stores no records, a missing record does not prove that the row was not verified.
+
+        :raises FacekiError: If FACEKI cannot be called now.
         """
         workflow_id = self._workflow(row)
         rules = self._rules_if_known(workflow_id)
         return (rules is None or rules.stores_records) and self._shows_record(workflow_id)
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
-        """Return the full record of a verification; ``None`` if FACEKI stores no record."""
-        # FACEKI's response sometimes lacks the request id, for example if it contains a code about a picture.
+        """Return the full record of a verification. If FACEKI stores no record, return ``None``."""
+        # FACEKI's response sometimes lacks the request id, for example if it contains an error code about a picture.
+        # Then the identifier selects the record.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
         return api.latest(self.hook.call(api.FetchRecords(**by)))
 
     def is_storage_healthy(self, row: Row) -> bool:
-        """Return whether the storages of the row's pictures still deliver pictures that they delivered before."""
+        """Return whether each storage of the row's pictures can deliver a picture that it has delivered before."""
         hosts = {_host_of(row.values[name]) for name in _image_names(row.values)}
         return all(map(self._is_readable, hosts))
 
@@ -154,15 +164,15 @@ class VerificationGateway:
             return None
 
     def _shows_record(self, workflow_id: str) -> bool:
-        """Return whether FACEKI shows the record of a row that was accepted in this try.
+        """Return whether FACEKI returns the record of a row that was accepted in this try.
 
-        The row's record is tested because the workflow rule about storing records is not documented.
+        The record is tested, because FACEKI does not document the workflow rule about storing records.
         """
         with self._asking:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.record_delay or not identifier:
-                    # Nothing in this try indicates that records are not stored.
+                    # No observation in this try indicates that FACEKI stores no records.
                     return True
                 found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -193,14 +203,15 @@ class VerificationGateway:
         try:
             image = self.load_image(name, place)
         except api.ValidationError as error:
-            # The location is removed from the message, because pictures are named after people.
+            # The URI is removed from the message, because the file name of a picture often contains a person's name.
             raise api.ValidationError(storage.without_uri(error.message, place)) from None
         except api.FacekiError:
             raise
         except storage.StorageError as error:
             raise error.without_uri(name) from None
         except Exception as error:  # noqa: BLE001 - a storage can raise any exception, and nothing is sent yet
-            # The exception's text is left out: it possibly contains the picture's name, which can be a person's name.
+            # The text of the exception is omitted, because it possibly contains the file name, and so a person's
+            # name.
             raise OSError(f"{name} cannot be read now: {type(error).__name__}") from None
         self._readable[_host_of(place)] = (name, place)
         return replace(image, open=partial(_open_fenced, image.open, self.fence))
@@ -208,13 +219,14 @@ class VerificationGateway:
 
 @dataclass(slots=True)
 class RowProcessor:
-    """Processing of single rows in one try. Thread-safe.
+    """Processing of single rows in one try. The class is thread-safe.
 
-    :param gateway: Calls FACEKI and the picture storage.
-    :param lease: This try's lease, which is checked before each charged call.
+    :param gateway: The calls to FACEKI and to the picture storage.
+    :param lease: This try's lease, which is checked before each billed call.
     :param started: Unix time at which this try began.
-    :param resubmit: ``if_absent``, ``never`` or ``always``; see the operator.
+    :param resubmit: ``if_absent``, ``never`` or ``always``; see the parameter of the operator.
     :param assume_new: Whether rows that were never sent are sent without a lookup.
+    :param clock: Clock of this machine. Tests replace it.
     """
 
     gateway: VerificationGateway
@@ -227,16 +239,21 @@ class RowProcessor:
 
     @property
     def _accepts_older_records(self) -> bool:
-        # If a row is looked up before it is sent, any existing record, of any age, prevents sending it.
+        # In this case each row is looked up before it is sent. If FACEKI has a record of any age, the row is not
+        # sent.
         return self.resubmit != "always" and not self.assume_new
 
     def still_open(self, row: Row) -> Deferred:
-        """Return the outcome of a row that an earlier try possibly sent, at the latest when this try began."""
+        """Return the outcome of a row that an earlier try possibly sent.
+
+        The row was sent, if at all, before this try began.
+        """
         return Deferred(row, None, sent_by=self.started)
 
     def look_up(self, row: Row, since: float) -> Outcome:
         """Look up a row that an earlier try possibly sent.
 
+        :param row: The row.
         :param since: Unix time since which the row was possibly sent.
         """
         try:
@@ -248,9 +265,10 @@ class RowProcessor:
         return _succeeded(row, found, is_billed=_is_since(found, since))
 
     def reconcile(self, row: Row, since: float) -> Outcome:
-        """Look up the row again, after FACEKI has had time to finish it, and send it if there is no record.
+        """Look up the row again, after FACEKI has had time to finish it. If FACEKI has no record, send the row.
 
-        :param since: Same meaning as in :meth:`look_up`.
+        :param row: The row.
+        :param since: Unix time since which the row was possibly sent.
         """
         try:
             found = self._find(row, since)
@@ -261,8 +279,9 @@ class RowProcessor:
         return self._resubmit(row, since)
 
     def verify(self, row: Row, since: float, *, is_last: bool) -> Outcome:
-        """Send a row that was not sent before, unless FACEKI already has a record under its identifier.
+        """Send a row that was never sent before, unless FACEKI already has a record with the identifier of the row.
 
+        :param row: The row.
         :param since: Unix time since which the row is possibly sent.
         :param is_last: Whether this is the last pass of this try.
         """
@@ -281,7 +300,10 @@ class RowProcessor:
         return self._send(row, since, known, is_last=is_last)
 
     def record(self, line: Mapping[str, object]) -> Outcome:
-        """Fetch the full record of a row that has a result."""
+        """Fetch the full record of a row that has a result.
+
+        :param line: Line of the row in ``results``.
+        """
         identifier, request_id = str(line.get("record_identifier")), line.get("request_id")
         try:
             record = self.gateway.record(identifier, request_id if isinstance(request_id, str) else None)
@@ -294,7 +316,7 @@ class RowProcessor:
         return self.gateway.find(row, None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS)
 
     def _resubmit(self, row: Row, since: float) -> Outcome:
-        """Send a row again if FACEKI has no record of it and this proves that the row was not verified."""
+        """Send a row again, but only if a missing record at FACEKI proves that the row was not verified."""
         try:
             problem = self._problem_of_resubmitting(row)
             if problem is None:
@@ -311,8 +333,8 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.resubmit == "always":
             return None
-        # According to the clocks, this record is older than this batch. But the clocks possibly differ by more than the
-        # margin, so the row is not sent.
+        # According to its time, such a record is older than this batch. But the clocks possibly differ by more than
+        # CLOCK_MARGIN_SECONDS, so the row is not sent.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
         if self.resubmit == "never":
@@ -334,14 +356,14 @@ class RowProcessor:
         except LeaseLostError as error:
             return Abort(row, error, sent_by=None)
         except api.ValidationError as error:
-            # The pictures were readable a moment ago. So the storage is failing, or another process is writing the
-            # pictures.
+            # The pictures were readable a moment ago. So the storage fails, or another process writes the pictures
+            # now.
             is_own = is_last and self.gateway.is_storage_healthy(row)
             return _failed(outcomes.error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
         except api.FacekiError as error:
             return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
-            # The lease could not be checked, so the row is not sent.
+            # The lease could not be checked, so the row must not be sent.
             return Deferred(row, error, sent_by=None)
 
     def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> api.PerformKycVerification:
@@ -359,7 +381,8 @@ class RowProcessor:
         return endpoint
 
     def _unreadable(self, row: Row, error: OSError, *, is_last: bool) -> Outcome:
-        # Refused access is never an error of the row. The credentials possibly expired, so the rows stay open.
+        # Refused access is never an error of the row. The credentials have possibly expired, so the row stays open
+        # for the next try.
         is_own = (
             is_last
             and not isinstance(error, storage.StorageAccessError)
@@ -374,21 +397,24 @@ class RowProcessor:
             except LeaseLostError:
                 raise
             except api.ValidationError:
-                # The picture ended early while it was sent, so FACEKI received an incomplete request and did not
-                # process it.
+                # The file of a picture ended early while it was sent. FACEKI received an incomplete request and did
+                # not process it, so the row can be sent again.
                 self.clock.sleep(pause)
         return self.gateway.verify(endpoint)
 
 
 class _FencedFile:
-    """A picture that calls a fence after each read, so that data read by a process that was suspended is not sent."""
+    """A picture file that calls the fence after each read.
+
+    If a suspended process resumes, the fence raises an error if this try must not send rows.
+    """
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
         self._file = file
         self._fence = fence
 
     def read(self, size: int = -1) -> bytes:
-        """Read bytes, then call the fence."""
+        """Read bytes, then call the fence, which raises an error if this try must not send rows."""
         content = self._file.read(size)
         self._fence()
         return content
@@ -409,13 +435,13 @@ def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> B
 
 
 def row_of(line: Mapping[str, object]) -> Row:
-    """Return the row of a result. It contains only the identifier."""
+    """Return a row for a line in ``results``. The row contains only the identifier."""
     return Row(0, {"record_identifier": str(line.get("record_identifier"))})
 
 
 def _succeeded(row: Row, verification: api.KycVerification, *, is_billed: bool) -> Succeeded:
-    # FACEKI possibly returns an identifier other than the manifest's. The link is removed, because only the person is
-    # allowed to open it.
+    # FACEKI possibly returns another identifier than the manifest contains, so the manifest's identifier is used. The
+    # link is removed, because only the person is allowed to open it.
     line: dict[str, object] = {"row": row.number, **verification.summary()}
     del line["link"]
     return Succeeded({**line, "record_identifier": row.values["record_identifier"], "billed": is_billed})
@@ -431,8 +457,8 @@ def _is_since(found: api.KycVerification, since: float) -> bool:
 
 
 def _not_sent(row: Row, error: api.FacekiError) -> Outcome:
-    # The default workflow applies to the whole batch, so its error stops the batch. If the row names a workflow, the
-    # error concerns only the row.
+    # The default workflow applies to the whole batch, so an error of this workflow stops the batch. If the row itself
+    # contains the workflow, the error concerns only the row.
     if isinstance(error, api.WorkflowError) and "workflow_id" not in row.values:
         return Abort(row, error, sent_by=None)
     return _refused(row, error, sent_by=None)
@@ -448,7 +474,7 @@ def _refused(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome
 
 
 def _lookup_failed(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
-    # This is never an error of the row, because the row was possibly verified and billed.
+    # A failed lookup is never an error of the row, because the row was possibly verified and billed.
     return Abort(row, error, sent_by) if outcomes.is_systemic(error) else Deferred(row, error, sent_by)
 
 

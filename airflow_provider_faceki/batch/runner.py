@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run one try of a batch: feed the worker pool, flush the journal, log progress, stop when killed or aborted."""
+"""Run one try of a batch: submit jobs to the worker pool, flush the journal, log the progress, and stop early."""
 
 from __future__ import annotations
 
@@ -30,38 +30,40 @@ from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)
 
-#: Number of buffered lines, and seconds, after which the journal is flushed. After a crash, the rows of lost lines are
-#: looked up and not sent again. If FACEKI stores no records, the results of these rows are lost.
+#: Number of buffered lines, and time in seconds, after which the journal is flushed. If the process crashes, the
+#: buffered lines are lost. The next try then looks up these rows and does not send them again. If FACEKI stores no
+#: records, the results of these rows are lost.
 FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
-#: Maximum number of lines that are buffered while the storage fails. If it is exceeded, the try ends.
+#: Maximum number of lines in the buffer while the storage fails. If the number is exceeded, the try ends.
 MAX_BUFFERED_LINES = 10 * FLUSH_LINES
-#: Seconds that rows in flight have to finish when the task is killed. Airflow 3 ends a process five seconds after it
-#: has sent the signal.
+#: Time in seconds in which the rows in flight can finish after the task was killed. Airflow 3 ends a process five
+#: seconds after it has sent the signal.
 KILL_GRACE_SECONDS = 2.5
-#: Seconds between two checks whether the task is killed.
+#: Seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
-#: Number of consecutive failures of FACEKI after which FACEKI is considered down and the try ends.
+#: Number of consecutive failures of FACEKI after which the try ends, because FACEKI is probably down.
 FAILURES_BEFORE_DOWN = 50
-#: Number of done rows from which ``max_error_rate`` is checked before the end of the batch.
+#: Number of done rows from which ``max_error_rate`` is checked. At the end of the batch it is always checked.
 MIN_ROWS_FOR_ERROR_RATE = 100
 #: Seconds between two log lines about the progress.
 PROGRESS_SECONDS = 10.0
-#: Maximum number of error rows of one try that are logged individually.
+#: Maximum number of rows with errors in one try that are logged individually.
 MAX_LOGGED_ERRORS = 10
-# Maximum length of a word from FACEKI in a log line.
+# Maximum length of a text from FACEKI in a log line.
 _MAX_WORD_LENGTH = 40
 
 
 class TaskKilledError(Exception):
-    """The task has to stop. Finished rows are written."""
+    """The task has to stop. The results of finished rows are already written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work for the pool.
+    """One job for the worker pool.
 
-    :param if_cancelled: The row's outcome if ``work`` is never called.
+    :param work: Function that processes the row and returns its outcome.
+    :param if_cancelled: The outcome of the row if ``work`` is never called.
     """
 
     work: Callable[[], Outcome]
@@ -69,10 +71,10 @@ class Job:
 
 
 class WorkerPool:
-    """Daemon threads that process jobs. Only the thread that created the pool is allowed to use it.
+    """Daemon threads that process jobs. Only the thread that created the pool is allowed to use the pool.
 
-    ``ThreadPoolExecutor`` joins its threads when the process ends, so one thread with a running upload would keep a
-    killed task alive for minutes.
+    ``ThreadPoolExecutor`` is not used, because it joins its threads when the process ends. One running upload would
+    then delay the end of a killed task for minutes.
     """
 
     def __init__(self, size: int, work: Callable[[Job], Outcome]) -> None:
@@ -80,7 +82,7 @@ class WorkerPool:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._size = size
-        #: Number of jobs that were submitted and neither returned as outcomes nor cancelled.
+        #: Number of submitted jobs that are neither cancelled nor returned as outcomes.
         self.pending = 0
         for number in range(size):
             threading.Thread(target=self._run, name=f"faceki-batch-{number}", daemon=True).start()
@@ -91,7 +93,7 @@ class WorkerPool:
         self._jobs.put(job)
 
     def next_result(self, timeout: float) -> Outcome | None:
-        """Return an outcome, or ``None`` if none is ready within ``timeout`` seconds."""
+        """Return an outcome. If no outcome is ready within ``timeout`` seconds, return ``None``."""
         try:
             outcome = self._outcomes.get(timeout=timeout)
         except Empty:
@@ -100,7 +102,7 @@ class WorkerPool:
         return outcome
 
     def cancel_pending(self) -> list[Job]:
-        """Return the jobs that no thread has started, and let the threads end after their current job."""
+        """Remove and return the jobs that no thread has started. Each thread ends after its current job."""
         cancelled: list[Job] = []
         while True:
             try:
@@ -121,7 +123,7 @@ class WorkerPool:
             except Exception as error:  # noqa: BLE001 - the outcome passes the exception to the main thread
                 outcome = Crashed(error)
             self._outcomes.put(outcome)
-            # An idle thread must not keep a picture in memory.
+            # The references are deleted, so that an idle thread does not keep a picture in memory.
             del job, outcome
 
 
@@ -132,6 +134,7 @@ class Progress:
     """Log lines with counts, rate and remaining time.
 
     :param total: Number of rows in the manifest.
+    :param clock: Clock of this machine. Tests replace it.
     """
 
     def __init__(self, total: int, clock: Clock | None = None) -> None:
@@ -142,15 +145,15 @@ class Progress:
         self._began = self._logged_at = self._clock.monotonic()
 
     def begin(self, done_before: int) -> None:
-        """Start counting.
+        """Start the time measurement.
 
-        :param done_before: Number of rows that earlier tries finished.
+        :param done_before: Number of rows that earlier tries have finished.
         """
         self._done_before = done_before
         self._began = self._logged_at = self._clock.monotonic()
 
     def log_error(self, line: Mapping[str, object]) -> None:
-        """Log an error row, up to the maximum number of error rows."""
+        """Log a row with an error. If the maximum number of logged rows is reached, do not log the row."""
         self._logged_errors += 1
         if self._logged_errors <= MAX_LOGGED_ERRORS:
             log.warning("Row %s is an error: %s: %s", line.get("row"), line.get("code"), line.get("problem"))
@@ -158,7 +161,7 @@ class Progress:
             log.warning("Further error rows are not logged one by one; see errors below output_path")
 
     def log_if_due(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
-        """Log the progress if the last log line is old enough."""
+        """Log the progress if the last log line is older than ``PROGRESS_SECONDS``."""
         now = self._clock.monotonic()
         if now - self._logged_at < PROGRESS_SECONDS:
             return
@@ -177,7 +180,7 @@ class Progress:
         )
 
     def end(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
-        """Log a table of all decisions and errors, as a warning if there are errors."""
+        """Log a table of all decisions and errors. If there are errors, the log level is WARNING."""
         seconds = self._clock.monotonic() - self._began
         lines = [
             f"{done} of {self.total} rows done, {done - self._done_before} of them by this try in "
@@ -195,12 +198,15 @@ class Progress:
 
 @dataclass(slots=True)
 class BatchRunner:
-    """One try of a batch; a context manager, so that finished rows are written after an error too.
+    """One try of a batch. It is a context manager, so that finished rows are also written after an error.
 
-    :param is_killed: Returns whether the task has to stop.
-    :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early.
-    :param on_deferred: Called for deferred rows.
-    :param on_flush: Called after each flush.
+    :param size: Number of worker threads.
+    :param journal: Journal of the batch, already loaded.
+    :param progress: Log of the progress.
+    :param is_killed: Function that returns whether the task has to stop.
+    :param max_error_rate: Share of rows with errors (0 to 1) above which the batch stops early.
+    :param on_deferred: Function that is called for each deferred row.
+    :param on_flush: Function that is called after each flush of the journal.
     """
 
     size: int
@@ -212,7 +218,7 @@ class BatchRunner:
     on_flush: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
-    #: Reason why the batch stops early.
+    #: The error that stops the batch early. It is ``None`` while the batch can continue.
     aborted_by: Exception | None = None
     _is_aborting: bool = False
     _failures_in_a_row: int = 0
@@ -235,8 +241,8 @@ class BatchRunner:
             raise_if_killed(self.is_killed)
 
     def submit(self, job: Job) -> bool:
-        """Queue a job when the queue has room. If the batch has to stop, defer the job's row and return ``False``."""
-        # One additional job for each thread is queued, so that no thread is idle during a flush.
+        """Submit a job as soon as the queue has room. If the batch has to stop, defer the row and return ``False``."""
+        # The queue contains one additional job for each thread, so that no thread is idle during a flush.
         self._process(max_pending=2 * self.size - 1)
         if self.aborted_by:
             self.on_deferred(job.if_cancelled)
@@ -249,22 +255,22 @@ class BatchRunner:
         self._process(max_pending=0)
 
     def wait_until(self, at: float) -> None:
-        """Wait until Unix time ``at``, or until the batch has to stop; flush and log in the meantime."""
+        """Wait until Unix time ``at``, or until the batch has to stop. During the wait, flush and log if it is due."""
         while (left := at - self.clock.time()) > 0 and not self.aborted_by:
             self.checkpoint()
             self.clock.sleep(min(POLL_SECONDS, left))
 
     def retry_storage(self, operation: Callable[[], None]) -> None:
-        """Call a storage operation that the batch cannot continue without, and retry it if it fails.
+        """Call a storage operation, and repeat it if it fails. The batch cannot continue without this operation.
 
-        :raises OSError: the last attempt failed too.
+        :raises OSError: If the last attempt also failed.
         """
         retry_storage(operation, self._sleep)
 
     def checkpoint(self) -> None:
-        """Flush and log if it is due. Long loops call this method.
+        """Flush the journal and log the progress if it is due. Long loops call this method regularly.
 
-        :raises TaskKilledError: the task is killed.
+        :raises TaskKilledError: If the task was killed.
         """
         raise_if_killed(self.is_killed)
         if self._is_flush_due():
@@ -275,20 +281,20 @@ class BatchRunner:
             self._check_error_rate(MIN_ROWS_FOR_ERROR_RATE)
 
     def fail_row(self, line: Mapping[str, object]) -> None:
-        """Write the error of a row."""
+        """Write the error of a row to the journal, log it and count it."""
         self.progress.log_error(line)
         self.journal.finish(self.journal.errors, line)
         metrics.incr("batch_rows", outcome="failed")
 
     def abort(self, error: Exception) -> None:
-        """Stop the batch early. If this is called more than once, the first reason is stored."""
+        """Stop the batch early. If this method is called several times, only the first error is stored."""
         self.aborted_by = self.aborted_by or error
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
 
     def _work(self, job: Job) -> Outcome:
-        # If this thread finds that, for example, the credit is used up, it stops the other threads sooner than the main
-        # thread could.
+        # A worker thread can find an error that stops the whole batch, for example a used-up credit. With this flag,
+        # it stops the other threads earlier than the main thread can.
         if self._is_aborting:
             return job.if_cancelled
         outcome = job.work()
@@ -311,7 +317,7 @@ class BatchRunner:
                 self._release_guard()
                 self.journal.finish(self.journal.results, line)
                 metrics.incr("batch_rows", outcome="succeeded")
-                if "decision" in line:  # a row of an export has no decision of its own
+                if "decision" in line:  # In an export, the line of a row has the key `decisions` instead.
                     metrics.incr("decisions", decision=str(line["decision"]))
             case Failed(line):
                 if not self._guard.hold(outcome):
@@ -337,7 +343,7 @@ class BatchRunner:
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
-            # A picture that cannot be read is not a failure of FACEKI.
+            # An unreadable picture is a failure of the storage and not a failure of FACEKI.
             if is_of_whole_storage(error):
                 self._guard.storage_failed(error)
             return
@@ -369,7 +375,7 @@ class BatchRunner:
             log.warning("The storage failed to take a segment; it is written later: %s", type(error).__name__)
 
     def _check_error_rate(self, min_rows: int) -> None:
-        # Refusals that are held back are counted as errors, unless they prove to be systemic.
+        # The collected refusals are counted as errors here, although the guard has not reported them yet.
         failed = self.journal.failures.total() + self._guard.held
         done = self.journal.done + self._guard.held
         if done >= min_rows and failed > self.max_error_rate * done:
@@ -380,10 +386,10 @@ class BatchRunner:
             )
 
     def _end(self, grace: float | None) -> None:
-        """Start no further job, wait for the jobs in flight, and write everything."""
+        """Start no further jobs, wait for the jobs in flight, and write all lines of the journal."""
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
-        # The existing lines are written before waiting, so that they are not lost.
+        # The buffered lines are written before the wait, because Airflow possibly ends the process during the wait.
         with suppress(OSError):
             self.journal.flush()
         self._await_in_flight(grace)
@@ -410,24 +416,25 @@ class BatchRunner:
 
 
 def raise_if_killed(is_killed: Callable[[], bool]) -> None:
-    """Raise an error if the task is killed.
+    """Raise an error if the task was killed.
 
-    :raises TaskKilledError: the task is killed.
+    :raises TaskKilledError: If the task was killed.
     """
     if is_killed():
         raise TaskKilledError("the task was killed; what is done is written")
 
 
 def is_of_whole_storage(error: OSError) -> bool:
-    """Return whether an error concerns the whole storage: access refused, not reachable, or another failure.
+    """Return whether an error concerns the whole storage, for example if the storage is unreachable or refuses access.
 
-    An input/output error concerns only one file.
+    Only an input/output error (EIO) concerns a single file.
     """
     return getattr(error, "reason", None) != os.strerror(errno.EIO)
 
 
 def _printable(name: str) -> str:
-    # A decision is possibly any text from FACEKI, and a log entry must stay on one line.
+    # A decision is possibly any text from FACEKI. Characters such as line breaks are replaced, so that each log entry
+    # stays on one line.
     return "".join(each if each.isprintable() else "?" for each in name[:_MAX_WORD_LENGTH])
 
 

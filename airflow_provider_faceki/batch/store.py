@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The storage of a batch, with retries after temporary failures, and its clocks: objects that tests can replace."""
+"""The storage of a batch, the retries after temporary storage failures, and the clocks. Tests can replace them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds of the pauses before a failed storage operation is called again.
+#: Pauses in seconds before the repeated calls of a failed storage operation.
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-#: Number of items in a long loop between two checkpoints.
+#: Number of items in a long loop after which ``checkpoint`` is called.
 ITEMS_PER_CHECKPOINT = 1000
 
 
@@ -48,25 +48,25 @@ class Clock:
 
 
 class Store(Protocol):
-    """The storage operations that a batch needs. Each operation raises ``OSError`` if the storage failed."""
+    """The storage operations of a batch. Each operation raises ``OSError`` if the storage fails."""
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a file atomically, replacing an existing file."""
+        """Write a file atomically. An existing file is replaced."""
 
     def read(self, uri: str) -> bytes:
         """Return the content of a file."""
 
     def list(self, folder: str) -> list[str]:
-        """Return the URIs of the files in a folder, sorted by name; an empty list if the folder does not exist."""
+        """Return the URIs of the files in a folder, sorted by name. If the folder does not exist, the list is empty."""
 
     def delete(self, uri: str) -> None:
-        """Delete a file if it exists."""
+        """Delete a file. If the file does not exist, do nothing."""
 
 
 class ObjectStore:
     """A :class:`Store` in any storage that Airflow supports.
 
-    :param conn_id: Connection for that storage.
+    :param conn_id: Id of the Connection for that storage.
     """
 
     def __init__(self, conn_id: str | None = None) -> None:
@@ -87,18 +87,19 @@ class ObjectStore:
 
 
 def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """Return the result of ``operation``, and call it again while the storage fails.
+    """Call ``operation`` and return its result. If the storage fails, repeat the call after a pause.
 
     :param operation: Storage operation that is safe to call several times.
-    :param sleep: Waits a number of seconds.
-    :raises OSError: the last attempt failed too.
+    :param sleep: Function that waits a number of seconds.
+    :raises OSError: If the last attempt also failed.
     """
-    # A DAG that is parsed imports this module, and does not need tenacity.
+    # tenacity is imported here and not at the top, because Airflow also imports this module when it parses a DAG, and
+    # parsing does not need tenacity.
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
 
     retrying = Retrying(
         stop=stop_after_attempt(len(RETRY_PAUSES_SECONDS) + 1),
-        # tenacity also requests a pause after the last attempt, but does not wait for it.
+        # tenacity also requests a pause after the last attempt, but it does not wait for this pause.
         wait=wait_chain(*map(wait_fixed, (*RETRY_PAUSES_SECONDS, 0.0))),
         retry=retry_if_exception_type(OSError),
         before_sleep=_warn,
@@ -114,7 +115,7 @@ def _warn(state: RetryCallState) -> None:
 
 
 def with_checkpoints(items: Iterable[T], checkpoint: Callable[[], object]) -> Iterator[T]:
-    """Yield ``items`` and call ``checkpoint`` after every 1000 items, for example to stop a killed task."""
+    """Yield ``items``. After every 1000 items, call ``checkpoint``, for example to stop a killed task."""
     for number, item in enumerate(items, 1):
         yield item
         if number % ITEMS_PER_CHECKPOINT == 0:

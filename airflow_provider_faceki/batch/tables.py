@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Keep, drop or hash each column of the tables, and write tables as NDJSON or Parquet."""
+"""Define which columns are written, dropped or hashed, and write the tables as NDJSON or Parquet."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from airflow_provider_faceki.api.tables import TABLES, Column
 TABLE_FORMATS = ("ndjson", "parquet")
 COLUMN_CHOICES = ("keep", "drop", "hash")
 
-#: Bytes of an NDJSON table that are stored in memory. The rest is written to disk.
+#: Number of bytes of an NDJSON table that are stored in memory. The rest is written to disk.
 _MAX_MEMORY_BYTES = 1024 * 1024
 #: Number of Parquet rows that are Python objects at the same time.
 _ROWS_PER_BATCH = 1000
-#: Number of rows in a Parquet row group: large enough for fast reading, small enough to fit in memory.
+#: Number of rows in a Parquet row group. The number is large enough for fast reading and small enough for the memory.
 _ROWS_PER_GROUP = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnPolicy:
-    """Rules for which columns are kept, dropped or hashed.
+    """Rules that define which columns of the tables are written, dropped or hashed.
 
-    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep``, ``drop`` or ``hash``; the more specific
-        name has priority. Default for other columns: ids, decisions, codes, flags and times are kept, and all data
-        about the person is dropped.
-    :param hash_key: Key for ``hash``. The same value and key give the same hash in every run.
-    :raises ValidationError: a name or a choice is unknown.
-    :raises ConfigurationError: a column has to be hashed, and there is no key.
+    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep``, ``drop`` or ``hash``. The more specific
+        name has priority. If a column has no choice, the default applies: ids, decisions, codes, flags and times are
+        written, and all data about the person is dropped.
+    :param hash_key: Secret key for ``hash``. The same value and the same key give the same hash in every run.
+    :raises ValidationError: If the name of a column or a choice is unknown.
+    :raises ConfigurationError: If a column has to be hashed, and there is no key.
     """
 
     choices: Mapping[str, str]
@@ -52,7 +52,8 @@ class ColumnPolicy:
     def choice(self, table: str, column: Column) -> str:
         """Return ``keep``, ``drop`` or ``hash`` for a column."""
         default = "drop" if column.personal else "keep"
-        # ``table.*`` does not change non-personal columns, because the key column joins the tables.
+        # ``table.*`` does not apply to columns without personal data, because one of them is the key that joins the
+        # tables.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)
 
@@ -78,16 +79,16 @@ class ColumnPolicy:
     def _hash(self, value: object) -> str | None:
         if value is None:
             return None
-        # Values that differ only in case, whitespace or composed letters mean the same person, so they get the same
-        # hash.
+        # Values that differ only in case, in whitespace or in the Unicode form of letters mean the same person. So
+        # they must have the same hash.
         text = " ".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
         return hmac.new((self.hash_key or "").encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 def check_choices(choices: Mapping[str, str]) -> None:
-    """Raise an error for an unknown column or choice.
+    """Check that all columns and choices are known.
 
-    :raises ValidationError: a column or choice is unknown.
+    :raises ValidationError: If a column or a choice is unknown.
     """
     names = {f"{table}.{column.name}" for table, columns in TABLES.items() for column in columns}
     names |= {f"{table}.*" for table in TABLES}
@@ -101,26 +102,27 @@ def check_choices(choices: Mapping[str, str]) -> None:
 
 
 class TableWriter(Protocol):
-    """Writer of one table to a temporary file."""
+    """Writer that writes one table to a temporary file."""
 
     def add(self, row: Mapping[str, object]) -> None:
         """Add a row, with dates and times as ISO 8601."""
 
     def finish(self) -> BinaryIO:
-        """Return the complete file, positioned at its beginning. Closing the file deletes it."""
+        """Return the complete file, positioned at its beginning. If the file is closed, it is deleted."""
 
 
 def table_writer(columns: Sequence[Column], format: str) -> TableWriter:  # noqa: A002
     """Return a writer for an empty table.
 
-    :param format: ``ndjson`` or ``parquet`` (extra ``parquet``).
-    :raises ConfigurationError: pyarrow is not installed.
+    :param columns: Columns of the table.
+    :param format: ``ndjson``, or ``parquet``, which needs the extra ``parquet`` of this package.
+    :raises ConfigurationError: If pyarrow is not installed.
     """
     return ParquetWriter(columns) if format == "parquet" else NdjsonWriter()
 
 
 class NdjsonWriter:
-    """:class:`TableWriter` of one JSON object per line."""
+    """:class:`TableWriter` that writes one JSON object per line."""
 
     def __init__(self) -> None:
         self._file: Any = tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)  # noqa: SIM115 - finish() returns it
@@ -135,7 +137,7 @@ class NdjsonWriter:
 
 
 class ParquetWriter:
-    """:class:`TableWriter` of typed columns in row groups."""
+    """:class:`TableWriter` that writes a Parquet file with typed columns."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         try:

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verify the rows of a manifest: each row is billed once, and an interrupted try loses nothing.
+"""Verify the rows of a manifest. Each row is billed once, and an interrupted try loses no results.
 
-A try reads the manifest up to twice. The first pass sends new rows and looks up rows that an earlier try possibly sent.
-The second pass starts when FACEKI has had time to finish the rows that were sent. It looks up the rows that are still
+A try reads the manifest once or twice. The first pass sends new rows, and looks up rows that an earlier try possibly
+sent. The second pass starts when FACEKI has had time to finish the sent rows. It looks up the rows that are still
 open, and sends the rows without a record. Between the passes, only the journal stores the state of the rows.
 """
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Number of rows whose intents are written together before the first of these rows is sent: for each thread, and in
-#: total. After a crash, all of these rows were possibly sent.
+#: The intents of several rows are written together, before the first of these rows is sent. The numbers limit these
+#: rows, for each thread and in total. After a crash, all of these rows were possibly sent.
 INTENTS_PER_THREAD = 4
 MAX_INTENTS_AT_ONCE = 200
 
@@ -45,7 +45,7 @@ ReadRows = Callable[[], Iterator[Row]]
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """Options of a batch; see the operator's parameters of the same names."""
+    """Options of a batch. The operator has parameters with the same names."""
 
     concurrency: int
     workflow_id: str | None
@@ -60,7 +60,7 @@ class BatchOptions:
 
     @property
     def intents_at_once(self) -> int:
-        """Number of rows whose intents are written together."""
+        """Number of rows for which the intents are written together."""
         return min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.concurrency)
 
 
@@ -68,10 +68,12 @@ class BatchOptions:
 class BatchVerification:
     """One try of a batch.
 
-    :param load_image: Returns a checked image for a name and a URI.
-    :param journal: The batch's journal, already loaded.
-    :param lease: This try's lease, already acquired.
-    :param is_killed: Returns whether the task has to stop.
+    :param hook: Hook for the calls to FACEKI.
+    :param load_image: Function that returns a checked image for a name and a URI.
+    :param journal: Journal of the batch, already loaded.
+    :param lease: Lease of this try, already acquired.
+    :param options: Options of the batch.
+    :param is_killed: Function that returns whether the task has to stop.
     """
 
     hook: FacekiHook
@@ -82,10 +84,10 @@ class BatchVerification:
     is_killed: Callable[[], bool]
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
-    #: Number of rows that stay open after this try, and the last error of such a row.
+    #: Number of rows that are still open after this try, and the last error of these rows.
     unfinished: int = 0
     problem: Exception | None = None
-    #: Number of rows that stay open because of ``max_verifications``.
+    #: Number of rows that are still open because of ``max_verifications``.
     over_ceiling: int = 0
     _processor: RowProcessor = field(init=False)
     _runner: BatchRunner = field(init=False)
@@ -111,8 +113,9 @@ class BatchVerification:
     def run(self, read: ReadRows, progress: Progress) -> None:
         """Process the manifest.
 
-        :param read: Reads the manifest from its beginning.
-        :raises Exception: the reason why the batch stopped early. Finished rows are written.
+        :param read: Function that reads the manifest from its beginning. It is called once for each pass.
+        :param progress: Log of the progress.
+        :raises Exception: The error that stopped the batch early. The results of finished rows are written.
         """
         self._runner = BatchRunner(
             size=self.options.concurrency,
@@ -154,9 +157,9 @@ class BatchVerification:
         self._runner.drain()
 
     def _triage(self, row: Row) -> RowState | None:
-        """Return the state of a row that has to be processed, otherwise ``None``.
+        """Return the state of a row that has to be processed. Return ``None`` for all other rows.
 
-        If the row cannot be processed, its error is written.
+        If a row cannot be processed because it is not valid, its error is written.
         """
         key, line, _ = outcomes.triage(row, self.journal.index.mark_seen)
         state = self.journal.index.state(key)
@@ -168,14 +171,14 @@ class BatchVerification:
         return state
 
     def _send(self, rows: list[Row], since_by_identifier: Mapping[str, float] | None = None) -> None:
-        """Write the intents of rows and submit the rows, as far as ``max_verifications`` allows.
+        """Write the intents of rows and submit the rows. Rows beyond ``max_verifications`` are not submitted.
 
-        :param rows: The rows. The list is empty when this method returns.
-        :param since_by_identifier: Only in the second pass: Unix time since which a row was possibly sent, by
-            identifier.
+        :param rows: The rows. When this method returns, the list is empty.
+        :param since_by_identifier: Unix time since which a row was possibly sent, by identifier. It is ``None`` in
+            the first pass.
         """
         counted = since_by_identifier or {}
-        # A row that was possibly sent is already counted as charged.
+        # Rows that were possibly sent are already counted as billed, so ``max_verifications`` does not stop them.
         ready = [row for row in rows if row.values["record_identifier"] in counted]
         new = [row for row in rows if row.values["record_identifier"] not in counted]
         rows.clear()
@@ -190,12 +193,13 @@ class BatchVerification:
             ready = []
 
     def _room_below_ceiling(self, wanted: int) -> int:
-        """Return how many of ``wanted`` rows are allowed to be sent below ``max_verifications``."""
+        """Return how many of ``wanted`` rows can be sent without exceeding ``max_verifications``."""
         ceiling = self.options.max_verifications
         if ceiling is None:
             return wanted
         if self._charged_at_most + wanted > ceiling:
-            # Rows in flight are possibly not billed, so the exact number is known only after they are done.
+            # Rows in flight are possibly not billed. The exact number of billed rows is known only when they are
+            # done.
             self._runner.drain()
             self._charged_at_most = self.journal.charged
         room = max(0, min(wanted, ceiling - self._charged_at_most))
@@ -207,8 +211,8 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except api.ValidationError as error:
-            # No intent is cancelled. It is not known which intents were written, so later tries treat the rows as
-            # possibly sent.
+            # It is not known which intents were written. Therefore no intent is cancelled, and later tries treat all
+            # of these rows as possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()
@@ -225,7 +229,7 @@ class BatchVerification:
         self.lease.ensure_held()
 
     def _second_pass(self, rows: Iterator[Row]) -> None:
-        """Reconcile the rows that were possibly sent, when FACEKI has had time to finish them."""
+        """Reconcile the rows that were possibly sent, after FACEKI has had time to finish them."""
         log.info("%d row(s) are open: not sent, or sent without an answer; reconciling them", self.unfinished)
         self._runner.wait_until(self._sent_by + self.options.resubmit_after)
         self.unfinished = 0
@@ -280,7 +284,8 @@ class BatchVerification:
 
     def _check_lease(self) -> None:
         try:
-            # A failed listing proves nothing. Before a charged call, the listing is retried until it succeeds.
+            # A failed listing does not prove that the lease is lost, so the error is ignored here. Before a billed
+            # call, the check is repeated until it succeeds.
             with suppress(OSError):
                 self.lease.ensure_held()
         except api.ValidationError as error:

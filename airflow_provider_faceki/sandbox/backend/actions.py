@@ -54,7 +54,8 @@ class Backend:
         self.faults = Faults()
         self.accounts = Ledger()
         self.webhooks = WebhookSender(settings, self._webhook_sent)
-        #: The number of resets. A request that began before a reset detects the reset by it and then changes nothing.
+        #: The number of resets. A request compares this number to detect a reset since the request began. After such a
+        #: reset, the request changes nothing.
         self.generation = 0
 
     def reset(self) -> None:

@@ -189,7 +189,7 @@ def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Person:
-    """An invented person.
+    """A fictitious person.
 
     :param born: the day, the month and the year of birth, as texts.
     :param number: the document number.
