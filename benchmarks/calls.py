@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Cost of one authenticated GET, compared with a bare shared ``requests.Session``.
 
-A new hook fetches its Connection from Airflow, which costs about half as much as the GET itself. Therefore the lower
-bound for a new hook is a bare session that fetches the Connection too.
+A new hook fetches its Connection from Airflow, which costs about half as much as the GET itself. Therefore a new hook
+is compared with a bare session that also fetches the Connection, and with a bare session that does not.
 """
 
 from __future__ import annotations
