@@ -41,8 +41,23 @@ class FacekiTaskMixin:
         :param context: Context of the task.
         :param request_id: FACEKI's id of the verification.
         """
-        if url := self.hook.settings.record_url(request_id):
-            context["ti"].xcom_push(key=RECORD_URL_KEY, value=url)
+        self.push_link(context, RECORD_URL_KEY, self.hook.settings.record_url(request_id))
+
+    @cached_property
+    def link_urls(self) -> dict[str, str]:
+        """The addresses of extra links that this execution has stored, by XCom key."""
+        return {}
+
+    def push_link(self, context: Context, key: str, url: str | None) -> None:
+        """Store the address of an extra link.
+
+        :param context: Context of the task.
+        :param key: XCom key of the address.
+        :param url: The address. If it is None, nothing is stored.
+        """
+        if url is not None:
+            self.link_urls[key] = url
+            context["ti"].xcom_push(key=key, value=url)
 
     def _remember_given(self, *names: str) -> None:
         """Remember which arguments have a value. Call this at the end of ``__init__``.

@@ -28,9 +28,12 @@ class _AddressLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or an empty text if the task has stored no address.
 
-        :param operator: Operator of the task. It is not used.
+        :param operator: Operator of the task.
         :param ti_key: Key of the task instance, including its map index.
         """
+        if self.key is not None and hasattr(ti_key, "xcom_push"):
+            # Airflow 3's worker asks directly after the execution. It logs an error if an XCom does not exist.
+            return str(getattr(operator, "link_urls", {}).get(self.key, ""))
         # These names import Airflow's database models, which DAG parsing does not need. Therefore the import is here.
         from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
 

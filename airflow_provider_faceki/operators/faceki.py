@@ -94,12 +94,21 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         :param is_folder: Whether ``uri`` is the URI of a folder, which is not checked.
         :raises ValidationError: if the file is not writable.
         """
-        from airflow_provider_faceki.web_address import web_address
-
         if not is_folder:
             check_output(uri, conn_id)
-        if uri and (url := web_address(uri, conn_id, is_folder=is_folder)):
-            context["ti"].xcom_push(key=OUTPUT_URL_KEY, value=url)
+        self.push_output_link(context, uri, conn_id, is_folder=is_folder)
+
+    def push_output_link(
+        self, context: Context, uri: str | None, conn_id: str | None, *, is_folder: bool = False
+    ) -> None:
+        """Store the web address of the output for the task's extra link, if it has an address.
+
+        The parameters are those of :meth:`prepare_output`.
+        """
+        from airflow_provider_faceki.web_address import web_address
+
+        if uri:
+            self.push_link(context, OUTPUT_URL_KEY, web_address(uri, conn_id, is_folder=is_folder))
 
     def report_lineage(self, lineage: Lineage) -> None:
         """Report the datasets of this execution to Airflow's hook lineage, and store them for OpenLineage.

@@ -25,6 +25,7 @@ from airflow_provider_faceki.hooks.documents import load_documents
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import (
     FacekiOperator,
+    check_output,
 )
 from airflow_provider_faceki.operators.images import (
     as_prefixes,
@@ -209,7 +210,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 "record_identifier is None in a mapped task, and you would not find the person by a derived one: give "
                 "each instance its own, or leave the argument out"
             )
-        self.prepare_output(context, self.output_path, self.output_conn_id)
+        check_output(self.output_path, self.output_conn_id)
 
     def resume_reconciliation(
         self,
@@ -458,6 +459,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 context["ti"].xcom_push(key="output_path", value=path)
                 self.report_file(path, 1)
         self.push_record_link(context, made.record.request_id)
+        # The links are stored at the end, because Airflow asks the last execution of a deferred task for them.
+        self.push_output_link(context, self.output_path, self.output_conn_id)
         metrics.incr("decisions", decision=str(made.decision))
         fail_if_declined(made.record if self.fail_on_decline else None)
         return storable(made.summary())

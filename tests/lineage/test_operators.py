@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.links.faceki import OUTPUT_URL_KEY, RECORD_URL_KEY
+from airflow_provider_faceki.links.faceki import (
+    OUTPUT_URL_KEY,
+    RECORD_URL_KEY,
+    FacekiOutputLink,
+    FacekiRecordLink,
+)
 from airflow_provider_faceki.operators.batch import (
     FacekiBatchFetchRecordsOperator,
     FacekiBatchVerificationOperator,
@@ -209,3 +214,7 @@ def test_the_address_of_the_record(make: Make, people: People, faceki_sandbox: F
     assert pushed[RECORD_URL_KEY].startswith("https://portal.example/")
     # The outputs of this test are local files, which have no web address.
     assert OUTPUT_URL_KEY not in pushed
+    # Airflow 3's worker passes the running task instance. It would log an error for an XCom that does not exist.
+    running: Any = found["ti"]
+    assert FacekiRecordLink().get_link(operator, ti_key=running) == pushed[RECORD_URL_KEY]
+    assert FacekiOutputLink().get_link(operator, ti_key=running) == ""
