@@ -60,10 +60,10 @@ From a link to a decision
      there the button "FACEKI hosted page".
   2. On that page you are the person and FACEKI: decide.
   3. {airflow.url}/dags/{WEBHOOK_DAG}
-     FACEKI's webhook has started a run here, within seconds. The run of step 1 has a sensor that looks by itself,
-     ever more rarely: it goes on later, about half as long again as it has waited at most.
+     FACEKI's webhook has started a run here, within seconds. The sensor in the run of step 1 polls by itself, and the
+     pauses between its polls grow. So that run continues later.
 
-What a task found out is on its page, in Airflow 3.3 under Storage, there XCom: the decision, ids, no person.
+The result of a task is on its page, in Airflow 3.3 under Storage, then XCom: the decision and ids, no personal data.
 
 Also there
   {airflow.url}/dags/{VERIFY_DAG}   by pictures; Trigger, they are prepared

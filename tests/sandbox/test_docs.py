@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Tests of docs/sandbox.md: the page names all settings, options and calls, and its example works."""
+"""Tests of docs/sandbox.md, which names all settings, options and calls, and of the example in docs/testing.md."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "sandbox.md").read_text()
+TESTING = (ROOT / "docs" / "testing.md").read_text()
 PROSE = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
 QUOTED = set(re.findall(r"`([^`]+)`", PROSE))
 
@@ -59,7 +60,7 @@ def test_each_dialect_is_described_as_in_the_code() -> None:
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```", TESTING, flags=re.MULTILINE | re.DOTALL)
     assert [name for name, _ in blocks] == ["conftest.py", "test_onboarding.py"]
     for name, code in blocks:
         (tmp_path / name).write_text(code)
