@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         const=os.getppid(),
         metavar="PID",
-        help="end when the process that started this one does",
+        help="end when the parent process, which started this one, ends; PID is its id",
     )
     made.add_argument("--quiet", action="store_true", help="print nothing, log no requests")
     return made
