@@ -280,7 +280,7 @@ def image(
 
 
 def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
-    """Open a file for reading. Parameters are those of :func:`write_json`.
+    """Open a file for reading. The parameters mean the same as in :func:`write_json`.
 
     The returned object has the methods of a local binary file, even if the storage's own files do not have them. It
     raises the errors of this module.

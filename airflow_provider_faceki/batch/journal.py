@@ -304,7 +304,7 @@ class Journal:
                     self.index.mark_done(key)
 
     def load_records(self, checkpoint: Callable[[], object]) -> None:
-        """Read the rows of which earlier tries have written the full records.
+        """Read which rows already have a full record, written by an earlier try.
 
         :param checkpoint: Function that is called at intervals, for example to stop a killed task.
         """

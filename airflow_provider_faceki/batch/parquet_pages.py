@@ -166,6 +166,6 @@ class _CompactParser:
                 raise PageError
 
     def _integer(self) -> int:
-        """Return a zigzag-encoded integer, in which the lowest bit is the sign."""
+        """Decode and return an integer in zigzag encoding, in which the lowest bit is the sign."""
         value = self._varint()
         return (value >> 1) ^ -(value & 1)

@@ -136,10 +136,10 @@ class _ImageOperator(FacekiOperator):
     def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
         """Make a charged call whose outcome cannot be looked up afterwards.
 
-        If a try ends between this call and :meth:`settled`, the next try does not repeat the call (Airflow 3.3 and
+        If the try ends before :meth:`settled` is called, the next try does not repeat the charged call (Airflow 3.3 and
         later).
 
-        :raises AirflowFailException: if the outcome of this call, or of an earlier try, is unknown.
+        :raises AirflowFailException: if the outcome of the charged call, in this try or in an earlier one, is unknown.
         """
         state = ChargedCallState(context)
         if state.is_duplicate:

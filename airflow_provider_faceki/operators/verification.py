@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 #: Default of ``resubmit_after`` in seconds. FACEKI's own apps wait two minutes for a response. If a record does not
 #: exist 30 seconds later, it is unlikely to appear.
 DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
-#: Initial and maximum seconds between two polls for the verification that an earlier try possibly sent.
+#: Initial and maximum seconds between two polls for the record of a verification that was possibly sent before.
 MIN_RECONCILE_INTERVAL_SECONDS = 5.0
 MAX_RECONCILE_INTERVAL_SECONDS = 30.0
 #: Initial seconds between two polls for a reviewer's decision.

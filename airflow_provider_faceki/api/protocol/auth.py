@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.values import as_number
 
-#: Seconds before its expiry at which a token is replaced, so that the token does not expire on the way to FACEKI.
+#: A token is replaced this number of seconds before it expires, so that the token does not expire on the way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
 #: Lifetime in seconds below which the margin is the fraction :data:`SHORT_LIFETIME_MARGIN` of the lifetime. Otherwise
 #: the margin of one minute would be most of a short lifetime. At exactly this lifetime both margins are equal.

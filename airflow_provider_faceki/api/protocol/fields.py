@@ -151,7 +151,7 @@ def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tup
 
 
 def as_flag(value: Json) -> bool | None:
-    """Return ``value`` as a boolean, or ``None``.
+    """Return ``value`` as a boolean. If it is not a boolean, return ``None``.
 
     The texts true, false, yes and no, and the values 0 and 1, are also accepted.
     """

@@ -130,7 +130,10 @@ class _SocketReader(io.RawIOBase):
         return bool(_FINAL_STATUS.match(self._early))
 
     def has_decrypted_bytes(self) -> bool:
-        """Return whether the TLS layer has decrypted unread bytes, which ``poll`` does not report."""
+        """Return whether the TLS layer holds decrypted bytes that are not read yet.
+
+        ``poll`` does not report such bytes.
+        """
         pending = getattr(self._socket, "pending", None)
         return pending is not None and bool(pending())
 
