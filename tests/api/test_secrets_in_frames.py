@@ -20,6 +20,7 @@ from airflow_provider_faceki.api.client import FacekiClient
 from airflow_provider_faceki.api.endpoints.images import FaceMatch
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.protocol.auth import TokenRequest
 from airflow_provider_faceki.api.protocol.http import Json
 from airflow_provider_faceki.api.service import AuthFlow, Service
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
@@ -219,7 +220,11 @@ class _TaskTimeout(BaseException):
     """Exception that a signal handler raises, as in Airflow after the ``execution_timeout`` of a task."""
 
 
-def test_a_task_that_is_timed_out_while_it_waits(server: FakeServer, secret_client: FacekiClient) -> None:
+@pytest.mark.parametrize("path", [TOKEN_PATH, RECORDS_PATH], ids=["token", "call"])
+@pytest.mark.parametrize("waits_for", ["answer", "next attempt"])
+def test_a_task_that_is_timed_out_while_it_waits(
+    server: FakeServer, secret_client: FacekiClient, path: str, waits_for: str
+) -> None:
     over = threading.Event()
 
     def alarm(_number: int, _frame: FrameType | None) -> None:
@@ -228,7 +233,8 @@ def test_a_task_that_is_timed_out_while_it_waits(server: FakeServer, secret_clie
     def late(handler: Handler) -> None:
         over.wait(5)
 
-    server.on(RECORDS_PATH, late)
+    reply = late if waits_for == "answer" else reply_bytes(b"", 503, ("Retry-After", "5"))
+    server.on(path, reply)
     before = signal.signal(signal.SIGALRM, alarm)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.5)
@@ -239,6 +245,15 @@ def test_a_task_that_is_timed_out_while_it_waits(server: FakeServer, secret_clie
         signal.signal(signal.SIGALRM, before)
         over.set()
     assert leaks(caught.value) == []
+
+
+@pytest.mark.parametrize("flow", list(AuthFlow))
+def test_what_carries_a_secret_does_not_show_it_to_whoever_looks_inside(flow: AuthFlow) -> None:
+    """Reporters show the items of an object too, so an object that hides its items is not enough."""
+    token = TokenRequest("https://faceki.example", "client", SECRET, flow)
+    request = token.request().with_token("token-1")
+    carried = [token.client_secret, request.body, *request.headers, *request.query]
+    assert [text for text in _texts(carried, 5) for canary in CANARIES if canary in text] == []
 
 
 def test_a_call_that_is_cancelled(server: FakeServer, secret_client: FacekiClient) -> None:

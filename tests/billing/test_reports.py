@@ -78,7 +78,7 @@ def test_where_nobody_has_said_where(sandbox: FacekiSandbox, connect: Connect, r
     assert sandbox.counters.requests == {}
 
 
-@pytest.mark.parametrize("request_id", ["", " ", "a\nb"])
+@pytest.mark.parametrize("request_id", ["", " ", "a\nb", ".", "..", "..."])
 def test_no_id(report: Any, request_id: str) -> None:
     with pytest.raises(AirflowFailException, match="request_id"):
         report(request_id)

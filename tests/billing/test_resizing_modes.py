@@ -189,7 +189,7 @@ def test_every_orientation_that_a_camera_notes(orientation: int) -> None:
 
 def test_threads_share_the_memory() -> None:
     budget, running, most = _MemoryBudget(100), 0, 0
-    lock, pair = threading.Lock(), threading.Barrier(2)
+    lock, pair, crowd = threading.Lock(), threading.Barrier(2), threading.Event()
 
     def work() -> None:
         nonlocal running, most
@@ -197,8 +197,12 @@ def test_threads_share_the_memory() -> None:
             with lock:
                 running += 1
                 most = max(most, running)
+                if running > 2:
+                    crowd.set()
             # The memory budget is large enough for two threads at once, but not for three.
             pair.wait(30)
+            # A third thread would come in this time, if it did not have to wait.
+            crowd.wait(0.1)
             with lock:
                 running -= 1
 
