@@ -194,6 +194,12 @@ def test_flags(sent: Json, flags: dict[str, bool]) -> None:
     assert record.summary()["verification_summary"] == flags
 
 
+@pytest.mark.parametrize("name", ["Jane Doe", "jane\nINFO - forged", "a" * 41, "", "j\u00e4ne", "x\x00"])
+def test_a_flag_whose_name_may_be_text_about_the_person_is_left_out(name: str) -> None:
+    record = VerificationRecord({"verification_summary": {name: True, "face_verified": False}})
+    assert record.summary()["verification_summary"] == {"face_verified": False}
+
+
 @pytest.mark.parametrize(
     ("sent", "shown"),
     [
