@@ -187,6 +187,14 @@ def test_every_orientation_that_a_camera_notes(orientation: int) -> None:
     assert found == sorted(found) or found == sorted(found, reverse=True)
 
 
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_shades_that_are_made_of_dots_stay_shades(mode: str) -> None:
+    """Pillow does not average images of these modes; it leaves pixels out, so print on a scan would break up."""
+    dots = Pillow.new("1", (1024, 1024))
+    dots.putdata([255 * ((x + x // 1024) % 2) for x in range(1024 * 1024)])
+    assert set(_shrink(dots.convert(mode), 128).convert("L").tobytes()) <= set(range(100, 156))
+
+
 def test_threads_share_the_memory() -> None:
     budget, running, most = _MemoryBudget(100), 0, 0
     lock, pair, crowd = threading.Lock(), threading.Barrier(2), threading.Event()
