@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -157,6 +158,34 @@ def test_a_lock_of_a_host_that_was_killed_is_passed_over_and_removed_later(
     assert lock is not None
     lock.release()
     assert LOCK not in backend.objects
+
+
+@pytest.mark.parametrize(
+    ("content", "is_free"),
+    [
+        pytest.param(json.dumps({"locked_at": time.time()}).encode(), False, id="its owner writes it now"),
+        pytest.param(b"", True, id="its owner was killed before it wrote"),
+    ],
+)
+def test_an_empty_lock_is_looked_at_again(
+    host: Callable[[str], SharedTokenStore],
+    backend: FakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    is_free: bool,
+) -> None:
+    backend.objects[LOCK] = b""
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        backend.objects[LOCK] = content
+
+    monkeypatch.setattr(
+        shared, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=pause)
+    )
+    assert (host("a").try_lock() is not None) is is_free
+    assert pauses == [shared.EMPTY_LOCK_SECONDS]
 
 
 def test_a_refused_token_is_removed_for_all_and_never_taken_back(

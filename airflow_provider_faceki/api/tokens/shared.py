@@ -28,6 +28,8 @@ from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSe
 
 #: Maximum seconds for one operation of the storage. Object storages answer within tenths of a second.
 MAX_OPERATION_SECONDS = 5.0
+#: Seconds after which a lock object that is still empty is corrupt. Its owner writes it within milliseconds.
+EMPTY_LOCK_SECONDS = 1.0
 #: Seconds for which a failed storage is not used.
 SUSPEND_SECONDS = 60.0
 #: Seconds between two polls while another host fetches the token. Object storages charge for each poll.
@@ -203,7 +205,12 @@ class SharedTokenStore:
             name = f"{self._seal.name}.lock.{number}"
             if self._backend.create(name, content):
                 return name
-            if _is_void(self._backend.read(name, MAX_SEALED_BYTES)):
+            found = self._backend.read(name, MAX_SEALED_BYTES)
+            if found == b"":
+                # A file exists before its owner has written it. Only a crash in between leaves it empty.
+                time.sleep(EMPTY_LOCK_SECONDS)
+                found = self._backend.read(name, MAX_SEALED_BYTES)
+            if _is_void(found):
                 self._backend.delete(name)
                 if self._backend.create(name, content):
                     return name
