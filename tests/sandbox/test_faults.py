@@ -220,8 +220,9 @@ def test_the_token_call_can_fail_too(sandbox: FacekiSandbox, anonymous: Caller) 
 
 
 def test_requests_in_flight_are_counted(sandbox: FacekiSandbox, call: Caller, eventually: Eventually) -> None:
-    sandbox.add_fault("slow", route="records", delay=0.3, count=5)
-    lines = [http.client.HTTPConnection(sandbox.url.removeprefix("http://"), timeout=5) for _ in range(5)]
+    # On a busy machine the five requests need more than a second to arrive.
+    sandbox.add_fault("slow", route="records", delay=5, count=5)
+    lines = [http.client.HTTPConnection(sandbox.url.removeprefix("http://"), timeout=60) for _ in range(5)]
     for line in lines:
         line.request("GET", "/api/v3/kyc_verification?requestId=x")
     eventually(lambda: sandbox.counters.in_flight == 5)
