@@ -92,7 +92,7 @@ class ChargedCallState:
                     "images the same in each try; nothing was sent"
                 )
 
-    def settled_at(self, resubmit_after: float) -> float | None:
+    def resubmit_at(self, resubmit_after: float) -> float | None:
         """Return the Unix time from which a missing record means "not sent", or ``None`` if no call is pending.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.

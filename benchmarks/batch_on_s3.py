@@ -55,8 +55,8 @@ def _compare(server: Loopback, store: S3, directory: Path, name: str, rows: int)
     small, few = _work_off(server, store, directory, name, round(rows * SMALL), on_s3=True)
     large, many = _work_off(server, store, directory, name, rows, on_s3=True)
     what = f"{_spaced(rows)} rows, {name} on S3"
-    told = ", ".join(f"{number} {kind}" for kind, number in many.most_common())
-    small_told = ", ".join(f"{number} {kind}" for kind, number in few.most_common())
+    counts = ", ".join(f"{number} {kind}" for kind, number in many.most_common())
+    small_counts = ", ".join(f"{number} {kind}" for kind, number in few.most_common())
     per_row, per_row_small = many.total() / rows, few.total() / round(rows * SMALL)
     # The start of a task needs some seconds and some tens of requests. Only in a small batch do these matter, so a
     # small batch has no target.
@@ -74,7 +74,7 @@ def _compare(server: Loopback, store: S3, directory: Path, name: str, rows: int)
             per_row,
             "requests",
             few_requests,
-            f"{told}; a tenth: {small_told}",
+            f"{counts}; a tenth: {small_counts}",
         ),
     ]
 

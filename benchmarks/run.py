@@ -124,11 +124,11 @@ def _measure(name: str, place: Path | None) -> list[Row] | None:
             )
             with _ended(process), contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(BENCHMARKS[name])
-        told = Path(directory) / "rows.json"
-        if process.returncode or not told.exists():
+        rows = Path(directory) / "rows.json"
+        if process.returncode or not rows.exists():
             print(log.read_text(encoding="utf-8", errors="replace")[-2000:], file=sys.stderr)
             return None
-        return [Row.from_dict(row) for row in json.loads(told.read_text(encoding="utf-8"))]
+        return [Row.from_dict(row) for row in json.loads(rows.read_text(encoding="utf-8"))]
 
 
 @contextlib.contextmanager

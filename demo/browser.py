@@ -17,7 +17,7 @@ CHROMIUM_OPTIONS = (
     "--disable-sync",
 )
 #: The time limit for one step in a browser. An idle machine needs one or two hundred milliseconds.
-PATIENCE_MILLISECONDS = 60_000
+TIMEOUT_MILLISECONDS = 60_000
 
 
 def find_chromium() -> str | None:

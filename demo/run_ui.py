@@ -72,7 +72,7 @@ Also there
      identifier {TO_REVIEW}, then open Required Actions in the run
   {airflow.url}/dags/{FETCH_DAG}   has run, as scheduled
   {airflow.url}/dags/{HOOK_DAG}   has run, as scheduled
-  {airflow.url}/dags/{RECONCILE_DAG}   has run, as scheduled: finds decisions that no webhook told
+  {airflow.url}/dags/{RECONCILE_DAG}   has run, as scheduled: finds decisions without a webhook
   {faceki.url}/_sandbox/state   the sandbox: its links, decisions, tokens
 
 Ctrl-C ends all of it, within half a minute."""

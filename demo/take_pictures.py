@@ -37,7 +37,7 @@ SCALE = 1.5
 #: Space in CSS pixels around the parts of a page that a picture shows.
 MARGIN = 8
 #: The time limit for one step in the browser, for a busy machine.
-PATIENCE_MILLISECONDS = 180_000
+TIMEOUT_MILLISECONDS = 180_000
 #: The maximal time for the whole command. An idle machine with two cores needs about two minutes.
 MAX_SECONDS = 1_500
 RUN_SECONDS = 400.0
@@ -70,7 +70,7 @@ class Studio:
             reduced_motion="reduce",
         )
         page = context.new_page()
-        page.set_default_timeout(PATIENCE_MILLISECONDS)
+        page.set_default_timeout(TIMEOUT_MILLISECONDS)
         page.goto(url, wait_until="domcontentloaded")
         return page
 
@@ -287,7 +287,7 @@ def _time_limit() -> Iterator[None]:
 
 def work_through(work: Path, chromium: str) -> None:
     """Start all processes, take all pictures, and end all processes."""
-    expect.set_options(timeout=PATIENCE_MILLISECONDS)
+    expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     with SandboxProcess() as faceki, Processes(work) as processes, sync_playwright() as playwright:
         say("Starting Airflow, the sandbox and Chromium ...")
         airflow = Airflow(work / "airflow")

@@ -350,8 +350,8 @@ class Diagnosis:
             return question.answer(f"otherwise; nothing found is: {shape}", Level.CHANGE, settings)
         found = self._first_that_works(name, self._other_filters(name))
         if found is None:
-            told = _error_text(outcome.error)
-            return question.answer(f"not found out: {told}; {outcome.shape}", Level.OPEN)
+            error = _error_text(outcome.error)
+            return question.answer(f"not found out: {error}; {outcome.shape}", Level.OPEN)
         return question.answer(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
@@ -433,8 +433,8 @@ class Diagnosis:
         if isinstance(outcome.error, WorkflowError):
             answer = f"FACEKI does not know it: {_error_text(outcome.error)}"
             return _RULES.answer(answer, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"})
-        told = _error_text(outcome.error) if outcome.error else "nothing"
-        return _RULES.answer(f"not found out: {told}; {outcome.shape}", Level.OPEN)
+        error = _error_text(outcome.error) if outcome.error else "nothing"
+        return _RULES.answer(f"not found out: {error}; {outcome.shape}", Level.OPEN)
 
     def _report(self) -> Finding:
         if self._client.service.pdf_report_path is None:

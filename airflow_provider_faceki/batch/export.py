@@ -212,8 +212,8 @@ class RecordExport:
         named = {by: shown[by]} if by in shown else {}
         error = {"row": content.pop("row"), **named, **content}
         # The runner reads these three fields of the line for its counts and log lines.
-        told = {name: line[name] for name in ("row", "code", "problem")}
-        return {**self._head(key), "error": error, **told}
+        shown = {name: line[name] for name in ("row", "code", "problem")}
+        return {**self._head(key), "error": error, **shown}
 
     def _head(self, key: str) -> dict[str, object]:
         return {"key": key, "fingerprint": self.options.fingerprint, "at": round(time.time())}

@@ -301,11 +301,11 @@ class FacekiHook(BaseHook):
             once = replace(self._client, retry=RetryPolicy(max_attempts=1))
             token = once.fetch_access_token()
         except api.FacekiError as error:
-            told = str(error)
+            text = str(error)
             if isinstance(error, api.ConfigurationError) and error.http_status is not None:
-                told += self._suggest_auth_flow()
+                text += self._suggest_auth_flow()
             # Airflow's command line interprets square brackets as markup, and fails on text such as `[/x]`.
-            return False, told.translate(str.maketrans("[]", "()"))
+            return False, text.translate(str.maketrans("[]", "()"))
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
 

@@ -133,11 +133,11 @@ class _ImageOperator(FacekiOperator):
     def _access_policy(self) -> AccessPolicy:
         return AccessPolicy(as_prefixes(self.allowed_image_prefixes))
 
-    def ask_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
+    def call_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
         """Make a charged call whose outcome cannot be looked up afterwards.
 
-        If the try ends before :meth:`settled` is called, the next try does not repeat the charged call (Airflow 3.3 and
-        later).
+        If the try ends before :meth:`save_outcome` is called, the next try does not repeat the charged call. This needs
+        Airflow 3.3 or later.
 
         :raises AirflowFailException: if the outcome of the charged call, in this try or in an earlier one, is unknown.
         """
@@ -163,7 +163,7 @@ class _ImageOperator(FacekiOperator):
                     raise AirflowFailException(str(error)) from None
                 raise
 
-    def settled(self, context: Context) -> None:
+    def save_outcome(self, context: Context) -> None:
         """Record that the result of the charged call is stored."""
         ChargedCallState(context).finish()
 
@@ -221,13 +221,13 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.prepare_output(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
-            records = self.ask_charged(context, api.FaceMatch(self._image))
+            records = self.call_charged(context, api.FaceMatch(self._image))
             is_kept = self._keep(context, records)
         if self.output_path:
             path = self._write(context, self.output_path, records, is_kept)
             context["ti"].xcom_push(key="output_path", value=path)
             self.report_file(path, len(records))
-        self.settled(context)
+        self.save_outcome(context)
         ChargedCallState(context).clear_matches()
         return [storable(record.summary()) for record in records]
 
@@ -310,8 +310,8 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Analyse the face and return the estimates."""
-        found = asdict(self.ask_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
-        self.settled(context)
+        found = asdict(self.call_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
+        self.save_outcome(context)
         del found["document"]
         return storable(found)
 

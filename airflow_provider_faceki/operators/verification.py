@@ -200,7 +200,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if self.resubmit == "always":
             return self._submit(context, self._known_request_ids(context))
         self._open_state(context).check_images()
-        return self._find_or_submit(context, self._settled_at(context))
+        return self._find_or_submit(context, self._resubmit_at(context))
 
     def _check_arguments(self, context: Context) -> None:
         self.check_rendered()
@@ -216,7 +216,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self,
         context: Context,
         event: object = None,
-        settled_at: object = None,
+        resubmit_at: object = None,
         deadline: object = None,
         parameter: object = None,
     ) -> Any:
@@ -226,20 +226,21 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
-        :param settled_at: Unix time from which a missing record proves that nothing was sent, as computed when the wait
-            began. It is passed through the deferral because in Airflow 3.0 to 3.2 the start of a task moves with each
-            deferral (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not pass it.
+        :param resubmit_at: Unix time from which the task assumes that a missing record means that nothing was sent. It
+            was computed when the wait began. It is passed through the deferral because in Airflow 3.0 to 3.2 the start
+            of a task moves with each deferral (https://github.com/apache/airflow/issues/63240). Airflow's
+            ``dag.test()`` does not pass it.
         :param deadline: Unix time at which the wait ended.
         :param parameter: Name of the parameter that set the deadline.
         """
         self._state = None
         given = DecisionEvent.from_payload(event)
-        known, computed = parse_timestamp(settled_at), self._settled_at(context)
+        known, computed = parse_timestamp(resubmit_at), self._resubmit_at(context)
         limit = restore_limit(
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
-            # The trigger has waited until the time ``settled_at``, which Airflow did not pass on. Therefore this time
+            # The trigger has waited until the time ``resubmit_at``, which Airflow did not pass on. Therefore this time
             # has come.
             known = time.time()
         if known is not None:
@@ -274,13 +275,13 @@ class FacekiKycVerificationOperator(FacekiOperator):
             raise_for_status(given, self.faceki_conn_id)
         return self._finish(context, found, limit)
 
-    def _settled_at(self, context: Context) -> float | None:
-        return self._open_state(context).settled_at(self.resubmit_after)
+    def _resubmit_at(self, context: Context) -> float | None:
+        return self._open_state(context).resubmit_at(self.resubmit_after)
 
     def _find_or_submit(
         self,
         context: Context,
-        settled_at: float | None,
+        resubmit_at: float | None,
         given: DecisionEvent | None = None,
         expired: WaitLimit | None = None,
     ) -> Any:
@@ -289,31 +290,31 @@ class FacekiKycVerificationOperator(FacekiOperator):
         Otherwise, if an earlier try possibly sent a verification, wait for it. Then send a new verification.
 
         :param context: Context of the task.
-        :param settled_at: Unix time from which a missing record proves that nothing was sent. ``None`` if no earlier
+        :param resubmit_at: Unix time from which a missing record proves that nothing was sent. ``None`` if no earlier
             try has sent anything.
         :param given: Event of the trigger after a deferral, otherwise ``None``.
         :param expired: Limit that has ended the wait of a deferral, otherwise ``None``.
         """
         found = self._find(context)
-        is_settled = settled_at is None or time.time() >= settled_at
-        if found is not None and (found.decision is not None or is_settled):
+        may_resubmit = resubmit_at is None or time.time() >= resubmit_at
+        if found is not None and (found.decision is not None or may_resubmit):
             self.log.info(
                 "FACEKI already has verification %s of this task",
                 _loggable_id(found.record),
             )
             return self._finish(context, found)
-        if settled_at is None:
+        if resubmit_at is None:
             return self._submit(context)
         if found is None and not self._are_records_kept():
             raise self._unknowable()
-        if not is_settled:
+        if not may_resubmit:
             if expired is not None and expired.is_execution_timeout:
                 raise AirflowTaskTimeout(
                     f"{expired} ended before FACEKI had time to finish what an earlier try may have sent"
                 )
             if given is not None:
                 raise_for_status(given, self.faceki_conn_id)
-            return self._reconcile(context, settled_at)
+            return self._reconcile(context, resubmit_at)
         if self.resubmit == "never":
             raise AirflowFailException(
                 "an earlier try may have sent this verification, FACEKI has no record of it, and "
@@ -340,30 +341,30 @@ class FacekiKycVerificationOperator(FacekiOperator):
         failure.__cause__ = error
         return failure
 
-    def _reconcile_limit(self, context: Context, settled_at: float) -> WaitLimit:
-        return WaitLimit(settled_at, "resubmit_after", self.resubmit_after).within(self, context)
+    def _reconcile_limit(self, context: Context, resubmit_at: float) -> WaitLimit:
+        return WaitLimit(resubmit_at, "resubmit_after", self.resubmit_after).within(self, context)
 
-    def _reconcile(self, context: Context, settled_at: float) -> Any:
+    def _reconcile(self, context: Context, resubmit_at: float) -> Any:
         self.log.info(
             "An earlier try may have sent the verification of %s; looking for it for %s",
             loggable(self._identifier(context)),
-            format_duration(settled_at - time.time()),
+            format_duration(resubmit_at - time.time()),
         )
         if self.deferrable:
-            limit = self._reconcile_limit(context, settled_at)
+            limit = self._reconcile_limit(context, resubmit_at)
             self._defer_until(
                 context,
                 limit,
                 "resume_reconciliation",
-                {"settled_at": settled_at},
+                {"resubmit_at": resubmit_at},
                 poke_interval=MIN_RECONCILE_INTERVAL_SECONDS,
                 max_wait=MAX_RECONCILE_INTERVAL_SECONDS,
             )
-        while (left := settled_at - time.time()) > 0:
+        while (left := resubmit_at - time.time()) > 0:
             time.sleep(min(MIN_RECONCILE_INTERVAL_SECONDS, left))
             if self._is_found(context):
                 break
-        return self._find_or_submit(context, settled_at)
+        return self._find_or_submit(context, resubmit_at)
 
     def _is_found(self, context: Context) -> bool:
         try:
@@ -394,7 +395,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.log.warning("Another execution of this task instance is sending this verification")
         if self.resubmit == "always":
             raise AirflowException("another execution of this task instance is sending this verification")
-        return self._find_or_submit(context, self._settled_at(context))
+        return self._find_or_submit(context, self._resubmit_at(context))
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
         workflow_id = self.hook.workflow(self.workflow_id)

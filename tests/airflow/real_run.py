@@ -72,7 +72,7 @@ def _run_all(run: RealRun) -> None:
     )
     waits = (run.accepted, run.declined)
     airflow.wait("both to wait", lambda: all(_waits(each) for each in waits))
-    airflow.settle()
+    airflow.wait_for_ended_processes()
     with reading(airflow.database) as database, closing(sqlite3.connect(run.waiting)) as copy:
         database.backup(copy)
     control.post("decide", link=run.accepted.xcom("make_link")["link"], decision="ACCEPTED")

@@ -74,7 +74,7 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WholeAi
                 if option is not None:
                     airflow.wait(f"the question about {name}", lambda name=name: bool(api.actions(name)))  # type: ignore[misc]
                     (opened[name],) = api.actions(name)
-                    airflow.settle()
+                    airflow.wait_for_ended_processes()
                     api.answer(name, option)
             airflow.wait(
                 "all runs",

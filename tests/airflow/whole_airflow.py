@@ -22,9 +22,9 @@ from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.running import AIRFLOW_3, reading
 
 #: Timeouts in seconds. On an idle machine with two cores, a tenth of them is sufficient.
-PATIENCE = 300.0
+MAX_WAIT_SECONDS = 300.0
 END_SECONDS = 15.0
-SETTLE_SECONDS = 10.0
+PROCESS_END_SECONDS = 10.0
 
 SERVICES = (
     ("api-server", "dag-processor", "scheduler", "triggerer") if AIRFLOW_3 else ("scheduler", "triggerer")
@@ -163,7 +163,7 @@ class WholeAirflow:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=self.environment,
-            timeout=PATIENCE,
+            timeout=MAX_WAIT_SECONDS,
             check=False,
         )
         with (self.printed / "commands.log").open("a") as output:
@@ -199,20 +199,20 @@ class WholeAirflow:
 
         If a service ends in the meantime, or the wait takes too long, the test fails and shows the logs.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
         while not done():
             ended = [name for name, process in self._running.items() if process.poll() is not None]
             if ended or time.monotonic() > deadline:
                 raise AssertionError(f"waited in vain for {what}; ended: {ended}\n{self._tails()}")
             time.sleep(0.2)
 
-    def settle(self) -> None:
+    def wait_for_ended_processes(self) -> None:
         """Wait until the scheduler has noticed the processes that have ended.
 
         A task that has deferred itself fails if it is queued again before that ("reported that the task instance
         finished with state success, but ...").
         """
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(PROCESS_END_SECONDS)
 
     def _tails(self) -> str:
         logs = sorted(self.printed.glob("*.log"))

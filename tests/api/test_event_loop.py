@@ -89,7 +89,7 @@ def test_pauses_of_concurrent_calls_overlap(
     server: FakeServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.on(RECORDS_PATH, *[reply_json({}, 429, ("Retry-After", "7"))] * 50, reply_json(NOTHING_FOUND))
-    patient = replace(client, retry=RetryPolicy(max_attempts=3, max_wait=7.0))
+    retrying = replace(client, retry=RetryPolicy(max_attempts=3, max_wait=7.0))
     pauses: list[float] = []
     all_pause, sleep = asyncio.Event(), asyncio.sleep
 
@@ -103,7 +103,7 @@ def test_pauses_of_concurrent_calls_overlap(
         await all_pause.wait()
 
     monkeypatch.setattr(asyncio, "sleep", pause_until_all_pause)
-    asyncio.run(asyncio.wait_for(_fifty(patient), 60))
+    asyncio.run(asyncio.wait_for(_fifty(retrying), 60))
     assert len(pauses) == 50
     assert len(server.requests_to(RECORDS_PATH)) == 100
 

@@ -357,7 +357,7 @@ def test_an_answer_that_is_too_slow_is_not_waited_for(
     assert caught.value.is_ambiguous == (path == RECORDS_PATH)
 
 
-def test_uploads_have_a_patience_of_their_own(server: FakeServer, client: FacekiClient) -> None:
+def test_uploads_have_a_timeout_of_their_own(server: FakeServer, client: FacekiClient) -> None:
     slow: Json = {"slow": True}
 
     def late(handler: Handler) -> None:

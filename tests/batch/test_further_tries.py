@@ -127,7 +127,7 @@ def test_several_tries_may_be_interrupted(faceki: FacekiSandbox, people: People)
         pytest.param({"kind": "truncated"}, id="half of an answer"),
     ],
 )
-def test_answers_that_are_lost_are_settled_in_the_same_try(
+def test_lost_answers_are_reconciled_in_the_same_try(
     faceki: FacekiSandbox, people: People, fault: dict[str, Any]
 ) -> None:
     faceki.add_fault(route="verify", count=12, skip=3, **fault)
@@ -137,7 +137,9 @@ def test_answers_that_are_lost_are_settled_in_the_same_try(
     assert set(people.results()) == set(names(40))
 
 
-def test_who_cannot_be_settled_is_left_to_the_next_try(faceki: FacekiSandbox, people: People) -> None:
+def test_rows_that_cannot_be_reconciled_are_left_to_the_next_try(
+    faceki: FacekiSandbox, people: People
+) -> None:
     manifest = people.everybody(*names(5))
     faceki.add_fault("reset_after_body", route="verify", record_identifier="accepted-3", count=None)
     with pytest.raises(

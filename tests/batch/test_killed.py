@@ -18,7 +18,7 @@ def asked(faceki: FacekiSandbox, route: str) -> int:
     return faceki.counters.requests.get(route, 0)
 
 
-def test_killed_while_it_waits_until_what_may_have_been_sent_is_settled(
+def test_killed_while_it_waits_to_reconcile_rows_that_were_possibly_sent(
     faceki: FacekiSandbox, people: People
 ) -> None:
     faceki.add_record("accepted-0")

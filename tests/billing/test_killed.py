@@ -31,7 +31,7 @@ AT_ONCE = 8
 #: Processing time of the sandbox in seconds, and the value of ``resubmit_after``, which is longer even on a busy
 #: machine.
 FACEKI_TAKES = 0.4
-SETTLE = 10.0
+RESUBMIT_AFTER_SECONDS = 10.0
 #: Processing time at each point, and the value of ``lookup_timeout``. The next try looks in vain, because FACEKI has
 #: not yet finished the call of the killed one.
 TAKES_LONG = 6.0
@@ -104,7 +104,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Household:
+class KillScenario:
     """State that all tasks of this test share."""
 
     faceki: SandboxProcess
@@ -129,7 +129,7 @@ class Household:
             return "billed"
         return "begun" if task.store.is_marked else "before"
 
-    def live_through(self, case: Case) -> Ending:
+    def run_case(self, case: Case) -> Ending:
         task = self.task(case)
         task.start(1, case.death).join()
         came_to = self.how_far(task, case)
@@ -141,7 +141,7 @@ class Household:
 
 
 @pytest.fixture(params=[pytest.param(True, id="store"), pytest.param(False, id="no store")])
-def household(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, tmp_path: Path) -> Household:
+def scenario(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, tmp_path: Path) -> KillScenario:
     sandbox_process.control.post("reset")
     # The picture is large enough that a try can be killed while it is sending.
     content = picture(1_500_000)
@@ -149,19 +149,19 @@ def household(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, t
     arguments = {
         "selfie": write(tmp_path, "selfie.jpg", content),
         "documents": [{"front": front, "back": back}],
-        "resubmit_after": SETTLE,
+        "resubmit_after": RESUBMIT_AFTER_SECONDS,
         "lookup_timeout": LOOKUP,
     }
-    return Household(sandbox_process, tmp_path, arguments, request.param)
+    return KillScenario(sandbox_process, tmp_path, arguments, request.param)
 
 
-def live_through(household: Household, cases: list[Case]) -> list[Ending]:
+def run_cases(scenario: KillScenario, cases: list[Case]) -> list[Ending]:
     """Run all cases, and check that each person is billed once and that the last try tells the decision."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        endings = list(pool.map(household.live_through, cases))
+        endings = list(pool.map(scenario.run_case, cases))
     # After this pause, everything that FACEKI was still processing is billed.
     time.sleep(max(case.takes for case in cases))
-    billed = household.ledger()
+    billed = scenario.ledger()
     expected = {case.record_identifier: 1 for case in cases}
     assert {identifier: billed.get(identifier, 0) for identifier in expected} == expected
     assert [ending.decision for ending in endings] == [DECISIONS[case.word] for case in cases]
@@ -169,20 +169,20 @@ def live_through(household: Household, cases: list[Case]) -> list[Ending]:
     return endings
 
 
-def test_killed_at_each_point(household: Household) -> None:
+def test_killed_at_each_point(scenario: KillScenario) -> None:
     cases = each_point()
-    endings = live_through(household, list(cases.values()))
+    endings = run_cases(scenario, list(cases.values()))
     for point, ending in zip(cases, endings, strict=True):
         _, with_store, without = POINTS[point]
-        assert ending.came_to in (with_store if household.remembers else without), point
+        assert ending.came_to in (with_store if scenario.remembers else without), point
 
 
 @pytest.mark.skipif(not THOROUGH, reason="only in make test-thorough: many random moments")
-def test_everybody_is_billed_once_and_nobody_is_lost(household: Household) -> None:
-    undisturbed = household.task(Case(0, "accepted", Death()))
+def test_everybody_is_billed_once_and_nobody_is_lost(scenario: KillScenario) -> None:
+    undisturbed = scenario.task(Case(0, "accepted", Death()))
     undisturbed.go_on(1)
-    endings = live_through(household, thrown(random.Random(2026), undisturbed.calls))
+    endings = run_cases(scenario, thrown(random.Random(2026), undisturbed.calls))
     # The random kills must have covered the important points, otherwise this test proves nothing.
     met = Counter(ending.came_to for ending in endings)
     assert met["before"] >= 5, met
-    assert met["begun" if household.remembers else "before"] + met["billed"] >= 15, met
+    assert met["begun" if scenario.remembers else "before"] + met["billed"] >= 15, met

@@ -183,7 +183,9 @@ def test_where_records_cannot_be_asked_for_it_says_so_at_once(
     assert sandbox.counters.requests["verify"] == 1
 
 
-def test_patience_is_a_time_and_not_a_number_of_looks(sandbox: FacekiSandbox, connect: Connect) -> None:
+def test_lookup_timeout_is_a_time_and_not_a_number_of_requests(
+    sandbox: FacekiSandbox, connect: Connect
+) -> None:
     connect(sandbox, timeout=1, max_attempts=1)
     sandbox.add_fault("process_then_reset", route="verify")
     sandbox.add_fault("hang", route="records", delay=1.5, count=None)

@@ -68,7 +68,7 @@ def test_what_faceki_finishes_long_after_is_found(
     assert deferred == (set() if "sleeping" in request.node.name else {"resume_reconciliation"})
 
 
-def test_what_never_arrived_is_sent_again_once_that_is_settled(sandbox: FacekiSandbox, waits: Verify) -> None:
+def test_what_never_arrived_is_sent_again_after_resubmit_after(sandbox: FacekiSandbox, waits: Verify) -> None:
     sandbox.add_fault("reset_after_body", route="verify")
     task = waits("accepted-1", lookup_timeout=0.2, resubmit_after=1.5)
     lose(task)
@@ -219,7 +219,7 @@ def test_a_result_that_could_not_be_written_is_not_paid_for_again(
     assert sandbox.ledger == {"code-5004-x": 1}
 
 
-def test_looks_that_fail_while_it_settles_are_borne(sandbox: FacekiSandbox, verify: Verify) -> None:
+def test_polls_that_fail_while_it_reconciles_are_tolerated(sandbox: FacekiSandbox, verify: Verify) -> None:
     sandbox.add_fault("reset_then_process", route="verify", delay=1.5)
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=5.0)
     lose(task)
@@ -308,7 +308,7 @@ def test_the_moment_that_comes_back_from_a_deferral(
     with pytest.raises(TaskDeferred) as deferred:
         task.make().resume_reconciliation(context, event, until)
     # The time is never later than the time that the task itself would compute.
-    assert now < (deferred.value.kwargs or {})["settled_at"] < now + 70.0
+    assert now < (deferred.value.kwargs or {})["resubmit_at"] < now + 70.0
     assert "verify" not in sandbox.counters.requests
 
 
@@ -341,20 +341,20 @@ MARKED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("started_after", "settled_after"),
+    ("started_after", "resubmit_allowed_after"),
     [
         pytest.param(10, 160, id="killed and tried again at once: the last byte may have left just before"),
         pytest.param(3600, 3750, id="tried again much later: nothing says how long the last one was held"),
         pytest.param(-5, 150, id="clocks that differ"),
     ],
 )
-def test_when_absence_is_believed(tmp_path: Path, started_after: int, settled_after: int) -> None:
+def test_when_absence_is_believed(tmp_path: Path, started_after: int, resubmit_allowed_after: int) -> None:
     store = KeptInFile(tmp_path / "store.json")
     mark(store, MARKED.timestamp(), "mine")
     ti = TaskInstance(try_number=2, start_date=MARKED + timedelta(seconds=started_after))
     context: Any = {"ti": ti, "task_state_store": store}
-    settled_at = ChargedCallState(context, "mine").settled_at(150.0)
-    assert settled_at == MARKED.timestamp() + settled_after
+    resubmit_at = ChargedCallState(context, "mine").resubmit_at(150.0)
+    assert resubmit_at == MARKED.timestamp() + resubmit_allowed_after
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_a_store_that_holds_no_such_thing(tmp_path: Path, kept: dict[str, object
     (tmp_path / "store.json").write_text(json.dumps(kept))
     context: Any = {"ti": TaskInstance(try_number=2), "task_state_store": KeptInFile(tmp_path / "store.json")}
     state = ChargedCallState(context)
-    assert state.settled_at(150.0) is None
+    assert state.resubmit_at(150.0) is None
     assert state.load() is None
 
 

@@ -166,7 +166,7 @@ def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify:
 
 
 @pytest.mark.parametrize(
-    ("method", "end"), [("resume_review", "deadline"), ("resume_reconciliation", "settled_at")]
+    ("method", "end"), [("resume_review", "deadline"), ("resume_reconciliation", "resubmit_at")]
 )
 @pytest.mark.parametrize(
     ("status", "error", "told"),

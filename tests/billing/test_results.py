@@ -258,7 +258,7 @@ def test_too_large_for_faceki(
         pytest.param({"kind": "status", "status": 400}, id="an HTTP 400 with a code of 400"),
     ],
 )
-def test_what_faceki_refuses_leaves_nothing_to_settle(
+def test_what_faceki_refuses_leaves_nothing_to_reconcile(
     sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, fault: dict[str, Any]
 ) -> None:
     sandbox.add_fault(**fault, route="verify")

@@ -13,10 +13,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from demo.airflow_stack import Airflow, wait_for
-from demo.browser import CHROMIUM_OPTIONS, PATIENCE_MILLISECONDS
+from demo.browser import CHROMIUM_OPTIONS, TIMEOUT_MILLISECONDS
 from demo.processes import Processes
 
-expect.set_options(timeout=PATIENCE_MILLISECONDS)
+expect.set_options(timeout=TIMEOUT_MILLISECONDS)
 
 
 @pytest.fixture(scope="module")  # the next module has an Airflow of its own, and there may be two cores only
@@ -51,9 +51,9 @@ def page(airflow: Airflow, browser: Browser) -> Page:
 
 
 def new_page(browser: Browser) -> Page:
-    """An empty one, patient and high enough for a whole form."""
+    """An empty page with a long timeout, high enough for a whole form."""
     opened = browser.new_page(viewport={"width": 1400, "height": 1600})
-    opened.set_default_timeout(PATIENCE_MILLISECONDS)
+    opened.set_default_timeout(TIMEOUT_MILLISECONDS)
     return opened
 
 

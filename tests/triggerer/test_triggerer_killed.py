@@ -74,7 +74,7 @@ def _live_through(airflow: WholeAirflow, faceki: SandboxProcess) -> Scene:
     airflow.wait("the DAG to be read", lambda: airflow.knows("many_waits"))
     airflow.tell(("dags", "unpause", "many_waits"), airflow.trigger("many_waits", "fifty", {}))
     airflow.wait("all to wait", lambda: Counter(run.states.values())["deferred"] == len(PEOPLE))
-    airflow.settle()
+    airflow.wait_for_ended_processes()
     decide(BEFORE)
     airflow.end("triggerer", signal.SIGKILL)
     at_death, seen = Counter(run.states.values()), looks()

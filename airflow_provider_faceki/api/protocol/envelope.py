@@ -115,8 +115,8 @@ class Payload:
 
     def unexpected(self, problem: str, advice: str = "") -> UnexpectedResponseError:
         """Return the error for an answer with an unexpected content. The error text contains the keys of the answer."""
-        told = f"{problem}; it holds {self.found}" + (f". {advice}" if advice else "")
-        return UnexpectedResponseError(told, http_status=self.status)
+        text = f"{problem}; it holds {self.found}" + (f". {advice}" if advice else "")
+        return UnexpectedResponseError(text, http_status=self.status)
 
 
 def read_payload(response: HttpResponse) -> Payload:

@@ -365,11 +365,11 @@ def _map_exception(
     host = _host(request)
     chain = list(_chain(problem))
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
-    told = f" ({reason})" if reason else ""
+    suffix = f" ({reason})" if reason else ""
     if begun:
         # The class of the exception is ignored here. urllib3 reports a lost response as an unreachable proxy, and the
         # same TLS errors occur in a handshake and in the middle of a response.
-        return ResponseLostError(f"the answer of {host} was lost{told}; the request may have arrived")
+        return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
     if isinstance(problem, _MALFORMED):
         return ConfigurationError(
             f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
@@ -377,12 +377,12 @@ def _map_exception(
     if any(_is_certificate_error(link) for link in chain):
         source = ca_bundle(verify)[0]
         where = "the Connection's verify" if source == "verify" else f"the environment variable {source}"
-        return TlsError(f"no trusted TLS connection to {host}{told}; see {where}")
+        return TlsError(f"no trusted TLS connection to {host}{suffix}; see {where}")
     if isinstance(problem, requests.Timeout):
         return ConnectError(f"no connection to {host} within {MAX_CONNECT_SECONDS:g} s or the timeout")
     if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
-        return ConnectError(f"no connection to {host} through the proxy{told}")
-    return ConnectError(f"no connection to {host}{told}")
+        return ConnectError(f"no connection to {host} through the proxy{suffix}")
+    return ConnectError(f"no connection to {host}{suffix}")
 
 
 # These exceptions mean an invalid URL, proxy URL or header. They are raised before the request is sent.
