@@ -10,8 +10,6 @@ import ipaddress
 import json
 import os
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from benchmarks.server_process import server_process
 
 CLIENT_ID = "benchmark-client"
 CLIENT_SECRET = "benchmark-secret-that-guards-nothing"
@@ -101,24 +101,9 @@ def loopback(directory: Path, latency: float = 0.0) -> Iterator[Loopback]:
     :param latency: Time in seconds that the server waits before each answer.
     """
     certificate, key = make_certificate(directory)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server", str(certificate), str(key), str(latency)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    try:
-        ports = json.loads(server.stdout.readline())
+    with server_process("server", str(certificate), str(key), str(latency)) as printed:
+        ports = json.loads(printed)
         yield Loopback(f"http://127.0.0.1:{ports['plain']}", f"https://127.0.0.1:{ports['tls']}", certificate)
-    finally:
-        server.stdin.close()
-        try:
-            server.wait(_TIMEOUT_SECONDS)
-        finally:
-            server.kill()
-            server.stdout.close()
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+
+from benchmarks.server_process import server_process
 
 CONN_ID = "benchmark_s3"
 BUCKET = "benchmark"
@@ -52,17 +53,8 @@ class S3:
 @contextmanager
 def s3() -> Iterator[S3]:
     """Start the server, and set an environment variable with an Airflow Connection to it."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.s3"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # The server writes its access log to stderr.
-        text=True,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    try:
-        found = S3(f"http://127.0.0.1:{int(server.stdout.readline())}")
+    with server_process("s3", log_requests=False) as port:
+        found = S3(f"http://127.0.0.1:{int(port)}")
         extra = {
             "endpoint_url": found.url,
             "region_name": "us-east-1",
@@ -72,13 +64,6 @@ def s3() -> Iterator[S3]:
         os.environ[f"AIRFLOW_CONN_{CONN_ID.upper()}"] = json.dumps(conn)
         found.client().create_bucket(Bucket=BUCKET)
         yield found
-    finally:
-        server.stdin.close()
-        try:
-            server.wait(20)
-        finally:
-            server.kill()
-            server.stdout.close()
 
 
 def _kind(environ: dict[str, Any]) -> str:

@@ -11,8 +11,6 @@ import json
 import secrets
 import signal
 import statistics
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from pathlib import Path
 import requests
 
 from benchmarks.frame import Row, Target, counted, measure_rounds
+from benchmarks.server_process import server_process
 from tests.airflow.running import bundles
 from tests.airflow.whole_airflow import WholeAirflow
 
@@ -116,20 +115,5 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def _floor(database: Path) -> Iterator[str]:
-    server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.receiving", str(database)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}/"
-    finally:
-        server.stdin.close()
-        try:
-            server.wait(20)
-        finally:
-            server.kill()
-            server.stdout.close()
+    with server_process("receiving", str(database)) as port:
+        yield f"http://127.0.0.1:{int(port)}/"

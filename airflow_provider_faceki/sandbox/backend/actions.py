@@ -347,6 +347,20 @@ class Backend:
             self.settings.credit -= 1
         self.accounts.bills.append(Bill(record_identifier, what, self.clock.now()))
 
+    def search_face(self, selfie: str | None, *, missing: int) -> list[Record]:
+        """Return the records with the same selfie, byte for byte.
+
+        The call is billed even if no record is found (assumption).
+
+        :param selfie: The SHA-256 digest of the selfie; None if the request contains no selfie.
+        :param missing: Code of the refusal if the request contains no selfie.
+        :raises Refused: If the selfie is missing or the credit is used up.
+        """
+        if selfie is None:
+            raise Refused(missing)
+        self.charge("", "face_match")
+        return self.store.find_face(selfie)
+
     @property
     def counters(self) -> Counts:
         """A snapshot of all counters since the last reset."""

@@ -105,15 +105,11 @@ def _kyc(record: Record) -> dict[str, object]:
 
 
 def face_check(backend: Backend, request: Request) -> Response:
-    """Find the records with the same selfie. The call is billed even if no record is found (assumption)."""
     selfie = request.upload("selfie_image")
     try:
-        if selfie is None:
-            raise Refused(8001)
-        backend.charge("", "face_match")
+        found = backend.search_face(selfie.sha256 if selfie else None, missing=8001)
     except Refused as refused:
         return legacy_error(refused.code)
-    found = backend.store.find_face(selfie.sha256)
     return legacy(
         {
             "face_verified": bool(found),

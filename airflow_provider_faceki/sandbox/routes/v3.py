@@ -266,18 +266,11 @@ def _link_error(backend: Backend, link_id: str | None) -> Response | None:
 
 
 def search_by_face(backend: Backend, request: Request) -> Response:
-    """Find the records with the same selfie, byte for byte.
-
-    The call is billed even if no record is found (assumption).
-    """
     selfie = request.upload("selfie")
     try:
-        if selfie is None:
-            raise Refused(5002)
-        backend.charge("", "face_match")
+        found = backend.search_face(selfie.sha256 if selfie else None, missing=5002)
     except Refused as refused:
         return v3_error(refused.code)
-    found = backend.store.find_face(selfie.sha256)
     return v3([record.document for record in found]) if found else _nothing_found(backend)
 
 
