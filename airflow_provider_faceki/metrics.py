@@ -63,6 +63,19 @@ def incr(name: str, **tags: str) -> None:
         _emit("incr", name, tags)
 
 
+def incr_decision(decision: object) -> None:
+    """Increment the counter of a decision.
+
+    :param decision: The decision. An undocumented word is counted as ``OTHER``: the number of metrics stays small, and
+        the word is possibly a name.
+    """
+    if is_on():
+        from airflow_provider_faceki.api.models import OTHER, Decision
+
+        word = str(decision)
+        incr("decisions", decision=word if word in Decision.__members__ else OTHER)
+
+
 def gauge(name: str, value: int, **tags: str) -> None:
     """Set a gauge.
 
@@ -73,9 +86,10 @@ def gauge(name: str, value: int, **tags: str) -> None:
 
 
 def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
-    parts = [re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in tags.values()]
+    # A Connection id possibly contains characters that the protocol of a backend uses itself.
+    tags = {tag: re.sub(r"[^A-Za-z0-9_-]", "_", value) for tag, value in tags.items()}
     try:
-        getattr(_stats(), kind)(".".join(("faceki", name, *parts)), *values, tags=tags or None)
+        getattr(_stats(), kind)(".".join(("faceki", name, *tags.values())), *values, tags=tags or None)
     except Exception as error:  # noqa: BLE001 - a backend can raise any error, which must not fail a paid call
         log.debug("A metric could not be sent: %s", type(error).__name__)
 

@@ -318,7 +318,7 @@ class BatchRunner:
                 self.journal.finish(self.journal.results, line)
                 metrics.incr("batch_rows", outcome="succeeded")
                 if "decision" in line:  # In an export, the line of a row has the key `decisions` instead.
-                    metrics.incr("decisions", decision=str(line["decision"]))
+                    metrics.incr_decision(line["decision"])
             case Failed(line):
                 if not self._guard.hold(outcome):
                     self.fail_row(line)

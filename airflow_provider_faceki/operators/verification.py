@@ -462,7 +462,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.push_record_link(context, made.record.request_id)
         # The links are stored at the end, because Airflow asks the last execution of a deferred task for them.
         self.push_output_link(context, self.output_path, self.output_conn_id)
-        metrics.incr("decisions", decision=str(made.decision))
+        metrics.incr_decision(made.decision)
         fail_if_declined(made.record if self.fail_on_decline else None)
         return storable(made.summary())
 

@@ -208,7 +208,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             self._poll_log.polled(records)
             return None
         self.push_record_link(context, found.request_id)
-        metrics.incr("decisions", decision=str(found.decision))
+        metrics.incr_decision(found.decision)
         self.log.info("FACEKI decided verification %s: %s", loggable(found.request_id), found.decision)
         fail_if_declined(found if self.fail_on_decline else None)
         return found

@@ -98,7 +98,7 @@ def test_what_a_statsd_server_receives(
     }
     images = [write(tmp_path, "s.jpg"), write(tmp_path, "f.jpg")]
     people = People(tmp_path)
-    rows = [people.line(name) for name in ("declined-1", "review-1")]
+    rows = [people.line(name) for name in ("declined-1", "review-1", "decision-ANNA-1")]
     manifest = people.manifest([*rows, people.line("row-without-selfie", selfie=None)])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *images, manifest, people.out.as_uri()],
@@ -114,14 +114,16 @@ def test_what_a_statsd_server_receives(
         "faceki.tokens_fetched:1|c": 1,
         "faceki.requests.FindKycVerification.5xx:1|c": 1,
         "faceki.retries.FindKycVerification:1|c": 1,
-        "faceki.requests.FindKycVerification.2xx:1|c": 4,
-        "faceki.requests.PerformKycVerification.2xx:1|c": 3,
-        "faceki.charged_calls.PerformKycVerification:1|c": 3,
-        "faceki.batch_rows.succeeded:1|c": 2,
+        "faceki.requests.FindKycVerification.2xx:1|c": 5,
+        "faceki.requests.PerformKycVerification.2xx:1|c": 4,
+        "faceki.charged_calls.PerformKycVerification:1|c": 4,
+        "faceki.batch_rows.succeeded:1|c": 3,
         "faceki.batch_rows.failed:1|c": 1,
         "faceki.decisions.DECLINED:1|c": 1,
         "faceki.decisions.REVIEW:1|c": 1,
         "faceki.decisions.ACCEPTED:1|c": 2,
+        "faceki.decisions.OTHER:1|c": 1,
+        "faceki.decisions.ANNA:1|c": 0,
         "faceki.waits_open:1|g": 3,
         "faceki.waits_open:0|g": 3,
         "faceki.circuit_open.faceki_down:1|g": 1,
