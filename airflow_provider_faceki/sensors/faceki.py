@@ -109,6 +109,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         self.deferrable = deferrable
         self.faceki_conn_id = faceki_conn_id
         self._failed_polls = 0
+        self._poll_failure = ""
         self._started_at: float | None = None
         self._remember_given(*self.template_fields)
 
@@ -155,7 +156,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             return storable(found.summary())
         if given.status == "timeout" or time.time() >= limit.deadline:
             error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
-            raise error(f"FACEKI has not decided within {limit}")
+            last = f"; the last poll failed: {self._poll_failure}" if self._poll_failure else ""
+            raise error(f"FACEKI has not decided within {limit}{last}")
         if given.status != "failed" or not self.silent_fail:
             raise_for_status(given, self.faceki_conn_id)
         return self._defer(limit)
@@ -201,8 +203,10 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
                 records = self.hook.call(self._endpoint())
         except api.FacekiError as error:
             self._tolerate(error, context)
+            self._poll_failure = str(error)
             return None
         self._count_failure(context, 0)
+        self._poll_failure = ""
         found = api.final_record(records, wait_for_review=self.wait_for_review)
         if found is None:
             self._poll_log.polled(records)

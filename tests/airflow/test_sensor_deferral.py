@@ -123,6 +123,13 @@ def test_without_a_decision_the_wait_ends_at_the_deadline(
         sensor().execute_complete(context(), event, deadline=time.time() - 1)
 
 
+def test_a_wait_whose_last_poll_failed_tells_why(faceki_sandbox: FacekiSandbox, connect: Connect) -> None:
+    connect(faceki_sandbox)
+    faceki_sandbox.add_fault("status", status=503, route="records", count=None)
+    with pytest.raises(AirflowSensorTimeout, match=r"within timeout=.*; the last poll failed: .*HTTP 503"):
+        sensor().execute_complete(context(), {"status": "timeout"}, deadline=time.time() - 1)
+
+
 @pytest.mark.parametrize("lost", [pytest.param(None, id="lost"), pytest.param("soon", id="unreadable")])
 def test_the_triggers_word_on_time_stands_where_the_deadline_is_lost(
     faceki_sandbox: FacekiSandbox, lost: object

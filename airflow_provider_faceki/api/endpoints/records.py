@@ -138,8 +138,8 @@ def check_is_stated(error: NotFoundError) -> None:
         return
     raise UnexpectedResponseError(
         "the request for records is answered with HTTP 404, and not in FACEKI's words, so it does not mean that there "
-        "is no record. If it stays so, set records_path in the Connection's extra (FACEKI's documentation also prints "
-        f"/kycverify/api/kycverify/records); {CHECK_ADVICE}",
+        "is no record. If it stays so, the path or the form of the filter differs (records_path, link_filter and the "
+        f"other filters in the Connection's extra); {CHECK_ADVICE}",
         http_status=error.http_status,
     )
 
