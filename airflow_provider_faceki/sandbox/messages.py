@@ -42,6 +42,8 @@ class Request:
     :param path: the values of the variable parts of the path.
     :param document: the parsed JSON body. If None, the request has no body, or the body is not valid JSON.
     :param parts: the fields of a form body.
+    :param generation: the number of resets before the request began. A request that began before a reset takes no
+        fault after it and changes nothing.
     """
 
     base_url: str
@@ -50,6 +52,7 @@ class Request:
     path: Mapping[str, str] = field(default_factory=dict)
     document: object = None
     parts: Mapping[str, str | Upload] = field(default_factory=dict)
+    generation: int = 0
 
     def text(self, name: str) -> str:
         """Return the text of a form field. If the field is absent or is a file, return an empty text."""

@@ -103,41 +103,42 @@ class RequestPipeline:
         """Answer one request, count the request and log it."""
         started = real_monotonic()
         with self._backend.lock:
-            self._backend.accounts.request_begins(route.name)
+            generation, ledger = self._backend.generation, self._backend.accounts
+            ledger.request_begins(route.name)
         status = 499
         try:
-            response = await self._handle(route, request)
+            response = await self._handle(route, request, generation)
             status = response.status_code
             return response
         except ClientDisconnect:
             return HTTPResponse(status_code=499)
         finally:
             with self._backend.lock:
-                self._backend.accounts.request_ends(status)
+                ledger.request_ends(status)
             # The log contains the name of the route and never the URL, because a URL with a link grants access.
             elapsed = (real_monotonic() - started) * 1000
             self._log(f"{request.method} {route.name} {status} {elapsed:.0f} ms")
 
-    async def _handle(self, route: Route, http_request: HTTPRequest) -> HTTPResponse:
+    async def _handle(self, route: Route, http_request: HTTPRequest, generation: int) -> HTTPResponse:
         if self._backend.settings.latency:
             await real_sleep(self._backend.settings.latency)
         with self._backend.lock:
-            reset = self._backend.faults.next_is_reset(route.name) and self._take_fault(route, "")
+            reset = self._backend.faults.next_is_reset(route.name) and self._take_fault(route, "", generation)
         if reset:
             return ConnectionReset(self._abort)
         try:
-            request = await self._read(route, http_request)
+            request = await self._read(route, http_request, generation)
         except TooLarge:
             return EarlyResponse(gateway_page(413, GATEWAY_TITLES[413]))
         except FormError:
             return EarlyResponse(v3_error(5002, 400))
         with self._backend.lock:
-            fault = self._take_fault(route, self._identifier(request))
+            fault = self._take_fault(route, self._identifier(request), generation)
         if fault is None:
             return whole(await self._process(route, request))
         return await self._apply_fault(fault, route, request)
 
-    async def _read(self, route: Route, http_request: HTTPRequest) -> Request:
+    async def _read(self, route: Route, http_request: HTTPRequest, generation: int) -> Request:
         """Read a request and translate the filter names of the dialect into the documented names."""
         dialect = self._backend.dialect
         path = dict(http_request.path_params)
@@ -151,12 +152,15 @@ class RequestPipeline:
             headers=dict(http_request.headers),
             query=query,
             path=path,
+            generation=generation,
         )
         is_form = route.body is Body.FORM
         limit = self._backend.settings.max_upload_bytes if is_form else MAX_JSON_BYTES
         return await _read_body(route, http_request, request, limit)
 
-    def _take_fault(self, route: Route, identifier: str) -> Fault | None:
+    def _take_fault(self, route: Route, identifier: str, generation: int) -> Fault | None:
+        if generation != self._backend.generation:
+            return None
         fault = self._backend.faults.take(route.name, identifier)
         self._backend.accounts.faults_fired += fault is not None
         return fault
@@ -181,11 +185,10 @@ class RequestPipeline:
     # Methods that compute the correct answer.
 
     async def _process(self, route: Route, request: Request) -> Response:
-        generation = self._backend.generation
         if route.takes_time and self._is_authorized(route, request):
             await real_sleep(scenario_of(self._identifier(request)).pause)
         with self._backend.lock:
-            if generation != self._backend.generation:
+            if request.generation != self._backend.generation:
                 return v3_error(500, 500)
             return self._answer(route, request)
 
@@ -245,10 +248,8 @@ class RequestPipeline:
         return whole(replace(response, content_type=fault.content_type))
 
     async def _process_later(self, delay: float, route: Route, request: Request) -> None:
-        generation = self._backend.generation
         await real_sleep(delay)
-        if generation == self._backend.generation:
-            await self._process(route, request)
+        await self._process(route, request)
 
     def _run_later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

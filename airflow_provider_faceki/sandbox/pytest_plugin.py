@@ -34,10 +34,15 @@ class _Session:
         self._tests = 0
 
     def fresh(self) -> FacekiSandbox:
+        from airflow_provider_faceki.sandbox.control import ControlClient
+
         if self._sandbox is None:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
+        # The server accepts connections in their order. After this answer, no request of an earlier test can begin any
+        # more, so none is counted for the next test.
+        ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1
         # Each test has its own credentials. Otherwise a test could use a token that an earlier test stored.

@@ -66,8 +66,8 @@ def test_faceki_says_that_there_is_none(server: FakeServer, client: api.FacekiCl
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        pytest.param(reply_bytes(HTML, 404), "set records_path.*HTTP 404", id="a web server's 404"),
-        pytest.param(reply_bytes(b"", 404), "set records_path.*HTTP 404", id="an empty 404"),
+        pytest.param(reply_bytes(HTML, 404), "records_path, link_filter.*HTTP 404", id="a web server's 404"),
+        pytest.param(reply_bytes(b"", 404), "records_path, link_filter.*HTTP 404", id="an empty 404"),
         pytest.param(reply_json({"message": "Not Found"}, 404), "HTTP 404", id="a gateway's 404"),
         pytest.param(
             reply_json({"statusCode": 404, "message": "Not Found"}, 404), "HTTP 404", id="a framework's 404"

@@ -234,6 +234,21 @@ def test_requests_in_flight_are_counted(sandbox: FacekiSandbox, call: Caller, ev
     assert sandbox.counters.requests["records"] == 5
 
 
+def test_a_request_that_began_before_a_reset_is_not_counted_after_it(
+    sandbox: FacekiSandbox, eventually: Eventually
+) -> None:
+    sandbox.add_fault("slow", route="records", delay=0.5)
+    line = http.client.HTTPConnection(sandbox.url.removeprefix("http://"), timeout=60)
+    line.request("GET", "/api/v3/kyc_verification?requestId=x")
+    eventually(lambda: sandbox.counters.requests.get("records") == 1)
+    sandbox.reset()
+    assert line.getresponse().status == 500
+    line.close()
+    counters = sandbox.counters
+    assert (counters.requests, counters.statuses, counters.refused) == ({}, {}, 0)
+    assert (counters.in_flight, counters.in_flight_max) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [

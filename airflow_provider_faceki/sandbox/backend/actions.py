@@ -69,7 +69,7 @@ class Backend:
             self.store.clear()
             self.tokens = Tokens()
             self.faults.clear()
-            self.accounts.clear()
+            self.accounts = Ledger()
             self.webhooks.clear()
 
     @property

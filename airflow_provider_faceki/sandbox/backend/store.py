@@ -216,11 +216,6 @@ class Ledger:
     """The charges and counters of one sandbox since its last reset."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
-        self.clear()
-
-    def clear(self) -> None:
-        """Delete all charges and counters, except the number of requests that are being answered now."""
         self.bills: list[Bill] = []
         self.requests: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
@@ -228,7 +223,8 @@ class Ledger:
         self.refused = 0
         self.faults_fired = 0
         self.webhooks: Counter[str] = Counter()
-        self.in_flight_max = self.in_flight
+        self.in_flight = 0
+        self.in_flight_max = 0
         self._polls: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_POLLS_KEPT))
 
     def charges(self) -> dict[str, int]:
