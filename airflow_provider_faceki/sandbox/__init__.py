@@ -1,13 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A local stand-in for the FACEKI service, for the development and the tests of DAGs.
+"""A local server that simulates the FACEKI service, for the development and the tests of DAGs.
 
-The sandbox listens on loopback. It needs no FACEKI account and no credit. Its persons are fictitious.
+The server is called the sandbox. It listens on loopback and needs no FACEKI account and no credit. Its persons are
+fictitious.
 
 The sandbox is built from public documentation. A successful test with the sandbox is therefore no proof that a DAG
 works with FACEKI.
 
-This package imports its modules only on the first access, so that an import of the package needs neither starlette
-nor uvicorn.
+A module of this package is imported when a name from the module, for example `FacekiSandbox`, is used for the first
+time. An import of the package itself therefore needs neither starlette nor uvicorn.
 """
 
 from __future__ import annotations

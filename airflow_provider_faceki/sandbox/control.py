@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The control API of a running sandbox, which is JSON under `/_sandbox/`, and its client.
+"""The control API, with which tests and developers control a running sandbox, and a client of this API.
 
-A POST is accepted only with the content type `application/json`. A web page in the developer's browser cannot send
-this content type to another origin without a CORS preflight, which the sandbox refuses.
+The API exchanges JSON under the path `/_sandbox/`. A POST is accepted only with the content type `application/json`. A
+web page in the developer's browser cannot send this content type to another origin without a CORS preflight, and the
+sandbox refuses the preflight. A foreign web page therefore cannot control the sandbox.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def _counters(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _polls(backend: Backend, document: Mapping[str, object]) -> object:
-    """Return the times of the polls with one filter.
+    """Return the times at which clients requested records with one filter.
 
-    The member `key` of the document is a filter of the records call, for example `link=<id>`.
+    The member `key` of the document contains the filter, for example `link=<id>`.
     """
     return list(backend.accounts.polls(_text(document, "key")))
 
@@ -124,8 +125,8 @@ def _action(action: Callable[..., object], *, without: tuple[str, ...] = ()) -> 
 
     The members of the JSON object become the arguments of the method.
 
-    :param action: the method.
-    :param without: parameters of the method that the control API does not accept.
+    :param action: the method of the backend.
+    :param without: names of the parameters of the method that the control API does not accept.
     """
     parameters = {
         name: parameter
@@ -167,8 +168,9 @@ CONTROL_CALLS: dict[tuple[str, str], Handler] = {
 
 
 def _text(document: Mapping[str, object], *names: str) -> str:
-    """Return the first of these members that is a text and not empty.
+    """Return the value of the first named member of a JSON object that is a text and not empty.
 
+    :param names: the names of the members, in the order of the search.
     :raises ValueError: If no such member exists.
     """
     for name in names:

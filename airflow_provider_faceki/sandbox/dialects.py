@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Dialects: ways in which FACEKI's answers possibly differ from its documentation.
 
-A dialect is data. It changes the documented answer of a route and does not replace the code of the route.
+A route always computes the documented answer. A dialect is a table of functions and values that change this answer.
 `docs/sandbox.md` lists all dialects.
 """
 
@@ -32,15 +32,16 @@ Change = Callable[[Any], object]
 
 @dataclass(frozen=True)
 class Dialect:
-    """The differences between one dialect and the documentation.
+    """The differences between one possible form of FACEKI's API and the documentation.
 
     :param summary: a description of the differences in a few words.
-    :param answers: maps a route name to the change of the route's successful JSON answers.
-    :param failures: the change of every JSON answer that reports a failure. It receives and returns the document and
-        the HTTP status.
-    :param responses: maps a route name to the change of the complete response, for changes beyond the JSON document.
+    :param answers: maps a route name to the function that changes the route's successful JSON answers.
+    :param failures: a function that changes every JSON answer that reports a failure. The function receives and returns
+        the document and the HTTP status.
+    :param responses: maps a route name to a function that changes the complete response, including headers and status.
         The name `*` matches every route.
-    :param paths: maps a route name to the paths that replace the documented path. A name in braces is a filter.
+    :param paths: maps a route name to the paths that replace the documented path. A name in braces is a variable part
+        of the path, and its value is used as the query parameter with this name.
     :param pdf_method: the HTTP method of the PDF report call.
     :param filters: maps the documented name of a filter to the name that the dialect accepts instead.
     :param token_forms: the forms of the token request that the dialect accepts.
@@ -51,7 +52,7 @@ class Dialect:
         returned.
     :param wrong_credentials: the answer to a wrong client id or client secret. If None, the default answer is
         returned.
-    :param webhook: the change of a webhook's body.
+    :param webhook: a function that changes the body of a webhook.
     :param webhook_as_form: whether a webhook is sent URL-encoded as a form instead of as JSON.
     :param needs_workflow: whether a request for a link without a workflow is refused.
     :param connection: the members of the Connection's extra that the provider needs to work with this dialect.
@@ -75,7 +76,7 @@ class Dialect:
     connection: Mapping[str, object] = field(default_factory=dict)
 
     def change(self, route: str, response: Response) -> Response:
-        """Return the response of a route, changed as this dialect prescribes."""
+        """Apply the changes of this dialect to the response of a route, and return the changed response."""
         if response.content_type == "application/json":
             response = self._change_json(route, response)
         change = self.responses.get(route) or self.responses.get("*")
@@ -113,12 +114,12 @@ def _is_failure(document: Any, status: int) -> bool:
 
 
 def _result(change: Change) -> Change:
-    """Return a change that applies `change` to the `result` of a v3 answer."""
+    """Return a function that applies `change` to the member `result` of a v3 answer."""
     return lambda document: {**document, "result": change(document["result"])}
 
 
 def _data(change: Change) -> Change:
-    """Return a change that applies `change` to the `data` of a legacy answer."""
+    """Return a function that applies `change` to the member `data` of a legacy answer."""
     return lambda document: {**document, "data": change(document["data"])}
 
 
@@ -135,7 +136,7 @@ def _without_envelope(document: Any) -> object:
 
 
 def _loose_types(record: Any) -> dict[str, object]:
-    """Return a record with fields of other types: error codes as objects, times as numbers, booleans as texts."""
+    """Return a copy of a record in which error codes are objects, `createdAt` is a number, and booleans are texts."""
     return {
         **record,
         "errorCodes": [{"errorCode": code} for code in record["errorCodes"]],

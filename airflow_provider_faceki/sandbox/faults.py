@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Faults: errors that the sandbox injects on request.
+"""Faults: errors that a test queues and that the sandbox then injects into its answers.
 
-Faults wait in a queue. The first fault in the queue that matches a request is applied to the request.
+The first fault in the queue that matches a request is applied to the request.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 @dataclass
 class Fault:
-    """One fault.
+    """One error that the sandbox injects into its answers.
 
     The kinds of faults:
 
-    - `status`: The answer has the HTTP status `status` and the header `Retry-After` with `retry_after`. The body is an
-      HTML page for 413, 502, 503 and 504, and JSON for every other status.
+    - `status`: The answer has the HTTP status `status`. If `retry_after` is set, the answer has the header
+      `Retry-After`. The body is an HTML page for 413, 502, 503 and 504, and JSON for every other status.
     - `code`: The answer is HTTP 200 with the error `code` in the envelope of the route.
     - `redirect`: The answer is a redirect to `location` with the HTTP status `status` (default: 302).
     - `huge`: The answer is JSON that is padded to `size` bytes.
@@ -51,7 +51,7 @@ class Fault:
     - `hang`: The request is not processed and not answered. The connection is reset after `delay` seconds.
     - `truncated`: The body is the first half of the correct JSON, with a Content-Length that matches this half.
     - `cut_off`: The Content-Length is that of the complete body, but the connection closes after half of the body.
-    - `content_type`: The body is correct, but its declared type is `content_type`.
+    - `content_type`: The body is correct, but the header `Content-Type` contains `content_type`.
     - `reset`: The connection is reset before the body of the request is read.
     - `reset_after_body`: The connection is reset after the body of the request is read. The request is not processed.
     - `process_then_reset`: The request is processed and billed. Then the connection is reset without an answer.
@@ -60,14 +60,17 @@ class Fault:
 
     :param kind: the kind of the fault.
     :param route: the name of the route to which the fault applies. `*` means every route.
-    :param record_identifier: a prefix. The fault applies only to requests with a record identifier that begins with it.
-        If None, the fault applies to all requests.
+    :param record_identifier: a prefix. The fault applies only to requests with a record identifier that begins with
+        this prefix. If None, the fault applies to all requests.
     :param count: the number of requests to which the fault applies. If None, the number is not limited.
     :param skip: the number of matching requests that are answered normally before the fault applies.
     :param status: the HTTP status of the kinds `status` (default: 500) and `redirect` (default: 302).
     :param retry_after: the value of the header `Retry-After`, in seconds or as an HTTP date.
-    :param size: the size of the answer in bytes.
-    :param delay: the delay in seconds.
+    :param code: the FACEKI error code of the kind `code`.
+    :param location: the URL to which the kind `redirect` redirects.
+    :param size: the size in bytes of the answer of the kind `huge`.
+    :param delay: the delay in seconds of the kinds `slow`, `drip`, `hang` and `reset_then_process`.
+    :param content_type: the header `Content-Type` of the kind `content_type`.
     :param processed: whether the request is processed and billed before the faulty answer is sent.
     """
 
@@ -188,7 +191,7 @@ def fault_from(document: Mapping[str, object]) -> Fault:
 
 
 class Faults:
-    """The queue of the faults that are not applied yet."""
+    """The queue of the faults that the sandbox has not injected yet."""
 
     def __init__(self) -> None:
         self._queue: list[Fault] = []
@@ -206,8 +209,8 @@ class Faults:
     def next_is_reset(self, route: str) -> bool:
         """Return whether the next fault of a route is certainly a `reset`, which occurs before the body is read.
 
-        If the next fault has a record identifier, the result is false, because the identifier is known only after the
-        body is read.
+        If the next fault is restricted to a record identifier, return false, because the record identifier of a request
+        is known only after the body is read.
         """
         for fault in self._queue:
             if fault.route in (ANY_ROUTE, route):

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The HTTP server, which runs the ASGI application with uvicorn.
 
-The server runs on a clock that tests cannot freeze, and it can reset a client's connection.
+The timers of the server use a clock that tests cannot freeze. The server can also reset a client's connection, to
+simulate a network fault.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
 from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, read_limited
 
 MAX_CONTROL_BYTES = 1024 * 1024
-# This time is longer than the pause between two polls, so that a client can reuse its connection. A real load
-# balancer behaves in the same way.
+# An idle connection stays open longer than the usual pause between two polls, so that a client can reuse its
+# connection. A real load balancer behaves in the same way.
 KEEP_ALIVE_SECONDS = 65
 # uvicorn's `on_tick` expects ten calls per second.
 _TICK_SECONDS = 0.1
 _TICKS_A_DAY = 864_000
 _CANCEL_TIMEOUT_SECONDS = 1.0
-# SO_LINGER is switched on with a timeout of 0 s. With this option, close() drops the unsent data and sends RST, so that
-# the client sees a connection reset and not a normal end.
+# The value switches SO_LINGER on, with a timeout of 0 s. With this option, close() drops the unsent data and sends RST,
+# so that the client sees a connection reset and not a normal end.
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _LOG = logging.getLogger(__name__)
@@ -64,9 +65,10 @@ def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> A
 
 
 def _internal_error(request: Request, error: Exception) -> Response:
-    """Return the response for an exception in the sandbox itself.
+    """Return the response to a request in which the sandbox itself raised an unexpected exception.
 
-    The response differs from every injected fault, so that a test cannot confuse the two.
+    The response differs from the response of every injected fault, so that a test does not confuse a bug of the sandbox
+    with a fault.
     """
     _LOG.error("the sandbox itself failed", exc_info=error)
     return JSONResponse({"error": "the sandbox itself failed; its log says where"}, 500)
@@ -163,12 +165,12 @@ class ConnectionTracker:
 
 
 def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
-    """Return a subclass of uvicorn's protocol that reports its connections to the tracker."""
+    """Return a subclass of uvicorn's protocol that reports each opened and closed connection to the tracker."""
 
     class Protocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
             super().connection_made(transport)
-            # Airflow 3 switches uvicorn's access log on. Its lines would contain links and query strings.
+            # Airflow 3 switches uvicorn's access log on. This log would contain links, which grant access.
             self.access_log = False
             tracker.opened(self.client, transport)
 
@@ -181,9 +183,10 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
 
 @contextmanager
 def uvicorn_log_muted() -> Iterator[None]:
-    """Drop the lines that uvicorn logs on this thread.
+    """Drop the lines that uvicorn logs in the current thread.
 
-    uvicorn logs an injected fault as an error. The log lines of other uvicorn servers in this process are not dropped.
+    Otherwise uvicorn would log each injected fault as an error. Other uvicorn servers of this process run in other
+    threads, so their log lines are not dropped.
     """
     thread = threading.get_ident()
 
@@ -242,7 +245,7 @@ class HTTPServer(Server):
             await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        # The aborted connections close in the next iteration of the event loop.
+        # The aborted connections close in the next iteration of the event loop, so the shutdown waits for it.
         await real_sleep(0)
 
 
@@ -256,7 +259,8 @@ def http_server(
 ) -> HTTPServer:
     """Return a server that is ready to serve a listening socket.
 
-    :param exposed: whether requests with any `Host` header are accepted.
+    :param exposed: whether requests with any `Host` header are accepted. If false, only requests to a loopback host
+        are accepted.
     :param tls: the paths of a certificate and its private key. If None, the server speaks plain HTTP.
     :param log: a function that receives one line for each request.
     :param on_ready: a function that is called once, when the server listens.
@@ -279,5 +283,6 @@ def http_server(
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
     )
-    config.load()  # Reads the certificate now, so that an error is raised to the caller and not in the server thread.
+    # The certificate is read now, so that an error is raised to the caller and not in the server thread.
+    config.load()
     return HTTPServer(config, on_ready)

@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Requests and responses as plain values, so that the routes do not depend on an HTTP library, and FACEKI's envelopes.
+"""Requests and responses as plain values, and FACEKI's envelopes.
+
+The routes use these values, so the routes do not depend on an HTTP library.
+
+An envelope is the JSON object around the content of an answer:
 
 - The legacy envelope is `{"responseCode", "data"}`. The token call, the link call and the V2 API use it.
 - The v3 envelope is `{"status", "code", "message", "appVersion", "result"}`.
@@ -23,9 +27,9 @@ APP_VERSION = "v3.0.0"
 
 @dataclass(frozen=True)
 class Upload:
-    """The size in bytes and the hash of an uploaded file.
+    """The size in bytes and the SHA-256 hash of an uploaded file.
 
-    The hash is sufficient to recognise the same file again. The content is not stored, so no picture can leak.
+    The hash is sufficient to recognise the same file again. The content is not stored, so no image can leak.
     """
 
     size: int
@@ -36,14 +40,14 @@ class Upload:
 class Request:
     """One HTTP request.
 
-    :param base_url: scheme, host and port of the sandbox, as the client addressed it.
+    :param base_url: the scheme, host and port under which the client addressed the sandbox.
     :param headers: the headers, with names in lower case.
     :param query: the parameters of the query string.
     :param path: the values of the variable parts of the path.
     :param document: the parsed JSON body. If None, the request has no body, or the body is not valid JSON.
     :param parts: the fields of a form body.
-    :param generation: the number of resets before the request began. A request that began before a reset takes no
-        fault after it and changes nothing.
+    :param generation: the number of resets of the sandbox before the request began. If the sandbox is reset during the
+        request, the request changes nothing after the reset, and no fault is applied to it.
     """
 
     base_url: str
@@ -80,7 +84,7 @@ class Response:
 
 
 class Envelope(Enum):
-    """The envelope of the errors of a route."""
+    """The kind of envelope (JSON object around the content) in which a route reports errors."""
 
     LEGACY = "legacy"
     V3 = "v3"
@@ -132,10 +136,10 @@ def error(envelope: Envelope, code: int, status: int = 200) -> Response:
 
 
 def unauthorized(status: int) -> Response:
-    """Return the refusal of a request.
+    """Return the answer to a request with an unknown URL or without a valid token.
 
-    :param status: the HTTP status. It is 404 for an unknown URL. For a token that is missing, unknown, expired or
-        revoked, it is the setting `refusal_status`.
+    :param status: the HTTP status. For an unknown URL it is 404. For a token that is missing, unknown, expired or
+        revoked, it is the value of the setting `refusal_status`.
     """
     return json_response({"status": False, "code": 1, "message": name_of(1)}, status)
 
@@ -145,7 +149,7 @@ def html(status: int, text: str, headers: Mapping[str, str] | None = None) -> Re
 
 
 def gateway_page(status: int, title: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an HTML page of a reverse proxy, which answers instead of the service."""
+    """Return an HTML error page, as a reverse proxy sends it instead of an answer of the service."""
     heading = f"{status} {title}"
     page = (
         f"<html>\r\n<head><title>{heading}</title></head>\r\n<body>\r\n"

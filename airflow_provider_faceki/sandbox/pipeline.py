@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The processing of a request in this order: latency, faults, token check, route, response.
+"""Process each request to the sandbox in this order: latency, faults, token check, route, response.
 
-The route computes its answer in one synchronous step under the backend's lock. All sleeps and all network I/O are
-outside the lock.
+The function of a route computes the answer in one synchronous step, during which it holds the backend's lock. The lock
+is never held during a sleep or during network I/O.
 
-If the client disconnects, its request is processed nevertheless. The real service also bills such a request.
+If the client disconnects, its request is processed nevertheless, because the real service also bills such a request.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ Log = Callable[[str], None]
 
 
 class RequestPipeline:
-    """The processing of all requests, except the requests to the control API.
+    """A pipeline that processes all requests except the requests to the control API.
 
     :param backend: the sandbox.
     :param abort: a function that closes the connection of a client. If its second argument is true, the connection is
@@ -75,9 +75,10 @@ class RequestPipeline:
         self._background: set[asyncio.Task[None]] = set()
 
     async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
-        """Answer a request to a URL without a fixed route.
+        """Answer a request to a path that is not in the table of routes.
 
-        The URL is the path of a setting or of a dialect. Otherwise the URL is unknown.
+        The setting `pdf_path` and the dialect can define such a path. A request to any other path is answered with the
+        error for an unknown URL.
         """
         dialect = self._backend.dialect
         if request.method == dialect.pdf_method:
@@ -94,13 +95,16 @@ class RequestPipeline:
         return await self.handle(UNKNOWN, request)
 
     async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
-        """Answer one request to the documented path of a route."""
+        """Answer a request to the documented path of a route.
+
+        If the dialect has replaced this path by another path, the answer is HTTP 404.
+        """
         return await self._handle_counted(
             MOVED if route.name in self._backend.dialect.paths else route, request
         )
 
     async def _handle_counted(self, route: Route, request: HTTPRequest) -> HTTPResponse:
-        """Answer one request, count the request and log it."""
+        """Answer one request, update the counters and log the request."""
         started = real_monotonic()
         with self._backend.lock:
             generation, ledger = self._backend.generation, self._backend.accounts
@@ -115,7 +119,7 @@ class RequestPipeline:
         finally:
             with self._backend.lock:
                 ledger.request_ends(status)
-            # The log contains the name of the route and never the URL, because a URL with a link grants access.
+            # The log line contains the route name and not the URL, because a URL that contains a link grants access.
             elapsed = (real_monotonic() - started) * 1000
             self._log(f"{request.method} {route.name} {status} {elapsed:.0f} ms")
 
@@ -139,7 +143,7 @@ class RequestPipeline:
         return await self._apply_fault(fault, route, request)
 
     async def _read(self, route: Route, http_request: HTTPRequest, generation: int) -> Request:
-        """Read a request and translate the filter names of the dialect into the documented names."""
+        """Read a request, and rename filters that have a special name in the dialect to their documented names."""
         dialect = self._backend.dialect
         path = dict(http_request.path_params)
         query = dict(http_request.query_params)
@@ -168,8 +172,8 @@ class RequestPipeline:
     def _identifier(self, request: Request) -> str:
         """Return the record identifier of a request.
 
-        The identifier is in the form, in the JSON body or in the query. Otherwise the link of the request has it. If
-        there is none, return an empty text.
+        If the form, the JSON body and the query contain no record identifier, return the record identifier of the
+        request's link. If the request has no link either, return an empty text.
         """
         named = (
             request.text("record_identifier")
@@ -253,12 +257,13 @@ class RequestPipeline:
 
     def _run_later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)  # The event loop stores only a weak reference to a task.
+        # The event loop stores only a weak reference to a task. Without this set, the task could be garbage-collected.
+        self._background.add(task)
         task.add_done_callback(self._background.discard)
 
 
 def _replacement(fault: Fault, envelope: Envelope) -> Response:
-    """Return the response of a fault that replaces the answer of the route."""
+    """Return the response that a fault sends instead of the answer of the route."""
     headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after}"}
     status = fault.status or 500
     if fault.kind == "code":
@@ -273,7 +278,7 @@ def _replacement(fault: Fault, envelope: Envelope) -> Response:
 
 
 def _match(template: str, path: str) -> dict[str, str] | None:
-    """Return the values of the names in braces. If the path does not match the template, return None."""
+    """Return the values in a path for the names in braces in a template. If the path does not match, return None."""
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
     found = re.fullmatch(pattern, path)
     return found.groupdict() if found else None

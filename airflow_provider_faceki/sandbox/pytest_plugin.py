@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The pytest fixtures `faceki_sandbox` and `faceki_run_dag`, for tests of your own DAGs.
 
-If the provider is installed, every run of pytest imports this module. To keep this import fast, the module imports
-Airflow and the web server only when a test requests a fixture.
+If the provider is installed, every run of pytest imports this module. Airflow and the web server are imported only when
+a test requests a fixture, so that this module does not slow down the other runs of pytest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-# The clock is imported at the top, so that it binds the real time functions before a test can freeze the time.
+# The import of the clock module is at the top, so that the module stores references to the real time functions before a
+# test can freeze the time.
 from airflow_provider_faceki.sandbox.backend import clock as _clock  # noqa: F401
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Session:
-    """The server that all tests share. It is started when the first test requests it."""
+    """The sandbox server that all tests of a pytest run share. The first test that requests the server starts it."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -40,8 +41,9 @@ class _Session:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # The server accepts connections in their order. After this answer, no request of an earlier test can begin any
-        # more, so none is counted for the next test.
+        # The server accepts connections in their order. When this call is answered, the request of every earlier
+        # connection has begun. A request that began before the reset is not counted after it, so no request of an
+        # earlier test is counted for the next test.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1
@@ -62,9 +64,10 @@ def faceki_sandbox(
 ) -> FacekiSandbox:
     """Provide an empty sandbox on loopback, and set `AIRFLOW_CONN_FACEKI_DEFAULT` to a Connection to it.
 
-    The optional parameter of the fixture is the name of a dialect, or a mapping of settings. Example:
+    The optional parameter of the fixture is a mapping of settings, or the name of a dialect. A dialect is a set of
+    differences between FACEKI's answers and its documentation. Example:
     `@pytest.mark.parametrize("faceki_sandbox", ["path-ids"], indirect=True)`. If a dialect is set, the Connection also
-    contains the values that the dialect needs.
+    contains the values that the provider needs for this dialect.
     """
     from airflow_provider_faceki.sandbox.__main__ import missing_packages
 
@@ -102,10 +105,10 @@ def _faceki_airflow_home(tmp_path_factory: pytest.TempPathFactory) -> AirflowHom
 
 @pytest.fixture
 def faceki_run_dag(faceki_sandbox: FacekiSandbox, _faceki_airflow_home: AirflowHome) -> Iterator[RunDag]:
-    """Provide a function that runs a DAG against the sandbox and returns its result.
+    """Provide a function that runs a DAG against the sandbox and returns the result of the DAG run.
 
-    The call is `faceki_run_dag(source, conf={...})`. `source` is a DAG, a path or a module. Airflow uses a temporary
-    home directory. Its database is created once for all tests.
+    Example: `faceki_run_dag(source, conf={...})`. `source` is a DAG, a path or a module. Airflow uses a temporary home
+    directory with its own database. The database is created once for all tests.
     """
     with _faceki_airflow_home.used():
 

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""`FacekiSandbox`, a sandbox in a thread of the current process, and `SandboxProcess`, one in a separate process.
+"""Run a sandbox: `FacekiSandbox` in a thread of the current process, `SandboxProcess` in a separate process.
 
-The separate process is for tests that fork or kill their own process.
+Use `SandboxProcess` in tests that fork or kill their own process.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ AUTO_ANSWER_INTERVAL_SECONDS = 0.1
 
 
 class ExposureError(ValueError):
-    """The address is not loopback.
+    """The sandbox must not listen on this address, because the address is not loopback.
 
-    Other machines must not reach the sandbox. Its default credentials are public, and its control API has no login.
+    Other machines must not reach the sandbox, because its default credentials are public and its control API has no
+    login.
     """
 
 
@@ -56,12 +57,12 @@ class FacekiSandbox(Backend):
         default settings are used.
     :param host: the loopback address on which the server listens.
     :param port: the TCP port. If 0, the system selects a free port.
-    :param tls: the paths of a certificate and its private key. If None, the server speaks plain HTTP.
-    :param clock: the clock that measures the lifetimes of tokens and links. If None, a clock with the
-        real time is used.
+    :param tls: the paths of a certificate and its private key. If None, the server uses plain HTTP.
+    :param clock: the clock that measures the lifetimes of tokens and links. If None, the sandbox uses a clock that
+        shows the real time.
     :param expose: whether an address that is not loopback is allowed.
     :param log: a function that receives one line for each request.
-    :raises ExposureError: If `host` is not loopback and `expose` is false.
+    :raises ExposureError: If `host` is not a loopback address and `expose` is false.
     """
 
     def __init__(
@@ -114,8 +115,8 @@ class FacekiSandbox(Backend):
         """
         if self._thread is not None:
             raise RuntimeError("this sandbox is already running")
-        # This import is not at the top of the module, so that a caller can use settings, faults and records without
-        # the packages of the web server.
+        # The web server is imported here and not at the top of the module, so that settings, faults and records can be
+        # used if the packages of the web server are not installed.
         from airflow_provider_faceki.sandbox.http_server import http_server
 
         ready = threading.Event()
@@ -164,7 +165,7 @@ class FacekiSandbox(Backend):
             runner.run(serve())
 
     async def _answer_links(self) -> None:
-        """Answer the links with a due automatic answer, even if the sandbox receives no requests."""
+        """Answer each link after the delay in the setting `auto_answer`, even if the sandbox receives no requests."""
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)
             self.answer_due_links()
@@ -179,7 +180,7 @@ class SandboxProcess:
     :param arguments: command-line options of `faceki-sandbox`.
     :param client_id: the client id that the sandbox accepts.
     :param client_secret: the client secret that the sandbox accepts.
-    :param tls: the paths of a certificate and its private key. If None, the sandbox speaks plain HTTP.
+    :param tls: the paths of a certificate and its private key. If None, the sandbox uses plain HTTP.
     """
 
     def __init__(
@@ -256,7 +257,8 @@ def connection(
 ) -> dict[str, object]:
     """Return an Airflow Connection to a sandbox, as a JSON object.
 
-    :param tls: the paths of the certificate and its private key. If None, the sandbox speaks plain HTTP.
+    :param url: the base URL of the sandbox.
+    :param tls: the paths of the certificate and its private key. If None, the sandbox uses plain HTTP.
     :param extra: members to add to the Connection's extra or to replace in it.
     """
     # Without `addon_url`, the image check would call FACEKI's real add-on host. Without `pdf_report_path`, the PDF

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The settings of a sandbox.
+"""The settings of a sandbox, the local server that simulates FACEKI.
 
 Each value is validated when it is set, both from Python and through the control API.
 """
@@ -145,7 +145,7 @@ class Settings:
     token_status: int = 200
     missing_secret: str = "message"
     refusal_status: int = 401
-    # The default is 201, because an official SDK had to be changed to accept this status.
+    # An official SDK was changed to accept HTTP 201 for a new link, so FACEKI probably answers with 201.
     link_status: int = 201
     link_limit: int = 1
     link_errors: tuple[str, ...] = LINK_ERRORS
@@ -156,11 +156,11 @@ class Settings:
     rejection_result: str = "object"
     max_upload_bytes: int = 64 * 1024 * 1024
     person: dict[str, str] = field(default_factory=dict, repr=False)
-    # This path is only an assumption, because no public source contains FACEKI's path.
+    # The path of the PDF report is only an assumption, because no public source contains FACEKI's path.
     pdf_path: str = "/sandbox/report/{requestId}"
     pdf_form: str = "bytes"
     pdf_size: int = 0
-    # The URL is excluded from the repr, because its path possibly contains a token.
+    # The webhook URL is excluded from the repr, because the path of the URL possibly contains a token.
     webhook_url: str | None = field(default=None, repr=False)
     webhook_mode: str = "normal"
     webhook_delay: float = 2.0
@@ -181,7 +181,7 @@ class Settings:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def shown(self) -> dict[str, object]:
-        """Return all values except the secrets, for the control API."""
+        """Return the names and values of all settings except the secret settings, for the control API."""
         return {name: value for name, value in self.values().items() if name not in SECRETS}
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read the body of a request, and send a response: complete, slow, incomplete, too early, or no response at all."""
+"""Read request bodies, and send responses that are complete, slow, incomplete or too early, or reset the connection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LINGER_SECONDS = 5.0
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 _PIECES = 10
 
-#: Closes the connection of a client. If the second argument is true, the connection is reset.
+#: A function that closes the connection of a client. If its second argument is true, the connection is reset.
 Abort = Callable[[tuple[str, int] | None, bool], None]
 
 
@@ -41,11 +41,13 @@ class TooLarge(Exception):
 
 
 class FormError(ValueError):
-    """The body is not a valid form of the declared content type."""
+    """The body of a request is not a valid form of the content type that the request declares."""
 
 
 async def read_limited(request: Request, limit: int, consume: Callable[[bytes], None]) -> None:
-    """Read the body of a request in pieces. The size is measured, because the Content-Length is possibly wrong.
+    """Read the body of a request in pieces.
+
+    The size of the pieces is counted, because the header Content-Length is possibly wrong.
 
     :param limit: the maximal size of the body in bytes.
     :param consume: a function that receives each piece.
@@ -60,7 +62,7 @@ async def read_limited(request: Request, limit: int, consume: Callable[[bytes], 
 
 
 class FormReader:
-    """A parser of one form. `feed` accepts the body in pieces, and `parts` is complete after the call of `end`.
+    """A parser of one form body. `feed` accepts the body in pieces, and `parts` is complete after the call of `end`.
 
     Files are not stored. Only the hash and the size of each file are computed. python-multipart's `FormParser` would
     write the files to disk, so this class uses `MultipartParser`, which passes the pieces of a file to callbacks.
@@ -198,7 +200,7 @@ class TruncatedResponse(HTTPResponse):
 
 
 class ConnectionReset(HTTPResponse):
-    """A connection reset in place of a response."""
+    """A response object that sends no response and resets the connection."""
 
     def __init__(self, abort: Abort) -> None:
         super().__init__(b"", 499)
@@ -210,9 +212,9 @@ class ConnectionReset(HTTPResponse):
 
 
 class EarlyResponse(HTTPResponse):
-    """A response that is sent at once, while the body of the request is still arriving.
+    """A response that is sent before the complete body of the request has arrived.
 
-    The rest of the request body is read and discarded.
+    After the response, the rest of the request body is read and discarded.
     """
 
     def __init__(self, response: Response) -> None:
@@ -240,7 +242,7 @@ async def _discard_body(receive: Receive) -> None:
 async def _wait_for_disconnect(receive: Receive) -> None:
     """Wait until the client has disconnected.
 
-    If the application returned earlier without a response, uvicorn would log an error.
+    If the application returned without a complete response before the disconnect, uvicorn would log an error.
     """
     while (await receive())["type"] != "http.disconnect":
         pass
