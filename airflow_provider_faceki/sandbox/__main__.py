@@ -38,7 +38,7 @@ REQUIRED_PACKAGES = ("starlette", "uvicorn", "python_multipart")
 
 
 def missing_packages() -> str:
-    """Return a message with the packages that are not installed. If none is missing, return an empty text."""
+    """Return an error message with the missing required packages. If no package is missing, return an empty text."""
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if not missing:
         return ""
@@ -178,7 +178,7 @@ def _announce(sandbox: FacekiSandbox, chosen: argparse.Namespace) -> None:
 
 
 def _write_whole(target: Path, text: str) -> None:
-    """Write a file atomically, so that no reader sees an incomplete file."""
+    """Write a text to a file atomically, so that no other process reads an incomplete file."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
     with os.fdopen(handle, "w") as out:
         out.write(text)
@@ -188,10 +188,10 @@ def _write_whole(target: Path, text: str) -> None:
 class LineLog:
     """A log that writes its lines to a file descriptor in a separate thread.
 
-    If the descriptor is a pipe that no process reads, a write blocks. Because a separate thread writes, the server does
-    not block. If the queue of the thread is full, further lines are dropped.
+    If the descriptor is a pipe that no process reads, a write blocks. The separate thread prevents that such a write
+    blocks the server. If the queue of the thread is full, further lines are dropped.
 
-    :param descriptor: the file descriptor.
+    :param descriptor: the file descriptor, for example 2 for stderr.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -204,7 +204,7 @@ class LineLog:
             self._lines.put_nowait(line)
 
     def flush(self) -> None:
-        """Wait until all lines are written, for at most one second."""
+        """Wait until all queued lines are written, but at most one second."""
         deadline = real_monotonic() + FLUSH_TIMEOUT_SECONDS
         while self._lines.unfinished_tasks and real_monotonic() < deadline:
             time.sleep(0.01)
@@ -212,7 +212,7 @@ class LineLog:
     def _write_all(self) -> None:
         while True:
             line = self._lines.get()
-            # If the reader has closed the pipe, the line is lost and the server continues.
+            # If the reader has closed the pipe, the line is lost. The server must continue nevertheless.
             with suppress(OSError):
                 os.write(self._descriptor, f"{line}\n".encode())
             self._lines.task_done()

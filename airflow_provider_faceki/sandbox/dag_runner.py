@@ -33,6 +33,8 @@ class DagResult:
     """The result of a DAG run, which is read from Airflow's SQLite database.
 
     :param database: the path of the SQLite file.
+    :param dag_id: the id of the DAG.
+    :param run_id: the id of the DAG run.
     """
 
     database: Path
@@ -41,7 +43,7 @@ class DagResult:
 
     @property
     def state(self) -> str:
-        """The state of the DAG run, which is `success` or `failed` after its end."""
+        """The state of the DAG run. After the end of the run, the state is `success` or `failed`."""
         return str(self._rows("SELECT state FROM dag_run")[0][0])
 
     @property
@@ -83,7 +85,7 @@ class DagResult:
 
 
 def _decoded(value: object) -> Any:
-    # SQLite returns a number in a JSON column as a Python number and not as JSON text.
+    # SQLite returns most values of a JSON column as JSON text, but returns a number as a Python number.
     return json.loads(value) if isinstance(value, str | bytes) else value
 
 
@@ -117,7 +119,7 @@ class AirflowHome:
         }
 
     def migrate(self) -> None:
-        """Create the database.
+        """Create the database of this Airflow home.
 
         The migration runs in a separate process, because it changes the logging configuration of its process.
         """
@@ -140,9 +142,9 @@ class AirflowHome:
         This also works if the process has already imported Airflow with another home.
         """
         if "AIRFLOW_HOME" in os.environ:
-            # Other tests in this process possibly need the configuration of their own home, and the import reads it.
-            # If AIRFLOW_HOME is not set, this import would create a home in the user's folder. In that case Airflow
-            # is imported below, when the variables point to the temporary home.
+            # The first import of Airflow reads the configuration of AIRFLOW_HOME. Other tests in this process possibly
+            # need that configuration, so Airflow is imported before the variables are changed. If AIRFLOW_HOME is not
+            # set, an import now would create a home in the user's folder, so Airflow is imported after the change.
             import_module("airflow.settings")
         before = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)
@@ -203,7 +205,7 @@ def _dag(source: object, dag_id: str | None) -> Any:
 def _dag_of_file(path: Path, dag_id: str | None) -> Any:
     if not path.is_file():
         raise DagError(f"there is no file {path}")
-    # The file can import other files of its folder, as in a DAG folder.
+    # The folder of the file is added to `sys.path`, so that the file can import other files of this folder.
     sys.path.insert(0, str(path.parent))
     try:
         bag = _dag_bag(path)
@@ -231,7 +233,7 @@ def _dagbag_module() -> Any:
 
 
 def _serialize(dag: Any) -> None:
-    """Write a serialized DAG into the database, because Airflow 3 reads it from there before a run."""
+    """Write a DAG into the database in its serialized form, because Airflow 3 reads the DAG from there before a run."""
     try:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
     except ImportError:  # Airflow 2 has no DAG bundles.

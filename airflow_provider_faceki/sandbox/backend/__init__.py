@@ -1,2 +1,2 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The simulated service: its links, records, tokens, charges and webhooks. It contains no HTTP server."""
+"""The simulated FACEKI service: its links, records, tokens, charges and webhooks. It contains no HTTP server."""

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""All actions on a sandbox, as methods of `Backend`.
+"""All actions on the simulated FACEKI service, as methods of `Backend`.
 
 The routes, the control API and `FacekiSandbox` call the same methods, so that each action is implemented only once.
 """
@@ -34,11 +34,12 @@ LINK_ENDS = ("expired", "used_up")
 
 
 class Backend:
-    """One sandbox without its HTTP server.
+    """The state of one sandbox, and the actions on this state. It contains no HTTP server.
 
-    `lock` is acquired while the answer of a request is computed. It is never held during network I/O or a sleep.
+    `lock` protects the state. The lock is held while the answer to a request is computed. It is never held during
+    network I/O or a sleep.
 
-    :param settings: the settings, which determine the behaviour. They can be changed at any time.
+    :param settings: the settings of the sandbox. They can be changed at any time.
     :param clock: the clock that measures the lifetimes of tokens and links.
     :param route_names: the names of the routes for which a fault can be queued.
     """
@@ -54,8 +55,8 @@ class Backend:
         self.faults = Faults()
         self.accounts = Ledger()
         self.webhooks = WebhookSender(settings, self._webhook_sent)
-        #: The number of resets. A request compares this number to detect a reset since the request began. After such a
-        #: reset, the request changes nothing.
+        #: The number of resets. A request stores this number when it begins. If the number has changed since then, the
+        #: sandbox was reset during the request, and the request changes nothing any more.
         self.generation = 0
 
     def reset(self) -> None:
@@ -76,7 +77,7 @@ class Backend:
     def dialect(self) -> Dialect:
         return dialect_of(self.settings.dialect)
 
-    # Methods for faults and tokens.
+    # Methods for faults (injected errors) and tokens.
 
     def add_fault(self, kind: str | Fault, **options: object) -> None:
         """Queue a fault, for example `add_fault("status", route="records", status=503)`.
@@ -138,7 +139,7 @@ class Backend:
         """Create a link and return its id.
 
         :param record_identifier: the caller's identifier of the person. It also selects the outcome; see `outcomes.py`.
-        :param workflow_id: the workflow of the verification.
+        :param workflow_id: the id of the workflow for the verification.
         :param minutes: the lifetime of the link in minutes. If None or 0, the link never expires. FACEKI does not
             document this (assumption).
         :param redirect_url: the URL to which the hosted page leads after the verification. If empty, there is no
@@ -192,7 +193,8 @@ class Backend:
 
         :param decision: the decision of the record. If None, the record identifier of the link selects the outcome.
         :param selfie: the SHA-256 digest of the selfie. If empty, no selfie was uploaded.
-        :raises Refused: If the link cannot be used, the credit is used up, or the scenario is a refusal.
+        :raises Refused: If the link cannot be used, the credit is used up, or the outcome is an error code that is not
+            in `REJECTIONS`.
         """
         with self.lock:
             link = self.open_link(link_id)
@@ -200,10 +202,10 @@ class Backend:
             return self._verify(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     def answer_due_links(self) -> None:
-        """Answer each link with an automatic answer (setting `auto_answer`) that is due."""
+        """Answer each link for which an automatic answer (setting `auto_answer`) is due."""
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # If the link was already answered, has expired, or the credit is used up, the link stays unchanged.
+                # If the link was already answered, has expired, or the credit is used up, the link remains unchanged.
                 with suppress(Refused):
                     self.answer_link(link)
 
@@ -216,7 +218,8 @@ class Backend:
 
         :param link: the link of the call. If None, the call uses no link.
         :param selfie: the SHA-256 digest of the selfie.
-        :raises Refused: If the scenario is an error code. The exception contains the record if a record was created.
+        :raises Refused: If the credit is used up, or the outcome is an error code. If a record was created, the
+            exception contains the record.
         """
         scenario = scenario_of(record_identifier)
         record = self._verify(scenario, workflow.workflow_id, record_identifier, link, selfie, "verification")
@@ -333,7 +336,7 @@ class Backend:
         with self.lock:
             self.accounts.webhooks[outcome] += 1
 
-    # Methods for charges and counters.
+    # Methods for charges, counters and the face search.
 
     def charge(self, record_identifier: str, what: str) -> None:
         """Charge the account for a call.
@@ -348,12 +351,12 @@ class Backend:
         self.accounts.bills.append(Bill(record_identifier, what, self.clock.now()))
 
     def search_face(self, selfie: str | None, *, missing: int) -> list[Record]:
-        """Return the records with the same selfie, byte for byte.
+        """Charge a face search, and return the records with the same selfie, byte for byte.
 
-        The call is billed even if no record is found (assumption).
+        The search is billed even if no record is found. FACEKI does not document this (assumption).
 
-        :param selfie: The SHA-256 digest of the selfie; None if the request contains no selfie.
-        :param missing: Code of the refusal if the request contains no selfie.
+        :param selfie: the SHA-256 digest of the selfie. If None, the request contains no selfie.
+        :param missing: the error code of the refusal if the request contains no selfie.
         :raises Refused: If the selfie is missing or the credit is used up.
         """
         if selfie is None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _EPOCH_OFFSET_SECONDS = time.time() - time.clock_gettime(_STEADY_CLOCK)
 
-#: The original function. Tests replace only the name `asyncio.sleep`.
+#: The original `asyncio.sleep`. A test that patches the name `asyncio.sleep` does not change this reference.
 real_sleep = tasks.sleep
 
 
@@ -47,7 +47,7 @@ class Clock:
 
         The clock cannot move backward, so an expired token or link never becomes valid again.
 
-        :raises ValueError: If `seconds` is not a number from 0.
+        :raises ValueError: If `seconds` is not a number, or is negative.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
             raise ValueError(f"seconds to advance: found {seconds!r}, allowed is a number from 0")

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The outcomes of a verification: decisions, FACEKI's error codes, and the scenario that an identifier selects.
+"""The possible outcomes of a verification in the sandbox: decisions and FACEKI's error codes.
 
-The beginning of the record identifier selects the scenario:
+A test selects the outcome by the beginning of the record identifier:
 
 - `accepted-…`, `declined-…` and `review-…` select the decision.
 - `decision-WORD-…` selects any word as the decision, for tests with an unknown decision.
@@ -67,8 +67,8 @@ NAMES: Final[dict[int, str]] = {
     8019: "FACE_BLUR",
 }
 
-# With these codes, the images were examined and rejected. This is the result of a verification, so the sandbox bills
-# it and stores a record. Whether FACEKI bills these codes is not documented (assumption).
+# These codes mean that the images were examined and rejected. A rejection is the result of a verification, so the
+# sandbox bills it and stores a record. FACEKI does not document whether it bills a rejection (assumption).
 REJECTIONS: Final = frozenset(
     {5004, 5005, 5007, 5008, 5010, 5011, 5012, 8002, *range(8004, 8013), 8018, 8019}
 )
@@ -84,7 +84,7 @@ _CODE = re.compile(r"code-(\d{1,5})(?:-|$)")
 
 @dataclass(frozen=True)
 class Scenario:
-    """The outcome of one verification.
+    """The outcome of one verification in the sandbox.
 
     :param decision: the decision of the record.
     :param code: the error code of the answer. If None, the answer contains a decision.
@@ -102,7 +102,7 @@ def is_decision(word: str) -> bool:
 
 
 def scenario_of(record_identifier: str) -> Scenario:
-    """Return the scenario that a record identifier selects."""
+    """Return the outcome that the beginning of a record identifier selects."""
     pause = 0.0
     slow = _SLOW.match(record_identifier)
     if slow:

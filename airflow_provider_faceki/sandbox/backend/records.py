@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The records of verifications. Each record has all fields of FACEKI's documented example and a fictitious person.
 
-A test can set fields of the person to known words. Afterwards the test can search logs and XComs for these words.
+A test can set fields of the person to known words. The test can then search logs and XComs for these words, to prove
+that logs and XComs contain no personal data.
 
 Source: https://docs.faceki.com/api-integration/verification-apis/fetch-records
 """
@@ -35,8 +36,8 @@ _DEVICE = {
 }
 _FIRST = ("Amaltea", "Borisal", "Ceciliane", "Dariolo", "Elwinia", "Faridun", "Gudrune", "Hakimel")
 _LAST = ("Testwell", "Probemann", "Muestrano", "Fantasio", "Inventari", "Beispiel", "Sampleton", "Nemoskyj")
-# The country must not exist. ISO 3166 reserves the codes XA-XZ and QM-QZ for private use. The specimen documents in
-# ICAO 9303 are issued by "Utopia" with the code UTO.
+# The country of the fictitious persons must not exist. ISO 3166 reserves the codes XA-XZ and QM-QZ for private use. The
+# specimen documents in the standard ICAO 9303 are issued by "Utopia" with the code UTO.
 _NATION = {"nationality": "Utopian", "nationality_iso": "XU", "nationality_iso2": "UTO"}
 _ISSUER = {"issuer": "Utopia", "issuer_iso": "XU", "issuer_iso2": "UTO"}
 _KINDS = {
@@ -85,7 +86,7 @@ class Record:
         self.document.update(decision=decision, updatedAt=iso(now), updateBy=by)
 
     def answer(self) -> dict[str, object]:
-        """Return the `result` of the verification call."""
+        """Return the member `result` of the answer to the verification call."""
         return {
             "requestId": self.request_id,
             "decision": self.decision,
@@ -174,7 +175,7 @@ def _summary(decision: str) -> dict[str, bool]:
 
 
 def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the storage keys of the images.
+    """Return the storage keys of the images of a verification.
 
     A key is not a URL. FACEKI does not document how a client can fetch an image by its key.
     """
@@ -235,12 +236,12 @@ def _invent(seed: str, overrides: Mapping[str, str]) -> Person:
 def _document_data(
     person: Person, kind: str, reference: str, passed: bool, now: float, overrides: Mapping[str, str]
 ) -> dict[str, object]:
-    """Return one element of the record field `document_data`.
+    """Return the data of one identity document, as one element of the record field `document_data`.
 
     Days, months, years and the age are texts, as in FACEKI's documented example.
 
     :param kind: the kind of the document, for example `ID Card`.
-    :param reference: the value of the field `reference`.
+    :param reference: the value of the field `reference` in the document data.
     :param passed: whether the document was accepted.
     :param now: the time of the verification in seconds since the epoch.
     :param overrides: values that replace generated fields, by field name.
@@ -279,16 +280,16 @@ def _document_data(
 
 
 def _confidence(document: Mapping[str, object]) -> dict[str, object]:
-    """Return the confidence of the text recognition for each field of a document."""
+    """Return a confidence value of the text recognition for each field of an identity document."""
     keys = (key for key in document if key not in ("reference", "document_face_match", "passed"))
     sure = dict.fromkeys(keys, 0.99)
     return {"reference": document["reference"], **sure, "placeOfBirth": 0.0, "personal_number": 0.0}
 
 
 def _mrz(person: Person, code: str) -> str:
-    """Return a machine-readable zone as three lines joined with ^.
+    """Return the machine-readable zone of an identity document, as three lines joined with ^.
 
-    The zone has no check digits, so that it is not a valid zone.
+    The zone has no check digits, so that it cannot be mistaken for the zone of a real document.
     """
     day, month, year = person.born
     names = f"{person.last_name}<<{person.first_name}".upper().replace(" ", "<")

@@ -16,11 +16,11 @@ MAX_POLLS_KEPT = 1000
 
 
 class Refused(Exception):
-    """A call is refused with one of FACEKI's error codes.
+    """The sandbox refuses a call with one of FACEKI's error codes.
 
     :param code: the error code.
     :param status: the HTTP status of the answer.
-    :param record: the record, if the call created a record although it was refused. Otherwise None.
+    :param record: the record that the refused call created. If None, the call created no record.
     """
 
     def __init__(self, code: int, status: int = 200, record: Record | None = None) -> None:
@@ -53,7 +53,8 @@ class Link:
 class Store:
     """All links and records of one sandbox.
 
-    The records are indexed by each filter of the records call, because thousands of clients possibly poll at once.
+    The records are indexed by each filter of the records call, so that a search is fast even if thousands of clients
+    poll at the same time.
     """
 
     def __init__(self) -> None:
@@ -166,9 +167,9 @@ class Tokens:
 class Bill:
     """One charge.
 
-    :param record_identifier: the record identifier of the verification. If empty, the call names no identifier.
-    :param what: the kind of the call: `verification`, `link` (a link that was answered on the hosted page),
-        `face_match` or `analyze_face`.
+    :param record_identifier: the record identifier in the call. If empty, the call contained no record identifier.
+    :param what: the kind of the call. The kinds are `verification`, `link` (a link that was answered on the hosted
+        page), `face_match` and `analyze_face`.
     :param at: the time of the charge in seconds since the epoch.
     """
 
@@ -179,7 +180,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Counts:
-    """A snapshot of the counters.
+    """A snapshot of the counters of one sandbox.
 
     :param requests: the number of requests for each route name.
     :param statuses: the number of responses for each HTTP status.
@@ -189,7 +190,7 @@ class Counts:
     :param bills: the number of charges.
     :param faults_fired: the number of requests to which a fault was applied.
     :param webhooks: the number of sent webhooks for each result: an HTTP status, or `no answer`.
-    :param in_flight: the number of requests that are being answered now.
+    :param in_flight: the number of requests that are not answered yet.
     :param in_flight_max: the maximum of `in_flight` since the last reset.
     """
 

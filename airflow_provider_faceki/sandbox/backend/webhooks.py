@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Send the webhooks: one unsigned POST for each decision, without retries.
+"""Send one webhook for each decision, as an unsigned POST without retries.
 
 Source: https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure).
 
 FACEKI does not document the HTTP method, the retries and the order of webhooks. The setting `webhook_mode` simulates
-the cases that a receiver must handle: webhooks that are late, sent twice, out of order, or never sent.
+the cases that a receiver must handle. In these cases, webhooks are late, sent twice, out of order, or never sent.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ class _Delivery:
 
     :param due: the time of sending, on the system's monotonic clock, in seconds.
     :param number: a sequence number. Deliveries with the same `due` are sent in the order of their numbers.
-    :param bodies: the bodies, each with its content type. They are sent one after the other.
+    :param url: the URL of the receiver.
+    :param bodies: the bodies of the webhooks, each with its content type. They are sent one after the other.
     :param lane: the index of the thread that sends this delivery.
-    :param generation: the generation of the sender. If `clear` has been called since, the delivery is not sent.
+    :param generation: the number of `clear` calls before the delivery was queued. If `clear` has been called since
+        then, the delivery is not sent.
     """
 
     due: float
@@ -68,9 +70,9 @@ class WebhookSender:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Allow sending.
+        """Allow the sending of webhooks.
 
-        The threads are started with the first webhook, because most sandboxes send no webhooks.
+        The threads are started only when the first webhook is queued, because most sandboxes send no webhooks.
         """
         self._stopped = False
 
@@ -119,10 +121,10 @@ class WebhookSender:
             self._changed.notify()
 
     def _swap(self, delivery: _Delivery) -> _Delivery:
-        """Swap the order of two consecutive webhooks, and return the delivery to queue.
+        """Swap the order of two consecutive webhooks, and return the delivery that must be queued.
 
-        The first webhook waits in the queue, at most for the delay in the settings. If a second webhook arrives in this
-        time, it is sent at once, and the first webhook is sent directly after it.
+        The first webhook waits in the queue for the delay in the setting `webhook_delay`. If a second webhook is queued
+        in this time, the second webhook is sent at once, and the first webhook is sent directly after it.
         """
         held, self._held = self._held, delivery
         if held is None or held not in self._queue:
@@ -138,8 +140,8 @@ class WebhookSender:
             self._thread.start()
 
     def _run(self) -> None:
-        # Each lane has exactly one thread, so that the webhooks of one request are sent in their order. Several lanes
-        # are needed, so that a slow delivery does not delay the webhooks of most other requests.
+        # A lane is an executor with exactly one thread. The webhooks with one request id use the same lane, so they are
+        # sent in their order. There are several lanes, so that a slow receiver does not delay all other webhooks.
         lanes = [ThreadPoolExecutor(1, "faceki-sandbox-webhook") for _ in range(SENDER_THREADS)]
         try:
             while (delivery := self._next()) is not None:
@@ -166,7 +168,7 @@ class WebhookSender:
 
 
 def post(url: str, body: bytes, content_type: str = "application/json") -> str:
-    """Send one POST and return the HTTP status of the response as text.
+    """Send one webhook as a POST, and return the HTTP status of the response as text.
 
     If the receiver sends no valid HTTP response, return `no answer`. Redirects are not followed.
     """

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The workflows of the sandbox and the documents that each workflow requires.
 
-With the real FACEKI, a customer creates workflows in the portal. Source: https://docs.faceki.com/ (quick guides,
-workflow setup). The structure of the rules comes from an official SDK.
+A workflow defines how persons are verified. With the real FACEKI, a customer creates workflows in the portal. Source:
+https://docs.faceki.com/ (quick guides, workflow setup). The rules are the settings of a workflow. The structure of the
+rules comes from an official SDK.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ BRANCH_ID: Final = "sandbox-branch"
 
 @dataclass(frozen=True)
 class Workflow:
-    """The documents that a person must present.
+    """A workflow, with the documents that a person must present.
 
     :param documents: the kinds of documents.
-    :param optional: whether one of `documents` is sufficient. If false, all of them are required.
+    :param optional: whether one document of `documents` is sufficient. If false, all documents are required.
     """
 
     workflow_id: str
@@ -43,7 +44,7 @@ class Workflow:
 
     @property
     def backs_needed(self) -> int:
-        """The number of images of back sides that are required.
+        """The number of required images of the back sides of documents.
 
         A passport has no back side. If the person can choose a passport, no image of a back side is required.
         """
@@ -52,9 +53,9 @@ class Workflow:
         return sum(kind != PASSPORT for kind in self.documents)
 
     def rules(self, callback_url: str) -> dict[str, object]:
-        """Return the rules in the form in which FACEKI returns them.
+        """Return the rules (the settings of this workflow) in FACEKI's form.
 
-        :param callback_url: the value of `callbackURL`. Official SDKs parse it as a URL, so it must not be empty.
+        :param callback_url: the value of `callbackURL`. Official SDKs parse it as a URL, so an empty text is invalid.
         """
         return {
             "_id": f"rules-{self.workflow_id[-4:]}",

@@ -4,8 +4,8 @@
 In the sandbox, the developer selects the decision on this page or uploads any images. The page is plain HTML without
 scripts.
 
-A client that knows the URL of the page can act on the link. The response headers therefore forbid caching, and the
-browser does not send the URL to other sites as a referrer.
+The URL of the page is a secret, because anyone who knows the URL can use the link. The response headers therefore
+forbid caching, and forbid the browser to send the URL to other sites as a referrer.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ def decide(backend: Backend, request: Request) -> Response:
             return _page(422, "Nothing to decide on", text)
     except Refused as refused:
         return _closed(refused)
-    # The response is 303 See Other, so that a reload of the result page does not send the form again.
+    # The redirect has the status 303 See Other, so that a reload of the result page does not send the form again.
     return html(303, "", {**_HEADERS, "Location": f"/kycverify/{link.link}?done=1"})
 
 
 def _case(backend: Backend, link: Link) -> str:
-    """Return HTML with the record identifier, the required documents and the expiry of the link."""
+    """Return HTML that shows the record identifier, the required documents and the expiry time of a link."""
     workflow = backend.workflow(link.workflow_id)
     documents = (" or " if workflow.optional else ", ").join(workflow.documents)
     expiry = "never" if link.expires_at is None else f"{iso(link.expires_at)[:16].replace('T', ' ')} UTC"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The table of all routes. `Route` explains the columns."""
+"""The table of all routes (API calls) of the sandbox. `Route` explains the columns."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Body(Enum):
 class Route:
     """One call of the API.
 
-    :param name: the name of the route in faults and counters.
+    :param name: the name by which faults and counters refer to the route.
+    :param method: the HTTP method.
     :param path: the documented path, with variable parts in braces.
     :param handler: the function that computes the answer.
     :param body: the kind of the request body.
     :param bearer: whether a bearer token is required.
-    :param envelope: the envelope of the errors.
-    :param takes_time: whether a scenario with the prefix `slow-` delays the answer.
+    :param envelope: the envelope (JSON object around the content) in which errors are reported.
+    :param takes_time: whether a record identifier with the prefix `slow-` delays the answer.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Route:
 _V3_KYC: Final = "/api/v3/kyc_verification"
 _V2_KYC: Final = "/kycverify/api/kycverify"
 
-# The arguments `body`, `bearer`, `envelope` and `takes_time` of routes in the V2 API.
+# Each tuple contains the arguments `body`, `bearer`, `envelope` and `takes_time` for routes of the V2 API.
 _V2_BY_LINK: Final = (Body.NONE, False, LEGACY, False)
 _V2_UPLOAD: Final = (Body.FORM, True, LEGACY, True)
 _V2_UPLOAD_BY_LINK: Final = (Body.FORM, False, LEGACY, True)

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The V2 API. The provider has no operators for these calls, but a DAG can make them with `FacekiApiOperator`.
 
-Source: https://kycdocv2.faceki.com . The calls by link need no token, because an official SDK sends none. The content
-of `data` is not documented for the records, the summary and the calls with several documents (assumption).
+Source: https://kycdocv2.faceki.com . The calls by link need no token, because an official SDK sends no token with them.
+The content of `data` is an assumption for the records, the summary and the calls with several documents, because it is
+not documented.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def rules(backend: Backend, request: Request) -> Response:
 
 
 def validate_link(backend: Backend, request: Request) -> Response:
-    """Return the rules for the verification by a link."""
+    """Return the rules (required documents and settings) for a verification by a link."""
     try:
         link = backend.open_link(request.query.get("url", ""))
     except Refused as refused:
@@ -87,7 +88,7 @@ def _verify(backend: Backend, request: Request, images: tuple[str, ...], by_link
 
 
 def _kyc(record: Record) -> dict[str, object]:
-    """Return the KYC object, which describes the verification of a record."""
+    """Return the KYC object, which describes a verification in answers of the V2 API."""
     passed = record.decision == "ACCEPTED"
     documents = record.document["document_data"]
     confidences = record.document["document_data_confidence"]

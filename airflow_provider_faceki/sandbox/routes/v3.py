@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls of the documented API: token, links, rules, verification, records, faces, images and PDF reports.
+"""The API calls for tokens, links, rules, verifications, records, faces, images and PDF reports.
 
 Source: https://docs.faceki.com/api-integration/verification-apis/ , one page for each call: authentication,
 generate-kyc-link, perform-kyc-verification, fetch-records, face-match-api.
@@ -32,7 +32,7 @@ from airflow_provider_faceki.sandbox.messages import (
 )
 
 MAX_LINK_MINUTES = 10 * 365 * 24 * 60
-#: The value of `callbackURL` if no webhook URL is set. Official SDKs parse it as a URL and fail on an empty text.
+#: The value of `callbackURL` if no webhook URL is set. Official SDKs parse it as a URL, so an empty text is invalid.
 NO_CALLBACK_URL = "https://callback.example/none"
 _FILTERS = ("requestId", "face_id", "link", "record_identifier")
 
@@ -57,7 +57,7 @@ def access_token_by_get(backend: Backend, request: Request) -> Response:
 
 
 def _by_headers(backend: Backend, request: Request, form: str) -> Response | None:
-    """Answer a request with the client id or the client secret in a header.
+    """Answer a token request that contains the client id or the client secret in a header.
 
     If the request has neither header, return None.
     """
@@ -96,7 +96,7 @@ def _issue(backend: Backend, form: str, client_id: object, client_secret: object
 
 
 def _equal(given: str, expected: str) -> bool:
-    # A JSON text can contain a lone surrogate, which plain UTF-8 cannot encode.
+    # The texts are encoded with `surrogatepass`, because JSON can contain a lone surrogate, which UTF-8 cannot encode.
     return hmac.compare_digest(
         given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
     )
@@ -122,7 +122,7 @@ def _workflow(backend: Backend, workflow_id: object) -> Workflow:
 
 
 def _minutes(value: object) -> int | None:
-    """Return a lifetime in whole minutes.
+    """Return the lifetime of a link in whole minutes.
 
     A number and a text are accepted, because FACEKI's documentation shows a number on one page and a text on another.
     """
@@ -151,7 +151,7 @@ def rules(backend: Backend, request: Request) -> Response:
 
 
 def rules_by_link(backend: Backend, request: Request) -> Response:
-    """Return the rules of a link's workflow. No token is needed, because the link grants the permission."""
+    """Return the rules of a link's workflow. No token is needed, because the link grants access to the rules."""
     try:
         link = backend.open_link(request.query.get("link", ""))
         return v3(_rules_of(backend, backend.workflow(link.workflow_id)))
@@ -189,7 +189,7 @@ def _verify(
         raise Refused(5002)
     sides = [[request.upload(f"document_{n}_{side}") for n in (1, 2, 3)] for side in ("front", "back")]
     fronts, backs = (sum(each is not None for each in side) for side in sides)
-    # FACEKI recognises the kinds of the documents. The sandbox only counts the images.
+    # FACEKI recognises the kinds of the documents in the images. The sandbox cannot do this, so it counts the images.
     if fronts < workflow.documents_needed or backs < workflow.backs_needed:
         raise Refused(5006)
     record = backend.verify(workflow, record_identifier, link, selfie.sha256)
@@ -197,10 +197,10 @@ def _verify(
 
 
 def _refuse(backend: Backend, refused: Refused) -> Response:
-    """Return an error answer.
+    """Return the error answer for a refused verification.
 
-    The HTTP status is 200, because official SDKs expect it for error codes. The setting `rejection_result` selects
-    whether `result` is an object, null or missing.
+    The HTTP status of most error codes is 200, because official SDKs expect this status. The setting `rejection_result`
+    selects whether the member `result` is an object, null or missing.
     """
     shape = backend.settings.rejection_result
     status = 200 if refused.code == 5002 else refused.status
@@ -214,9 +214,9 @@ def records(backend: Backend, request: Request) -> Response:
 
 
 def records_by_request(backend: Backend, request: Request) -> Response:
-    """Answer the second records URL on the same documentation page.
+    """Answer the records call at its second URL, which FACEKI's documentation also lists.
 
-    It accepts only the filter `requestId`, because an official SDK sends only this filter to the URL.
+    This URL accepts only the filter `requestId`, because an official SDK sends only this filter to the URL.
     """
     return _find(backend, request, ("requestId",))
 
@@ -224,8 +224,9 @@ def records_by_request(backend: Backend, request: Request) -> Response:
 def _find(backend: Backend, request: Request, allowed: tuple[str, ...]) -> Response:
     filters = {name: request.query[name] for name in allowed if request.query.get(name)}
     if not filters:
-        # FACEKI does not document the answer without a filter (assumption). If the sandbox returned all records, a
-        # client could be written that reads the personal data of all customers by mistake.
+        # FACEKI does not document the answer to a request without a filter, so the error is an assumption. If the
+        # sandbox returned all records, a test would not find a client that forgets the filter. At the real FACEKI, such
+        # a client would possibly read the personal data of all persons.
         return v3_error(5002, 422)
     for name, value in filters.items():
         backend.accounts.add_poll(f"{name}={value}", backend.clock.now())
@@ -236,9 +237,9 @@ def _find(backend: Backend, request: Request, allowed: tuple[str, ...]) -> Respo
 
 
 def _nothing_found(backend: Backend) -> Response:
-    """Return the answer for "no record found". The setting `not_found` selects one of four plausible forms.
+    """Return the answer to a records call or face search that finds no record.
 
-    FACEKI documents none of them.
+    The setting `not_found` selects one of four plausible answers, because FACEKI does not document this answer.
     """
     if backend.settings.not_found == "bare-404":
         return v3_error(404, 404)
@@ -248,9 +249,9 @@ def _nothing_found(backend: Backend) -> Response:
 
 
 def _link_error(backend: Backend, link_id: str | None) -> Response | None:
-    """Return an error if a link can no longer lead to a record. Otherwise return None.
+    """Return an error if a link is unknown, used up or expired, so that no record can follow. Otherwise return None.
 
-    The setting `link_errors` selects the errors that are reported.
+    The setting `link_errors` selects which of these errors are reported.
     """
     if link_id is None:
         return None
@@ -294,9 +295,9 @@ def analyze_face(backend: Backend, request: Request) -> Response:
 
 
 def detect(backend: Backend, request: Request) -> Response:
-    """Return the result of an image check, as FACEKI's add-on host returns it.
+    """Return the result of an image check, in the form in which FACEKI's add-on host returns it.
 
-    The answer is JSON without an envelope, and its `quality` is a number in a text.
+    The answer is JSON without an envelope. The member `quality` is a text that contains a number.
     """
     image = request.upload("image")
     if image is None:
@@ -325,7 +326,7 @@ def pdf(backend: Backend, request: Request) -> Response:
 
 
 def pdf_file(backend: Backend, request: Request) -> Response:
-    """Return a PDF report without a token check, because the URL contains a secret, as a signed storage URL does."""
+    """Return a PDF report. No token is needed, because the URL contains a secret, as in a signed storage URL."""
     record = backend.store.find_report(request.path.get("key", ""))
     if record is None:
         return v3_error(8013, 404)
@@ -367,5 +368,5 @@ def unknown(backend: Backend, request: Request) -> Response:
 
 
 def moved(backend: Backend, request: Request) -> Response:
-    """Return a web page with HTTP 404 for a documented path that the dialect has replaced by another path."""
+    """Return HTTP 404 with a web page, for a documented path that a dialect has replaced by another path."""
     return gateway_page(404, "Not Found")
