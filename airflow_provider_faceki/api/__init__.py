@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""FACEKI for Python, without Airflow.
+"""Python client library for FACEKI, which does not need Airflow.
 
-The file ``__init__.pyi`` lists the public names. Each name is imported on first use. Therefore parsing a DAG file that
-imports this package loads no HTTP library.
+The file ``__init__.pyi`` lists the public names. Each name is imported on first use. Therefore the import of this
+package in a DAG file does not load an HTTP library.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 
 
 def _exports() -> dict[str, str]:
-    """Return a mapping of each public name to its module, read from ``__init__.pyi``."""
+    """Read ``__init__.pyi`` and return the module of each public name."""
     stub = __spec__.loader.get_data(f"{__path__[0]}/__init__.pyi").decode()  # type: ignore[union-attr]
     imports = [line.split() for line in stub.splitlines() if line.startswith("from ")]
     return {name: module for _from, module, _import, name, *_ in imports}

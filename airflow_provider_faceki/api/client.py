@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Clients of FACEKI for any Python program: ``FacekiClient(...).call(FetchRecords(request_id=...))``."""
+"""Synchronous and asynchronous client of FACEKI for Python programs with and without Airflow.
+
+Example: ``FacekiClient(...).call(FetchRecords(request_id=...))``.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ T = TypeVar("T")
 
 
 class _SharedValue:
-    """Base class of the clients. ``copy`` returns the object itself, and pickling is refused.
+    """Base class of the clients. ``copy`` returns the client itself, and ``pickle`` raises an error.
 
     A client is immutable, so a copy is not needed. A client contains a client secret, so it must not be pickled.
     """
@@ -61,19 +64,20 @@ class FacekiClient(_SharedValue):
 
     :param client_id: Client id from the FACEKI portal, Integrations → Client ID.
     :param client_secret: Client secret from the same page.
-    :param auth_flow: Form of the token request.
-    :param service: Addresses and paths of the FACEKI installation.
+    :param auth_flow: Form of the request that fetches an access token.
+    :param service: URLs, paths and field names of the FACEKI installation.
     :param transport: Timeouts, TLS and proxy settings.
-    :param retry: Rules for repeated requests.
-    :param token_directory: Directory in which the processes of one host share the encrypted token. It is created with
-        mode 0700. If it is ``None``, the token is stored in the memory of this process only.
-    :param token_backend: Storage through which several hosts share the encrypted token. The directory is a cache in
-        front of this storage.
-    :param secret_masker: Object that registers tokens with the log masker.
-    :param warn: Function that is called with one sentence if the directory or the storage cannot be used.
-    :param observer: Object that is called for each request, for metrics.
-    :param charge_limit: Function that returns a context manager for one charged call. The context manager raises an
-        error if the call is not allowed.
+    :param retry: Rules for sending a failed request again.
+    :param token_directory: Directory in which the processes of one host share the encrypted access token. It is created
+        with mode 0700. If it is ``None``, the token is stored in the memory of this process only.
+    :param token_backend: Storage through which several hosts share the encrypted access token. ``token_directory`` is
+        then a cache for this storage.
+    :param secret_masker: Functions that mask access tokens in log lines.
+    :param warn: Function that logs a warning. It is called with one sentence if ``token_directory`` or
+        ``token_backend`` cannot be used.
+    :param observer: Object that counts requests for metrics. It is called for each request.
+    :param charge_limit: Function that returns a context manager. Each charged call runs inside such a context manager,
+        which raises an error if the call is not allowed.
     """
 
     client_id: str
@@ -90,9 +94,10 @@ class FacekiClient(_SharedValue):
     charge_limit: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def call(self, endpoint: Endpoint[T]) -> T:
-        """Perform one call and return its typed result.
+        """Perform one call of FACEKI's API and return its typed result.
 
-        :raises FacekiError: if the call failed; see the tree in ``api/errors.py``.
+        :param endpoint: The call with its arguments, such as ``FetchRecords(request_id=...)``.
+        :raises FacekiError: if the call failed. The tree in ``api/errors.py`` shows its subclasses.
         """
         with self._charging(endpoint):
             return self._driver.run(session.call(self._account, endpoint))
@@ -106,7 +111,7 @@ class FacekiClient(_SharedValue):
         return self._driver.run(session.fetch_token(self._account))
 
     def as_async(self) -> AsyncFacekiClient:
-        """Return a client for event loops that shares this account, its settings and its token."""
+        """Return an asynchronous client with the same account, settings and access token."""
         return AsyncFacekiClient(self)
 
     def _charging(self, endpoint: object) -> AbstractContextManager[None]:
@@ -133,7 +138,8 @@ class FacekiClient(_SharedValue):
         local: MemoryTokenStore | FileTokenStore = MemoryTokenStore()
         if self.token_directory is None and self.token_backend is None:
             return local
-        # These imports are here because they load cryptography, which a store in memory does not need.
+        # These modules are imported late, because they load the package `cryptography`. A client that stores its token
+        # in memory only does not need this package.
         from airflow_provider_faceki.api.tokens.file import FileTokenStore
         from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 
@@ -150,20 +156,21 @@ class FacekiClient(_SharedValue):
 class AsyncFacekiClient(_SharedValue):
     """Asynchronous client of FACEKI, for event loops.
 
-    :param client: Synchronous client. Both clients share its account, settings and token.
+    :param client: Synchronous client, whose account, settings and access token are also used here.
     """
 
     def __init__(self, client: FacekiClient) -> None:
         self._client = client
 
     def as_sync(self) -> FacekiClient:
-        """Return the synchronous client that shares this account, its settings and its token."""
+        """Return the synchronous client with the same account, settings and access token."""
         return self._client
 
     async def call(self, endpoint: Endpoint[T]) -> T:
-        """Perform one call and return its typed result.
+        """Perform one call of FACEKI's API and return its typed result.
 
-        :raises FacekiError: if the call failed; see the tree in ``api/errors.py``.
+        :param endpoint: The call with its arguments, such as ``FetchRecords(request_id=...)``.
+        :raises FacekiError: if the call failed. The tree in ``api/errors.py`` shows its subclasses.
         """
         with self._client._charging(endpoint):
             return await self._driver.run(session.call(self._client._account, endpoint))

@@ -1,28 +1,28 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The errors of FACEKI, as a tree. Each class needs a different reaction of the caller.
+"""The error classes of calls to FACEKI.
 
-::
+Each line of the tree shows a class, the problem and, after the colon, the recommended reaction of the caller::
 
     FacekiError
-    ├── ConfigurationError        the Connection or a setting is wrong: correct it
-    ├── ValidationError           an argument of the call is invalid: correct the call
+    ├── ConfigurationError        the Airflow Connection or one of its settings is wrong: correct the setting
+    ├── ValidationError           an argument of the call is invalid: correct the argument
     ├── ChargeLimitError          your own limit of charged calls is reached: raise the limit, then continue
-    ├── TransportError            no answer was received
-    │   ├── ConnectError          … and no request was sent: try again
-    │   ├── TlsError              … and no request was sent: correct the certificates (verify, CA bundle)
-    │   └── ResponseLostError     … but the request possibly arrived: look up the record before sending again
-    ├── OutcomeUnknownError       sent, possibly billed, no record found: look it up again before sending again
+    ├── TransportError            no complete answer was received: try again
+    │   ├── ConnectError          no connection was established and no request was sent: try again
+    │   ├── TlsError              the server's certificate was not accepted: correct the CA bundle (setting verify)
+    │   └── ResponseLostError     the request possibly arrived: look up the record before you send the request again
+    ├── OutcomeUnknownError       the call was possibly billed, but has no record: look up the record again later
     └── ResponseError             FACEKI answered with a failure
-        ├── AuthenticationError   FACEKI does not know these credentials, or refuses the token
+        ├── AuthenticationError   FACEKI does not accept the credentials or the token: correct the credentials
         ├── InvalidRequestError   the request itself is wrong: correct the call
-        ├── WorkflowError         the workflow is unknown or has no rules: correct it in the FACEKI portal
-        ├── QuotaError            no credit, or a limit is reached: top up, then continue
+        ├── WorkflowError         the workflow is unknown or has no rules: correct the workflow in the FACEKI portal
+        ├── QuotaError            the account has no credit, or a limit is reached: buy credit, then continue
         ├── LinkError             the link is unknown, expired or used up: create a new link
-        ├── NotFoundError         no such record exists (yet)
-        ├── VerificationError     this person or image did not pass: a result, rarely a fault
-        ├── RateLimitError        too many requests: wait; FACEKI did not act on this request
+        ├── NotFoundError         FACEKI has no such record: wait if the record is expected
+        ├── VerificationError     the person or an image did not pass the check: treat this as a result
+        ├── RateLimitError        FACEKI received too many requests and ignored this request: wait, then try again
         ├── ServiceError          FACEKI failed: try again if the call is idempotent
-        └── UnexpectedResponseError  the answer is not understood: another server answered, or FACEKI has changed
+        └── UnexpectedResponseError  the answer has an unknown format: check whether the URL belongs to FACEKI
 
 The messages, the ``repr`` and the pickles of these errors contain no body, header, URL query, secret or personal data.
 The messages are built from machine-readable fields only.
@@ -34,12 +34,12 @@ from typing import Self
 
 from airflow_provider_faceki.api.secrets import SecretText
 
-#: Advice at the end of the message of an error that a wrong setting of the Connection can cause.
+#: Advice that is appended to an error message if a wrong setting of the Airflow Connection is a possible cause.
 CHECK_ADVICE = "`python -m airflow_provider_faceki.check` finds out which setting differs"
 
 
 class FacekiError(Exception):
-    """Base class of all errors of FACEKI.
+    """Base class of all errors of calls to FACEKI.
 
     :param message: Description of the problem and of the remedy, without secrets and personal data.
     :param code: FACEKI's own code (``code``, ``responseCode`` or ``statusCode``), if the answer contains a code.
@@ -47,15 +47,16 @@ class FacekiError(Exception):
     :param http_status: HTTP status of the answer, if an answer was received.
     :param request_id: FACEKI's ``requestId`` of the verification, if the answer contains it.
     :param retry_after: Seconds to wait before the next request, from the header ``Retry-After``.
-    :param is_ambiguous: Whether the service has possibly acted on the request. Default: each class has its own default.
-    :param conn_id: Id of the Airflow Connection. The hook sets it.
+    :param is_ambiguous: Whether FACEKI has possibly acted on the request. With ``None``, the default of the error class
+        is used.
+    :param conn_id: Id of the Airflow Connection. The Airflow hook sets it.
 
-    The attribute ``idempotent`` is ``False`` if a repeated call would have the same effect or cost a second time, and
-    the call leaves no record that could be looked up. If such an error is also :attr:`is_ambiguous`, only a person can
-    decide to repeat the call.
+    The attribute ``idempotent`` describes the failed call. It is ``False`` if a second call would have a second effect
+    or cost, and no record shows whether FACEKI acted on the first call. If such an error is also
+    :attr:`is_ambiguous`, only a person can decide to repeat the call.
     """
 
-    #: Whether the same request, sent again later without any change, can succeed.
+    #: Whether the same request can succeed if it is sent again later without any change.
     is_transient: bool = False
     #: Default of :attr:`is_ambiguous` for this class.
     _is_ambiguous_default: bool = False
@@ -85,7 +86,10 @@ class FacekiError(Exception):
 
     @property
     def needs_consent(self) -> bool:
-        """Whether a person has to decide about a repetition, because the call is ambiguous and not idempotent."""
+        """Whether only a person can decide to repeat the call.
+
+        It is true if FACEKI has possibly acted on the call, and a second call would have a second effect or cost.
+        """
         return self.is_ambiguous and not self.idempotent
 
     def with_conn_id(self, conn_id: str) -> Self:
@@ -108,8 +112,8 @@ class FacekiError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Secrets are removed. `repr` hides their text, but a pickle contains it, and Airflow possibly stores the
-        # pickle.
+        # The pickle omits all attributes of the class SecretText. A pickle would contain the text of the secret, and
+        # Airflow possibly stores the pickle.
         state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
         return (_rebuild, (type(self), self.message, state))
 
@@ -121,7 +125,7 @@ def _rebuild(kind: type[FacekiError], message: str, state: dict[str, object]) ->
 
 
 class ConfigurationError(FacekiError):
-    """The Connection or a setting is invalid."""
+    """The Airflow Connection or one of its settings is invalid."""
 
 
 class ValidationError(FacekiError, ValueError):
@@ -163,14 +167,14 @@ class OutcomeUnknownError(FacekiError):
 class ResponseError(FacekiError):
     """FACEKI answered, and the answer reports a failure."""
 
-    #: Whether the document of the answer reports the failure in one of FACEKI's formats. ``False`` if only the HTTP
-    #: status reports it.
+    #: Whether the body of the answer reports the failure in one of FACEKI's JSON formats. ``False`` if only the HTTP
+    #: status reports the failure.
     is_stated: bool = False
     #: Whether the answer reports, in any format, that the access token is not accepted.
     refuses_token: bool = False
-    #: Whether a refused token is one possible cause of the answer.
+    #: Whether the answer possibly means that FACEKI refused the access token.
     may_refuse_token: bool = False
-    #: The caller's identifier in the answer, or ``None``. It identifies the verification that failed.
+    #: The caller's own identifier of the failed verification, or ``None`` if the answer does not contain it.
     record_identifier: str | None = None
     #: Target URL of a redirect. Its ``repr`` hides the URL.
     location: SecretText | None = None
@@ -199,7 +203,7 @@ class LinkError(ResponseError):
 class NotFoundError(ResponseError):
     """FACEKI has no such record. The answer has code 8013, code 404 or HTTP status 404.
 
-    If :attr:`is_stated` is ``False``, a wrong address or a proxy is a possible cause of the 404.
+    If :attr:`is_stated` is ``False``, the 404 possibly comes from a wrong URL or a proxy instead.
     """
 
 

@@ -1,15 +1,18 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Text and bytes with a ``repr`` that hides the content.
+"""Subclasses of ``str`` and ``bytes`` for secrets. Their ``repr`` hides the content.
 
-They are used for secrets in local variables. Debuggers, error trackers and ``airflow dags test`` print the local
-variables of each frame of a traceback.
+Debuggers, error trackers and ``airflow dags test`` print the local variables of each frame of a traceback. With these
+classes, the printed text does not contain the secret.
 """
 
 from __future__ import annotations
 
 
 class SecretText(str):
-    """A ``str`` with a ``repr`` that shows only the length. Its slices and joins are ordinary ``str`` objects."""
+    """A ``str`` with a ``repr`` that shows only the length.
+
+    A slice of the text, or a text that contains it, is an ordinary ``str`` with the usual ``repr``.
+    """
 
     __slots__ = ()
 

@@ -1,15 +1,18 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Settings of a FACEKI installation about which FACEKI's documentation is incomplete, such as URLs and field names."""
+"""Settings of a FACEKI installation, such as URLs, paths and field names.
+
+They are settings because FACEKI's documentation of these values is incomplete or contradictory.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-#: Values of ``Service.null_result``.
+#: Allowed values of the setting ``Service.null_result``.
 NULL_RESULTS = ("error", "no_record")
 
-#: Placeholders of the four record filters in a path.
+#: Placeholder of each of the four record filters. In a path, the placeholder is replaced by the value of the filter.
 FILTER_PLACEHOLDERS = {
     "request_id": "{requestId}",
     "link": "{link}",
@@ -43,13 +46,13 @@ class AuthFlow(StrEnum):
 
     @property
     def path(self) -> str:
-        """Path of the request below the base URL."""
+        """Path of the token request below the base URL."""
         is_new = self in {AuthFlow.GENERATE_TOKEN, AuthFlow.GENERATE_TOKEN_HEADERS}
         return "/auth/api/generate-token" if is_new else "/auth/api/access-token"
 
     @property
     def method(self) -> str:
-        """HTTP method of the request."""
+        """HTTP method of the token request."""
         return "GET" if self in {AuthFlow.ACCESS_TOKEN_GET_HEADERS, AuthFlow.ACCESS_TOKEN_QUERY} else "POST"
 
 
@@ -59,29 +62,32 @@ class Service:
 
     :param base_url: Base URL of all calls except the image check. Source: https://docs.faceki.com/api-integration .
     :param addon_url: Base URL of the image check, which needs no token. Source: FACEKI's SDKs.
-    :param records_path: Path for fetching records. The heading of the page
-        https://docs.faceki.com/api-integration/verification-apis/fetch-records contains the default. The parameter
-        block of that page contains ``/kycverify/api/kycverify/records``. The path can contain the placeholders
-        ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in ``/records/{requestId}``. If the
-        path does not contain the placeholder of the used filter, the filter is sent as a query parameter, and the path
-        is cut before its first placeholder.
-    :param request_id_filter: Filter of records by FACEKI's request id. The value is the name of a query parameter. If
-        it begins with ``/``, it is a path for this filter alone and contains the placeholder, for example
-        ``/kycverify/api/kycverify/records?requestId={requestId}``.
-    :param link_filter: Filter of records by link id, in the same format, with ``{link}``.
-    :param record_identifier_filter: Filter of records by the caller's own identifier, in the same format, with
-        ``{record_identifier}``.
-    :param face_id_filter: Filter of records by FACEKI's id of a person, in the same format, with ``{face_id}``.
+    :param records_path: Path for fetching records. The page
+        https://docs.faceki.com/api-integration/verification-apis/fetch-records shows two paths. Its heading shows the
+        default, and its parameter block shows ``/kycverify/api/kycverify/records``. The path can contain the
+        placeholders ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in
+        ``/records/{requestId}``. If the path does not contain the placeholder of the used filter, the filter is sent as
+        a query parameter, and the path is cut before its first placeholder.
+    :param request_id_filter: How records are filtered by FACEKI's request id. The value is the name of a query
+        parameter. A value that begins with ``/`` is a path instead, which is used for this filter only and contains
+        the filter's placeholder. Example: ``/kycverify/api/kycverify/records?requestId={requestId}``.
+    :param link_filter: How records are filtered by link id. The format is that of ``request_id_filter``, with the
+        placeholder ``{link}``.
+    :param record_identifier_filter: How records are filtered by the caller's own identifier. The format is that of
+        ``request_id_filter``, with the placeholder ``{record_identifier}``.
+    :param face_id_filter: How records are filtered by FACEKI's id of a person. The format is that of
+        ``request_id_filter``, with the placeholder ``{face_id}``.
     :param null_result: Meaning of an answer that reports success with neither a record nor an empty list, such as
         ``{"status": true, "code": 200, "result": null}``. ``error`` means an unknown answer, which raises an error.
         ``no_record`` means that FACEKI has no record. FACEKI's answer for "no record" is undocumented. The default is
-        ``error``, because a wrong ``no_record`` would pay for a second verification.
+        ``error``, because a wrong ``no_record`` would cause a second, billed verification.
     :param auth_header: Name of the HTTP header that carries the access token.
     :param auth_scheme: Prefix of the token in that header, without the space. If it is empty, the header contains only
         the token.
     :param pdf_report_path: Path of a PDF report, with the placeholder ``{requestId}``. No public source contains the
         path, so there is no default.
-    :param pdf_report_method: ``GET``, or ``POST``, which also sends ``{"requestId": …}`` as JSON.
+    :param pdf_report_method: HTTP method for PDF reports, ``GET`` or ``POST``. A POST request also sends
+        ``{"requestId": …}`` as JSON.
     :param webhook_request_id_field: Name of the webhook field that contains the request id. The documented name and its
         other usual spellings are always accepted too.
     :param webhook_status_field: Name of the webhook field that contains the decision. The documented names are always
@@ -104,5 +110,5 @@ class Service:
     webhook_status_field: str = "status"
 
 
-#: The installation that FACEKI's documentation describes.
+#: The default settings, which describe the installation in FACEKI's documentation.
 FACEKI = Service()

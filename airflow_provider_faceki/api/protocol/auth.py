@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Access tokens: the token request, the lifetime of a token, and the interface of token stores."""
+"""The request for an access token, the lifetime of a token, and the interface of token stores."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ from airflow_provider_faceki.api.values import as_number
 
 #: A token is replaced this number of seconds before it expires, so that the token does not expire on the way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: Lifetime in seconds below which the margin is the fraction :data:`SHORT_LIFETIME_MARGIN` of the lifetime. Otherwise
-#: the margin of one minute would be most of a short lifetime. At exactly this lifetime both margins are equal.
+#: A token with a shorter lifetime, in seconds, is replaced when the fraction :data:`SHORT_LIFETIME_MARGIN` of the
+#: lifetime remains, because one minute would be most of a short lifetime. At exactly this lifetime, the fraction is
+#: equal to :data:`RENEWAL_MARGIN_SECONDS`.
 SHORT_LIFETIME_SECONDS = 600.0
 SHORT_LIFETIME_MARGIN = 0.1
-#: Lifetime in seconds if the answer contains no lifetime. This is the documented default:
-#: https://docs.faceki.com/api-integration/verification-apis/authentication .
+#: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
+#: at https://docs.faceki.com/api-integration/verification-apis/authentication .
 DEFAULT_LIFETIME_SECONDS = 3600.0
 
-# RFC 6750 allows these characters in a bearer token. A longer token would not fit into a header.
+# RFC 6750 allows these characters in a bearer token. The length is limited, because a longer token would not fit into
+# an HTTP header.
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]{1,8192}=*")
 _TOKEN_FIELDS = ("access_token", "token", "auth_token", "jwt", "id_token")
 _MIN_BARE_TOKEN_LENGTH = 16
@@ -47,6 +49,7 @@ _MIN_BARE_TOKEN_LENGTH = 16
 class AccessToken:
     """A bearer token with its lifetime.
 
+    :param value: Text of the token, without the prefix ``Bearer``.
     :param obtained_at: Unix time of the token request.
     :param lifetime: Seconds after ``obtained_at`` until the token expires. A token with lifetime 0 is used for one
         request only.
@@ -74,30 +77,31 @@ class AccessToken:
 
 
 class RefreshLock(Protocol):
-    """Lock for fetching the next token. Other callers wait until the lock is released or has expired."""
+    """Lock whose owner fetches the next access token. The other callers wait until the lock is released or expires."""
 
     def release(self) -> None:
         """Release the lock. The method never blocks and can be called twice."""
 
 
 class TokenStore(Protocol):
-    """A store for the single token of an account. No method waits until another caller releases the refresh lock."""
+    """Store for the access token of one account. No method waits for a refresh lock that another caller owns."""
 
     def peek(self) -> AccessToken | None:
         """Return the token in the memory of this process, without I/O."""
 
     def read(self) -> AccessToken | None:
-        """Return the newest token of this process and of all processes that share the store."""
+        """Return the newest token that any process stored, or ``None``. Reading possibly needs I/O."""
 
     def try_lock(self, generation: int = 0) -> RefreshLock | None:
         """Acquire the refresh lock, or return ``None`` while another caller owns it.
 
-        :param generation: Number of locks that this caller has waited for in vain. If the owner of lock 0 does not
-            release it in time, one waiting caller acquires lock 1 and fetches the token for all callers.
+        :param generation: Number of the last lock that is tried, beginning with lock 0. It is the number of locks for
+            which this caller has waited too long. If the owner of lock 0 does not release it in time, one waiting
+            caller acquires lock 1 and fetches the token for all callers.
         """
 
     def set(self, token: AccessToken) -> None:
-        """Store ``token`` as the current token of all callers."""
+        """Store ``token`` as the token that all callers use from now on."""
 
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` if it is still the stored token."""
@@ -105,8 +109,9 @@ class TokenStore(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """The token request in one of the forms of :class:`AuthFlow`, and the interpretation of its answer.
+    """The request for an access token in one of the forms of :class:`AuthFlow`, and the interpretation of its answer.
 
+    :param base_url: Base URL of the FACEKI installation.
     :param client_id: Client id from the FACEKI portal (Integrations → Client ID).
     :param client_secret: Client secret from the same page.
     :param flow: Form of the request. ``ACCESS_TOKEN_QUERY`` puts the secret into the URL, which proxies log.
@@ -126,7 +131,7 @@ class TokenRequest:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def request(self) -> HttpRequest:
-        """Return the request. It is idempotent, because a second token request does no harm."""
+        """Return the HTTP request for a token. It is idempotent, because a second token request does no harm."""
         headers: tuple[Header, ...] = JSON_HEADERS if self.flow.method == "POST" else JSON_HEADERS[1:]
         body: SecretBytes | None = None
         query: tuple[tuple[str, str], ...] = ()
@@ -148,13 +153,15 @@ class TokenRequest:
         )
 
     def read(self, answer: Payload, requested_at: float) -> AccessToken:
-        """Return the token of ``answer``.
+        """Return the access token that FACEKI's answer contains.
 
+        :param answer: Content of the answer to the token request.
+        :param requested_at: Unix time of the token request.
         :raises AuthenticationError: if the answer is a validation error for the credentials.
         :raises UnexpectedResponseError: if the answer contains no token that can be sent in a header.
         """
-        # The error is raised here and not in _find_token, because tracebacks show local variables. Here, no variable
-        # contains a token.
+        # The error is raised here and not in `_find_token`. Error trackers report local variables, and here no variable
+        # contains the text of a token.
         token = _find_token(answer.document, requested_at)
         if token is not None:
             return token
@@ -167,11 +174,11 @@ class TokenRequest:
         )
 
     def map_error(self, error: ResponseError) -> FacekiError:
-        """Return the error that a failed token request means for the Connection.
+        """Return the error to raise after a failed token request.
 
         FACEKI does not document its answer to wrong credentials. Therefore every refusal that FACEKI reports in its own
         format becomes an :class:`AuthenticationError`. HTTP 404 and 405 become a :class:`ConfigurationError`, because
-        the route does not exist.
+        the route does not exist. Any other ``error`` is returned itself.
         """
         is_refusal = (
             isinstance(error, AuthenticationError | InvalidRequestError) or type(error) is ResponseError
@@ -229,16 +236,19 @@ def _bearer(value: Json) -> str | None:
 
 
 def _bare_token(value: Json) -> str | None:
-    """Return ``value`` as a token.
+    """Return the value of the general field ``data`` or ``result`` as a token, or ``None``.
 
-    A short text is not accepted, because the field name does not show that the text is a token.
+    A short text is not accepted, because these field names do not show that the text is a token.
     """
     token = _bearer(value)
     return token if token is not None and len(token) >= _MIN_BARE_TOKEN_LENGTH else None
 
 
 def _names_credentials(document: Json) -> bool:
-    """Return whether this is a validation error with field names as keys. FACEKI documents ``{"clientSecret": ""}``."""
+    """Return whether the answer is a validation error for the credentials, such as ``{"clientSecret": ""}``.
+
+    FACEKI documents this format. Its keys are the names of the invalid fields.
+    """
     return isinstance(document, dict) and has_field(document, "clientId", "clientSecret")
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""HTTP requests and responses as frozen values."""
+"""Immutable classes for HTTP requests and responses, and functions that create requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_faceki.api.values import Json as Json
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HttpRequest:
-    """One request without the bearer token.
+    """One HTTP request. The access token is added later by :meth:`with_token`.
 
     :param method: HTTP method in upper case.
     :param url: Absolute URL without a query.
@@ -26,7 +26,8 @@ class HttpRequest:
     :param body: Body to send. ``headers`` contains its media type.
     :param authenticated: Whether the request needs an access token.
     :param idempotent: Whether sending the request twice does no harm and costs nothing.
-    :param upload: Whether the Connection's upload timeout applies. It is meant for requests with files.
+    :param upload: Whether the longer upload timeout of the Connection applies. It is used for requests with files, and
+        for downloads of reports.
     :param download: Whether the answer is possibly a PDF. A PDF is written to a temporary file, not to memory.
     :param endpoint: Name of the endpoint's class, for metrics. Empty for a token request.
     """
@@ -58,12 +59,12 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HttpResponse:
-    """One complete response.
+    """One complete HTTP response.
 
     :param status: HTTP status.
     :param headers: Headers with lower-case names.
     :param body: The whole body, decompressed.
-    :param file: A downloaded PDF, positioned at its first byte. ``body`` is then empty.
+    :param file: A downloaded PDF, positioned at its first byte, or ``None``. If there is a file, ``body`` is empty.
     """
 
     status: int
@@ -90,9 +91,9 @@ def image_request(
     authenticated: bool = True,
     idempotent: bool = False,
 ) -> HttpRequest:
-    """Return a request with images and text fields.
+    """Return a POST request that sends images and text fields.
 
-    By default it is not idempotent, because most such calls are charged.
+    By default the request is not idempotent, because FACEKI charges most calls with images.
     """
     body = multipart_body(fields, images)
     headers = (("content-type", body.media_type), *ACCEPT_JSON)

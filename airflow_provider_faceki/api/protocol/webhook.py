@@ -18,17 +18,19 @@ from airflow_provider_faceki.api.protocol.fields import describe, embedded, fiel
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 
-#: Maximum number of fields in a form-encoded body. A webhook has four.
+#: Maximum number of fields in a form-encoded body. A webhook of FACEKI has four fields.
 MAX_FORM_FIELDS = 100
 
 
 class InvalidWebhookError(ValueError):
-    """The body is not a webhook of FACEKI. The message contains the missing field and the keys of the body."""
+    """The body is not a webhook of FACEKI. The message names the missing field and the keys of the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookNotification:
-    """An unverified message that FACEKI has decided a verification. Create it with :meth:`of` or :func:`parse_webhook`.
+    """An unverified message that FACEKI has decided a verification.
+
+    Create it with :meth:`of` or :func:`parse_webhook`.
 
     :param request_id: FACEKI's id of the verification, in lower case.
     :param status: The unverified decision in upper case. An undocumented decision becomes ``OTHER``, because a sender
@@ -40,7 +42,7 @@ class WebhookNotification:
 
     @classmethod
     def of(cls, request_id: object, status: object) -> WebhookNotification:
-        """Return the notification for this id and decision. Upper and lower case are equal.
+        """Return the notification for a request id and a decision, each in upper or lower case.
 
         :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word.
         """
@@ -53,22 +55,23 @@ class WebhookNotification:
 
     @property
     def extra(self) -> dict[str, str]:
-        """The ``extra`` of the asset event."""
+        """Value of the field ``extra`` of the Airflow asset event that is created for this notification."""
         return {"request_id": self.request_id, "status": self.status}
 
 
 def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification:
-    """Return the notification in a webhook body.
+    """Parse a webhook body and return the request id and the decision.
 
-    FACEKI documents a JSON object. A list with one object, a nested object (``data``, ``result``), a form, and other
-    spellings of the two field names are accepted too.
+    FACEKI documents a JSON object. A list with one object, a nested object (``data``, ``result``), a form-encoded body,
+    and other spellings of the two field names are accepted too.
 
-    :param service: Settings that contain the names of the fields for the id and the decision.
-    :raises InvalidWebhookError: if the body contains no id or no decision. The message contains the keys of the body.
+    :param service: Settings that contain the names of the fields for the request id and the decision.
+    :raises InvalidWebhookError: if the body contains no request id or no decision. The message names the keys of the
+        body.
     """
     found = _read(body, service)
-    # The error is raised here, because tracebacks show local variables and the context of an error. Here, neither
-    # contains the body.
+    # The body contains personal data. The error is raised here, so that neither the local variables nor the context of
+    # the error contain the body. Error trackers report both.
     body = b""
     if isinstance(found, str):
         raise InvalidWebhookError(found)
@@ -76,7 +79,7 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
 
 
 def _read(body: bytes, service: Service) -> WebhookNotification | str:
-    """Return the notification in the body, or the reason why the body is not a webhook."""
+    """Return the notification in the webhook body, or a text with the reason why the body is not a webhook."""
     document = _parse(body)
     if document is None:
         return "the body is neither a JSON object nor a form"
@@ -98,7 +101,7 @@ def _parse(body: bytes) -> dict[str, Json] | None:
 
 
 def _parse_form(body: bytes) -> dict[str, Json] | None:
-    """Return the fields of a form. A field value can be JSON."""
+    """Return the fields of a form-encoded body, or ``None`` for any other body. A value in JSON format is parsed."""
     try:
         pairs = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FORM_FIELDS)
     except (ValueError, UnicodeDecodeError):
@@ -107,7 +110,11 @@ def _parse_form(body: bytes) -> dict[str, Json] | None:
 
 
 def _find(document: dict[str, Json], service: Service) -> tuple[Json, Json]:
-    """Return the id and the decision. If no object contains both, return the first id and the first decision."""
+    """Return the request id and the decision in a webhook.
+
+    Both come from the first object that contains both. If no object contains both, the first request id and the first
+    decision are returned.
+    """
     ids: list[Json] = []
     statuses: list[Json] = []
     for holder in _holders(document):
@@ -130,7 +137,10 @@ def _holders(document: dict[str, Json]) -> Iterator[dict[str, Json]]:
 
 
 def _status(holder: dict[str, Json], service: Service) -> Json:
-    """Return the decision. Other fields than ``status`` are searched too, because ``status`` is possibly a boolean."""
+    """Return the text of the decision in an object.
+
+    Other fields than ``status`` are searched too, because ``status`` is possibly a boolean that reports success.
+    """
     names = (service.webhook_status_field, "status", "decision", "verification_status", "kyc_status")
     values = [value for name in names if isinstance(value := field(holder, name), str)]
     known = [value for value in values if value.strip().upper() in Decision.__members__]
