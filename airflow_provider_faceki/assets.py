@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The Airflow asset that represents the decisions of a FACEKI account."""
+"""The Airflow asset of a FACEKI account. Each event of the asset reports one decision."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ def fits_uri(conn_id: str) -> bool:
 
 
 def faceki_verifications(conn_id: str = DEFAULT_CONN_ID) -> Asset:
-    """Return the asset of the verifications that a FACEKI account reports.
+    """Return the asset of a FACEKI account. Each event of the asset reports the decision of one verification.
 
-    The name and the URI of the asset are both ``faceki://<conn_id>/verifications``. Each asset event reports one
-    decision. The partition key of the event is FACEKI's request id (Airflow 3.2 and later). The extra of the event is
-    ``{"request_id", "status"}``. Request id and status are only hints, so fetch the record before you rely on them.
+    The name and the URI of the asset are both ``faceki://<conn_id>/verifications``. The partition key of an event is
+    FACEKI's request id (Airflow 3.2 and later). The extra of an event is a mapping with the keys ``request_id`` and
+    ``status``. An event is only a notification and no proof of a decision. Therefore fetch the record from FACEKI
+    before you rely on the status.
 
     :param conn_id: Id of a Connection of type ``faceki``. The id becomes part of a URI. Therefore only letters, digits
         and ``. _ -`` are allowed, and the first character must not be ``.`` or ``-``.

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Limit of the charged calls that one try of a task makes with one Connection.
+"""Limit the number of charged calls that one try of a task makes with one Connection.
 
-All threads of the try share the limit. Airflow runs each try in one process, so the count needs no storage. Calls
-outside a task are counted for each process.
+All threads of the try share the limit. Airflow runs each try in one process, so the count is stored in memory only.
+Outside a task, the calls of each process are counted separately.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from functools import partial
 
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
 
-#: Number of charged calls by Connection and try. The number is not stored in the client, because the client is replaced
-#: if the Connection changes.
+#: Number of charged calls, by Connection id and try. The client does not store the number, because it is replaced by a
+#: new client if the Connection changes. The new client would count from 0 again.
 _made = Counter[tuple[str, str]]()
 _lock = threading.Lock()
 
 
 def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
-    """Return the function that ``FacekiClient`` calls around each charged call to count and to limit these calls.
+    """Return a function that creates a context manager, which counts and limits charged calls.
 
+    ``FacekiClient`` runs each charged call inside such a context manager.
+
+    :param conn_id: Id of the Connection.
     :param maximum: Maximum number of charged calls in one try. ``None`` means no limit.
     """
     return nullcontext if maximum is None else partial(_charging, conn_id, maximum)
@@ -32,7 +35,9 @@ def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractCont
 
 @contextmanager
 def _charging(conn_id: str, maximum: int) -> Iterator[None]:
-    """Count the charged call that runs inside this context. If the call was certainly not charged, the count is undone.
+    """Count the charged call that runs inside this context.
+
+    If the call fails and FACEKI has certainly not charged it, the call is subtracted from the count again.
 
     :raises ChargeLimitError: if the limit is reached.
     """
@@ -55,7 +60,7 @@ def _charging(conn_id: str, maximum: int) -> Iterator[None]:
 
 
 def _current_try() -> str:
-    """Return a text that identifies the running try of a task, or this process if no task is running."""
+    """Return a text that identifies the running try of a task. If no task is running, identify this process."""
     from airflow.providers.common.compat.sdk import AirflowException, get_current_context
 
     try:

@@ -1,14 +1,17 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""State of a charged call across the tries of a task instance: the intent to send, the outcome, and a fence.
+"""Store the state of a charged call across the tries of a task instance, so that no try sends the call twice.
 
-Airflow clears XCom before each try, so XCom cannot store this state. Airflow 3.3 and later have a task state store.
-Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
+The state consists of a mark and the outcome. The mark is written before the call is sent and means that the call is
+possibly sent. Airflow clears XCom before each try, so XCom cannot store this state. Airflow 3.3 and later have a task
+state store, which stores it. Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
 
-The fence prevents two executions of one task instance from sending at the same time. The store has no compare-and-set,
-so the fence uses Fischer's algorithm. An execution writes a mark with a nonce, waits longer than a write needs, and
-sends only if its nonce is still stored. The execution first reads the stored mark, then fetches the record from FACEKI.
-Before the execution writes its nonce, it reads the mark again and compares both. A finished call also leaves a mark.
-Therefore a changed mark shows that another execution has sent the call in between.
+The mark is also a fence, which prevents two executions of one task instance from sending the call at the same time. The
+store has no compare-and-set, so the fence uses Fischer's algorithm for mutual exclusion. An execution writes a mark
+with a nonce, waits longer than a write needs, and sends the call only if its nonce is still stored.
+
+The execution first reads the stored mark, then fetches the record from FACEKI. Before the execution writes its own
+mark, it reads the stored mark again. A finished call also leaves a mark. Therefore, if the two readings differ, another
+execution has sent the call in between.
 """
 
 from __future__ import annotations
@@ -32,10 +35,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Minimum seconds between writing the nonce and reading it back. The wait must be longer than the time between the read
-#: and the write of another execution. Read and write are two requests to Airflow's API server.
+#: Minimum seconds between writing the nonce and reading it back. This wait must be longer than the time that another
+#: execution needs to read and to write the mark, which are two requests to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
-#: Minimum ratio of the wait to the duration of this execution's own read and write.
+#: The wait lasts at least this many times as long as this execution's own reading and writing of the mark.
 _FENCE_FACTOR = 3.0
 
 _PENDING_KEY = "faceki_submitting_since"
@@ -48,7 +51,7 @@ class ChargedCallState:
     """State of one task instance's charged call in Airflow's task state store.
 
     :param identifier: Identifier under which FACEKI stores the result. ``None`` for a call that leaves no record.
-    :param images: Fingerprint of the images. It is needed if the identifier is the same for different persons.
+    :param images: Fingerprint of the images. It detects other images that are sent under the same identifier.
     """
 
     def __init__(self, context: Context, identifier: str | None = None, images: str | None = None) -> None:
@@ -93,13 +96,15 @@ class ChargedCallState:
                 )
 
     def resubmit_at(self, resubmit_after: float) -> float | None:
-        """Return the Unix time from which a missing record means "not sent", or ``None`` if no call is pending.
+        """Return the Unix time from which a missing record proves that an earlier try has not sent the call.
+
+        Return ``None`` if no call is pending.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         """
-        # An earlier try cannot send after the start of this try. The time of the earlier try's mark is not a sufficient
-        # limit, because a process can be suspended between its mark and its last sent byte. `dag.test()` of Airflow 2
-        # sets no start date, so the current time is used.
+        # The seconds count from the start of this try, because no earlier try can send after this start. The time of
+        # the earlier try's mark alone is not sufficient, because a process can be suspended between writing its mark
+        # and sending its last byte. `dag.test()` of Airflow 2 sets no start date, so the current time is used instead.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -143,8 +148,8 @@ class ChargedCallState:
             return hook.call(endpoint)
         except api.ValidationError as error:
             self.clear()
-            # The arguments were checked before. Therefore either the storage fails or the image is still being written.
-            # Both can succeed in the next try.
+            # The arguments were already checked. Therefore this error means that the storage failed, or that the image
+            # is still being written. In both cases the next try can succeed.
             raise AirflowException(str(error)) from None
         except api.FacekiError as error:
             if not error.is_ambiguous:
@@ -152,7 +157,7 @@ class ChargedCallState:
             raise
 
     def clear(self) -> None:
-        """Remove the mark, because FACEKI has not processed the call, or because the result is saved."""
+        """Remove the mark. Call this method if FACEKI has not processed the call, or after the result is saved."""
         self._mark = None
         if self._store is not None:
             self._store.delete(self._pending_key)
@@ -163,13 +168,13 @@ class ChargedCallState:
             self._store.set(self._pending_key, {"is_finished": True, "try_number": self._ti.try_number})
 
     def save(self, made: api.KycVerification) -> None:
-        """Save the outcome, because FACEKI is possibly configured to store no record."""
+        """Save the outcome of the call for later tries. FACEKI is possibly configured to store no record of it."""
         if self._store is not None:
             saved = {**made.to_dict(), "images": self._images}
             self._store.set(self._outcome_key, cast("Any", storable(saved)))
 
     def load(self) -> api.KycVerification | None:
-        """Return the outcome that an earlier try saved. It is possibly incomplete."""
+        """Return the outcome that an earlier try saved, or ``None``. The outcome is possibly incomplete."""
         return api.KycVerification.from_dict(self._load(self._outcome_key))
 
     def save_matches(
@@ -179,7 +184,7 @@ class ChargedCallState:
 
         :param records: Records of the persons that the search found.
         :param location: URI of the image that was searched for.
-        :param size: Size of the image in bytes. ``None`` if the size cannot distinguish the image from another image.
+        :param size: Size of the image in bytes. ``None`` if the same image does not always have the same size.
         """
         if self._store is None:
             return False
@@ -213,7 +218,7 @@ class ChargedCallState:
             self._store.delete(_MATCHES_KEY)
 
     def _pending(self) -> Any:
-        """Return the mark that this execution read first."""
+        """Return the stored mark as this execution read it first. Later changes in the store are not visible here."""
         if self._mark is _UNREAD:
             self._mark = self._load(self._pending_key)
         return self._mark
@@ -223,6 +228,6 @@ class ChargedCallState:
 
 
 def digest(*values: object) -> str:
-    """Return a short hash that distinguishes values and hides them. For example, a URI can contain a person's name."""
+    """Return a short hash of values, which distinguishes and hides them. A URI, for example, can contain a name."""
     text = chr(0).join(map(str, values))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Check of a FACEKI account by ``airflow faceki check`` or ``python -m airflow_provider_faceki.check``.
+"""Check a FACEKI Connection by ``airflow faceki check`` or ``python -m airflow_provider_faceki.check``.
 
 Exit status 0 means that the Connection is usable. Exit status 1 means that a setting must be changed, and the report
 names it. Exit status 2 means that the Connection cannot work.
 
-Airflow 3.2 and later import this module for every command of its command line, to find the commands ``airflow faceki``.
-Therefore this module imports the code of the check only when a check runs.
+For every ``airflow`` command, Airflow 3.2 and later import this module to find the commands ``airflow faceki``. To keep
+all these commands fast, this module imports the code of the check only when a check runs.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _conclusion(conn_id: str, base_url: str, findings: Sequence[Finding], status
 def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
     """Return the instructions for a Connection that is defined by an environment variable.
 
-    Airflow then does not read the Connection from its database.
+    Airflow prefers the variable to its database, so a change in the database has no effect.
     """
     value = os.environ[variable]
     lines = [

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Rules for Airflow's retries after FACEKI errors, and their translation into Airflow exceptions.
+"""Decide whether Airflow retries a task after a FACEKI error, and translate FACEKI errors into Airflow exceptions.
 
 These errors fail a task at once, because another try cannot help:
 
@@ -13,7 +13,7 @@ These errors fail a task at once, because another try cannot help:
 - LinkError: a used or expired link does not become valid again.
 - VerificationError: the same images get the same response, and FACEKI charges again.
 - TlsError: certificates must be repaired.
-- Any error with ``needs_consent``: FACEKI would possibly act, or charge, a second time.
+- Any error with ``needs_consent``: because of another try, FACEKI would possibly act or charge a second time.
 
 All other errors are raised unchanged, so the task's ``retries`` apply to them. These are connection failures, lost
 responses, throttling, a failing service, and responses that are unreadable or have an unknown code. Two further errors
@@ -33,8 +33,8 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A plain ResponseError has an unknown code. A retry is safe, because the next try searches for a lost outcome
-    # before it sends.
+    # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe, because
+    # the next try searches for a lost outcome before it sends the call.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)
@@ -42,12 +42,11 @@ def is_task_retryable(error: api.FacekiError) -> bool:
 
 
 def is_gateway_error(error: api.FacekiError) -> bool:
-    """Return whether an error is a 4xx response without a FACEKI code.
+    """Return whether an error is a 4xx response without a FACEKI code, which a proxy or firewall has possibly sent.
 
-    A proxy or firewall has possibly sent such a response. Such an error possibly affects all callers. A 401 is excluded
-    because wrong credentials must not be sent repeatedly. A 413 is excluded because it depends on the request. A
-    :class:`ConfigurationError` with a status is included, because its cause is a token request to a URL that does not
-    exist.
+    Such an error possibly affects all requests. Status 401 is excluded, because wrong credentials must not be sent
+    repeatedly. Status 413 is excluded, because its cause is the size of one request. A :class:`ConfigurationError` with
+    a status is included, because it means that the URL of the token request does not exist.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)
@@ -62,8 +61,9 @@ def is_poll_retryable(error: api.FacekiError) -> bool:
 def are_rules_unavailable(error: api.FacekiError) -> bool:
     """Return whether the rules of a workflow are unavailable for a reason that does not affect the verification.
 
-    The endpoint is undocumented and is known only from SDKs. Therefore a missing endpoint, an unreadable response or a
-    missing response does not prevent a verification. FACEKI itself checks the rules during the verification.
+    The rules say which images a workflow requires. FACEKI does not document the endpoint of the rules, which is known
+    only from SDKs. Therefore a missing endpoint, an unreadable response or a missing response does not prevent a
+    verification. FACEKI itself checks the rules during the verification.
 
     :param error: Error of the request for the rules, after all retries of the request.
     """
@@ -83,7 +83,7 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
 def fail_if_declined(record: api.VerificationRecord | None) -> None:
     """Fail the task without retries if a record has the decision DECLINED.
 
-    :param record: The record. ``None`` never fails the task.
+    :param record: The record. If it is ``None``, the task does not fail.
     :raises AirflowFailException: if the record is declined. The text contains the request id and FACEKI's codes.
     """
     if record is None or str(record.decision) != "DECLINED":

@@ -15,7 +15,7 @@ _NAME = "FACEKI"
 
 
 def get_provider_info() -> dict[str, object]:
-    """Return the provider's metadata. The entry point ``apache_airflow_provider`` names this function."""
+    """Return the provider's metadata. Airflow finds this function by the entry point ``apache_airflow_provider``."""
     return {
         "package-name": "airflow-provider-faceki",
         "name": _NAME,

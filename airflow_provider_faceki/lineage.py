@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Datasets that a task has read and written, for OpenLineage and for Airflow's hook lineage.
 
-The name of a dataset is its location. The name contains no Connection, no query, and no identifier of the task. An
-image is not a dataset, because the file name of an image usually identifies a person.
+The name of a dataset is the location of the file or folder. The name contains no Connection id, no query of a web
+address, and no identifier of a person. An image is not reported as a dataset, because the file name of an image usually
+identifies a person.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Name of the run facet with the counts of a batch.
+#: Name of the OpenLineage run facet that contains the row counts of a batch.
 BATCH_FACET = "faceki_batch"
 
-#: Minimum length at which an identifier is also searched for inside the words of a folder's name. A shorter identifier
-#: must be a whole word.
+#: An identifier with at least this many characters is searched for anywhere in a folder's name. A shorter identifier is
+#: found only as a whole word, because a short text such as 7 occurs in many names by chance.
 MIN_IDENTIFIER_LENGTH = 4
 
 _LOCAL_SCHEMES = ("file", "local")
@@ -32,7 +33,7 @@ _LOCAL_SCHEMES = ("file", "local")
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A file or a folder.
+    """A file or a folder that a task has read or written.
 
     :param uri: Location without credentials, as :func:`file_uri` or :func:`folder_uri` returns it.
     :param rows: Number of rows that the task has read or written, if it is known.
@@ -85,13 +86,14 @@ def datasets(rows: Mapping[str, int | None]) -> list[Dataset]:
 
 
 def folder_uri(uri: FilePath, identifiers: Iterable[object] = ()) -> str | None:
-    """Return the URI of the folder of a file about one person, in the form of :func:`file_uri`.
+    """Return the URI of the folder that contains a file about one person, without identifiers of the person.
 
     The file's name is omitted, because it usually contains an identifier of the person. If the name of a folder
-    contains one of ``identifiers``, this folder and all folders below it are omitted too.
+    contains one of ``identifiers``, this folder and all folders below it are omitted too. Credentials are omitted as by
+    :func:`file_uri`. Return ``None`` if nothing remains.
 
     :param uri: Location of the file.
-    :param identifiers: Values of any JSON type that contain identifiers.
+    :param identifiers: Identifiers of the person, as JSON values. Lists and mappings are searched for identifiers.
     """
     found = file_uri(uri)
     if found is None:
@@ -104,7 +106,6 @@ def folder_uri(uri: FilePath, identifiers: Iterable[object] = ()) -> str | None:
 
 
 def _shows(folder: str, identifier: str) -> bool:
-    # Many names contain a short identifier, such as 7, by chance. Therefore a short identifier must be a whole word.
     is_long = len(identifier) >= MIN_IDENTIFIER_LENGTH
     return identifier in (folder if is_long else re.split(r"[\W_]+", folder))
 
@@ -116,7 +117,7 @@ def _texts(value: object) -> Iterator[str]:
         for item in value:
             yield from _texts(item)
     elif isinstance(value, str) and "/" in value:
-        # This is the location of a file. The name of the file and the name of its folder possibly identify the person.
+        # The value is the location of a file. The names of the file and of its folder possibly identify the person.
         yield from filter(None, re.sub(r"\.\w+$", "", value).split("/")[-2:])
     elif isinstance(value, str | int) and str(value):
         yield str(value)
@@ -125,7 +126,7 @@ def _texts(value: object) -> Iterator[str]:
 def collect(lineage: Lineage, context: object) -> None:
     """Report datasets to Airflow's hook lineage.
 
-    An error is only logged, because the work of the task is already done and paid.
+    An error is only logged and not raised, because the work of the task is already done and paid.
 
     :param lineage: The datasets.
     :param context: Hook or path object that has read or written the datasets.
@@ -146,7 +147,7 @@ def to_openlineage(lineage: Lineage) -> Any:
     """Return the datasets as the ``OperatorLineage`` of the OpenLineage provider.
 
     :param lineage: The datasets.
-    :raises ImportError: if the OpenLineage provider is not installed. Only this provider calls the function.
+    :raises ImportError: if the OpenLineage provider is not installed.
     """
     from airflow.providers.common.compat.openlineage.facet import (
         InputDataset,
@@ -173,7 +174,7 @@ def to_openlineage(lineage: Lineage) -> Any:
 
 
 def _name(uri: str) -> tuple[str, str]:
-    """Return namespace and name of a dataset, as Airflow's own converters build them."""
+    """Return OpenLineage's namespace and name of a dataset, in the form that Airflow's own converters produce."""
     scheme, _, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     if scheme == "file":
@@ -195,6 +196,7 @@ def _batch_facet(counts: Mapping[str, int]) -> Any:
     import attrs
     from airflow.providers.common.compat.openlineage.facet import RunFacet
 
-    # The base class exists only if OpenLineage is installed. Therefore the class is created inside this function.
+    # The base class RunFacet exists only if OpenLineage is installed. Therefore the subclass is created here and not at
+    # the import of this module.
     facet = attrs.make_class("FacekiBatchRunFacet", list(counts), bases=(RunFacet,))
     return facet(**counts)

@@ -20,15 +20,16 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 _PART_PREFIX, _PART_SUFFIX = ".faceki-", ".part"
-#: Age at which an unlocked part file is considered abandoned. A younger file is possibly not locked yet by its writer.
+#: Age in seconds from which an unlocked temporary file is considered abandoned. The writer of a younger file has
+#: possibly not locked it yet.
 _MIN_PART_AGE_SECONDS = 60.0
-#: Maximum number of folders that this process remembers as cleaned.
+#: Maximum number of folders for which this process remembers that it has already deleted abandoned temporary files.
 _MAX_SWEPT_FOLDERS = 10_000
 _swept_folders: set[str] = set()
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a regular file without buffering.
+    """Open a regular file for reading, without buffering.
 
     :raises OSError: if the file is missing, or is a folder, device, pipe or socket. Reading a device, pipe or socket
         possibly never ends.
@@ -42,7 +43,7 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def check_replaceable(path: str) -> None:
-    """Refuse a path that a file cannot replace, such as a folder or the device ``/dev/null``.
+    """Refuse a path that cannot be replaced by a file, because it is a folder or a device such as ``/dev/null``.
 
     :raises OSError: if the path is refused.
     """
@@ -76,8 +77,8 @@ def write_atomically(path: str, source: BinaryIO) -> None:
                 _link(file.fileno(), name, folder_handle)
         else:
             _write_part(source, name, folder_handle)
-        # Without this call, the file name is possibly lost in a power failure. Errors are ignored, because some
-        # filesystems do not support the call, and the content is already safe.
+        # Without this fsync of the folder, a power failure possibly loses the file's name. Errors are ignored, because
+        # some filesystems do not support fsync of a folder, and the content of the file is already safe.
         with suppress(OSError):
             os.fsync(folder_handle)
 
@@ -121,8 +122,8 @@ def _link(handle: int, name: str, folder: int) -> None:
     """Give an unnamed file its name. An existing file with this name is replaced atomically."""
 
     def link(as_name: str) -> None:
-        # With a folder handle, Python calls linkat(2), which follows the symbolic link in /proc. link(2) does not
-        # follow it.
+        # The folder handles make Python call linkat(2), which follows the symbolic link in /proc. Without them, Python
+        # would call link(2), which does not follow it.
         os.link(
             f"/proc/self/fd/{handle}", as_name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True
         )
@@ -137,6 +138,7 @@ def _link(handle: int, name: str, folder: int) -> None:
 
 
 def _write_part(source: BinaryIO, name: str, folder: int) -> None:
+    """Write a temporary file, and rename it to ``name`` when it is complete."""
     part = _new_part_name()
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     with os.fdopen(handle, "wb") as file:
@@ -170,19 +172,19 @@ def _copy(source: BinaryIO, file: BinaryIO) -> None:
 
 
 def _new_part_name() -> str:
-    # The part file has a short independent name, because the target name possibly has the maximum length already.
+    # The name of the temporary file is not derived from the target name, which possibly has the maximum length already.
     return f"{_PART_PREFIX}{secrets.token_hex(8)}{_PART_SUFFIX}"
 
 
 def _lock(handle: int) -> None:
-    # The system removes the lock when the process ends. Therefore, if another process can lock a part file, the writer
-    # has ended. Errors are ignored, because some filesystems have no locks.
+    # The system removes the lock when the process ends. Therefore, if another process can lock a temporary file, its
+    # writer has ended. Errors are ignored, because some filesystems have no locks.
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _delete_abandoned_parts(folder: int) -> None:
-    """Delete part files of writers that have ended. Errors are ignored, because they must not prevent writing."""
+    """Delete temporary files of processes that have ended. Errors are ignored, so that a new file is still written."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(_PART_PREFIX) and entry.name.endswith(_PART_SUFFIX):

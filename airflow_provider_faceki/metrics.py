@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Metrics through Airflow's statistics, as the administrator has configured them under ``[metrics]``.
+"""Send metrics to the backend that the administrator has configured in Airflow's section ``[metrics]``.
 
-``docs/metrics.md`` lists all metrics. Each part of a name after the second dot is also a tag.
+``docs/metrics.md`` lists all metrics. Each part of a metric's name after the second dot is also sent as a tag.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _BACKENDS = ("statsd_on", "statsd_datadog_enabled", "otel_on")
-# Airflow 3 has two copies of its statistics: one for tasks and one for its own processes, such as the triggerer.
+# Modules that possibly contain Airflow's ``Stats`` object. Airflow 3 has two such objects: one for tasks, and one for
+# its own processes, such as the triggerer.
 _MODULES = ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats")
 #: Names of the endpoints that FACEKI charges. The names are repeated here, because parsing a DAG must not import the
 #: endpoint classes.
@@ -41,14 +42,17 @@ class RequestMetrics:
 
 
 def request_metrics() -> RequestMetrics | None:
-    """Return the counters for a client, or ``None`` if metrics are off. The client then does no work for metrics."""
+    """Return the observer that counts the requests of a client, or ``None`` if metrics are off.
+
+    With ``None``, the client does no work for metrics.
+    """
     return RequestMetrics() if is_on() else None
 
 
 @cache
 def is_on() -> bool:
-    """Return whether the administrator has enabled any metrics."""
-    # This import is inside the function, because the core of a batch also works without Airflow.
+    """Return whether the administrator has enabled at least one backend for metrics."""
+    # Airflow is imported only here, because the code of a batch imports this module and also works without Airflow.
     from airflow.providers.common.compat.sdk import conf
 
     return any(conf.getboolean("metrics", name, fallback=False) for name in _BACKENDS)
@@ -57,7 +61,8 @@ def is_on() -> bool:
 def incr(name: str, **tags: str) -> None:
     """Increment a counter by 1.
 
-    :param tags: Tags, whose values are appended to the name in this order.
+    :param name: Name of the counter, without the prefix ``faceki.``.
+    :param tags: Tags of the metric. Their values are also appended to the name, in this order.
     """
     if is_on():
         _emit("incr", name, tags)
@@ -66,8 +71,8 @@ def incr(name: str, **tags: str) -> None:
 def incr_decision(decision: object) -> None:
     """Increment the counter of a decision.
 
-    :param decision: The decision. An undocumented word is counted as ``OTHER``: the number of metrics stays small, and
-        the word is possibly a name.
+    :param decision: The decision. A decision that FACEKI does not document is counted as ``OTHER``. Otherwise the
+        number of metrics could become large, and unexpected text, such as a person's name, could reach the backend.
     """
     if is_on():
         from airflow_provider_faceki.api.models import OTHER, Decision
@@ -77,16 +82,18 @@ def incr_decision(decision: object) -> None:
 
 
 def gauge(name: str, value: int, **tags: str) -> None:
-    """Set a gauge.
+    """Set a gauge to a value.
 
-    :param tags: Tags, whose values are appended to the name in this order.
+    :param name: Name of the gauge, without the prefix ``faceki.``.
+    :param tags: Tags of the metric. Their values are also appended to the name, in this order.
     """
     if is_on():
         _emit("gauge", name, tags, value)
 
 
 def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
-    # A Connection id possibly contains characters that the protocol of a backend uses itself.
+    # Special characters are replaced, because the protocol of a backend possibly uses them itself. For example, a
+    # Connection id can contain them.
     tags = {tag: re.sub(r"[^A-Za-z0-9_-]", "_", value) for tag, value in tags.items()}
     try:
         getattr(_stats(), kind)(".".join(("faceki", name, *tags.values())), *values, tags=tags or None)
@@ -96,7 +103,7 @@ def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
 
 @cache
 def _stats() -> Any:
-    """Return the ``Stats`` object of the copy of Airflow's statistics that is configured in this process."""
+    """Return the one of Airflow's ``Stats`` objects that is configured in this process."""
     found = None
     for name in _MODULES:
         try:

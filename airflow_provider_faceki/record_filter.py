@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Build the call that fetches records from the rendered arguments of an operator or the sensor."""
+"""Convert the rendered arguments of an operator or the sensor into the call that fetches records from FACEKI."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def record_filter(
     :param request_id: FACEKI's id of one verification.
     :param record_identifier: Your own identifier of the verification.
     :param face_id: FACEKI's id of a person.
-    :raises ValidationError: if not exactly one argument is set, or if a value belongs to another argument.
+    :raises ValidationError: if no argument or more than one argument is set, or if a value belongs to another argument.
     """
     ids = {"request_id": request_id, "record_identifier": record_identifier, "face_id": face_id}
     for name, value in ids.items():
@@ -41,7 +41,8 @@ def record_filter(
 def read_link(value: object) -> str:
     """Return the link id from any form of a link. Error texts never contain the link.
 
-    :param value: Link id, URL of the hosted page, or a mapping with the key ``link``, such as the link task returns.
+    :param value: Link id, URL of the hosted page, or a mapping with the key ``link``. The task that creates a link
+        returns such a mapping.
     :raises ValidationError: if the value has another form.
     """
     if isinstance(value, Mapping):
@@ -63,7 +64,7 @@ def read_link(value: object) -> str:
 
 
 def looks_like_faceki_id(value: object) -> bool:
-    """Return whether a value has the format of FACEKI's ids."""
+    """Return whether a value has the format of FACEKI's ids, which are UUIDs."""
     return isinstance(value, str) and UUID_PATTERN.fullmatch(value.strip()) is not None
 
 

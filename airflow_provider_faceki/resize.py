@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.api.uploads import Image
 
-#: Maximum number of pixels of an image. The largest phone cameras have 200 million pixels.
+#: Maximum number of pixels of an image that is resized. The largest phone cameras have 200 million pixels.
 MAX_PIXELS = 250_000_000
 #: Maximum memory in bytes for resizing images, in all threads of the process together. A single image that needs more
 #: memory is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
-# At this quality a person or a text recognition sees no loss, and the file has about a tenth of its original size.
+# At this quality, a person or text recognition (OCR) notices no loss, and the file has a tenth of its original size.
 _JPEG_QUALITY = 90
-# Pillow can decode a JPEG at a half, a quarter or an eighth of its size. The decoded size remains at least this many
-# times the requested size, which preserves the quality.
+# Pillow can decode a JPEG at a half, a quarter or an eighth of its size. To preserve the quality, the decoded size is
+# at least this many times the requested size.
 _REDUCING_GAP = 2
-# Bytes for each pixel in Pillow's memory. All other modes, including RGB, use 4 bytes.
+# Bytes for each pixel in Pillow's memory, by Pillow's image mode. All other modes, including RGB, use 4 bytes.
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
-# libwebp allocates two canvases in addition to the canvas that it returns.
+# Bytes for each pixel that libwebp needs. It allocates two canvases in addition to the canvas that it returns.
 _WEBP_PIXEL_BYTES = 12
-# For a JPEG with several scans, all coefficients remain in memory. Each coefficient has two bytes.
+# Bytes for each coefficient of a JPEG. If the JPEG has several scans, all coefficients remain in memory while it is
+# decoded.
 _COEFFICIENT_BYTES = 2
 _SIXTEEN_BIT_WHITE = 65535
 
@@ -76,7 +77,7 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
 
 
 def _encode(picture: PillowImage) -> bytes:
-    # Without this, Pillow would copy the comment of the input file to the output.
+    # If the metadata remained, Pillow would copy the comment of the input file to the output.
     picture.info.clear()
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
@@ -85,7 +86,8 @@ def _encode(picture: PillowImage) -> bytes:
 
 def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> PillowImage:
     if media_type == "image/webp":
-        # Pillow allocates the memory for a WEBP when it opens the file. Therefore the size is checked before.
+        # Pillow allocates the memory for a WEBP when it opens the file. Therefore the size is checked before the file
+        # is opened.
         size = _webp_size(file)
         needed = size[0] * size[1] * (_WEBP_PIXEL_BYTES + 2 * 4) + _averaging_bytes(size, longest, 4)
         _check_pixels(name, size, needed)
@@ -104,8 +106,8 @@ def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> Pillow
 
 
 def _open(file: BinaryIO, media_type: str) -> ImageFile:
-    """Open an image of one of the three formats. Pixels are read only for a WEBP."""
-    # Image.open is not used, because it tries every known format and applies a pixel limit of the whole process.
+    """Open a JPEG, PNG or WEBP image with Pillow. Only for a WEBP, Pillow already reads the pixels."""
+    # Image.open is not used, because it tries every format and applies a pixel limit that the whole process shares.
     from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
     formats: dict[str, Any] = {
@@ -140,10 +142,10 @@ def _decode_reduced(picture: ImageFile, longest: int) -> None:
 
 
 def _needed_bytes(picture: ImageFile, full_size: tuple[int, int], file: BinaryIO) -> int:
-    """Return the memory in bytes that the pixels of an opened JPEG or PNG need until they are averaged."""
+    """Return the memory in bytes that Pillow needs to decode an opened JPEG or PNG and to convert its pixels."""
     a_pixel = _PIXEL_BYTES.get(picture.mode, 4)
     if _has_transparency(picture):
-        # The image is converted to RGBA, and one more copy is needed to average by alpha.
+        # The image is converted to RGBA. Then Pillow makes one more copy, in which the colours are multiplied by alpha.
         a_pixel += 4 + (0 if picture.mode == "RGBA" else 4)
     elif picture.mode.startswith("I;16"):
         a_pixel += 4 + 4
@@ -158,14 +160,14 @@ def _needed_bytes(picture: ImageFile, full_size: tuple[int, int], file: BinaryIO
 
 
 def _averaging_bytes(size: tuple[int, int], longest: int, pixel_bytes: int) -> int:
-    """Return the memory in bytes that Pillow needs for averaging, first along the rows, then along the columns."""
+    """Return the memory in bytes that Pillow needs to shrink decoded pixels, first in width and then in height."""
     width, height = size
     factor = min(1, longest / max(size))
     return math.ceil(width * factor * (height + height * factor)) * pixel_bytes
 
 
 def _has_many_scans(picture: ImageFile, file: BinaryIO) -> bool:
-    """Return whether the first scan of a JPEG contains only some of its colour components."""
+    """Return whether a JPEG has several scans: its first scan contains only some of its colour components."""
     position = file.tell()
     try:
         file.seek(2)
@@ -184,9 +186,9 @@ def _has_many_scans(picture: ImageFile, file: BinaryIO) -> bool:
 
 
 def _webp_size(file: BinaryIO) -> tuple[int, int]:
-    """Return the size of a WEBP in pixels. It is read from the first chunk.
+    """Return the size of a WEBP in pixels, as the first chunk of the file states it.
 
-    https://developers.google.com/speed/webp/docs/riff_container
+    The format is defined at https://developers.google.com/speed/webp/docs/riff_container
     """
     file.seek(12)
     kind, data = file.read(4), file.read(14)[4:]
@@ -261,10 +263,10 @@ class _MemoryBudget:
 
 
 class _StrictDecoding:
-    """Switch that makes Pillow refuse truncated images while a thread of the process decodes.
+    """Make Pillow refuse truncated images while at least one thread of the process resizes an image.
 
-    Other code of the process possibly sets Pillow's ``LOAD_TRUNCATED_IMAGES``. Pillow then shows the missing part in
-    grey, and this image would be sent and billed.
+    Other code of the process possibly sets Pillow's ``LOAD_TRUNCATED_IMAGES``. With this setting, Pillow replaces the
+    missing part of an image by grey. The incomplete image would then be sent and billed.
     """
 
     def __init__(self) -> None:
@@ -274,7 +276,7 @@ class _StrictDecoding:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Refuse truncated images during the context. The last thread restores the setting."""
+        """Refuse truncated images during the context. The last thread that ends it restores Pillow's setting."""
         import PIL.ImageFile
 
         with self._lock:
@@ -300,6 +302,6 @@ def _reset() -> None:
     _budget, _strict_decoding = _MemoryBudget(MAX_DECODED_BYTES), _StrictDecoding()
 
 
-# A forked child process does not have the threads that reserved memory or that decode images. Therefore both objects
-# are created again in the child process.
+# A forked child process does not have the threads that reserved memory or that decode images. Therefore the child
+# process creates the memory budget and the object for strict decoding again.
 os.register_at_fork(after_in_child=_reset)

@@ -2,11 +2,12 @@
 """Airflow retry policy for tasks that use the hook directly.
 
 Use it as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It requires Airflow 3.3 or later. In older Airflow,
-this module does not define the name ``FACEKI_RETRY_POLICY``. FACEKI's operators do not need this policy. FACEKI's
-operators fail at once after errors that another try cannot solve, and they search for an earlier result before they
-send again. Your own task does not search for an earlier result. Therefore the policy does not repeat your task after a
-charged call with an unknown outcome. It also does not repeat your task after a ``RawCall`` that must not be sent twice
-and possibly reached FACEKI.
+this module does not define the name ``FACEKI_RETRY_POLICY``.
+
+The operators of this provider do not need the policy. They fail at once after errors that another try cannot solve, and
+they search for an earlier result before they send a call again. Your own task does not search for an earlier result.
+Therefore the policy does not repeat your task after a charged call with an unknown outcome. The policy also does not
+repeat your task after a ``RawCall`` that must not be sent twice and possibly reached FACEKI.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ else:
         from airflow.providers.common.compat.sdk import Context
 
     class _FacekiRetryPolicy(RetryPolicy):
-        """Fail at once after errors that another try cannot solve. Otherwise wait as long as FACEKI requests."""
+        """Retry policy that fails a task at once after errors that another try cannot solve.
+
+        After other errors, the next try starts after the time that FACEKI has requested.
+        """
 
         def evaluate(
             self,

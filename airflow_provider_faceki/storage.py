@@ -3,8 +3,8 @@
 
 A reader sees either the old content or the new content, never a part of it. No content is logged.
 
-If a storage fails, every function of this module and every returned file raises only these errors. This applies to
-opening and to reading::
+If a storage fails, the functions of this module, and the files that they return, raise only the following errors, both
+when a file is opened and when it is read::
 
     ValidationError                   the path is wrong: it can never be read or written
     └── StorageFileNotFoundError      the file or bucket does not exist
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 #: Location of a file: its absolute local path, its URI, or a path object.
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
-# Number of bytes that are requested from an object store in advance. fsspec's default of 5 MiB is too much, because
-# each image is opened twice.
+# Number of bytes that are requested from an object store in advance: for the check of an image, and for its upload.
+# fsspec's default of 5 MiB is too much, because each image is opened twice.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
@@ -61,8 +61,8 @@ _PERMANENT_ERRNOS = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 )
 _ACCESS_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-# Error names and codes of the object store libraries. Their errors share no base class, so names and codes identify
-# them.
+# Class names and codes of the object store libraries' errors. These errors share no base class, so only their names and
+# codes show what they mean.
 _ACCESS_NAMES = re.compile(
     r"Credential|Unauthorized|Forbidden|AccessDenied|AuthError|Authentication|RefreshError|TokenRetrieval|SSOToken"
 )
@@ -80,6 +80,7 @@ _MISSING_CODES = frozenset({"404", "410", "NoSuchKey", "NoSuchBucket"})
 class StorageError(OSError):
     """A storage operation failed, although the path is possibly right.
 
+    :param doing: Name of the operation, for example ``read``.
     :param uri: URI of the file. The error text does not show credentials of the URI.
     :param reason: Reason of the failure, without the file's name.
     """
@@ -89,13 +90,16 @@ class StorageError(OSError):
         self.reason = reason
 
     def without_uri(self, name: str) -> Self:
-        """Return the same error with ``name`` instead of the file name, which possibly contains a person's name."""
+        """Return a copy of the error whose text contains ``name`` instead of the file's URI.
+
+        The URI possibly contains a person's name.
+        """
         error = copy.copy(self)
         error.args = (f"{name} cannot be read now: {self.reason}",)
         return error
 
     def __reduce__(self) -> tuple[object, ...]:
-        # By default, pickle restores an OSError from its text alone.
+        # By default, pickle calls the class with the error text alone, but this class requires more arguments.
         return _restore_error, (type(self), self.args, self.reason)
 
 
@@ -119,7 +123,7 @@ class StorageFileNotFoundError(ValidationError):
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Allowed files for URIs that do not come from the author of the DAG.
+    """Rules for the files that a URI is allowed to name if the URI does not come from the author of the DAG.
 
     :param prefixes: Allowed folders, as absolute local paths or as URIs without a Connection. For a local folder,
         symbolic links are resolved before the check. ``None`` allows every folder of a remote storage.
@@ -147,15 +151,15 @@ class AccessPolicy:
 
     @classmethod
     def for_manifest(cls, prefixes: Sequence[str] | None, conn_ids: Sequence[str] | None) -> AccessPolicy:
-        """Return the policy for the rows of a manifest. Local files and Connections need an explicit permission."""
+        """Return the policy for the URIs in a manifest. Local files and Connections need an explicit permission."""
         return cls(None if prefixes is None else tuple(prefixes), tuple(conn_ids or ()), allow_local=False)
 
     @property
     def hides_reasons(self) -> bool:
-        """Whether errors must not reveal if a file is missing or is not an image.
+        """Whether error texts must hide if a file is missing or is not an image.
 
-        If ``prefixes`` is set, errors contain the reason, because the DAG's author has decided which files the writer
-        of the URIs is allowed to detect.
+        If ``prefixes`` is set, error texts contain the reason. By setting it, the DAG's author has decided in which
+        folders the writer of the URIs is allowed to learn which files exist.
         """
         return self.prefixes is None and not self.allow_local
 
@@ -184,10 +188,11 @@ class AccessPolicy:
         return any(_is_below(plain, _without_user_part(prefix)) for prefix in self.prefixes)
 
 
-#: Policy for URIs that the DAG's author writes.
+#: Policy that allows all files. It applies to URIs that the DAG's author writes.
 UNRESTRICTED = AccessPolicy()
 
-#: Error text that replaces every reason that the writer of a URI must not learn.
+#: Error text for each file that cannot be used. The text is always the same, so that the writer of a URI cannot find
+#: out which files exist.
 NOT_ALLOWED = (
     "no image can be read from there: it is missing, is not an image, or is not one of those that the task allows "
     "(allowed_image_prefixes, allowed_image_conn_ids)"
@@ -331,15 +336,15 @@ def size(uri: FilePath, conn_id: str | None = None) -> int:
 
 
 def without_uri(message: str, uri: str) -> str:
-    """Return an error text after the name of the file is removed from it."""
+    """Return an error text without the URI of the file."""
     shown = redact_uri(uri)
     return message.replace(f" ({shown})", "").replace(shown, "…")
 
 
 def redact_uri(uri: str) -> str:
-    """Return ``uri`` in quotation marks, without the user part and without the query of a web address.
+    """Return ``uri`` in quotation marks and without credentials.
 
-    Both can contain credentials.
+    The part before the ``@`` and the query of a web address are removed, because both can contain credentials.
     """
     text = re.sub(r"://[^/]*@", "://…@", uri)
     if text.lower().startswith("http"):
@@ -381,7 +386,7 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
             f"storage path {redact_uri(text)}: it names a Connection before the @, but the task has an explicit one "
             "for this storage; leave one of them out"
         )
-    # The policy is checked before the Connection is looked up. A Connection that is not allowed must not be looked up.
+    # The policy is checked before the storage is reached, because a Connection that is not allowed must not be fetched.
     if not _has_local_scheme(text) and not policy.allows_remote(text):
         raise ValidationError(NOT_ALLOWED)
     with _translate_errors("reach", _File(None, "", text)):
@@ -391,8 +396,8 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
         path = _connect(f"{scheme}{separator}{rest}", conn_id)
         file = _File(path.fs, str(path.path), text, _is_local(path.fs))
         if not file.is_local:
-            # The filesystem caches listings in the process. With an old listing, a file that another worker has written
-            # or replaced would be missing or would have its old size.
+            # The filesystem caches listings of folders in the process. In an old listing, a file that another worker
+            # has written would be missing, and a file that it has replaced would have its old size.
             file.filesystem.invalidate_cache(file.path)
     if policy is UNRESTRICTED or not file.is_local:
         return file
@@ -499,7 +504,10 @@ def _open(file: _File, read_ahead: int | None = None) -> BinaryIO:
 
 
 class _TranslatingReader(io.RawIOBase):
-    """A file of any storage, with translated errors. ``BufferedReader`` adds the methods that the file lacks."""
+    """File of any storage that raises only the errors of this module.
+
+    The ``BufferedReader`` around this object adds the methods that the storage's own file lacks.
+    """
 
     def __init__(self, file: BinaryIO, translate: Callable[[], AbstractContextManager[None]]) -> None:
         self._file = file
@@ -539,7 +547,7 @@ def _upload(file: _File, source: BinaryIO) -> None:
     try:
         shutil.copyfileobj(source, target)
     except BaseException:
-        # Closing the upload would publish an incomplete object.
+        # The upload is discarded and not closed, because closing it would publish an incomplete object.
         if isinstance(target, AbstractBufferedFile):
             target.discard()
             target.closed = True

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Shared code of the operators and the sensor: hook, colours, copies, and the check of rendered arguments."""
+"""Code that the operators and the sensor share: hook, extra links, colours, and the check of rendered arguments."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FacekiTaskMixin:
         return FacekiHook(self.faceki_conn_id)
 
     def push_record_link(self, context: Context, request_id: str | None) -> None:
-        """Store the address of a record's page in FACEKI's portal for the task's extra link, if it is known.
+        """Store the address of a record's page in FACEKI's portal for the task's extra link, if the address is known.
 
         :param context: Context of the task.
         :param request_id: FACEKI's id of the verification.
@@ -45,7 +45,7 @@ class FacekiTaskMixin:
 
     @cached_property
     def link_urls(self) -> dict[str, str]:
-        """The addresses of extra links that this execution has stored, by XCom key."""
+        """The addresses of extra links that this execution of the task has stored, by XCom key."""
         return {}
 
     def push_link(self, context: Context, key: str, url: str | None) -> None:
@@ -60,17 +60,17 @@ class FacekiTaskMixin:
             context["ti"].xcom_push(key=key, value=url)
 
     def _remember_given(self, *names: str) -> None:
-        """Remember which arguments have a value. Call this at the end of ``__init__``.
+        """Remember which arguments have a value. Call this method at the end of ``__init__``.
 
-        :param names: Names of template fields that have a default. If such a field renders to nothing, the default must
-            not be used.
+        :param names: Names of template fields that have a default. If the author of the DAG has set such a field, and
+            it renders to an empty value, the default must not be used.
         """
         self._given |= {name for name in names if getattr(self, name) is not None}
 
     def check_rendered(self) -> None:
-        """Refuse an argument that the author has set and that rendered to nothing.
+        """Refuse an argument that the author of the DAG has set and that rendered to an empty value.
 
-        Its default would be a wrong replacement.
+        The default of the argument is not used instead, because the author has not chosen the default.
 
         :raises ValidationError: if there is such an argument. The error text contains the argument's name.
         """
@@ -80,7 +80,7 @@ class FacekiTaskMixin:
                 check_identifier(name, value)
 
     def _cached_names(self) -> list[str]:
-        """Return the names of attributes of one execution. They are created again when they are needed."""
+        """Return the names of attributes that belong to one execution. They are created again when they are needed."""
         kind = type(self)
         return [
             name

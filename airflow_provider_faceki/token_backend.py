@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token backend on any storage of Airflow's ``ObjectStoragePath``, so that hosts can share one access token.
+"""Store access tokens in any storage of Airflow's ``ObjectStoragePath``, so that hosts can share one access token.
 
-The Connection's ``token_store`` contains its location: a URI such as ``s3://aws_default@bucket/faceki-tokens``, or the
-absolute path of a directory on a shared volume. The stored tokens are encrypted with a key that is derived from the
-client secret.
+The Connection's ``token_store`` contains the location of the tokens. It is a URI such as
+``s3://aws_default@bucket/faceki-tokens``, or the absolute path of a directory on a shared volume. The stored tokens are
+encrypted with a key that is derived from the client secret.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def token_backend(uri: str) -> TokenBackend:
-    """Return the backend for a Connection's ``token_store``. Nothing is read or written yet.
+    """Return the backend that stores tokens at a Connection's ``token_store``. Nothing is read or written yet.
 
     :param uri: URI of a folder in a storage, or the absolute path or ``file`` URI of a directory.
     """
@@ -33,19 +33,20 @@ def token_backend(uri: str) -> TokenBackend:
 
 
 class ObjectStorageTokenBackend:
-    """``TokenBackend`` that stores its objects in an object storage.
+    """``TokenBackend`` that stores tokens in an object storage.
 
     On S3, GCS and Azure, creating an object fails if the object already exists, so only one of several hosts fetches a
     token. On other storages, two hosts that start at the same time possibly fetch one token each. This has no other
     effect.
 
-    :param uri: URI of the folder, with the storage's Connection before an ``@``.
+    :param uri: URI of the folder. It contains the id of the storage's Connection before an ``@``.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
         self._folder: tuple[Any, str] | None = None
-        # The filesystems of fsspec do not work in a forked child process, so the process id is compared.
+        # A filesystem of fsspec does not work in a forked child process. The process id shows whether the stored
+        # filesystem was created in this process.
         self._process = os.getpid()
 
     def __eq__(self, other: object) -> bool:
@@ -56,7 +57,7 @@ class ObjectStorageTokenBackend:
 
     @property
     def place(self) -> str:
-        """The location of the store for log messages, without the Connection."""
+        """The location of the tokens for log messages, without the Connection id."""
         return storage.redact_uri(self._uri)
 
     def connect(self) -> tuple[Any, str]:
@@ -80,7 +81,7 @@ class ObjectStorageTokenBackend:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            # The object is empty. Its first byte cannot be requested (HTTP 416).
+            # EINVAL means that the object is empty, because the storage cannot return its first byte (HTTP 416).
             return b""
         return content
 

@@ -46,7 +46,7 @@ def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | 
         kind = "" if is_folder else "_details/"
         return f"https://console.cloud.google.com/storage/browser/{kind}{quote(bucket)}/{quote(key)}"
     account = getattr(filesystem, "account_name", None)
-    # The address of a folder in Azure's portal contains the subscription, which only Azure knows.
+    # A folder on Azure has no known address, because the address in Azure's portal contains the unknown subscription.
     if "abfs" in protocols and isinstance(account, str) and account and not is_folder:
         host = getattr(filesystem, "account_host", None) or f"{account}.blob.core.windows.net"
         return f"https://{host}/{quote(bucket)}/{quote(key)}"
@@ -54,7 +54,7 @@ def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | 
 
 
 def _is_at(endpoint: object, domain: str) -> bool:
-    """Return whether an endpoint is in the vendor's domain. ``None`` means the vendor's default endpoint."""
+    """Return whether a storage endpoint is in the vendor's domain. ``None`` means the vendor's default endpoint."""
     if endpoint is None:
         return True
     return isinstance(endpoint, str) and f".{urlsplit(endpoint).hostname or ''}".endswith(domain)
