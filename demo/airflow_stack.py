@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A complete Airflow installation for a demonstration: its settings, its start, and calls of its REST API."""
+"""Run a complete Airflow for a demonstration: define its settings, start it, and call its REST API."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from urllib.parse import quote
 from demo.processes import Processes, free_port, own_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-#: The start takes about 20 s on an idle machine with two cores, and several minutes on a busy machine.
+#: The time limit for the start of Airflow. The start takes about 20 s on an idle machine with two cores, and several
+#: minutes on a busy machine.
 READY_TIMEOUT_SECONDS = 400.0
-#: If nothing was printed for this time, `wait_for` prints a line that names what it waits for.
+#: If nothing was printed for this time in seconds, `wait_for` prints a line with the condition that it waits for.
 PROGRESS_SECONDS = 10.0
 API_TRIES = 5
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
@@ -91,7 +92,7 @@ class Airflow:
         return processes.start("airflow", command, self.environment() | dict(extra))
 
     def wait_until_ready(self, processes: Processes, dag_ids: Iterable[str]) -> None:
-        """Wait until all components are healthy and Airflow has parsed these DAGs."""
+        """Wait until all components of Airflow are healthy and Airflow has parsed these DAGs."""
         wait_for("Airflow to be ready", self._is_healthy, READY_TIMEOUT_SECONDS, processes)
         wanted = set(dag_ids)
 
@@ -157,9 +158,9 @@ class Airflow:
         return found
 
     def error_of(self, task: Mapping[str, Any]) -> str:
-        """Return the error of the last failed try.
+        """Return the text of the last error of a task instance.
 
-        The error is read from the log of the task. If that log contains no error, the log of the scheduler is read.
+        The error is read from the logs of the tries. If these logs contain no error, it is read from Airflow's own log.
         """
         log = self.home.joinpath("logs", f"dag_id={task['dag_id']}", f"run_id={task['dag_run_id']}")
         log /= f"task_id={task['task_id']}"

@@ -1,12 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The Chromium of this machine, and its options for tests and pictures."""
+"""Find the Chromium of this machine, and define its options for tests and pictures."""
 
 from __future__ import annotations
 
 import os
 import shutil
 
-#: The first option is needed for Chromium as root. The others stop its requests to servers of its maker.
+#: Without the first option, Chromium does not start as root. Most other options prevent requests to Google's servers.
 CHROMIUM_OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -16,7 +16,7 @@ CHROMIUM_OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-#: The time limit for one step in a browser. An idle machine needs one or two hundred milliseconds.
+#: The time limit for one step in a browser. On an idle machine, a step needs one or two hundred milliseconds.
 TIMEOUT_MILLISECONDS = 60_000
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The inputs of the example DAGs: a Connection, pictures, a manifest, and folders for the output."""
+"""Create the inputs of the example DAGs: a Connection, pictures, a manifest, and folders for the output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 PICTURE = bytes.fromhex("ffd8ffe000104a46494600010100000100010000") + bytes(64) + bytes.fromhex("ffd9")
 
 
-#: Records that `make ui` adds to the sandbox at its start. The example DAGs fetch these identifiers by default.
+#: The decision by record identifier. `make ui` adds these records to the sandbox, and the example DAGs fetch them.
 KNOWN = {"customer-1001": "ACCEPTED", "customer-1002": "DECLINED"}
 #: The record identifiers in the manifest for the batch example.
 BATCH = ("customer-2001", "customer-2002", "customer-2003")
@@ -27,7 +27,7 @@ def connection_to(faceki: SandboxProcess) -> dict[str, Any]:
 
 
 def example_places(work: Path) -> dict[str, str]:
-    """Create the input files of the examples, and return the environment variables with the paths of all folders."""
+    """Create the input files of the examples, and return environment variables that contain the URIs of all folders."""
     pictures = work / "pictures"
     _write_pictures(pictures)
     batches = work / "batches"

@@ -20,7 +20,7 @@ class People:
     """Simulated people who press the buttons on the hosted pages.
 
     :param deciding: maps a record identifier to the buttons that are pressed one after the other.
-    :param may_act: a function that returns whether the person with a record identifier is already allowed to act.
+    :param may_act: a function of the record identifier that returns whether the person may already press a button.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class People:
         self._next: dict[str, float] = {}
 
     def act(self) -> None:
-        """Press the next button on each hosted page for which the pause has ended."""
+        """Press the next button on each hosted page for which the pause before the button has ended."""
         state: Any = self._faceki.control.get("state")
         for made in state["links"]:
             link, identifier = made["link"], made["record_identifier"]

@@ -25,7 +25,8 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36  # The value is defined in linux/prctl.h.
 
-# The time for a normal end. Airflow's components need a few seconds to close the database and to stop their tasks.
+# Time in seconds between SIGTERM and SIGKILL. Airflow's components need a few seconds to close the database and to stop
+# their tasks.
 GRACE_SECONDS = 15.0
 KILL_SECONDS = 5.0
 
@@ -141,9 +142,9 @@ def interruptible() -> Iterator[None]:
 
 
 def own_environment() -> dict[str, str]:
-    """Return the environment of this process without its Airflow settings.
+    """Return the environment variables of this process without the settings of Airflow.
 
-    Loopback is excluded from proxies.
+    Requests to this machine do not use a proxy.
     """
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The command `make demo`: run the example DAGs in a real Airflow against the sandbox, and print the results.
 
-1. Three simulated people get a link and decide on the hosted page. A reviewer decides for one of them. In the meantime
-   the sensor waits in the triggerer.
+1. Three simulated people get a link. For each of them, a decision is chosen on the sandbox's hosted page. For one of
+   them, the first decision is REVIEW, and a simulated reviewer decides later. In the meantime, the sensors wait in the
+   triggerer.
 2. A fourth person is verified by pictures.
 3. Airflow's scheduler starts the other two examples according to their schedule.
 
@@ -37,13 +38,13 @@ RESULT_OF = {
     HOOK_DAG: "documents",
 }
 BRANCHES = {"welcome", "report", "decline", "ask_a_person"}
-# Maps each record identifier to the buttons that are pressed one after the other.
+# Maps each record identifier to the buttons that are pressed one after the other on the hosted page.
 DECIDING = {
     "customer-1001": ("ACCEPTED",),
     "customer-1002": ("DECLINED",),
     "customer-1003": ("REVIEW", "ACCEPTED"),
 }
-#: The runs take about 40 s on an idle machine with two cores.
+#: The time limit for the DAG runs. They take about 40 s on an idle machine with two cores.
 RUNS_TIMEOUT_SECONDS = 400.0
 FAILED_STATES = {"failed", "upstream_failed"}
 #: When a task instance reaches one of these states, a line is printed.
@@ -91,7 +92,7 @@ class Demo:
         self._run({FETCH_DAG: 1, HOOK_DAG: 1})
 
     def _run(self, runs: Mapping[str, int]) -> None:
-        """Unpause DAGs and wait until their runs have finished. During the wait, the simulated people decide.
+        """Unpause DAGs and wait until their runs have finished. During the wait, the simulated people press buttons.
 
         :param runs: maps each DAG id to the expected number of runs.
         """
@@ -164,7 +165,7 @@ class Demo:
         for task in self._retried.values():
             say(f"Tried again     {task['dag_id']}.{task['task_id']}: {self.airflow.error_of(task)}")
         self._expect("links made", len(state["links"]), len(DECIDING))
-        # The first ACCEPTED is the decision for the person who is verified by pictures.
+        # The person who is verified by pictures has no link. Therefore ACCEPTED is added for this person.
         self._expect("decisions", decided, Counter(["ACCEPTED", *(each[-1] for each in DECIDING.values())]))
         self._expect("token requests", counters["tokens_issued"], 1)
 

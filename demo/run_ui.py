@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The command `make ui`: run a complete Airflow with the provider, a Connection and the sandbox until Ctrl-C.
 
-The Connection is stored in Airflow's database and not in an environment variable. The user can therefore view and edit
-it in Airflow's form, and the changes take effect.
+The Connection is stored in Airflow's database and not in an environment variable. Therefore the user can view and edit
+the Connection in Airflow's form.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCH_DAG = "example_faceki_batch"
 RECONCILE_DAG = "example_faceki_reconcile"
 HUMAN_REVIEW_DAG = "example_faceki_human_review"
 SHOWN = (*EXAMPLES, WEBHOOK_DAG, BATCH_DAG, RECONCILE_DAG, HUMAN_REVIEW_DAG)
-#: The record identifier of a person about whom FACEKI has not decided.
+#: The record identifier of a person with the decision REVIEW, which means that a human must decide.
 TO_REVIEW = "customer-1004"
 
 
@@ -35,11 +35,12 @@ def prepare(airflow: Airflow, faceki: SandboxProcess, processes: Processes, work
     airflow.start(processes, {**example_places(work), "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True"})
     airflow.wait_until_ready(processes, SHOWN)
     connection, token = connection_to(faceki), secrets.token_urlsafe(32)
-    # Airflow's form shows only the fields that the stored Connection contains. Airflow stores an empty field as null.
+    # The Connection contains all fields, empty fields as null, because Airflow's form shows only fields that the stored
+    # Connection contains.
     connection["extra"] = dict.fromkeys(EXTRA_FIELDS) | connection["extra"] | {"webhook_token": token}
     faceki.control.post("settings", webhook_url=f"{airflow.url}/faceki/webhook/{CONNECTION}/{token}")
-    # Airflow 3.3 does not test a stored connection without a port. The value 0 is never used, because the URL contains
-    # the real port.
+    # Airflow 3.3 cannot test a stored Connection without a port, so the port is 0. The value is never used, because the
+    # URL in the field `host` contains the real port.
     connection |= {"connection_id": CONNECTION, "port": 0, "extra": json.dumps(connection["extra"])}
     airflow.call("POST", "connections", connection)
     for identifier, decision in (*KNOWN.items(), (TO_REVIEW, "REVIEW")):

@@ -34,11 +34,11 @@ MAX_PICTURE_BYTES = 150_000
 MAX_COLORS = 256
 #: Device pixels for one CSS pixel. With this value, a picture is sharp on a high-resolution screen and still small.
 SCALE = 1.5
-#: Space in CSS pixels around the parts of a page that a picture shows.
+#: Margin in CSS pixels around the parts of a page that a picture shows.
 MARGIN = 8
 #: The time limit for one step in the browser, for a busy machine.
 TIMEOUT_MILLISECONDS = 180_000
-#: The maximal time for the whole command. An idle machine with two cores needs about two minutes.
+#: The time limit for the whole command. On an idle machine with two cores, it needs about two minutes.
 MAX_SECONDS = 1_500
 RUN_SECONDS = 400.0
 
@@ -129,7 +129,7 @@ def connection_form(studio: Studio) -> None:
 
 
 def link_button(studio: Studio, run_id: str) -> str:
-    """Take a picture of the button of the task that created a link, and return the URL of the button."""
+    """Take a picture of the button that opens the hosted page, on the task that created the link. Return its URL."""
     page = studio.open(studio.task_page(LINK_DAG, run_id, "make_link") + "/details")
     button = page.get_by_role("link", name="FACEKI hosted page")
     expect(button).to_be_visible()
@@ -154,7 +154,7 @@ def hosted_page(studio: Studio, url: str) -> None:
 
 
 def human_review(studio: Studio, run_id: str) -> None:
-    """Take a picture of the required action for a person about whom FACEKI has not decided."""
+    """Take a picture of the page on which a user of Airflow decides about a person with the decision REVIEW."""
     url = studio.task_page(HUMAN_REVIEW_DAG, run_id, "ask_a_person") + "/required_actions"
     page = studio.open(url, 1300)
     decline = page.get_by_role("button", name="Decline")
@@ -163,12 +163,12 @@ def human_review(studio: Studio, run_id: str) -> None:
 
 
 def webhook_asset(studio: Studio) -> None:
-    """Take a picture of the asset with the events of the webhooks, and of the runs that these events started."""
+    """Take a picture of the asset's page in Airflow: the events of webhooks, and the runs that these events started."""
     airflow = studio.airflow
 
     def has_started_a_run() -> bool:
         events = airflow.call("GET", "assets/events?order_by=-timestamp")["asset_events"]
-        # An event of a webhook has no source DAG. An event of the reconciling DAG has one.
+        # Only events from webhooks are counted. They have no source DAG. Events of the DAG that reconciles have one.
         return any(
             run["state"] == "success"
             for event in events
@@ -217,7 +217,7 @@ def batch_log(studio: Studio) -> None:
 def save_panel(page: Page, name: str, last: Locator) -> None:
     """Save the panel beside Airflow's grid, down to the element `last`."""
     header, last_box = _box(page.get_by_test_id("header-card")), _box(last)
-    # The margins are small, because the next elements are near.
+    # The margins are small, because the picture must not show parts of the next elements.
     left, right = header["x"] - 3, header["x"] + header["width"]
     top, bottom = header["y"] - 4, last_box["y"] + last_box["height"] + 8
     page.evaluate("document.activeElement.blur()")
@@ -227,7 +227,8 @@ def save_panel(page: Page, name: str, last: Locator) -> None:
 def save(page: Page, name: str, shown: Locator, above: Locator | None = None) -> None:
     """Save the area of one or more elements.
 
-    :param above: the element before which the picture ends.
+    :param shown: the elements that the picture contains.
+    :param above: if given, the picture ends above this element.
     """
     boxes = [_box(each) for each in shown.all()]
     left, top = (min(box[side] for box in boxes) for side in ("x", "y"))

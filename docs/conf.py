@@ -39,7 +39,7 @@ html_copy_source = False
 html_show_sourcelink = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
-# Sphinx creates link targets for headings down to this level. A link to a missing heading produces a warning.
+# Sphinx creates link targets for headings down to this level. Without the target, a link to a heading causes a warning.
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"

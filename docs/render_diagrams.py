@@ -33,7 +33,7 @@ RENDER = """async ([settings, text]) => {
 
 
 def stamp(source: str) -> str:
-    """Return an SVG comment with the hash of the diagram's text. A test can thus find SVG files of an older text."""
+    """Return an SVG comment with the hash of the diagram's text. By the hash, a test finds outdated SVG files."""
     return f"<!-- source {hashlib.sha256(source.encode()).hexdigest()} -->"
 
 
