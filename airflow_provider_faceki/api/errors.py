@@ -7,7 +7,7 @@ Each line of the tree shows a class, the problem and, after the colon, the recom
     ├── ConfigurationError        the Airflow Connection or one of its settings is wrong: correct the setting
     ├── ValidationError           an argument of the call is invalid: correct the argument
     ├── ChargeLimitError          your own limit of charged calls is reached: raise the limit, then continue
-    ├── TransportError            no complete answer was received: try again
+    ├── TransportError            no complete answer was received: the reaction depends on the subclass
     │   ├── ConnectError          no connection was established and no request was sent: try again
     │   ├── TlsError              the server's certificate was not accepted: correct the CA bundle (setting verify)
     │   └── ResponseLostError     the request possibly arrived: look up the record before you send the request again

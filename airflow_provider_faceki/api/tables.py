@@ -1,9 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Conversion of a record into rows of tables. The columns are typed, and personal data is marked.
+"""Conversion of a verification record into rows of database tables with typed columns.
 
-FACEKI sends ages, days and years as text, which is often empty. This module converts them to numbers and dates. If a
-field has no column, or its value has another type than its column, the field is stored as JSON in the column ``other``.
-Field names: https://docs.faceki.com/data-fields/verification-data .
+Each column is marked as personal data or not. FACEKI sends ages, days and years as text, which is often empty. This
+module converts the text to numbers and dates. If a field has no column, or its value has another type than its column,
+the field is stored as JSON in the column ``other``.
+
+Source of the field names: https://docs.faceki.com/data-fields/verification-data .
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from airflow_provider_faceki.api.models import OTHER, CodeSummary, VerificationR
 from airflow_provider_faceki.api.protocol.fields import field, plain
 from airflow_provider_faceki.api.values import Json, as_number
 
-#: Column of the other tables that refers to the row in ``verifications``.
+#: Column that identifies a row of the table ``verifications``. In the other tables, the column refers to such a row.
 KEY = "request_id"
 
 
@@ -27,9 +29,9 @@ class Column(NamedTuple):
 
     :param name: Name of the column.
     :param type: ``text``, ``int``, ``float``, ``bool``, ``date``, ``time`` (UTC) or ``json``.
-    :param source: Name of FACEKI's field. A dot separates the name of an object from the name of its field. It is empty
-        for a computed column.
-    :param personal: Whether the column contains personal data. Such columns are dropped by default.
+    :param source: Name of FACEKI's field. A dot separates the name of an object from the name of its field. The name is
+        empty for a computed column.
+    :param personal: Whether the column contains personal data. By default, such columns are not exported.
     """
 
     name: str
@@ -39,7 +41,7 @@ class Column(NamedTuple):
 
 
 def _plain(kind: str, *names: str) -> tuple[Column, ...]:
-    """Return one column for each of FACEKI's field names. The column names are the field names in snake case."""
+    """Return columns of type ``kind``, one for each of FACEKI's field names. A column name is in snake case."""
     return tuple(Column(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(), kind, name) for name in names)
 
 
@@ -96,11 +98,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "images": (_REQUEST, _POSITION, *_plain("text", "documentName", "side", "key"), _OTHER),
 }
 
-#: Fields of a record that contain the rows of the other tables.
+#: For each table except ``verifications``, the field of a record that contains the rows of the table.
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# Columns of each table, each with the outer part of its source (in the form that `plain` returns) and the inner part.
+# The columns of each table. Each column has the two parts of its source. The outer part is the name of FACEKI's field
+# in the form that `plain` returns. If this field is an object, the inner part is the name of a field in the object.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])
@@ -111,7 +114,10 @@ _SOURCES = {
 
 
 def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the rows of a record, each with the name of its table. A row contains all columns, without hashing."""
+    """Convert a record into table rows, and yield each row with the name of its table.
+
+    A row contains all columns of the table. Personal data is neither removed nor hashed.
+    """
     codes = record.code_summaries
     first = _values(record.document, "verifications") | _typed(record, codes)
     other = _unmapped(record.document, "verifications", first)
@@ -138,7 +144,7 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
 
 
 def _typed(record: VerificationRecord, codes: Sequence[CodeSummary]) -> dict[str, object]:
-    """Return the columns with values from the properties of the record."""
+    """Return the values of the columns that are read from properties of the record, by column name."""
     flags = record.flags
     decision = record.decision
     return {
@@ -181,12 +187,15 @@ def _lookup(by_name: Mapping[str, Json], outer: str, inner: str) -> Json:
 
 
 def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, object]) -> dict[str, Json]:
-    """Return the fields of ``document`` that are unknown, or whose values have another type than their column."""
+    """Return the fields of ``document`` that are in no column of the table.
+
+    These are unknown fields, and fields with a value of another type than their column.
+    """
     rest = dict(document)
     keys = {plain(key): key for key in document}
     by_name = {name: document[key] for name, key in keys.items()}
     for column, outer, inner in _SOURCES[table]:
-        # FACEKI sends an empty text for a missing value.
+        # FACEKI sends an empty text for a missing value, so an empty text has the same meaning as an empty column.
         is_held = values[column.name] is not None or _lookup(by_name, outer, inner) in (None, "")
         if outer not in keys or not is_held:
             continue
@@ -202,13 +211,13 @@ def _text(value: Json) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
         return None
     text = str(value)
-    # JSON can contain a lone surrogate, which cannot be written to a file.
+    # JSON can contain a lone surrogate, which cannot be written to a file. It is replaced by a question mark.
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _int(value: Json) -> int | None:
     number = as_number(value)
-    # A float represents every integer below 2**53 exactly.
+    # Larger numbers are not converted, because a float represents only the integers below 2**53 exactly.
     return int(number) if number is not None and abs(number) < 2**53 and number == int(number) else None
 
 

@@ -18,15 +18,15 @@ from airflow_provider_faceki.api.errors import ValidationError
 T = TypeVar("T")
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-#: Maximum length of an identifier in characters. A UUID has 36.
+#: Maximum length of an identifier in characters. A UUID has 36 characters.
 MAX_IDENTIFIER_LENGTH = 512
 #: Maximum nesting depth of stored JSON. MySQL accepts 100 levels.
 MAX_STORED_DEPTH = 64
 #: Largest absolute value of a response code.
 MAX_CODE = 999_999_999
 
-# These texts, in lower case, are what Python, Jinja, JSON, YAML, SQL dumps, JavaScript, pandas, pyarrow, R and
-# spreadsheets write for a missing value.
+# Texts, in lower case, that Python, Jinja, JSON, YAML, SQL dumps, JavaScript, pandas, pyarrow, R and spreadsheets write
+# for a missing value.
 _MISSING_WORDS = frozenset(
     {
         *("", "none", "null", "nil", "undefined", "~", "\\n", "(null)", "<null>", "<none>", "[null]"),
@@ -39,21 +39,22 @@ _MISSING_WORDS = frozenset(
 # These are the type names of the null objects of pandas, pyarrow and Polars. Names are compared, because this module
 # must not import these libraries.
 _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
-# White space, quotation marks and invisible characters (zero-width spaces, joiners, byte order mark) are stripped.
+# These characters are removed from both ends of a text before the text is compared with the words for a missing value.
+# They are white space, quotation marks and invisible characters (zero-width spaces, joiners, byte order mark).
 _AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\"'`"
 
-#: Form of the ids that FACEKI documents.
+#: Pattern of a UUID, which is the documented form of FACEKI's ids.
 UUID_PATTERN = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _FACEKI_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LINK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,255}")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _CODE = re.compile(r"-?[0-9]{1,9}")
-# Only several words in upper case that are joined by "_" are accepted, because a single word or a sentence is possibly
-# a person's name.
+# A code name has two or more words in upper case that are joined by "_". A single word or a sentence is not accepted,
+# because it is possibly a person's name.
 _CODE_NAME = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _MAX_CODE_NAME_LENGTH = 64
 
-# PostgreSQL cannot store U+0000 in text, and no encoder accepts a lone surrogate.
+# PostgreSQL cannot store U+0000 in text, and a lone surrogate cannot be encoded in UTF-8.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
@@ -87,7 +88,7 @@ def is_missing(value: object) -> bool:
 
 
 def _is_not_equal_to_itself(value: object) -> bool:
-    """Return true for NaN of ``float``, ``Decimal`` and numpy, and for NaT."""
+    """Return whether ``value`` is not equal to itself, as NaN of ``float``, ``Decimal`` and numpy, and as NaT."""
     try:
         return bool(value != value)
     except Exception:  # noqa: BLE001 - comparisons of other libraries raise any exception; arrays have no truth value
@@ -102,7 +103,8 @@ def check_identifier(name: str, value: object) -> str:
 
     :param name: Name of the argument, for the error message.
     :param value: Value of the argument, after template rendering.
-    :raises ValidationError: if the value is not text, means "no value", is too long or contains unprintable characters.
+    :raises ValidationError: if the value is not text, means "no value", is too long, or contains unprintable
+        characters.
     """
     if is_missing(value):
         raise ValidationError(_missing_text(name, value))
@@ -150,10 +152,9 @@ def as_faceki_id(value: object) -> str | None:
 
 
 def as_link_id(value: object) -> str | None:
-    """Return the id of a verification link, or ``None``.
+    """Return the id of a verification link, or ``None`` if ``value`` is neither a link id nor the URL of a link.
 
-    If ``value`` is the URL of a link, the id is the query parameter ``link`` of the URL. If the URL has no such
-    parameter, the id is the last path segment.
+    The id in a URL is the query parameter ``link``. If the URL has no such parameter, the id is the last path segment.
     """
     if not isinstance(value, str) or is_missing(value):
         return None

@@ -4,10 +4,10 @@
 An envelope is the outer JSON object of an answer. FACEKI has four kinds of envelopes. Each kind is possible on any
 route and with any HTTP status:
 
-* legacy, ``{"responseCode": 0, "data": …}``: token, links, the V2 API
-* v3, ``{"status": true, "code": 200, "result": …}``: everything under ``/api/v3``
-* validation, ``{"status": false, "statusCode": 422, …}``: the token routes
-* errors, ``{"errors": [{"message": …}]}``: decoded by FACEKI's iOS SDK
+* The legacy envelope ``{"responseCode": 0, "data": …}`` is usual for tokens, links and the V2 API.
+* The v3 envelope ``{"status": true, "code": 200, "result": …}`` is usual for all routes under ``/api/v3``.
+* The validation envelope ``{"status": false, "statusCode": 422, …}`` is usual for the token routes.
+* FACEKI's iOS SDK can also read the error list ``{"errors": [{"message": …}]}``.
 
 FACEKI's SDKs read error codes from answers with HTTP 200, so HTTP 200 alone does not mean success. If a JSON answer has
 none of these envelopes, the whole document is the result. The image check has such answers.
@@ -40,7 +40,7 @@ from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.values import as_code, as_code_name, as_faceki_id, as_identifier
 
-#: Maximum pause in seconds. A longer ``Retry-After`` is reduced to this value.
+#: Maximum value of ``Retry-After`` in seconds. A larger value of this header is reduced to this maximum.
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 _CODE_FIELDS = ("responsecode", "code", "statuscode", "errorcode", "resultcode")
@@ -51,7 +51,7 @@ _WORD_FIELDS = (
     *("message", "messages", "msg", *_ERROR_FIELDS),
     *("errormessage", "errordescription", "detail", "reason"),
 )
-# These fields describe an answer and are not part of its content.
+# These fields describe an answer. Any other field with a value is part of the content of the answer.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,
@@ -62,7 +62,7 @@ _ENVELOPE_FIELDS = frozenset(
         *("reason", "hint", "instance", "trace", "requestid", "traceid", "correlationid", "metadata", "meta"),
     }
 )
-# These are the fields of FACEKI's own envelopes.
+# These fields belong to FACEKI's own envelopes and not to the result.
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
@@ -80,7 +80,7 @@ _CREDENTIAL_WORDS = re.compile(
     r"|\b(?:client|secret)\b.{0,30}\b(?:invalid|wrong|unknown|incorrect|not found|not valid|does not exist)\b",
     re.IGNORECASE,
 )
-# These codes are as general as an HTTP status. Therefore the texts of the answer are also examined.
+# These codes do not show the cause of a failure. Therefore the texts of the answer are also searched for the cause.
 _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 
 
@@ -89,13 +89,13 @@ class Payload:
     """The content of a successful answer, without its envelope. Its ``repr`` hides the content.
 
     :param result: Field ``result`` or ``data`` of the envelope, or the whole document if there is no envelope.
-    :param document: The whole document. It is needed because some values are outside ``data``, such as the URL of a
+    :param document: The whole JSON document. Some values are outside ``result`` and ``data``, such as the URL of a
         link.
     :param file: The downloaded PDF, positioned at its first byte, if the answer is not JSON.
     :param status: HTTP status.
     :param is_empty: Whether the answer had no body.
-    :param null_is_no_record: Whether an answer that reports success and contains neither a record nor an empty list
-        means that there is no record.
+    :param null_is_no_record: Whether FACEKI has no record if the answer reports success but contains neither a record
+        nor an empty list. The setting ``null_result`` decides this.
     :param failure: Failure that the envelope reports although the answer contains a record with a decision. Only calls
         that read records are allowed to ignore the failure.
     """
@@ -110,22 +110,23 @@ class Payload:
 
     @property
     def found(self) -> str:
-        """Description of the answer for an error message. It contains the names of keys, but no values."""
+        """Description of the answer for an error message. It contains the names of JSON keys, but no values."""
         return f"HTTP {self.status} without a body" if self.is_empty else describe(self.document)
 
     def unexpected(self, problem: str, advice: str = "") -> UnexpectedResponseError:
-        """Return the error for an answer with an unexpected content. The error text contains the keys of the answer."""
+        """Return the error for an answer with an unexpected content. The message names the JSON keys of the answer."""
         text = f"{problem}; it holds {self.found}" + (f". {advice}" if advice else "")
         return UnexpectedResponseError(text, http_status=self.status)
 
 
 def read_payload(response: HttpResponse) -> Payload:
-    """Return the content of ``response``.
+    """Return the content of an HTTP response from FACEKI.
 
-    :raises ResponseError: if the response is a failure. Its status and code decide the class of the error.
+    :raises ResponseError: if the response is a failure. The HTTP status and FACEKI's code decide the class of the
+        error.
     """
-    # The error is raised here, because tracebacks show local variables. Here, no variable shows the content of the
-    # answer.
+    # The error is raised here and not in `_read`. Error trackers report local variables, and here the `repr` of each
+    # variable hides the content of the answer.
     found = _read(response)
     if isinstance(found, ResponseError):
         raise found
@@ -153,19 +154,21 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
     if is_good and code is None and not _states_failure(by_name):
         return Payload(_result(document), document, status=response.status)
     failure = _error(response, code, document)
-    # A received decision must not be lost if the envelope contradicts it.
+    # The answer contains a decision although its envelope reports a failure. The payload contains both, because a
+    # received decision must not be lost.
     if code is None and _may_be_success(response.status) and _holds_decision(document):
         return Payload(_result(document), document, status=response.status, failure=failure)
     return failure
 
 
 def is_token_refusal(error: ResponseError) -> bool:
-    """Return whether FACEKI refused the access token by HTTP 401, code 401, or code 1 in any envelope."""
+    """Return whether FACEKI's answer means a refused access token, which is HTTP status 401, code 401 or code 1."""
     return error.http_status == 401 or error.code in {REFUSED, 401}
 
 
 def _refuse(constant: str) -> Json:
-    # Python's parser accepts NaN and Infinity, which are not valid JSON and which no database stores.
+    # Python's JSON parser accepts NaN and Infinity. They are refused here, because they are not valid JSON and
+    # databases cannot store them.
     raise ValueError(constant)
 
 
@@ -203,15 +206,15 @@ def _result(document: Mapping[str, Json]) -> Json:
         return next((result for result in results if result is not None), None)
     if not _is_enveloped(document):
         return dict(document)
-    # The fields of an envelope without a result must not become the result.
+    # The envelope has no field for the result. Its own fields, such as `code`, must not become the result.
     rest = {name: value for name, value in document.items() if plain(name) not in _WRAPPING_FIELDS}
     return rest or None
 
 
 def _is_enveloped(document: Mapping[str, Json]) -> bool:
-    """Return whether this is one of FACEKI's envelopes.
+    """Return whether a JSON object is one of FACEKI's envelopes.
 
-    The document `{"statusCode": 404, "message": …}` is not an envelope, because web frameworks also send it.
+    The object ``{"statusCode": 404, "message": …}`` is not accepted, because web frameworks also send it.
     """
     by_name = {plain(key): value for key, value in document.items()}
     states = isinstance(by_name.get("status"), bool) or any(name in by_name for name in _SUCCESS_FIELDS)
@@ -219,7 +222,10 @@ def _is_enveloped(document: Mapping[str, Json]) -> bool:
 
 
 def _failure_code(by_name: Mapping[str, Json]) -> int | None:
-    """Return the first code that does not mean success. The code is possibly nested, as in ``data.error`` of V2."""
+    """Return the first code in an answer that does not mean success, or ``None``.
+
+    The code is possibly in a nested object, such as ``data.error`` in the V2 API.
+    """
     return next((code for code in _codes(by_name) if code not in SUCCESS_CODES), None)
 
 
@@ -316,11 +322,12 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
 
 
 def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, words: str) -> bool | None:
-    """Return whether FACEKI has possibly acted, or ``None`` for the default of the error class."""
+    """Return whether FACEKI has possibly acted on a failed request, or ``None`` for the default of the error class."""
     # An unknown code does not prove that FACEKI did not act.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # Texts prove nothing if neither the status nor the code has the same meaning.
+    # Only the text of the answer shows that FACEKI refused the credentials. Neither the status nor the code confirms
+    # the text, so it does not prove that FACEKI did not act.
     if (
         kind is AuthenticationError
         and words
@@ -384,9 +391,9 @@ def _own_text(document: Mapping[str, Json], read: Callable[[object], str | None]
 
 
 def _retry_after(response: HttpResponse) -> float | None:
-    """Return the seconds of ``Retry-After``.
+    """Return the value of the header ``Retry-After`` in seconds, or ``None`` if there is no valid value.
 
-    If the header contains a date, the header ``Date`` of the answer is subtracted from it.
+    If the header contains a date, the date in the header ``Date`` of the answer is subtracted from it.
     """
     text = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", text):

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Search for fields and objects in FACEKI's answers, with any spelling of the names and at any nesting.
+"""Search for fields and objects in FACEKI's answers, with any spelling of the names and at any level of nesting.
 
-The documentation has not been compared with the live service. Therefore ``request_id`` is also accepted instead of the
-documented ``requestId``. Records are found in ``result``, ``data``, ``{"result": {"records": […]}}`` and similar
-places.
+FACEKI's documentation has not been compared with the live service. Therefore other formats than the documented formats
+are accepted too. For example, ``request_id`` is accepted instead of ``requestId``, and records are found in ``result``,
+in ``data`` and in ``{"result": {"records": […]}}``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from functools import lru_cache
 
 from airflow_provider_faceki.api.values import Json
 
-#: Maximum number of nested levels that a search visits.
+#: Maximum number of nested levels of a JSON document that a search visits.
 MAX_WRAPPINGS = 6
-#: Maximum number of key names in a message. A complete record has about 20 keys.
+#: Maximum number of JSON keys that an error message names. A complete record has about 20 keys.
 MAX_SHOWN_KEYS = 30
 
-# These fields contain the content of an answer. The most probable fields are first. The names have the form that
-# `plain` returns.
+# Names of the fields that contain the content of an answer. The most probable names are first. The names have the form
+# that `plain` returns.
 _WRAPPERS = (
     *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
 )
-# A key is possibly personal data, so errors show only keys in the form of a field name.
+# A JSON key is possibly personal data, so error messages show only keys in the form of a field name.
 _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,39}")
 
 
@@ -37,7 +37,10 @@ def plain(name: str) -> str:
 
 
 def field(document: Mapping[str, Json], *names: str) -> Json:
-    """Return the first non-null value of the fields ``names``, in order. Other spellings are also accepted."""
+    """Return the value of the first of the fields ``names`` that is not null, or ``None``.
+
+    If no field has exactly one of these names, other spellings of the names are accepted.
+    """
     for name in names:
         if document.get(name) is not None:
             return document[name]
@@ -47,7 +50,7 @@ def field(document: Mapping[str, Json], *names: str) -> Json:
 
 
 def has_field(document: Mapping[str, Json], *names: str) -> bool:
-    """Return whether the object has one of the fields ``names``, even if its value is null."""
+    """Return whether a JSON object has one of the fields ``names``, in any spelling. The value is possibly null."""
     wanted = {plain(name) for name in names}
     return any(plain(key) in wanted for key in document)
 
@@ -66,11 +69,11 @@ def holds_field(document: Json, name: str, depth: int = MAX_WRAPPINGS) -> bool:
 def find_objects(
     document: Json, is_wanted: Callable[[Mapping[str, Json]], bool]
 ) -> list[dict[str, Json]] | None:
-    """Return the objects in ``document`` for which ``is_wanted`` is true.
+    """Search a JSON document and return the objects for which ``is_wanted`` returns true.
 
-    :param is_wanted: Function that returns whether an object is wanted.
-    :return: The objects. The list is empty if the answer contains an empty list or null instead of objects. The result
-        is ``None`` if the format of the answer is unknown.
+    :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
+    :return: The objects. The list is empty if the document contains an empty list or null instead of objects. The
+        result is ``None`` if the format of the document is unknown.
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)
@@ -121,7 +124,7 @@ def _search_object(
 
 
 def says_none(document: Json, depth: int = 0) -> bool:
-    """Return whether the content of an answer is, or contains, an empty list."""
+    """Return whether the content of an answer is an empty list, or contains an empty list at any level of nesting."""
     document = embedded(document)
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:
         inner = (value for key, value in document.items() if plain(key) in _WRAPPERS)
@@ -130,7 +133,7 @@ def says_none(document: Json, depth: int = 0) -> bool:
 
 
 def embedded(value: Json) -> Json:
-    """Return the parsed document if ``value`` is a text with JSON, otherwise ``value``."""
+    """Return the parsed document if ``value`` is text in JSON format, otherwise ``value`` itself."""
     if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
         return value
     try:
@@ -141,7 +144,11 @@ def embedded(value: Json) -> Json:
 
 
 def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield each text in ``value``, with the name of its key in the form that :func:`plain` returns."""
+    """Yield a pair of key and text for each text in ``value``. The key has the form that :func:`plain` returns.
+
+    :param depth: Maximum number of nested objects that are visited.
+    :param in_lists: Whether the texts in lists are included.
+    """
     for name, item in value.items() if isinstance(value, dict) else (("", value),):
         for inner in item if isinstance(item, list) and in_lists else (item,):
             if isinstance(inner, str):
@@ -162,7 +169,7 @@ def as_flag(value: Json) -> bool | None:
 
 
 def describe(document: Json) -> str:
-    """Return a description of the document. It contains the type and the names of keys, but no values."""
+    """Return a description of a JSON document with its type and the names of its keys, but without values."""
     if isinstance(document, dict):
         inner = next((item for item in document.values() if isinstance(item, dict) and item), None)
         nested = f", and in it {_keys(inner)}" if inner else ""

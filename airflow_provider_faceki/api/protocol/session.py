@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The steps of a call, which get a token, send the request, and replace a refused token.
+"""The steps of a call, as generators. The steps get an access token, send the request, and replace a refused token.
 
-The generators of this module do no I/O. They yield effects, which are descriptions of I/O. A driver
-(``transport/drivers.py``) executes each effect, on the caller's thread or for an event loop, and sends the result back
-into the generator or throws the error into it.
+The generators do no I/O. They yield effects, which are descriptions of I/O, such as "send this request". A driver
+(``transport/drivers.py``) executes each effect, on the caller's thread or for an event loop. The driver sends the
+result into the generator, or throws the error into it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from airflow_provider_faceki.api.protocol.envelope import Payload, is_token_refu
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.service import Service
 
-#: Seconds between two polls of the store while another caller fetches the token. A token request takes about ten times
-#: as long.
+#: Seconds between two reads of the token store while another caller fetches the token. The duration of a token request
+#: is about ten times this value.
 LOCK_POLL_SECONDS = 0.05
 #: Maximum seconds to wait for the owner of the refresh lock. If the owner is killed, the lock is released at once, so
-#: this limit applies to an owner that hangs. After this time one of the waiting callers acquires the next lock. The
-#: other callers wait for this new owner, again for at most this time.
+#: this limit applies only to an owner that hangs. After this time, one of the waiting callers acquires the next lock
+#: and fetches the token. The other callers wait for this new owner, again for at most this time.
 MAX_LOCK_WAIT_SECONDS = 30.0
-#: Minimum seconds until the next token request after FACEKI has refused a new token. FACEKI charges for needless
-#: tokens.
+#: If FACEKI has refused a new token, no further token is requested for this number of seconds, because FACEKI charges
+#: for needless tokens.
 MIN_RENEWAL_SECONDS = 300.0
 
 T = TypeVar("T")
@@ -36,45 +36,51 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Effect that sends this request, repeats it if the retry policy allows it, and returns the payload."""
+    """Effect that sends an HTTP request and returns the content of the answer.
+
+    If the request fails and the retry policy allows it, the request is sent again.
+    """
 
     request: HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Effect that runs this short blocking operation. The asynchronous driver runs it outside the event loop."""
+    """Effect that runs a short blocking function and returns its result.
+
+    The asynchronous driver runs the function in a thread, so that the event loop is not blocked.
+    """
 
     operation: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Effect that waits this number of seconds."""
+    """Effect that waits for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Effect that masks this value in all later log lines."""
+    """Effect that masks a secret value in all later log lines."""
 
     value: str
 
 
 Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret"
-# The type is Any, because the type of the value that is sent back depends on the effect.
+# The type of the value that the driver sends into the generator is Any, because it depends on the effect.
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
 class Endpoint(Protocol[T_co]):
-    """One call of FACEKI. It constructs the request and interprets the answer."""
+    """One call of FACEKI's API. An endpoint creates the HTTP request and interprets the answer."""
 
     def request(self, service: Service = ...) -> HttpRequest:
-        """Return the request for this installation of FACEKI."""
+        """Return the HTTP request for the FACEKI installation ``service``."""
 
     def read(self, answer: Payload) -> T_co:
-        """Return the typed result of the answer."""
+        """Convert FACEKI's answer into the typed result of the call and return it."""
 
 
 @runtime_checkable
@@ -82,11 +88,14 @@ class OptionalResult(Protocol):
     """An endpoint for which "not found" is a valid result."""
 
     def empty(self, error: NotFoundError) -> object:
-        """Return the result for "not found", or raise an error if ``error`` does not prove that no record exists."""
+        """Return the result of the call for "not found".
+
+        If ``error`` does not prove that no record exists, raise an error instead.
+        """
 
 
 class MultiStep(Protocol):
-    """An endpoint that needs more than one request, or its own handling of errors."""
+    """An endpoint that sends more than one request, or that handles errors itself."""
 
     def steps(self, account: AuthSession) -> Steps[object]:
         """Perform the call and return a result of the same type as ``read()``."""
@@ -94,9 +103,9 @@ class MultiStep(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AuthSession:
-    """An account at FACEKI with its token store.
+    """An account at FACEKI with its token store, and the recent masked and refused tokens of this account.
 
-    :param service: Addresses and field names of the FACEKI installation.
+    :param service: URLs, paths and field names of the FACEKI installation.
     :param clock: Function that returns the Unix time.
     """
 
@@ -108,9 +117,9 @@ class AuthSession:
     _refused: dict[str, float] = field(default_factory=dict)
 
     def needs_masking(self, token: AccessToken) -> bool:
-        """Return whether ``token`` has to be registered with the log masker.
+        """Return whether ``token`` has to be masked in log lines.
 
-        It is true for the first call with a token.
+        The result is true only for the first call with this token.
         """
         if token.value in self._masked:
             return False
@@ -119,18 +128,21 @@ class AuthSession:
         return True
 
     def note_refusal(self, token: AccessToken) -> None:
-        """Record that ``token`` was refused although it was new, so a further new token would not help."""
+        """Record that FACEKI refused ``token`` although it was new, so that no further token is fetched for a while."""
         self._refused.clear()
         self._refused[token.value] = self.clock()
 
     def may_renew(self, token: AccessToken) -> bool:
-        """Return whether fetching a new token is allowed after a refusal of ``token``."""
+        """Return whether a new token can be fetched after FACEKI refused ``token``.
+
+        The result is false if ``token`` was new when it was refused less than ``MIN_RENEWAL_SECONDS`` ago.
+        """
         refused_at = self._refused.get(token.value)
         return refused_at is None or not 0 <= self.clock() - refused_at < MIN_RENEWAL_SECONDS
 
 
 def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Perform one call, as a single request or in the endpoint's own steps.
+    """Perform one call. If the endpoint has its own ``steps``, run these steps, otherwise send a single request.
 
     :raises ValidationError: if ``endpoint`` is not an endpoint.
     :raises FacekiError: if the call failed.
@@ -142,12 +154,14 @@ def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
 
 def _is_multi_step(endpoint: object) -> TypeGuard[MultiStep]:
-    # With Python 3.11, `isinstance` with a runtime-checkable protocol needs 2 % of the CPU time of a call.
+    # The attribute is tested, because `isinstance` with a runtime-checkable protocol needs 2 % of the CPU time of a
+    # call with Python 3.11.
     return hasattr(endpoint, "steps")
 
 
 def _check_endpoint(endpoint: object) -> None:
-    # A class is refused here. It has the same attributes as its instances, so it would cause a confusing error later.
+    # A class instead of its instance is refused here. Both have the same attributes, so a class would cause a confusing
+    # error later.
     if isinstance(endpoint, type):
         raise ValidationError(
             f"call takes an endpoint with its arguments: {endpoint.__name__}(…), not {endpoint.__name__}"
@@ -159,7 +173,9 @@ def _check_endpoint(endpoint: object) -> None:
 
 
 def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Send one request and return the endpoint's result. A refused token is replaced once.
+    """Send the request of an endpoint and return the endpoint's result.
+
+    If FACEKI refuses the access token, the token is replaced once and the request is sent again.
 
     :raises FacekiError: if the call failed.
     """
@@ -215,8 +231,9 @@ def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payloa
         refusal = error
     else:
         return answer
-    # If this call itself has fetched the token, the token is not replaced, because a second new token would be refused
-    # too. The same token is sent again, because it possibly becomes valid after a short delay.
+    # FACEKI refused the token. If this call itself has fetched the token, the token is not replaced, because a second
+    # new token would be refused too. The same token is sent again, because it possibly becomes valid after a short
+    # delay.
     if bearer.obtained_at <= began:
         yield RunBlocking(lambda: account.tokens.invalidate(bearer))
         bearer = yield from _token_first(account)
@@ -239,13 +256,13 @@ _ADVICE = (
 def _may_renew(
     account: AuthSession, request: HttpRequest, error: ResponseError, token: AccessToken, began: float
 ) -> bool:
-    """Return whether to send the request again after ``error``."""
+    """Return whether to send the request again, with a new token if possible, after FACEKI answered with ``error``."""
     if not account.may_renew(token):
         return False
     if is_token_refusal(error):
         return True
-    # The cause of the error is possibly, but not certainly, a refused token. Therefore the request is sent again only
-    # if the token was not new and if a repetition does no harm.
+    # A refused token is a possible cause of the error, but not the certain cause. Therefore the request is sent again
+    # only if the token was not new and if a second request does no harm.
     is_new = token.obtained_at > began
     return error.may_refuse_token and not is_new and (request.idempotent or not error.is_ambiguous)
 
@@ -280,7 +297,8 @@ def _shared_token(account: AuthSession) -> Steps[AccessToken]:
 
 def _fetch_under(account: AuthSession, lock: RefreshLock) -> Steps[AccessToken]:
     try:
-        # Another caller possibly stored a token after the last read and before the lock was acquired.
+        # The store is read again, because another caller possibly stored a token after the last read and before the
+        # lock was acquired.
         found: AccessToken | None = yield RunBlocking(account.tokens.read)
         if found is not None and found.usable(account.clock()):
             return found
