@@ -1,2 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verify or fetch all rows of a manifest with bounded memory. A batch can be resumed and bills each row only once."""
+"""Verify all persons in a manifest file, or fetch their records, with bounded memory.
+
+An interrupted batch can be resumed. Each row of the manifest is billed only once.
+"""

@@ -1,12 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Guard that distinguishes systemic errors, which concern the whole batch, from errors of single rows.
 
-A mistake in the batch or in its Connection can make FACEKI refuse every row. A storage can also refuse every picture.
-Therefore the guard first collects the refusals and does not report them as errors of their rows:
+A mistake in the batch or in its Connection can make FACEKI refuse every row. Therefore the guard first collects the
+refusals and does not report them as errors of their rows:
 
 - If a row succeeds, the rows themselves are the cause. The collected refusals then become errors of their rows.
 - If many refusals have the same kind and no row succeeds, the batch is the cause. The batch then stops, and no row
   gets an error.
+
+A storage can also fail for every picture. If many consecutive rows fail in this way, the batch stops too.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed
 
-#: Number of refusals of the same kind from which the batch is assumed to be the cause, if no row has succeeded.
+#: If no row has succeeded and this number of rows were refused with the same error, the batch is assumed to be the
+#: cause. If the storage has not delivered pictures in this try, the number applies to consecutive storage failures too.
 MIN_ALIKE = 20
-#: The same limit for consecutive storage failures, if the storage has already delivered pictures in this try.
+#: Number of consecutive storage failures that stops the batch, if the storage has delivered pictures in this try.
 MIN_ALIKE_LATER = 50
 
 
@@ -45,7 +48,7 @@ class SystemicErrorGuard:
         return len(self._held)
 
     def hold(self, failed: Failed) -> bool:
-        """Collect an error that is possibly systemic. Return whether the error was collected."""
+        """Collect the refusal of a row, if the cause is possibly in the batch. Return whether it was collected."""
         if self.is_released or failed.refusal is None:
             return False
         self._held.append(failed)
@@ -53,21 +56,24 @@ class SystemicErrorGuard:
         return True
 
     def storage_failed(self, error: OSError) -> None:
-        """Count a failure of the storage of a picture."""
+        """Count a row of which a picture could not be read, because its storage failed."""
         self._storage_failures[_storage_kind(error)] += 1
         self._last_failure = error
 
     def storage_worked(self) -> None:
-        """Record that a storage has delivered all pictures of a row."""
+        """Record that all pictures of a row could be read. This resets the count of consecutive storage failures."""
         self._storage_worked = True
         self._storage_failures.clear()
 
     def systemic_error(self) -> Exception | None:
-        """Return an error if the batch is the cause. If the rows are possibly the cause, return ``None``."""
+        """Return an error if the failures so far concern the whole batch. Otherwise return ``None``."""
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the error lines of the collected refusals, because a row has succeeded and the rows are the cause."""
+        """Return the error lines of the collected refusals. Call this when a row has succeeded.
+
+        The success shows that the refused rows themselves, and not the batch, are the cause.
+        """
         self.is_released = True
         return [failed.line for failed in self._take_held()]
 
@@ -91,7 +97,7 @@ class SystemicErrorGuard:
             for failed in self._held
             if failed.refusal is not None and _kind(failed.refusal.error) == kind
         )
-        # The error is copied, so that the original error object has an unchanged message.
+        # The error is copied, so that the message of the original error does not change.
         error = copy.copy(first)
         error.message = (
             f"no row has succeeded and {count} rows were refused alike, so the cause is likely not in the rows, and "

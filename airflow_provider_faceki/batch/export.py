@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fetch the records of many identifiers and write them as tables.
+"""Fetch the FACEKI records of many identifiers and write them as tables in NDJSON or Parquet.
 
-Fetched rows are written to a journal in ``_journal/<run>`` below ``output_path``. A later try of the same run
-continues with this journal. When all rows are fetched, one file for each table is written. The file name contains the
-name of the run.
+The fetched data is first written to a journal in ``_journal/<run>`` below ``output_path``. A later try of the same run
+continues with this journal. When all records are fetched, one file for each table is written. The file name contains
+the name of the run.
 
-Each file is replaced atomically, so a reader sees either the old table or the new table of this run. If a run is
+Each file is replaced atomically, so a reader sees either the old file or the new file of this run. If a run is
 repeated, it replaces only its own files.
 """
 
@@ -40,8 +40,8 @@ from airflow_provider_faceki.batch.tables import (
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-#: Time in seconds for which a later try uses the rows that an earlier try fetched. Older rows are fetched again,
-#: because reviewers change records.
+#: Maximum age in seconds of data in the journal. A later try reuses newer data. It fetches older data again, because
+#: reviewers possibly change records.
 JOURNAL_TTL_SECONDS = 24 * 3600.0
 
 ReadRows = Callable[[], Iterator[Row]]
@@ -49,12 +49,15 @@ ReadRows = Callable[[], Iterator[Row]]
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """Options of an export. The operator has parameters with the same names.
+    """Options of an export of records.
+
+    ``FacekiBatchFetchRecordsOperator`` describes the parameters that are not listed here.
 
     :param policy: Rules that define which columns are written, dropped or hashed.
     :param format: ``ndjson`` or ``parquet``.
     :param run: Name of this run in file names. It consists of letters, digits and ``-``.
-    :param partition: Folder below the folder of the table, such as ``date=2026-01-31``. It can be empty.
+    :param partition: Name of the folder for the file, below the folder of the table, such as ``date=2026-01-31``. If it
+        is empty, the file is written directly to the folder of the table.
     :param partitions: All partitions in which an earlier try of this run possibly wrote files.
     :param max_error_rate: Share of error rows (0 to 1) above which the export stops early.
     """
@@ -72,29 +75,33 @@ class ExportOptions:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the options that change the fetched data. Journal lines with a different fingerprint are ignored."""
+        """Hash of the options that change the fetched data.
+
+        If a journal line has a different hash, it was written with other options and is ignored.
+        """
         options = [__version__, self.by, dict(self.policy.choices), self.policy.hash_key]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(slots=True)
 class RecordExport:
-    """One try of an export.
+    """One try of an export of records, that is one execution of the Airflow task.
 
     :param hook: Hook for the calls to FACEKI.
     :param options: Options of the export.
-    :param is_killed: Function that returns whether the task has to stop.
+    :param is_killed: Function that returns whether Airflow has killed the task.
     """
 
     hook: FacekiHook
     options: ExportOptions
     is_killed: Callable[[], bool]
-    #: Number of records by decision, and number of rows by error code. They are complete when all tables are written.
+    #: Number of records by decision, and number of failed rows by error code. Both counts are complete when all tables
+    #: are written.
     decisions: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
-    #: Number of written rows, by table.
+    #: Number of rows that were written to each table.
     written: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*TABLES, "errors"), 0)))
-    #: Number of rows that could not be fetched, and the last error of these rows.
+    #: Number of rows that could not be fetched in this try, and the last exception of such a row.
     unfinished: int = 0
     problem: Exception | None = None
     journal: Journal = field(init=False)
@@ -111,7 +118,7 @@ class RecordExport:
         return f"{self.options.output_path.rstrip('/')}/_journal/{self.options.run}"
 
     def check(self) -> None:
-        """Check before the first request that the tables can be created and that the output is writable.
+        """Check that the tables can be created and that the output is writable. Call this before the first request.
 
         :raises ConfigurationError: If a required package is not installed.
         :raises ValidationError: If the output is not writable.
@@ -127,8 +134,8 @@ class RecordExport:
 
         :param read: Function that reads the identifiers from their beginning. It is called once for each pass.
         :param progress: Log of the progress.
-        :raises Exception: The error that stopped the export early. The journal stores the fetched rows for the next
-            try.
+        :raises Exception: The error that stopped the export early. The fetched records are already in the journal, so
+            the next try does not fetch them again.
         """
         self._runner = BatchRunner(
             self.options.concurrency,
@@ -168,9 +175,9 @@ class RecordExport:
         self._runner.drain()
 
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
-        """Return the key of a row that has to be fetched. Return ``None`` for all other rows.
+        """Return the journal key of a row that has to be fetched. Return ``None`` for all other rows.
 
-        If a row cannot be fetched because it is not valid, its error is written.
+        If a row is not valid, the error of the row is written to the journal, and the row is not fetched.
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
@@ -205,13 +212,13 @@ class RecordExport:
 
     def _error_line(self, key: str, line: Mapping[str, object]) -> Mapping[str, object]:
         content = {name: value for name, value in line.items() if name != "record_identifier"}
-        # The error contains the identifier only if the tables contain it too. Otherwise the error identifies the row
-        # by its number.
+        # The error contains the identifier in the same form as the tables: unchanged, hashed or not at all. The error
+        # always contains the row number.
         by = self.options.by
         shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
         named = {by: shown[by]} if by in shown else {}
         error = {"row": content.pop("row"), **named, **content}
-        # The runner reads these three fields of the line for its counts and log lines.
+        # The batch runner needs these three fields at the top level of the line, for its counts and log lines.
         shown = {name: line[name] for name in ("row", "code", "problem")}
         return {**self._head(key), "error": error, **shown}
 
@@ -237,14 +244,14 @@ class RecordExport:
         return {**tables, "errors": NdjsonWriter()}
 
     def _publish(self) -> None:
-        """Create the tables from the journal, write each file atomically, and delete the files that they replace."""
+        """Create the tables from the journal and write each file atomically. Then delete the replaced files."""
         tables = self._new_tables()
         if self._fill(tables) != self._rows:
             raise OSError(
                 "what was fetched has gone from the output's _journal; the next try fetches it again"
             )
-        # The verifications are written last. When a reader finds a verification, its documents therefore already
-        # exist.
+        # The table of verifications is written last. If a reader finds a verification in it, the rows of its documents
+        # already exist in the other tables.
         for table in reversed(tables):
             with tables[table].finish() as file:
                 retry_storage(partial(self._write, table, file))
@@ -252,7 +259,10 @@ class RecordExport:
         self.journal.delete()
 
     def _delete_replaced(self) -> None:
-        """Delete this run's files in another format or partition. Otherwise readers would find the rows twice."""
+        """Delete the files that an earlier try of this run wrote in another format or partition.
+
+        Otherwise readers would find the rows twice.
+        """
         for table in (*TABLES, "errors"):
             for suffix in TABLE_FORMATS:
                 for partition in self.options.partitions:
@@ -272,13 +282,13 @@ class RecordExport:
         storage.write_file(self.uri(table), file, self.options.output_conn_id)
 
     def _fill(self, tables: Mapping[str, TableWriter]) -> int:
-        """Add the journal's rows to the tables and return the number of rows."""
+        """Add the lines of the journal to the tables. Return the number of input rows that these lines represent."""
         index, count = self.journal.index, 0
         for segment_log in (self.journal.results, self.journal.errors):
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
-                # Two tries possibly fetched the same row. An earlier try possibly fetched a row that this try does
-                # not request.
+                # A usable line is also skipped in two cases: an earlier line already contains the same row, because two
+                # tries fetched it, or this try does not request the row.
                 if not self._is_usable(line) or index.is_recorded(key) or not index.was_seen(key):
                     continue
                 index.mark_recorded(key)

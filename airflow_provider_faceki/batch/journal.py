@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Journal of a batch: append-only logs. The segments of a log are files that are written only once.
+"""Journal of a batch: append-only logs of the rows that were sent and of the rows that are done.
 
-Files that are never changed are possible in any storage. The folders under ``output_path`` are::
+A log consists of segments. A segment is a file that is written once and never changed, which is possible in any
+storage. The folders under ``output_path`` are::
 
     results/part-….ndjson               one line for each verified row: a summary
     errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, advice
@@ -11,9 +12,9 @@ Files that are never changed are possible in any storage. The folders under ``ou
     _journal/tombstones/part-….ndjson   segments to ignore, because tables contain their rows (export.py)
     _journal/tries/try-….json           the leases of all tries (lease.py)
 
-A row with a line in ``results`` or ``errors`` is done. If a row has more intents than cancellations, the row was
-possibly sent and billed. Then the batch looks the row up at FACEKI before it sends the row again. All other rows were
-never sent.
+An intent is an entry for a row that is going to be sent. If a row has a line in ``results`` or ``errors``, it is done.
+If another row has more intents than cancellations, it was possibly sent and billed. The batch then looks up the row at
+FACEKI before it sends the row again. All other rows were never sent.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 #: Error code of a row with the same identifier as an earlier row.
 DUPLICATE = "DUPLICATE_IDENTIFIER"
-#: The word that stands for the decision in counts if a record has no decision.
+#: Name under which the records without a decision are counted.
 UNDECIDED = "UNDECIDED"
 
 _TABLE = """
@@ -60,8 +61,8 @@ class SegmentLog:
 
     :param store: Storage of the folder.
     :param folder: URI of the folder.
-    :param writer: Name of this writer, which is part of the names of its segments. If two names are sorted, the name
-        of the later writer comes after the other name.
+    :param writer: Name of this writer, which is part of the names of its segments. Each try is one writer. In sorted
+        order, the name of a later try comes after the names of earlier tries.
     :param clock: Clock for the pauses between retries.
     """
 
@@ -73,11 +74,11 @@ class SegmentLog:
         self._number = 0
         self._lines: list[bytes] = []
         self._segment: tuple[str, list[bytes]] | None = None
-        #: Names of segments that are ignored.
+        #: Names of the segments that are not read, because an export has already written their rows to tables.
         self.tombstones: set[str] = set()
 
     def add(self, line: Mapping[str, object]) -> None:
-        """Append a line to the buffer."""
+        """Add a line to the buffer. :meth:`write` writes the buffer to the storage."""
         self._lines.append(json.dumps(line, allow_nan=False).encode() + b"\n")
 
     @property
@@ -86,10 +87,10 @@ class SegmentLog:
         return len(self._lines) + (len(self._segment[1]) if self._segment else 0)
 
     def write(self) -> None:
-        """Write the buffered lines as segments. After an error, the lines stay in the buffer.
+        """Write the buffered lines to the storage as a segment. If this fails, the lines stay in the buffer.
 
-        A storage sometimes reports an error although it has written the file. Therefore a failed segment is written
-        again with the same name and the same lines.
+        A storage sometimes reports an error although it has written the file. Therefore the next call writes the failed
+        segment again, with the same name and the same lines.
 
         :raises OSError: If the storage failed. The next call can succeed.
         :raises ValidationError: If the folder is not writable.
@@ -98,14 +99,14 @@ class SegmentLog:
             if self._segment is None:
                 name = f"{self.folder}/part-{self._writer}-{self._number:06d}.ndjson"
                 self._number += 1
-                # This is a single assignment, because Airflow's task timeout can raise an exception between any two
-                # statements.
+                # Airflow's task timeout can raise an exception between any two statements. With a single assignment,
+                # no line is lost or written twice in this case.
                 self._segment, self._lines = (name, self._lines), []
             self._store.write(self._segment[0], b"".join(self._segment[1]))
             self._segment = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines of all segments of all writers, except the segments with a tombstone."""
+        """Yield the lines of all segments of all tries, except the segments with a tombstone."""
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
@@ -113,17 +114,17 @@ class SegmentLog:
                 try:
                     document = json.loads(line)
                 except ValueError:
-                    # The line was written incompletely, so its row is not done and is looked up again.
+                    # An incompletely written line is ignored. Its row is not done, so the batch looks it up again.
                     continue
                 if isinstance(document, dict):
                     yield document
 
     def names(self) -> list[str]:
-        """Return the names of all segments of all writers."""
+        """Return the names of all segments of all tries."""
         return [_name(uri) for uri in self._uris()]
 
     def delete(self) -> None:
-        """Delete all segments of all writers."""
+        """Delete all segments of all tries."""
         for uri in self._uris():
             self._retry(partial(self._store.delete, uri))
 
@@ -135,7 +136,7 @@ class SegmentLog:
 
 
 class RowState(NamedTuple):
-    """State of a row.
+    """State of a manifest row according to the journal.
 
     :param is_done: Whether the row has a result or an error.
     :param sent_since: Unix time since which the row was possibly sent. It is ``None`` if the row was certainly not
@@ -149,9 +150,10 @@ class RowState(NamedTuple):
 
 
 class RowIndex:
-    """State of each row. Each state is stored under the hash of the row's key, see :func:`~.manifest.row_key`.
+    """Index of the states of all rows.
 
-    The states are in a temporary SQLite file, so that the memory does not grow with the number of rows.
+    The state of a row is stored under the hash of the row's key; see :func:`~.manifest.row_key`. The states are in a
+    temporary SQLite file, so that the memory does not grow with the number of rows.
     """
 
     def __init__(self) -> None:
@@ -171,7 +173,7 @@ class RowIndex:
         return RowState(bool(done), float(since) if intents > 0 else None, bool(deferred))
 
     def add_intent(self, key: str, at: float) -> None:
-        """Record that the row is possibly sent at Unix time ``at`` or later."""
+        """Record an intent: the row is possibly sent at the Unix time ``at`` or later."""
         self._put(
             key,
             "intents, sent_since",
@@ -180,7 +182,7 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Record that the row was certainly not sent after its last intent."""
+        """Record that the row was certainly not sent after its last intent was written."""
         self._put(key, "intents", (-1,), "intents = intents - 1")
 
     def mark_done(self, key: str) -> None:
@@ -192,19 +194,19 @@ class RowIndex:
         self._put(key, "deferred", (1,), "deferred = 1")
 
     def mark_recorded(self, key: str) -> None:
-        """Record that the row's full record is written."""
+        """Record that the row's full FACEKI record is written. An export uses this mark for lines in the tables."""
         self._put(key, "recorded", (1,), "recorded = 1")
 
     def is_recorded(self, key: str) -> bool:
-        """Return whether the row's full record is written."""
+        """Return whether :meth:`mark_recorded` was called for the row."""
         found = self._database.execute("SELECT recorded FROM rows WHERE key = ?", (_digest(key),))
         return bool((found.fetchone() or (0,))[0])
 
     def mark_seen(self, key: str, reading: int = 1) -> bool:
-        """Record that the row was read. Return whether this is the first time in this reading of the manifest.
+        """Record that the row was read from the manifest. Return whether it was read for the first time in this pass.
 
         :param key: Key of the row.
-        :param reading: Number of the reading, starting at 1. Each pass reads the manifest once.
+        :param reading: Number of the pass over the manifest, starting at 1. Each pass reads the manifest once.
         """
         changed = self._database.execute(
             "INSERT INTO rows (key, seen) VALUES (?, ?) "
@@ -214,7 +216,7 @@ class RowIndex:
         return changed.rowcount == 1
 
     def was_seen(self, key: str) -> bool:
-        """Return whether the row was read in any reading of the manifest."""
+        """Return whether this try has read the row from the manifest, in any pass."""
         found = self._database.execute("SELECT seen FROM rows WHERE key = ?", (_digest(key),))
         return bool((found.fetchone() or (0,))[0])
 
@@ -224,7 +226,7 @@ class RowIndex:
         return int(found.fetchone()[0])
 
     def close(self) -> None:
-        """Close the database, which deletes it."""
+        """Close the temporary database. This deletes it."""
         self._database.close()
 
     def _put(self, key: str, columns: str, values: tuple[float, ...], update: str) -> None:
@@ -236,7 +238,7 @@ class RowIndex:
 
 
 class Journal:
-    """The logs of a batch, and the states of the rows that follow from the logs.
+    """Journal of a batch: its logs, and an index of the row states that are computed from the logs.
 
     :param root: URI of the folder of the batch.
     :param store: Storage of the folder.
@@ -255,8 +257,8 @@ class Journal:
         self.root = root.rstrip("/")
         self._is_usable = is_usable
         self._clock = clock or Clock()
-        # The names of later tries sort after the names of earlier tries. The random part makes the name unique, even
-        # if two workers start a try at the same time.
+        # Because of the time stamp, the name of a later try comes after the names of earlier tries in sorted order.
+        # The random part makes the name unique, even if two workers start a try at the same time.
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
         writer = f"{stamp}-{os.urandom(4).hex()}"
 
@@ -268,11 +270,11 @@ class Journal:
         self._intents, self._cancelled = segment_log("_journal/intents"), segment_log("_journal/cancelled")
         self._tombstones = segment_log("_journal/tombstones")
         self.index = RowIndex()
-        #: Number of done rows by decision and by error code, over all tries.
+        #: Number of done rows for each decision and for each error code, over all tries.
         self.decisions = Counter[str]()
         self.failures = Counter[str]()
-        #: Number of done rows over all tries. ``found`` counts those of them that FACEKI had verified before this
-        #: batch, so they were not billed.
+        #: ``done`` is the number of done rows over all tries. ``found`` is the number of rows with a verification that
+        #: FACEKI already had. These rows were not billed.
         self.done = 0
         self.found = 0
         self._charged = 0
@@ -283,7 +285,7 @@ class Journal:
         return f"{self.root}/_journal/tries"
 
     def load(self, checkpoint: Callable[[], object] = lambda: None) -> None:
-        """Read the lines that earlier tries have written.
+        """Read the logs that earlier tries have written, and compute the states of the rows.
 
         :param checkpoint: Function that is called at intervals, for example to stop a killed task.
         """
@@ -304,7 +306,7 @@ class Journal:
                     self.index.mark_done(key)
 
     def load_records(self, checkpoint: Callable[[], object]) -> None:
-        """Read which rows already have a full record, written by an earlier try.
+        """Read the full records that earlier tries have written, so that they are not fetched again.
 
         :param checkpoint: Function that is called at intervals, for example to stop a killed task.
         """
@@ -312,9 +314,10 @@ class Journal:
             self.index.mark_recorded(_key(line))
 
     def delete(self) -> None:
-        """Delete results and errors, because the tables contain their rows now.
+        """Delete the segments of results and errors. An export calls this when its tables contain their rows.
 
-        Tombstones are written first. If a segment cannot be deleted, it is therefore ignored later.
+        First, tombstones with the names of these segments are written. If a segment cannot be deleted, later tries
+        ignore it because of its tombstone.
 
         :raises OSError: If a segment can neither be deleted nor get a tombstone.
         """
@@ -327,21 +330,21 @@ class Journal:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def log_intents(self, identifiers: Iterable[str]) -> None:
-        """Record the rows that will be sent next. :meth:`flush_intents` writes these intents to the storage."""
+        """Record intents for the rows that are sent next. :meth:`flush_intents` writes these intents to the storage."""
         now = self._clock.time()
         for identifier in identifiers:
             self._intents.add({"record_identifier": identifier, "at": now})
             self.index.add_intent(row_key(0, identifier), now)
 
     def flush_intents(self) -> None:
-        """Write the intents to the storage. No row is allowed to be sent before this method has returned.
+        """Write the recorded intents to the storage. Send their rows only after this method has returned.
 
         :raises OSError: If the storage failed. The next call can succeed.
         """
         self._intents.write()
 
     def cancel_intent(self, identifier: str) -> None:
-        """Record that a row was certainly not sent after its last intent."""
+        """Record that a row was certainly not sent after its last intent was written."""
         self._cancelled.add({"record_identifier": identifier})
         self.index.cancel_intent(row_key(0, identifier))
 
@@ -366,7 +369,7 @@ class Journal:
         return sum(segment_log.buffered for segment_log in self._flushed)
 
     def flush(self) -> None:
-        """Write the buffered lines. After an error, the lines stay in the buffer.
+        """Write the buffered lines to the storage, except intents. If this fails, the lines stay in the buffer.
 
         :raises OSError: If the storage failed. The next call can succeed.
         """
@@ -385,18 +388,18 @@ class Journal:
             self.failures[str(line.get("code"))] += 1
             return
         self.found += not is_billed
-        # In an export, a row has one decision for each record that was found.
+        # In an export, the line of a row contains a list with the decision of each fetched record.
         decisions = line.get("decisions", [line.get("decision")])
         self.decisions.update(map(counted_as, decisions if isinstance(decisions, list) else ()))
 
 
 def counted_as(decision: object) -> str:
-    """Return the word under which a decision is counted."""
+    """Return the name under which a decision is counted: the decision itself, or ``UNDECIDED``."""
     return UNDECIDED if decision is None else str(decision)
 
 
 def hashed_key(key: str) -> str:
-    """Return the hash of ``key``, because the key possibly contains a link, which must stay secret."""
+    """Return the hash of a row's key, for use in files. The key possibly contains a link, which must stay secret."""
     return _digest(key).hex()
 
 

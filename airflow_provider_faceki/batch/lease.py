@@ -4,13 +4,13 @@
 Two tries that run at the same time would bill the same rows twice. This situation occurs if Airflow loses contact
 with a running worker and starts the next try on another worker. It also occurs if a suspended machine resumes.
 
-Each try writes a lease file before it reads the journal. The number of the file is the fencing token. It is higher
-than all numbers in the folder. After a try has written its intents, and before it sends the rows, it lists the folder
-again. If the folder contains a higher number, the try stops. Thus either the newer try has read the intents of the
-older try, or the older try finds the lease of the newer try.
+Each try writes a lease file before it reads the journal. The number in the file name is the fencing token. It is higher
+than all earlier numbers in the folder. Before a try sends rows, it writes their intents to the journal and then lists
+the folder again. If the folder contains a higher number, the try stops. Thus either the newer try has read the intents
+of the older try, or the older try finds the lease of the newer try. In both cases no row is sent twice.
 
-This algorithm needs a storage that lists a file as soon as it is written. The large object stores do so. The
-algorithm needs neither locks nor synchronized clocks.
+This algorithm needs a storage that lists a file as soon as the file is written. S3, Google Cloud Storage and Azure do
+this. The algorithm needs neither locks nor synchronized clocks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from airflow_provider_faceki.batch.store import Clock, Store, retry_storage
 
 T = TypeVar("T")
 
-#: Maximum age in seconds of the last successful check. If the check is older, it is repeated before a billed call.
+#: Maximum age in seconds of the last successful check of the lease. If the last check is older, the lease is checked
+#: again before a billed call.
 MAX_UNCHECKED_SECONDS = 5.0
 
 
@@ -36,11 +37,11 @@ class LeaseLostError(ValidationError):
 
 
 class Lease:
-    """The lease of one try.
+    """Lease of one try on a batch. Only the try with the newest lease is allowed to send rows.
 
     :param store: Storage of the folder.
     :param folder: URI of the folder with the leases.
-    :param batch_id: Id of the batch. A folder belongs to one batch only.
+    :param batch_id: Id of the batch. Each folder belongs to only one batch.
     :param clock: Clock of this machine. Tests replace it.
     """
 
@@ -54,9 +55,9 @@ class Lease:
         self._checking = threading.Lock()
 
     def acquire(self) -> None:
-        """Acquire the lease. This invalidates the lease of every other try.
+        """Acquire the lease on the batch. After this call, the leases of all older tries are no longer valid.
 
-        :raises ValidationError: If the folder belongs to another batch, or an even newer try has the lease.
+        :raises ValidationError: If the folder belongs to another batch, or if a newer try has acquired the lease.
         """
         names = self._retry(self._names)
         owner = next(
@@ -75,28 +76,28 @@ class Lease:
         try:
             self._retry(self.ensure_held)
         except ValidationError:
-            # If two tries start at the same moment, one of them loses. The lease of the losing try is deleted, so
-            # that it does not block the next try.
+            # If two tries start at the same moment, one of them does not get the lease. The lease file of this try is
+            # deleted, so that it does not block a later try.
             self._retry(partial(self._store.delete, uri))
             raise
 
     def ensure_held(self) -> None:
-        """Check that no newer try has the lease.
+        """Check that this try still has the lease.
 
         :raises LeaseLostError: If a newer try has the lease.
         :raises OSError: If the storage failed.
         """
-        # The time is read before the folder is listed, because the process is possibly suspended while it waits for
-        # the list.
+        # The time is read before the folder is listed. If the process is suspended while it waits for the list, the
+        # result of the check is already old.
         started_at = self._clock.boottime()
         if self._names()[-1:] != [self._name]:
             raise LeaseLostError("another try has begun to work on this output_path, so this one stops")
         self._checked_at = started_at
 
     def ensure_fresh(self) -> None:
-        """Check the lease again if the last check is too old. This method is thread-safe.
+        """If the last check of the lease is too old, check the lease again. This method is thread-safe.
 
-        The last check is too old, for example, if the process was suspended after it.
+        For example, the last check is too old after the process was suspended.
 
         :raises LeaseLostError: If a newer try has the lease.
         :raises OSError: If the storage failed.
@@ -118,7 +119,7 @@ class Lease:
         return [name for uri in found if (name := uri.rpartition("/")[2]).startswith("try-")]
 
     def _owner(self, name: str) -> str | None:
-        """Return the batch id in a lease file. If the file is incomplete or no longer exists, return ``None``."""
+        """Return the batch id in a lease file. If the file is incomplete or was deleted, return ``None``."""
         try:
             document = json.loads(self._store.read(f"{self._folder}/{name}"))
         except ValueError:

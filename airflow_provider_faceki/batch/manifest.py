@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Rows of a batch: from a manifest file, from one shard of a manifest, or from identifiers that a task returned."""
+"""Read the rows of a batch from a manifest file, from a shard of it, or from identifiers that another task returned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_provider_faceki.batch.readers import (
 from airflow_provider_faceki.batch.store import retry_storage
 
 MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
-#: The columns of a manifest. If the columns of a file have other names, see the operator's parameter ``columns``.
+#: Names of the columns of a manifest. If a file uses other names, the operator's parameter ``columns`` maps them.
 COLUMNS = (
     "record_identifier",
     "workflow_id",
@@ -34,16 +34,18 @@ COLUMNS = (
 )
 #: Columns that are required to verify a row.
 REQUIRED_COLUMNS = ("record_identifier", "selfie", "document_1_front")
-#: Number of identifiers that one query reads from Airflow's database, if the identifiers are XComs of mapped tasks.
+#: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one database query reads
+#: this number.
 IDENTIFIERS_PER_QUERY = 500
-#: Maximum number of shards. The number is limited, because each shard is an open file while the manifest is read.
+#: Maximum number of shards of a manifest. The number is limited, because all shards are open files at the same time
+#: while the manifest is read.
 MAX_SHARDS = 256
-# Number of bytes of a shard that are stored in memory. The rest is written to disk.
+# Maximum size in bytes of a shard in memory. A larger shard is moved to a temporary file on disk.
 _MAX_MEMORY_BYTES = 64 * 1024
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
-# Names of the fields that a row in a shard has in addition to the columns. They contain the number of the row in the
-# manifest, and the reason why the row cannot be read.
+# Names of two additional fields of a row in a shard. The first field contains the row number in the original manifest.
+# The second field contains the reason why the row cannot be read.
 _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
 
 
@@ -51,7 +53,7 @@ _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider
 class Row:
     """One row of a manifest.
 
-    :param number: Number of the row, starting at 1. A header and blank lines are not counted.
+    :param number: Number of the row in the manifest, starting at 1. A header and blank lines are not counted.
     :param values: Text by column, without surrounding whitespace. Empty values are omitted.
     :param problem: Reason why the row cannot be read. If it is set, ``values`` is empty.
     """
@@ -61,13 +63,13 @@ class Row:
     problem: str | None = None
 
     def to_shard_line(self) -> bytes:
-        """Return a line of NDJSON from which :func:`read_manifest` creates the same row, with the same number."""
+        """Return this row as a line of an NDJSON shard. :func:`read_manifest` reads it as the same row and number."""
         content: Mapping[str, str] = {_PROBLEM_FIELD: self.problem} if self.problem else self.values
         return json.dumps({_NUMBER_FIELD: self.number, **content}).encode() + b"\n"
 
 
 def row_key(number: int, identifier: str | None) -> str:
-    """Return the key of a row: its identifier. If ``identifier`` is ``None``, the key is the number of the row."""
+    """Return the journal key of a row. It contains the identifier, or the row number if ``identifier`` is ``None``."""
     return f"id {identifier}" if identifier is not None else f"row {number}"
 
 
@@ -78,7 +80,7 @@ def read_manifest(
     format: str | None = None,  # noqa: A002
     required: Collection[str] = ("record_identifier",),
 ) -> Iterator[Row]:
-    """Yield the rows of a manifest.
+    """Read a manifest, which is a file with one row for each person, and yield its rows.
 
     :param uri: Absolute local path or URI of the manifest.
     :param columns: Mapping from names in ``COLUMNS`` to the column names in the file.
@@ -142,12 +144,12 @@ def split(
 ) -> list[str]:
     """Split a manifest into NDJSON shards of about the same size and return the URIs of all shards.
 
-    The identifier of a row determines its shard. All rows with the same identifier are therefore in one shard. There
-    the second of these rows becomes an error and is not billed. If rows are added to the manifest later, the other
-    rows stay in their shards.
+    The identifier of a row determines its shard. If several rows have the same identifier, they are therefore in the
+    same shard, where all except the first row become errors and are not billed. If rows are added to the manifest
+    later, the other rows stay in their shards.
 
-    Empty shards are also written. Each row has the same number as in the manifest. An unreadable row is written with
-    its problem.
+    Empty shards are also written. Each row in a shard contains its row number in the manifest. If a row is unreadable,
+    the shard contains the reason.
 
     :param uri: URI of the manifest: NDJSON, CSV or Parquet.
     :param folder: URI of the folder for the shards.
@@ -183,8 +185,8 @@ def split(
 def _problem_of_identifier(field: str, value: object) -> str:
     """Return the reason why ``value`` is not an identifier.
 
-    A number is refused. Jinja's native rendering possibly converted a text to this number, and then the number
-    possibly identifies another person.
+    A number is not accepted as an identifier. Jinja's native rendering possibly converted the text ``007`` to the
+    number 7, which possibly identifies another person.
     """
     try:
         check_identifier(f"an identifier, or an object's {field!r},", value)

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Outcomes of processing a row, and the output line of a row with an error.
+"""Possible outcomes of a manifest row in a batch, and the JSON line that is written for a row with an error.
 
-If FACEKI reported an error number, the number is the ``code`` in the line. Otherwise the code is a word. The words do
-not depend on class names. ``docs/batch.md`` lists the words.
+If FACEKI reported an error number, this number is the ``code`` in the line. Otherwise the code is a word such as
+``INVALID_INPUT``. ``docs/batch.md`` lists these words. They never change, so they are not derived from class names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row, row_key
 
-#: Code and advice by error class. The first matching class is used, so a class is listed before its base class.
+#: Code word and advice for each error class. The first matching class is used, so a class is listed before its base
+#: class.
 _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
     (
         api.OutcomeUnknownError,
@@ -40,17 +41,18 @@ _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The row has a result."""
+    """Outcome: the row was verified, or its records were fetched. ``line`` is the output line of the row."""
 
     line: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The row has an error that a further try would find again.
+    """Outcome: the row has a permanent error, which another try would find again.
 
-    :param line: Line of the row in ``errors``.
-    :param refusal: FACEKI's refusal, if the whole batch and not the row is possibly the cause; see ``error_guard.py``.
+    :param line: JSON line for the row in the output folder ``errors``.
+    :param refusal: FACEKI's refusal, if its cause is possibly a mistake in the whole batch and not in this row; see
+        ``error_guard.py``. Otherwise it is ``None``.
     """
 
     line: Mapping[str, object]
@@ -59,20 +61,20 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The full record of a row with a result, or the information that FACEKI stores no record of the row."""
+    """Outcome: the full record of a verified row was requested. If FACEKI has no record, ``line`` states this."""
 
     line: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The second pass of this try, or the next try, has to process the row again.
+    """Outcome: the row is not done. The second pass of this try, or the next try, has to process the row again.
 
     :param row: The row.
-    :param error: Reason for the deferral. It is ``None`` if the row only has to wait.
-    :param sent_by: Unix time at or before which the row was possibly sent. It is ``None`` if the row was certainly
-        not sent after its last intent.
-    :param is_pending: Whether FACEKI has an undecided verification from an earlier run.
+    :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
+    :param sent_by: Latest Unix time at which the row was possibly sent. It is ``None`` if the row was certainly not
+        sent after its last intent was written.
+    :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, without a decision.
     """
 
     row: Row
@@ -83,10 +85,10 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """FACEKI's refusal of one row, which possibly applies to every row.
+    """FACEKI's refusal of one row, which possibly applies to every row of the batch.
 
     :param error: The error that FACEKI reported.
-    :param deferred: Outcome of the row if FACEKI refuses every row.
+    :param deferred: Outcome of the row if the batch is the cause. A later try then processes the row again.
     """
 
     error: api.FacekiError
@@ -95,9 +97,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """No further row can be processed.
+    """Outcome: an error that would affect every further row, such as used-up credit. The batch stops.
 
-    :param row: The row that caused the error.
+    :param row: The row during which the error occurred.
     :param error: Reason why the batch stops.
     :param sent_by: Same meaning as in :class:`Deferred`.
     """
@@ -109,7 +111,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """An unexpected exception occurred. The row was possibly sent."""
+    """Outcome: the processing of the row raised an unexpected exception. The row was possibly sent."""
 
     error: Exception
 
@@ -118,7 +120,7 @@ Outcome: TypeAlias = Succeeded | Failed | Recorded | Deferred | Abort | Crashed
 
 
 def check_row(row: Row) -> tuple[str, str, str] | None:
-    """Return code, problem and advice if the values of a row are not valid. Otherwise return ``None``."""
+    """Return code, problem and advice if a row is unreadable or has no valid identifier. Otherwise return ``None``."""
     if row.problem is not None:
         return "BAD_ROW", row.problem, "mend the row, and put it into a new batch"
     identifier = row.values.get("record_identifier")
@@ -134,9 +136,10 @@ def check_row(row: Row) -> tuple[str, str, str] | None:
 class Triage(NamedTuple):
     """Result of the check whether a row can be processed.
 
-    :param key: Key of the row: its identifier. If the row has no valid or no unique identifier, the key is its number.
+    :param key: Key of the row in the journal. It contains the identifier of the row. If the identifier is not valid or
+        not unique, it contains the row number instead.
     :param line: Error line, if the row cannot be processed. It never contains an invalid identifier.
-    :param is_first: Whether this reading of the manifest has not had the key before.
+    :param is_first: Whether the key occurs for the first time in this pass over the manifest.
     """
 
     key: str
@@ -147,10 +150,10 @@ class Triage(NamedTuple):
 def triage(
     row: Row, mark_seen: Callable[[str], bool], make_key: Callable[[int, str | None], str] = row_key
 ) -> Triage:
-    """Check the values of a row, and check whether an earlier row has the same identifier.
+    """Check whether a row is readable, and whether its identifier is valid and different from all earlier identifiers.
 
     :param row: The row.
-    :param mark_seen: Function that records a key and returns whether the key is new in this reading of the manifest.
+    :param mark_seen: Function that records a key and returns whether the key is new in this pass over the manifest.
     :param make_key: Function that returns the key for a row number and an identifier.
     """
     if problem := check_row(row):
@@ -170,20 +173,25 @@ def triage(
 
 
 def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
-    """Return the error line of a row that FACEKI refused, or of a row with values or pictures that are not valid."""
+    """Return the error line of a row that FACEKI refused, or that contains an invalid value or picture."""
     word, advice = next((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind))
     code = word if error.code is None else str(error.code)
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 
 
 def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
-    """Return the error line of a row with a picture that the storage cannot deliver."""
+    """Return the error line of a row with a picture that cannot be read from its storage."""
     advice = "see why the storage does not give the picture, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 
 def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
-    """Return a refusal if ``error`` possibly applies to every row. If it concerns only this row, return ``None``."""
+    """Return a refusal if the cause of ``error`` is possibly in the batch. If it is in this row, return ``None``.
+
+    :param row: The refused row.
+    :param error: The error that FACEKI reported.
+    :param sent_by: Latest Unix time at which the row was possibly sent, or ``None``; see :class:`Deferred`.
+    """
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None
     kinds = api.WorkflowError | api.InvalidRequestError | api.NotFoundError
@@ -191,7 +199,7 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
 
 def is_systemic(error: api.FacekiError) -> bool:
-    """Return whether every other row would cause the same error."""
+    """Return whether an error would occur for every other row too, such as used-up credit."""
     kinds = (
         api.QuotaError
         | api.AuthenticationError
@@ -203,7 +211,7 @@ def is_systemic(error: api.FacekiError) -> bool:
 
 
 def is_transient(error: api.FacekiError) -> bool:
-    """Return whether a later attempt can succeed."""
+    """Return whether a later attempt of the same row can succeed."""
     return error.is_transient or isinstance(error, api.OutcomeUnknownError)
 
 

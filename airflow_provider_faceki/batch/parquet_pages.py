@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Read the sizes of the pages of a Parquet column from the headers of the pages.
 
-pyarrow decompresses a whole page at once and allocates the size that the page header contains. The sizes in the
-footer of the file do not limit this memory, because a malicious file can contain other numbers there.
+With these sizes, a file that would need too much memory is refused before pyarrow reads it. pyarrow decompresses a
+whole page at once and allocates the size that the page header contains. The sizes in the footer of the file are not
+used, because the footer of a malicious file can contain other numbers.
 
 https://parquet.apache.org/docs/file-format/data-pages/ and
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
@@ -14,15 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-#: Maximum length of a page header in bytes. A header is large if it contains the smallest and the largest value of
-#: the page.
+#: Maximum length of a page header in bytes. The limit is large, because a header possibly contains the smallest and the
+#: largest value of the page.
 MAX_HEADER_BYTES = 1024 * 1024
 _FIRST_READ_BYTES = 1024
 _MAX_DEPTH = 8
 
 _DICTIONARY_PAGE = 2
-# DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY. There is no limit for the ratio between the size of the decoded text
-# and the size of a page with one of these encodings.
+# Numbers of the encodings DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY. A small page with one of these encodings can
+# decode to text of any size.
 _DELTA_ENCODINGS = frozenset({6, 7})
 # Type numbers of Thrift's compact protocol.
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
@@ -30,7 +31,7 @@ _INTEGERS = (4, 5, 6)
 
 
 class PageError(Exception):
-    """The header of a page is corrupt."""
+    """Error: the header of a Parquet page is corrupt."""
 
 
 class RandomAccess(Protocol):
@@ -43,11 +44,11 @@ class RandomAccess(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a column.
+    """A page of a Parquet column.
 
     :param size: Number of bytes that the page needs: the maximum of its compressed and its decompressed size.
     :param is_dictionary: Whether the page contains the values to which the other pages of the column refer.
-    :param is_delta: Whether the page stores each text as the difference from another text.
+    :param is_delta: Whether the page has a delta encoding, which can decode to text of any size.
     """
 
     size: int
@@ -56,7 +57,7 @@ class Page:
 
 
 def read_pages(file: RandomAccess, start: int, size: int) -> Iterator[Page]:
-    """Yield the pages of a column chunk.
+    """Yield the pages of a column chunk, that is the part of a column in one row group.
 
     :param file: The Parquet file.
     :param start: Offset of the chunk in the file, in bytes.
@@ -73,7 +74,7 @@ def read_pages(file: RandomAccess, start: int, size: int) -> Iterator[Page]:
             raise PageError
         if decompressed < 0 or compressed < 0:
             raise PageError
-        # The two versions of the data page header contain the encoding in different fields.
+        # The encoding is in field 5 of a data page header of version 1, and in field 8 of a header of version 2.
         is_delta = {_field(header.get(5), 2), _field(header.get(8), 4)} & _DELTA_ENCODINGS
         yield Page(max(decompressed, compressed), kind == _DICTIONARY_PAGE, bool(is_delta))
         start += length + compressed
@@ -85,7 +86,7 @@ def _field(struct: object, number: int) -> int | None:
 
 
 def _read_header(file: RandomAccess, offset: int) -> tuple[dict[int, object], int]:
-    """Return the fields of the header at ``offset``, by field number, and the length of the header in bytes."""
+    """Return the fields of the page header at ``offset``, by field number, and the length of the header in bytes."""
     wanted = _FIRST_READ_BYTES
     while wanted <= MAX_HEADER_BYTES:
         file.seek(offset)

@@ -17,29 +17,32 @@ from airflow_provider_faceki.batch.parquet_pages import Page, PageError, read_pa
 #: Maximum length of a line in bytes. A row of URIs has some hundred bytes, so a longer line means that the file has
 #: another format.
 MAX_LINE_BYTES = 1024 * 1024
-#: Number of bytes without a row after which reading stops with an error. Such a file has one endless line, or only
-#: blank lines.
+#: If a part of a file has this number of bytes and contains no row, reading stops with an error. Such a file has one
+#: endless line, or only blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
-#: Number of bytes that each blank line adds to the bytes without a row. The number is larger than the length of a
-#: blank line, because reading a blank line needs as much time as reading any other line.
+#: Number of bytes that each blank line adds to the bytes without a row. This number is larger than the real length,
+#: because reading a blank line needs as much time as reading any other line.
 BLANK_LINE_BYTES = 1024
 #: Maximum number of lines in one quoted CSV field. If a field is longer, its closing quote is probably missing.
 MAX_FIELD_LINES = 100
-#: Number of Parquet rows that are Python objects at the same time. If the values are large, fewer rows are used.
+#: Maximum number of Parquet rows that are converted to Python objects at once. If the values are large, the number is
+#: smaller.
 PARQUET_BATCH_ROWS = 1024
-#: Number of bytes of a Parquet column that are read at once. By default, pyarrow reads the whole row group.
+#: Number of bytes of a Parquet column that are read at once. By default, pyarrow would read the column of a whole row
+#: group.
 PARQUET_BUFFER_BYTES = 256 * 1024
 #: Maximum length in bytes of one value in a Parquet column.
 MAX_CELL_BYTES = 64 * 1024
-#: Maximum size in bytes of a column's values in a row group. The first number limits the average size of a value,
-#: where the first 64 KiB are not counted. The second number limits the total size. The limits are necessary, because
-#: a compressed file of 3 kB can contain gigabytes.
+#: Limits for the values of one Parquet column in one row group, in bytes. The first number limits the average size of a
+#: value. For this limit, the first 64 KiB of the values are not counted. The second number limits the total size. Both
+#: are necessary, because a compressed file of 3 kB can contain gigabytes.
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
-#: Maximum total size in bytes of the largest pages of all used columns. pyarrow stores one page of each column in
-#: memory.
+#: Maximum sum in bytes of the largest pages of all used Parquet columns. The sum is limited, because pyarrow stores one
+#: page of each column in memory.
 MAX_PAGES_BYTES = 256 * 1024 * 1024
-#: Maximum memory in bytes for one batch of rows, if each value is as large as the largest value of its column.
+#: Maximum memory in bytes for the Parquet rows that are converted at once. The calculation assumes that each row
+#: contains the largest value of the file.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 # Some programs write this byte order mark before the first line of a UTF-8 file.
@@ -48,7 +51,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row that cannot be read, with the reason."""
+    """A row that cannot be read. ``problem`` is the reason."""
 
     problem: str
 
@@ -57,7 +60,7 @@ ParsedRow: TypeAlias = "Mapping[str, object] | UnreadableRow"
 
 
 def read_ndjson(file: BinaryIO) -> Iterator[ParsedRow]:
-    """Yield the JSON object of each line."""
+    """Yield the JSON object of each line. If a line contains no JSON object, yield an :class:`UnreadableRow`."""
     for line in _lines(file):
         yield line if isinstance(line, UnreadableRow) else _parse_json(line)
 
@@ -65,7 +68,7 @@ def read_ndjson(file: BinaryIO) -> Iterator[ParsedRow]:
 def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]) -> Iterator[ParsedRow]:
     """Yield the rows of a CSV file in UTF-8. A byte order mark is allowed, and lines can end with LF or CRLF.
 
-    If a quote is never closed, only its own row is unreadable.
+    If a quote is not closed, only the row with this quote is unreadable.
 
     :param file: The CSV file.
     :param columns: Names of the columns that are used.
@@ -113,16 +116,17 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
         for batch in table.iter_batches(batch_size=rows, columns=used, use_threads=False):
             yield from _batch_rows(batch)
     except (pyarrow.ArrowException, OSError):
-        # pyarrow raises OSError for a corrupt page and also for a storage failure.
+        # pyarrow raises OSError for a corrupt page and also for a storage failure. The recorder contains an error only
+        # if the storage failed.
         if recorder.error is not None:
             raise recorder.error from None
         raise ValidationError("manifest: not a readable Parquet file") from None
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
-    """Yield the lines that are not blank.
+    """Yield the lines of a file that are not blank.
 
-    :raises ValidationError: If a line, or a sequence of blank lines, exceeds ``MAX_BYTES_WITHOUT_ROW``.
+    :raises ValidationError: If one line, or a sequence of blank lines, has more than ``MAX_BYTES_WITHOUT_ROW`` bytes.
     """
     is_first, without_row = True, 0
     while line := file.readline(MAX_LINE_BYTES + 1):
@@ -154,7 +158,8 @@ def _parse_json(line: bytes) -> ParsedRow:
     try:
         values = json.loads(line, object_pairs_hook=_unique)
     except _RepeatedNameError:
-        # JSON does not define which of the two values is valid. With the wrong value, another person would be billed.
+        # If a name occurs twice, JSON does not define which value is valid. With the wrong value, the wrong person
+        # would be verified.
         return UnreadableRow("the line has a name twice")
     except (ValueError, RecursionError):
         return UnreadableRow("the line is not JSON")
@@ -162,7 +167,7 @@ def _parse_json(line: bytes) -> ParsedRow:
 
 
 class _RepeatedNameError(Exception):
-    """A JSON object contains the same name twice."""
+    """Error: a JSON object contains the same name twice."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -176,7 +181,8 @@ def _check_header(
     header: Collection[str], columns: Collection[str], required: Collection[str], hint: str = ""
 ) -> None:
     names = list(header)
-    # The message does not contain the names. If the file has no header, the names are the data of the first person.
+    # The error message does not contain the column names. If the file has no header, the first row is read as names,
+    # and these names are personal data.
     found = f"it has {len(names)} column(s){hint}"
     if missing := [column for column in required if column not in names]:
         raise ValidationError(f"manifest: there is no column {', '.join(map(repr, missing))}; {found}")
@@ -197,7 +203,7 @@ def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] |
             continue
         record, lookahead = _csv_record(line, pushed_back, lines)
         if record is None:
-            # After an unclosed quote, the following lines are read again as separate rows.
+            # If a quote is not closed, the following lines are read again as separate rows.
             pushed_back.extendleft(reversed(lookahead))
             yield UnreadableRow(
                 "the row is not CSV: a quote that is not closed, or a field of more than 128 KiB"
@@ -209,9 +215,13 @@ def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] |
 def _csv_record(
     line: bytes, pushed_back: deque[bytes | UnreadableRow], lines: Iterator[bytes | UnreadableRow]
 ) -> tuple[list[str] | None, list[bytes | UnreadableRow]]:
-    """Read the record that begins with ``line``, which possibly continues on further lines.
+    """Read the CSV record that begins with ``line``. The record possibly continues on further lines.
 
-    :returns: the record, or ``None`` if it is not valid CSV, and the lines that were read after ``line``.
+    :param line: First line of the record.
+    :param pushed_back: Lines that were read before and have to be read again, before ``lines``.
+    :param lines: The following lines of the file.
+    :returns: The record and the list of the lines that were read after ``line``. If the text is not valid CSV, the
+        record is ``None``.
     """
     lookahead: list[bytes | UnreadableRow] = []
     text = _decode(line)
@@ -240,7 +250,7 @@ def _decode(line: bytes) -> str:
 
 
 def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
-    """Yield the chunks of the used columns. A column has one chunk in each row group."""
+    """Yield the column chunks of the used columns. A Parquet column has one chunk in each row group."""
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.path_in_schema.partition(".")[0] in used:
@@ -248,7 +258,8 @@ def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
 
 
 def _check_no_lists(schema: Any, used: Collection[str]) -> None:
-    # A list of a few bytes can represent any number of values, and pyarrow reads a list as a whole.
+    # List columns are refused. A list of a few bytes in the file can have any number of values, and pyarrow reads a
+    # list as a whole.
     for column in map(schema.column, range(len(schema))):
         if column.max_repetition_level and column.path.partition(".")[0] in used:
             raise ValidationError(
@@ -267,9 +278,10 @@ def _check_chunk(chunk: Any) -> None:
 
 
 def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
-    """Refuse pages that would need too much memory. Return the maximum size of a value that a few bytes can repeat.
+    """Refuse Parquet pages that would need too much memory. Return the size in bytes of the largest dictionary page.
 
-    The headers of the pages are checked, because the sizes in the footer can be wrong.
+    Each value of a dictionary page can occur in many rows, although each of these rows needs only a few bytes in the
+    file. The headers of the pages are checked, because the sizes in the footer of the file can be wrong.
     """
     largest_pages: dict[str, int] = {}
     largest_value = 0
@@ -291,7 +303,7 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
                     f"manifest: column {name!r} of the Parquet file has a delta encoding, which is not read because "
                     "its memory has no limit; write it with the encoding PLAIN, or with a dictionary"
                 )
-            # Each row of a batch can contain the largest value of the dictionary.
+            # Each row can contain the largest value of the dictionary. This value is at most as large as the page.
             if page.is_dictionary:
                 largest_value = max(largest_value, page.size)
     return largest_value
@@ -319,8 +331,8 @@ def _cells(name: str, column: Any) -> list[object]:
         try:
             cells: list[object] = column.to_pylist()
         except (ValueError, OverflowError):
-            # One invalid value makes the conversion of the whole column fail. Then the values are converted one by
-            # one.
+            # One invalid value makes the conversion of the whole column fail. The values are then converted one by one,
+            # so that only the row with the invalid value is unreadable.
             pass
         else:
             return cells
@@ -347,9 +359,10 @@ def _cell(name: str, value: Any, size: int | None) -> object:
 
 
 class _ErrorRecorder:
-    """A file for pyarrow that stores the error of a failed read.
+    """File wrapper for pyarrow that stores the exception of a failed read.
 
-    The error is needed because pyarrow raises OSError for a storage failure and also for a corrupt file.
+    pyarrow raises OSError for a storage failure and also for a corrupt file. If an exception is stored, the storage
+    has failed.
     """
 
     def __init__(self, file: BinaryIO) -> None:

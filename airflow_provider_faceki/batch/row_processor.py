@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Process one manifest row in a worker thread: look the row up at FACEKI, check it, send it, and reconcile it."""
+"""Process one manifest row in a worker thread: look it up at FACEKI, check its pictures, and send it.
+
+If the outcome of a sent row is unknown, the row is looked up again later.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,16 @@ if TYPE_CHECKING:
 LoadImage = Callable[[str, str], "api.Image"]
 
 DOCUMENT_NUMBERS = (1, 2, 3)
-#: Pauses in seconds before a verification is sent again, if the storage did not deliver the pictures completely.
+#: Pauses in seconds before a verification is sent again. It is sent again if the storage delivered a picture only in
+#: part.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
-#: Maximum difference in seconds between FACEKI's clock and this clock. If a record is older than the batch by at most
-#: this difference, the record is still attributed to the batch.
+#: Assumed maximum difference in seconds between FACEKI's clock and the clock of this machine. A record is accepted as
+#: the result of a row even if it seems to be older than the row's sending by up to this difference.
 CLOCK_MARGIN_SECONDS = 300.0
-#: Number of consecutive rows without readable pictures. After these rows, a failed read of a picture is not repeated.
+#: Number of consecutive rows with unreadable pictures after which a failed read of a picture is not repeated. Otherwise
+#: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Maximum number of workflows for which one accepted row is stored.
+#: Maximum number of workflows for which the identifier of one accepted row is stored in memory.
 MAX_WORKFLOWS = 1000
 
 
@@ -49,10 +54,11 @@ class VerificationGateway:
     :param load_image: Function that returns a checked image for a name and a URI.
     :param workflow_id: Workflow for the rows that contain no workflow.
     :param check_rules: Whether the documents are checked against the rules of the workflow before the billed call.
-    :param lookup_timeout: Time in seconds for searching a record directly after its response was lost.
-    :param record_delay: Time in seconds after which FACEKI returns the record of a verification.
-    :param fence: Function that raises an error if this try must not send rows. It is called while the pictures are
-        read for sending.
+    :param lookup_timeout: Maximum time in seconds for searching the record of a verification after its response was
+        lost.
+    :param record_delay: Maximum time in seconds that FACEKI needs before it returns the record of a new verification.
+    :param fence: Function that raises an error if a newer try has started, so that this try must not send rows. It is
+        called while the pictures are read for sending.
     :param clock: Clock of this machine. Tests replace it.
     """
 
@@ -64,22 +70,23 @@ class VerificationGateway:
     record_delay: float
     fence: Callable[[], None]
     clock: Clock
-    #: For each workflow: identifier and Unix time of one accepted row, and whether FACEKI returns the record of that
-    #: row.
+    #: ``_accepted`` contains, for each workflow, the identifier and the Unix time of one accepted row.
+    #: ``_shows_records`` contains, for each workflow, whether FACEKI returns the record of that row.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
-    #: For each storage: name and URI of one picture that was read successfully.
+    #: For each storage: column name and URI of one picture that was read successfully.
     _readable: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
     ) -> api.PerformKycVerification:
-        """Return the call that verifies a row. All checks that are possible before the billed call happen here.
+        """Return the call that verifies a row, without sending it. The row and its pictures are checked here.
 
         :param row: The row.
         :param not_before: Unix time. A record that FACEKI created before this time belongs to another verification.
-        :param known_request_ids: Ids of other verifications with the same identifier.
+            ``None`` means that a record of any age is accepted.
+        :param known_request_ids: FACEKI's ids of other verifications with the same identifier.
         :raises ValidationError: If the row or one of its pictures is not valid.
         :raises ConfigurationError: If neither the row nor the batch nor the Connection contains a workflow.
         :raises OSError: If the storage does not deliver a picture. The message does not contain the URI of the picture.
@@ -102,7 +109,7 @@ class VerificationGateway:
         )
 
     def verify(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
-        """Verify a row. This call is billed."""
+        """Send the verification of a row to FACEKI and return the result. FACEKI bills this call."""
         verification = self.hook.call(endpoint)
         if verification.decision is api.Decision.ACCEPTED and len(self._accepted) < MAX_WORKFLOWS:
             accepted = (endpoint.record_identifier, self.clock.time())
@@ -110,7 +117,7 @@ class VerificationGateway:
         return verification
 
     def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
-        """Find a verification of the row. This call is free.
+        """Return FACEKI's verification of the row. If there is none, return ``None``. FACEKI does not bill this call.
 
         :param row: The row.
         :param not_before: Unix time. Older verifications are ignored. If it is ``None``, verifications of any age are
@@ -120,14 +127,14 @@ class VerificationGateway:
         return self.hook.call(api.FindKycVerification(record_identifier=identifier, not_before=not_before))
 
     def known_request_ids(self, row: Row) -> frozenset[str]:
-        """Return the ids of all verifications that FACEKI stores for the identifier of the row. This call is free."""
+        """Return FACEKI's ids of all verifications that it stores for the row's identifier. This call is not billed."""
         records = self.hook.call(api.FetchRecords(record_identifier=row.values["record_identifier"]))
         return frozenset(record.request_id for record in records if record.request_id)
 
     def keeps_records(self, row: Row) -> bool:
-        """Return whether FACEKI stores records of the row's workflow.
+        """Return whether FACEKI stores the records of the row's workflow.
 
-        If FACEKI stores no records, a missing record does not prove that the row was not verified.
+        Only if FACEKI stores records, a missing record proves that the row was not verified.
 
         :raises FacekiError: If FACEKI cannot be called now.
         """
@@ -137,13 +144,16 @@ class VerificationGateway:
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
         """Return the full record of a verification. If FACEKI stores no record, return ``None``."""
-        # FACEKI's response sometimes lacks the request id, for example if it contains an error code about a picture.
-        # Then the identifier selects the record.
+        # FACEKI's response to a verification sometimes contains no request id, for example if a picture was refused. In
+        # this case, the record is selected by the identifier.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
         return api.latest(self.hook.call(api.FetchRecords(**by)))
 
     def is_storage_healthy(self, row: Row) -> bool:
-        """Return whether each storage of the row's pictures can deliver a picture that it has delivered before."""
+        """Return whether each storage of the row's pictures can still deliver a picture that it delivered before.
+
+        If it can, an unreadable picture is an error of the row and not of the storage.
+        """
         hosts = {_host_of(row.values[name]) for name in _image_names(row.values)}
         return all(map(self._is_readable, hosts))
 
@@ -166,13 +176,14 @@ class VerificationGateway:
     def _shows_record(self, workflow_id: str) -> bool:
         """Return whether FACEKI returns the record of a row that was accepted in this try.
 
-        The record is tested, because FACEKI does not document the workflow rule about storing records.
+        This is tested with a real record, because FACEKI does not document the workflow rule about storing records.
         """
         with self._asking:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.record_delay or not identifier:
-                    # No observation in this try indicates that FACEKI stores no records.
+                    # No row was accepted yet, or FACEKI possibly still needs time to store the record. Until the test
+                    # is possible, FACEKI is assumed to store records.
                     return True
                 found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -203,15 +214,16 @@ class VerificationGateway:
         try:
             image = self.load_image(name, place)
         except api.ValidationError as error:
-            # The URI is removed from the message, because the file name of a picture often contains a person's name.
+            # The URI is removed from the error message, because the file name of a picture often contains a person's
+            # name.
             raise api.ValidationError(storage.without_uri(error.message, place)) from None
         except api.FacekiError:
             raise
         except storage.StorageError as error:
             raise error.without_uri(name) from None
         except Exception as error:  # noqa: BLE001 - a storage can raise any exception, and nothing is sent yet
-            # The text of the exception is omitted, because it possibly contains the file name, and so a person's
-            # name.
+            # The text of the exception is omitted, because it possibly contains the file name, which often contains a
+            # person's name.
             raise OSError(f"{name} cannot be read now: {type(error).__name__}") from None
         self._readable[_host_of(place)] = (name, place)
         return replace(image, open=partial(_open_fenced, image.open, self.fence))
@@ -219,10 +231,10 @@ class VerificationGateway:
 
 @dataclass(slots=True)
 class RowProcessor:
-    """Processing of single rows in one try. The class is thread-safe.
+    """Processor of single manifest rows in one try of a batch. The class is thread-safe.
 
     :param gateway: The calls to FACEKI and to the picture storage.
-    :param lease: This try's lease, which is checked before each billed call.
+    :param lease: Lease of this try, which is checked before each billed call. Only the newest try has a valid lease.
     :param started: Unix time at which this try began.
     :param resubmit: ``if_absent``, ``never`` or ``always``; see the parameter of the operator.
     :param assume_new: Whether rows that were never sent are sent without a lookup.
@@ -239,19 +251,18 @@ class RowProcessor:
 
     @property
     def _accepts_older_records(self) -> bool:
-        # In this case each row is looked up before it is sent. If FACEKI has a record of any age, the row is not
-        # sent.
+        # If this property is true, each row is looked up before it is sent, and a record of any age is its result.
         return self.resubmit != "always" and not self.assume_new
 
     def still_open(self, row: Row) -> Deferred:
-        """Return the outcome of a row that an earlier try possibly sent.
+        """Return a deferred outcome for a row that this try has not sent, but that an earlier try possibly sent.
 
-        The row was sent, if at all, before this try began.
+        The latest possible time of the sending is therefore the start of this try.
         """
         return Deferred(row, None, sent_by=self.started)
 
     def look_up(self, row: Row, since: float) -> Outcome:
-        """Look up a row that an earlier try possibly sent.
+        """Look up a row that an earlier try possibly sent. If FACEKI has no decision yet, defer the row.
 
         :param row: The row.
         :param since: Unix time since which the row was possibly sent.
@@ -265,7 +276,7 @@ class RowProcessor:
         return _succeeded(row, found, is_billed=_is_since(found, since))
 
     def reconcile(self, row: Row, since: float) -> Outcome:
-        """Look up the row again, after FACEKI has had time to finish it. If FACEKI has no record, send the row.
+        """Look up a possibly sent row, after FACEKI has had time to finish it. If FACEKI has no record, send the row.
 
         :param row: The row.
         :param since: Unix time since which the row was possibly sent.
@@ -279,11 +290,15 @@ class RowProcessor:
         return self._resubmit(row, since)
 
     def verify(self, row: Row, since: float, *, is_last: bool) -> Outcome:
-        """Send a row that was never sent before, unless FACEKI already has a record with the identifier of the row.
+        """Send a row that no earlier try has sent.
+
+        By default, the row is looked up first. If FACEKI already has a record with its identifier, the row is not sent,
+        and the record is its result.
 
         :param row: The row.
-        :param since: Unix time since which the row is possibly sent.
-        :param is_last: Whether this is the last pass of this try.
+        :param since: Unix time at which the intent of the row was written. The row is sent after this time.
+        :param is_last: Whether this is the last pass of this try. In the last pass, an undecided record is a result
+            too.
         """
         known: frozenset[str] = frozenset()
         try:
@@ -316,7 +331,10 @@ class RowProcessor:
         return self.gateway.find(row, None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS)
 
     def _resubmit(self, row: Row, since: float) -> Outcome:
-        """Send a row again, but only if a missing record at FACEKI proves that the row was not verified."""
+        """Send a possibly sent row again, if this is safe. Otherwise return an error with an unknown outcome.
+
+        By default, sending again is safe only if the missing record proves that FACEKI has not verified the row.
+        """
         try:
             problem = self._problem_of_resubmitting(row)
             if problem is None:
@@ -333,8 +351,8 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.resubmit == "always":
             return None
-        # According to its time, such a record is older than this batch. But the clocks possibly differ by more than
-        # CLOCK_MARGIN_SECONDS, so the row is not sent.
+        # A record that is found only here seems to be older than the sending of the row. But FACEKI's clock possibly
+        # differs by more than CLOCK_MARGIN_SECONDS. The record is then the result of the row, so the row is not sent.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
         if self.resubmit == "never":
@@ -356,14 +374,14 @@ class RowProcessor:
         except LeaseLostError as error:
             return Abort(row, error, sent_by=None)
         except api.ValidationError as error:
-            # The pictures were readable a moment ago. So the storage fails, or another process writes the pictures
-            # now.
+            # The pictures were readable a moment ago. So either the storage fails now, or another process changes the
+            # pictures. Therefore the row gets an error only in the last pass, and only if the storage works.
             is_own = is_last and self.gateway.is_storage_healthy(row)
             return _failed(outcomes.error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
         except api.FacekiError as error:
             return _refused(row, error, sent_by=self.clock.time() if error.is_ambiguous else None)
         except OSError as error:
-            # The lease could not be checked, so the row must not be sent.
+            # The lease could not be checked, so the row was not sent.
             return Deferred(row, error, sent_by=None)
 
     def _endpoint(self, row: Row, since: float, known: frozenset[str]) -> api.PerformKycVerification:
@@ -381,8 +399,8 @@ class RowProcessor:
         return endpoint
 
     def _unreadable(self, row: Row, error: OSError, *, is_last: bool) -> Outcome:
-        # Refused access is never an error of the row. The credentials have possibly expired, so the row stays open
-        # for the next try.
+        # If the storage refuses access, its credentials have possibly expired. Therefore the row gets no error, and the
+        # next try processes it again.
         is_own = (
             is_last
             and not isinstance(error, storage.StorageAccessError)
@@ -397,16 +415,17 @@ class RowProcessor:
             except LeaseLostError:
                 raise
             except api.ValidationError:
-                # The file of a picture ended early while it was sent. FACEKI received an incomplete request and did
-                # not process it, so the row can be sent again.
+                # A picture file was shorter than expected while it was sent. FACEKI received an incomplete request and
+                # did not process it, so the row can be sent again.
                 self.clock.sleep(pause)
         return self.gateway.verify(endpoint)
 
 
 class _FencedFile:
-    """A picture file that calls the fence after each read.
+    """Wrapper of a picture file that checks after each read whether this try is still allowed to send rows.
 
-    If a suspended process resumes, the fence raises an error if this try must not send rows.
+    A process can be suspended while it sends a picture. Until it resumes, a newer try has possibly started. Then the
+    check raises an error, and the request is not completed.
     """
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
@@ -414,7 +433,7 @@ class _FencedFile:
         self._fence = fence
 
     def read(self, size: int = -1) -> bytes:
-        """Read bytes, then call the fence, which raises an error if this try must not send rows."""
+        """Return the next bytes. If this try is no longer allowed to send rows, raise an error."""
         content = self._file.read(size)
         self._fence()
         return content
@@ -435,13 +454,13 @@ def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> B
 
 
 def row_of(line: Mapping[str, object]) -> Row:
-    """Return a row for a line in ``results``. The row contains only the identifier."""
+    """Return a row for a line in the output folder ``results``. The row contains only the identifier."""
     return Row(0, {"record_identifier": str(line.get("record_identifier"))})
 
 
 def _succeeded(row: Row, verification: api.KycVerification, *, is_billed: bool) -> Succeeded:
-    # FACEKI possibly returns another identifier than the manifest contains, so the manifest's identifier is used. The
-    # link is removed, because only the person is allowed to open it.
+    # The identifier of the manifest is used, because FACEKI possibly returns a different one. The link of the
+    # verification is removed, because only the person is allowed to open it.
     line: dict[str, object] = {"row": row.number, **verification.summary()}
     del line["link"]
     return Succeeded({**line, "record_identifier": row.values["record_identifier"], "billed": is_billed})
@@ -457,8 +476,8 @@ def _is_since(found: api.KycVerification, since: float) -> bool:
 
 
 def _not_sent(row: Row, error: api.FacekiError) -> Outcome:
-    # The default workflow applies to the whole batch, so an error of this workflow stops the batch. If the row itself
-    # contains the workflow, the error concerns only the row.
+    # If the row contains no workflow, the default workflow of the batch is used. An error of the default workflow
+    # concerns every row, so it stops the batch.
     if isinstance(error, api.WorkflowError) and "workflow_id" not in row.values:
         return Abort(row, error, sent_by=None)
     return _refused(row, error, sent_by=None)
@@ -474,7 +493,7 @@ def _refused(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome
 
 
 def _lookup_failed(row: Row, error: api.FacekiError, sent_by: float | None) -> Outcome:
-    # A failed lookup is never an error of the row, because the row was possibly verified and billed.
+    # After a failed lookup, the row gets no error, because FACEKI has possibly verified and billed it.
     return Abort(row, error, sent_by) if outcomes.is_systemic(error) else Deferred(row, error, sent_by)
 
 

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run one try of a batch: submit jobs to the worker pool, flush the journal, log the progress, and stop early."""
+"""Run one try of a batch: pass rows to worker threads, write their outcomes to the journal, and log the progress.
+
+The run ends early if the task is killed, if an error concerns every row, or if too many rows are errors.
+"""
 
 from __future__ import annotations
 
@@ -30,32 +33,34 @@ from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)
 
-#: Number of buffered lines, and time in seconds, after which the journal is flushed. If the process crashes, the
-#: buffered lines are lost. The next try then looks up these rows and does not send them again. If FACEKI stores no
-#: records, the results of these rows are lost.
+#: Number of buffered lines, and time in seconds, after which the journal is written to the storage. If the process
+#: crashes, the buffered lines are lost. The next try then looks up their rows at FACEKI and does not send them again.
+#: If FACEKI stores no records, the results of these rows are lost.
 FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
-#: Maximum number of lines in the buffer while the storage fails. If the number is exceeded, the try ends.
+#: Maximum number of journal lines that are buffered while the storage fails. If there are more, the try ends.
 MAX_BUFFERED_LINES = 10 * FLUSH_LINES
 #: Time in seconds in which the rows in flight can finish after the task was killed. Airflow 3 ends a process five
 #: seconds after it has sent the signal.
 KILL_GRACE_SECONDS = 2.5
 #: Seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
-#: Number of consecutive failures of FACEKI after which the try ends, because FACEKI is probably down.
+#: Number of consecutive rows with a temporary FACEKI error. After this number the try ends, because FACEKI is probably
+#: down.
 FAILURES_BEFORE_DOWN = 50
-#: Number of done rows from which ``max_error_rate`` is checked. At the end of the batch it is always checked.
+#: Minimum number of done rows for the check of ``max_error_rate`` while the batch runs. With fewer rows, the share of
+#: errors is not reliable. At the end of the batch, the check does not depend on this number.
 MIN_ROWS_FOR_ERROR_RATE = 100
 #: Seconds between two log lines about the progress.
 PROGRESS_SECONDS = 10.0
-#: Maximum number of rows with errors in one try that are logged individually.
+#: Maximum number of rows with errors that one try logs individually.
 MAX_LOGGED_ERRORS = 10
 # Maximum length of a text from FACEKI in a log line.
 _MAX_WORD_LENGTH = 40
 
 
 class TaskKilledError(Exception):
-    """The task has to stop. The results of finished rows are already written."""
+    """Error: Airflow has killed the task. The results of the finished rows are written before the task ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Job:
 
 
 class WorkerPool:
-    """Daemon threads that process jobs. Only the thread that created the pool is allowed to use the pool.
+    """Pool of daemon threads that process jobs. Only the thread that created the pool is allowed to call its methods.
 
     ``ThreadPoolExecutor`` is not used, because it joins its threads when the process ends. One running upload would
     then delay the end of a killed task for minutes.
@@ -88,12 +93,12 @@ class WorkerPool:
             threading.Thread(target=self._run, name=f"faceki-batch-{number}", daemon=True).start()
 
     def submit(self, job: Job) -> None:
-        """Queue a job."""
+        """Add a job to the queue."""
         self.pending += 1
         self._jobs.put(job)
 
     def next_result(self, timeout: float) -> Outcome | None:
-        """Return an outcome. If no outcome is ready within ``timeout`` seconds, return ``None``."""
+        """Return the outcome of one finished job. If no job finishes within ``timeout`` seconds, return ``None``."""
         try:
             outcome = self._outcomes.get(timeout=timeout)
         except Empty:
@@ -102,7 +107,7 @@ class WorkerPool:
         return outcome
 
     def cancel_pending(self) -> list[Job]:
-        """Remove and return the jobs that no thread has started. Each thread ends after its current job."""
+        """Remove the jobs that no thread has started, and return them. Each thread ends after its current job."""
         cancelled: list[Job] = []
         while True:
             try:
@@ -131,7 +136,7 @@ MakePool = Callable[[int, Callable[[Job], Outcome]], WorkerPool]
 
 
 class Progress:
-    """Log lines with counts, rate and remaining time.
+    """Logger of the progress of a batch: counts, rows per second and remaining time.
 
     :param total: Number of rows in the manifest.
     :param clock: Clock of this machine. Tests replace it.
@@ -145,7 +150,7 @@ class Progress:
         self._began = self._logged_at = self._clock.monotonic()
 
     def begin(self, done_before: int) -> None:
-        """Start the time measurement.
+        """Start the time measurement of this try.
 
         :param done_before: Number of rows that earlier tries have finished.
         """
@@ -153,7 +158,7 @@ class Progress:
         self._began = self._logged_at = self._clock.monotonic()
 
     def log_error(self, line: Mapping[str, object]) -> None:
-        """Log a row with an error. If the maximum number of logged rows is reached, do not log the row."""
+        """Log the error of a row. After ``MAX_LOGGED_ERRORS`` rows, log nothing more, so that the log stays short."""
         self._logged_errors += 1
         if self._logged_errors <= MAX_LOGGED_ERRORS:
             log.warning("Row %s is an error: %s: %s", line.get("row"), line.get("code"), line.get("problem"))
@@ -161,7 +166,7 @@ class Progress:
             log.warning("Further error rows are not logged one by one; see errors below output_path")
 
     def log_if_due(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
-        """Log the progress if the last log line is older than ``PROGRESS_SECONDS``."""
+        """Log the progress if the last log line about it is older than ``PROGRESS_SECONDS``."""
         now = self._clock.monotonic()
         if now - self._logged_at < PROGRESS_SECONDS:
             return
@@ -180,7 +185,7 @@ class Progress:
         )
 
     def end(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
-        """Log a table of all decisions and errors. If there are errors, the log level is WARNING."""
+        """Log the number of rows for each decision and for each error code. If there are errors, log it as WARNING."""
         seconds = self._clock.monotonic() - self._began
         lines = [
             f"{done} of {self.total} rows done, {done - self._done_before} of them by this try in "
@@ -198,15 +203,19 @@ class Progress:
 
 @dataclass(slots=True)
 class BatchRunner:
-    """One try of a batch. It is a context manager, so that finished rows are also written after an error.
+    """Runner of one try of a batch: it passes jobs to worker threads and writes their outcomes to the journal.
+
+    The runner is a context manager. At the end of the ``with`` block it writes the finished rows, also after an error.
 
     :param size: Number of worker threads.
     :param journal: Journal of the batch, already loaded.
     :param progress: Log of the progress.
-    :param is_killed: Function that returns whether the task has to stop.
+    :param is_killed: Function that returns whether Airflow has killed the task.
     :param max_error_rate: Share of rows with errors (0 to 1) above which the batch stops early.
-    :param on_deferred: Function that is called for each deferred row.
-    :param on_flush: Function that is called after each flush of the journal.
+    :param on_deferred: Function that is called for each deferred row, that is a row to be processed again later.
+    :param on_flush: Function that is called each time after the journal was written to the storage.
+    :param clock: Clock of this machine. Tests replace it.
+    :param make_pool: Function that creates the worker threads. Tests replace it.
     """
 
     size: int
@@ -241,8 +250,8 @@ class BatchRunner:
             raise_if_killed(self.is_killed)
 
     def submit(self, job: Job) -> bool:
-        """Submit a job as soon as the queue has room. If the batch has to stop, defer the row and return ``False``."""
-        # The queue contains one additional job for each thread, so that no thread is idle during a flush.
+        """Wait until the queue has room, and submit a job. If the batch stops, defer the row and return ``False``."""
+        # The queue contains one additional job for each thread, so that no thread is idle while the journal is written.
         self._process(max_pending=2 * self.size - 1)
         if self.aborted_by:
             self.on_deferred(job.if_cancelled)
@@ -255,20 +264,20 @@ class BatchRunner:
         self._process(max_pending=0)
 
     def wait_until(self, at: float) -> None:
-        """Wait until Unix time ``at``, or until the batch has to stop. During the wait, flush and log if it is due."""
+        """Wait until the Unix time ``at``, or until the batch has to stop. Call :meth:`checkpoint` during the wait."""
         while (left := at - self.clock.time()) > 0 and not self.aborted_by:
             self.checkpoint()
             self.clock.sleep(min(POLL_SECONDS, left))
 
     def retry_storage(self, operation: Callable[[], None]) -> None:
-        """Call a storage operation, and repeat it if it fails. The batch cannot continue without this operation.
+        """Call a storage operation without which the batch cannot continue. If the operation fails, repeat it.
 
         :raises OSError: If the last attempt also failed.
         """
         retry_storage(operation, self._sleep)
 
     def checkpoint(self) -> None:
-        """Flush the journal and log the progress if it is due. Long loops call this method regularly.
+        """Write the journal to the storage and log the progress, each if it is due. Long loops call this regularly.
 
         :raises TaskKilledError: If the task was killed.
         """
@@ -287,14 +296,17 @@ class BatchRunner:
         metrics.incr("batch_rows", outcome="failed")
 
     def abort(self, error: Exception) -> None:
-        """Stop the batch early. If this method is called several times, only the first error is stored."""
+        """Stop the batch early and cancel the jobs that no thread has started.
+
+        :param error: Reason why the batch stops. If this method is called several times, the first error is reported.
+        """
         self.aborted_by = self.aborted_by or error
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
 
     def _work(self, job: Job) -> Outcome:
-        # A worker thread can find an error that stops the whole batch, for example a used-up credit. With this flag,
-        # it stops the other threads earlier than the main thread can.
+        # If a worker thread finds an error that stops the whole batch, such as used-up credit, it sets a flag. The
+        # other threads then start no further job, even before the main thread has handled the error.
         if self._is_aborting:
             return job.if_cancelled
         outcome = job.work()
@@ -343,7 +355,7 @@ class BatchRunner:
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
-            # An unreadable picture is a failure of the storage and not a failure of FACEKI.
+            # If a picture is unreadable, its storage has failed and not FACEKI.
             if is_of_whole_storage(error):
                 self._guard.storage_failed(error)
             return
@@ -375,7 +387,7 @@ class BatchRunner:
             log.warning("The storage failed to take a segment; it is written later: %s", type(error).__name__)
 
     def _check_error_rate(self, min_rows: int) -> None:
-        # The collected refusals are counted as errors here, although the guard has not reported them yet.
+        # The guard possibly holds refusals, because their cause is not known yet. Here they are counted as errors.
         failed = self.journal.failures.total() + self._guard.held
         done = self.journal.done + self._guard.held
         if done >= min_rows and failed > self.max_error_rate * done:
@@ -386,7 +398,10 @@ class BatchRunner:
             )
 
     def _end(self, grace: float | None) -> None:
-        """Start no further jobs, wait for the jobs in flight, and write all lines of the journal."""
+        """Start no further jobs, wait for the jobs in flight, and write all buffered lines of the journal.
+
+        :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum.
+        """
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
         # The buffered lines are written before the wait, because Airflow possibly ends the process during the wait.
@@ -416,16 +431,16 @@ class BatchRunner:
 
 
 def raise_if_killed(is_killed: Callable[[], bool]) -> None:
-    """Raise an error if the task was killed.
+    """Raise an error if Airflow has killed the task.
 
-    :raises TaskKilledError: If the task was killed.
+    :raises TaskKilledError: If Airflow has killed the task.
     """
     if is_killed():
         raise TaskKilledError("the task was killed; what is done is written")
 
 
 def is_of_whole_storage(error: OSError) -> bool:
-    """Return whether an error concerns the whole storage, for example if the storage is unreachable or refuses access.
+    """Return whether a storage error possibly concerns all files, for example if the storage refuses access.
 
     Only an input/output error (EIO) concerns a single file.
     """
@@ -433,8 +448,8 @@ def is_of_whole_storage(error: OSError) -> bool:
 
 
 def _printable(name: str) -> str:
-    # A decision is possibly any text from FACEKI. Characters such as line breaks are replaced, so that each log entry
-    # stays on one line.
+    # FACEKI possibly reports any text as a decision. Characters such as line breaks are replaced, so that each log
+    # entry stays on one line.
     return "".join(each if each.isprintable() else "?" for each in name[:_MAX_WORD_LENGTH])
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The storage of a batch, the retries after temporary storage failures, and the clocks. Tests can replace them."""
+"""Storage access of a batch, retries after temporary storage failures, and clocks. Tests replace storage and clocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Pauses in seconds before the repeated calls of a failed storage operation.
+#: Pauses in seconds before a failed storage operation is repeated. There is one repetition after each pause.
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
 #: Number of items in a long loop after which ``checkpoint`` is called.
 ITEMS_PER_CHECKPOINT = 1000
@@ -48,7 +48,7 @@ class Clock:
 
 
 class Store(Protocol):
-    """The storage operations of a batch. Each operation raises ``OSError`` if the storage fails."""
+    """Storage operations that a batch needs. Each operation raises ``OSError`` if the storage fails."""
 
     def write(self, uri: str, content: bytes) -> None:
         """Write a file atomically. An existing file is replaced."""
@@ -87,7 +87,7 @@ class ObjectStore:
 
 
 def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """Call ``operation`` and return its result. If the storage fails, repeat the call after a pause.
+    """Call a storage operation and return its result. If it raises ``OSError``, repeat the call after a pause.
 
     :param operation: Storage operation that is safe to call several times.
     :param sleep: Function that waits a number of seconds.
@@ -99,7 +99,7 @@ def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = t
 
     retrying = Retrying(
         stop=stop_after_attempt(len(RETRY_PAUSES_SECONDS) + 1),
-        # tenacity also requests a pause after the last attempt, but it does not wait for this pause.
+        # tenacity also needs a value for the pause after the last attempt, although it does not wait then.
         wait=wait_chain(*map(wait_fixed, (*RETRY_PAUSES_SECONDS, 0.0))),
         retry=retry_if_exception_type(OSError),
         before_sleep=_warn,

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Define which columns are written, dropped or hashed, and write the tables as NDJSON or Parquet."""
+"""Write tables of FACEKI records as NDJSON or Parquet, and define which columns are written, dropped or hashed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from airflow_provider_faceki.api.tables import TABLES, Column
 TABLE_FORMATS = ("ndjson", "parquet")
 COLUMN_CHOICES = ("keep", "drop", "hash")
 
-#: Number of bytes of an NDJSON table that are stored in memory. The rest is written to disk.
+#: Maximum size in bytes of an NDJSON table in memory. A larger table is moved to a temporary file on disk.
 _MAX_MEMORY_BYTES = 1024 * 1024
-#: Number of Parquet rows that are Python objects at the same time.
+#: Number of Parquet rows that are collected as Python objects, before they are converted to Arrow's compact format.
 _ROWS_PER_BATCH = 1000
 #: Number of rows in a Parquet row group. The number is large enough for fast reading and small enough for the memory.
 _ROWS_PER_GROUP = 10_000
@@ -31,9 +31,10 @@ _ROWS_PER_GROUP = 10_000
 class ColumnPolicy:
     """Rules that define which columns of the tables are written, dropped or hashed.
 
-    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep``, ``drop`` or ``hash``. The more specific
-        name has priority. If a column has no choice, the default applies: ids, decisions, codes, flags and times are
-        written, and all data about the person is dropped.
+    :param choices: Mapping from ``table.column`` or ``table.*`` to ``keep`` (write), ``drop`` or ``hash``. The name of
+        a column has priority over ``table.*``, which applies to all columns with personal data. If a column has no
+        choice, the default applies: ids, decisions, codes, flags and times are written, and all data about the person
+        is dropped.
     :param hash_key: Secret key for ``hash``. The same value and the same key give the same hash in every run.
     :raises ValidationError: If the name of a column or a choice is unknown.
     :raises ConfigurationError: If a column has to be hashed, and there is no key.
@@ -58,7 +59,7 @@ class ColumnPolicy:
         return self.choices.get(f"{table}.{column.name}", starred)
 
     def columns(self, table: str) -> tuple[Column, ...]:
-        """Return the columns that are written. A hashed column has the type text."""
+        """Return the columns of a table that are written. A hashed column has the type ``text``."""
         return tuple(
             column._replace(type="text") if self.choice(table, column) == "hash" else column
             for column in TABLES[table]
@@ -66,7 +67,11 @@ class ColumnPolicy:
         )
 
     def row(self, table: str, values: Mapping[str, object]) -> dict[str, object]:
-        """Return the columns of ``values`` that are written, with dates and times as ISO 8601."""
+        """Return the values of one row that are written, by column name. Dates and times become ISO 8601 text.
+
+        :param table: Name of the table.
+        :param values: All values of the row, by column name.
+        """
         row: dict[str, object] = {}
         for column in TABLES[table]:
             choice = self.choice(table, column)
@@ -79,14 +84,14 @@ class ColumnPolicy:
     def _hash(self, value: object) -> str | None:
         if value is None:
             return None
-        # Values that differ only in case, in whitespace or in the Unicode form of letters mean the same person. So
-        # they must have the same hash.
+        # Two values belong to the same person if they differ only in case, in whitespace or in the Unicode form of
+        # letters. So both values must have the same hash.
         text = " ".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
         return hmac.new((self.hash_key or "").encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 def check_choices(choices: Mapping[str, str]) -> None:
-    """Check that all columns and choices are known.
+    """Check that all columns and choices of a column policy are known.
 
     :raises ValidationError: If a column or a choice is unknown.
     """
@@ -105,10 +110,10 @@ class TableWriter(Protocol):
     """Writer that writes one table to a temporary file."""
 
     def add(self, row: Mapping[str, object]) -> None:
-        """Add a row, with dates and times as ISO 8601."""
+        """Add a row to the table. Dates and times in ``row`` are ISO 8601 text."""
 
     def finish(self) -> BinaryIO:
-        """Return the complete file, positioned at its beginning. If the file is closed, it is deleted."""
+        """Return the complete file, positioned at its beginning. The file is deleted when the caller closes it."""
 
 
 def table_writer(columns: Sequence[Column], format: str) -> TableWriter:  # noqa: A002

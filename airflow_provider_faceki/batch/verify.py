@@ -1,9 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Verify the rows of a manifest. Each row is billed once, and an interrupted try loses no results.
 
-A try reads the manifest once or twice. The first pass sends new rows, and looks up rows that an earlier try possibly
-sent. The second pass starts when FACEKI has had time to finish the sent rows. It looks up the rows that are still
-open, and sends the rows without a record. Between the passes, only the journal stores the state of the rows.
+A try, that is one execution of the Airflow task, reads the manifest once or twice. The first pass sends new rows to
+FACEKI. It also looks up the rows that an earlier try possibly sent. If some rows have no outcome after that, the second
+pass starts. It begins when FACEKI has had time to finish the sent rows. It looks up each row without an outcome. If
+FACEKI has no record of the row, it sends the row.
+
+Between the passes, only the journal stores the state of the rows, so the memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -35,8 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The intents of several rows are written together, before the first of these rows is sent. The numbers limit these
-#: rows, for each thread and in total. After a crash, all of these rows were possibly sent.
+#: Before rows are sent, their intents (entries of a write-ahead log) are written together in one file. The two numbers
+#: limit the rows in this file: for each worker thread, and in total. The limits are small, because the next try after a
+#: crash must look up each row with an intent and without an outcome.
 INTENTS_PER_THREAD = 4
 MAX_INTENTS_AT_ONCE = 200
 
@@ -45,7 +49,10 @@ ReadRows = Callable[[], Iterator[Row]]
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """Options of a batch. The operator has parameters with the same names."""
+    """Options of a batch verification.
+
+    ``FacekiBatchVerificationOperator`` describes its parameters of the same names.
+    """
 
     concurrency: int
     workflow_id: str | None
@@ -60,20 +67,22 @@ class BatchOptions:
 
     @property
     def intents_at_once(self) -> int:
-        """Number of rows for which the intents are written together."""
+        """Maximum number of rows for which the intents are written together."""
         return min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.concurrency)
 
 
 @dataclass(slots=True)
 class BatchVerification:
-    """One try of a batch.
+    """One try of a batch verification, that is one execution of the Airflow task.
 
     :param hook: Hook for the calls to FACEKI.
     :param load_image: Function that returns a checked image for a name and a URI.
     :param journal: Journal of the batch, already loaded.
     :param lease: Lease of this try, already acquired.
     :param options: Options of the batch.
-    :param is_killed: Function that returns whether the task has to stop.
+    :param is_killed: Function that returns whether Airflow has killed the task.
+    :param clock: Clock of this machine. Tests replace it.
+    :param make_pool: Function that creates the worker threads. Tests replace it.
     """
 
     hook: FacekiHook
@@ -84,10 +93,10 @@ class BatchVerification:
     is_killed: Callable[[], bool]
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
-    #: Number of rows that are still open after this try, and the last error of these rows.
+    #: Number of rows that have neither a result nor an error after this try, and the last exception of such a row.
     unfinished: int = 0
     problem: Exception | None = None
-    #: Number of rows that are still open because of ``max_verifications``.
+    #: Number of rows that were not sent, because the limit ``max_verifications`` was reached.
     over_ceiling: int = 0
     _processor: RowProcessor = field(init=False)
     _runner: BatchRunner = field(init=False)
@@ -111,11 +120,11 @@ class BatchVerification:
         )
 
     def run(self, read: ReadRows, progress: Progress) -> None:
-        """Process the manifest.
+        """Verify the rows of the manifest in one or two passes.
 
         :param read: Function that reads the manifest from its beginning. It is called once for each pass.
         :param progress: Log of the progress.
-        :raises Exception: The error that stopped the batch early. The results of finished rows are written.
+        :raises Exception: The error that stopped the batch early. The results of the finished rows are already written.
         """
         self._runner = BatchRunner(
             size=self.options.concurrency,
@@ -159,7 +168,7 @@ class BatchVerification:
     def _triage(self, row: Row) -> RowState | None:
         """Return the state of a row that has to be processed. Return ``None`` for all other rows.
 
-        If a row cannot be processed because it is not valid, its error is written.
+        If a row is not valid, the error of the row is written to the journal, and the row is not processed.
         """
         key, line, _ = outcomes.triage(row, self.journal.index.mark_seen)
         state = self.journal.index.state(key)
@@ -171,14 +180,16 @@ class BatchVerification:
         return state
 
     def _send(self, rows: list[Row], since_by_identifier: Mapping[str, float] | None = None) -> None:
-        """Write the intents of rows and submit the rows. Rows beyond ``max_verifications`` are not submitted.
+        """Write the intents of rows to the journal, and then submit the rows to the worker threads.
+
+        If the limit ``max_verifications`` is reached, the remaining rows are not submitted.
 
         :param rows: The rows. When this method returns, the list is empty.
-        :param since_by_identifier: Unix time since which a row was possibly sent, by identifier. It is ``None`` in
-            the first pass.
+        :param since_by_identifier: For each row that was possibly sent: its identifier, and the Unix time since which
+            it was possibly sent. It is ``None`` in the first pass.
         """
         counted = since_by_identifier or {}
-        # Rows that were possibly sent are already counted as billed, so ``max_verifications`` does not stop them.
+        # A row that was possibly sent is already counted as billed. Therefore the limit does not apply to it.
         ready = [row for row in rows if row.values["record_identifier"] in counted]
         new = [row for row in rows if row.values["record_identifier"] not in counted]
         rows.clear()
@@ -198,8 +209,8 @@ class BatchVerification:
         if ceiling is None:
             return wanted
         if self._charged_at_most + wanted > ceiling:
-            # Rows in flight are possibly not billed. The exact number of billed rows is known only when they are
-            # done.
+            # Every row in flight is counted as billed until its outcome is known. Some of them are possibly not billed,
+            # so the method waits for their outcomes and counts again.
             self._runner.drain()
             self._charged_at_most = self.journal.charged
         room = max(0, min(wanted, ceiling - self._charged_at_most))
@@ -211,8 +222,8 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except api.ValidationError as error:
-            # It is not known which intents were written. Therefore no intent is cancelled, and later tries treat all
-            # of these rows as possibly sent.
+            # After this error, it is not known which intents were written. Therefore no intent is cancelled, and later
+            # tries treat all of these rows as possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()
@@ -229,7 +240,7 @@ class BatchVerification:
         self.lease.ensure_held()
 
     def _second_pass(self, rows: Iterator[Row]) -> None:
-        """Reconcile the rows that were possibly sent, after FACEKI has had time to finish them."""
+        """Wait until FACEKI has had time to finish the sent rows. Then look up or send each row without an outcome."""
         log.info("%d row(s) are open: not sent, or sent without an answer; reconciling them", self.unfinished)
         self._runner.wait_until(self._sent_by + self.options.resubmit_after)
         self.unfinished = 0
@@ -284,8 +295,8 @@ class BatchVerification:
 
     def _check_lease(self) -> None:
         try:
-            # A failed listing does not prove that the lease is lost, so the error is ignored here. Before a billed
-            # call, the check is repeated until it succeeds.
+            # If the storage cannot list the lease files, the lease is not necessarily lost, so this error is ignored.
+            # The check is repeated before each billed call, and a row is sent only if that check succeeds.
             with suppress(OSError):
                 self.lease.ensure_held()
         except api.ValidationError as error:
