@@ -76,11 +76,11 @@ class _BatchOperator(FacekiOperator):
         self.max_error_rate = max_error_rate
         self.manifest_conn_id = manifest_conn_id
         self.output_conn_id = output_conn_id
-        # This is a plain value because Airflow copies operators, and a lock or an event cannot be copied.
+        # The flag is a plain boolean, because Airflow copies operators, and a lock or an event cannot be copied.
         self._killed = False
 
     def on_kill(self) -> None:
-        """Request the batch to stop soon.
+        """Request the batch to stop. Airflow calls this method when the task is killed.
 
         The results of finished rows are preserved. If the request of a row is still in flight, the next try looks up
         the record of this row.
@@ -105,9 +105,9 @@ class _BatchOperator(FacekiOperator):
     def _report_batch(
         self, manifest: str | None, total: int, written: Mapping[str, int], counts: Mapping[str, int]
     ) -> None:
-        """Report the lineage of this try.
+        """Report the lineage of this try: the manifest that it has read, and the files that it has written.
 
-        :param manifest: URI of the manifest, if there is one.
+        :param manifest: URI of the manifest. ``None`` if the rows come from another source.
         :param total: Number of rows in the manifest.
         :param written: Number of rows that this try has written, by URI of the file or folder.
         :param counts: Number of rows by outcome, over all tries.
@@ -116,7 +116,7 @@ class _BatchOperator(FacekiOperator):
         self.report_lineage(Lineage(datasets(inputs), datasets(written), {"rows": total, **counts}))
 
     def _describe_outlets(self, context: Context, counts: Mapping[str, Any]) -> None:
-        """Add counts to the events of the assets that the task declares as ``outlets``."""
+        """Add the row counts to the events of the assets that the task declares as ``outlets``."""
         from airflow.providers.common.compat.sdk import Asset
 
         for outlet in self.outlets:
@@ -142,14 +142,14 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     and the row is not billed. See ``docs/batch.md``.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "found", "results_path", "errors_path",
-    "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of rows whose
-    verification already existed, so they were not billed. If no row of a batch succeeded, the task fails.
+    "records_path"}``. The counts cover all tries and runs of the batch. ``found`` is the number of rows that were not
+    billed, because their verification already existed. If no row of a batch succeeded, the task fails.
 
     :param manifest: URI of the manifest, in any storage that Airflow supports. The manifest is an NDJSON, CSV or
-        Parquet file (extra ``parquet``) with one row for each person.
+        Parquet file with one row for each person. Parquet needs the package extra ``parquet``.
     :param output_path: URI of a folder for results and errors. Each batch needs its own folder.
     :param batch_id: Id of the batch, which is stored in ``output_path``. Default: the ids of the task instance, so that
-        a different DAG run is refused. If later DAG runs are meant to continue the batch, set an id of your own.
+        a different DAG run is refused. Set an id of your own if later DAG runs must continue the batch.
     :param columns: Mapping from this operator's column names to the column names in the manifest. Keys:
         ``record_identifier`` (unique for each verification), ``workflow_id``, ``selfie``, ``document_1_front``,
         ``document_1_back``, and so on up to document 3. Default: the manifest uses the same names.
@@ -161,13 +161,13 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         costs one additional request for each row. Default ``False``.
     :param check_rules: Whether documents are checked against the workflow's rules before the charged call. Default
         ``True``.
-    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length (extra
-        ``images``).
-    :param resubmit: ``"if_absent"`` (default) sends a row unless FACEKI already has a verification under its
-        identifier. If an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``,
-        the row is sent again. With ``"never"``, such a row becomes an error row. If the workflow stores no records,
-        such a row also becomes an error row. ``"always"`` sends and bills each row of the batch, even if FACEKI already
-        has a verification under its identifier.
+    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which needs
+        the package extra ``images``. Default: images are sent unchanged.
+    :param resubmit: ``"if_absent"`` (default) sends a row if FACEKI has no verification under the row's identifier. If
+        an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``, the row is sent
+        again. If the workflow stores no records, such a row becomes an error row instead. ``"never"`` never sends such
+        a row again, so the row becomes an error row. ``"always"`` sends and bills each row of the batch, even if FACEKI
+        already has a verification under the row's identifier.
     :param assume_new: Whether rows are sent without a previous lookup. This saves one free request for each row. Use it
         only for identifiers that FACEKI certainly does not have. Default ``False``.
     :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows above
@@ -175,7 +175,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         Default: no limit.
     :param resubmit_after: Maximum seconds that FACEKI needs to finish a verification that was possibly sent. Only after
         this time, a missing record proves that nothing was sent. Default 150.
-    :param lookup_timeout: Maximum seconds of the search for a record directly after its response was lost. Default 30.
+    :param lookup_timeout: Maximum seconds of the search for a row's record directly after the response to the row was
+        lost. Default 30.
     :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1, so the batch never
         stops early.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
@@ -280,8 +281,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.verify import BatchVerification
 
         lease = Lease(ObjectStore(self.output_conn_id), journal.leases, batch_id)
-        # Acquiring the lease writes to output_path. Therefore, if output_path is not writable, the task fails before
-        # any charged call.
+        # The lease prevents that two tries send rows at the same time. It is written to output_path. Therefore, if
+        # output_path is not writable, the task fails here, before any charged call.
         lease.acquire()
         self._load(journal)
         self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)
@@ -362,11 +363,11 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
 
 class FacekiBatchFetchRecordsOperator(_BatchOperator):
-    """Fetch the records of many identifiers into tables: verifications, documents, aml_hits, images.
+    """Fetch the records of many identifiers into the tables verifications, documents, aml_hits and images.
 
-    All data about the person is dropped unless ``personal_data`` contains another choice. ``docs/batch.md`` lists the
-    columns. A rerun of a DAG run replaces only the files of this DAG run. A later try continues where the previous try
-    stopped.
+    By default, all columns with data about the person are dropped. The parameter ``personal_data`` changes this.
+    ``docs/batch.md`` lists the columns. A rerun of a DAG run replaces only the files of this DAG run. A later try
+    continues where the previous try stopped.
 
     XCom: ``{"rows", "decisions": {decision: count}, "errors": {code: count}, "tables": {name: uri}, "errors_path"}``.
     If no row succeeded, the task first writes the tables and then fails.
@@ -375,7 +376,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param identifiers: The identifiers, as a list of strings or as a list of objects that contain the identifier under
         ``column``. The list is usually the output of another task, which can be a mapped task. Set exactly one of
         ``identifiers`` and ``manifest``.
-    :param manifest: URI of an NDJSON, CSV or Parquet file (extra ``parquet``) that contains the identifiers.
+    :param manifest: URI of an NDJSON, CSV or Parquet file that contains the identifiers. Parquet needs the package
+        extra ``parquet``.
     :param by: Type of the identifiers: ``record_identifier`` (default), ``request_id``, ``link`` or ``face_id``. Pass
         links in a manifest and not in ``identifiers``, because Airflow displays the arguments of a task.
     :param column: Column or field that contains the identifiers. Default: the value of ``by``.
@@ -457,7 +459,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         }
 
     def _report_tables(self, export: RecordExport, total: int) -> None:
-        # All runs and partitions write to the same table. Therefore the lineage contains the root folder of the table.
+        # All runs and partitions write to the same table. Therefore the lineage contains the root folder of the table
+        # and not the folder of one partition.
         root = self.output_path.rstrip("/")
         written = {f"{root}/{table}": rows for table, rows in export.written.items()}
         failed = export.failures.total()
@@ -518,10 +521,10 @@ def _translate_batch_errors() -> Iterator[None]:
 
 
 def _check_finished(unfinished: int, problem: Exception | None, total: int) -> None:
-    """Raise a retryable error if rows are still open, so that the next try continues with them."""
+    """If some rows have no outcome yet, raise a retryable error, so that the next try continues with these rows."""
     if not unfinished:
         return
-    # The text of an unexpected exception is omitted, because it can contain the file name of a picture, and such a name
+    # The text of an unexpected exception is omitted, because it can contain the file name of an image, and such a name
     # possibly identifies a person.
     text = f": {problem}" if isinstance(problem, api.FacekiError | OSError) else ""
     cause = f" ({type(problem).__name__}{text})" if problem is not None else ""
@@ -531,7 +534,7 @@ def _check_finished(unfinished: int, problem: Exception | None, total: int) -> N
 
 
 def _check_any_succeeded(decisions: Mapping[str, int], failures: Mapping[str, int], errors_path: str) -> None:
-    """Raise an error that is not retried if all rows are errors."""
+    """If all rows have failed, raise an error that Airflow does not retry."""
     if failures and not decisions:
         codes = ", ".join(f"{count} {code}" for code, count in sorted(failures.items()))
         raise api.ValidationError(f"no row succeeded ({codes}); see what_to_do in {errors_path}")
@@ -565,7 +568,7 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 
 def _check_connection(field: str, conn_id: str | None) -> None:
-    """Raise an error for a Connection that does not exist, before any charged call is made."""
+    """Raise an error if a Connection does not exist. The check runs before any charged call is made."""
     if not conn_id:
         return
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -586,7 +589,7 @@ def _default_batch_id(ti: Any) -> str:
 
 
 def _run_date(context: Context) -> str:
-    """Return the logical date of the run, or the date of its start if the run has no logical date."""
+    """Return the logical date of a DAG run. If the run has no logical date, return the date of its start."""
     run: Any = context.get("dag_run")
     found = (getattr(run, name, None) for name in ("logical_date", "run_after", "start_date"))
     moment = next(filter(None, found), None) or datetime.now(UTC)

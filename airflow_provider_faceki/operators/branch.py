@@ -21,13 +21,13 @@ _FOR_ONE = "a branch is for one person: see docs/verification.md for many"
 class FacekiDecisionBranchOperator(BaseBranchOperator):
     """Select the downstream tasks by the decision in a summary, which a sensor or operator of this provider returns.
 
-    A branch handles one person. The results of a mapped task are refused, because the decision of one person would
-    select the tasks for all persons. A branch in a mapped task group on Airflow 3.2 and later is refused too, because
-    there Airflow also runs the tasks that the branch did not select (https://github.com/apache/airflow/issues/67265).
-    ``docs/verification.md`` shows how to route many decisions.
+    This operator handles the decision about one person. If ``summary`` contains the results of a mapped task, the task
+    fails, because the decision about one person would select the tasks for all persons. On Airflow 3.2 and later, the
+    task also fails in a mapped task group, because there Airflow also runs the tasks that were not selected
+    (https://github.com/apache/airflow/issues/67265). ``docs/verification.md`` shows how to route many decisions.
 
-    :param summary: The summary, usually the output of another task. A list must contain summaries of one person; its
-        last summary is used.
+    :param summary: The summary, usually the output of another task. A list must contain only summaries of one person.
+        The last summary in the list is used.
     :param accepted: Task id or ids that run after the decision ACCEPTED.
     :param declined: Task id or ids that run after the decision DECLINED.
     :param review: Task id or ids that run after the decision REVIEW. Default: the value of ``otherwise``.

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Base class of all operators, and the operators that create a link, fetch records, or make any other API call."""
+"""Base class of the FACEKI operators, and operators that create a link, fetch records, or make any other API call."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     #: Template fields whose values possibly contain identifiers of a person.
     _identifying: Sequence[str] = ()
 
-    #: Datasets of this execution. ``None`` until they are reported.
+    #: Lineage of this execution: the datasets that it has read and written. ``None`` before they are reported.
     _lineage: Lineage | None = None
     _transient: Sequence[str] = ("_lineage",)
 
@@ -67,7 +67,7 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     def call(self, endpoint: Endpoint[T]) -> T:
         """Make one FACEKI API call and return its result.
 
-        :param endpoint: The call.
+        :param endpoint: The API call with its arguments.
         :raises AirflowFailException: if another try cannot succeed.
         :raises FacekiError: if another try can succeed.
         """
@@ -75,7 +75,9 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
             return self.hook.call(endpoint)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Return the datasets of this execution. The OpenLineage provider calls this method if it is installed.
+        """Return the datasets that this execution has read and written, in the form that OpenLineage needs.
+
+        If Airflow's OpenLineage provider is installed, it calls this method.
 
         :param task_instance: Task instance that has ended. It is not used.
         """
@@ -84,14 +86,15 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     def prepare_output(
         self, context: Context, uri: str | None, conn_id: str | None, *, is_folder: bool = False
     ) -> None:
-        """Check that the output is writable, and store its web address for the task's extra link if it has an address.
+        """Check that the output is writable, and store the output's web address for the task's extra link.
 
-        Call this method before the API call, because the API call is possibly charged.
+        If the storage has no web address, no link is stored. Call this method before the API call, because the API call
+        is possibly charged.
 
         :param context: Context of the task.
-        :param uri: URI of the file or folder, or ``None``.
-        :param conn_id: Connection for that storage.
-        :param is_folder: Whether ``uri`` is the URI of a folder, which is not checked.
+        :param uri: URI of the output file or folder. ``None`` means that the task writes no output.
+        :param conn_id: Connection for the storage of ``uri``.
+        :param is_folder: Whether ``uri`` is the URI of a folder. A folder is not checked.
         :raises ValidationError: if the file is not writable.
         """
         if not is_folder:
@@ -101,7 +104,7 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     def push_output_link(
         self, context: Context, uri: str | None, conn_id: str | None, *, is_folder: bool = False
     ) -> None:
-        """Store the web address of the output for the task's extra link, if it has an address.
+        """Store the output's web address for the task's extra link. If the storage has no web address, do nothing.
 
         The parameters are those of :meth:`prepare_output`.
         """
@@ -113,15 +116,15 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     def report_lineage(self, lineage: Lineage) -> None:
         """Report the datasets of this execution to Airflow's hook lineage, and store them for OpenLineage.
 
-        :param lineage: The datasets.
+        :param lineage: The datasets that this execution has read and written.
         """
         self._lineage = lineage
         collect(lineage, self.hook)
 
     def report_file(self, path: str, rows: int | None = None) -> None:
-        """Report the lineage of a file about one person.
+        """Report that this execution has written a file about one person.
 
-        Only the folder is reported, because a file name identifies the person.
+        The lineage contains only the folder of the file, because the file name possibly identifies the person.
 
         :param path: Location of the file.
         :param rows: Number of records in the file.
@@ -133,11 +136,12 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
 class FacekiGenerateKycLinkOperator(FacekiOperator):
     """Create a link under which one person is verified in a browser.
 
-    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. Anyone who has the link or its URL can open the page,
-    so both are masked in logs. The user interface shows the page as an extra link of the task.
+    XCom: ``{"link", "url", "record_identifier", "expires_at"}``. ``link`` is the id of the link, and ``url`` is the
+    address of the page. Anyone who has either of them can open the page, so both are masked in logs. The user interface
+    shows the page as an extra link of the task.
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
-    :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's workflow.
+    :param workflow_id: Id of a workflow from the FACEKI portal. Default: the workflow in the Connection.
     :param record_identifier: Your own id of the person or case. The record can be found later by this id.
     :param expires_in_minutes: Whole minutes until the link expires. Default: FACEKI's own default, which is not
         published.
@@ -215,6 +219,8 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
 class FacekiFetchRecordsOperator(FacekiOperator):
     """Fetch the records of a verification, a link, a person, or your own identifier.
 
+    Set exactly one of ``request_id``, ``link``, ``record_identifier`` and ``face_id``.
+
     XCom: a list of summaries without personal data. If ``output_path`` is set, the full records are written there as a
     JSON array, and the path is pushed as XCom ``output_path`` in addition to the summaries.
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
@@ -225,7 +231,8 @@ class FacekiFetchRecordsOperator(FacekiOperator):
     :param face_id: FACEKI's id of a person.
     :param output_path: URI of the output file in any storage that Airflow supports (``s3://…``, ``gs://…``,
         ``file:///…``). The file is written atomically. It contains personal data.
-    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
+    :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
+        is one.
     :param fail_on_decline: Whether the task fails if the newest record is DECLINED. Default ``False``, because a
         declined person is a valid result.
     :param fail_if_missing: Whether the task fails (and is possibly retried) if there is no record. If ``False``, the
@@ -308,13 +315,13 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 class FacekiApiOperator(FacekiOperator):
     """Make any FACEKI API call that has no operator of its own.
 
-    A call that must not be sent twice is never repeated. If the response of such a call is lost or cannot be written,
-    the task fails and is not retried.
+    A call that is not idempotent is sent only once. If the response of such a call is lost or cannot be written, the
+    task fails and is not retried.
 
-    XCom: the unwrapped response if it is small. If ``output_path`` is set, the response is written there, and XCom
-    contains the path. The response can contain personal data, and XCom is not encrypted. Values that Airflow's
-    databases cannot store are replaced. U+0000 and halves of surrogate pairs become U+FFFD, and integers with more than
-    64 bits become strings.
+    XCom: the content of the response without FACEKI's envelope. If ``output_path`` is set, the response is written
+    there, and XCom contains the path. The response can contain personal data, and XCom is not encrypted. Values that
+    Airflow's databases cannot store are replaced. U+0000 and halves of surrogate pairs become U+FFFD, and integers with
+    more than 64 bits become strings.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL, such as ``/api/v3/workflows/rules``.
@@ -326,12 +333,14 @@ class FacekiApiOperator(FacekiOperator):
     :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if a URI
         contains a Connection.
     :param authenticated: Whether the access token is sent. Default ``True``. FACEKI's calls by link need no token.
-    :param idempotent: Whether the call is allowed to be sent twice. Default: ``True`` for GET and HEAD, otherwise
-        ``False``.
+    :param idempotent: Whether the call can be sent twice without a second effect or charge. Default: ``True`` for GET
+        and HEAD, otherwise ``False``.
     :param output_path: URI of the output file in any storage that Airflow supports.
-    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
-    :param max_xcom_bytes: Maximum size in bytes, encoded as JSON, of a response that is stored as XCom. Default 48 KiB,
-        because XCom is stored in Airflow's database. If ``do_xcom_push`` is off, there is no limit.
+    :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
+        is one.
+    :param max_xcom_bytes: Maximum size of a response that is stored as XCom, in bytes of its JSON text. A larger
+        response fails the task. Default 48 KiB, because XCom is stored in Airflow's database. If ``do_xcom_push`` is
+        off, there is no limit.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -371,8 +380,8 @@ class FacekiApiOperator(FacekiOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # The value is used only after the call, which is possibly charged. A wrong value must be detected before the
-        # call.
+        # ``max_xcom_bytes`` is used only after the call, which is possibly charged. Therefore a wrong value must be
+        # detected here, before the call.
         if type(max_xcom_bytes) is not int or max_xcom_bytes < 0:
             raise ValueError(f"max_xcom_bytes must be a whole number, at least 0, not {max_xcom_bytes!r}")
         self.path = path
@@ -450,11 +459,13 @@ class FacekiApiOperator(FacekiOperator):
 
 
 def check_output(uri: str | None, conn_id: str | None) -> None:
-    """Raise an error if ``output_path`` is not writable, before a call that is possibly charged.
+    """Raise an error if the output file is not writable.
 
-    :param uri: The path, or ``None``.
-    :param conn_id: Connection for that storage.
-    :raises ValidationError: if the path is not writable.
+    The check runs before a call that is possibly charged, so that the result of the call is not lost.
+
+    :param uri: URI of the output file. If it is ``None``, nothing is checked.
+    :param conn_id: Connection for the storage of ``uri``.
+    :raises ValidationError: if the file is not writable.
     """
     if uri:
         try:

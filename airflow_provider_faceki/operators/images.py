@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: If an image is reduced before it is sent, its original size is allowed to exceed the Connection's limit by this
-#: factor.
+#: Maximum ratio between the original size of an image that is reduced before it is sent and the Connection's limit
+#: ``max_image_bytes``.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
 
@@ -43,14 +43,14 @@ def load_image(
     resize_to: int | None = None,
     policy: AccessPolicy = UNRESTRICTED,
 ) -> api.Image:
-    """Return the image at ``uri``, checked against the Connection's size limit, and reduced if ``resize_to`` is set.
+    """Load an image, check it, and return it. If ``resize_to`` is set, reduce the image to this length.
 
     :param hook: Hook whose Connection defines ``max_image_bytes``.
     :param name: Role of the image, such as ``selfie``. Error messages contain this name.
     :param uri: URI of the image.
-    :param conn_id: Connection for that storage.
+    :param conn_id: Connection for the storage of the image.
     :param resize_to: Maximum length of the longer side in pixels. Default: the image is not reduced.
-    :param policy: Policy that defines the files that ``uri`` is allowed to name. Default: any file.
+    :param policy: Policy that defines from which folders images are accepted. Default: any folder.
     :raises ValidationError: if the image is missing, empty, too large, not an image, or not allowed.
     """
     limit = hook.settings.max_image_bytes
@@ -71,7 +71,7 @@ def images_fingerprint(selfie: object, documents: object) -> str:
     """Return a digest of the image URIs. Verifications with different image URIs have different digests.
 
     :param selfie: Rendered URI of the selfie.
-    :param documents: Rendered documents, in any accepted shape.
+    :param documents: Rendered list of documents. Each document is a URI, or a mapping with ``front`` and ``back``.
     """
     uris = [selfie]
     for item in documents if isinstance(documents, Sequence) else ():
@@ -83,7 +83,8 @@ def images_fingerprint(selfie: object, documents: object) -> str:
 def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
     """Return the rendered value of ``allowed_image_prefixes`` as a tuple.
 
-    :raises ValidationError: if the value is not a list of strings. A single string would be split into its letters.
+    :raises ValidationError: if the value is not a list of strings. A single string is also refused, because it would be
+        split into its letters.
     """
     if allowed_image_prefixes is None:
         return None
@@ -94,7 +95,7 @@ def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
 
 
 def check_resize_to(resize_to: object) -> None:
-    """Raise an error at DAG parse time if the value is not a number of pixels."""
+    """Raise an error at DAG parse time if ``resize_to`` is neither a positive number of pixels nor ``None``."""
     if resize_to is None or (
         isinstance(resize_to, int) and not isinstance(resize_to, bool) and resize_to > 0
     ):
@@ -126,7 +127,11 @@ class _ImageOperator(FacekiOperator):
         self.allowed_image_prefixes = allowed_image_prefixes
 
     def load(self, name: str, uri: str) -> api.Image:
-        """Return the image after checking it."""
+        """Load an image, check it, reduce it if ``resize_to`` is set, and return it.
+
+        :param name: Role of the image, such as ``selfie``, for error messages.
+        :param uri: URI of the image.
+        """
         with translate_errors():
             return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, self._access_policy())
 
@@ -136,8 +141,8 @@ class _ImageOperator(FacekiOperator):
     def call_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
         """Make a charged call whose outcome cannot be looked up afterwards.
 
-        If the try ends before :meth:`save_outcome` is called, the next try does not repeat the charged call. This needs
-        Airflow 3.3 or later.
+        If the try is killed before :meth:`save_outcome` is called, the next try does not repeat the charged call. This
+        protection needs Airflow 3.3 or later.
 
         :raises AirflowFailException: if the outcome of the charged call, in this try or in an earlier one, is unknown.
         """
@@ -156,39 +161,41 @@ class _ImageOperator(FacekiOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # If an error arrives here, the call has certainly ended, so its mark is removed. If the task is killed
-                # or times out during the call, the mark remains.
+                # This error proves that the call has ended, so the stored mark of the call is removed. If the task is
+                # killed or times out during the call, the mark remains, and the next try does not repeat the call.
                 state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None
                 raise
 
     def save_outcome(self, context: Context) -> None:
-        """Record that the result of the charged call is stored."""
+        """Mark the charged call as finished. Call this method after the result of the call is stored."""
         ChargedCallState(context).finish()
 
 
 class FacekiFaceMatchOperator(_ImageOperator):
     """Search for a face among the people who were verified before. Each call is charged.
 
-    The result of a call cannot be looked up later, so the operator never sends the call twice by itself. If a response
-    is lost, the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier
-    try was killed. Before Airflow 3.3, no state survives a killed task. If a second charge is not acceptable, set
-    ``retries=0``.
+    The result of a call cannot be looked up later, so the operator does not send the call again after a lost response.
+    The task then fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
+    was killed. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and charges the call a
+    second time. To prevent this, set ``retries=0``.
 
-    If the found records could not be written, the next try fetches them again, which is free. Before Airflow 3.3, the
-    task fails without a retry instead, and pushes the summaries as XCom ``found``.
+    If the found records cannot be written to ``output_path``, the next try fetches them again, which is free. Before
+    Airflow 3.3, the task fails without a retry instead, and pushes the summaries as XCom ``found``.
 
     XCom: a list of summaries without personal data. The list is empty if no person was found.
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
     :param selfie: URI of the image, in any storage that Airflow supports.
     :param output_path: URI to which the full records are written as a JSON array. The file contains personal data.
-    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
-    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to it (extra ``images``).
+    :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
+        is one.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is one.
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which needs
+        the package extra ``images``. Default: the image is not reduced.
     :param allowed_image_prefixes: Folders from which the image is accepted, as absolute local paths or as URIs without
-        a Connection. Default: any folder. Set it if the image's URI comes from outside the DAG.
+        a Connection. Default: any folder. Set this parameter if the image's URI comes from outside the DAG.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -244,9 +251,10 @@ class FacekiFaceMatchOperator(_ImageOperator):
         return [self._whole(match) for match in matches]
 
     def _size(self) -> int | None:
-        """Return the size of the image in bytes, or ``None`` if it no longer exists.
+        """Return the size of the image in bytes. If the image cannot be loaded, return ``None``.
 
-        A different size shows that another image is now stored at the same URI.
+        If the size has changed since an earlier try, another image is now stored at the same URI. In this case the
+        earlier result must not be used.
         """
         try:
             image = load_image(
@@ -264,7 +272,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
         if not self.output_path:
             return False
-        # The size of a reduced image differs between versions of Pillow, so it does not identify the image.
+        # The size of a reduced image differs between versions of Pillow, so only the size of an original image is
+        # saved.
         size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
 
@@ -289,14 +298,16 @@ class FacekiFaceMatchOperator(_ImageOperator):
 class FacekiAnalyzeFaceOperator(_ImageOperator):
     """Estimate age, gender and liveness of a face.
 
-    The call is treated as charged, with the same protection as in :class:`FacekiFaceMatchOperator`.
+    The call is possibly charged, so it is protected against repetition in the same way as the call of
+    :class:`FacekiFaceMatchOperator`.
 
     XCom: ``{"min_age", "max_age", "gender", "gender_confidence", "face_detection_confidence", "liveness_score"}``.
-    These are data about a person. A value that FACEKI does not report is ``None``.
+    These values are personal data. A value that FACEKI does not report is ``None``.
 
     :param selfie: URI of the image, in any storage that Airflow supports.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
-    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to it (extra ``images``).
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is one.
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which needs
+        the package extra ``images``. Default: the image is not reduced.
     :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -319,12 +330,13 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
 class FacekiCheckImageOperator(_ImageOperator):
     """Check the quality of an image before the charged verification. As far as is known, this call is free.
 
-    XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds. Its SDKs require a
-    quality of 110 (front sides) or 80 (back sides) and a liveness score above 0.7.
+    XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds for these values.
+    FACEKI's SDKs require a quality of 110 (front sides) or 80 (back sides) and a liveness score above 0.7.
 
     :param image: URI of the image, in any storage that Airflow supports.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection that the URI names, if any.
-    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to it (extra ``images``).
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is one.
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which needs
+        the package extra ``images``. Default: the image is not reduced.
     :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
@@ -346,12 +358,13 @@ class FacekiCheckImageOperator(_ImageOperator):
 class FacekiPdfReportOperator(FacekiOperator):
     """Write the PDF report of a verification to storage.
 
-    XCom: the path. The API path of FACEKI's reports is not published. Ask FACEKI for it, and set ``pdf_report_path`` in
-    the Connection's extra.
+    XCom: the path of the written file. FACEKI does not publish the API path of its reports. Ask FACEKI for this path,
+    and set it as ``pdf_report_path`` in the Connection's extra.
 
     :param request_id: FACEKI's id of the verification.
     :param output_path: URI to which the report is written. The file contains personal data.
-    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
+    :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
+        is one.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 

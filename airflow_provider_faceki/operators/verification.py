@@ -46,10 +46,10 @@ from airflow_provider_faceki.triggers.poll_log import format_duration, loggable
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Default of ``resubmit_after`` in seconds. FACEKI's own apps wait two minutes for a response. If a record does not
-#: exist 30 seconds later, it is unlikely to appear.
+#: Default of ``resubmit_after`` in seconds. FACEKI's own apps wait 120 seconds for the response to a verification. If
+#: the record does not exist 30 seconds later, it is unlikely to appear.
 DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
-#: Initial and maximum seconds between two polls for the record of a verification that was possibly sent before.
+#: Initial and maximum seconds between two polls for the record of a verification that an earlier try possibly sent.
 MIN_RECONCILE_INTERVAL_SECONDS = 5.0
 MAX_RECONCILE_INTERVAL_SECONDS = 30.0
 #: Initial seconds between two polls for a reviewer's decision.
@@ -74,31 +74,32 @@ class FacekiKycVerificationOperator(FacekiOperator):
     Before anything is sent, the operator checks the images and searches for a verification under this task's
     ``record_identifier``. If such a verification exists, it becomes the result. If an earlier try possibly sent a
     verification that FACEKI is still processing, the task waits for this verification (``resubmit_after``) before it
-    sends again. See ``docs/billing.md``.
+    sends a new verification. See ``docs/billing.md``.
 
-    XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. A
-    declined person, and an image that FACEKI's checks reject, are valid results.
+    XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. The
+    task also succeeds if the person is declined, or if FACEKI's checks reject an image.
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
     :param selfie: URI of the selfie, in any storage that Airflow supports. JPEG, PNG, WEBP or HEIC.
     :param documents: One to three documents. Each document is ``{"front": uri, "back": uri}`` (a passport without
         ``back``) or only the URI of its front side.
-    :param workflow_id: Workflow from the FACEKI portal. Default: the Connection's workflow.
-    :param record_identifier: Your own id of this verification. Use each id only once. Set it if the task can be
-        cleared, or mapped again, for a different person. Default: an id that is derived from the task instance. The
-        derived id is the same for all retries, and it does not depend on the person.
-    :param image_conn_id: Connection for the storage of the images. Default: the Connection that the URI names, if any.
+    :param workflow_id: Id of a workflow from the FACEKI portal. Default: the workflow in the Connection.
+    :param record_identifier: Your own id of this verification. Use each id only once. Default: an id that is derived
+        from the task instance. The derived id is the same for all retries, and it does not depend on the person.
+        Therefore set an id of your own if the task can be cleared, or mapped again, for a different person.
+    :param image_conn_id: Connection for the storage of the images. Default: the Connection in the URI, if there is one.
     :param output_path: URI to which the full record is written as JSON. The file contains personal data.
-    :param output_conn_id: Connection for that storage. Default: the Connection that the URI names, if any.
+    :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
+        is one.
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
-        ``True``. If the rules cannot be fetched, the check is skipped, because FACEKI does not document the URL of the
-        rules. An error about credentials, credit or the workflow fails the task.
-    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length (extra
-        ``images``). FACEKI's SDKs use 1920. Default: images are sent unchanged.
+        ``True``. FACEKI does not document the URL of the rules. Therefore the check is skipped if the rules cannot be
+        fetched. An error about credentials, credit or the workflow fails the task nevertheless.
+    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which needs
+        the package extra ``images``. FACEKI's SDKs use 1920. Default: images are sent unchanged.
     :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without a
-        Connection. Default: any folder. Set it if the images' URIs come from outside the DAG.
-    :param resubmit: ``"if_absent"`` (default) sends unless FACEKI already has a verification under the identifier. It
-        also does not send if an earlier try possibly sent a verification and the workflow stores no records.
+        Connection. Default: any folder. Set this parameter if the images' URIs come from outside the DAG.
+    :param resubmit: ``"if_absent"`` (default) sends the verification if FACEKI has no verification under the
+        identifier. If an earlier try possibly sent a verification and the workflow stores no records, the task fails.
         ``"never"`` sends at most once. If the outcome of a try remains unknown, the task fails. ``"always"`` sends in
         each try, and each try is billed.
     :param resubmit_after: Maximum seconds that FACEKI needs to finish a verification that an earlier try possibly sent,
@@ -130,7 +131,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
     custom_operator_name = "FACEKI verification"
     operator_extra_links = (FacekiRecordLink(), FacekiOutputLink())
 
-    #: State of the charged call in the current execution.
+    #: State of the charged call, which Airflow stores between tries. ``None`` before it is used in this execution.
     _state: ChargedCallState | None = None
     _transient = (*FacekiOperator._transient, "_state")
     _identifying = ("record_identifier", "selfie", "documents")
@@ -168,8 +169,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.selfie = selfie
         self.documents = documents
         self.workflow_id = workflow_id
-        # In a mapped task, None means that the row has no identifier. An omitted argument has a different meaning: the
-        # identifier is derived.
+        # If the argument is omitted, the identifier is derived. None has a different meaning in a mapped task: the
+        # input of this task instance contains no identifier, which is an error.
         self._is_derived = record_identifier is _DERIVED
         self.record_identifier = None if self._is_derived else record_identifier
         self.image_conn_id = image_conn_id
@@ -193,8 +194,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         with translate_errors():
             self._check_arguments(context)
         if context["ti"].try_number == 1:
-            # Only the first try loads the images here. A later try can find its result even if the images no longer
-            # exist.
+            # Only the first try loads the images here. A later try can possibly find the verification at FACEKI even if
+            # the images no longer exist.
             with translate_errors():
                 self.log.info("A selfie and %d document(s) can be sent", len(self._images[1]))
         if self.resubmit == "always":
@@ -226,12 +227,12 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
-        :param resubmit_at: Unix time from which the task assumes that a missing record means that nothing was sent. It
-            was computed when the wait began. It is passed through the deferral because in Airflow 3.0 to 3.2 the start
-            of a task moves with each deferral (https://github.com/apache/airflow/issues/63240). Airflow's
-            ``dag.test()`` does not pass it.
-        :param deadline: Unix time at which the wait ended.
-        :param parameter: Name of the parameter that set the deadline.
+        :param resubmit_at: Unix time from which a missing record proves that nothing was sent. The time was computed
+            when the wait began. It cannot be computed again, because in Airflow 3.0 to 3.2 each deferral changes the
+            start time of the task (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not
+            pass this argument.
+        :param deadline: Unix time at which the wait ends. It was computed before the deferral.
+        :param parameter: Name of the parameter that set the deadline, such as ``execution_timeout``.
         """
         self._state = None
         given = DecisionEvent.from_payload(event)
@@ -240,8 +241,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
-            # The trigger has waited until the time ``resubmit_at``, which Airflow did not pass on. Therefore this time
-            # has come.
+            # Airflow did not pass ``resubmit_at`` on. The trigger waits until this time before it sends a timeout
+            # event, so the time has been reached.
             known = time.time()
         if known is not None:
             computed = known if computed is None else min(known, computed)
@@ -252,12 +253,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def resume_review(
         self, context: Context, event: object = None, deadline: object = None, parameter: object = None
     ) -> Any:
-        """Continue after the wait for a review. The event is not trusted, so the record is requested from FACEKI first.
+        """Continue after the wait for a reviewer's decision.
+
+        The event is not trusted, so the method requests the record from FACEKI first.
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
-        :param deadline: Unix time at which the wait ends.
-        :param parameter: Name of the parameter that set the deadline.
+        :param deadline: Unix time at which the wait ends. It was computed before the deferral.
+        :param parameter: Name of the parameter that set the deadline: ``review_timeout`` or ``execution_timeout``.
         """
         self._state = None
         found = self._find(context)
@@ -269,8 +272,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
             given = DecisionEvent.from_payload(event)
             if given.status == "timeout":
-                # If the deadline was lost and the task's start has moved, the clock alone does not show that the wait
-                # has ended.
+                # The timeout event shows that the wait has ended. The clock does not always show it, because Airflow
+                # possibly lost the deadline and changed the start time of the task.
                 raise self._review_timed_out(limit)
             raise_for_status(given, self.faceki_conn_id)
         return self._finish(context, found, limit)
@@ -285,15 +288,15 @@ class FacekiKycVerificationOperator(FacekiOperator):
         given: DecisionEvent | None = None,
         expired: WaitLimit | None = None,
     ) -> Any:
-        """Return the verification that FACEKI has.
+        """Finish with the verification that FACEKI already has. If there is no such verification, send a new one.
 
-        Otherwise, if an earlier try possibly sent a verification, wait for it. Then send a new verification.
+        If an earlier try possibly sent a verification, wait until ``resubmit_at`` before a new verification is sent.
 
         :param context: Context of the task.
         :param resubmit_at: Unix time from which a missing record proves that nothing was sent. ``None`` if no earlier
             try has sent anything.
-        :param given: Event of the trigger after a deferral, otherwise ``None``.
-        :param expired: Limit that has ended the wait of a deferral, otherwise ``None``.
+        :param given: Event of the trigger. ``None`` if this call does not follow a deferral.
+        :param expired: Limit that has ended the wait. ``None`` if the wait has not ended or has not begun.
         """
         found = self._find(context)
         may_resubmit = resubmit_at is None or time.time() >= resubmit_at
@@ -424,16 +427,16 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self.record_identifier or derived_identifier(context["ti"])
 
     def _open_state(self, context: Context) -> ChargedCallState:
-        """Return the state of this task's charged call. The whole execution uses one state object."""
+        """Return the state of this task's charged call. All calls in one execution return the same object."""
         if self._state is None:
             images = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
             self._state = ChargedCallState(context, self._identifier(context), images)
         return self._state
 
     def _find(self, context: Context) -> api.KycVerification | None:
-        """Return this task's verification from FACEKI.
+        """Return the verification that FACEKI has for this task.
 
-        If FACEKI has no record, return the outcome that an earlier try saved.
+        If FACEKI has no record of it, return the outcome that an earlier try saved, or ``None``.
         """
         saved = self._open_state(context).load()
         with translate_errors():
@@ -460,14 +463,15 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 context["ti"].xcom_push(key="output_path", value=path)
                 self.report_file(path, 1)
         self.push_record_link(context, made.record.request_id)
-        # The links are stored at the end, because Airflow asks the last execution of a deferred task for them.
+        # The extra links are stored here, because Airflow reads them from the last execution of a deferred task.
         self.push_output_link(context, self.output_path, self.output_conn_id)
         metrics.incr_decision(made.decision)
         fail_if_declined(made.record if self.fail_on_decline else None)
         return storable(made.summary())
 
     def _complete(self, context: Context, made: api.KycVerification) -> api.KycVerification:
-        # FACEKI's response contains little more than the decision. The reasons are only in the record.
+        # FACEKI's response contains little more than the decision. The reasons are only in the record, so the record is
+        # fetched if the reasons are needed and not known yet.
         is_enough = made.decision is api.Decision.ACCEPTED or bool(made.record.error_codes)
         if made.is_whole or (is_enough and not self.output_path):
             return made
@@ -549,10 +553,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
 def derived_identifier(ti: Any) -> str:
     """Return an identifier that is unique to a task instance and that is the same in all its retries.
 
-    The identifier is a hash of the ids of DAG, run, task and map index. The four ids together can exceed FACEKI's
-    maximum length, and they would reveal the names of DAGs.
+    The identifier is a hash of the ids of DAG, run, task and map index. The ids are hashed, because together they can
+    exceed FACEKI's maximum length, and because they would reveal the names of DAGs to FACEKI.
 
-    :param ti: Task instance.
+    :param ti: Airflow's task instance.
     """
     ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
     return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"
@@ -561,7 +565,7 @@ def derived_identifier(ti: Any) -> str:
 def _loggable_id(record: api.VerificationRecord) -> str:
     """Return FACEKI's id of a verification for a log line.
 
-    An id without a digit is not shown, because it is possibly the name of a person.
+    An id without a digit is replaced by another text, because such an id is possibly the name of a person.
     """
     request_id = record.request_id or ""
     return loggable(request_id if any(map(str.isdigit, request_id)) else None)

@@ -46,29 +46,32 @@ if TYPE_CHECKING:
 UNLIMITED = 10**9
 #: Seconds of ``timeout`` above which a poking sensor logs a warning, because it occupies a worker slot.
 MAX_POKE_TIMEOUT_SECONDS = 3600.0
-#: Task state key that stores the number of consecutive failed polls between the pokes of a rescheduled sensor (Airflow
-#: 3.3 and later).
+#: Key in Airflow's task state store (Airflow 3.3 and later). Under this key, a rescheduled sensor stores the number of
+#: consecutive failed polls between its pokes.
 _FAILURES_KEY = "faceki_failed_polls"
 _FILTERS = ("link", "request_id", "record_identifier")
 
 
 class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
-    """Wait until FACEKI has decided about a link, a verification, or your own identifier.
+    """Wait until FACEKI has decided the verification with a link, a request id, or your own identifier.
 
-    XCom: the summary of the record, without personal data. FACEKI reports a missing record in three ways. In each case
-    the sensor continues to wait. A link that is unknown, expired or used up fails the task at once. ``poke_interval``,
-    ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have the same meaning in
-    all modes. Set exactly one of ``link``, ``request_id`` and ``record_identifier``.
+    Set exactly one of ``link``, ``request_id`` and ``record_identifier``. If FACEKI has no record yet, the sensor
+    continues to wait. FACEKI reports a missing record in three ways, and the sensor recognises all of them. If the link
+    is unknown, expired or used up, the task fails at once. ``poke_interval``, ``exponential_backoff``, ``max_wait``,
+    ``timeout``, ``execution_timeout`` and ``soft_fail`` have the same meaning in all modes.
+
+    XCom: the summary of the record, without personal data.
 
     :param link: Link id, URL of the hosted page, or output of the link task.
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id of the verification.
     :param wait_for_review: Whether the sensor continues to wait while a human reviewer at FACEKI checks the case.
-        Default ``True``. If ``False``, REVIEW is returned as the result. An undocumented decision is always returned.
+        Default ``True``. If ``False``, the sensor returns a record with the decision REVIEW. A record with a decision
+        that FACEKI has not documented is always returned.
     :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``, because a declined person is a
         valid result.
     :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
-        are tolerated. Each poll already includes the Connection's own attempts. Default 10. With ``mode="reschedule"``
+        are tolerated. Each poll already includes the retries of the Connection. Default 10. With ``mode="reschedule"``
         before Airflow 3.3, no state survives between pokes, so all failed polls are tolerated until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
     :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
@@ -114,7 +117,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         self._remember_given(*self.template_fields)
 
     def execute(self, context: Context) -> Any:
-        """Poll once, then wait in this sensor's mode."""
+        """Poll FACEKI once. If there is no decision, wait in the mode of this sensor (poke, reschedule or deferred)."""
         if not self.deferrable:
             self._warn_of_held_slot()
             return super().execute(context)
@@ -124,12 +127,12 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return storable(found.summary()) if found else self._defer(limit)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Continue after a deferral, with or without an error."""
+        """Continue the task after a deferral. If an error occurs, apply ``soft_fail`` and ``never_fail``."""
         with self._skipping():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Poll once and return whether there is a decision."""
+        """Poll FACEKI once, and return whether there is a decision."""
         self._started_at = self._started_at or self._first_poke(context)
         found = self._poll(context)
         return PokeReturnValue(found is not None, storable(found.summary()) if found else None)
@@ -137,19 +140,22 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def execute_complete(
         self, context: Context, event: object = None, deadline: object = None, parameter: object = None
     ) -> Any:
-        """Continue after the trigger's event. The event is not trusted, so the record is requested from FACEKI first.
+        """Continue the task after the trigger has sent an event.
+
+        The content of the event is not trusted, so the method requests the record from FACEKI first.
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
-        :param deadline: Unix time at which the wait ends, as it was passed to Airflow.
-        :param parameter: Name of the parameter that set the deadline.
+        :param deadline: Unix time at which the wait ends. It was computed before the deferral.
+        :param parameter: Name of the parameter that set the deadline: ``timeout`` or ``execution_timeout``.
         :raises AirflowSensorTimeout: if there is no decision within ``timeout``.
         :raises AirflowTaskTimeout: if there is no decision within ``execution_timeout``.
-        :raises FacekiError: if the trigger has stopped after an error that would also stop a further deferral.
+        :raises FacekiError: if an error has stopped the trigger, and ``silent_fail`` does not tolerate this error.
         """
         given = DecisionEvent.from_payload(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
-        # The trigger has already used up all tolerated failures, so one more failure in this poll must raise its error.
+        # If the trigger has stopped because of an error, no further failure is tolerated. Therefore the count of failed
+        # polls starts at the maximum, so that a failure of this poll raises an error.
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:
@@ -174,15 +180,16 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     def _get_next_poke_interval(self, started_at: Any, run_duration: Any, poke_count: int) -> float:
         # Airflow's own method computes 2**poke_count as a float, which overflows after about a thousand pokes if
-        # max_wait is not reached before. Therefore this method limits the count.
+        # max_wait is not reached before. Therefore the count is limited here.
         interval: float = super()._get_next_poke_interval(started_at, run_duration, min(poke_count, 64))
         return interval
 
     @contextmanager
     def _skipping(self) -> Iterator[None]:
-        """Skip the task under the same conditions as a poking sensor.
+        """If the block raises an error that ``soft_fail`` or ``never_fail`` covers, skip the task.
 
-        Airflow applies ``soft_fail`` and ``never_fail`` only in its own poke loop.
+        This is needed because Airflow applies both parameters only in its own poke loop, which a deferred sensor does
+        not use.
         """
         try:
             yield
@@ -237,7 +244,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return PollLog(self.log, *subject, self._started_at)
 
     def _first_poke(self, context: Context) -> float | None:
-        """Return the Unix time of the first poke of a rescheduled sensor; ``None`` if the current poke is the first."""
+        """Return the Unix time of a rescheduled sensor's first poke. If this is the first poke, return ``None``."""
         ask = getattr(context.get("ti"), "get_first_reschedule_date", None)
         if not self.reschedule or ask is None:
             return None
@@ -257,9 +264,11 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         )
 
     def _count_failure(self, context: Context, failures: int | None = None) -> int:
-        """Set or increment the number of consecutive failed polls.
+        """Set or increment the number of consecutive failed polls, and return the number.
 
-        A rescheduled sensor stores the number between pokes, if Airflow provides a state store.
+        A rescheduled sensor also saves the number for its next poke, if Airflow has a task state store.
+
+        :param failures: New number. Default: the number is incremented by 1.
         """
         store = context.get("task_state_store") if self.reschedule and not self.deferrable else None
         if failures is None:
