@@ -156,7 +156,7 @@ class AccessPolicy:
 
     @property
     def hides_reasons(self) -> bool:
-        """Whether error texts must hide if a file is missing or is not an image.
+        """Whether error texts must hide that a file is missing or is not an image.
 
         If ``prefixes`` is set, error texts contain the reason. By setting it, the DAG's author has decided in which
         folders the writer of the URIs is allowed to learn which files exist.

@@ -3,8 +3,8 @@
 
 The throughput is compared with the theoretical maximum of a server that needs 300 ms for each verification. Each
 number comes from a fresh process (``benchmarks/batching.py``). The time of a batch includes everything from reading
-the manifest to writing the last result, also the token request and the request for the rules of the workflow. This
-start takes as long as two rows, so each batch has about one minute of work.
+the manifest to writing the last result. It also includes the token request and the request for the rules of the
+workflow, which take as long as two rows. To make their share small, each batch has about one minute of work.
 
 The memory is measured while the batch fetches records from a server without latency. The time of one row is compared
 with the time of one mapped task, in a complete Airflow installation (``benchmarks/scheduled.py``).
@@ -27,10 +27,10 @@ from benchmarks.loopback import Loopback, loopback
 LATENCY = 0.3
 #: Size of an image in bytes. The cost of larger images is measured in uploads.py.
 PICTURE = 20_000
-#: Minimal share of the theoretical maximum, by the number of requests in flight.
+#: Minimal throughput as a share of the theoretical maximum, by the number of requests in flight.
 SHARES = {16: 0.95, 64: 0.93}
-#: Seconds of work for our batch with a target, and for the comparisons. Plain requests have almost no start, so less
-#: work is sufficient for the comparisons.
+#: Duration of a batch in seconds at the maximal throughput: for our batch with a target, and for the comparisons. The
+#: comparisons are shorter, because plain requests need almost no time to start.
 LONG, SHORT = 50, 20
 FEW, MANY = 1_000, 100_000
 PEOPLE = 200
@@ -103,17 +103,17 @@ def _overhead(server: Loopback, directory: Path) -> list[Row]:
 
 
 def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, seconds: int) -> _Found:
-    """Process as many rows as ``seconds`` seconds of work contain in theory, and return what the process prints."""
+    """Process the number of rows that takes ``seconds`` at the maximal throughput. Return what the process prints."""
     rows = concurrency * round(seconds / LATENCY)
     folder = write_manifest(directory / f"{name}-{concurrency}", rows, os.urandom(PICTURE))
     return run_process(server, name, folder, concurrency)
 
 
 def run_process(server: Loopback, name: str, folder: Path, concurrency: int, place: str = "") -> _Found:
-    """Run ``benchmarks/batching.py`` and return what it prints.
+    """Process a manifest with ``benchmarks/batching.py`` in a new process, and return what the process prints.
 
     :param server: The server that receives the requests.
-    :param name: The action for each row: ``verify``, ``looked_up``, ``fetch`` or ``pool``.
+    :param name: The kind of batch: ``verify``, ``looked_up``, ``fetch`` or ``pool``; see ``benchmarks/batching.py``.
     :param folder: Folder with the images.
     :param concurrency: Number of requests in flight.
     :param place: Folder or URI with the manifest. The output is written there too. Default: ``folder``.

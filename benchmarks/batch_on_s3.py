@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A batch with manifest, journal and output on an S3 server, compared with the same batch on local files.
+"""Cost of a batch with manifest, journal and output on an S3 server, compared with the same batch on local files.
 
 The S3 server (``benchmarks/s3.py``) runs on the same machine and is slower than a real S3 service, so the ratios are
-a lower bound. The server counts requests, because a real S3 service charges for requests. The verification server
+a lower bound. The S3 server counts requests, because a real S3 service charges for requests. The verification server
 needs 300 ms for an answer. The server for records has no latency. Each number comes from a fresh process
-(``benchmarks/batching.py``). The environment variable ``FACEKI_BENCHMARK_SHARE`` makes the batches smaller: with 0.1,
-a batch has a tenth of the rows.
+(``benchmarks/batching.py``). The environment variable ``FACEKI_BENCHMARK_SHARE`` makes the batches smaller. With the
+value 0.1, a batch has a tenth of the rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from benchmarks.s3 import BUCKET, CONN_ID, S3, s3
 
 CONCURRENCY = 16
 FETCHED, VERIFIED = 100_000, 20_000
-#: Size of the small batch as a share of the large batch. The two show whether requests and memory grow with the rows.
+#: Size of the small batch as a share of the large batch. The comparison of the two batches shows whether the number of
+#: S3 requests and the memory grow with the number of rows.
 SMALL = 0.1
 PARTS = 3_500
 MIN_RATIO = 0.9
@@ -58,8 +59,8 @@ def _compare(server: Loopback, store: S3, directory: Path, name: str, rows: int)
     counts = ", ".join(f"{number} {kind}" for kind, number in many.most_common())
     small_counts = ", ".join(f"{number} {kind}" for kind, number in few.most_common())
     per_row, per_row_small = many.total() / rows, few.total() / round(rows * SMALL)
-    # The start of a task needs some seconds and some tens of requests. Only in a small batch do these matter, so a
-    # small batch has no target.
+    # The start of a task needs some seconds and some tens of requests. In a small batch, they are a large part of the
+    # result. Therefore a small batch has no target.
     is_full = rows in (FETCHED, VERIFIED)
     ratio = Target("ratio", "≥", MIN_RATIO) if is_full else None
     few_requests = Target("ours", "≤", MAX_REQUESTS_PER_ROW) if is_full else None
@@ -106,7 +107,7 @@ def _work_off(
 
 
 def _listing(store: S3) -> list[Row]:
-    """Return the number of requests for listing a folder with thousands of parts, compared with the minimum."""
+    """Count the S3 requests for listing a folder with thousands of files, and compare the count with the minimum."""
     from airflow_provider_faceki import storage
 
     client: Any = store.client()

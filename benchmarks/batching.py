@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Process one manifest in this process and print the cost.
 
-``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``: FOLDER contains the images. PLACE is
-the folder or URI with the manifest, and the output is written there.
+The command is ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``. FOLDER contains the
+images. PLACE is the folder or URI that contains the manifest. The output is written there too.
 
 The output is JSON with the number of rows, the seconds, the CPU seconds, and the memory of the process in MiB before
 the work and at its peak.
@@ -91,7 +91,7 @@ def _execute(make: Callable[..., Any], place: str, concurrency: int) -> int:
 
 
 def _pool(url: str, certificate: str) -> Work:
-    """Return the work of a task that uses requests and a thread pool, and stores its results in memory only."""
+    """Return a function that works as a task without our operator: requests, a thread pool, and results in memory."""
 
     def work(folder: Path, concurrency: int) -> int:
         session = requests.Session()

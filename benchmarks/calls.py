@@ -2,7 +2,7 @@
 """Cost of one authenticated GET, compared with a bare shared ``requests.Session``.
 
 A new hook fetches its Connection from Airflow, which costs about half as much as the GET itself. Therefore a new hook
-is compared with a bare session that also fetches the Connection, and with a bare session that does not.
+is compared with two bare sessions. One of them also fetches the Connection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUNDS, CALLS = 60, 8
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure over plain HTTP and over TLS, and return the rows of the table."""
+    """Measure the GET over plain HTTP and over TLS, and return the rows of the table."""
     with loopback(directory) as server:
         return [row for tls in (False, True) for row in _measure(server, tls=tls)]
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Calls of our hook, of Airflow's http provider and of plain requests, as a task would make them."""
+"""Fetch a record as a task would fetch it: with our hook, with Airflow's http provider, and with plain requests."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def connect(server: Loopback, *, tls: bool = False, shared_file: bool = False, *
 
 
 def hook() -> FacekiHook:
-    """Return a new hook."""
+    """Return a new hook of our provider."""
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
     return FacekiHook(CONN_ID)
 
 
 def fetch_with(one: FacekiHook) -> None:
-    """Fetch a record through a hook."""
+    """Fetch a record through an existing hook of our provider."""
     from airflow_provider_faceki.api import FetchRecords
 
     assert one.call(FetchRecords(request_id=REQUEST_ID))[0].request_id == REQUEST_ID
 
 
 def fetch_with_new_hook() -> None:
-    """Fetch a record through a new hook."""
+    """Fetch a record through a new hook of our provider."""
     fetch_with(hook())
 
 
@@ -89,14 +89,18 @@ def bare_fetch_with_connection(session: requests.Session, base_url: str, token: 
 
 def http_provider(method: str = "GET") -> Any:
     """Return a new hook of Airflow's http provider."""
-    # Imported by name, because the type checker's environment does not contain the http provider.
+    # The module is imported by name, because the type checker's environment does not contain the http provider.
     http_hook = import_module("airflow.providers.http.hooks.http").HttpHook
 
     return http_hook(method=method, http_conn_id=HTTP_CONN_ID)
 
 
 def http_provider_fetch(token: str, one: Any | None = None) -> None:
-    """Fetch a record through the hook ``one`` of the http provider. Without ``one``, create a new hook."""
+    """Fetch a record through the http provider.
+
+    :param token: The access token.
+    :param one: The hook of the http provider. If it is ``None``, a new hook is created.
+    """
     answer = (one or http_provider()).run(
         RECORDS_PATH, data={"requestId": REQUEST_ID}, headers={"Authorization": f"Bearer {token}"}
     )

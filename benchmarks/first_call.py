@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost of the first call of a fresh task over TLS, compared with plain requests and with the http provider.
+"""Cost of the first call in a new task process over TLS, compared with plain requests and with the http provider.
 
 The token is already in the token store. Each measurement runs in a process of its own (``first_call_process``). CPU
 time and wall time are measured from the start of the process to the answer. The time of Airflow's own imports is
-subtracted, because every task has made these imports before its code runs.
+subtracted, because every task process makes these imports before it runs the task's code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def measure(directory: Path) -> list[Row]:
         token = clients.fetch_token(base_url=server.plain)
         candidates = [FLOOR, OURS, *([HTTP] if peers.available() else [])]
         for name in candidates:
-            # The first run is not measured, because it writes the bytecode and, for our hook, the token file.
+            # The first run is not part of the result, because it writes the bytecode and, for our hook, the token file.
             _first_call(name, server, token)
         server_tokens = server.counters()
         took: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One first call: ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED`` prints its cost.
+"""Make the first call of a new process and print its cost.
 
-Only modules of the standard library are imported at the top, because the import time is part of the measurement.
+The command is ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED``. Only modules of the
+standard library are imported at the top, because the time of all other imports is measured.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ RECORDS_PATH = "/api/v3/kyc_verification"
 
 
 def _import_airflow() -> tuple[float, float]:
-    """Import the modules that a task's process has imported before the task's code runs.
+    """Import the modules that Airflow imports in a task process before it runs the task's code.
 
     :returns: the CPU time and the wall time of the imports in seconds.
     """
     cpu, wall = time.process_time(), time.monotonic()
     import airflow.sdk
     import airflow.sdk.execution_time.task_runner
-    from airflow.providers.common.compat.sdk import mask_secret  # noqa: F401 - as the operators' module does
+    from airflow.providers.common.compat.sdk import mask_secret  # noqa: F401 - our operators import it
 
     for base in ("BaseHook", "BaseOperator", "BaseSensorOperator"):
         getattr(airflow.sdk, base)
@@ -76,7 +77,7 @@ def main() -> None:
         _call_ours()
     took = time.process_time() - cpu, time.monotonic() - float(started) - wall
     print(json.dumps(took))
-    # The process exits at once, because the time of Airflow's exit handlers does not belong to the call.
+    # The process exits without Airflow's exit handlers, because their time does not belong to the call.
     sys.stdout.flush()
     os._exit(0)
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Measurements that are comparable on a busy machine, and the rows of the result table.
+"""Measure candidates so that their ratios are reliable even on a busy machine, and create rows of the result table.
 
 In each round, all candidates run one after another. The ratio of two candidates is the median of the ratios of the
 rounds, with the quartiles. Other load on the machine slows all candidates of a round, so it hardly changes the ratio.
@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The limit for a measured number.
+    """The target of a measurement: a limit for a measured number.
 
-    :param of: Whether the limit applies to our own number or to its ratio to the other candidate's number.
+    :param of: ``ours`` if the limit applies to our own number. ``ratio`` if the limit applies to the ratio of our
+        number to the number of the other candidate.
     :param sign: ``≤`` if the value must not be larger than the limit, ``≥`` if it must not be smaller.
     :param limit: The limit. A value equal to the limit meets the target.
     """
@@ -41,12 +42,12 @@ class Row:
 
     :param measure: What was measured.
     :param peer: Name of the competitor or lower bound that was measured too. Empty if there is none.
-    :param theirs: The number of the peer. ``None`` if it could not be measured.
-    :param ours: Our number.
+    :param theirs: The number that was measured for the peer. ``None`` if it could not be measured.
+    :param ours: The number that was measured for our provider.
     :param unit: The unit of both numbers.
     :param ratio: ``ours / theirs``. If the measurement had rounds, this is the median of the ratios of the rounds.
     :param quartiles: The first and the third quartile of the ratios of the rounds.
-    :param target: The limit. ``None`` if the row is only informative.
+    :param target: The target of the row. ``None`` if the row is only informative.
     :param remark: A short remark on the result.
     """
 
@@ -91,7 +92,7 @@ def counted(
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """The time of each candidate in each round, in seconds per call."""
+    """The result of a measurement in rounds: the time of each candidate in each round, in seconds per call."""
 
     by_name: Mapping[str, Sequence[float]]
 
@@ -122,7 +123,7 @@ def measure_rounds(
 ) -> Rounds:
     """Measure all candidates in rounds. Each round begins with another candidate.
 
-    :param candidates: The functions to call, by name.
+    :param candidates: The functions that are measured, by name.
     :param rounds: Number of measured rounds. One more round runs first as a warm-up and is not measured.
     :param calls: Number of calls of a candidate in one round.
     :param clock: The clock, in seconds. ``time.thread_time`` measures only the CPU time of this thread.

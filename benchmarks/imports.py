@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Import time of our operators, sensors and triggers, in addition to ``airflow.sdk``: the cost of parsing a DAG.
+"""Import time of our operators, sensors and triggers. Airflow imports them whenever it parses a DAG that uses them.
 
-Each import runs in a fresh process that has already imported Airflow's base classes. The CPU time is measured,
-because an import does not wait, and CPU time hardly depends on other load.
-``python -m benchmarks.imports MODULE...`` is one such process.
+Each import runs in a fresh process that has already imported ``airflow.sdk`` and Airflow's base classes. The CPU time
+is measured, because an import does not wait, and because CPU time hardly depends on other load.
+``python -m benchmarks.imports MODULE...`` runs one such process.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ BESIDE = {
 #: Libraries that must not be imported when a DAG is parsed. Only a running task needs them.
 HEAVY = ("aiohttp", "asgiref", "cryptography", "requests", "requests_toolbelt", "tenacity", "urllib3")
 
-#: Number of rounds for our modules, and for those of the other providers. A fresh Airflow needs seconds to start, and
-#: the other providers are far slower than ours, so fewer rounds are enough for them.
+#: Number of rounds for our modules, and for the modules of the other providers. Each round is slow, because Airflow
+#: needs seconds to start. For the other providers, few rounds are enough, because they are much slower than ours.
 ROUNDS, PEER_ROUNDS = 5, 2
 
 
@@ -57,7 +57,7 @@ def measure(directory: Path) -> list[Row]:
     near = [*OURS.values(), *(next(iter(others.values())) for others in BESIDE.values())]
     far = [module for others in BESIDE.values() for module in list(others.values())[1:]]
     far = far if peers.available() else []
-    # This first run is not measured, because it writes the bytecode and reads the files from the disk.
+    # The first run is not part of the result, because it writes the bytecode and reads the files from the disk.
     _in_fresh_process(*near, *far)
     took: dict[str, list[float]] = {module: [] for others in BESIDE.values() for module in others.values()}
     took |= {module: [] for module in OURS.values()}
@@ -116,6 +116,6 @@ def _import(*modules: str) -> tuple[float, list[str]]:
 
 if __name__ == "__main__":
     print(json.dumps(_import(*sys.argv[1:])))
-    # The process exits at once, because Airflow's exit handlers are not measured.
+    # The process exits without Airflow's exit handlers, because their time does not belong to the imports.
     sys.stdout.flush()
     os._exit(0)

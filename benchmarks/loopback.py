@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The server of the benchmarks. It runs in a process of its own and serves plain HTTP and TLS."""
+"""Run the HTTP server of the benchmarks in a separate process. It serves plain HTTP and TLS on loopback."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Loopback:
-    """A running server.
+    """A running HTTP server of the benchmarks.
 
     :param plain: The base URL for plain HTTP.
     :param tls: The base URL for TLS.
@@ -95,7 +95,7 @@ class Loopback:
 
 @contextlib.contextmanager
 def loopback(directory: Path, latency: float = 0.0) -> Iterator[Loopback]:
-    """Run a server.
+    """Run a server during the ``with`` block.
 
     :param directory: Directory for the certificate of the server.
     :param latency: Time in seconds that the server waits before each answer.

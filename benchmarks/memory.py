@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Resident memory of this process, now and at its peak, in MiB, as the kernel reports it (proc(5))."""
+"""Read the resident memory of this process and its peak, in MiB, from the kernel (proc(5))."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PROCESS = Path("/proc/self")
 
 
 def resident() -> float:
-    """Return the resident memory now."""
+    """Return the current resident memory."""
     return _status("VmRSS")
 
 
@@ -19,7 +19,7 @@ def peak() -> float:
 
 
 def forget_peak() -> None:
-    """Reset the kernel's peak value to the present resident memory."""
+    """Reset the peak that the kernel has recorded to the current resident memory."""
     (_PROCESS / "clear_refs").write_text("5")
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost of disabled metrics, for one authenticated GET and for the counters of one batch row."""
+"""CPU time that the code for metrics costs if metrics are disabled, for one GET and for one row of a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from benchmarks.loopback import loopback
 
 OURS, FLOOR = "ours, metrics off", "ours without the code for metrics"
 ROW, EMPTY = "counters of one row, metrics off", "two calls of an empty function"
-#: The method that contains the code for metrics. It is replaced to measure the cost without metrics.
+#: Name of our client's method that contains the code for metrics. The benchmark replaces this method to measure a call
+#: without metrics.
 PATCHED = "_exchange"
 ROUNDS, CALLS = 60, 8
 COUNTER_CALLS = 1000

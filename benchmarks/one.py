@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run one benchmark: ``python -m benchmarks.one NAME DIRECTORY`` writes its rows to DIRECTORY/rows.json.
+"""Run one benchmark by ``python -m benchmarks.one NAME DIRECTORY``, and write its result to DIRECTORY/rows.json.
 
-Each benchmark has a process of its own, so that imports and caches of another benchmark do not affect it.
+Each benchmark runs in a separate process, so that imports and caches of another benchmark do not affect it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType
 
 
 def main() -> None:
-    """Run the benchmark and write its rows."""
+    """Run the benchmark that the command line names, and write the rows of its result table."""
     signal.signal(signal.SIGTERM, _leave)
     name, directory = sys.argv[1], Path(sys.argv[2])
     rows = importlib.import_module(f"benchmarks.{name}").measure(directory)

@@ -12,7 +12,7 @@ from benchmarks.results import Measured
 from benchmarks.table import number, target_text
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-#: The file of results, which is committed.
+#: The file with the results of all benchmarks. It belongs to the repository.
 RESULTS = DOCS / "benchmarks.json"
 PAGE = DOCS / "performance.md"
 #: The alternative text of each plot (plots.py), by the name of the benchmark.
@@ -29,7 +29,7 @@ _GENERATED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -
 
 
 def fill(page: str, results: Mapping[str, Measured]) -> str:
-    """Return the page with the plots and tables of these results.
+    """Return the text of the page after its plots and tables are replaced by those of these results.
 
     :raises ValueError: If the page has no place for the results of a benchmark.
     """

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Install the peers, which are the packages that the provider is compared with, into a directory of their own.
+"""Install the peers, which are the packages that the provider is compared with, into a separate directory.
 
-Only the benchmarks see this directory. In the normal environment, Airflow would load the peers as its providers, and
-the measurements would include them.
+Only the benchmarks search this directory for packages. In the normal environment, Airflow would load the peers as its
+providers, and the measurements of our provider would include this work.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def install(work: Path) -> Path | None:
         return place
     draft = place.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
-    # --no-deps: the list contains all dependencies, and pip must not install a second copy of Airflow.
+    # The list contains all dependencies except Airflow. With --no-deps, pip does not install a second copy of Airflow.
     pip = [
         sys.executable,
         "-m",

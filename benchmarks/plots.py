@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Draw the results as SVG plots, from the file of results: this provider and the packages it is compared with."""
+"""Draw SVG plots that compare this provider with other packages, from the file of benchmark results."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ OUR_COLOR, PEER_COLOR = "#12675c", "#b8bfc6"
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """One group of bars.
+    """One group of bars in a plot.
 
-    :param title: What was measured, with the unit.
-    :param values: The values by the name of the candidate.
+    :param title: The measured quantity and its unit.
+    :param values: The measured values, by the name of the candidate.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Bars:
 
 
 def stamp() -> str:
-    """Return an SVG comment with the hash of the results. A test can thus find plots of older results."""
+    """Return an SVG comment with the hash of the results. By the hash, a test finds plots of outdated results."""
     return f"<!-- results {hashlib.sha256(RESULTS.read_bytes()).hexdigest()} -->"
 
 
@@ -119,7 +119,7 @@ GROUPS: dict[str, Callable[[Measured], list[Bars]]] = {
 
 def _draw(groups: Sequence[Bars]) -> str:
     heights = [len(group.values) + 1 for group in groups]
-    # The salt is fixed and the date is omitted, so that the same results produce the same file.
+    # Ids are created with a fixed salt and the date is omitted, so that the same results produce the same file.
     with mpl.rc_context({"svg.hashsalt": "faceki", "font.family": "DejaVu Sans", "font.size": 11}):
         figure = Figure(figsize=(7.4, 0.36 * sum(heights) + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.12))
         axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)

@@ -11,7 +11,7 @@ from benchmarks import page, plots, results, run
 
 
 def main() -> None:
-    """Write the file of results, the tables and the plots."""
+    """Write the file of results, the tables and the plots of the documentation."""
     together = results.read(page.RESULTS) | results.read(run.RESULTS)
     results.write(page.RESULTS, {name: together[name] for name in run.BENCHMARKS if name in together})
     found = results.read(page.RESULTS)

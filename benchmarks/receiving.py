@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Lower bound of the webhook benchmark: ``python -m benchmarks.receiving DATABASE`` serves until stdin ends.
+"""Run a minimal server for webhooks, with which the webhook benchmark compares our receiver.
 
-The server has one FastAPI route, which reads a JSON body and commits one row to SQLite.
+The server has one FastAPI route, which reads a JSON body and commits one row to SQLite. The command is
+``python -m benchmarks.receiving DATABASE``. The server runs until its standard input ends.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from fastapi.concurrency import run_in_threadpool
 
 def _application(database: str) -> FastAPI:
     app = FastAPI()
-    # All requests share one connection. With a connection for each request, each close of the last open connection
-    # would write the write-ahead log back to the database, and this would be measured too.
+    # All requests share one connection. Otherwise the measurement would include that SQLite writes the write-ahead log
+    # back to the database whenever the last open connection is closed.
     opened = sqlite3.connect(database, check_same_thread=False)
     opened.execute("PRAGMA journal_mode=WAL")  # Airflow uses the same mode for its own SQLite database.
     opened.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, request_id TEXT, status TEXT)")
@@ -40,7 +41,7 @@ def _application(database: str) -> FastAPI:
 
 
 def main() -> None:
-    """Start the server, print its port, and serve until stdin ends."""
+    """Start the server, print its port, and serve until the standard input ends."""
     server = uvicorn.Server(uvicorn.Config(_application(sys.argv[1]), "127.0.0.1", 0, log_level="warning"))
     threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     threading.Thread(target=_tell_port, args=(server,), daemon=True).start()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The file of results in JSON: the rows of each benchmark, with the date and the machine."""
+"""Read and write the JSON file of benchmark results: the rows of each benchmark, the date and the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.frame import Row
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The rows of one benchmark.
+    """The result of one benchmark.
 
     :param date: Day of the measurement, in the form YYYY-MM-DD, in UTC.
     :param cores: Number of CPU cores of the machine.
@@ -39,7 +39,7 @@ Results = dict[str, Measured]
 
 
 def measured_now(rows: Sequence[Row], load: float) -> Measured:
-    """Return the rows together with today's date and the data of this machine."""
+    """Return the result of a benchmark that has just run: its rows, today's date, and the data of this machine."""
     return Measured(
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         cores=os.cpu_count() or 0,

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / ".work" / "benchmarks"
-#: The results of the last run of each benchmark.
+#: The file with the results of the last run of each benchmark.
 RESULTS = WORK / "results.json"
 
-#: The name of each benchmark and its time limit in seconds. Each name is a module with a function ``measure``.
+#: The time limit in seconds, by the name of the benchmark. Each benchmark is a module with a function ``measure``.
 BENCHMARKS = {
     "imports": 600,
     "calls": 600,
@@ -56,8 +56,8 @@ def main() -> int:
     names = parser.parse_args().names or list(BENCHMARKS)
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    # When this file runs as a script, Python searches modules in the directory of this file. The package is in the
-    # parent directory.
+    # When this file runs as a script, Python searches for modules in the directory of this file. This is replaced by
+    # the parent directory, which contains the package ``benchmarks``.
     sys.path[0] = str(ROOT)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
@@ -133,9 +133,10 @@ def _measure(name: str, place: Path | None) -> list[Row] | None:
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End ``process`` at the end of the ``with`` block, first with SIGTERM, so that it can end its own children.
+    """End ``process`` at the end of the ``with`` block.
 
-    If it still runs after ``GRACE_SECONDS``, kill its process group with SIGKILL.
+    The process first gets SIGTERM, so that it can end its child processes. If it still runs after ``GRACE_SECONDS``,
+    its process group gets SIGKILL.
     """
     try:
         yield
@@ -154,8 +155,9 @@ def _environment(directory: Path, place: Path | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
     }
-    # Bytecode is written, as for an installed package. Without bytecode, the import benchmark would measure the
-    # compiler. The CA variables are removed, because requests prefers them to the CA file of the session.
+    # The first variable is removed, so that Python writes bytecode, as for an installed package. Without bytecode, the
+    # import benchmark would measure the compiler. The other variables are removed, because requests prefers them to the
+    # CA file of the session.
     for name in ("PYTHONDONTWRITEBYTECODE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         kept.pop(name, None)
     kept["AIRFLOW_HOME"] = str(directory / "airflow")

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""An S3 server on loopback that counts its requests. It is the server of moto, in a process of its own.
+"""Run an S3 server on loopback that counts its requests. It is the server of the package moto, in a separate process.
 
-``python -m benchmarks.s3`` prints its port and serves until its standard input ends.
+The command ``python -m benchmarks.s3`` prints the port and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class S3:
 
 @contextmanager
 def s3() -> Iterator[S3]:
-    """Start the server, and set an environment variable with an Airflow Connection to it."""
+    """Start the S3 server, and set an environment variable with an Airflow Connection to the server."""
     with server_process("s3", log_requests=False) as port:
         found = S3(f"http://127.0.0.1:{int(port)}")
         extra = {
@@ -89,7 +89,7 @@ def _counting(app: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Start the server, print its port, and serve until stdin ends."""
+    """Start the server, print its port, and serve until the standard input ends."""
     from moto.moto_server.werkzeug_app import (
         DomainDispatcherApplication,
         MotoRequestHandler,

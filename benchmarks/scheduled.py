@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Time that a complete Airflow needs for the same rows: in one task, and in one mapped task for each row."""
+"""Measure how long a complete Airflow needs for the same rows in one batch task and in one mapped task for each row."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ONE_TASK, MAPPED_TASKS = "one_task", "mapped_tasks"
 
 
 def seconds(server: Loopback, people: Path, home: Path) -> dict[str, float]:
-    """Return the duration of a run of each of the two DAGs in seconds, as Airflow has recorded it.
+    """Run both DAGs, and return the duration of each DAG run in seconds, as Airflow has recorded it.
 
     :param server: The verification server.
-    :param people: Folder with the manifest and its pictures.
+    :param people: Folder with the manifest of the batch and with the images of the persons.
     :param home: The Airflow home directory.
     """
     clients.connect(server, tls=True, shared_file=True, workflow_id=WORKFLOW)

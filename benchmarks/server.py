@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""HTTP server that needs less CPU time than any client of the benchmarks.
+"""HTTP server that simulates FACEKI. It needs less CPU time than each client, so it does not limit the benchmarks.
 
 ``python -m benchmarks.server CERTIFICATE KEY LATENCY`` listens on two loopback ports, one without and one with TLS,
-and prints the port numbers as JSON. LATENCY is in seconds. The server keeps connections alive and counts requests. It
-ends when its standard input ends, so it does not outlive the process that started it.
+and prints the port numbers as JSON. LATENCY is the waiting time before each answer in seconds. The server keeps
+connections alive and counts requests. It ends when its standard input ends, so it does not outlive the process that
+started it.
 
 Its routes are:
 
@@ -52,7 +53,7 @@ _REQUEST_ID = str(RECORD["requestId"]).encode()
 
 
 def _of(query: bytes) -> bytes:
-    """Return the record with the requested id, because clients check that the id of the answer is the requested id."""
+    """Return the response with a record that has the requested id. Clients refuse a record with another id."""
     wanted = query.removeprefix(_BY_REQUEST)
     if wanted == _REQUEST_ID:
         return _RECORDS_RESPONSE
@@ -88,7 +89,7 @@ class Desk:
     def answer(self, target: bytes, query: bytes, head: bytes) -> bytes:
         """Return the whole response to a request whose headers are ``head``."""
         if target in _TO_TOKENS:
-            # A new link has no record yet, and no record with a new record identifier is verified yet.
+            # For a link or a record identifier, the answer contains no record, as before the first verification.
             is_new = query.startswith((b"link=", b"record_identifier="))
             found = _NOTHING_YET_RESPONSE if is_new else _TO_TOKENS[target]
             return self._checked(head, _of(query) if query.startswith(_BY_REQUEST) else found)
@@ -122,7 +123,7 @@ class Desk:
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection. The bytes of a request body are only counted and not stored."""
+    """One connection of a client. The bytes of a request body are only counted and not stored."""
 
     def __init__(self, desk: Desk, latency: float) -> None:
         self._desk = desk
@@ -132,7 +133,7 @@ class Connection(asyncio.Protocol):
         self._answer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport, to which the responses are written."""
+        """Store the transport of the connection, because the responses are written to it."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run a server of the benchmarks in a process of its own, so that its CPU time and memory are not measured."""
+"""Run a server of the benchmarks in a separate process, so that its CPU time and memory are not measured."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Seconds that a server may take to end after its standard input is closed.
+#: The time limit for the end of a server after its standard input is closed.
 _END_SECONDS = 30.0
 
 
 @contextmanager
 def server_process(module: str, *arguments: str, log_requests: bool = True) -> Iterator[str]:
-    """Start ``python -m benchmarks.<module>``, yield the line that it prints when it is ready, and end it.
+    """Start the server ``python -m benchmarks.<module>``, yield the line that it prints when it is ready, and end it.
 
-    The server ends when its standard input is closed. Therefore it also ends if this process is killed.
+    The server ends when its standard input is closed. Therefore it also ends if the calling process is killed.
 
     :param module: Name of the module in this package.
     :param arguments: Command-line arguments of the module.

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The table of results in Markdown."""
+"""Format the rows of benchmark results as a Markdown table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEADINGS = ("measure", "peer or floor", "ours", "ratio", "target", "ok")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as an aligned Markdown table. If rows have the same measure, only the first of them names it."""
+    """Return the rows as an aligned Markdown table. If rows have the same measure, only the first row contains it."""
     cells = [HEADINGS]
     before = ""
     for row in rows:
@@ -57,6 +57,6 @@ def target_text(target: Target | None, unit: str) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """Return the text of a value with its unit. A value that is not whole has at least three significant digits."""
+    """Return the text of a value with its unit. A value that is no integer has at least three significant digits."""
     figures = f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
     return f"{figures} {unit}".strip()

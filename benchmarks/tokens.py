@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Number of token requests of many calls, hooks, threads and processes, also after a token is revoked.
+"""Count the token requests that many calls, hooks, threads and processes cause, also after the token is revoked.
 
 The server counts the requests. Each number is measured in newly forked processes that have made no call before,
-because Airflow forks its tasks too. Failed calls are also counted, because a revoked token must not make any call
-fail.
+because Airflow forks a new process for each task too. Failed calls are also counted, because a revoked token must not
+make a call fail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks import clients, peers
 from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
-#: Latency of the server in seconds. Callers without a token thus meet other callers that already wait for a token.
+#: Latency of the server in seconds. It is long enough that several callers need a token before the first one arrives.
 LATENCY = 0.02
 SCRIPT, KEPT = "requests, a token each", "requests, token kept"
 HTTP = "http provider, a token each"
@@ -38,7 +38,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Number of callers and calls.
+    """A scenario of the benchmark: the number of processes, threads and calls.
 
     :param name: The name of the scenario in the table.
     :param threads: Number of threads of each process.
@@ -82,8 +82,8 @@ def measure(directory: Path) -> list[Row]:
 
 
 def _rows(server: Loopback, scenario: Scenario) -> list[Row]:
-    # Several processes can share a token only in a file. Otherwise the token is stored in memory, so that no token of
-    # the previous scenario exists.
+    # A file is used only if several processes must share the token. In all other scenarios the token is stored in
+    # memory, so that the processes do not find the token of an earlier scenario.
     clients.connect(server, shared_file=scenario.processes > 1)
     ours = _count(server, scenario, _ours_new if scenario.new_hooks else _ours_one)
     theirs = {name: _count(server, scenario, make) for name, make in _candidates(server).items()}
@@ -118,7 +118,7 @@ def _ours_new() -> Call:
 
 
 def _kept(base_url: str) -> Call:
-    """Return a call that requests a token only once and stores it for all later calls, as several providers do."""
+    """Return a function that makes one call. It requests a token only once and reuses it, as several providers do."""
     kept: list[str] = []
 
     def call() -> None:

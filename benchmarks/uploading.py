@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Uploads of our client, of other clients and of a bare socket. Each upload sends seven image files over TLS.
+"""Upload seven image files over TLS with our client, with other clients, and with a bare socket.
 
 ``python -m benchmarks.uploading NAME URL CERTIFICATE SMALL LARGE`` runs one candidate in a process of its own. It
 first uploads the folder ``SMALL`` and then the folder ``LARGE``. It prints the peak growth of the memory during the
@@ -35,7 +35,10 @@ Upload = Callable[[Path], object]
 
 
 def candidates(url: str, certificate: Path) -> dict[str, Callable[[], Upload]]:
-    """Return functions that create the upload function of each candidate, by name. Omit candidates not installed."""
+    """Return, by the candidate's name, a function that creates its upload function.
+
+    Candidates that are not installed are omitted.
+    """
     makers: dict[str, Callable[[], Upload]] = {
         FLOOR: lambda: _floor(url, certificate),
         OURS: _ours,
@@ -70,7 +73,7 @@ def _ours() -> Upload:
 
 
 def _floor(url: str, certificate: Path) -> Upload:
-    """Return the minimal upload: it sends the head of a request, and then sends each file in chunks as it reads it."""
+    """Return the minimal upload function. It sends the head of a request, then reads and sends each file in chunks."""
     token = _token(url, certificate)
     parts = urlsplit(url)
     assert parts.hostname is not None
@@ -114,7 +117,7 @@ def _http_provider(url: str, certificate: Path) -> Upload:
 
 
 def _toolbelt(url: str, certificate: Path) -> Upload:
-    # Imported by name, because the type checker's environment does not contain this package.
+    # The module is imported by name, because the type checker's environment does not contain this package.
     encoder: Any = import_module("requests_toolbelt").MultipartEncoder
     session, headers = _session(certificate), _headers(url, certificate)
 
@@ -157,9 +160,9 @@ def _check(answer: requests.Response) -> None:
 
 
 def _growth(upload: Upload, small: Path, large: Path) -> float:
-    """Return the peak growth of this process's memory in MiB while it uploads ``large``.
+    """Return the peak growth of this process's memory in MiB while it uploads the folder ``large``.
 
-    Before, it uploads ``small``, so that imports and caches are not part of the measurement.
+    The process first uploads the folder ``small``, so that imports and caches are not part of the measurement.
     """
     upload(small)
     gc.collect()

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Memory and CPU of sending seven images of 5 MB over TLS, compared with copying the files to a socket.
+"""Memory and CPU time for sending seven images of 5 MB over TLS, compared with copying the files to a socket.
 
-The CPU time is measured in this process, in rounds. In each round every way to send is measured once. The memory is the
-peak growth of a fresh process for each way (``benchmarks/uploading.py``).
+The CPU time is measured in this process, in rounds. In each round, every client is measured once. The memory is the
+peak growth in a fresh process for each client (``benchmarks/uploading.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One process with many waits: ``python -m benchmarks.waiting NAME COUNT URL CERTIFICATE`` prints the cost.
+"""Run many waits for a decision in one process, as a triggerer does, and print their cost.
 
-The starts of the waits are distributed evenly over one interval. The measurement takes place during a later interval.
+The command is ``python -m benchmarks.waiting NAME COUNT URL CERTIFICATE``. Each wait polls once in each interval. The
+starts of the waits are distributed evenly over the first interval. The cost is measured during a later interval.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from benchmarks.loopback import RECORDS_PATH, trusting
 from benchmarks.waits import HTTP, LATENCY, NAIVE, OURS
 
 INTERVAL = 60.0
-#: The event loop sleeps for this time in seconds again and again. The delay of a wake-up is the time for which the
-#: loop was blocked.
+#: To measure how long the event loop is blocked, a task sleeps for this time in seconds again and again. The delay of
+#: each wake-up is the time for which the loop was blocked.
 PULSE = 0.02
 
 Poll = Callable[[], Awaitable[object]]
 
 
 class Stopwatch:
-    """Record when each poll was due, and the delay of its answer, without the latency of the server."""
+    """Record when each poll was due, and how late its answer was received. The latency of the server is subtracted."""
 
     def __init__(self) -> None:
         self.late: list[float] = []
@@ -39,15 +40,15 @@ class Stopwatch:
 
     @property
     def is_new(self) -> bool:
-        """Whether the running task has not slept yet."""
+        """Whether the running asyncio task has not slept yet."""
         return asyncio.current_task() not in self._due
 
     def sleeping(self, seconds: float) -> None:
-        """Record that the running task will poll again after this number of seconds."""
+        """Record that the running asyncio task will poll again after this number of seconds."""
         self._due[asyncio.current_task()] = asyncio.get_running_loop().time() + seconds
 
     def answered(self) -> None:
-        """Record that the running task has received its answer."""
+        """Record that the running asyncio task has received the answer to its poll."""
         now = asyncio.get_running_loop().time()
         self.polls += 1
         due = self._due.get(asyncio.current_task())
@@ -123,7 +124,7 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
         return found
 
     class WatchedAsyncio:
-        """A replacement for the module asyncio in the trigger. It records each sleep."""
+        """Replacement for the module ``asyncio`` in the trigger's module. It records each sleep of the trigger."""
 
         @staticmethod
         async def sleep(seconds: float) -> None:

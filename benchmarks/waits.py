@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost of one thousand waits in one triggerer. Each wait polls a server with 200 ms latency once a minute.
+"""Cost of one thousand waits for a decision in one triggerer. Each wait polls once a minute.
 
-Each candidate runs in a process of its own (``benchmarks/waiting.py``), one candidate after the other. Our provider
-is also measured with five thousand waits.
+The server needs 200 ms for each answer. Each candidate runs in a separate process (``benchmarks/waiting.py``), one
+candidate after the other. Our provider is also measured with five thousand waits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Time until a real API server on SQLite has stored and answered a webhook.
+"""Time until Airflow's API server with a SQLite database has stored and answered a webhook.
 
-It is compared with a bare FastAPI route that commits one SQLite insert (``benchmarks/receiving.py``). That route runs
-in a process of its own too.
+The time is compared with the time of a bare FastAPI route that commits one SQLite insert
+(``benchmarks/receiving.py``). This route also runs in a separate process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.server_process import server_process
 from tests.airflow.running import bundles
 from tests.airflow.whole_airflow import WholeAirflow
 
-#: DAGs that wait for webhooks. No scheduler runs, because only the receiver is measured.
+#: Folder with DAGs that webhooks start. No scheduler runs, because only the receiver of the webhooks is measured.
 DAGS = Path(__file__).resolve().parents[1] / "tests" / "webhook" / "listening"
 OURS, FLOOR = "ours", "FastAPI and one insert"
 ROUNDS = 200
@@ -35,7 +35,7 @@ LIMIT = 100.0
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure the times of webhooks, and return the rows of the table."""
+    """Measure the answer times of webhooks, and return the rows of the table."""
     with (
         _floor(directory / "floor.db") as floor,
         _ours(directory / "airflow") as ours,

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Two DAGs that verify the same persons: one with a single batch task, one with a mapped task for each person."""
+"""Two DAGs that verify the same persons: one DAG with a single batch task, one with a mapped task for each person."""
 
 from __future__ import annotations
 
