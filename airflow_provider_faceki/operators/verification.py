@@ -107,7 +107,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         150.
     :param lookup_timeout: Maximum seconds of the search for the record within one try after the response was lost.
         Default 60.
-    :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``.
+    :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``.
     :param wait_for_review: Whether the task defers until a human reviewer at FACEKI has decided a case in REVIEW.
         Default ``False``, so REVIEW is returned as the result.
     :param review_timeout: Seconds to wait for the review, counted from the start of the try. Default 7 days. If
@@ -189,7 +189,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self._remember_given("selfie", "record_identifier", "image_conn_id", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
-        """Return an existing verification, wait for the verification of an earlier try, or send a new verification."""
+        """Use an existing verification, wait for the verification of an earlier try, or send a new verification.
+
+        :returns: the summary of the record.
+        """
         self._state = None
         with translate_errors():
             self._check_arguments(context)

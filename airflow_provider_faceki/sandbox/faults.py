@@ -50,7 +50,7 @@ class Fault:
     - `drip`: The answer is correct, but its body is sent in pieces over `delay` seconds.
     - `hang`: The request is not processed and not answered. The connection is reset after `delay` seconds.
     - `truncated`: The body is the first half of the correct JSON, with a Content-Length that matches this half.
-    - `cut_off`: The Content-Length is that of the complete body, but the connection closes after half of the body.
+    - `cut_off`: The Content-Length matches the complete body, but the connection closes after half of the body.
     - `content_type`: The body is correct, but the header `Content-Type` contains `content_type`.
     - `reset`: The connection is reset before the body of the request is read.
     - `reset_after_body`: The connection is reset after the body of the request is read. The request is not processed.

@@ -65,7 +65,7 @@ def application(backend: Backend, pipeline: RequestPipeline, exposed: bool) -> A
 
 
 def _internal_error(request: Request, error: Exception) -> Response:
-    """Return the response to a request in which the sandbox itself raised an unexpected exception.
+    """Return the response to a request during which the sandbox itself raised an unexpected exception.
 
     The response differs from the response of every injected fault, so that a test does not confuse a bug of the sandbox
     with a fault.
@@ -110,7 +110,8 @@ def _control(backend: Backend) -> Endpoint:
 class _LoopbackOnly:
     """ASGI middleware that refuses each request with a `Host` header that is not loopback.
 
-    This prevents DNS rebinding: an attacker's web page could resolve its own host name to 127.0.0.1.
+    The check prevents DNS rebinding. In this attack, a web page resolves its own host name to 127.0.0.1, to reach a
+    server on the developer's machine.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -148,7 +149,7 @@ class ConnectionTracker:
             self._open.pop(client, None)
 
     def abort(self, client: tuple[str, int] | None, reset: bool = True) -> None:
-        """Close a connection at once.
+        """Close the connection of a client at once.
 
         :param reset: whether the connection is closed with a TCP RST instead of a normal end.
         """
@@ -261,7 +262,7 @@ def http_server(
 
     :param exposed: whether requests with any `Host` header are accepted. If false, only requests to a loopback host
         are accepted.
-    :param tls: the paths of a certificate and its private key. If None, the server speaks plain HTTP.
+    :param tls: the paths of a certificate and its private key. If None, the server uses plain HTTP.
     :param log: a function that receives one line for each request.
     :param on_ready: a function that is called once, when the server listens.
     :raises OSError: If the certificate or its key cannot be read.

@@ -62,7 +62,7 @@ Log = Callable[[str], None]
 class RequestPipeline:
     """A pipeline that processes all requests except the requests to the control API.
 
-    :param backend: the sandbox.
+    :param backend: the simulated service, which computes the answers.
     :param abort: a function that closes the connection of a client. If its second argument is true, the connection is
         reset.
     :param log: a function that receives one line for each request.
@@ -143,7 +143,7 @@ class RequestPipeline:
         return await self._apply_fault(fault, route, request)
 
     async def _read(self, route: Route, http_request: HTTPRequest, generation: int) -> Request:
-        """Read a request, and rename filters that have a special name in the dialect to their documented names."""
+        """Read a request. If the dialect uses other names for the filters, replace them by the documented names."""
         dialect = self._backend.dialect
         path = dict(http_request.path_params)
         query = dict(http_request.query_params)
@@ -278,7 +278,10 @@ def _replacement(fault: Fault, envelope: Envelope) -> Response:
 
 
 def _match(template: str, path: str) -> dict[str, str] | None:
-    """Return the values in a path for the names in braces in a template. If the path does not match, return None."""
+    """Match a path against a template such as `/report/{requestId}`, and return the values of the names in braces.
+
+    If the path does not match the template, return None.
+    """
     pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
     found = re.fullmatch(pattern, path)
     return found.groupdict() if found else None

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-# The import of the clock module is at the top, so that the module stores references to the real time functions before a
-# test can freeze the time.
+# The clock module is imported at the top, so that it stores references to the real time functions before a test can
+# freeze the time.
 from airflow_provider_faceki.sandbox.backend import clock as _clock  # noqa: F401
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class _Session:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # The server accepts connections in their order. When this call is answered, the request of every earlier
-        # connection has begun. A request that began before the reset is not counted after it, so no request of an
-        # earlier test is counted for the next test.
+        # A request of an earlier test must not be counted for the next test. The server accepts connections in their
+        # order, so all requests of earlier tests have begun when this call is answered. The reset excludes all requests
+        # that have already begun from the new counters.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read request bodies, and send responses that are complete, slow, incomplete or too early, or reset the connection."""
+"""Read request bodies, send responses (complete, slow, incomplete or too early), and reset connections."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 64 * 1024
 MAX_PARTS = 100
 MAX_BOUNDARY_BYTES = 200
-# nginx refuses a body that is too large, but continues to read it for some seconds. Otherwise the client would see
-# only a connection reset and not the response. The sandbox does the same, for at most this time.
+# If a body is too large, nginx sends an error but continues to read the body for some seconds. Otherwise the client
+# would see only a connection reset and not the error. The sandbox does the same, for at most this time.
 LINGER_SECONDS = 5.0
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 _PIECES = 10

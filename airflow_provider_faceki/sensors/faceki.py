@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 #: Value of the trigger's ``max_failures`` for a sensor with ``silent_fail``, which tolerates every failed poll.
 UNLIMITED = 10**9
-#: Seconds of ``timeout`` above which a poking sensor logs a warning, because it occupies a worker slot.
+#: If the ``timeout`` of a poking sensor exceeds this number of seconds, the sensor logs a warning, because it occupies
+#: a worker slot for a long time.
 MAX_POKE_TIMEOUT_SECONDS = 3600.0
 #: Key in Airflow's task state store (Airflow 3.3 and later). Under this key, a rescheduled sensor stores the number of
 #: consecutive failed polls between its pokes.
@@ -68,8 +69,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     :param wait_for_review: Whether the sensor continues to wait while a human reviewer at FACEKI checks the case.
         Default ``True``. If ``False``, the sensor returns a record with the decision REVIEW. A record with a decision
         that FACEKI has not documented is always returned.
-    :param fail_on_decline: Whether a DECLINED person fails the task. Default ``False``, because a declined person is a
-        valid result.
+    :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``, because a declined
+        person is a valid result.
     :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
         are tolerated. Each poll already includes the retries of the Connection. Default 10. With ``mode="reschedule"``
         before Airflow 3.3, no state survives between pokes, so all failed polls are tolerated until ``timeout``.
