@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Checks of single Connection values.
 
-Each kind of field in the schema has a check function with the same name. A check accepts the stored value. A form and a
-URI deliver every value as text. JSON delivers typed values. The check returns the typed value, or raises
-:class:`InvalidValue` with a description of the allowed values. The error text never contains the value. The caller
-decides whether the value is safe to show.
+Each kind of field in ``schema.py`` has a check function with the same name here. The function accepts the stored value:
+text from a form or a URI, or a typed value from JSON. It returns the typed value. If the value is not allowed, it
+raises :class:`InvalidValue` with a description of the allowed values. The error text never contains the value, because
+the caller decides whether the value is safe to show.
 
 The checks do not use ``jsonschema`` or ``pydantic``, although Airflow installs both. CONTRIBUTING.md gives the reason.
 """
@@ -43,8 +43,8 @@ _URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _AUTH_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
 _JSON_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
-# The value is either the URI of a folder in a storage (with an optional Connection id before an @) or a local
-# directory.
+# Pattern of the location of a shared token store. It is either the URI of a folder in a storage, with an optional
+# Connection id before an @, or a local directory.
 _STORE_PLACE = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+@)?[^\s?#@/:][^\s?#@]*|(?:[Ff][Ii][Ll][Ee]://)?/[^\s?#@]+"
 )
@@ -54,10 +54,10 @@ _REQUEST_ID = FILTER_PLACEHOLDERS["request_id"]
 
 
 class InvalidValue(ValueError):
-    """A Connection value that is not allowed.
+    """Error: a Connection value is not allowed.
 
     :param allowed: Description of the allowed values.
-    :param because: The reason, if the value alone does not show the reason.
+    :param because: Reason why the value is not allowed. It is empty if the description of the allowed values is enough.
     """
 
     def __init__(self, allowed: str, because: str = "") -> None:
@@ -85,7 +85,7 @@ def integer(value: object, spec: FieldSpec) -> int:
 def _within(value: object, low: float, high: float, allowed: str) -> float:
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
-    # Python treats a bool as an int, so bools are rejected first. NaN is rejected because every comparison with NaN is
+    # A bool is an int in Python, so bools are rejected explicitly. NaN is rejected because every comparison with NaN is
     # false.
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InvalidValue(allowed)
@@ -93,12 +93,12 @@ def _within(value: object, low: float, high: float, allowed: str) -> float:
 
 
 def text(value: object, _: FieldSpec) -> str:
-    """Check an id or a similar short text."""
+    """Check an id or a similar text: no surrounding whitespace, no control characters, and a maximum length."""
     return _clean(value, "text without white space around it and without control characters")
 
 
 def credential(value: object, _: FieldSpec) -> str:
-    """Check a client id or a client secret that FACEKI issued."""
+    """Check a client id or a client secret that FACEKI has issued."""
     return _clean(value, "the text exactly as issued, without white space around it or control characters")
 
 
@@ -115,7 +115,7 @@ def _clean(value: object, allowed: str) -> str:
 
 
 def key(value: object, _: FieldSpec) -> str:
-    """Check a secret key that the user has chosen."""
+    """Check a secret key that the user has chosen. It must have a minimum length."""
     allowed = f"{MIN_KEY_LENGTH} or more characters, without white space around them"
     given = _clean(value, allowed)
     if len(given) < MIN_KEY_LENGTH:
@@ -124,7 +124,7 @@ def key(value: object, _: FieldSpec) -> str:
 
 
 def webhook_token(value: object, _: FieldSpec) -> str:
-    """Check a secret token that becomes a part of a URL path."""
+    """Check a secret token that is a part of the webhook URL. All its characters must be safe in a URL path."""
     allowed = f"{MIN_KEY_LENGTH} or more of the characters A-Z a-z 0-9 - . _ ~"
     given = _clean(value, allowed)
     if len(given) < MIN_KEY_LENGTH or not _URL_SAFE.fullmatch(given):
@@ -140,12 +140,12 @@ def header_name(value: object, _: FieldSpec) -> str:
 
 
 def auth_flow(value: object, spec: FieldSpec) -> AuthFlow:
-    """Check the name of a token request form and return the enum member."""
+    """Check the name of a token request form, and return the member of :class:`AuthFlow`."""
     return AuthFlow(choice(value, spec))
 
 
 def auth_scheme(value: object, _: FieldSpec) -> str:
-    """Check the scheme before the access token in the header. Return an empty text for "no scheme"."""
+    """Check the scheme before the access token in the HTTP header. If there is no scheme, return an empty text."""
     if not isinstance(value, str) or not _AUTH_SCHEME.fullmatch(value):
         raise InvalidValue(f"one word such as Bearer, or {NO_AUTH_SCHEME} for the token alone")
     return "" if value == NO_AUTH_SCHEME else value
@@ -159,7 +159,7 @@ def choice(value: object, spec: FieldSpec) -> str:
 
 
 def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
-    """Check a list of allowed values. A text is split at its commas."""
+    """Check a list of words that must all be allowed values. If the list is a text, it is split at its commas."""
     allowed = f"some of {', '.join(spec.choices)}, as a list or with commas"
     found = value.split(",") if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
@@ -194,7 +194,7 @@ def verify(value: object, _: FieldSpec) -> bool | str:
 
 
 def port(value: object) -> int | None:
-    """Check a Connection's port. Airflow writes port 0 for "no port"."""
+    """Check the port of a Connection. For port 0 return ``None``, because Airflow stores 0 if no port is set."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
@@ -203,7 +203,7 @@ def port(value: object) -> int | None:
 
 
 def scheme(value: object) -> str:
-    """Check a Connection's schema field. In a FACEKI Connection it can only contain the scheme of the base URL."""
+    """Check the field ``schema`` of a Connection. The field must contain the scheme of the base URL: https or http."""
     if not isinstance(value, str) or value.lower() not in _DEFAULT_PORTS:
         raise InvalidValue("https, http, or none; a path belongs into the API base URL")
     return value.lower()
@@ -242,7 +242,7 @@ def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
         raise InvalidValue(allowed, "a user name or password in it")
     if rest:
         raise InvalidValue(allowed, "a query or fragment in it")
-    if _is_ipv6(authority):  # Airflow removes the brackets when it reads a URI
+    if _is_ipv6(authority):  # Airflow has removed the brackets of the IPv6 address when it read the Connection's URI
         authority = f"[{authority}]"
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None or not _good_host(parts[1]):
@@ -277,7 +277,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def records_path(value: object, _: FieldSpec) -> str:
-    """Check a path below the base URL. The path can contain placeholders of the record filters."""
+    """Check the path for fetching records. The path can contain the placeholder of one record filter."""
     allowed = f"a path such as /api/v3/kyc_verification, with at most one of {', '.join(_PLACEHOLDERS)} in it"
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
         raise InvalidValue(allowed)
@@ -306,12 +306,12 @@ def json_name(value: object, _: FieldSpec) -> str:
 
 
 def pdf_report_path(value: object, _: FieldSpec) -> str:
-    """Check the path of the PDF report. It contains the request id placeholder once, and optionally has a query."""
+    """Check the path of the PDF report. It must contain the request id placeholder once, and can have a query."""
     return _path_with(value, _REQUEST_ID, f"a path such as /reports/{_REQUEST_ID}")
 
 
 def portal_url(value: object, _: FieldSpec) -> str:
-    """Check the address of a page for users. It contains the request id placeholder once, after the host."""
+    """Check the address of record pages in FACEKI's portal. It must have the request id placeholder after the host."""
     allowed = (
         f"an address such as https://portal.example/records/{_REQUEST_ID}, with {_REQUEST_ID} in it once"
     )
@@ -339,9 +339,9 @@ def _good_path(value: str) -> bool:
 
 
 def proxies(value: object, _: FieldSpec) -> tuple[tuple[str, str], ...]:
-    """Check the proxies, keyed by the scheme of the call. An empty object disables proxies.
+    """Check the proxy settings, an object with a proxy URL for each URL scheme. An empty object disables proxies.
 
-    The form of Airflow 2.11 and a URI deliver the object as JSON text.
+    In the form of Airflow 2.11 and in a Connection URI, the object is JSON text.
     """
     allowed = (
         '{} for no proxy, or a JSON object {"http": "http://host:port", "https": "http://host:port"}, '

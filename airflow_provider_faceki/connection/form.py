@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The Connection form for each Airflow version, generated from the schema.
+"""Create Airflow's form for a FACEKI Connection, for each Airflow version, from the fields in ``schema.py``.
 
-Airflow 3.2 and later read the form as data through ``get_provider_info`` while Airflow itself is being imported.
-Therefore this module imports nothing that is slow to import. Airflow 2.11 to 3.1 call the hook, and the hook calls
-``form_widgets`` and ``hook_field_behaviour``.
+Airflow 3.2 and later read the form as data through ``get_provider_info``, while Airflow itself is being imported.
+Therefore this module must load fast and imports only light modules. Airflow 2.11 to 3.1 call the hook, and the hook
+calls ``form_widgets`` and ``hook_field_behaviour``.
 """
 
 # The form libraries are installed with Airflow 2.11 only, so mypy possibly cannot find them.
@@ -21,9 +21,9 @@ from airflow_provider_faceki.connection.schema import (
     Kind,
 )
 
-#: Airflow 3.2 and later show the field for the port. The Test button of Airflow 3.3.1 and 3.3.2 sends port 0 for an
-#: empty port and compares it with the stored port. Therefore a Connection without a port cannot be tested in these
-#: versions: https://github.com/apache/airflow/pull/73298
+#: Label and placeholder of the port field, which Airflow 3.2 and later show. The Test button of Airflow 3.3.1 and 3.3.2
+#: sends port 0 for an empty port and compares it with the stored port. Therefore a Connection without a port cannot be
+#: tested in these versions (https://github.com/apache/airflow/pull/73298), and the placeholder recommends port 0.
 _PORT = {
     "label": "Port",
     "placeholder": "443 (default); type 0 if the Test button says Bad Request",
@@ -32,7 +32,7 @@ _JSON_TYPES: dict[Kind, str] = {"number": "number", "integer": "integer", "proxi
 
 
 def conn_fields() -> dict[str, dict[str, object]]:
-    """Return the extra fields in the format that Airflow 3.2 and later read from the provider info."""
+    """Return the fields in the Connection's extra, in the format that Airflow 3.2 and later read as provider info."""
     return {
         name: {"label": spec.label, "description": description(spec), "schema": _json_schema(spec)}
         for name, spec in _shown().items()
@@ -40,7 +40,7 @@ def conn_fields() -> dict[str, dict[str, object]]:
 
 
 def ui_field_behaviour() -> dict[str, object]:
-    """Return the labels and placeholders of the standard fields for the provider info."""
+    """Return the labels and placeholders of the standard fields, in the format of Airflow's provider info."""
     return {
         "hidden-fields": [name for name in HIDDEN_FIELDS if name != "port"],
         "relabeling": {column: spec.label for column, spec in STANDARD_FIELDS.items()}
@@ -51,13 +51,13 @@ def ui_field_behaviour() -> dict[str, object]:
 
 
 def hook_field_behaviour() -> dict[str, object]:
-    """Return the labels and placeholders for the hook. Airflow 2.11 to 3.1 require keys with underscores."""
+    """Return the labels and placeholders of the standard fields, in the format that Airflow 2.11 to 3.1 require."""
     behaviour = {key.replace("-", "_"): value for key, value in ui_field_behaviour().items()}
     return behaviour | {"hidden_fields": list(HIDDEN_FIELDS)}
 
 
 def description(spec: FieldSpec) -> str:
-    """Return a field's help text, followed by its default and its limits."""
+    """Return the help text of a field, followed by its default and its limits."""
     parts = [spec.help]
     if spec.default is not None:
         parts.append(f"Default: {stored_form(spec.default)}.")
@@ -76,9 +76,9 @@ def _shown() -> dict[str, FieldSpec]:
 
 
 def _json_schema(spec: FieldSpec) -> dict[str, object]:
-    # The JSON schema has no "default" because Airflow's form stores defaults when it saves a Connection. A later change
-    # of a default would then have no effect. Every type includes "null", because Airflow's form treats a field without
-    # "null" as required.
+    # The JSON schema contains no "default", because Airflow's form would store the default in each saved Connection. A
+    # later change of the default would then have no effect. Every type includes "null", because Airflow's form treats a
+    # field without "null" as required.
     schema: dict[str, object] = {"type": [_JSON_TYPES.get(spec.kind, "string"), "null"]}
     if spec.limits:
         schema |= {"minimum": spec.limits[0], "maximum": spec.limits[1]}
@@ -90,10 +90,10 @@ def _json_schema(spec: FieldSpec) -> dict[str, object]:
 
 
 def form_widgets() -> dict[str, Any]:
-    """Return the extra fields as form widgets for Airflow 2.11 to 3.1.
+    """Return the fields in the Connection's extra as form widgets for Airflow 2.11 to 3.1.
 
-    Call this only from ``get_connection_form_widgets``. During that call, Airflow 3.1 replaces the form libraries by
-    stand-ins.
+    Call this only from ``get_connection_form_widgets``. Airflow 3.1 does not install the form libraries. It provides
+    replacements for them only during that call.
     """
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
@@ -116,7 +116,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 def _as_json(widget: Any) -> Any:
-    """Make a text widget show an object as JSON. Without this wrapper the widget shows the Python representation."""
+    """Return a text widget that shows an object as JSON. The original widget would show its Python representation."""
 
     def show(field: Any, **attributes: Any) -> Any:
         if isinstance(field.data, dict | bool):
@@ -129,11 +129,14 @@ def _as_json(widget: Any) -> Any:
 
 
 def _keep_secret(widget: Any) -> Any:
-    """Make a password widget preserve the stored secret. Without this wrapper Airflow overwrites it with empty text."""
+    """Return a password widget that preserves a stored secret.
+
+    With the original widget, Airflow would replace the secret by empty text when the form is saved.
+    """
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        if field.data and not field.raw_data:  # this is true only for a stored secret
+        if field.data and not field.raw_data:  # the value was stored before, and was not submitted with the form
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 
             attributes["value"] = SENSITIVE_FIELD_PLACEHOLDER

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The fields of a FACEKI Connection, declared once.
+"""Declare the fields of a FACEKI Connection.
 
-``ConnectionSettings`` is the single source. The form of every Airflow version, the checks and the table in
-``docs/connection.md`` are generated from it. A new field needs only one declaration here.
+Each field is declared only here, in ``ConnectionSettings``. The form of every Airflow version, the checks and the table
+in ``docs/connection.md`` are generated from these declarations.
 
 Airflow 3.3 reads the form in every process while ``import airflow`` runs. Therefore this module imports only the
 standard library and ``api/service.py``.
@@ -29,19 +29,19 @@ DEFAULT_CONN_ID = "faceki_default"
 HOOK_NAME = "FACEKI"
 HOOK_CLASS = "airflow_provider_faceki.hooks.faceki.FacekiHook"
 
-#: The token stores that are selected by a name. Any other value is the location of a token store that several machines
-#: share.
+#: Names of the token stores for one machine and for one process. Any other value of the field ``token_store`` is the
+#: location of a token store that several machines share.
 TOKEN_STORES = ("file", "memory")
 
-#: Minimum length of a webhook token and of a hash secret. 32 base64 characters contain 192 bits, which cannot be
-#: guessed.
+#: Minimum length in characters of a webhook token and of a hash secret. 32 random base64 characters contain 192 bits,
+#: which cannot be guessed.
 MIN_KEY_LENGTH = 32
 
-#: Default limit of webhooks in 24 hours. It limits the DAG runs that a leaked token can start. It also limits the DAG
-#: runs of a batch in which each row causes one webhook.
+#: Default maximum number of stored webhooks in 24 hours. Each stored webhook starts a DAG run. The limit applies to an
+#: attack with a leaked token, and also to a large batch in which each row causes one webhook.
 DEFAULT_WEBHOOKS_PER_DAY = 10_000
 
-#: The kinds of values. For each kind, the function of the same name in ``checks.py`` checks the value.
+#: The kinds of field values. For each kind, ``checks.py`` contains a function of the same name that checks the value.
 Kind = Literal[
     "auth_flow",
     "auth_scheme",
@@ -97,13 +97,13 @@ class FieldSpec(NamedTuple):
     in_form: bool = True
 
 
-#: The value of ``auth_scheme`` for "token without a scheme". An empty text cannot express this because it means "not
-#: set".
+#: Value of the field ``auth_scheme`` if the HTTP header contains the token without a scheme such as ``Bearer``. The
+#: empty text cannot express this, because it means "not set".
 NO_AUTH_SCHEME = "none"
 
 
 def _field(kind: Kind, label: str, help_text: str, **more: Any) -> Any:
-    """Declare a field. The return type is ``Any``, so that it matches the annotation of every field."""
+    """Declare one Connection field. The return type is ``Any``, so that it matches the annotation of every field."""
     spec = FieldSpec(kind, label, help_text, **more)
     hidden = spec.secret or kind == "proxies"  # a proxy URL can contain a password
     return dataclasses.field(repr=not hidden, metadata={"spec": spec})
@@ -381,29 +381,29 @@ class ConnectionSettings:
         return Service(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Service)})
 
     def record_url(self, request_id: str | None) -> str | None:
-        """Return the address of a record's page in FACEKI's portal, or ``None`` if it is not known."""
+        """Return the address of a record's page in FACEKI's portal. If the address is not known, return ``None``."""
         if not request_id or self.portal_record_url is None:
             return None
         return self.portal_record_url.replace("{requestId}", quote(request_id, safe=""))
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """All texts of this Connection that must be masked in logs."""
+        """All secrets of this Connection, including proxy passwords. Logs must mask them."""
         passwords = [urlsplit(url).password or "" for _, url in self.proxies or ()]
         found = [getattr(self, name) for name, spec in SPECS.items() if spec.secret]
         found += [*passwords, *map(unquote, passwords)]
         return tuple(dict.fromkeys(secret for secret in found if secret))
 
 
-#: All fields, by attribute name of ``ConnectionSettings``.
+#: The declarations of all Connection fields, by attribute name of ``ConnectionSettings``.
 SPECS: dict[str, FieldSpec] = {
     each.name: each.metadata["spec"]
     for each in dataclasses.fields(ConnectionSettings)
     if "spec" in each.metadata
 }
-#: ``STANDARD_FIELDS`` are the fields in standard columns, by column. ``EXTRA_FIELDS`` are the fields in the extra, by
-#: key.
+#: ``STANDARD_FIELDS`` contains the fields that are stored in a standard column of the Connection, by column name.
+#: ``EXTRA_FIELDS`` contains the fields that are stored in the Connection's extra, by key.
 STANDARD_FIELDS = {spec.column: spec for spec in SPECS.values() if spec.column}
 EXTRA_FIELDS = {name: spec for name, spec in SPECS.items() if not spec.column}
-#: Standard fields that the form hides. They are used only if the base URL has no scheme or no port.
+#: Standard fields of a Connection that the form hides. They are used only if the base URL has no scheme or no port.
 HIDDEN_FIELDS = ("schema", "port")

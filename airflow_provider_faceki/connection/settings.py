@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Convert an Airflow Connection into checked settings.
 
-Workers, triggerers and the API server share these functions. The functions read no file and send no request. They only
-check that the file of the CA bundle exists. One error reports all wrong fields together. In every field, ``null`` and
-the empty text mean "not set".
+Workers, triggerers and the API server share these functions. The functions send no request. They read no file, but they
+check that the file of the CA bundle exists. If several fields are wrong, one error reports all of them. In every field,
+``null`` and the empty text mean "not set".
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from airflow_provider_faceki.connection.schema import (
 
 log = logging.getLogger(__name__)
 
-# The JSON of a secrets backend possibly has no type. The type "generic" is not reserved for another service. Therefore
-# both are accepted.
+# Connection types that are accepted. A Connection in a secrets backend possibly has no type. The type "generic" is not
+# reserved for another service.
 _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 
 
@@ -41,8 +41,8 @@ _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 class StoredConnection:
     """The stored fields of a Connection. ``repr`` shows none of them.
 
-    Airflow's own class shows the password in ``repr``. A traceback that prints local variables would reveal the
-    password.
+    This class replaces Airflow's own class, which shows the password in ``repr``. A traceback that prints local
+    variables would then reveal the password.
     """
 
     conn_type: str | None
@@ -55,10 +55,10 @@ class StoredConnection:
 
     @classmethod
     def of(cls, conn: object) -> StoredConnection:
-        """Copy the fields of an Airflow Connection. Airflow has more than one class for Connections.
+        """Copy the fields of an Airflow Connection of any of Airflow's Connection classes.
 
-        This method reads ``conn.extra``, the stored text, so an event loop can call it. ``conn.extra_dejson`` would
-        mask secrets through a blocking call to Airflow's supervisor.
+        This method does not block, so an event loop can call it. It reads the stored text ``conn.extra``, because
+        ``conn.extra_dejson`` would mask secrets through a blocking call to Airflow's supervisor.
         """
         return cls(*(getattr(conn, each.name) for each in dataclasses.fields(cls)))
 
@@ -67,7 +67,7 @@ class StoredConnection:
 
 
 def is_faceki_type(conn_type: object) -> bool:
-    """Return whether a Connection of this type is allowed for FACEKI."""
+    """Return whether a Connection of the type ``conn_type`` is accepted as a FACEKI Connection."""
     return conn_type in _OUR_TYPES
 
 
@@ -87,7 +87,7 @@ def settings_from_connection(conn_id: str, conn: StoredConnection) -> Connection
 
 
 def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
-    # The secret of such a Connection was issued for another service, so it must not be sent to FACEKI.
+    # A Connection of another type contains the secret of another service. This secret must not be sent to FACEKI.
     plain = isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", found)
     shown = repr(found) if plain else "another one"
     return ConfigurationError(
@@ -150,7 +150,7 @@ def token_directory() -> Path:
 
 
 def _decode(extra: object) -> object:
-    """Return the decoded JSON of an extra, or the extra unchanged if it is not JSON."""
+    """Return the decoded JSON of a Connection's extra. If the extra is not JSON, return it unchanged."""
     if not isinstance(extra, str):
         return extra
     if not extra.strip():
@@ -175,7 +175,7 @@ class _FieldReader:
             self.problem("extra", "something else", "a JSON object")
 
     def settings(self, conn_id: str) -> ConnectionSettings:
-        """Return all fields. A wrong field gets its default and is reported in ``problems``."""
+        """Return the settings from all fields. A wrong field gets its default, and ``problems`` reports it."""
         values: dict[str, Any] = {name: self.value(name) for name in SPECS}
         settings = ConnectionSettings(conn_id=conn_id, **values)
         self.check_webhook()
@@ -227,13 +227,18 @@ class _FieldReader:
             self.problem(other, "nothing", f"a value, since {_name(key)} is set")
 
     def problem(self, key: str, found: str, allowed: str) -> None:
-        """Add a problem of one field to the list, unless the list already contains it."""
+        """Add a problem of one field to the list. If the list already contains the problem, do nothing.
+
+        :param key: Name of the field.
+        :param found: Description of the wrong value.
+        :param allowed: Description of the allowed values.
+        """
         text = f"{_name(key)}: found {found}; allowed is {allowed}"
         if text not in self.problems:
             self.problems.append(text)
 
     def raise_if_wrong(self, conn_id: str) -> None:
-        """Raise one error that lists all problems, if there are any."""
+        """If there are problems, raise one error that lists all of them."""
         if self.problems:
             lines = "".join(f"\n  {problem}" for problem in self.problems)
             raise ConfigurationError(
@@ -266,7 +271,7 @@ class _FieldReader:
         return f"{self._safe_repr(value)} ({type(value).__name__})"
 
     def _safe_repr(self, value: object) -> str:
-        """Return ``repr(value)``, or only the length if the value contains a secret of another field."""
+        """Return ``repr(value)``. If the value contains a secret of another field, return only its length."""
         shown = repr(value)
         secrets = (self._stored[key] for key in _SECRET_KEYS)
         if any(isinstance(secret, str) and len(secret) > 3 and secret in str(value) for secret in secrets):
@@ -277,7 +282,7 @@ class _FieldReader:
         return "<_FieldReader>"
 
 
-#: Warnings that this process has already logged, as pairs of connection id and unknown keys.
+#: Warnings about unknown keys that this process has already logged, as pairs of Connection id and keys.
 _WARNED: set[tuple[str, tuple[str, ...]]] = set()
 _SECRET_KEYS = frozenset(spec.column or name for name, spec in SPECS.items() if spec.secret)
 _NEVER_SHOWN = frozenset({"login", "proxies", *_SECRET_KEYS})

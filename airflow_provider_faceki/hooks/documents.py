@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def load_documents(load: Callable[[str, Any], Image], documents: object) -> list[Document]:
-    """Return the caller's documents as ``Document`` objects.
+    """Load the pictures of the documents, and return the documents as ``Document`` objects.
 
-    :param load: Function that returns a checked image. Its arguments are a name for errors, and a picture.
+    :param load: Function that returns a checked image. Its arguments are a name for error messages, and a picture.
     :param documents: One to three documents. Each is a ``Document``, ``{"front": picture, "back": picture}``, or the
-        picture of its front. A back side that means "no value", such as ``None``, is ignored.
+        picture of its front. If the back is a value such as ``None`` or an empty text, the document has no back.
     :raises ValidationError: if ``documents`` has another form.
     """
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
@@ -49,5 +49,6 @@ def _document(load: Callable[[str, Any], Image], name: str, item: object) -> Doc
 
 
 def _is_no_place(side: object) -> bool:
-    # A number or a list is refused here, because it cannot be a location. The storage checks the locations themselves.
+    # A number or a list is refused here, because it cannot be the location of a picture. The storage checks whether a
+    # location is valid.
     return isinstance(side, int | float | Sequence | Mapping) and not isinstance(side, str | bytes)

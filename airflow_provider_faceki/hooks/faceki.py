@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The hook, which calls FACEKI with the credentials of an Airflow Connection."""
+"""Airflow hook that calls FACEKI with the credentials of an Airflow Connection."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ T = TypeVar("T")
 class FacekiHook(BaseHook):
     """Hook that calls FACEKI with the client id and secret of an Airflow Connection.
 
-    All hooks of a process share HTTP connections. All hooks of a process that use the same account share one token.
-    With the default token store, all processes of a host share this token. The hook reads and sends nothing before the
-    first call.
+    All hooks of a process share HTTP connections. All hooks that use the same FACEKI account share one access token. By
+    default, they share it with all processes of a machine. Before the first call, the hook does not read the Connection
+    and sends nothing.
 
     :param faceki_conn_id: Id of a Connection of type ``faceki``; see ``docs/connection.md``.
     """
@@ -54,20 +54,23 @@ class FacekiHook(BaseHook):
         self.faceki_conn_id = faceki_conn_id
 
     def __getstate__(self) -> dict[str, Any]:
-        """Exclude the client from copies and pickles.
+        """Exclude the client from copies and pickles of the hook.
 
-        The client contains locks and secrets. The hook can create it again.
+        The client contains locks and secrets. If a copy of the hook needs a client, it creates a new one.
         """
         return {name: value for name, value in self.__dict__.items() if name != "_cached_connection"}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's extra fields for Airflow before 3.2. Later versions read the provider's metadata."""
+        """Return the extra fields of the Connection form for Airflow before 3.2.
+
+        Later versions of Airflow read the form from the provider's metadata.
+        """
         return form.form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the form's labels and placeholders for Airflow before 3.2."""
+        """Return the labels and placeholders of the Connection form for Airflow before 3.2."""
         return form.hook_field_behaviour()
 
     @property
@@ -84,17 +87,17 @@ class FacekiHook(BaseHook):
         return self._client
 
     def call(self, endpoint: Endpoint[T]) -> T:
-        """Perform one call of FACEKI and return its typed result.
+        """Perform one call to FACEKI and return its typed result.
 
         :param endpoint: An endpoint of ``airflow_provider_faceki.api``, such as ``FetchRecords(request_id=...)``.
         :raises FacekiError: if the call fails. ``api/errors.py`` defines the error classes. The error text contains the
-            Connection's id.
+            id of the Connection.
         """
         with self._with_conn_id():
             return self._client.call(endpoint)
 
     async def acall(self, endpoint: Endpoint[T]) -> T:
-        """Perform one call without blocking the event loop. Parameters and errors are those of :meth:`call`."""
+        """Perform one call to FACEKI without blocking the event loop. Parameters and errors are as for :meth:`call`."""
         client = await self.aget_conn()
         with self._with_conn_id():
             return await client.call(endpoint)
@@ -107,10 +110,14 @@ class FacekiHook(BaseHook):
         record_identifier: str | None = None,
         face_id: str | None = None,
     ) -> tuple[VerificationRecord, ...]:
-        """Fetch the records that match one filter: a verification, a link, your own id, or a person.
+        """Fetch the records of a verification, of a link, of your own identifier, or of a person.
 
+        :param request_id: FACEKI's id of the verification.
+        :param link: Id of the link.
+        :param record_identifier: Your own id of the person or case.
+        :param face_id: FACEKI's id of the person.
         :returns: The records in FACEKI's order, or an empty tuple if there are none.
-        :raises ValidationError: if not exactly one filter is set.
+        :raises ValidationError: if no parameter or more than one parameter is set.
         :raises FacekiError: if the call fails; see :meth:`call`.
         """
         with self._with_conn_id():
@@ -127,7 +134,7 @@ class FacekiHook(BaseHook):
         expires_in_minutes: int | None = None,
         redirect_url: str | None = None,
     ) -> KycLink:
-        """Create a link under which one person is verified in a browser. Each call creates a new link.
+        """Create a link to a page on which one person is verified in a browser. Each call creates a new link.
 
         :param workflow_id: Id of a workflow in the FACEKI portal. Default: the Connection's default workflow.
         :param record_identifier: Your own id of the person or case.
@@ -148,8 +155,8 @@ class FacekiHook(BaseHook):
     def get_workflow_rules(self, workflow_id: str | None = None, *, link: str | None = None) -> WorkflowRules:
         """Fetch the rules of a workflow or of a link, such as the documents that the workflow requires.
 
-        :param workflow_id: Id of a workflow in the FACEKI portal. Default: if ``link`` is not set, the Connection's
-            default workflow.
+        :param workflow_id: Id of a workflow in the FACEKI portal. If neither ``workflow_id`` nor ``link`` is set, the
+            Connection's default workflow is used.
         :param link: Id of a link.
         :raises FacekiError: if the call fails; see :meth:`call`.
         """
@@ -170,9 +177,9 @@ class FacekiHook(BaseHook):
     ) -> KycVerification:
         """Verify one person. FACEKI charges for this call.
 
-        The request is sent once. If the response is lost, the hook looks up the record by the record identifier. The
-        hook stores nothing between the tries of a task, so a retry of the task is possibly charged again. Prefer
-        ``FacekiKycVerificationOperator``, which first searches for a verification that an earlier try has sent.
+        The request is sent once. If the response is lost, the hook looks up the record by ``record_identifier``. The
+        hook stores nothing between two tries of a task, so FACEKI possibly charges a retry of the task again. To avoid
+        this, use ``FacekiKycVerificationOperator``, which first searches for a verification that an earlier try sent.
 
         :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
         :param documents: One to three documents. Each document is the picture of its front, ``{"front": picture,
@@ -211,13 +218,13 @@ class FacekiHook(BaseHook):
         return self.call(api.FaceMatch(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
     def analyze_face(self, selfie: Picture, *, image_conn_id: str | None = None) -> FaceAnalysis:
-        """Estimate age, gender and liveness of a face. Parameters and errors are those of :meth:`match_face`."""
+        """Estimate age, gender and liveness of a face. Parameters and errors are as for :meth:`match_face`."""
         return self.call(api.AnalyzeFace(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
     def check_image(self, image: Picture, *, image_conn_id: str | None = None) -> ImageCheck:
         """Check the quality of a picture. As far as is known, FACEKI does not charge for this call.
 
-        Parameters and errors are those of :meth:`match_face`.
+        Parameters and errors are as for :meth:`match_face`.
         """
         return self.call(api.CheckImage(self.image(image, name="image", conn_id=image_conn_id)))
 
@@ -235,7 +242,7 @@ class FacekiHook(BaseHook):
     def workflow(self, workflow_id: str | None) -> str:
         """Return ``workflow_id``, or the Connection's default workflow.
 
-        :raises ValidationError: if both are missing.
+        :raises ValidationError: if ``workflow_id`` is empty and the Connection has no default workflow.
         """
         chosen = workflow_id or self.settings.workflow_id
         if not chosen:
@@ -246,9 +253,9 @@ class FacekiHook(BaseHook):
         return chosen
 
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
-        """Return the rules of a workflow from the cache of this process.
+        """Return the rules of a workflow. The rules are fetched once and then cached in this process.
 
-        :returns: ``None`` if FACEKI does not report the rules. A warning is then logged.
+        :returns: The rules. If FACEKI does not return the rules, the result is ``None``, and a warning is logged.
         :raises FacekiError: if the request fails for a reason that also prevents a verification.
         """
         from airflow_provider_faceki.hooks.workflow_rules import cached_rules
@@ -257,14 +264,14 @@ class FacekiHook(BaseHook):
         return cached_rules(key, lambda: self.get_workflow_rules(workflow_id))
 
     def image(self, source: Picture, *, name: str = "image", conn_id: str | None = None) -> Image:
-        """Return a checked picture for a call such as ``AnalyzeFace``.
+        """Check a picture and return it as an ``Image`` for a call such as ``AnalyzeFace``.
 
-        A picture in a storage is checked, but not loaded into memory. A picture larger than the Connection's
-        ``max_image_bytes`` is refused. This method reads the storage, so an event loop must not call it.
+        A picture in a storage is checked, but not loaded into memory. If a picture is larger than the Connection's
+        ``max_image_bytes``, it is refused. This method reads the storage, so an event loop must not call it.
 
         :param source: Bytes of the picture, its absolute local path, its URI, or an ``Image``. An ``Image`` is returned
             unchanged.
-        :param name: Purpose of the picture. Errors contain this name.
+        :param name: Name of the picture in error messages, such as ``selfie``.
         :param conn_id: Connection for the storage. Default: the Connection in the URI. If the URI contains no
             Connection, none is used.
         :raises ValidationError: if the picture is missing, empty, too large, or not an image.
@@ -280,7 +287,7 @@ class FacekiHook(BaseHook):
             return storage.image(name, source, limit, conn_id)
 
     def get_access_token(self) -> str:
-        """Return a bearer token that is valid for at least the renewal margin. A stored token is used if possible.
+        """Return a bearer token for FACEKI. If the stored token is missing or expires soon, request a new token.
 
         :raises FacekiError: if no token can be obtained.
         """
@@ -288,10 +295,10 @@ class FacekiHook(BaseHook):
             return self._client.get_access_token()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Request one token from FACEKI without the token store, and return success or failure with a message.
+        """Test the Connection: request one token from FACEKI. Return success or failure, and a message.
 
-        FACEKI does not charge for this call. If FACEKI does not know the form of the token request, each other form is
-        tried once.
+        The token store is not used. FACEKI does not charge for this call. If FACEKI does not know the form of the token
+        request, each other form is tried once.
         """
         from dataclasses import replace
 
@@ -304,13 +311,14 @@ class FacekiHook(BaseHook):
             text = str(error)
             if isinstance(error, api.ConfigurationError) and error.http_status is not None:
                 text += self._suggest_auth_flow()
-            # Airflow's command line interprets square brackets as markup, and fails on text such as `[/x]`.
+            # Square brackets are replaced, because Airflow's command line interprets them as markup and fails on text
+            # such as `[/x]`.
             return False, text.translate(str.maketrans("[]", "()"))
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
-        """Try each other form of the token request once. Return a sentence that names the form that works."""
+        """Try each other form of the token request once. If one form works, return a sentence that names it."""
         from airflow_provider_faceki.api.probes import Diagnosis
 
         found = Diagnosis(self._client).other_auth_flow()
@@ -334,7 +342,7 @@ class FacekiHook(BaseHook):
         return cached
 
     async def aget_conn(self) -> AsyncFacekiClient:
-        """Return the client for an event loop.
+        """Return the FACEKI client for use in an event loop.
 
         :raises ConfigurationError: if a field of the Connection is wrong; see :attr:`settings`.
         """
@@ -345,14 +353,14 @@ class FacekiHook(BaseHook):
             cached = self._find_cached(stored)
             if cached is None:
                 with self._with_conn_id():
-                    # This call runs in a thread, because it imports further modules and checks that the file of the CA
-                    # bundle exists. Both would block the event loop.
+                    # The Connection is checked in a thread, because the check imports modules and searches for the file
+                    # of the CA bundle. Both would block the event loop.
                     cached = await asyncio.to_thread(self._read, stored)
                 if cached.client.token_backend is not None:
                     from asgiref.sync import sync_to_async
 
-                    # This call looks up a Connection. In a triggerer, Airflow can look up a Connection only on threads
-                    # of asgiref.
+                    # The token store looks up a Connection of its own. In a triggerer, Airflow can look up a Connection
+                    # only on threads of asgiref.
                     await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)
@@ -413,12 +421,12 @@ class _CachedConnection(NamedTuple):
     client: FacekiClient
 
 
-#: The Connections that this process has read. Every hook fetches its Connection. If the stored fields have not changed,
-#: the hook reuses the checked settings and the client.
+#: The Connections that this process has read, by id. Every new hook fetches its Connection again. If the stored fields
+#: have not changed, the hook reuses the checked settings and the client.
 _cached_connections: dict[str, _CachedConnection] = {}
 
-# After a fork, the masker of the child process does not know the secrets that the parent process has masked. Therefore
-# the child process reads its Connections again.
+# After a fork, Airflow's log masker in the child process does not know the secrets that the parent process has
+# registered. The child process therefore reads its Connections again, which registers their secrets.
 os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
@@ -439,9 +447,9 @@ def _token_backend(settings: ConnectionSettings) -> TokenBackend | None:
 
 
 def _connect_token_backend(client: FacekiClient) -> None:
-    """Look up the Connection of the token store's storage.
+    """Look up the Connection for the storage of the shared token store, if a shared token store is used.
 
-    Errors are ignored, because the token store logs them later.
+    Errors are ignored here, because the token store logs them later.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:
@@ -455,10 +463,9 @@ async def _mask_secret_async(value: str) -> None:
     except ImportError:
         from asgiref.sync import sync_to_async
 
-        # Before `amask_secret` existed, masking called the supervisor synchronously, which must not happen on the event
-        # loop. In a triggerer of Airflow 3.0 and 3.1, masking uses asgiref, which reaches the event loop only from an
-        # asgiref thread. On any other thread, the responses are assigned to the wrong requests, and the triggerer
-        # stops.
+        # In Airflow versions without `amask_secret`, masking is a blocking call to Airflow's supervisor, so it must not
+        # run on the event loop. In a triggerer of Airflow 3.0 and 3.1, it must run on a thread of asgiref. On any other
+        # thread, the triggerer would assign responses to the wrong requests and stop.
         await sync_to_async(mask_secret)(value)
     else:
         await amask_secret(value)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cache of the rules of workflows, such as the required documents. All hooks of a process share the cache."""
+"""Cache of the rules of FACEKI workflows, such as the required documents. All hooks of a process share the cache."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Time to live of rules in seconds. Users change rules by hand in FACEKI's portal, so rules change rarely.
+#: Time to live in seconds of cached rules. Users change rules by hand in FACEKI's portal, so rules change rarely.
 CACHE_TTL_SECONDS = 600.0
-#: Time to live in seconds of the result that rules are refused or missing. It is shorter, because a user is possibly
-#: repairing the workflow.
+#: Time to live in seconds of a cached failure, if FACEKI does not return the rules. It is shorter, because a user is
+#: possibly repairing the workflow.
 NEGATIVE_CACHE_TTL_SECONDS = 60.0
 #: Maximum number of workflows in the cache. A manifest usually names few workflows, but a template can produce a new
 #: name for each row.
@@ -39,17 +39,17 @@ class _Cached(NamedTuple):
 
 _cache: dict[Key, _Cached] = {}
 _locks: dict[Key, threading.Lock] = {}
-# If a thread of the parent process has acquired a lock, this thread does not exist in the child process. The lock would
-# never be released there, so the child process creates new locks.
+# A lock that a thread of the parent process has acquired would never be released in a forked child process, because the
+# thread does not exist there. Therefore the child process creates new locks.
 os.register_at_fork(after_in_child=_locks.clear)
 
 
 def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | None:
     """Return the rules of a workflow. If several threads need the same rules, only one thread fetches the rules.
 
-    :param key: Account and workflow of the rules.
+    :param key: Base URL, client id and workflow id.
     :param fetch: Function that fetches the rules from FACEKI.
-    :returns: ``None`` if FACEKI does not report the rules. A warning is then logged.
+    :returns: The rules. If FACEKI does not return the rules, the result is ``None``, and a warning is logged.
     :raises WorkflowError: if the workflow is unknown or has no rules.
     :raises FacekiError: if FACEKI is not available, or refuses the request for a reason that also prevents a
         verification.
@@ -64,8 +64,8 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
             ttl = CACHE_TTL_SECONDS if isinstance(found, api.WorkflowRules) else NEGATIVE_CACHE_TTL_SECONDS
             cached = _cache[key] = _Cached(time.monotonic() + ttl, found)
     if isinstance(cached.found, api.WorkflowError):
-        # Raising an exception adds a traceback to it. Several threads possibly raise the cached exception, so each
-        # thread raises a copy.
+        # Several threads possibly raise the same cached exception, and each raise adds a traceback to it. Therefore
+        # each thread raises a copy.
         raise copy.copy(cached.found)
     return cached.found
 
