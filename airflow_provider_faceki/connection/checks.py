@@ -242,7 +242,9 @@ def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
         raise InvalidValue(allowed, "a user name or password in it")
     if rest:
         raise InvalidValue(allowed, "a query or fragment in it")
-    if _is_ipv6(authority):  # Airflow has removed the brackets of the IPv6 address when it read the Connection's URI
+    if _is_ipv6(
+        authority
+    ):  # Airflow has removed the brackets of the IPv6 address when it read the Connection's URI
         authority = f"[{authority}]"
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None or not _good_host(parts[1]):

@@ -136,7 +136,9 @@ def _keep_secret(widget: Any) -> Any:
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        if field.data and not field.raw_data:  # the value was stored before, and was not submitted with the form
+        if (
+            field.data and not field.raw_data
+        ):  # the value was stored before, and was not submitted with the form
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 
             attributes["value"] = SENSITIVE_FIELD_PLACEHOLDER
