@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Detection of the differences between a FACEKI installation and FACEKI's documentation, and of the needed settings.
+"""Test requests that find out how a FACEKI installation differs from FACEKI's documentation, and the needed settings.
 
-As far as is known, the module uses only free calls, such as token requests, records of an unused identifier and
-workflow rules. A finding contains names of keys, statuses and codes, and never a secret, an id or personal data.
+As far as is known, FACEKI does not charge these requests, except possibly the creation of a link, which is off by
+default. A finding contains names of JSON keys, statuses and codes, and never a secret, an id or personal data.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
-#: Maximum number of requests for records of random, unused identifiers.
+#: Maximum number of requests for records. These requests use random identifiers that no record has.
 MAX_RECORDS_REQUESTS = 100
-#: Number of requests that are reserved out of this maximum, so that each filter can be probed. A probe needs up to four
-#: requests, because a refused request and a null answer are each repeated.
+#: Number of requests that are reserved out of :data:`MAX_RECORDS_REQUESTS`, so that each filter of records can be
+#: tested. One test needs up to four requests, because a refused request and a null answer are each repeated.
 _NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
-#: Description of the requests for the user who runs the check. The numbers are upper limits.
+#: Description of all test requests, for the user who runs the check. The numbers are upper limits.
 FREE_CALLS = (
     "token requests: one in the configured form; if that fails, one in each of the other five forms",
     "records of identifiers made up for this check: four requests if all is as configured, else at most "
@@ -63,7 +63,8 @@ FREE_CALLS = (
     "rules of the Connection's default workflow, if it has one: one or two requests",
     "the PDF report of a made-up request id, if pdf_report_path is set: one to four requests",
 )
-#: Paths of the call that fetches records, and spellings of its filters. The most probable values are first.
+#: Paths for fetching records that are tried, and spellings of the filters that are tried. The most probable values are
+#: first.
 _RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
 _FILTER_NAMES = {
     "record_identifier": ("record_identifier", "recordIdentifier", "referenceId", "applicationId"),
@@ -71,38 +72,39 @@ _FILTER_NAMES = {
     "link": ("link", "linkId", "link_id"),
     "face_id": ("face_id", "faceId"),
 }
-#: Pairs of HTTP header and scheme in which FACEKI possibly expects the access token.
+#: Pairs of HTTP header and prefix (scheme) that are tried for sending the access token.
 _PLACES = (
     ("authorization", "Bearer"),
     ("authorization", ""),
     ("x-access-token", ""),
     ("x-access-token", "Bearer"),
 )
-#: Pattern of the JSON keys that a report shows. A key that is possibly an id does not match.
+#: Pattern of the JSON keys that a finding shows. A key that is possibly an id does not match.
 _KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
 _MAX_KEYS = 12
 
 
 class Level(StrEnum):
-    """Consequence of a finding for the installation."""
+    """Consequence of a finding for the settings of the installation."""
 
-    #: No setting has to change.
+    #: No setting has to be changed.
     OK = "ok"
-    #: A setting has to change.
+    #: At least one setting has to be changed.
     CHANGE = "change"
-    #: No setting makes the call work.
+    #: The call failed with all settings that were tried.
     BROKEN = "broken"
-    #: The probes did not find an answer.
+    #: The test requests did not answer the question.
     OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One question about the installation, with its answer.
+    """One question about the FACEKI installation, with its answer.
 
-    :param uncertainty: Reason for the question, which is an incomplete or contradictory source.
-    :param level: Consequence for the installation.
-    :param settings: Values to set. The keys are attributes of :class:`Service`, ``auth_flow`` or ``workflow_id``.
+    :param uncertainty: Why the question exists. The reason is an incomplete or contradictory source.
+    :param level: Consequence for the settings of the installation.
+    :param settings: New values of settings. The keys are attributes of :class:`Service`, ``auth_flow`` or
+        ``workflow_id``.
     """
 
     question: str
@@ -113,7 +115,7 @@ class Finding:
 
 
 class _Question(NamedTuple):
-    """A question of the check, with the reason why the answer is uncertain."""
+    """A question about the FACEKI installation, with the reason why its answer is not known from the documentation."""
 
     text: str
     uncertainty: str
@@ -147,7 +149,7 @@ _LINK = _Question(
 
 
 class _FixedTokenStore:
-    """A token store with one fixed token. It does not store or remove tokens, so a check fetches no second token."""
+    """Token store with one fixed token. Other tokens are not stored, and the fixed token is never removed."""
 
     def __init__(self, token: AccessToken | None) -> None:
         self._token = token
@@ -169,7 +171,7 @@ class _FixedTokenStore:
 
 
 class _Recorder:
-    """A transport that sends through another transport, and stores a description of the last response."""
+    """Transport that sends requests through another transport, and stores a description of the last response."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -187,7 +189,7 @@ class _Recorder:
 
 @dataclass(frozen=True, repr=False)
 class _ProbeClient(FacekiClient):
-    """A client with a fixed token. It sends each request at most twice and records the shape of the answers."""
+    """Client with a fixed access token. It sends each request at most twice and stores a description of each answer."""
 
     token: AccessToken | None = None
     recorder: _Recorder | None = None
@@ -201,12 +203,12 @@ class _ProbeClient(FacekiClient):
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """Outcome of one probe.
+    """Outcome of one test request.
 
-    :param result: Result that the endpoint returned, or ``None`` if the call failed.
-    :param error: Error of the probe, or ``None`` if it succeeded.
-    :param shape: Short description of the answer.
-    :param service: Service with which the probe was sent.
+    :param result: Result of the call, or ``None`` if the call failed.
+    :param error: Error of the test request, or ``None`` if the request succeeded.
+    :param shape: Short description of the answer, without its values.
+    :param service: URLs, paths and field names that the test request used.
     """
 
     result: object
@@ -216,7 +218,7 @@ class _Outcome:
 
 
 class Diagnosis:
-    """The probes of one account. A probe is a test request. It is sent when the caller requests its finding.
+    """Test requests (probes) for one FACEKI account. A probe is sent when the caller requests its finding.
 
     :param client: Client with the configured settings.
     :param workflow_id: Default workflow of the Connection, if it has one.
@@ -235,13 +237,13 @@ class Diagnosis:
 
     @property
     def service(self) -> Service:
-        """The service with the settings that the probes have found."""
+        """The configured URLs, paths and field names, with the changes that the test requests have found so far."""
         return self._client.service
 
     def findings(self, *, make_link: bool = False) -> Iterator[Finding]:
-        """Send the probes in order and yield their findings. If no token can be obtained, no further probe is sent.
+        """Send the test requests in order and yield their findings. Without an access token, stop after the first.
 
-        :param make_link: Whether to create a link, which FACEKI possibly charges.
+        :param make_link: Whether to create a verification link too. FACEKI possibly charges its creation.
         """
         token = self.token()
         yield token
@@ -257,7 +259,7 @@ class Diagnosis:
             yield self._link()
 
     def token(self) -> Finding:
-        """Find a form of the token request that works.
+        """Find a form of the token request with which FACEKI returns an access token.
 
         Each form is tried once, and the configured form is tried first.
         """
@@ -274,7 +276,10 @@ class Diagnosis:
         return _TOKEN_FORM.answer(answer, Level.CHANGE, {"auth_flow": found.value})
 
     def other_auth_flow(self) -> AuthFlow | None:
-        """Return the first form, other than the configured form, with which FACEKI returns a token."""
+        """Return the first form of the token request, except the configured form, with which FACEKI returns a token.
+
+        If no other form works, return ``None``.
+        """
         configured = self._client.auth_flow
         for flow in (flow for flow in AuthFlow if flow is not configured):
             if self._try_auth_flow(flow) is None:
@@ -355,9 +360,9 @@ class Diagnosis:
         return question.answer(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
-        """Use the first service settings with which a probe succeeds.
+        """Try settings for fetching records, and use the first settings that work for all later test requests.
 
-        Return the changed settings and the shape of the answer.
+        Return the changed settings and the description of the answer, or ``None`` if no settings work.
         """
         configured = self._client.service
         for service in dict.fromkeys(services):
@@ -371,7 +376,10 @@ class Diagnosis:
         return None
 
     def _use_service(self, outcome: _Outcome) -> tuple[dict[str, str], str]:
-        """Use the service settings of a successful probe. Return the changed settings and the shape of the answer."""
+        """Use the settings of a successful test request for all later test requests.
+
+        Return the changed settings and the description of the answer.
+        """
         configured = self.service
         self._use(service=outcome.service)
         return _differences(configured, outcome.service), outcome.shape
@@ -381,7 +389,7 @@ class Diagnosis:
         endpoint = FetchRecords(**{name: value})
 
         def understand(records: tuple[VerificationRecord, ...]) -> FacekiError | None:
-            # No record has this identifier. If FACEKI returns records, it ignored the filter.
+            # No record has this identifier. If FACEKI returns records, FACEKI ignored the filter.
             return (
                 UnexpectedResponseError("records of others are answered: the filter is not known")
                 if records
@@ -391,7 +399,7 @@ class Diagnosis:
         before = self._recorder.sent
         outcome = self._ask(endpoint, service, understand)
         if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
-            # No record has this identifier, so null means that there is no record.
+            # No record has this identifier, so null in the answer means that there is no record.
             outcome = self._ask(endpoint, replace(service, null_result="no_record"), understand)
         self._records_requests += self._recorder.sent - before
         # A LinkError also proves that the filter works, because FACEKI reports that the link does not exist.
@@ -483,7 +491,10 @@ def _is_about_token(error: FacekiError) -> bool:
 def _setting_row(
     question: _Question, changes: Mapping[str, str], names: Iterable[str], shape: str = ""
 ) -> Finding:
-    """Return the finding about the settings ``names``. If ``changes`` contains any of them, a setting has to change."""
+    """Return the finding about the settings ``names``.
+
+    If ``changes`` contains at least one of these settings, the finding has the level ``CHANGE``, otherwise ``OK``.
+    """
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"
     answer += f"; nothing found is: {shape}" if shape else ""
@@ -495,7 +506,7 @@ def _is_answer_about_a_report(error: FacekiError) -> bool:
 
 
 def _differences(before: Service, after: Service) -> dict[str, str]:
-    """Return the settings that differ, with the values that the Connection needs."""
+    """Return the settings that differ, with the values of ``after`` in the form that the Airflow Connection needs."""
     changed = {
         each.name: getattr(after, each.name)
         for each in fields(Service)
@@ -527,7 +538,7 @@ def _error_text(error: FacekiError) -> str:
 
 
 def describe(response: HttpResponse) -> str:
-    """Return the status, the media type and the names of the keys of an answer."""
+    """Return a text with the status, the media type and the names of the JSON keys of an HTTP response."""
     media_type = response.headers.get("content-type", "no content type").partition(";")[0].strip().lower()
     parts = [
         f"HTTP {response.status}",

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Files and images to upload, and the ``multipart/form-data`` body that reads them while it is sent."""
+"""Files and images to upload, and the ``multipart/form-data`` body, which reads the files while it is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from airflow_provider_faceki.api.errors import ValidationError
 
 #: Maximum size of an image in bytes. It equals the default of the Connection's field ``max_image_bytes``.
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
-#: Bytes that are read and sent at once. Larger chunks are not faster, because one TLS record has 16 KiB.
+#: Number of bytes of a file that are read and sent at once. Larger chunks are not faster, because one TLS record
+#: contains at most 16 KiB.
 CHUNK_BYTES = 64 * 1024
 
 # Image formats, each with the pattern of its first bytes, its media type and its file extension.
@@ -63,12 +64,12 @@ class Image(File):
 
     @classmethod
     def of_bytes(cls, name: str, content: bytes, max_bytes: int = MAX_IMAGE_BYTES) -> Image:
-        """Return ``content`` as an image. The parameters and errors are those of :meth:`checked`."""
+        """Check ``content`` and return it as an image. The parameters and errors are those of :meth:`checked`."""
         return cls.checked(name, partial(io.BytesIO, content), len(content), max_bytes)
 
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
-        """Return an image after a check of its size and first bytes, so that an invalid image is never sent and billed.
+        """Check the size and the first bytes of an image and return it, so that FACEKI never bills an invalid image.
 
         :param name: Name of the argument that contains the image, for the error message.
         :param opener: Function that opens the image at its first byte.
@@ -89,7 +90,11 @@ class Image(File):
 
 
 def check_size(name: str, size: int, max_bytes: int) -> None:
-    """Raise an error if an image has more than ``max_bytes`` bytes."""
+    """Raise an error if the size of an image in bytes is larger than ``max_bytes``.
+
+    :param name: Name of the argument that contains the image, for the error message.
+    :raises ValidationError: if the image is too large.
+    """
     if size > max_bytes:
         raise ValidationError(
             f"{name} has {size} bytes, more than max_image_bytes={max_bytes}; FACEKI answers an image that "
@@ -98,7 +103,7 @@ def check_size(name: str, size: int, max_bytes: int) -> None:
 
 
 def check_image(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is an :class:`Image`. For example, a path to an image is not accepted."""
+    """Raise an error if ``value`` is not an :class:`Image`. For example, a path to an image is not accepted."""
     if not isinstance(value, Image):
         raise ValidationError(
             f"{name} must be an Image (Image.checked, Image.of_bytes), not {type(value).__name__}"
@@ -183,8 +188,8 @@ def _content(name: str, file: File) -> Iterator[bytes]:
     except ValidationError:
         raise
     except Exception as problem:
-        # Some storages raise the same exception classes as the HTTP connection. Without this conversion, the transport
-        # would interpret such an exception as a lost answer.
+        # Some storages raise the same exception classes as the HTTP connection. Without the conversion into a
+        # ValidationError, the transport would interpret such an exception as a lost answer.
         raise ValidationError(f"{name} could not be read to its end") from problem
     if left or has_more:
         raise ValidationError(f"{name} became {'shorter' if left else 'longer'} while it was sent")

@@ -32,11 +32,11 @@ from urllib3.connection import HTTPConnection
 
 from airflow_provider_faceki.api.errors import ConfigurationError
 
-#: Maximum number of unsent bytes in the kernel's buffer of a connection. The kernel sends them even after the deadline
-#: or the end of the process. The kernel's default limit is up to 4 MiB. On a slow uplink, sending so many bytes needs
-#: minutes.
+#: Maximum number of unsent bytes in the kernel's buffer of a connection. The kernel sends these bytes even after the
+#: deadline or the end of the process. The kernel's default limit is up to 4 MiB. On a slow uplink, the kernel would
+#: need minutes to send so many bytes.
 MAX_UNSENT_BYTES = 256 * 1024
-#: The socket option for this limit, or ``None`` if the operating system has no such option.
+#: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 #: Maximum number of response bytes that are read while the request is still sent. Every status line is shorter.
@@ -54,9 +54,8 @@ class SendState:
     """Progress of the request that this thread sends.
 
     :param timeout: Maximum seconds for sending the request.
-    :param begun: Whether a byte of the request was possibly sent. This flag is needed, because urllib3's exceptions do
-        not contain this information. If a connection is lost after sending, urllib3 possibly reports an unreachable
-        proxy.
+    :param begun: Whether a byte of the request was possibly sent. urllib3's exceptions do not show this. For example,
+        if the connection is lost after sending, urllib3 possibly reports an unreachable proxy.
     """
 
     timeout: float
@@ -81,7 +80,8 @@ class _SocketReader(io.RawIOBase):
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
-        # This file object keeps the socket open if http.client closes it before the body is read.
+        # http.client possibly closes the socket before the body is read. The socket remains open until this file object
+        # is closed too.
         self._file = sock.makefile("rb", buffering=0)
         self._deadline = 0.0
         self._early = bytearray()
@@ -114,7 +114,7 @@ class _SocketReader(io.RawIOBase):
         return received
 
     def read_early(self) -> bool:
-        """Read the received bytes without waiting. Return whether a later call can read more bytes."""
+        """Read the bytes that have already arrived, without waiting. Return whether a later call can read more."""
         self._socket.settimeout(0.0)
         try:
             data = self._socket.recv(_MAX_EARLY_BYTES)
@@ -130,9 +130,9 @@ class _SocketReader(io.RawIOBase):
         return bool(_FINAL_STATUS.match(self._early))
 
     def has_decrypted_bytes(self) -> bool:
-        """Return whether the TLS layer holds decrypted bytes that are not read yet.
+        """Return whether the TLS layer contains decrypted bytes that are not read yet.
 
-        ``poll`` does not report such bytes.
+        ``poll`` does not report such bytes, because they are not in the buffer of the socket any more.
         """
         pending = getattr(self._socket, "pending", None)
         return pending is not None and bool(pending())
@@ -160,9 +160,9 @@ class _ResponseStream(io.BufferedReader):
 
 
 class _Response(HTTPResponse):
-    """A response with one deadline for the head and another for the body.
+    """HTTP response with one deadline for its head and another deadline for its body.
 
-    The connection is reused only if this is safe.
+    If client and server possibly disagree about the end of the response, the connection is closed and not reused.
     """
 
     def __init__(
@@ -214,7 +214,10 @@ class _Connection(HTTPConnection):
         return super().is_connected and (self._stream is None or self._stream.is_drained)
 
     def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Response:  # type: ignore[override]
-        """Create the response to a request, or to ``CONNECT`` of a proxy. http.client calls this like a class."""
+        """Create the response object for a request, or for the ``CONNECT`` request to a proxy.
+
+        http.client expects a class with this name, so it calls the method as a constructor.
+        """
         if self._stream is None:
             self._stream = _ResponseStream(sock)
         return _Response(sock, self._stream, *args, is_request_sent=self._is_request_sent, **kwargs)
@@ -253,7 +256,10 @@ class _Connection(HTTPConnection):
             raise SendTimeout from None
 
     def _send_body(self, sock: socket.socket, data: bytes, deadline: float) -> None:
-        """Send ``data``. If a final response arrives before the end, stop sending."""
+        """Send a part of the request body. If a final response arrives before all bytes are sent, stop sending.
+
+        :param deadline: Time of the monotonic clock until which all bytes must be sent.
+        """
         unsent = memoryview(data)
         poll = select.poll()
         poll.register(sock, self._poll_events)
@@ -261,7 +267,7 @@ class _Connection(HTTPConnection):
             events = dict(poll.poll(_seconds_until(deadline) * 1000)).get(sock.fileno(), 0)
             if events & select.POLLIN:
                 if self._is_answered_early(sock):
-                    # After this exception, urllib3 assumes that the server has closed the connection, and reads the
+                    # After a BrokenPipeError, urllib3 assumes that the server has closed the connection, and reads the
                     # response.
                     raise BrokenPipeError
                 poll.modify(sock, self._poll_events)
@@ -287,11 +293,12 @@ def _seconds_until(deadline: float) -> float:
 
 
 class SharedTLSAdapter(HTTPAdapter):
-    """Adapter that uses one TLS context for all connections.
+    """Adapter of ``requests`` that uses one TLS context for all connections.
 
-    Without this adapter, ``requests`` would load the CA bundle for each connection, which needs 25 ms.
+    The standard adapter of ``requests`` loads the CA bundle for each connection, which needs 25 ms.
 
-    :param max_connections: Maximum number of idle connections that stay open.
+    :param context: TLS context that verifies the certificates of all servers.
+    :param max_connections: Maximum number of idle connections that remain open.
     """
 
     def __init__(self, context: ssl.SSLContext, max_connections: int) -> None:
@@ -326,7 +333,8 @@ class SharedTLSAdapter(HTTPAdapter):
 
 
 def _install_connection_class(manager: Any) -> None:
-    # The new classes are derived from the manager's own classes, because a SOCKS proxy manager has other classes.
+    # The new pool and connection classes are derived from the manager's own classes, because a manager for a SOCKS
+    # proxy has other classes than a usual manager.
     manager.pool_classes_by_scheme = {
         scheme: type(
             pool.__name__,
@@ -345,7 +353,8 @@ _BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 def ca_bundle(verify: bool | str) -> tuple[str, str | None]:
     """Return the source and the path of the CA bundle.
 
-    The source is the setting ``verify`` or the name of an environment variable.
+    The source is ``"verify"`` for the setting ``verify``, or the name of an environment variable. If certificates are
+    not checked, the path is ``None``.
 
     :param verify: The setting ``verify`` of a transport.
     """
@@ -360,7 +369,8 @@ def ca_bundle(verify: bool | str) -> tuple[str, str | None]:
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """Return a TLS context for the setting ``verify`` of a transport.
 
-    :raises ConfigurationError: if the bundle that ``verify`` or the environment variable names cannot be read.
+    :raises ConfigurationError: if the CA bundle cannot be read. Its path is ``verify`` or the value of an environment
+        variable.
     """
     source, bundle = ca_bundle(verify)
     is_directory = bundle is not None and os.path.isdir(bundle)

@@ -1,7 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Drivers, which execute the effects of a call's steps. They contain no logic of the protocol.
+"""Drivers, which run the steps of a call. They contain no logic of FACEKI's protocol.
 
-:class:`SyncDriver` blocks the caller's thread. :class:`AsyncDriver` never blocks its event loop.
+The steps are a generator (see ``protocol/session.py``). The generator yields effects, such as "send this request" or
+"wait", and the driver executes each effect. :class:`SyncDriver` blocks the caller's thread. :class:`AsyncDriver` never
+blocks its event loop.
 """
 
 from __future__ import annotations
@@ -33,19 +35,19 @@ T = TypeVar("T")
 
 
 def _no_mask(_value: str) -> None:
-    """Do nothing. Without Airflow this package writes no logs."""
+    """Do nothing, because this package writes no log lines that could contain secrets if it is used without Airflow."""
 
 
 async def _no_mask_async(_value: str) -> None:
-    """Do nothing. This is the asynchronous form of :func:`_no_mask`."""
+    """Do nothing, as the asynchronous form of :func:`_no_mask`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretMasker:
-    """Functions that mask a value in logs, one for each driver. By default no value is masked.
+    """Functions that mask a secret value in log lines, one for each driver. By default, they do nothing.
 
-    :param mask: Function for the synchronous driver.
-    :param mask_async: Coroutine function for the asynchronous driver.
+    :param mask: Function that the synchronous driver calls with the secret.
+    :param mask_async: Coroutine function that the asynchronous driver calls with the secret.
     """
 
     mask: Callable[[str], None] = _no_mask
@@ -53,21 +55,24 @@ class SecretMasker:
 
 
 class RequestObserver(Protocol):
-    """Observer of all requests, for metrics. Its methods are called from several threads and must not raise."""
+    """Observer of all requests, for metrics. Its methods are called from several threads and must not raise errors."""
 
     def sent(self, endpoint: str, status: int | None) -> None:
-        """Record one request and the HTTP status of its response. The status is ``None`` without a response."""
+        """Record one request and the HTTP status of its response. If there was no response, the status is ``None``.
+
+        :param endpoint: Name of the endpoint's class. It is empty for a token request.
+        """
 
     def retried(self, endpoint: str) -> None:
-        """Record that a request will be sent again."""
+        """Record that a request failed and will be sent again."""
 
 
 class _Driver:
     """Base class of both drivers.
 
-    :param policy: Rules for repeated requests.
-    :param secret_masker: Functions that mask tokens in logs.
-    :param observer: Observer of all requests, or ``None``.
+    :param policy: Rules for sending a failed request again.
+    :param secret_masker: Functions that mask access tokens in log lines.
+    :param observer: Observer of all requests, for metrics, or ``None``.
     """
 
     def __init__(
@@ -102,8 +107,8 @@ class SyncDriver(_Driver):
     def run(self, steps: Steps[T]) -> T:
         """Run ``steps`` to their end and return their result.
 
-        :raises FacekiError: if the steps raise it. The frames of the steps are removed from the traceback, because
-            their local variables contain responses.
+        :raises FacekiError: if the steps raise this error. The frames of the steps are removed from its traceback,
+            because their local variables contain responses.
         """
         advance: Callable[[], Effect] = partial(next, steps)
         try:
@@ -180,5 +185,5 @@ class AsyncDriver(_Driver):
         delay = self._transport.rate_limiter.reserve(time.monotonic())
         if delay:
             await asyncio.sleep(delay)
-        # The response is parsed in the thread too, because a large response would block the event loop.
+        # The response is parsed in the same thread, because parsing a large response would block the event loop.
         return await self._transport.run_in_thread(partial(self._exchange, request))

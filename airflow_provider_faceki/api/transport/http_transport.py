@@ -3,7 +3,7 @@
 
 All clients in a process with the same account and settings share one transport, with one adapter and one thread pool.
 The transport does not use ``requests.Session``. A session follows redirects, stores cookies and possibly replaces the
-bearer token with an entry of ``.netrc``. It also needs a third of the CPU time of a call.
+bearer token with an entry of ``.netrc``. A session also needs a third of the CPU time of a call.
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ MAX_DOWNLOAD_BYTES = 256 * 1024 * 1024
 DEFAULT_MAX_CONCURRENCY = 32
 
 _CHUNK_BYTES = 64 * 1024
-# Only these content codings are accepted. With nested codings a few bytes would expand to a very large body.
+# Only these values of the header `content-encoding` are accepted. Combinations of codings are refused, because a few
+# bytes would expand to a very large body.
 _CONTENT_CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
-# These environment variables configure proxies for HTTP. macOS and Windows also have proxy settings of the system.
+# These environment variables decide which proxy is used. Python ignores HTTP_PROXY if REQUEST_METHOD is set. macOS and
+# Windows also have proxy settings of the system.
 _PROXY_VARIABLES = tuple(
     spelling
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
@@ -79,8 +81,9 @@ class TransportSettings:
         for the head of the response, and reading the body. Default: 30.
     :param upload_timeout: Maximum seconds for each phase of a request with files. Default: 120, as in FACEKI's Android
         SDK.
-    :param verify: ``True`` trusts the public certificate authorities, or the bundle of the environment. A text is the
-        path of a bundle file or directory. ``False`` disables the check of certificates.
+    :param verify: ``True`` trusts the CA bundle of the environment variables ``REQUESTS_CA_BUNDLE`` or
+        ``CURL_CA_BUNDLE``, otherwise the public certificate authorities. A text is the path of a CA bundle, which is a
+        file or a directory. ``False`` disables the check of certificates.
     :param proxies: Pairs of a scheme and a proxy URL. ``None``, the default, uses the proxies of the environment,
         except for loopback addresses. An empty tuple, or a scheme with an empty URL, means no proxy.
     :param max_concurrency: Maximum number of concurrent requests. Default: 32.
@@ -96,9 +99,9 @@ class TransportSettings:
 
 
 class RateLimiter:
-    """Limiter that spaces requests evenly.
+    """Rate limiter that assigns time slots with equal distances to requests.
 
-    FACEKI publishes no limit but charges for high volumes. Source:
+    The limit is optional, because FACEKI publishes no limit. FACEKI charges for high volumes. Source:
     https://docs.faceki.com/api-integration/verification-apis/authentication .
 
     :param per_second: Maximum number of requests per second. ``None`` means no limit.
@@ -123,7 +126,7 @@ class RateLimiter:
 
 
 class Transport:
-    """Thread-safe sender of requests with fixed settings. Get it from :func:`shared_transport`."""
+    """Thread-safe sender of HTTP requests with fixed settings. Do not create it, but use :func:`shared_transport`."""
 
     def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings
@@ -138,8 +141,8 @@ class Transport:
         self._cached_proxies: tuple[object, dict[str, str]] | None = None
 
     def _shared_adapter(self) -> SharedTLSAdapter:
-        # The first request creates the adapter. The constructor does not create it, because it possibly runs on an
-        # event loop, and loading the CA bundle needs 25 ms.
+        # The first request creates the adapter. The constructor of the transport does not create it, because the
+        # constructor possibly runs on an event loop, and loading the CA bundle would block the loop for 25 ms.
         with self._adapter_lock:
             if self._adapter is None:
                 context = tls_context(self._settings.verify)
@@ -147,7 +150,7 @@ class Transport:
             return self._adapter
 
     def send(self, request: HttpRequest) -> HttpResponse:
-        """Send ``request`` once and return the complete response, with any status.
+        """Send ``request`` once and return the complete response, whatever its HTTP status is.
 
         :raises ConnectError: if no connection was established, so the request was not sent.
         :raises TlsError: if the server is not trusted, so the request was not sent.
@@ -173,8 +176,9 @@ class Transport:
                 failure.is_ambiguous = False
         except BaseException as problem:  # noqa: BLE001 - raised again below
             failure = without_frames(problem)
-        # `failure` is raised outside the except blocks. Inside, its context would be an error that contains the URL
-        # with its query, and the frames of urllib3 whose local variables contain bodies and bearer tokens.
+        # `failure` is raised outside the except blocks, because inside a block it would have the original error as its
+        # context. The original error contains the URL with its query. The local variables in its traceback contain
+        # bodies and bearer tokens.
         raise failure
 
     async def run_in_thread(self, operation: Callable[[], T]) -> T:
@@ -204,8 +208,8 @@ class Transport:
             return {}
         if sys.platform in _SYSTEMS_WITH_PROXY_SETTINGS:
             return get_environ_proxies(url)
-        # The proxies are cached until the variables change. Without the cache, `requests` would read the whole
-        # environment twice per call, which needs a tenth of the CPU time of a call.
+        # The proxies are cached until the environment variables change. Without the cache, `requests` would read the
+        # whole environment twice per call, which needs a tenth of the CPU time of a call.
         key = (urlsplit(url)[:2], tuple(map(os.environ.get, _PROXY_VARIABLES)))
         cached = self._cached_proxies
         if cached is None or cached[0] != key:
@@ -215,7 +219,10 @@ class Transport:
 
 @lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
-    """Return whether ``host`` is a loopback address. Requests to it must not be sent to a proxy of the environment."""
+    """Return whether ``host`` is a loopback name or address, such as ``localhost`` or ``127.0.0.1``.
+
+    Requests to such a host must not be sent to a proxy of the environment.
+    """
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -223,7 +230,7 @@ def is_loopback(host: str) -> bool:
         address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(name)
     except ValueError:
         try:
-            # The resolver of the system also accepts short spellings such as 127.1.
+            # The system's name resolver accepts short spellings such as 127.1, so they are accepted here too.
             address = ipaddress.IPv4Address(socket.inet_aton(name))
         except (OSError, ValueError):
             return False
@@ -262,7 +269,8 @@ os.register_at_fork(after_in_child=_after_fork)
 def without_frames(error: BaseException) -> BaseException:
     """Remove the tracebacks of ``error`` and of the errors chained to it, and return ``error``.
 
-    Tools such as Sentry report the local variables of frames. The frames of urllib3 contain bodies and bearer tokens.
+    Tools such as Sentry report the local variables in a traceback. In the functions of urllib3, these variables contain
+    bodies and bearer tokens.
     """
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -295,7 +303,10 @@ def _prepare(request: HttpRequest, upload: _Upload | None) -> requests.PreparedR
 
 
 class _Upload:
-    """A multipart body for ``requests``, which is read while it is sent. ``begun`` reports whether reading started."""
+    """Multipart body for ``requests``, which is read while it is sent.
+
+    The attribute ``begun`` is true as soon as the first chunk was read, so that a byte of it was possibly sent.
+    """
 
     def __init__(self, body: Multipart) -> None:
         self._body = body
@@ -316,10 +327,10 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _first(chunks: Iterator[bytes]) -> bytes:
-    """Return the first bytes of the body.
+    """Return the first bytes of a response body, at least as many as are needed to detect ``%PDF``.
 
-    There are at least as many bytes as in ``%PDF``, so that a PDF can be detected. More than one chunk is read if
-    necessary, because a chunk is possibly a single byte.
+    More than one chunk is read if necessary, because a chunk is possibly a single byte. A shorter body is returned
+    completely.
     """
     first = b""
     while len(first) < len(b"%PDF") and (chunk := next(chunks, b"")):
@@ -339,7 +350,7 @@ def _joined(chunks: Iterable[bytes]) -> bytes:
 
 
 def _to_tempfile(chunks: Iterable[bytes]) -> BinaryIO:
-    """Write a download to an unnamed temporary file, which is deleted when it is closed."""
+    """Write a downloaded body to an unnamed temporary file and return the file. Closing the file deletes it."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
         for chunk in chunks:
@@ -347,8 +358,8 @@ def _to_tempfile(chunks: Iterable[bytes]) -> BinaryIO:
             if file.tell() > MAX_DOWNLOAD_BYTES:
                 raise UnexpectedResponseError(f"FACEKI's report is larger than {MAX_DOWNLOAD_BYTES} bytes")
     except BaseException:
-        # After any exception, the caller does not receive the file and cannot close it. This is also true if the task
-        # is killed.
+        # After an exception, the caller does not receive the file and cannot close it. Therefore the file is closed
+        # here after any exception, also if the task is killed.
         file.close()
         raise
     file.seek(0)
@@ -367,8 +378,8 @@ def _map_exception(
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     suffix = f" ({reason})" if reason else ""
     if begun:
-        # The class of the exception is ignored here. urllib3 reports a lost response as an unreachable proxy, and the
-        # same TLS errors occur in a handshake and in the middle of a response.
+        # The class of the exception does not show whether the request was sent, so it is ignored here. urllib3 reports
+        # a lost response as an unreachable proxy, and the same TLS errors occur in a handshake and in a response.
         return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
     if isinstance(problem, _MALFORMED):
         return ConfigurationError(
@@ -399,7 +410,8 @@ _MALFORMED = (
 def _is_certificate_error(problem: BaseException) -> bool:
     if isinstance(problem, ssl.SSLCertVerificationError):
         return True
-    # These reasons mean that the server does not use TLS. Other TLS errors are possibly temporary.
+    # These reasons mean that the server does not use TLS on this port. Other TLS errors are possibly temporary, so they
+    # are not certificate errors.
     return isinstance(problem, ssl.SSLError) and problem.reason in {
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",
@@ -407,7 +419,10 @@ def _is_certificate_error(problem: BaseException) -> bool:
 
 
 def _chain(problem: BaseException) -> Iterator[BaseException]:
-    """Yield ``problem`` and, at any depth, the errors in ``args``, ``reason``, ``original_error`` and ``__cause__``."""
+    """Yield an exception and the exceptions that caused it, at any depth.
+
+    The causes are found in the attributes ``args``, ``reason``, ``original_error`` and ``__cause__``.
+    """
     seen: set[int] = set()
     pending: list[BaseException | None] = [problem]
     while pending:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Retry policy, which decides which failed requests are sent again, and after which pause."""
+"""Retry policy, which decides which failed requests are sent again, and how long the pause before is."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tenacity.wait import WaitBaseT
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 
-#: Seconds before the second attempt. The pause is doubled before each further attempt.
+#: Pause in seconds before the second attempt of a request. The pause is doubled before each further attempt.
 INITIAL_WAIT_SECONDS = 0.5
 
-# The random part prevents calls that failed at the same time from being repeated at the same time.
+# The pause has a random part, so that requests that failed at the same time are not repeated at the same time.
 _BACKOFF = wait_exponential(multiplier=INITIAL_WAIT_SECONDS) + wait_random(0, INITIAL_WAIT_SECONDS)
 
 
 class RetryArguments(TypedDict):
-    """Arguments of ``tenacity.Retrying`` and ``tenacity.AsyncRetrying``."""
+    """Keyword arguments for ``tenacity.Retrying`` and ``tenacity.AsyncRetrying``."""
 
     stop: StopBaseT
     wait: WaitBaseT
@@ -45,7 +45,10 @@ class RetryPolicy:
     max_wait: float = 30.0
 
     def arguments(self) -> RetryArguments:
-        """Return the keyword arguments for tenacity. The first argument of the retried function must be the request."""
+        """Return the keyword arguments for tenacity.
+
+        The function that tenacity repeats must have the HTTP request as its first argument.
+        """
         return {
             "stop": stop_after_attempt(self.max_attempts),
             "wait": self._wait,
