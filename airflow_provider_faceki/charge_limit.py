@@ -16,8 +16,8 @@ from functools import partial
 
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
 
-#: Number of charged calls, by Connection id and try. The client does not store the number, because it is replaced by a
-#: new client if the Connection changes. The new client would count from 0 again.
+#: Number of charged calls, by Connection id and try. The client does not store the number, because a changed
+#: Connection causes a new client, which would count from 0 again.
 _made = Counter[tuple[str, str]]()
 _lock = threading.Lock()
 

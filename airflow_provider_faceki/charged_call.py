@@ -2,8 +2,8 @@
 """Store the state of a charged call across the tries of a task instance, so that no try sends the call twice.
 
 The state consists of a mark and the outcome. The mark is written before the call is sent and means that the call is
-possibly sent. Airflow clears XCom before each try, so XCom cannot store this state. Airflow 3.3 and later have a task
-state store, which stores it. Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
+possibly sent. Airflow clears XCom before each try, so XCom cannot store this state. In Airflow 3.3 and later, Airflow's
+task state store contains it. Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
 
 The mark is also a fence, which prevents two executions of one task instance from sending the call at the same time. The
 store has no compare-and-set, so the fence uses Fischer's algorithm for mutual exclusion. An execution writes a mark

@@ -179,7 +179,7 @@ def _naive(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitab
 def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitable[None]]:
     import requests
 
-    # Imported by name, because the type checker's environment does not contain these packages.
+    # Both modules are imported by name, because the type checker's environment does not contain their packages.
     aiohttp: Any = import_module("aiohttp")
     hooks: Any = import_module("airflow.providers.http.hooks.http")
     session = requests.Session()

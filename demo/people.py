@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Simulated people who answer the verification links, with the same requests as a browser."""
+"""Simulate people who open the verification links and press buttons there, with the same requests as a browser."""
 
 from __future__ import annotations
 
