@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Checks of a call's arguments. The checks run on rendered values before any request is sent.
+"""Checks of a call's arguments. They run before any request is sent, after Airflow has rendered the templates.
 
-An argument is possibly a link or a person's number. Therefore the errors contain the name of the argument and not its
-value. The check of identifiers is :func:`airflow_provider_faceki.api.values.check_identifier`.
+An argument is possibly a link or a person's number. Therefore the error messages contain the name of the argument and
+not its value. The check of identifiers is :func:`airflow_provider_faceki.api.values.check_identifier`.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from urllib.parse import unquote, urlsplit
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.uploads import File
 
-#: Seconds during which the record of a verification is looked up after the answer was lost. FACEKI verifies while the
-#: caller waits, and FACEKI's apps wait two minutes at most. Therefore a record that does not exist one minute later is
-#: unlikely to appear. The constant is in this module because an operator has the same default, and parsing a DAG must
-#: not import the call's module.
+#: If the answer to a verification was lost, its record is looked up for this number of seconds. FACEKI verifies while
+#: the caller waits, and FACEKI's apps wait two minutes at most. Therefore a record that does not exist one minute later
+#: is unlikely to appear. The constant is in this module, because the Airflow operator has the same default and must not
+#: import the module of the call when a DAG file is parsed.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def check_method(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is a usual HTTP method."""
+    """Raise an error if ``value`` is not one of the usual HTTP methods, such as ``"POST"``."""
     if not isinstance(value, str) or value.upper() not in _METHODS:
         raise ValidationError(f"{name} must be one of {', '.join(_METHODS)}")
 
 
 def check_bool(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is ``True`` or ``False``. For example, the text "False" is refused."""
+    """Raise an error if ``value`` is not a boolean. For example, the text ``"False"`` is refused."""
     if not isinstance(value, bool):
         raise ValidationError(f"{name} must be True or False, not {value!r}")
 
 
 def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
-    """Raise an error unless ``value`` is one of the allowed texts."""
+    """Raise an error if ``value`` is not one of the allowed texts."""
     if value not in allowed:
         raise ValidationError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def check_exactly_one(**values: object) -> str:
-    """Return the name of the only value that is not ``None``.
+    """Return the name of the only argument with a value other than ``None``.
 
-    :raises ValidationError: if not exactly one value is given.
+    :raises ValidationError: if no argument, or more than one argument, has a value.
     """
     given = [name for name, value in values.items() if value is not None]
     if len(given) != 1:
@@ -56,14 +56,14 @@ def check_exactly_one(**values: object) -> str:
 
 
 def check_choice(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is ``True``, ``False`` or ``None``."""
+    """Raise an error if ``value`` is neither a boolean nor ``None``."""
     # A text is refused, because the text "False" is true in Python and would allow the repetition of a charged call.
     if value is not None and not isinstance(value, bool):
         raise ValidationError(f"{name} must be True, False or None, not {type(value).__name__}")
 
 
 def check_scalars(name: str, mapping: object) -> None:
-    """Raise an error unless ``mapping`` can be sent as query parameters or form fields, or is ``None``."""
+    """Raise an error if ``mapping`` cannot be sent as query parameters or form fields. ``None`` is accepted."""
     if mapping is None:
         return
     if not isinstance(mapping, Mapping):
@@ -75,14 +75,14 @@ def check_scalars(name: str, mapping: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is a finite number of seconds from 0."""
+    """Raise an error if ``value`` is not a finite number of seconds, or is negative."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}")
 
 
 def check_minutes(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is a whole number of minutes from 0, or ``None``."""
-    # The limit is 2**53, because JSON readers that use floats cannot represent every larger integer.
+    """Raise an error if ``value`` is not a whole number of minutes, or is negative. ``None`` is accepted."""
+    # The value must be less than 2**53, because a JSON reader that uses floats cannot represent every larger integer.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
     ):
@@ -90,7 +90,7 @@ def check_minutes(name: str, value: object) -> None:
 
 
 def check_files(name: str, files: object) -> None:
-    """Raise an error unless ``files`` is a mapping of part names to files."""
+    """Raise an error if ``files`` is not a mapping of the names of multipart parts to :class:`File` objects."""
     if not isinstance(files, Mapping):
         raise ValidationError(f"{name} must be a mapping of part names to files, not {type(files).__name__}")
     check_part_names(name, files)
@@ -100,7 +100,7 @@ def check_files(name: str, files: object) -> None:
 
 
 def check_part_names(name: str, parts: Iterable[object]) -> None:
-    """Raise an error for a name that would make the header of a part of a multipart body invalid."""
+    """Raise an error if a name of a multipart part contains characters that would make the part's header invalid."""
     for part in parts:
         if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,100}", part):
             raise ValidationError(f"{name}: names of parts must be letters, digits and _ . - [ ]")
@@ -124,10 +124,11 @@ def _is_sendable(value: object) -> bool:
 
 
 def check_path(name: str, value: object) -> None:
-    """Raise an error unless ``value`` is a path below the base URL."""
+    """Raise an error if ``value`` is not a path below the base URL."""
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
         raise ValidationError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
-    # Servers and proxies normalise the path. Both `%2e%2e` and `..` mean the parent directory.
+    # Servers and proxies normalise the path, and both `%2e%2e` and `..` mean the parent directory. Therefore both are
+    # refused.
     if value.startswith("//") or ".." in unquote(value).split("/"):
         raise ValidationError(f"{name} must stay below the base URL")
 

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """FACEKI's response codes, with their published names, their meanings and the error class of each.
 
-``DOCS`` means https://docs.faceki.com/data-fields/verification-data/error-codes . ``SDK`` means FACEKI's own mobile
-SDKs, which still contain the codes of the older V2 API. If neither source contains a code, the code is not in this
-module.
+The source ``DOCS`` means https://docs.faceki.com/data-fields/verification-data/error-codes . The source ``SDK`` means
+FACEKI's own mobile SDKs, which still contain the codes of the older V2 API. This module contains only codes from these
+two sources.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ SDK = "official SDK"
 
 
 class Code(NamedTuple):
-    """One response code of FACEKI."""
+    """Description of one response code of FACEKI.
+
+    :param name: Published name of the code.
+    :param meaning: Meaning of the code, for error messages.
+    :param error: Class of the error that is raised for the code.
+    :param source: Source of the code, which is :data:`DOCS` or :data:`SDK`.
+    """
 
     name: str
     meaning: str

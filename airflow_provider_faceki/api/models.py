@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Decision and record of a verification, and the summary of the record without personal data.
+"""Classes for the decision and the record of a verification, and for the summary of a record without personal data.
 
 Field names: https://docs.faceki.com/data-fields/verification-data and
 https://docs.faceki.com/api-integration/verification-apis/fetch-records . Other spellings of the names are accepted too
@@ -27,7 +27,8 @@ from airflow_provider_faceki.api.values import (
     is_missing,
 )
 
-#: Name of a decision whose text is not a single short word.
+#: Value that replaces the text of a decision that is not a single short word, because such a text is possibly personal
+#: data.
 OTHER = "OTHER"
 
 #: Fields other than ``decision`` that possibly contain the decision. In these fields only a documented decision is
@@ -50,10 +51,11 @@ _CREATED_FIELDS = ("createdAt", "created", "created_on", "creationDate")
 _CODE_FIELDS = ("code", "errorCode", "error_code", "responseCode", "statusCode", "id", "value")
 _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
-# Numbers in this range are Unix times in seconds, from 2001 to 2286. Numbers 1000 times as large are in milliseconds.
+# A number in this range is a Unix time in seconds, from 2001 to 2286. A number in the 1000 times larger range is a Unix
+# time in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# A time without a zone is read as UTC, and a date as midnight. The result is possibly this many seconds too early. The
-# value is the sum of 14 hours for the zone and 24 hours for the day.
+# A time without a zone is read as UTC, and a date without a time is read as midnight. The result is possibly too early
+# by up to this number of seconds, which is the sum of 14 hours for the zone and 24 hours for the day.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
@@ -77,8 +79,8 @@ class Decision(StrEnum):
         known = cls.__members__.get(word.upper())
         if known is not None:
             return known
-        # The member is created on each call and not registered, because answers must not make the enum grow without
-        # limit.
+        # The new member is created on each call and not registered in the enum. Otherwise FACEKI's answers could make
+        # the enum grow without limit.
         unknown = str.__new__(cls, word)
         unknown._name_ = word
         unknown._value_ = word
@@ -86,23 +88,23 @@ class Decision(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether no further change is expected. It is true for every decision except REVIEW.
+        """Whether no further change of the decision is expected. It is true for every decision except REVIEW.
 
-        An undocumented decision is final. A pipeline can forward such a decision to a person. If the pipeline waited
-        for a documented decision instead, it could wait forever.
+        It is also true for an undocumented decision. A pipeline can forward such a decision to a person. If the
+        pipeline waited for a documented decision instead, it could wait forever.
         """
         return self is not Decision.REVIEW
 
 
 class CodeSummary(TypedDict):
-    """An error code with its published name. An unknown code or name is ``None``."""
+    """One of FACEKI's codes with its published name. If the code or the name is unknown, the field is ``None``."""
 
     code: int | None
     name: str | None
 
 
 class Summary(TypedDict):
-    """The part of a record that is safe in XCom, because it contains no name, document, image or free text."""
+    """Summary of a record that is safe in XCom, because it contains no name, document, image or free text."""
 
     request_id: str | None
     record_identifier: str | None
@@ -115,7 +117,10 @@ class Summary(TypedDict):
 
 
 def is_record(document: Mapping[str, Json]) -> bool:
-    """Return whether an object is a record. A record has at least one field that other objects do not have."""
+    """Return whether a JSON object is a verification record.
+
+    An object is a record if it has a field that only records have, or at least two fields that are usual in records.
+    """
     if document.get("requestId") or document.get("decision"):
         return True
     names = {plain(key) for key, value in document.items() if value not in (None, "", [], {})}
@@ -173,9 +178,10 @@ class VerificationRecord:
 
     @property
     def record_identifier(self) -> str | None:
-        """The caller's own id.
+        """The caller's own id of the verification, or ``None``.
 
-        The value is ``None`` also if the text means a missing value, such as ``undefined`` from one of FACEKI's SDKs.
+        The value is also ``None`` if the text means a missing value. For example, one of FACEKI's SDKs sends
+        ``undefined``.
         """
         return as_identifier(self._sent("record_identifier"))
 
@@ -209,36 +215,42 @@ class VerificationRecord:
 
     @property
     def error_codes(self) -> tuple[int, ...]:
-        """The codes that explain the decision, as numbers. A published name is converted into its number."""
+        """FACEKI's codes that explain the decision, as numbers. A published name is converted into its number."""
         return tuple(code["code"] for code in self.code_summaries if code["code"] is not None)
 
     @property
     def code_summaries(self) -> list[CodeSummary]:
-        """The codes that explain the decision, with their published names. A name without a number is included."""
+        """FACEKI's codes that explain the decision, with their published names.
+
+        A name without a known number is included.
+        """
         return list(self._codes())
 
     @property
     def flags(self) -> dict[str, bool]:
-        """The results of the single checks, from the field ``verification_summary``. True means passed."""
+        """Results of the single checks of the verification, by the name of the check. True means passed.
+
+        FACEKI sends them in the field ``verification_summary``.
+        """
         sent = field(self.document, "verification_summary")
         flags = {name: as_flag(value) for name, value in sent.items()} if isinstance(sent, dict) else {}
         return {name: flag for name, flag in flags.items() if flag is not None and as_word(name)}
 
     @property
     def created_at(self) -> datetime | None:
-        """Time of the verification."""
+        """Time at which FACEKI created the record, or ``None`` if the record contains no readable time."""
         return _time(field(self.document, *_CREATED_FIELDS))
 
     @property
     def updated_at(self) -> datetime | None:
-        """Time of the last change of the record. A manual review changes it."""
+        """Time of the last change of the record, such as a manual review. ``None`` if there is no readable time."""
         return _time(field(self.document, "updatedAt", "updated", "updated_on"))
 
     def is_older_than(self, moment: float) -> bool:
-        """Return whether this record was certainly created before ``moment``, a Unix time.
+        """Return whether FACEKI certainly created this record before ``moment``, a Unix time.
 
-        A time without a zone is possibly in any zone, and a date without a time is possibly any hour of that day.
-        Therefore both are read as the latest possible time.
+        A creation time without a zone is possibly in any zone, and a date without a time is possibly any hour of that
+        day. Therefore both are read as the latest possible time.
         """
         created = self.created_at
         if created is None:
@@ -248,7 +260,7 @@ class VerificationRecord:
         return created.timestamp() + slack < moment
 
     def summary(self) -> Summary:
-        """Return ids, decision, codes, flags and times. They contain no personal data, so they are safe in XCom."""
+        """Return the summary of this record without personal data, which is safe in XCom."""
         decision, created_at, updated_at = self.decision, self.created_at, self.updated_at
         return {
             "request_id": self.request_id,
@@ -264,8 +276,8 @@ class VerificationRecord:
     def matches(self, name: str, value: str) -> bool | None:
         """Return whether this record matches the filter of a request, or ``None`` if the record has no such field.
 
-        FACEKI's behaviour for an unknown filter is undocumented. It possibly ignores the filter and returns records of
-        other people.
+        FACEKI's behaviour for an unknown filter is undocumented. FACEKI possibly ignores the filter and returns records
+        of other people.
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.
@@ -309,10 +321,11 @@ class VerificationRecord:
 
 
 def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
-    """Return the newest record by creation time. A person can use a link more than once, so there can be several.
+    """Return the record with the newest creation time, or ``None`` if there are no records.
 
     A record without a readable time is treated as older than a record with a time. If several records have the newest
-    time, the last of these records is returned.
+    time, the last of these records is returned. One link can have several records, because a person can use it more
+    than once.
     """
     newest: VerificationRecord | None = None
     for record in records:
@@ -340,7 +353,7 @@ def _age(record: VerificationRecord) -> float:
 
 
 def _decision_text(value: Json) -> str | None:
-    """Return the text of a decision. The text is possibly inside an object or a list of one item."""
+    """Return the text of a decision, or ``None``. The text is possibly inside an object or a list of one item."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The calls with one image, which are face match, face analysis and image check."""
+"""The calls that send one image to FACEKI, which are face match, face analysis and image check."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from airflow_provider_faceki.api.values import as_number
 
 T = TypeVar("T")
 
-# An object with one of these fields is a face analysis or an image check.
+# A JSON object with one of the first fields is a face analysis. An object with one of the second fields is the result
+# of an image check.
 _ANALYSIS_FIELDS = frozenset(
     {"minage", "maxage", "gender", "genderconfidence", "livenessscore", "facedetectionconfidence"}
 )
@@ -35,7 +36,7 @@ _CHECK_FIELDS = frozenset({"objectsdetected", "quality", "liveness"})
 
 @dataclass(frozen=True, slots=True)
 class _SelfieCall:
-    """A call about one face, which is treated as charged."""
+    """Base class of the calls that send one selfie. These calls are treated as charged."""
 
     is_charged: ClassVar[bool] = True
     _route: ClassVar[str]
@@ -56,14 +57,14 @@ class FaceMatch(_SelfieCall):
 
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    FACEKI's answer for "no match" is undocumented. An empty list and code 8013 become an empty tuple. HTTP 404 raises
-    an error. A wrong address is a possible cause of the 404, so the 404 must not mean "no match".
+    FACEKI's answer for "no match" is undocumented. For an empty list and for code 8013, the result is an empty tuple.
+    HTTP 404 raises an error, because a wrong URL is a possible cause of the 404.
 
     :param selfie: Image of the person.
     :raises ValidationError: if ``selfie`` is not an :class:`Image`.
     """
 
-    #: A record with a decision is accepted even if the envelope reports a failure.
+    #: If an answer contains a record with a decision, the record is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
     _route: ClassVar[str] = "search-by-face"
 
@@ -72,7 +73,7 @@ class FaceMatch(_SelfieCall):
         return read_records(answer)
 
     def steps(self, account: AuthSession) -> Steps[tuple[VerificationRecord, ...]]:
-        """Send the search at most once."""
+        """Send the search without repeating it after a lost answer, because FACEKI charges each search."""
         try:
             return (yield from _charged(account, self))
         except NotFoundError as error:
@@ -116,7 +117,7 @@ class AnalyzeFace(_SelfieCall):
     _route: ClassVar[str] = "analyzeFace"
 
     def read(self, answer: Payload) -> FaceAnalysis:
-        """Return the analysis. Numbers in the form of text are accepted."""
+        """Return the face analysis in FACEKI's answer. Numbers in the form of text are accepted."""
         found = _object(answer, "face analysis", _ANALYSIS_FIELDS)
         gender = field(found, "gender")
         return FaceAnalysis(
@@ -130,7 +131,7 @@ class AnalyzeFace(_SelfieCall):
         )
 
     def steps(self, account: AuthSession) -> Steps[FaceAnalysis]:
-        """Send the analysis at most once."""
+        """Send the request without repeating it after a lost answer, because FACEKI possibly charges each analysis."""
         return _charged(account, self)
 
 
@@ -160,8 +161,9 @@ class CheckImage:
     """Check the quality of an image with FACEKI's add-on host.
 
     The call is known from official SDKs, which send no token to that host. As far as is known, the call is free.
-    Therefore it is idempotent.
+    Therefore the call can be repeated after a lost answer.
 
+    :param image: Image to check.
     :raises ValidationError: if ``image`` is not an :class:`Image`.
     """
 
@@ -180,7 +182,7 @@ class CheckImage:
         )
 
     def read(self, answer: Payload) -> ImageCheck:
-        """Return the check. Numbers in the form of text are accepted."""
+        """Return the result of the check in FACEKI's answer. Numbers in the form of text are accepted."""
         found = _object(answer, "image check", _CHECK_FIELDS)
         objects, liveness = field(found, "objects_detected"), field(found, "liveness")
         live = liveness if isinstance(liveness, dict) else {}
@@ -197,7 +199,10 @@ class CheckImage:
 
 
 def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Perform a charged call of which FACEKI stores no record. A lost answer raises :class:`OutcomeUnknownError`."""
+    """Perform a charged call for which FACEKI stores no record.
+
+    :raises OutcomeUnknownError: if the answer was lost or has an unknown format, so that the call was possibly charged.
+    """
     try:
         return (yield from call_once(account, endpoint))
     except FacekiError as error:

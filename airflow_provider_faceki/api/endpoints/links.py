@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The call that creates a verification link."""
+"""The call that creates a verification link, with which a person is verified in a browser."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier
 
-# These fields possibly contain the id or the URL of a link. The most probable id fields are first. The names are in
-# lower case and without separators.
+# Names of the fields that possibly contain the id of a link (the most probable names are first), and of the fields that
+# possibly contain its URL. The names are in lower case and without separators.
 _ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
 _URL_FIELDS = frozenset(
     {
@@ -29,9 +29,9 @@ _URL_FIELDS = frozenset(
 class KycLink:
     """A verification link. Anyone with its id or URL can submit images, so the ``repr`` hides both.
 
-    :param link: Link id. Records can be filtered by it.
-    :param url: URL of the hosted page for the person, or ``None`` if FACEKI's answer contains no URL.
-    :param record_identifier: The caller's own id, as it was sent.
+    :param link: Id of the link. Records can be filtered by this id.
+    :param url: URL of FACEKI's page for the person, or ``None`` if FACEKI's answer contains no URL.
+    :param record_identifier: The caller's own id that was sent to FACEKI, or ``None``.
     """
 
     link: str
@@ -48,14 +48,15 @@ class GenerateKycLink:
 
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
-    Each call creates a new link. If the request possibly arrived, it is not sent again. The link that it possibly
-    created is harmless, because nobody uses it.
+    Each call creates a new link. If the answer was lost, the request is not sent again. FACEKI possibly created a link,
+    but this link is harmless, because nobody knows its URL.
 
     :param workflow_id: Id of the workflow from the FACEKI portal (a UUID).
-    :param record_identifier: Your own id of the person or case. The id is sent as ``applicationId``. It is an
-        assumption that the record contains the id as ``record_identifier``.
-    :param expires_in_minutes: Whole minutes until the link expires. FACEKI's own Python client sends 0. It is
-        unconfirmed that 0 means "never". By default no value is sent, so FACEKI's own unpublished default applies.
+    :param record_identifier: Your own id of the person or case. The id is sent in the field ``applicationId``. It is
+        assumed that the record of the verification contains the id in the field ``record_identifier``.
+    :param expires_in_minutes: Whole minutes until the link expires. FACEKI's own Python client sends 0. Possibly 0
+        means "never", but no source confirms this. By default no value is sent, so FACEKI's unpublished default
+        applies.
     :param redirect_url: The ``https`` or ``http`` URL that the browser opens after the verification.
     :raises ValidationError: if an argument is invalid.
     """
@@ -88,10 +89,10 @@ class GenerateKycLink:
         )
 
     def read(self, answer: Payload) -> KycLink:
-        """Return the link.
+        """Return the link in FACEKI's answer.
 
-        FACEKI documents that the field ``data`` of the answer is the id, and that another field of the answer is the
-        URL. Fields such as ``linkId`` and ``link`` are accepted too. If the answer contains only a URL, the id is
+        FACEKI documents that the field ``data`` of the answer contains the id, and that another field contains the URL.
+        Fields such as ``linkId`` and ``link`` are accepted too. If the answer contains only a URL, the id is
         extracted from it.
 
         :raises UnexpectedResponseError: if the answer contains no link id, or contains another record's identifier.
@@ -108,7 +109,8 @@ class GenerateKycLink:
         return KycLink(link, url, self.record_identifier)
 
     def __repr__(self) -> str:
-        # The caller's own id is possibly a person's number, and the redirect URL possibly contains a key.
+        # The caller's own id is possibly a person's number, and the redirect URL possibly contains a key. Therefore
+        # both are omitted.
         return f"<GenerateKycLink for workflow {self.workflow_id!r}>"
 
 

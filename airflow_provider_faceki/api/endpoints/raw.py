@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A generic call for the routes of FACEKI that have no class of their own in this package."""
+"""A generic call for the routes of FACEKI's API for which this package has no class."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Scalars: TypeAlias = "Mapping[str, str | int | float | bool | None]"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RawCall:
-    """A generic call for any route of FACEKI, including the routes of the older V2 API.
+    """Call any route of FACEKI's API, including the routes of the older V2 API.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL. It begins with ``/`` and has no query.
@@ -45,8 +45,8 @@ class RawCall:
     :param json: Document to send as JSON.
     :param data: Form fields, with values as in ``params``. The fields are sent URL-encoded, or as
         ``multipart/form-data`` if there are ``files``. ``data`` and ``json`` cannot be combined.
-    :param idempotent: Whether the request is allowed to be sent twice. Default: ``True`` for GET and HEAD, otherwise
-        ``False``, because FACEKI has no idempotency keys and some calls cost credit.
+    :param idempotent: Whether the request is allowed to be sent twice. By default it is ``True`` for GET and HEAD. For
+        other methods it is ``False``, because FACEKI has no idempotency keys and some calls cost credit.
     :param files: Mapping of part names to files, which are sent as ``multipart/form-data``. A value is a :class:`File`,
         or an :class:`Image` if its format has to be checked.
     :param authenticated: Whether to send an access token. Use ``False`` for routes without a token, such as the V2
@@ -98,14 +98,14 @@ class RawCall:
 
     @property
     def is_charged(self) -> bool:
-        """Whether the call is treated as charged.
+        """Whether the call counts against the limit of charged calls.
 
-        Prices are unknown, so every call that must not be sent twice is treated as charged.
+        FACEKI's prices of single routes are unknown. Therefore every call that is not idempotent is treated as charged.
         """
         return not self.is_idempotent
 
     def steps(self, account: AuthSession) -> Steps[Json]:
-        """Perform the call. If it fails, set the attribute ``idempotent`` of the error."""
+        """Perform the call. If the call fails, copy the value of ``is_idempotent`` to the error."""
         try:
             return (yield from call_once(account, self))
         except FacekiError as error:
@@ -118,8 +118,8 @@ class RawCall:
                 return json_body(self.json), JSON_HEADERS
             except (TypeError, ValueError, RecursionError):
                 pass
-            # The error is raised outside the except block. Otherwise its context would be the original error, which
-            # contains the document.
+            # The error is raised outside the except block. Inside the block, its context would be the original error,
+            # which contains the document with possible personal data.
             raise ValidationError("json holds something that JSON has no form for")
         if self.files:
             body = multipart_body(_query(self.data or {}), tuple(self.files.items()))
@@ -130,7 +130,7 @@ class RawCall:
         return None, ACCEPT_JSON
 
     def read(self, answer: Payload) -> Json:
-        """Return the document without its envelope."""
+        """Return the JSON document of the answer, without FACEKI's envelope (its outer object with status and code)."""
         return answer.result
 
     def __repr__(self) -> str:

@@ -30,7 +30,7 @@ NULL_ADVICE = (
     "`airflow faceki check` finds that out. Otherwise check records_path"
 )
 
-# These are usual status words for an unfinished verification. No public source contains the words that FACEKI uses.
+# Usual status words for a verification without a decision. No public source contains the words that FACEKI uses.
 _PENDING_WORDS = frozenset(
     {
         *("PENDING", "IN_PROGRESS", "INPROGRESS", "IN PROGRESS", "PROCESSING"),
@@ -57,7 +57,7 @@ class FetchRecords:
     :raises ValidationError: if not exactly one filter is set, or if the filter is not a valid id.
     """
 
-    #: A record with a decision is accepted even if the envelope reports a failure.
+    #: If an answer contains a record with a decision, the record is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
     request_id: str | None = None
@@ -87,9 +87,9 @@ class FetchRecords:
         return next((name, value) for name, value in values if value is not None)
 
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
-        """Return the records in FACEKI's order. Records that contain another id than the filter are omitted.
+        """Return the records in FACEKI's order. Omit records with another id than the requested id.
 
-        :raises UnexpectedResponseError: if all records contain another id, so FACEKI has ignored the filter.
+        :raises UnexpectedResponseError: if all records have another id, so FACEKI has ignored the filter.
         """
         records = read_records(answer)
         name, value = self._filter()
@@ -105,9 +105,10 @@ class FetchRecords:
         return meant
 
     def empty(self, error: NotFoundError) -> tuple[VerificationRecord, ...]:
-        """Return the result for "not found".
+        """Return an empty tuple, which is the result for "not found".
 
-        :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's envelopes.
+        :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's JSON formats, so that it possibly comes
+            from a wrong URL or a proxy.
         """
         check_is_stated(error)
         return ()
@@ -117,7 +118,11 @@ class FetchRecords:
 
 
 def _records_address(service: Service, name: str, value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the path and the query of the request for records with the filter ``name``."""
+    """Return the path and the query parameters of a request for records.
+
+    :param name: Name of the filter, such as ``request_id``.
+    :param value: Value of the filter.
+    """
     given: str = getattr(service, f"{name}_filter")
     placeholder = FILTER_PLACEHOLDERS[name]
     template = given if given.startswith("/") else service.records_path
@@ -130,9 +135,10 @@ def _records_address(service: Service, name: str, value: str) -> tuple[str, tupl
 
 
 def check_is_stated(error: NotFoundError) -> None:
-    """Raise an error for a 404 that possibly comes from a wrong address or from a proxy.
+    """Raise an error if a 404 does not prove that FACEKI has no record.
 
-    :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's envelopes.
+    :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's JSON formats, so that it possibly comes from a
+        wrong URL or a proxy.
     """
     if error.is_stated:
         return
@@ -145,7 +151,9 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return the records of an answer, at any level of nesting. Only an empty list means that there are no records.
+    """Return the records in an answer, at any level of nesting. Only an empty list means that there are no records.
+
+    If the setting ``null_result`` is ``no_record``, ``null`` also means that there are no records.
 
     :raises UnexpectedResponseError: if the answer contains neither records nor an empty list, if an item is not a
         record, or if the decision of a record has an unknown format.
@@ -167,7 +175,7 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
 
 def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
     found = find_objects(answer.document, is_record)
-    # An answer without a body does not mean "no records", because its body was possibly lost.
+    # A null result becomes an empty tuple, but an answer without a body does not, because its body was possibly lost.
     if found is None and answer.result is None and not answer.is_empty:
         return ()
     if found is None:
@@ -176,9 +184,10 @@ def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
 
 
 def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> VerificationRecord:
-    """Return the record.
+    """Return ``item`` as a record.
 
-    If it is the only record and has no decision, the decision outside the record is added to it.
+    If it is the only record in the answer and has no decision, a decision that the answer contains outside the record
+    is added.
     """
     record = VerificationRecord(item)
     if (
@@ -193,7 +202,7 @@ def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> 
 
 
 def _hides_decision(record: VerificationRecord) -> bool:
-    """Return whether a record possibly has a decision in a format that cannot be read."""
+    """Return whether a record possibly contains a decision in an unknown format."""
     if record.decision is not None:
         return False
     if not has_field(record.document, "decision") and holds_field(dict(record.document), "decision"):

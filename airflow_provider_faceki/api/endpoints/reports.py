@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The PDF report of a verification.
+"""The call that fetches the PDF report of a verification.
 
-FACEKI's menu mentions the report, but no public source contains its URL and format.
+The menu of FACEKI's documentation mentions the report, but no public source contains its URL and format.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-#: Maximum number of URLs in one answer that are requested. More than one is needed, because the first URL is possibly a
-#: logo.
+#: If FACEKI's answer contains URLs instead of the report, at most this number of URLs is requested. One URL is not
+#: enough, because the first URL is possibly the URL of a logo.
 MAX_FOLLOWED_URLS = 3
 
 _ANYTHING: tuple[Header, ...] = (("accept", "application/pdf, application/json"),)
@@ -51,8 +51,8 @@ class PdfReport:
 class FetchPdfReport:
     """Fetch the PDF report of a verification.
 
-    FACEKI's format is undocumented, so the usual formats are accepted. These are the PDF itself, a redirect to the PDF,
-    JSON with the PDF in base64, and JSON with a URL.
+    The format of FACEKI's answer is undocumented, so the usual formats are accepted. These are the PDF itself, a
+    redirect to the PDF, JSON with the PDF in base64, and JSON with the URL of the PDF.
 
     :param request_id: FACEKI's id of the verification.
     :raises ValidationError: if ``request_id`` is not a valid id.
@@ -66,9 +66,9 @@ class FetchPdfReport:
             raise ValidationError("request_id is no id but a folder of a path")
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
-        """Return the request.
+        """Return the HTTP request for the report.
 
-        :raises ConfigurationError: if the Connection has no ``pdf_report_path``.
+        :raises ConfigurationError: if the setting ``pdf_report_path`` is missing.
         """
         if service.pdf_report_path is None:
             raise ConfigurationError(
@@ -82,7 +82,7 @@ class FetchPdfReport:
         )
 
     def read(self, answer: Payload) -> PdfReport:
-        """Return the report that the answer itself contains.
+        """Return the PDF report that the answer contains directly or in base64.
 
         :raises UnexpectedResponseError: if the answer contains no report, or the report of another verification.
         """
@@ -93,13 +93,17 @@ class FetchPdfReport:
         return report
 
     def steps(self, account: AuthSession) -> Steps[PdfReport]:
-        """Request the report. If the answer contains URLs, request them. The token is sent to FACEKI's host only."""
+        """Request the report. If the answer contains URLs, request these URLs until one of them returns the report.
+
+        The access token is sent to FACEKI's host only.
+        """
         try:
             found = yield from call_once(account, _Locate(self))
         except ResponseError as error:
             if error.location is None:
                 raise
-            # One redirect is followed without the token, because the target is possibly not a host of FACEKI.
+            # One redirect is followed. The request has no access token, because the target is possibly not a host of
+            # FACEKI.
             base = self.request(account.service).url
             found = (_Followed(SecretText(urljoin(base, error.location)), self, with_token=False),)
         if isinstance(found, PdfReport):
@@ -125,7 +129,10 @@ class FetchPdfReport:
 
 
 def _gone(failure: FacekiError | None) -> FacekiError:
-    """Return the error for the case that no URL returned the report."""
+    """Return the error to raise if no URL returned the report.
+
+    :param failure: Error of the first URL, or ``None`` if there was no URL.
+    """
     if failure is None:
         return UnexpectedResponseError("FACEKI's answer names no URL of a report")
     if (
@@ -143,7 +150,7 @@ def _gone(failure: FacekiError | None) -> FacekiError:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Locate:
-    """The first request. Its answer contains the report or its URL."""
+    """The first request for a report. FACEKI's answer contains the report itself or URLs."""
 
     report: FetchPdfReport
 
@@ -166,7 +173,10 @@ class _Locate:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Followed:
-    """A request for a URL from FACEKI's answer."""
+    """A request for the report at a URL that FACEKI's first answer contained.
+
+    :param with_token: Whether to send the access token if the URL belongs to FACEKI's host.
+    """
 
     url: SecretText
     report: FetchPdfReport
@@ -194,7 +204,7 @@ def _request(url: str, *, authenticated: bool, post: str | None = None) -> HttpR
         headers=headers,
         body=None if post is None else json_body({"requestId": post}),
         authenticated=authenticated,
-        # The request only reads a report, also with POST, so it is idempotent.
+        # The request only reads a report, even if its method is POST, so it is idempotent.
         idempotent=True,
         upload=True,
         download=True,
@@ -210,18 +220,18 @@ def _content(answer: Payload) -> PdfReport | None:
 
 
 def _urls(answer: Payload) -> Iterator[str]:
-    """Yield the URLs in an answer. URLs with ``.pdf`` are first."""
+    """Yield the URLs in an answer. URLs that contain ``.pdf`` are yielded first."""
     found = [text for _, text in texts(answer.document) if text.startswith(("https://", "http://"))]
     yield from sorted(dict.fromkeys(found), key=lambda url: ".pdf" not in url.lower())
 
 
 def _decoded(text: str) -> bytes | None:
     encoded = text.partition("base64,")[2] or text
-    # Base64 of "%PDF" begins with "JVBER", so other texts are skipped without decoding.
+    # A PDF in base64 begins with "JVBER", so other texts are skipped without decoding.
     if not encoded.startswith("JVBER"):
         return None
     try:
-        # MIME splits base64 into lines, so white space is removed.
+        # The MIME form of base64 has line breaks, so all white space is removed.
         content = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         return None

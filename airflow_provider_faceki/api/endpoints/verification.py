@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The billed call, which verifies one person, and the search for its record.
+"""The call that verifies one person, and the call that looks up the record of a verification.
 
-FACEKI bills every verification and has no idempotency keys, so a repeated call is billed twice. The caller's
-``record_identifier`` makes the call safe. If the answer is lost, the record can be found by this identifier.
+FACEKI bills every verification and has no idempotency keys, so a repeated verification is billed twice. Therefore a
+verification is not simply repeated after a lost answer. Its record is looked up by the caller's ``record_identifier``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image
 from airflow_provider_faceki.api.values import check_identifier
 
-#: Seconds between the first two lookups after a lost answer. The pause is doubled for each further lookup.
+#: Seconds between the first two lookups of a record after a lost answer. The pause is doubled for each further lookup.
 FIRST_LOOKUP_PAUSE_SECONDS = 1.0
+#: Maximum seconds between two lookups of a record.
 MAX_LOOKUP_PAUSE_SECONDS = 15.0
 
 
@@ -56,16 +57,19 @@ class Document:
 
 
 class VerificationSummary(Summary):
-    """A summary with the additional field ``retake_selfie``, which is true if the person should send another selfie."""
+    """Summary of a record with the additional field ``retake_selfie``.
+
+    The field is true if a code of the record means that another selfie can help.
+    """
 
     retake_selfie: bool
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KycVerification:
-    """Outcome of a verification.
+    """Result of a verification.
 
-    :param record: The complete record, or only the fields of FACEKI's answer if the record was not fetched.
+    :param record: The complete record, or a record with only a few fields, such as the decision.
     :param is_whole: Whether :attr:`record` is a complete record.
     """
 
@@ -83,7 +87,7 @@ class KycVerification:
         return {**self.record.summary(), "retake_selfie": bool(codes & RETAKE_SELFIE)}
 
     def to_dict(self) -> dict[str, Json]:
-        """Return ids, decision and codes, for storage that must not contain personal data."""
+        """Return a dictionary with ids, decision and codes, for a storage that must not contain personal data."""
         return {
             "record_identifier": self.record.record_identifier,
             "request_id": self.record.request_id,
@@ -93,7 +97,7 @@ class KycVerification:
 
     @classmethod
     def from_dict(cls, stored: object) -> KycVerification | None:
-        """Return the verification from a dictionary of :meth:`to_dict`, or ``None`` for any other value."""
+        """Return the result of a verification from a dictionary of :meth:`to_dict`, or ``None`` for any other value."""
         if not isinstance(stored, Mapping):
             return None
         texts = (stored.get(name) for name in ("record_identifier", "request_id", "decision"))
@@ -119,17 +123,17 @@ class PerformKycVerification:
 
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
-    After a byte of the body was possibly sent, the request is sent again only if FACEKI reports that it did not act, or
-    if FACEKI cannot have received the complete body. If the answer is lost, or belongs to another verification, the
-    record is looked up by ``record_identifier``. If the person does not pass, the result has the decision DECLINED and
-    FACEKI's codes.
+    If a byte of the body was possibly sent, the request is sent again only in two cases. Either FACEKI reports that it
+    did not act, or FACEKI cannot have received the complete body. If the answer is lost, or belongs to another
+    verification, the record is looked up by ``record_identifier``. If the person does not pass, no error is raised, and
+    the result has the decision DECLINED and FACEKI's codes.
 
     :param workflow_id: Id of the workflow from the FACEKI portal.
     :param selfie: Image of the person.
     :param documents: One to three documents, in any order.
     :param record_identifier: Your own id of *this* verification. Use each id for one verification only.
-    :param lookup_timeout: Seconds during which the record is looked up after the answer was lost. Default: 60, because
-        a record that does not exist one minute later is unlikely to appear.
+    :param lookup_timeout: Seconds during which the record is looked up after the answer was lost. The default is 60,
+        because a record that does not exist one minute later is unlikely to appear.
     :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are ignored.
     :param not_before: Unix time. Records that FACEKI created before this time belong to earlier verifications and are
         ignored.
@@ -137,7 +141,7 @@ class PerformKycVerification:
     """
 
     is_charged: ClassVar[bool] = True
-    #: A record with a decision is accepted even if the envelope reports a failure.
+    #: If an answer contains a record with a decision, the record is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
     workflow_id: str
@@ -165,10 +169,10 @@ class PerformKycVerification:
         return image_request(f"{service.base_url}/api/v3/kyc_verification", fields, images)
 
     def read(self, answer: Payload) -> KycVerification:
-        """Return the result.
+        """Return the result of the verification in FACEKI's answer.
 
-        :raises UnexpectedResponseError: if the answer contains no decision, or the decision of another verification.
-            FACEKI has possibly performed and billed this verification.
+        :raises UnexpectedResponseError: if the answer contains no decision, or the decision of another verification. In
+            both cases, FACEKI has possibly performed and billed this verification.
         """
         record = self._own_record(answer)
         if record is None:
@@ -178,7 +182,10 @@ class PerformKycVerification:
         return KycVerification(record, is_whole=has_field(record.document, "document_data"))
 
     def _own_record(self, answer: Payload) -> VerificationRecord | None:
-        """Return the only record of this verification, or ``None`` if there is no such record with a decision."""
+        """Return the record of this verification in an answer.
+
+        Return ``None`` if the answer contains no such record, or several such records, or no decision.
+        """
         try:
             records = read_records(answer)
         except UnexpectedResponseError:
@@ -211,14 +218,16 @@ class PerformKycVerification:
         return (yield from self._reconcile(account, reason))
 
     def _reconcile(self, account: AuthSession, reason: str) -> Steps[KycVerification]:
-        """Look up the record until it has a decision or ``lookup_timeout`` is over.
+        """Look up the record of the verification again and again, until it has a decision or the time is over.
 
-        :param reason: Reason why the answer cannot be used, for the error message.
+        :param reason: Reason why FACEKI's answer cannot be used, for the error message.
+        :raises OutcomeUnknownError: if no record was found within ``lookup_timeout``, or a lookup failed permanently.
         """
         began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
             found = yield from self._look_up(account, reason)
-            # The clock includes the duration of the requests. If the clock was set back, the sum of the pauses is used.
+            # The difference of the clock includes the duration of the requests. If the clock was set back, the sum of
+            # the pauses is larger and is used instead.
             waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
@@ -248,7 +257,8 @@ class PerformKycVerification:
             ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
-        # FACEKI's own apps treat each such code as a failed verification, with or without a decision.
+        # The result has the decision DECLINED, even if FACEKI's answer contains no decision. FACEKI's own apps also
+        # treat each code of a VerificationError as a failed verification.
         record = VerificationRecord.from_fields(
             record_identifier=self.record_identifier,
             request_id=refusal.request_id,
@@ -263,13 +273,13 @@ class PerformKycVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FindKycVerification:
-    """Look up a verification that possibly exists. The result is ``None`` if FACEKI reports that it does not exist.
+    """Look up the record of a verification. If FACEKI reports that it has no record, the result is ``None``.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
-    If the result is ``None``, the caller pays for a new verification. Therefore this call is stricter than
-    :class:`FetchRecords`. A record must contain the requested id, because FACEKI's behaviour for an unknown filter is
-    undocumented.
+    If the result is ``None``, the caller usually pays for a new verification. Therefore this call is stricter than
+    :class:`FetchRecords`. A record must contain the requested id, because FACEKI possibly ignores an unknown filter and
+    returns other records.
 
     :param record_identifier: Your own id of the verification. Set it if ``request_id`` is not set.
     :param request_id: FACEKI's id of the verification. Set it if ``record_identifier`` is not set.
@@ -278,7 +288,7 @@ class FindKycVerification:
     :raises ValidationError: if not exactly one of the two ids is set, or if the id is not valid.
     """
 
-    #: A record with a decision is accepted even if the envelope reports a failure.
+    #: If an answer contains a record with a decision, the record is accepted even if the envelope reports a failure.
     reads_records: ClassVar[bool] = True
 
     record_identifier: str | None = None
@@ -298,7 +308,7 @@ class FindKycVerification:
         return self._records().request(service)
 
     def read(self, answer: Payload) -> KycVerification | None:
-        """Return the newest verification that is not ignored, or ``None``.
+        """Return the newest verification in FACEKI's answer, or ``None`` if there is none or all are ignored.
 
         :raises UnexpectedResponseError: if the records belong to other verifications, or have an unknown format.
         """
@@ -313,9 +323,10 @@ class FindKycVerification:
         return newest_since(meant, self.not_before)
 
     def empty(self, error: NotFoundError) -> KycVerification | None:
-        """Return the result for "not found".
+        """Return ``None``, which is the result for "not found".
 
-        :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's envelopes.
+        :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's JSON formats, so that it possibly comes
+            from a wrong URL or a proxy.
         """
         check_is_stated(error)
         return None
@@ -330,9 +341,10 @@ class FindKycVerification:
 
 
 def newest_since(records: Iterable[VerificationRecord], not_before: float | None) -> KycVerification | None:
-    """Return the newest record that FACEKI created since ``not_before``, or ``None`` if there is no such record.
+    """Return the verification with the newest record, or ``None`` if there is no record.
 
-    A record without a known time is included.
+    Records that FACEKI certainly created before ``not_before`` are ignored. A record without a readable time is not
+    ignored.
 
     :param not_before: Unix time, or ``None`` for no limit.
     """
@@ -342,9 +354,9 @@ def newest_since(records: Iterable[VerificationRecord], not_before: float | None
 
 
 def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None:
-    """Check documents against the rules of a workflow, before the billed call.
+    """Check before the billed call that there are as many documents and back sides as the workflow requires.
 
-    Only the numbers of documents and back sides are compared, because FACEKI itself detects the type of each document.
+    The types of the documents are not checked, because FACEKI itself detects the type of each document.
 
     :raises ValidationError: if there are fewer documents, or fewer back sides, than the workflow requires.
     """

@@ -17,7 +17,7 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-# An object with one of these fields contains the rules of a workflow.
+# A JSON object with one of these fields contains the rules of a workflow.
 _RULES_FIELDS = frozenset(
     {"documents", "documentoptional", "livenesstype", "storedata", "facematchscore", "allowedkycdocuments"}
 )
@@ -33,7 +33,7 @@ class WorkflowRules:
 
     :param documents: Names of the documents that the person has to show, such as ``ID Card``, ``Passport`` and
         ``Driving License``.
-    :param document_optional: Whether the person shows one document of their choice instead of all documents.
+    :param document_optional: Whether the person has to show only one of these documents instead of all documents.
     :param document: The rules as FACEKI sent them.
     """
 
@@ -43,10 +43,10 @@ class WorkflowRules:
 
     @property
     def stores_records(self) -> bool:
-        """Whether FACEKI stores records of this workflow.
+        """Whether FACEKI stores records of the verifications with this workflow.
 
-        If the rules do not contain the setting, the value is ``True``. The rules contain the setting as the
-        undocumented field ``store_data``. FACEKI's iOS SDK reads this field.
+        The value comes from the undocumented field ``store_data``, which FACEKI's iOS SDK reads. If the rules do not
+        contain this field, the value is ``True``.
         """
         return as_flag(field(self.document, "store_data")) is not False
 
@@ -83,10 +83,10 @@ class GetWorkflowRules:
         )
 
     def read(self, answer: Payload) -> WorkflowRules:
-        """Return the rules.
+        """Return the rules in FACEKI's answer.
 
-        :raises WorkflowError: if the result is null. FACEKI's React Native SDK also interprets null as an unknown
-            workflow.
+        :raises WorkflowError: if the result of a request by workflow id is null. FACEKI's React Native SDK also
+            interprets null as an unknown workflow.
         :raises LinkError: if the result of a request by link is null.
         :raises UnexpectedResponseError: if the answer contains no rules with a list of documents.
         """
@@ -114,7 +114,10 @@ def _is_rules(document: Mapping[str, Json]) -> bool:
 
 
 def _find_rules(answer: Json) -> WorkflowRules | None:
-    """Return the rules, or ``None`` if the format of their documents is unknown. That must not mean "no documents"."""
+    """Return the rules in an answer, or ``None`` if they contain no list of documents in a known format.
+
+    An unknown format must not mean that the workflow requires no documents.
+    """
     found = find_objects(answer, _is_rules)
     if not found:
         return None
@@ -126,7 +129,7 @@ def _find_rules(answer: Json) -> WorkflowRules | None:
 
 
 def _document_names(value: Json) -> tuple[str, ...] | None:
-    """Return the names of the documents, or ``None`` if the format is unknown.
+    """Return the names of the required documents, or ``None`` if the format of ``value`` is unknown.
 
     Accepted formats are a list of texts, a list of objects with a name, an object with names as keys and booleans as
     values, and one text with commas.

@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store for one host: an encrypted file that all processes of one user share.
+"""Token store in an encrypted file, which all processes of one user on one host share.
 
 A directory with mode 0700 contains a token file and lock files for each account. All files have mode 0600. All files
 are opened relative to the directory's descriptor and never through a symbolic link. A file or directory with another
-owner, mode or type is not used. No method waits, and no failure is fatal. After a failure, the store logs one warning
-and uses the memory of the process.
+owner, mode or type is not used. The methods never wait for a lock. If a file cannot be used, the store logs one warning
+and uses the memory of the process instead.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 
 class FileTokenStore:
-    """A memory store that also stores its token in a file.
+    """Token store in the memory of this process and in a file, which the processes of this host share.
 
-    A network file system must support ``flock``. Without it, each host fetches its own token.
+    A network file system must support ``flock``. Without ``flock``, each host fetches its own token.
 
     :param directory: Directory of the files. If it does not exist, it is created with mode 0700.
     :param seal: Encryption of the account's token. It also contains the name of the token.
@@ -47,14 +47,14 @@ class FileTokenStore:
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:
-        """Return the newer of the token in the file and the token in memory. A file that is not trusted is ignored."""
+        """Return the newer one of the two tokens in the file and in memory. A file that is not trusted is ignored."""
         found = self._best_effort(self._load)
         if found is not None:
             self.memory.merge(found)
         return self.memory.read()
 
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
-        """Acquire a refresh lock of this host, or of this process if files cannot be used.
+        """Acquire a refresh lock of this host. If files cannot be used, acquire a refresh lock of this process only.
 
         :param generation: Number of the last lock that is tried, beginning with lock 0; see :class:`TokenStore`.
         """
@@ -80,7 +80,7 @@ class FileTokenStore:
         self._best_effort(lambda: self._save(token))
 
     def merge(self, token: AccessToken) -> bool:
-        """Store a token that another host has fetched. An older token, or a token that was refused here, is ignored.
+        """Store a token that another host has fetched. Ignore an older token, and a token that was refused here.
 
         :return: Whether the token was stored.
         """
@@ -92,8 +92,8 @@ class FileTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from the memory of this process and from the file.
 
-        The file is removed only under the refresh lock. If another caller owns the lock, the file is not removed,
-        because that caller replaces it soon.
+        The file is removed only while this method owns the refresh lock. If another caller owns the lock, the file is
+        not removed, because that caller replaces the file soon.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()
@@ -140,16 +140,19 @@ class FileTokenStore:
             directory.remove(f"{self._seal.name}.token")
 
     def _lock_file(self, generation: int) -> int:
-        """Lock the lock file of ``generation`` and return its key in ``_open_locks``."""
+        """Lock the lock file with the number ``generation`` and return its key in ``_open_locks``.
+
+        :raises BlockingIOError: if another process owns the lock.
+        """
         name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
-        # The descriptor is registered before it is locked. Therefore a child process that another thread forks in
-        # between closes it.
+        # The descriptor is registered before the file is locked. If another thread forks a child process in between,
+        # the child process closes the registered descriptor.
         key = next(_lock_keys)
         _open_locks[key] = descriptor
         try:
-            # If the owner dies, the kernel releases the lock, even after SIGKILL.
+            # If the owner's process ends, the kernel releases the lock, even after SIGKILL.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             del _open_locks[key]
@@ -159,7 +162,10 @@ class FileTokenStore:
 
 
 class FileRefreshLock:
-    """Lock for fetching the next token within one host. It consists of a file lock and the lock of the process."""
+    """Refresh lock of one host. Its owner fetches the next access token.
+
+    It consists of a file lock and the refresh lock of the process.
+    """
 
     def __init__(self, inner: MemoryRefreshLock, key: int | None) -> None:
         self._inner = inner
@@ -198,7 +204,10 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Directory:
-    """A private directory. It is opened once, so that another process cannot replace it between two operations."""
+    """The directory of the token files, as a context manager.
+
+    The directory is opened once, so that another process cannot replace it between two operations.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -246,7 +255,10 @@ class _Directory:
         return descriptor
 
     def read(self, name: str) -> bytes:
-        """Return the content of a small file."""
+        """Return the content of a file in this directory.
+
+        :raises UntrustedError: if the file is not trusted or is too large.
+        """
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as file:
             content = file.read(MAX_SEALED_BYTES + 1)
         if len(content) > MAX_SEALED_BYTES:
@@ -254,7 +266,10 @@ class _Directory:
         return content
 
     def replace(self, name: str, content: bytes) -> None:
-        """Replace a file atomically. A reader reads either the complete old content or the complete new content."""
+        """Replace a file in this directory atomically.
+
+        Another process reads either the complete old content or the complete new content.
+        """
         draft = f"{name}.{os.getpid()}.{os.urandom(6).hex()}"
         descriptor = self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -267,7 +282,7 @@ class _Directory:
             raise
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file from this directory."""
         os.unlink(name, dir_fd=self._fd)
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store in memory. All clients, threads and event loops of one process share it."""
+"""Token store in the memory of one process. All clients, threads and event loops of the process share it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenStore
 
 
 class MemoryTokenStore:
-    """A store for one token and its refresh locks. Its mutex is locked only for a few assignments, never during I/O."""
+    """Token store in memory, with the refresh locks of this process.
+
+    Its mutex is locked only for a few assignments, and never during I/O. Therefore an event loop can call the methods.
+    """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        # A cancelled task possibly never receives its lock. The references are weak, so a lock without an owner is
-        # free.
+        # A cancelled task possibly never receives its lock, so it cannot release the lock. The references are weak, so
+        # a lock that no task refers to is free.
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:
         return self._token
 
     def read(self) -> AccessToken | None:
-        """Return the token, or ``None``.
-
-        The result equals :meth:`peek`, because other processes do not share this store.
-        """
+        """Return the token, or ``None``. Other processes do not share this store, so the result equals :meth:`peek`."""
         return self._token
 
     def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
@@ -37,7 +37,7 @@ class MemoryTokenStore:
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
     def try_lock_generation(self, generation: int) -> MemoryRefreshLock | None:
-        """Acquire only the refresh lock with this number, or return ``None``."""
+        """Acquire the refresh lock with the number ``generation``. Return ``None`` if the lock has an owner."""
         with self._mutex:
             held = self._locks.get(generation)
             if held is not None and held() is not None:
@@ -52,7 +52,7 @@ class MemoryTokenStore:
             self._refused = None
 
     def merge(self, token: AccessToken) -> bool:
-        """Store a token that another process has fetched. An older token, or a token that was refused here, is ignored.
+        """Store a token that another process has fetched. Ignore an older token, and a token that was refused here.
 
         :return: Whether the token was stored.
         """
@@ -64,7 +64,7 @@ class MemoryTokenStore:
             return True
 
     def invalidate(self, token: AccessToken) -> None:
-        """Remove ``token`` and record that it was refused. A newer token is not removed."""
+        """Remove ``token`` and record that FACEKI refused it. If a newer token is stored, the newer token remains."""
         with self._mutex:
             self._refused = token.value
             if self._token is not None and self._token.value == token.value:
@@ -77,7 +77,7 @@ class MemoryTokenStore:
                 del self._locks[lock.generation]
 
     def reset_after_fork(self) -> None:
-        """Release the mutex and all refresh locks.
+        """Release the mutex and all refresh locks in a forked child process.
 
         The owners of the locks are threads that do not exist in the child process.
         """
@@ -86,7 +86,7 @@ class MemoryTokenStore:
 
 
 class MemoryRefreshLock:
-    """Lock for fetching the next token within one process."""
+    """Refresh lock of one process. Its owner fetches the next access token."""
 
     def __init__(self, store: MemoryTokenStore, generation: int) -> None:
         self._store = store
@@ -102,10 +102,12 @@ _shared_mutex = threading.Lock()
 
 
 def shared_store(key: Hashable, make: Callable[[], TokenStore]) -> TokenStore:
-    """Return the store that all clients of the process share for ``key``. Create it with ``make`` on the first call.
+    """Return the token store that all clients of the process share for ``key``.
+
+    The first call with a key creates the store with ``make``.
 
     :param key: Unique key of the account and its kind of store. The key remains in memory, so it must contain a hash of
-        the secret and not the secret.
+        the client secret and not the client secret itself.
     """
     with _shared_mutex:
         if key not in _shared:

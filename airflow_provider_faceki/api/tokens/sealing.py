@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Encryption of stored tokens. The file store and the shared store contain only encrypted tokens."""
+"""Encryption of access tokens that are stored outside of the memory, in files or in storages of several hosts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ MAX_SEALED_BYTES = 64 * 1024
 
 
 class UntrustedError(Exception):
-    """A directory, file or object is not used, because this provider did not create it in its current form.
+    """A directory, file or stored object is not trusted, so it is not used. The message contains no secret.
 
-    The message contains no secret.
+    Examples are a directory of another user, and a token file in an unknown format.
     """
 
 
 class TokenSeal:
-    """Encryption of the tokens of one account. The key is derived from the client secret.
+    """Encryption and decryption of the access tokens of one account. The key is derived from the client secret.
 
-    After a change of the client secret the stored token cannot be decrypted any more.
+    After a change of the client secret, the stored token cannot be decrypted any more.
 
     :param account: Token request of the account. :attr:`name` is derived from the base URL, the client id and the flow.
-        The key is derived from the secret and the name.
+        The key is derived from the client secret and the name.
     :param verified: Whether the server's certificate is checked. A token that was fetched without this check is
         possibly forged. Therefore it is stored under another name and with another key.
     """
@@ -49,7 +49,7 @@ class TokenSeal:
         return self._fernet.encrypt(json.dumps(document).encode())
 
     def unseal(self, sealed: bytes) -> AccessToken | None:
-        """Return the token in ``sealed``, or ``None`` if the secret is different or the content is corrupt.
+        """Decrypt ``sealed`` and return the token. Return ``None`` if the key is different or the content is corrupt.
 
         :raises UntrustedError: if another version of this provider wrote the content.
         """

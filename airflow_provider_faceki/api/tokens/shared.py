@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Token store that several hosts share. It stores an encrypted object in a storage.
+"""Token store that several hosts share. It stores the encrypted token in a shared directory or an object storage.
 
-The storage must support the creation of an object that fails if the object already exists. Without this store each
-host, and each Kubernetes pod, fetches its own token, and FACEKI charges for needless tokens. The stores of the process
-and of the host are caches. The storage is read only if neither of them has a usable token. If the storage fails, hangs
-or contains corrupt data, the store logs one warning and does not use the storage for one minute.
+Without this store, each host and each Kubernetes pod fetches its own token, and FACEKI charges for needless tokens. The
+storage must be able to create an object only if the object does not exist yet. The token stores of the process and of
+the host are caches, and the storage is read only if no cache contains a usable token. If the storage fails, hangs or
+contains corrupt data, the store logs one warning and does not use the storage for one minute.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSe
 
 #: Maximum seconds for one operation of the storage. Object storages answer within tenths of a second.
 MAX_OPERATION_SECONDS = 5.0
-#: Seconds after which a lock object that is still empty is corrupt. Its owner writes it within milliseconds.
+#: If a lock object is still empty after this number of seconds, it is treated as corrupt. The host that creates a lock
+#: object writes its content within milliseconds.
 EMPTY_LOCK_SECONDS = 1.0
-#: Seconds for which a failed storage is not used.
+#: Seconds for which the storage is not used after a failure.
 SUSPEND_SECONDS = 60.0
-#: Seconds between two polls while another host fetches the token. Object storages charge for each poll.
+#: Seconds between two reads of the storage while another host fetches the token. Object storages charge for each read.
 POLL_SECONDS = 0.25
 #: Age in seconds from which a lock object is ignored. If the owner of a lock object was killed, nobody deletes the
 #: object. The value is larger than the duration of a token request with retries, and than the usual difference of
@@ -45,7 +46,7 @@ T = TypeVar("T")
 class TokenBackend(Protocol):
     """A storage for small named objects. The methods block, and they are allowed to raise any exception.
 
-    Backends with the same location must be equal and have the same hash, so that clients share one store.
+    Two backends with the same location must be equal and have the same hash, so that clients share one token store.
     """
 
     @property
@@ -53,16 +54,16 @@ class TokenBackend(Protocol):
         """Location of the storage, without credentials, for a log line."""
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
-        """Return the first ``max_bytes`` bytes of an object, or ``None`` if it does not exist."""
+        """Return the first ``max_bytes`` bytes of an object, or ``None`` if the object does not exist."""
 
     def write(self, name: str, content: bytes) -> None:
         """Create or replace an object atomically. A reader reads the complete old or the complete new content."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Create an object atomically and return ``True``. If it exists, return ``False`` without a change."""
+        """Create an object atomically and return ``True``. If the object exists, do nothing and return ``False``."""
 
     def delete(self, name: str) -> None:
-        """Remove an object, if it exists."""
+        """Remove an object. If the object does not exist, do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class DirectoryTokenBackend:
     """:class:`TokenBackend` that stores its objects as files with mode 0600.
 
     Unlike :class:`FileTokenStore`, this class does not use file locks, which many network file systems do not support.
-    All network file systems support the creation of a file that fails if the file exists. This is sufficient as a lock.
+    All network file systems can create a file only if it does not exist yet. Such a file is sufficient as a lock.
 
     :param path: The directory. If it does not exist, it is created with mode 0700.
     """
@@ -115,7 +116,8 @@ class DirectoryTokenBackend:
 class SharedTokenStore:
     """Token store in a storage that several hosts share, with the store of the process or host as a cache.
 
-    :param local: The store of the process or host.
+    :param backend: The storage that several hosts share.
+    :param local: The token store of this process or host, which is the cache.
     :param seal: Encryption of the account's token. It also contains the name of the token.
     :param warn: Function that is called with one sentence, at most once, if the storage cannot be used.
     """
@@ -140,7 +142,7 @@ class SharedTokenStore:
         return self._local.peek()
 
     def read(self) -> AccessToken | None:
-        """Return a usable token of this process or host. Otherwise read the storage and return the newest token."""
+        """Return the token of this host if it is usable. Otherwise read the storage and return the newest token."""
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_look:
             return found
@@ -150,7 +152,10 @@ class SharedTokenStore:
         return self._local.read()
 
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
-        """Acquire a refresh lock of all hosts. If the storage fails, acquire a refresh lock of this host only."""
+        """Acquire a refresh lock that is valid for all hosts. If the storage fails, it is valid for this host only.
+
+        :param generation: Number of the last lock that is tried, beginning with lock 0; see :class:`TokenStore`.
+        """
         local = self._local.try_lock(generation)
         if local is None:
             return None
@@ -173,8 +178,8 @@ class SharedTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from this host and from the storage.
 
-        The token is removed from the storage only under the refresh lock. If another caller owns the lock, the token is
-        not removed, because that caller replaces it soon.
+        The token is removed from the storage only while this method owns the refresh lock. If another caller owns the
+        lock, the token is not removed, because that caller replaces it soon.
         """
         self._local.invalidate(token)
         lock = self.try_lock()
@@ -196,9 +201,9 @@ class SharedTokenStore:
         return None if sealed is None else self._seal.unseal(sealed)
 
     def _create_lock(self, generation: int) -> str:
-        """Create the first possible lock object with a number from 0 to ``generation``, and return its name.
+        """Create the first free lock object with a number from 0 to ``generation``, and return its name.
 
-        Return ``_HELD_ELSEWHERE`` if other hosts own all these locks.
+        If other hosts own all these locks, return ``_HELD_ELSEWHERE``.
         """
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
@@ -207,7 +212,8 @@ class SharedTokenStore:
                 return name
             found = self._backend.read(name, MAX_SEALED_BYTES)
             if found == b"":
-                # A file exists before its owner has written it. Only a crash in between leaves it empty.
+                # A new lock file is empty until its owner has written the content. After a pause, the file is still
+                # empty only if the owner crashed in between.
                 time.sleep(EMPTY_LOCK_SECONDS)
                 found = self._backend.read(name, MAX_SEALED_BYTES)
             if _is_void(found):
@@ -240,14 +246,15 @@ class SharedTokenStore:
         )
 
 
-#: Return value instead of a name if another host owns the lock.
+#: Return value of ``SharedTokenStore._create_lock`` if other hosts own all locks.
 _HELD_ELSEWHERE = ""
 
 
 class SharedRefreshLock:
-    """Lock for fetching the next token among all hosts.
+    """Refresh lock of all hosts. Its owner fetches the next access token.
 
-    It consists of an object in the storage and the lock of this host.
+    It consists of a lock object in the storage and the refresh lock of this host. If the storage fails, it consists of
+    the refresh lock of this host only.
     """
 
     def __init__(
@@ -260,7 +267,7 @@ class SharedRefreshLock:
     def release(self) -> None:
         """Release the lock.
 
-        On an event loop, a thread deletes the lock object, because the deletion is blocking I/O.
+        The deletion of the lock object is blocking I/O. Therefore, on an event loop, a new thread deletes the object.
         """
         name, self._name = self._name, None
         if name is not None:
@@ -272,9 +279,9 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return whether a lock object is too old or corrupt.
+    """Return whether a lock object has no effect, because it is too old or corrupt.
 
-    The result for a missing object is ``False``, because its owner has just released the lock.
+    If the object does not exist (``None``), its owner has just released the lock, and the result is ``False``.
     """
     if content is None:
         return False
