@@ -242,9 +242,8 @@ def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
         raise InvalidValue(allowed, "a user name or password in it")
     if rest:
         raise InvalidValue(allowed, "a query or fragment in it")
-    if _is_ipv6(
-        authority
-    ):  # Airflow has removed the brackets of the IPv6 address when it read the Connection's URI
+    # When Airflow reads the URI of a Connection, it removes the brackets of an IPv6 address.
+    if _is_ipv6(authority):
         authority = f"[{authority}]"
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None or not _good_host(parts[1]):

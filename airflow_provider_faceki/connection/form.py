@@ -136,9 +136,8 @@ def _keep_secret(widget: Any) -> Any:
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        if (
-            field.data and not field.raw_data
-        ):  # the value was stored before, and was not submitted with the form
+        # The field has data, but no submitted data, only when the form shows a stored secret.
+        if field.data and not field.raw_data:
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 
             attributes["value"] = SENSITIVE_FIELD_PLACEHOLDER

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Extra links of tasks in the user interface: FACEKI's hosted page, a record in FACEKI's portal, and the output.
+"""Extra links of tasks in Airflow's user interface: to a hosted page, to a record in FACEKI's portal, or to the output.
 
-A task computes the address and stores it as XCom. Therefore the user interface needs neither a Connection nor network
-access.
+Each task computes the address of its link and stores it as XCom. Therefore the user interface needs neither a
+Connection nor network access to show the link.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
-#: XCom keys of the addresses.
+#: XCom keys under which tasks store the addresses of their links.
 RECORD_URL_KEY = "record_url"
 OUTPUT_URL_KEY = "output_url"
 
 
 class _AddressLink(BaseOperatorLink):
-    """Base class of the links. The address is the value of the XCom ``key``, or the value's field ``field``."""
+    """Base class of the extra links. It reads the address from an XCom.
+
+    ``key`` is the key of the XCom. By default, it is the return value of the task. If ``field`` is set, the XCom is an
+    object, and the address is in this field of the object.
+    """
 
     key: str | None = None
     field: str | None = None
@@ -32,9 +36,11 @@ class _AddressLink(BaseOperatorLink):
         :param ti_key: Key of the task instance, including its map index.
         """
         if self.key is not None and hasattr(ti_key, "xcom_push"):
-            # Airflow 3's worker asks directly after the execution. It logs an error if an XCom does not exist.
+            # The worker of Airflow 3 calls this method directly after the execution of the task. There, a read of a
+            # missing XCom would log an error, so the address is read from the operator.
             return str(getattr(operator, "link_urls", {}).get(self.key, ""))
-        # These names import Airflow's database models, which DAG parsing does not need. Therefore the import is here.
+        # The import is here and not at the top, because it loads Airflow's database models, which DAG parsing does not
+        # need.
         from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, XCom
 
         found = XCom.get_value(ti_key=ti_key, key=self.key or XCOM_RETURN_KEY)
@@ -44,21 +50,21 @@ class _AddressLink(BaseOperatorLink):
 
 
 class FacekiHostedPageLink(_AddressLink):
-    """Link to the page on which the person is verified. The URL comes from the return value of the link task."""
+    """Link to the page on which the person is verified. Its address is in the return value of the task."""
 
     name = "FACEKI hosted page"
     field = "url"
 
 
 class FacekiRecordLink(_AddressLink):
-    """Link to the record in FACEKI's portal, if the Connection contains the address of the portal's record pages."""
+    """Link to the record in FACEKI's portal. The Connection must contain the address of the portal's record pages."""
 
     name = "FACEKI record"
     key = RECORD_URL_KEY
 
 
 class FacekiOutputLink(_AddressLink):
-    """Link to the output of a task, if its storage has a web address."""
+    """Link to the output files of a task. It has an address only if the storage of the files has web pages."""
 
     name = "FACEKI output"
     key = OUTPUT_URL_KEY

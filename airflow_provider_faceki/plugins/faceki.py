@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow plugin that mounts the webhook receiver in the API server.
+"""Airflow plugin that mounts the receiver of FACEKI's webhooks in Airflow's API server.
 
-Every Airflow process loads its plugins, so this module must load fast. It imports the receiver only when the API server
-reads the applications that the plugin mounts. Airflow 2.11 never reads them.
+Every Airflow process loads all plugins, so this module must load fast. It imports the receiver only when the API server
+reads the plugin's list of applications. Airflow 2.11 never reads this list.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 log = logging.getLogger(__name__)
 
 PREFIX = "/faceki"
-# Name of the module whose create_app() mounts plugins. An API server has loaded this module. Other processes, such as
-# `airflow plugins`, have not loaded it and need no application. The command line does not identify an API server
-# reliably. It can also be started as `uvicorn airflow.api_fastapi.main:app`, and its workers are either forked or
+# Name of an Airflow module that mounts the applications of plugins. Only an API server has loaded this module. Other
+# processes, such as `airflow plugins`, have not loaded it and need no application. The command line is not checked,
+# because an API server can also be started as `uvicorn airflow.api_fastapi.main:app`, and its workers are forked or
 # spawned.
 _API_SERVER = "airflow.api_fastapi.app"
 
 
 class _LazyApps:
-    """The plugin's ``fastapi_apps``, created on first access, once in each process."""
+    """Descriptor for the plugin's list ``fastapi_apps``. It creates the list on first access, once in each process."""
 
     def __init__(self) -> None:
         self._made: list[dict[str, Any]] | None = None
@@ -36,7 +36,7 @@ class _LazyApps:
 
 
 def _make_apps() -> list[dict[str, Any]]:
-    # This import uses the API server's own conf, because the conf of common.compat raises another error class for a
+    # The conf of the API server is used instead of the conf of common.compat, which raises another error class for a
     # wrong value.
     from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
@@ -44,7 +44,7 @@ def _make_apps() -> list[dict[str, Any]]:
     try:
         enabled = conf.getboolean("faceki", "webhook_enabled", fallback=False)
     except AirflowConfigException:
-        # A single wrong setting must not prevent the start of the whole API server.
+        # This wrong setting must not prevent the start of the whole API server, so it is only logged.
         log.error("[faceki] webhook_enabled is neither true nor false; FACEKI's webhooks are not received")  # noqa: TRY400
         return []
     if not enabled:
@@ -56,7 +56,7 @@ def _make_apps() -> list[dict[str, Any]]:
 
 
 class FacekiWebhookPlugin(AirflowPlugin):
-    """Plugin that mounts the webhook receiver in the API server if ``[faceki] webhook_enabled`` is set (Airflow 3)."""
+    """Plugin that mounts the webhook receiver in Airflow 3's API server, if ``[faceki] webhook_enabled`` is true."""
 
     name = "faceki_webhook"
     fastapi_apps: Any = _LazyApps()

@@ -1,11 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Stop the polls of one Connection while FACEKI is down, and decide when FACEKI is probed again."""
+"""Circuit breaker that stops the polls of one Connection while FACEKI is down, and probes FACEKI from time to time."""
 
 from __future__ import annotations
 
-#: Number of consecutive failed polls, of all waits together, that open the circuit. One or two failures are normal.
+#: Number of consecutive failed polls that open the circuit. The polls of all waiting tasks are counted together. One or
+#: two failures are normal.
 FAILURE_THRESHOLD = 3
-#: Initial and maximum time in seconds for which the circuit stays open. The time doubles after each failed probe.
+#: Initial and maximum time in seconds for which the circuit stays open. After each failed probe, the time doubles.
 MIN_OPEN_SECONDS = 5.0
 MAX_OPEN_SECONDS = 300.0
 
@@ -13,8 +14,8 @@ MAX_OPEN_SECONDS = 300.0
 class CircuitBreaker:
     """Circuit breaker for the polls of one Connection: closed, open, or half-open while one probe is in flight.
 
-    While the circuit is open, waits do not poll. After some time, one poll is allowed as a probe. All times are Unix
-    time in seconds.
+    While the circuit is open, the waiting tasks must not poll FACEKI. After some time, one poll is allowed as a probe.
+    If the probe succeeds, the circuit closes. All times are Unix time in seconds.
     """
 
     def __init__(self) -> None:
@@ -25,13 +26,14 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the circuit breaker blocks polls. It is also true while the circuit is half-open."""
+        """Whether polls are blocked. The property is also true while the circuit is half-open."""
         return self.failures >= FAILURE_THRESHOLD
 
     def retry_after(self, now: float) -> float:
         """Return the number of seconds for which the caller must not poll.
 
-        If the result is 0, the caller is allowed to poll. If the circuit is open at that time, this poll is the probe.
+        If the result is 0, the caller is allowed to poll now. If the circuit is open, this poll is the probe, and all
+        other callers have to wait.
         """
         if not self.is_open:
             return 0.0
@@ -47,14 +49,15 @@ class CircuitBreaker:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # Polls that began before the circuit opened can fail later. Only the probe's failure extends the open time.
+            # Only a failure after the start of a probe extends the open time. A poll that began before the circuit
+            # opened can fail later, and such a failure must not extend it.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds
         return False
 
     def record_success(self) -> bool:
-        """Close the circuit, and return whether it was open."""
+        """Close the circuit after a successful poll. Return whether the circuit was open."""
         was_open = self.is_open
         self.failures, self._is_half_open = 0, False
         return was_open

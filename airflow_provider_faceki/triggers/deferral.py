@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Deadlines and events of a deferred wait: the data that a task passes to the triggerer and receives from it."""
+"""Data that a waiting task passes to Airflow's triggerer and receives from it: deadlines, timeouts and events."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from airflow_provider_faceki.triggers.poll_log import format_duration
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Default maximum pause in seconds between two polls of one wait. A token is valid for one hour. With 40 minutes,
-#: every second poll also needs a token request, so three days of waiting need about 170 requests.
+#: Default maximum pause in seconds between two polls of one waiting task. FACEKI's access token is valid for one hour.
+#: With a pause of 40 minutes, every second poll also needs a token request. Three days of waiting then need about 170
+#: requests.
 DEFAULT_MAX_WAIT_SECONDS = 2400.0
-#: Seconds between the trigger's deadline and Airflow's own timeout of the deferral. Airflow's timeout ends the wait
-#: only if the triggerer no longer runs.
+#: Seconds by which Airflow's own timeout of a deferred task is later than the deadline of the trigger. Therefore
+#: Airflow's timeout ends the wait only if the triggerer does not run.
 DEFERRAL_SLACK_SECONDS = 60.0
 
 _STATUSES = ("decided", "timeout", "failed", "refused")
 
 
 class DecisionEvent(NamedTuple):
-    """Event of the decision trigger. Airflow stores and logs the event, so it contains only a status and an id.
+    """Event that ends the wait of the decision trigger. It contains only a status and an id, because Airflow logs it.
 
     :param status: ``decided``; ``timeout``; ``failed`` after too many consecutive failed polls; ``refused`` for a
         failure that no further poll can resolve; ``unreadable`` for an event of a different version of this provider.
@@ -44,12 +45,15 @@ class DecisionEvent(NamedTuple):
         return cls("decided", as_faceki_id(record.request_id))
 
     def to_dict(self) -> dict[str, str | None]:
-        """Return the payload of a trigger event."""
+        """Return the event as a dictionary, which is the payload of Airflow's ``TriggerEvent``."""
         return {"status": self.status, "request_id": self.request_id}
 
     @classmethod
     def from_payload(cls, payload: object) -> DecisionEvent:
-        """Return the event for a payload of any type. If the payload is not valid, the status is ``unreadable``."""
+        """Return the event for the payload of a ``TriggerEvent``.
+
+        If the payload is not valid, the status of the event is ``unreadable``.
+        """
         if not isinstance(payload, Mapping) or payload.get("status") not in _STATUSES:
             return cls("unreadable")
         return cls(payload["status"], as_faceki_id(payload.get("request_id")))
@@ -58,8 +62,9 @@ class DecisionEvent(NamedTuple):
 def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
     """Raise an error if the triggerer has given up, although this worker can reach FACEKI.
 
-    Without an error, the task would defer again, and the triggerer would give up again. Call this function after the
-    worker's own poll received a response. Neither error is wrapped, so the task's ``retries`` apply.
+    Without an error, the task would defer again, and the triggerer would give up again. Call this function only after
+    a poll of the worker received a response. After both errors the task's ``retries`` apply, because the errors are not
+    converted to Airflow's exception for a permanent failure.
 
     :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
     :raises TransportError: if the triggerer received no response in too many consecutive polls.
@@ -77,7 +82,7 @@ def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
 
 
 class WaitLimit(NamedTuple):
-    """End of a wait, with the name of the parameter that determines this end.
+    """Time limit of a waiting task, with the name of the parameter that determines the limit.
 
     :param deadline: Unix time at which the wait ends.
     :param parameter: ``timeout``, ``execution_timeout``, ``review_timeout`` or ``resubmit_after``.
@@ -98,17 +103,18 @@ class WaitLimit(NamedTuple):
 
     @property
     def timeout(self) -> timedelta:
-        """Airflow's own timeout for a deferral until the deadline."""
+        """Timeout for Airflow's ``defer``. It is later than the deadline; see :func:`defer_timeout`."""
         return defer_timeout(self.deadline)
 
     def to_kwargs(self) -> dict[str, Any]:
-        """Return the keyword arguments for the method that continues after the deferral."""
+        """Return the keyword arguments for the method with which the task continues after the deferral."""
         return {"deadline": self.deadline, "parameter": self.parameter}
 
     def within(self, operator: Any, context: Context) -> WaitLimit:
-        """Return this limit, or the task's ``execution_timeout`` if that timeout ends first.
+        """Return this limit. If the task's ``execution_timeout`` ends earlier, return a limit for that timeout.
 
-        The timeout is applied here, because Airflow 3 does not apply it to a deferred task (apache/airflow#69678).
+        The provider applies ``execution_timeout``, because Airflow 3 does not apply it to a deferred task
+        (apache/airflow#69678).
         """
         allowed: timedelta | None = operator.execution_timeout
         if allowed is None:
@@ -121,12 +127,13 @@ class WaitLimit(NamedTuple):
 
 
 def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
-    """Return the limit of a wait after its deferral.
+    """Return the time limit that a task had before its deferral.
 
-    :param deadline: Unix time that was passed to Airflow before the deferral. ``dag.test()`` of Airflow 3 loses it.
-    :param parameter: Parameter name that was passed to Airflow before the deferral.
-    :param limit: Limit as it is computed now. In Airflow 3.0 to 3.2 each deferral changes the start time of the task,
-        and so also this limit (apache/airflow#63240).
+    :param deadline: Unix time that was passed to Airflow before the deferral. It is possibly missing, because
+        ``dag.test()`` of Airflow 3 does not return it.
+    :param parameter: Name of the parameter of the limit. It was also passed to Airflow before the deferral.
+    :param limit: The limit as it is computed now. It is used only if the deadline is missing. In Airflow 3.0 to 3.2
+        each deferral changes the start time of the task, so this limit is possibly too late (apache/airflow#63240).
     """
     known = parse_timestamp(deadline)
     if known is None:
@@ -137,12 +144,18 @@ def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> Wait
 
 
 def defer_timeout(deadline: float) -> timedelta:
-    """Return Airflow's own timeout for a wait until the Unix time ``deadline``."""
+    """Return the timeout for Airflow's ``defer``, for a trigger that ends at the Unix time ``deadline``.
+
+    The timeout is some seconds longer, so that the trigger normally ends first.
+    """
     return timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK_SECONDS)
 
 
 def parse_timestamp(value: object) -> float | None:
-    """Return a Unix time that was passed to Airflow before a deferral. If Airflow lost the time, return ``None``."""
+    """Return ``value`` as a Unix time. If ``value`` is not a finite number, return ``None``.
+
+    The value was passed to Airflow before a deferral, and Airflow possibly does not return it unchanged.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

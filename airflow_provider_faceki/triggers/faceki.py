@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Trigger that waits until FACEKI has decided on a person."""
+"""Airflow trigger that waits until FACEKI has decided on the verification of a person."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_faceki.triggers.deferral import DEFAULT_MAX_WAIT_SECONDS, 
 from airflow_provider_faceki.triggers.poll_log import PollLog, wait_subject
 from airflow_provider_faceki.triggers.shared_poller import shared_poller
 
-#: Minimum pause in seconds between two polls of one wait. A shorter requested pause is increased to this value,
+#: Minimum pause in seconds between two polls of one trigger. A shorter requested pause is increased to this value,
 #: because thousands of triggers share one process, and FACEKI charges extra for excessive request rates.
 MIN_POLL_INTERVAL_SECONDS = 1.0
 
@@ -25,9 +25,9 @@ _open_waits = 0
 
 
 def _count_wait(change: int) -> None:
-    """Add ``change`` to the number of open waits of this process and report it as a metric.
+    """Add ``change`` to the number of running triggers of this process, and report the number as a metric.
 
-    All waits of the process run on one event loop, so no lock is needed.
+    All triggers of the process run on one event loop, so no lock is needed.
     """
     global _open_waits
     _open_waits += change
@@ -35,7 +35,9 @@ def _count_wait(change: int) -> None:
 
 
 class FacekiKycDecisionTrigger(BaseTrigger):
-    """Wait until FACEKI has decided, the deadline has passed, or no further poll can help. Then fire one event.
+    """Trigger that polls FACEKI and fires one event when the wait for a decision ends.
+
+    The wait ends if FACEKI has decided, if the deadline has passed, or if no further poll can help.
 
     Airflow stores the arguments, so all of them are identifiers, numbers or flags. A restarted triggerer continues
     the wait with the stored arguments. Exactly one of ``link``, ``request_id`` and ``record_identifier`` must be set.
@@ -45,13 +47,14 @@ class FacekiKycDecisionTrigger(BaseTrigger):
     :param link: Id of the link that the person uses.
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: The caller's own id of the verification.
-    :param wait_for_review: Whether the trigger continues to wait while the decision is REVIEW.
+    :param wait_for_review: Whether the trigger continues to wait while the decision is REVIEW, which means that a
+        person has to decide.
     :param poke_interval: Seconds between the first two polls, at least :data:`MIN_POLL_INTERVAL_SECONDS`. The first
-        poll happens at a random time within this interval, so that waits that begin together do not poll together.
+        poll happens at a random time within this interval, so that triggers that start together do not poll together.
     :param exponential_backoff: Whether the pause doubles after each poll.
     :param max_wait: Maximum pause in seconds between two polls. ``None`` means no maximum.
-    :param max_failures: Number of consecutive failed polls that are tolerated.
-    :param failed_polls: Number of consecutive failed polls directly before this wait began.
+    :param max_failures: Maximum number of consecutive failed polls. After one more failed poll, the trigger gives up.
+    :param failed_polls: Number of consecutive failed polls of the task directly before it deferred to this trigger.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         self.failed_polls = failed_polls
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that rebuild this trigger."""
+        """Return the class path and the arguments from which Airflow creates this trigger again."""
         return (
             "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger",
             {
@@ -108,12 +111,12 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         }
 
     def __repr__(self) -> str:
-        # Airflow's own __repr__ prints every argument. A link must stay secret, because every person who knows the
-        # link can open the verification page.
+        # Airflow's own __repr__ would print the link. The link must stay secret, because every person who knows it can
+        # open the verification page.
         return f"<FacekiKycDecisionTrigger {self.faceki_conn_id!r}>"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the decision, and yield exactly one event."""
+        """Poll FACEKI until the wait ends, and then yield exactly one event."""
         _count_wait(1)
         try:
             event = await self._wait()
@@ -125,8 +128,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)
         poll_log = PollLog(self.log, *wait_subject(**self._key))
         pause, failures = max(self.poke_interval, MIN_POLL_INTERVAL_SECONDS), self.failed_polls
-        # A starting triggerer begins all its waits at once. The first poll is therefore delayed by a random time. The
-        # delay loses nothing, because the worker polled directly before it deferred this task.
+        # A triggerer that starts runs all its triggers at once. Therefore the first poll is delayed by a random time.
+        # No decision is missed, because the worker polled directly before it deferred the task.
         await self._sleep(pause * random.uniform(0.0, 1.0))  # noqa: S311 - no secret
         while True:
             left = self.deadline - time.time()
@@ -148,12 +151,17 @@ class FacekiKycDecisionTrigger(BaseTrigger):
                 poll_log.polled(records, None if is_last else pause)
             if is_last:
                 return DecisionEvent("timeout")
-            # Because of the jitter, a thousand waits that began at the same time do not always poll at the same time.
+            # The pause is random within a range. Otherwise a thousand triggers that started at the same time would
+            # always poll at the same time.
             await self._sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
             pause = self._next_pause(pause)
 
     def _give_up(self, error: api.FacekiError, failures: int) -> DecisionEvent | None:
-        """Return the event that ends the wait after a failed poll, or ``None`` if the wait continues."""
+        """Return the event that ends the wait after a failed poll. If the wait continues, return ``None``.
+
+        :param error: Error of the failed poll.
+        :param failures: Number of consecutive failed polls, including this poll.
+        """
         is_retryable = is_poll_retryable(error)
         if is_retryable and failures <= self.max_failures:
             return None

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Log lines of a wait: at most one short line per minute, and a warning if no record appears."""
+"""Log the polls of a task that waits for FACEKI: at most one short line per minute, and a hint if no record appears."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 from airflow_provider_faceki import api
 
-#: Minimum seconds between two log lines of one wait.
+#: Minimum seconds between two log lines about the polls of one waiting task.
 LOG_INTERVAL_SECONDS = 60.0
-#: Seconds without any record after which a wait logs a hint about a possibly wrong parameter.
+#: Waiting time in seconds after which a hint is logged, if FACEKI has no record. A parameter of the task is possibly
+#: wrong.
 NO_RECORD_WARNING_SECONDS = 900.0
 
 _HINTS = {
@@ -23,7 +24,8 @@ _HINTS = {
     "record_identifier": "check that the link or the verification was made with this record_identifier; a link "
     "belongs into link=, and FACEKI's id of a verification into request_id=",
 }
-# Pattern of identifiers that are safe to log. Other text is possibly a sentence about a person, or can forge log lines.
+# Pattern of identifiers that are safe to log. Other text possibly contains personal data, or line breaks with which it
+# forges log lines.
 _LOGGABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
@@ -50,9 +52,9 @@ def loggable(identifier: object) -> str:
 def wait_subject(
     *, link: object = None, request_id: object = None, record_identifier: object = None
 ) -> tuple[str, str]:
-    """Return the name of the parameter that selects the records of a wait, and a text for log lines.
+    """Return the name of the parameter that is set, and a text that describes its value in log lines.
 
-    The text describes what the wait is about. It never contains a link, because a link must stay secret.
+    The text never contains a link, because a link must stay secret.
     """
     if link is not None:
         return "link", "this link"
@@ -62,12 +64,12 @@ def wait_subject(
 
 
 class PollLog:
-    """Log of the polls of one wait.
+    """Log of the polls of one waiting task.
 
     :param log: Logger of the task or trigger.
-    :param parameter: Name of the parameter that selects the records of the wait.
-    :param subject: Text for log lines that describes what the wait is about.
-    :param started_at: Unix time at which the wait began. Default: the current time.
+    :param parameter: Name of the parameter that selects the records: ``link``, ``request_id`` or ``record_identifier``.
+    :param subject: Text for log lines that describes the selected records, such as ``request 1234``.
+    :param started_at: Unix time at which the task began to wait. Default: the current time.
     """
 
     def __init__(self, log: Any, parameter: str, subject: str, started_at: float | None = None) -> None:
@@ -81,7 +83,7 @@ class PollLog:
         self._has_named_keys = False
 
     def polled(self, records: Sequence[api.VerificationRecord], next_in: float | None = None) -> None:
-        """Log a poll that did not end the wait.
+        """Log a poll after which the task continues to wait.
 
         :param records: Records that the poll returned.
         :param next_in: Seconds until the next poll. It is ``None`` if the time is not known.
@@ -91,8 +93,8 @@ class PollLog:
         waited = now - self._started_at
         newest = api.latest(records)
         if newest is not None and newest.decision is None and not self._has_named_keys:
-            # The decision is possibly in a field that the provider does not know. Therefore the names of the record's
-            # fields are logged once and without a delay.
+            # FACEKI possibly returned the decision in a field that this provider does not know. Therefore the names of
+            # the record's fields are logged once and at once.
             self._has_named_keys, self._logged_at = True, now
             self._log.info(
                 "FACEKI has a record for %s without a decision. It holds %s", self._subject, newest.describe()

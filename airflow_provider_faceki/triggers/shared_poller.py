@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Poll FACEKI for all waits of a triggerer, with one client and one circuit breaker for each Connection.
+"""Poll FACEKI for all triggers of a triggerer, with one client and one circuit breaker for each Connection.
 
-Without the shared circuit breaker, each of a thousand waits would detect an outage of FACEKI with its own requests.
+Without the shared circuit breaker, each of a thousand triggers would detect an outage of FACEKI with its own requests.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which the waits share a client. After this time the Connection is read again, because its values can
-#: change.
+#: Seconds for which the triggers use the same client. After this time, the Connection is read again, because a user can
+#: change its values.
 CLIENT_TTL_SECONDS = 300.0
 #: Seconds until a failed read of the Connection is repeated, and the number of consecutive failed reads after which
-#: the waits fail.
+#: the triggers fail.
 REREAD_INTERVAL_SECONDS = 30.0
 MAX_FAILED_READS = 3
 
 
 class SharedPoller:
-    """Poller that all waits on one Connection share, in one event loop.
+    """Poller that all triggers with the same Connection share in one event loop.
 
     :param conn_id: Id of the Connection, which has the type ``faceki``.
     """
@@ -50,14 +50,14 @@ class SharedPoller:
     def retry_after(self) -> float:
         """Return the number of seconds for which the caller must not poll.
 
-        The number is random within a range, so that the waits do not resume at the same time.
+        The number is random within a range, so that the triggers do not all poll again at the same time.
         """
         return self._circuit.retry_after(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
     async def poll(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
-        """Fetch records once, without retries, because the next poll of the wait is the retry.
+        """Fetch records with a single request. It is not retried, because the trigger polls again later.
 
-        Single failures are not logged. A log line is written only when the circuit opens or closes.
+        Single failures are not logged. A log line is written only when the circuit breaker opens or closes.
 
         :param endpoint: The call that selects the records.
         :raises FacekiError: for the same reasons as ``FacekiHook.acall``.
@@ -82,16 +82,16 @@ class SharedPoller:
             return await self._read_client()
         if time.time() < self._read_again_at:
             return self._client
-        # Only one wait reads the Connection, while the other waits use the old client. Otherwise a slow secrets
-        # backend would receive a thousand requests at once.
+        # Only one trigger reads the Connection again, and the other triggers use the old client in the meantime.
+        # Otherwise a slow secrets backend would receive a thousand requests at once.
         self._read_again_at, old = time.time() + REREAD_INTERVAL_SECONDS, self._client
         try:
             return await self._read_client()
         except api.FacekiError:
             self._client = None
             raise
-        # Every exception is caught, because secrets backends raise exceptions of any type, and Airflow reports a
-        # failing backend as a missing Connection. One failed read must not end all waits.
+        # Every exception is caught, because one failed read must not end all triggers. Secrets backends raise
+        # exceptions of any type, and Airflow reports a failing backend as a missing Connection.
         except Exception as error:
             self._failed_reads += 1
             if self._failed_reads >= MAX_FAILED_READS:
