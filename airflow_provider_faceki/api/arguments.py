@@ -75,13 +75,13 @@ def check_scalars(name: str, mapping: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Raise an error if ``value`` is not a finite number of seconds, or is negative."""
+    """Raise an error if ``value`` is not a finite number of seconds, or if it is negative."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}")
 
 
 def check_minutes(name: str, value: object) -> None:
-    """Raise an error if ``value`` is not a whole number of minutes, or is negative. ``None`` is accepted."""
+    """Raise an error if ``value`` is not a whole number of minutes, or if it is negative. ``None`` is accepted."""
     # The value must be less than 2**53, because a JSON reader that uses floats cannot represent every larger integer.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
@@ -118,7 +118,8 @@ def _scalar(name: str, value: object) -> None:
 def _is_sendable(value: object) -> bool:
     try:
         str(value).encode()
-    except ValueError:  # for lone surrogates and for integers beyond Python's limit of digits
+    except ValueError:
+        # The value contains a lone surrogate, or is an integer with more digits than Python converts to text.
         return False
     return True
 

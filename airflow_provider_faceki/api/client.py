@@ -103,7 +103,7 @@ class FacekiClient(_SharedValue):
             return self._driver.run(session.call(self._account, endpoint))
 
     def get_access_token(self) -> str:
-        """Return a usable bearer token: the stored token, or a new token if no usable token is stored."""
+        """Return the stored access token if it is usable. Otherwise fetch a new token and return it."""
         return self._driver.run(session.token(self._account)).value
 
     def fetch_access_token(self) -> AccessToken:
@@ -176,7 +176,7 @@ class AsyncFacekiClient(_SharedValue):
             return await self._driver.run(session.call(self._client._account, endpoint))
 
     async def get_access_token(self) -> str:
-        """Return a usable bearer token: the stored token, or a new token if no usable token is stored."""
+        """Return the stored access token if it is usable. Otherwise fetch a new token and return it."""
         return (await self._driver.run(session.token(self._client._account))).value
 
     @cached_property

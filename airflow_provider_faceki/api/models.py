@@ -37,7 +37,7 @@ _OTHER_DECISION_FIELDS = (
     *("status", "verification_status", "kyc_status"),
     *("verdict", "outcome", "final_decision", "result"),
 )
-# An object with one of these fields, or with two of the weak fields below, is a record.
+# A JSON object with one of these fields, or with two of the fields in `_WEAK_RECORD_FIELDS`, is a verification record.
 _RECORD_FIELDS = frozenset(
     {
         *("requestid", "recordidentifier", "decision", "documentdata", "documentdataconfidence"),

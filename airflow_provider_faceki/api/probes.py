@@ -123,7 +123,7 @@ class _Question(NamedTuple):
     def answer(
         self, answer: str, level: Level = Level.OK, settings: Mapping[str, str] | None = None
     ) -> Finding:
-        """Return the finding with this answer."""
+        """Return a finding that consists of this question and the given answer."""
         return Finding(self.text, answer, self.uncertainty, level, settings or {})
 
 
@@ -221,7 +221,7 @@ class Diagnosis:
     """Test requests (probes) for one FACEKI account. A probe is sent when the caller requests its finding.
 
     :param client: Client with the configured settings.
-    :param workflow_id: Default workflow of the Connection, if it has one.
+    :param workflow_id: Id of the default workflow of the Airflow Connection, or ``None``.
     """
 
     def __init__(self, client: FacekiClient, workflow_id: str | None = None) -> None:
@@ -241,7 +241,9 @@ class Diagnosis:
         return self._client.service
 
     def findings(self, *, make_link: bool = False) -> Iterator[Finding]:
-        """Send the test requests in order and yield their findings. Without an access token, stop after the first.
+        """Send the test requests in order and yield their findings.
+
+        If FACEKI returns no access token, only this finding is yielded.
 
         :param make_link: Whether to create a verification link too. FACEKI possibly charges its creation.
         """

@@ -144,9 +144,9 @@ def as_identifier(value: object) -> str | None:
 
 
 def as_faceki_id(value: object) -> str | None:
-    """Return ``value`` if it is an id that FACEKI assigned, otherwise ``None``.
+    """Return ``value`` if it has the form of an id that FACEKI assigns, otherwise ``None``.
 
-    Such an id consists of at most 128 letters, digits and characters of ``._:-``. FACEKI documents UUIDs.
+    Such an id consists of at most 128 letters, digits and characters of ``._:-``. FACEKI documents that ids are UUIDs.
     """
     return value if isinstance(value, str) and _FACEKI_ID.fullmatch(value) else None
 

@@ -26,8 +26,8 @@ from airflow_provider_faceki.api.values import as_number
 
 T = TypeVar("T")
 
-# A JSON object with one of the first fields is a face analysis. An object with one of the second fields is the result
-# of an image check.
+# Names of the fields by which a JSON object is recognised as a face analysis, or as the result of an image check. The
+# names have the form that `plain` returns.
 _ANALYSIS_FIELDS = frozenset(
     {"minage", "maxage", "gender", "genderconfidence", "livenessscore", "facedetectionconfidence"}
 )
@@ -64,7 +64,8 @@ class FaceMatch(_SelfieCall):
     :raises ValidationError: if ``selfie`` is not an :class:`Image`.
     """
 
-    #: If an answer contains a record with a decision, the record is accepted even if the envelope reports a failure.
+    #: If an answer contains a record with a decision, the record is accepted even if the outer object of the answer
+    #: (its envelope) reports a failure.
     reads_records: ClassVar[bool] = True
     _route: ClassVar[str] = "search-by-face"
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The call that creates a verification link, with which a person is verified in a browser."""
+"""The call that creates a verification link, which is the URL of a page on which a person is verified in a browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier
 
 # Names of the fields that possibly contain the id of a link (the most probable names are first), and of the fields that
-# possibly contain its URL. The names are in lower case and without separators.
+# possibly contain the URL of a link. The names have the form that `plain` returns.
 _ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
 _URL_FIELDS = frozenset(
     {

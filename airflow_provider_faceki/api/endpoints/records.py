@@ -57,7 +57,8 @@ class FetchRecords:
     :raises ValidationError: if not exactly one filter is set, or if the filter is not a valid id.
     """
 
-    #: If an answer contains a record with a decision, the record is accepted even if the envelope reports a failure.
+    #: If an answer contains a record with a decision, the record is accepted even if the outer object of the answer
+    #: (its envelope) reports a failure.
     reads_records: ClassVar[bool] = True
 
     request_id: str | None = None

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The call that fetches the PDF report of a verification.
 
-The menu of FACEKI's documentation mentions the report, but no public source contains its URL and format.
+A menu of FACEKI mentions the report, but no public source contains the URL and the format of the report.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ class FetchPdfReport:
 
 
 def _gone(failure: FacekiError | None) -> FacekiError:
-    """Return the error to raise if no URL returned the report.
+    """Return the error to raise if no URL in FACEKI's answer returned the report.
 
-    :param failure: Error of the first URL, or ``None`` if there was no URL.
+    :param failure: Error of the request to the first URL, or ``None`` if FACEKI's answer contained no URL.
     """
     if failure is None:
         return UnexpectedResponseError("FACEKI's answer names no URL of a report")

@@ -2,7 +2,8 @@
 """The call that verifies one person, and the call that looks up the record of a verification.
 
 FACEKI bills every verification and has no idempotency keys, so a repeated verification is billed twice. Therefore a
-verification is not simply repeated after a lost answer. Its record is looked up by the caller's ``record_identifier``.
+verification is not repeated after a lost answer. Instead, its record is looked up by the caller's
+``record_identifier``.
 """
 
 from __future__ import annotations
@@ -141,7 +142,8 @@ class PerformKycVerification:
     """
 
     is_charged: ClassVar[bool] = True
-    #: If an answer contains a record with a decision, the record is accepted even if the envelope reports a failure.
+    #: If an answer contains a record with a decision, the record is accepted even if the outer object of the answer
+    #: (its envelope) reports a failure.
     reads_records: ClassVar[bool] = True
 
     workflow_id: str
@@ -284,11 +286,12 @@ class FindKycVerification:
     :param record_identifier: Your own id of the verification. Set it if ``request_id`` is not set.
     :param request_id: FACEKI's id of the verification. Set it if ``record_identifier`` is not set.
     :param known_request_ids: FACEKI's ids of verifications to ignore.
-    :param not_before: Unix time. Records that were created before this time are ignored.
+    :param not_before: Unix time. Records that FACEKI created before this time are ignored.
     :raises ValidationError: if not exactly one of the two ids is set, or if the id is not valid.
     """
 
-    #: If an answer contains a record with a decision, the record is accepted even if the envelope reports a failure.
+    #: If an answer contains a record with a decision, the record is accepted even if the outer object of the answer
+    #: (its envelope) reports a failure.
     reads_records: ClassVar[bool] = True
 
     record_identifier: str | None = None

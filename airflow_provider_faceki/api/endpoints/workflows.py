@@ -17,7 +17,7 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-# A JSON object with one of these fields contains the rules of a workflow.
+# A JSON object with one of these fields contains the rules of a workflow. The names have the form that `plain` returns.
 _RULES_FIELDS = frozenset(
     {"documents", "documentoptional", "livenesstype", "storedata", "facematchscore", "allowedkycdocuments"}
 )

@@ -29,9 +29,9 @@ from airflow_provider_faceki.api.values import as_number
 
 #: A token is replaced this number of seconds before it expires, so that the token does not expire on the way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: A token with a shorter lifetime, in seconds, is replaced when the fraction :data:`SHORT_LIFETIME_MARGIN` of the
-#: lifetime remains, because one minute would be most of a short lifetime. At exactly this lifetime, the fraction is
-#: equal to :data:`RENEWAL_MARGIN_SECONDS`.
+#: A token with a lifetime below this number of seconds is replaced when the fraction :data:`SHORT_LIFETIME_MARGIN` of
+#: its lifetime remains. Otherwise one minute would be most of a short lifetime. At exactly this lifetime, the fraction
+#: is equal to :data:`RENEWAL_MARGIN_SECONDS`.
 SHORT_LIFETIME_SECONDS = 600.0
 SHORT_LIFETIME_MARGIN = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented

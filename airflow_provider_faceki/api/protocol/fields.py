@@ -77,8 +77,8 @@ def find_objects(
     """
     if not isinstance(document, dict):
         return _search(document, is_wanted, 0)
-    # The content is searched before the envelope, because the envelope possibly has a wanted field too, such as
-    # requestId.
+    # The content of the answer is searched before its outer object (the envelope), because the envelope possibly has a
+    # wanted field too, such as requestId.
     inner = {key: value for key, value in document.items() if plain(key) in _WRAPPERS}
     found = _search(inner, is_wanted, 0) if inner else None
     if not found and is_wanted(document):
@@ -146,7 +146,7 @@ def embedded(value: Json) -> Json:
 def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tuple[str, str]]:
     """Yield a pair of key and text for each text in ``value``. The key has the form that :func:`plain` returns.
 
-    :param depth: Maximum number of nested objects that are visited.
+    :param depth: Maximum nesting level of the objects that are visited.
     :param in_lists: Whether the texts in lists are included.
     """
     for name, item in value.items() if isinstance(value, dict) else (("", value),):

@@ -36,9 +36,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Effect that sends an HTTP request and returns the content of the answer.
+    """Effect (instruction to the driver) to send an HTTP request. Its result is the content of FACEKI's answer.
 
-    If the request fails and the retry policy allows it, the request is sent again.
+    If the request fails and the retry policy allows it, the driver sends the request again.
     """
 
     request: HttpRequest
@@ -46,7 +46,7 @@ class SendRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Effect that runs a short blocking function and returns its result.
+    """Effect (instruction to the driver) to run a short blocking function. Its result is the result of the function.
 
     The asynchronous driver runs the function in a thread, so that the event loop is not blocked.
     """
@@ -56,14 +56,14 @@ class RunBlocking:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Effect that waits for a number of seconds."""
+    """Effect (instruction to the driver) to wait for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Effect that masks a secret value in all later log lines."""
+    """Effect (instruction to the driver) to mask a secret value in all later log lines."""
 
     value: str
 
@@ -103,7 +103,7 @@ class MultiStep(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AuthSession:
-    """An account at FACEKI with its token store, and the recent masked and refused tokens of this account.
+    """An account at FACEKI with its token store. It also records the last masked token and the last refused token.
 
     :param service: URLs, paths and field names of the FACEKI installation.
     :param clock: Function that returns the Unix time.
@@ -275,8 +275,8 @@ def _token_first(account: AuthSession) -> Steps[AccessToken]:
     try:
         return (yield from token(account))
     except FacekiError as error:
-        # The token request failed, so the request that needs the token was not sent or was refused. FACEKI has not
-        # acted on it.
+        # The token request failed. Therefore the request that needs the token was not sent, or FACEKI refused it. In
+        # both cases, FACEKI has not acted on that request, so the error is not ambiguous.
         error.is_ambiguous = False
         raise
 

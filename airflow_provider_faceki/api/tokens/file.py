@@ -218,7 +218,7 @@ class _Directory:
         except FileExistsError:
             pass
         except FileNotFoundError:
-            # Another process possibly creates the directory at the same time.
+            # `exist_ok` is set, because another process possibly creates the directory at the same time.
             os.makedirs(self._path, 0o700, exist_ok=True)
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -187,8 +187,8 @@ class _Response(HTTPResponse):
         self._stream.reader.set_timeout(self._timeout)
 
     def _check_framing(self) -> None:
-        # In each of these cases client and server possibly disagree about where the next response begins. Therefore the
-        # connection is closed.
+        # In each of the following cases, client and server possibly disagree about where the next response begins.
+        # Therefore the connection is closed after this response.
         coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
         has_body = bool(coding) or length not in {None, "0"}
         if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
@@ -273,7 +273,7 @@ class _Connection(HTTPConnection):
                 poll.modify(sock, self._poll_events)
             if events & ~select.POLLIN:
                 sock.settimeout(0.0)
-                # A TLS socket possibly has to read before it can write.
+                # A TLS socket possibly has to read before it can write, so SSLWantReadError is not a failure here.
                 with suppress(BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                     unsent = unsent[sock.send(unsent) :]
 

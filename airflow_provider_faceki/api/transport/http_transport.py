@@ -126,7 +126,7 @@ class RateLimiter:
 
 
 class Transport:
-    """Thread-safe sender of HTTP requests with fixed settings. Do not create it, but use :func:`shared_transport`."""
+    """Thread-safe sender of HTTP requests with fixed settings. Use :func:`shared_transport` to create a transport."""
 
     def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings

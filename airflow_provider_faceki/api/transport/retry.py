@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Retry policy, which decides which failed requests are sent again, and how long the pause before is."""
+"""Retry policy, which decides which failed requests are sent again, and after how many seconds."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class RetryArguments(TypedDict):
 class RetryPolicy:
     """Limits for the repetition of one request inside one call.
 
-    :param max_attempts: Maximum number of attempts, including the first. Default: 4. The three pauses of about 0.5, 1
-        and 2 seconds are longer than the restart of a gateway and block a worker only for a short time.
+    :param max_attempts: Maximum number of attempts, including the first. The default is 4, because the three pauses of
+        about 0.5, 1 and 2 seconds are longer than the restart of a gateway and block a worker only for a short time.
     :param max_wait: Maximum pause in seconds, even if ``Retry-After`` is longer. Default: 30.
     """
 
