@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Handle a webhook request: redact its token, authenticate it, parse it, store it, and answer it.
+"""Handle a webhook request: hide its token from logs, authenticate it, parse it, store it, and answer it.
+
+The HTTP status of the answer has these meanings:
 
 - 200: the webhook is stored, was stored before, or has a status that is not selected in the Connection.
-- 401: unknown Connection, missing or wrong token, or wrong signature. Constant answer with constant delay, so both leak
-  nothing.
-- 404: any other path. 405: any other method.
+- 401: the Connection is unknown, the token is missing or wrong, or the signature is wrong. The text and the delay of
+  the answer are constant, so the answer does not reveal the reason.
+- 404: the path is not a webhook path. 405: the method is not POST.
 - 408: the body did not arrive in time. 413: the body is too large. 422: the body is not a webhook of FACEKI.
 - 429: too many calls. Retry-After contains the seconds to wait.
 - 503: the webhook is not stored. The sender should send it again.
@@ -37,41 +39,45 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The route in the application, without the mount prefix.
+#: Path of a webhook, without the prefix under which Airflow mounts the application.
 ROUTE = "/webhook/{conn_id}/{token}"
-#: Key of the ASGI scope that contains the Connection id and the token of the requested path.
+#: Key in the ASGI scope of a request. Its value is the Connection id and the token from the requested path.
 SCOPE_KEY = "faceki.webhook"
 _REDACTED = "***"
 
-#: Maximum body size in bytes. FACEKI's body contains one record as text, which is a few kilobytes.
+#: Maximum body size in bytes. The body that FACEKI sends contains one record as text, which is a few kilobytes.
 MAX_BODY_BYTES = 256 * 1024
-#: A body that is too large is read up to this size and discarded. Otherwise the sender would never receive the answer.
+#: If a body is too large, it is read up to this size in bytes and discarded. Otherwise the sender, which is still
+#: sending, would never receive the answer.
 MAX_DISCARDED_BYTES = 4 * 1024 * 1024
-#: Maximum time in seconds for the arrival of a body. A waiting request uses a socket, but no thread.
+#: Maximum time in seconds until a body has arrived. A waiting request needs a socket, but no thread.
 BODY_TIMEOUT_SECONDS = 5.0
-#: Rate limit of authenticated calls in one process: burst size, then calls per second.
+#: Rate limit of authenticated calls in one process: maximum number in a burst, and average number per second.
 CALL_LIMIT = (500.0, 50.0)
-#: Rate limit of 401 refusals and of Connection lookups for unknown callers: burst size, then calls per second.
+#: Rate limit of refusals (401) and of Connection lookups for unknown callers, in one process: maximum number in a
+#: burst, and average number per second.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: Seconds between two possible times of an answer that refuses a request. The interval is longer than the lookup of a
-#: Connection, so the delay does not reveal the lookup.
+#: A request is refused only after a multiple of this number of seconds. The interval is longer than the lookup of a
+#: Connection, so the delay does not reveal whether a Connection was looked up.
 REFUSAL_SECONDS = 1.0
-#: Seconds in Retry-After if the database, a secrets backend or the DAG must recover first.
+#: Seconds in the Retry-After header if the database or a secrets backend fails, or if no DAG is scheduled.
 RETRY_AFTER_SECONDS = 30
-#: Seconds in Retry-After if a Connection has reached its limit of webhooks per day.
+#: Seconds in the Retry-After header if a Connection has reached its limit of webhooks per day.
 OVER_LIMIT_RETRY_AFTER_SECONDS = 3600
-#: Minimum seconds between two log messages about the same problem, so heavy traffic does not fill the log.
+#: Minimum seconds between two log messages about the same problem. Otherwise many requests would fill the log.
 LOG_INTERVAL_SECONDS = 60.0
 
 
 class RedactPathMiddleware:
-    """ASGI middleware that removes the token of a webhook path from every log.
+    """ASGI middleware that keeps the token of a webhook path out of all logs of the API server.
 
-    All ASGI layers share the scope of a request. When the request ends, Airflow's access log (3.2 and later) or
-    uvicorn's access log (earlier) reads the path from the scope. Therefore the middleware moves the Connection id and
-    the token to :data:`SCOPE_KEY`, and replaces the path by stars. The middleware also removes the query, because a
-    user possibly puts a token there by mistake. The middleware must be the outermost layer. A proxy in front of the API
-    server receives the original path. ``docs/webhooks.md`` explains how to hide the token from the proxy's log.
+    All ASGI layers share the scope of a request. When the request ends, the access log of Airflow (3.2 and later) or of
+    uvicorn (earlier) reads the path from the scope. Therefore the middleware moves the Connection id and the token from
+    the path to :data:`SCOPE_KEY`, and replaces them in the path by stars. It also removes the query, because a user
+    possibly writes the token there by mistake. The middleware must be the outermost layer.
+
+    A proxy in front of the API server receives the original path. ``docs/webhooks.md`` explains how to hide the token
+    from the proxy's log.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -90,7 +96,7 @@ def _redact_path(scope: Scope) -> None:
         scope[SCOPE_KEY] = parts[2], parts[3]
         shown = f"{root}/webhook/{_REDACTED}/{_REDACTED}"
     else:
-        # A wrong path possibly also contains the token, so the whole path is replaced.
+        # A path that is not a webhook path possibly contains a token too, so the whole path is replaced.
         shown = f"{root}/{_REDACTED}"
     scope["path"] = shown
     scope["raw_path"] = shown.encode()
@@ -98,9 +104,13 @@ def _redact_path(scope: Scope) -> None:
 
 
 class TokenBucket:
-    """Rate limit with a burst, then a fixed rate per second.
+    """Rate limiter that allows a burst of calls, and then a fixed number of calls per second.
 
     Only one event loop uses an instance, so it needs no lock.
+
+    :param capacity: Maximum number of calls in a burst.
+    :param per_second: Number of calls per second after the burst.
+    :param clock: Monotonic clock in seconds. Tests replace it.
     """
 
     def __init__(
@@ -113,7 +123,7 @@ class TokenBucket:
         self._refilled_at = clock()
 
     def try_acquire(self) -> bool:
-        """Remove one token from the bucket. Return ``False`` if the bucket is empty."""
+        """Remove one token from the bucket. If the bucket is empty, return ``False``: the call is not allowed."""
         now = self._clock()
         self._left = min(self._capacity, self._left + (now - self._refilled_at) * self._per_second)
         self._refilled_at = now
@@ -123,16 +133,21 @@ class TokenBucket:
         return True
 
     def refund(self) -> None:
-        """Put one token back into the bucket."""
+        """Put one token back into the bucket, because the call did not need it."""
         self._left = min(self._capacity, self._left + 1)
 
     def retry_after(self) -> int:
-        """Return the whole seconds until the bucket contains a token."""
+        """Return the whole seconds until the bucket contains a token again, at least 1."""
         return max(1, math.ceil((1 - self._left) / self._per_second))
 
 
 class RefusedError(Exception):
-    """Refusal of a webhook with an HTTP status other than 200."""
+    """Error: a webhook is refused with an HTTP status other than 200.
+
+    :param status: HTTP status of the answer.
+    :param detail: Text in the answer.
+    :param retry_after: Seconds in the Retry-After header. Default: the answer has no such header.
+    """
 
     def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
         super().__init__(status, detail)
@@ -145,7 +160,7 @@ class RefusedError(Exception):
 
 
 class Receiver:
-    """Receiver of webhooks in one process.
+    """Receiver of FACEKI's webhooks in one process of the API server.
 
     :param load_credentials: Function that reads the credentials of a Connection. It runs in a thread.
     :param store_events: Function that stores notifications of one Connection. It runs in a thread.
@@ -160,8 +175,8 @@ class Receiver:
         referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
-        #: Connections that a DAG references, and Connections with a verified token, are always looked up, even if there
-        #: are many unknown callers. There are few such Connections, so these lookups do not need a limit.
+        #: A Connection is looked up without a rate limit in two cases: a DAG references it, or its token was verified
+        #: before. There are few such Connections. The other lookups are limited, because an attacker can cause them.
         self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
         self._calls = TokenBucket(*CALL_LIMIT)
@@ -170,7 +185,7 @@ class Receiver:
         self._logged_until: dict[str, float] = {}
 
     async def receive(self, request: Request) -> Response:
-        """Return the response to one request."""
+        """Return the HTTP response to one webhook request."""
         from starlette.responses import JSONResponse
 
         try:
@@ -192,8 +207,8 @@ class Receiver:
             if not credentials.verify_signature(request.headers, body):
                 await self._charge_refusal(began)
                 raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
-            # The rate limit is applied after the signature check. Otherwise a caller that knows only the token could
-            # use up the limit.
+            # With signatures, the rate limit is applied after the signature check. Otherwise a caller that knows only
+            # the token could use up the limit.
             self._admit()
         notification = self._parse(conn_id, body, credentials.service)
         if credentials.statuses is not None and notification.status not in credentials.statuses:
@@ -215,10 +230,10 @@ class Receiver:
         raise RefusedError(422, detail)
 
     async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
-        """Return the credentials of the Connection if the token is valid.
+        """Return the credentials of the Connection. If the token is wrong, raise the error of the refusal.
 
-        Each request of an unknown caller uses the rate limit of refusals once. It uses the limit before the lookup of a
-        Connection, or, without a lookup, before the refusal.
+        Each request of an unknown caller is counted once in the rate limit of refusals. It is counted before the
+        Connection is looked up. If no lookup is necessary, it is counted before the refusal.
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:
@@ -236,7 +251,8 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # Unknown callers receive the answer with a constant delay, so the duration of a lookup leaks nothing.
+        # An unknown caller receives the answer after a constant delay. So the delay does not reveal the duration of the
+        # lookup.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -263,7 +279,10 @@ class Receiver:
         return REFUSAL_SECONDS * max(1, math.ceil(slowest * 1.25 / REFUSAL_SECONDS))
 
     async def _quantize_latency(self, began: float) -> None:
-        """Sleep until the next fixed answer time, so the delay does not reveal whether a Connection was looked up."""
+        """Sleep until a multiple of the refusal interval has passed since ``began``.
+
+        Because of this, the delay of the answer does not reveal whether a Connection was looked up.
+        """
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)
 
@@ -295,7 +314,10 @@ class Receiver:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Return the body. The Content-Length header is ignored."""
+    """Return the body of a request. Its size is counted while it is read, and the Content-Length header is ignored.
+
+    :raises RefusedError: if the body is too large, or if it does not arrive in time.
+    """
     from starlette.requests import ClientDisconnect
 
     body, size = bytearray(), 0
@@ -319,7 +341,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 def create_app(receiver: Receiver | None = None) -> FastAPI:
-    """Return the application for the API server. It has one route and no API documentation."""
+    """Return the FastAPI application of the webhook receiver. It has one route and no API documentation."""
     from fastapi import FastAPI
 
     receiver = receiver or Receiver(auth.load_credentials, events.store_events)

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Authenticate webhook senders by the tokens and signatures of Connections, with a short cache.
+"""Authenticate senders of webhooks with the token and signature key of a Connection, and cache them for 30 seconds.
 
-If a Connection is missing, has another type, has no token or has a wrong setting, it also gets credentials, but no
-token matches them. Therefore all refusals use the same code path, and cause at most one lookup of the Connection in 30
-seconds.
+A Connection cannot be used if it is missing, has another type, has no token, or has a wrong setting. For such a
+Connection, the cache contains credentials that no token matches. Therefore all refusals use the same code path, and the
+Connection is looked up at most once in 30 seconds.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Lifetime of cached credentials in seconds. After a token is changed, the old token remains valid for this time.
+#: Lifetime of cached credentials in seconds. After a token is changed, the old token remains valid for up to this time.
 CACHE_TTL_SECONDS = 30.0
-#: Seconds after a failed read of the Connection ids that DAGs reference until the next read.
+#: Seconds until a failed read of the Connection ids that DAGs reference is repeated.
 FAILURE_TTL_SECONDS = 5.0
-#: Maximum time in seconds of a Connection lookup. A secrets backend is possibly slow or unavailable.
+#: Maximum time in seconds of a Connection lookup. The time is limited, because a secrets backend is possibly slow or
+#: unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: Seconds during which the slowest lookup determines the delay of refusals.
+#: Seconds for which a slow lookup increases the delay of refusals. The delay must be longer than the slowest lookup.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
@@ -47,14 +48,14 @@ _LOOKUP_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Credentials that a sender must present for one Connection.
+    """Credentials that a sender must present for one Connection, and settings for its webhooks.
 
     ``WebhookSettings`` describes the fields that are not listed here.
 
-    :param token_hashes: SHA-256 of the accepted tokens. With hashes, a comparison has the same duration for every token
-        length.
+    :param token_hashes: SHA-256 hashes of the accepted tokens. Because all hashes have the same length, the duration of
+        a comparison does not depend on the length of the token.
     :param service: Names of the body fields for the request id and the status.
-    :param denied: Reason why no token is accepted. If it is empty, tokens are compared.
+    :param denied: Reason why no token is accepted. If it is empty, the token of a sender is compared with the hashes.
     """
 
     token_hashes: tuple[bytes, ...] = field(repr=False)
@@ -67,7 +68,7 @@ class Credentials:
     denied: str = ""
 
     def verify_token(self, token: str) -> bool:
-        """Return whether the token belongs to this Connection. All tokens are compared, in constant time."""
+        """Return whether the token is accepted. It is compared with all accepted tokens, in constant time."""
         found = hashlib.sha256(token.encode(errors="replace")).digest()
         same = [hmac.compare_digest(found, each) for each in self.token_hashes]
         return any(same) and not self.denied
@@ -75,8 +76,9 @@ class Credentials:
     def verify_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
         """Return whether the signature header is valid and recent.
 
-        The header contains the HMAC-SHA256 in hexadecimal, with or without the prefix ``sha256=``. The signature covers
-        the body. If a timestamp header is configured, the signature covers ``<timestamp>.<body>``.
+        If the Connection has no signature key, the result is true. The header contains the HMAC-SHA256 in hexadecimal,
+        with or without the prefix ``sha256=``. The signature covers the body. If a timestamp header is configured, the
+        signature covers ``<timestamp>.<body>``.
         """
         if self.hmac_header is None:
             return True
@@ -92,16 +94,16 @@ class Credentials:
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 
 
-#: Credentials that match no token, because their hash is random.
+#: Credentials that no token matches. Their hash is random, so a comparison has the usual duration.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 
 class LookupFailed(Exception):
-    """The lookup failed in a secrets backend or the database, so it is unknown whether the Connection exists."""
+    """Error: a secrets backend or the database failed, so it is unknown whether the Connection exists."""
 
 
 class Authenticator:
-    """Cache of the credentials in one process. Only one event loop uses an instance.
+    """Cache of the credentials of all Connections, in one process. Only one event loop uses an instance.
 
     :param load: Function that reads the credentials of a Connection. It runs in a thread and is allowed to block.
     """
@@ -112,8 +114,8 @@ class Authenticator:
         self._load = load
         self._clock = clock
         self._expected_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup")
-        # Unknown callers have a separate pool. Otherwise a legitimate caller would wait for all lookups of unknown
-        # callers.
+        # Lookups for unknown callers use their own threads. Otherwise a legitimate caller would wait until these
+        # lookups are finished.
         self._unknown_pool = ThreadPoolExecutor(_LOOKUP_THREADS, "faceki-webhook-lookup-unknown")
         self._cache: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[Credentials]] = {}
@@ -121,34 +123,39 @@ class Authenticator:
 
     @property
     def slowest_lookup_seconds(self) -> float:
-        """Seconds of the longest lookup of an expected Connection in the last hour, or 0 if there was no lookup."""
+        """Duration in seconds of the slowest lookup in the last hour. Without a lookup, the value is 0.
+
+        Only the lookups of expected Connections are measured; see :meth:`look_up`.
+        """
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
 
     def cached(self, conn_id: str) -> Credentials | None:
-        """Return the cached credentials of this Connection, or ``None`` if they are not cached."""
+        """Return the cached credentials of a Connection. If they are not in the cache, return ``None``."""
         if not fits_uri(conn_id):
             return DENY_ALL
         until, credentials = self._cache.get(conn_id, (0.0, None))
         return credentials if until > self._clock() else None
 
     def is_looking_up(self, conn_id: str) -> bool:
-        """Return whether a lookup of this Connection is in progress."""
+        """Return whether a lookup of the Connection is in progress."""
         return conn_id in self._lookups
 
     async def look_up(self, conn_id: str, expected: bool = False, within: float | None = None) -> Credentials:
-        """Return the credentials of this Connection. Concurrent callers share one lookup.
+        """Look up a Connection and return its credentials. Concurrent callers share one lookup.
 
+        :param conn_id: Id of the Connection.
         :param expected: Whether a DAG references the Connection, or its token was verified before. Such a lookup does
             not wait for the lookups of unknown ids.
-        :param within: Seconds after which :data:`DENY_ALL` is returned. The lookup then continues and fills the cache.
+        :param within: Seconds after which credentials like :data:`DENY_ALL` are returned. The lookup then continues and
+            fills the cache. ``None`` means that the call waits for the lookup.
         :raises LookupFailed: if a secrets backend or the database failed.
         """
         task = self._lookups.get(conn_id)
         if task is None:
             task = self._lookups[conn_id] = asyncio.create_task(self._run_lookup(conn_id, expected))
-            # The callback reads the error, because asyncio logs an error that nothing reads. All requests that waited
-            # for the lookup have possibly ended.
+            # The callback reads the error of the lookup, because asyncio would log an error that is never read. If all
+            # requests that waited for the lookup have ended, nothing else reads it.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         # `await task` is not used, because a cancelled request would then cancel the lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
@@ -176,7 +183,7 @@ class Authenticator:
 
 
 class ReferencedConnections:
-    """Cache of the Connection ids that DAGs reference. Only one event loop uses an instance.
+    """Cache of the ids of the Connections that DAGs reference by an asset. Only one event loop uses an instance.
 
     :param read: Function that reads the ids. It runs in a thread and is allowed to block.
     """
@@ -191,7 +198,7 @@ class ReferencedConnections:
         self._failed = False
 
     async def contains(self, conn_id: str) -> bool:
-        """Return whether a DAG references this Connection. If the ids cannot be read, the last known ids are used."""
+        """Return whether a DAG references the Connection. If the ids cannot be read, the last known ids are used."""
         if self._clock() >= self._until:
             if self._refreshing is None:
                 self._refreshing = asyncio.create_task(self._refresh())
@@ -214,7 +221,11 @@ class ReferencedConnections:
 
 
 def load_credentials(conn_id: str) -> Credentials:
-    """Return the credentials of an Airflow Connection. An error of a secrets backend is raised unchanged."""
+    """Read an Airflow Connection and return its webhook credentials.
+
+    If the Connection cannot be used, return credentials that no token matches. If a secrets backend fails, its error is
+    raised unchanged.
+    """
     from airflow_provider_faceki.api.errors import ConfigurationError
     from airflow_provider_faceki.connection.settings import is_faceki_type, webhook_settings
 
@@ -249,7 +260,7 @@ def _find_connection(conn_id: str) -> StoredConnection | None:
     """Return the Connection from the first secrets backend that contains it, in Airflow's order.
 
     Airflow's own function is not used, because it also reports "not found" if a backend or the database is unavailable.
-    Such a failure must not become a 401.
+    The sender of a webhook would then receive the status 401 and would not send the webhook again.
     """
     from airflow.configuration import ensure_secrets_loaded
 
@@ -279,7 +290,8 @@ def _mask(settings: WebhookSettings) -> None:
             mask_secret(secret)
 
 
-# The ids are case-folded, because one environment variable matches an id in upper case and in lower case.
+# Problems that this process has already logged, by Connection id. The ids are case-folded, because an environment
+# variable defines the Connection for all spellings of its id in upper and lower case.
 _logged: set[tuple[str, str]] = set()
 
 

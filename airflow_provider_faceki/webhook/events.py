@@ -1,11 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Store each webhook notification once, as an asset event.
+"""Store each webhook notification once, as an asset event in Airflow's database.
 
-Events are created by Airflow's asset manager, in the session of the API server. Each transaction first locks the row of
-the asset. Therefore no other thread, process or machine can write an event between the search for an earlier event and
-the write. On SQLite the row lock is the write lock of the database. The lock is acquired first, because Airflow's
-manager continues without the event if it cannot acquire the lock later. Commits and this lock limit the throughput of a
-burst. Therefore all waiting notifications of a Connection are stored in one transaction.
+Airflow's asset manager creates the events, in a database session of the API server. Each transaction first locks the
+database row of the asset. Therefore no other thread, process or machine can write an event between the search for an
+earlier event and the write. On SQLite, the lock is the write lock of the whole database. The lock is acquired first:
+if the asset manager could not acquire it later, it would continue without the event.
+
+Commits and this lock limit the number of events per second. Therefore all waiting notifications of a Connection are
+stored together in one transaction.
 """
 
 from __future__ import annotations
@@ -35,25 +37,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Maximum time in seconds to wait for SQLite's lock. It is shorter than the maximum time of the whole store operation.
+#: Maximum time in seconds to wait for SQLite's lock. It must be shorter than :data:`STORE_TIMEOUT_SECONDS`.
 LOCK_TIMEOUT_SECONDS = 20.0
-#: Maximum time in seconds to store an event. The time is long, because the event is useful even if the sender has
-#: disconnected.
+#: Maximum time in seconds to store an event. The time is long, because the event is useful even if the sender does not
+#: wait for the answer any more.
 STORE_TIMEOUT_SECONDS = 60.0
-#: If the latest event of a verification is younger than this and has the same status, a notification is a repetition.
+#: A notification is a repetition if the latest event of its verification has the same status and is not older than this
+#: time.
 REPEAT_WINDOW = timedelta(days=1)
-#: Maximum number of notifications in one transaction. The transaction locks the asset, so other API servers wait for
-#: the end of the transaction.
+#: Maximum number of notifications in one transaction. The number is small, because other API servers must wait for the
+#: end of the transaction, which locks the asset.
 MAX_GROUP_SIZE = 50
 
 
 class Outcome(StrEnum):
-    """Result of storing a notification."""
+    """Result of the attempt to store a notification."""
 
     STORED = "stored"
-    #: The latest event of the verification has the same status.
+    #: The notification is not stored, because the latest event of the verification has the same status.
     REPEATED = "repeated"
-    #: The notification is not stored, because no active DAG is scheduled on the asset. The event would start nothing.
+    #: The notification is not stored, because no active DAG is scheduled on the asset. The event would start no DAG.
     NO_SCHEDULED_DAG = "no scheduled DAG"
     #: The notification is not stored, because the asset has reached the Connection's limit of events in the last 24
     #: hours.
@@ -74,15 +77,15 @@ class _Pending:
 
 
 class EventWriter:
-    """Writer that stores the notifications of one process in groups. Only one event loop uses an instance.
+    """Writer that stores the webhook notifications of one process in groups. Only one event loop uses an instance.
 
     :param store: Function that stores a group. It runs in a thread.
     """
 
     def __init__(self, store: StoreEvents) -> None:
         self._store = store
-        # A single thread is enough, because the database allows one write at a time. The queue of the thread preserves
-        # the order of the writers, and the database lock does not.
+        # All groups are stored in a single thread, because the database allows only one write at a time. The queue of
+        # this thread preserves the order of the groups. Several threads that wait for the lock would not preserve it.
         self._thread = ThreadPoolExecutor(1, "faceki-webhook-writer")
         self._waiting: deque[_Pending] = deque()
         self._draining: asyncio.Task[None] | None = None
@@ -90,8 +93,8 @@ class EventWriter:
     async def write(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> Outcome:
         """Store a notification, and return its outcome after the commit.
 
-        :raises TimeoutError: if storing takes too long. The notification is possibly stored later. This is harmless,
-            because a repetition is not stored twice.
+        :raises TimeoutError: if the outcome is not known after :data:`STORE_TIMEOUT_SECONDS`. The notification is
+            possibly stored later. If the sender then sends it again, it is recognized as a repetition.
         :raises Exception: any error of the store function.
         """
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -137,7 +140,7 @@ class EventWriter:
 
 
 def referenced_conn_ids() -> frozenset[str]:
-    """Return the ids of the Connections that DAGs reference by an asset. No event is stored for other Connections."""
+    """Return the ids of the Connections that DAGs reference by an asset. For other Connections, no event is stored."""
     from airflow.models.asset import AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -151,9 +154,13 @@ def referenced_conn_ids() -> frozenset[str]:
 def store_events(
     conn_id: str, notifications: Sequence[WebhookNotification], max_per_day: int
 ) -> list[Outcome]:
-    """Store events for notifications in one transaction.
+    """Store the notifications of one Connection as events, in one transaction, and return their outcomes.
 
-    A notification that repeats the latest status is not stored.
+    A notification that repeats the latest status of its verification is not stored.
+
+    :param conn_id: Id of the Connection.
+    :param notifications: Notifications of this Connection, in the order of their arrival.
+    :param max_per_day: Maximum number of events of this Connection in 24 hours.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -162,8 +169,8 @@ def store_events(
         try:
             return _store_in_transaction(conn_id, notifications, max_per_day)
         except OperationalError as error:
-            # SQLite does not queue the writers that wait for its lock. Under load, the same writer possibly fails
-            # several times, so it tries again until the deadline.
+            # SQLite has no queue for writers that wait for its lock. Under load, one writer possibly fails several
+            # times. Therefore the transaction is repeated until the deadline.
             if "database is locked" not in str(error.orig) or time.monotonic() > deadline:
                 raise
         time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - not used for security
@@ -200,11 +207,11 @@ def _store_in_transaction(
 
 @contextmanager
 def _cached_reads(session: Session) -> Iterator[None]:
-    """Return the first result again for equal queries for assets and DAGs.
+    """Cache the results of queries for assets and DAGs in a database session.
 
-    Airflow's asset manager reads assets and DAGs again for each event. These are half of its queries. The asset is
-    locked, and a group needs so little time that the state of the DAGs at the beginning is used for the whole group.
-    Rows that the group itself writes are always read again.
+    Airflow's asset manager reads the assets and DAGs again for each event. These reads are half of its queries. For a
+    group of notifications, the cached results can be used: the asset is locked, and a group needs so little time that
+    changes of DAGs during this time are ignored. Rows that the group itself writes are not cached.
     """
     from sqlalchemy import event
     from sqlalchemy.sql import Select
@@ -216,8 +223,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
         mapper = query.bind_mapper
         if mapper is None or mapper.class_ not in classes or not isinstance(query.statement, Select):
             return None
-        # SQLAlchemy's own recipe for caching queries also uses this private method. The result is None if the query
-        # cannot be compared.
+        # SQLAlchemy's own recipe for caching queries also uses this private method. If the query cannot be cached, the
+        # method returns None.
         cache_key = query.statement._generate_cache_key()
         if cache_key is None:
             return None
@@ -230,7 +237,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
     try:
         yield
     finally:
-        # Airflow reuses the session of a thread. Without this removal, the next transaction would use the old results.
+        # Airflow uses the same session again for the next transaction of this thread. If the cache were not removed
+        # here, that transaction would get old results.
         event.remove(session, "do_orm_execute", answer)
 
 
@@ -249,7 +257,7 @@ def _register(
 
     if not listeners:
         return Outcome.NO_SCHEDULED_DAG
-    # Airflow starts partitioned DAGs only by events with a key, and other DAGs only by events without a key.
+    # An event with a partition key starts only partitioned DAGs. An event without a key starts only the other DAGs.
     key = notification.request_id if any(map(_is_partitioned, listeners)) else None
     event = asset_manager.register_asset_change(
         asset=asset, extra=notification.extra, partition_key=key, session=session
@@ -280,8 +288,8 @@ def _lock_asset(session: Session, uri: str) -> AssetModel | None:
     from sqlalchemy import select, update
 
     this = (AssetModel.name == uri) & (AssetModel.uri == uri)
-    # This update changes no value, but it locks the row. Without an explicit updated_at, SQLAlchemy would set it to
-    # now.
+    # The update locks the row and changes no value. It contains the old value of updated_at, because SQLAlchemy would
+    # otherwise set updated_at to the current time.
     session.execute(
         update(AssetModel).where(this).values(updated_at=AssetModel.updated_at),
         execution_options={"synchronize_session": False},
@@ -292,11 +300,12 @@ def _lock_asset(session: Session, uri: str) -> AssetModel | None:
 def _latest_statuses(
     session: Session, asset: AssetModel, notifications: Sequence[WebhookNotification]
 ) -> dict[str, Any]:
-    """Return the latest event status of each verification, in one query."""
+    """Return the status in the latest event of each verification, by request id. This needs only one query."""
     from airflow.models.asset import AssetEvent
     from sqlalchemy import JSON, select, type_coerce
 
-    # The query does not use the partition key, which is missing before Airflow 3.2 and with a plain schedule.
+    # The query compares the request id in the event and not the partition key. Before Airflow 3.2, and if the DAGs are
+    # not partitioned, events have no partition key.
     request_id = type_coerce(AssetEvent.extra, JSON)["request_id"].as_string()
     found = session.scalars(
         select(AssetEvent.extra)
@@ -320,7 +329,7 @@ def _count_of_a_day(session: Session, asset: AssetModel) -> int:
 
 
 def _scheduled_dags(session: Session, asset: AssetModel) -> list[DagModel]:
-    """Return the DAGs that an event starts. Airflow ignores the event for a paused DAG."""
+    """Return the DAGs that an event of the asset starts. Paused DAGs are excluded, because they ignore the event."""
     from airflow.models.asset import (
         DagScheduleAssetNameReference,
         DagScheduleAssetReference,
