@@ -5,8 +5,8 @@ A mistake in the batch or in its Connection can make FACEKI refuse every row. Th
 refusals and does not report them as errors of their rows:
 
 - If a row succeeds, the rows themselves are the cause. The collected refusals then become errors of their rows.
-- If many refusals have the same kind and no row succeeds, the batch is the cause. The batch then stops, and no row
-  gets an error.
+- If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch then stops, and no
+  row gets an error.
 
 A storage can also fail for every picture. If many consecutive rows fail in this way, the batch stops too.
 """

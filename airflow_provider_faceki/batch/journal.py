@@ -226,7 +226,7 @@ class RowIndex:
         return int(found.fetchone()[0])
 
     def close(self) -> None:
-        """Close the temporary database. This deletes it."""
+        """Close the temporary database and delete its file."""
         self._database.close()
 
     def _put(self, key: str, columns: str, values: tuple[float, ...], update: str) -> None:
@@ -273,8 +273,8 @@ class Journal:
         #: Number of done rows for each decision and for each error code, over all tries.
         self.decisions = Counter[str]()
         self.failures = Counter[str]()
-        #: ``done`` is the number of done rows over all tries. ``found`` is the number of rows with a verification that
-        #: FACEKI already had. These rows were not billed.
+        #: ``done`` is the number of done rows over all tries. ``found`` is the number of done rows that were not
+        #: billed, because FACEKI already had a verification of the row.
         self.done = 0
         self.found = 0
         self._charged = 0

@@ -63,7 +63,7 @@ class Row:
     problem: str | None = None
 
     def to_shard_line(self) -> bytes:
-        """Return this row as a line of an NDJSON shard. :func:`read_manifest` reads it as the same row and number."""
+        """Return this row as a line of an NDJSON shard. :func:`read_manifest` restores the row with its number."""
         content: Mapping[str, str] = {_PROBLEM_FIELD: self.problem} if self.problem else self.values
         return json.dumps({_NUMBER_FIELD: self.number, **content}).encode() + b"\n"
 
@@ -103,7 +103,7 @@ def read_manifest(
 
 
 def check_identifiers(identifiers: object) -> Sequence[object]:
-    """Return ``identifiers`` if they are a list or Airflow's lazy sequence of XComs.
+    """Check that ``identifiers`` are a list or Airflow's lazy sequence of XComs, and return them.
 
     :raises ValidationError: If they have another type. For example, a string would be split into its letters.
     """

@@ -20,8 +20,8 @@ MAX_LINE_BYTES = 1024 * 1024
 #: If a part of a file has this number of bytes and contains no row, reading stops with an error. Such a file has one
 #: endless line, or only blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
-#: Number of bytes that each blank line adds to the bytes without a row. This number is larger than the real length,
-#: because reading a blank line needs as much time as reading any other line.
+#: When the bytes without a row are counted, each blank line is counted with this number of bytes. The number is larger
+#: than the real length, because reading a blank line needs as much time as reading any other line.
 BLANK_LINE_BYTES = 1024
 #: Maximum number of lines in one quoted CSV field. If a field is longer, its closing quote is probably missing.
 MAX_FIELD_LINES = 100

@@ -134,7 +134,7 @@ class VerificationGateway:
     def keeps_records(self, row: Row) -> bool:
         """Return whether FACEKI stores the records of the row's workflow.
 
-        Only if FACEKI stores records, a missing record proves that the row was not verified.
+        If FACEKI stores no records, the row was possibly verified although its record is missing.
 
         :raises FacekiError: If FACEKI cannot be called now.
         """
@@ -317,7 +317,7 @@ class RowProcessor:
     def record(self, line: Mapping[str, object]) -> Outcome:
         """Fetch the full record of a row that has a result.
 
-        :param line: Line of the row in ``results``.
+        :param line: Line of the row in the output folder ``results``.
         """
         identifier, request_id = str(line.get("record_identifier")), line.get("request_id")
         try:
@@ -352,7 +352,8 @@ class RowProcessor:
         if self.resubmit == "always":
             return None
         # A record that is found only here seems to be older than the sending of the row. But FACEKI's clock possibly
-        # differs by more than CLOCK_MARGIN_SECONDS. The record is then the result of the row, so the row is not sent.
+        # differs by more than CLOCK_MARGIN_SECONDS. The record is then the result of the row. To avoid a second bill,
+        # the row is not sent.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
         if self.resubmit == "never":
@@ -424,8 +425,8 @@ class RowProcessor:
 class _FencedFile:
     """Wrapper of a picture file that checks after each read whether this try is still allowed to send rows.
 
-    A process can be suspended while it sends a picture. Until it resumes, a newer try has possibly started. Then the
-    check raises an error, and the request is not completed.
+    A process can be suspended while it sends a picture. When it resumes, a newer try has possibly started. In this case
+    the check raises an error, and the request is not completed.
     """
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:

@@ -40,8 +40,8 @@ FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
 #: Maximum number of journal lines that are buffered while the storage fails. If there are more, the try ends.
 MAX_BUFFERED_LINES = 10 * FLUSH_LINES
-#: Time in seconds in which the rows in flight can finish after the task was killed. Airflow 3 ends a process five
-#: seconds after it has sent the signal.
+#: Time in seconds for which a killed task waits for the rows in flight. It must be short, because Airflow 3 ends the
+#: process five seconds after it has sent the signal.
 KILL_GRACE_SECONDS = 2.5
 #: Seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
@@ -87,7 +87,8 @@ class WorkerPool:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._size = size
-        #: Number of submitted jobs that are neither cancelled nor returned as outcomes.
+        #: Number of submitted jobs of which :meth:`next_result` has not returned the outcome. Cancelled jobs are not
+        #: counted.
         self.pending = 0
         for number in range(size):
             threading.Thread(target=self._run, name=f"faceki-batch-{number}", daemon=True).start()
@@ -185,7 +186,7 @@ class Progress:
         )
 
     def end(self, done: int, decisions: Mapping[str, int], failures: Mapping[str, int]) -> None:
-        """Log the number of rows for each decision and for each error code. If there are errors, log it as WARNING."""
+        """Log the number of rows for each decision and each error code. If there are errors, the level is WARNING."""
         seconds = self._clock.monotonic() - self._began
         lines = [
             f"{done} of {self.total} rows done, {done - self._done_before} of them by this try in "
@@ -329,7 +330,7 @@ class BatchRunner:
                 self._release_guard()
                 self.journal.finish(self.journal.results, line)
                 metrics.incr("batch_rows", outcome="succeeded")
-                if "decision" in line:  # In an export, the line of a row has the key `decisions` instead.
+                if "decision" in line:  # The line of an exported row contains `decisions` instead.
                     metrics.incr_decision(line["decision"])
             case Failed(line):
                 if not self._guard.hold(outcome):
@@ -355,7 +356,7 @@ class BatchRunner:
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
-            # If a picture is unreadable, its storage has failed and not FACEKI.
+            # An OSError means that the storage of a picture has failed. It is not counted as a failure of FACEKI.
             if is_of_whole_storage(error):
                 self._guard.storage_failed(error)
             return

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 #: Pauses in seconds before a failed storage operation is repeated. There is one repetition after each pause.
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-#: Number of items in a long loop after which ``checkpoint`` is called.
+#: In a long loop, a checkpoint function is called each time after this number of items.
 ITEMS_PER_CHECKPOINT = 1000
 
 
@@ -115,7 +115,7 @@ def _warn(state: RetryCallState) -> None:
 
 
 def with_checkpoints(items: Iterable[T], checkpoint: Callable[[], object]) -> Iterator[T]:
-    """Yield ``items``. After every 1000 items, call ``checkpoint``, for example to stop a killed task."""
+    """Yield the items. After every 1000 items, call the function ``checkpoint``, for example to stop a killed task."""
     for number, item in enumerate(items, 1):
         yield item
         if number % ITEMS_PER_CHECKPOINT == 0:

@@ -53,8 +53,8 @@ class ColumnPolicy:
     def choice(self, table: str, column: Column) -> str:
         """Return ``keep``, ``drop`` or ``hash`` for a column."""
         default = "drop" if column.personal else "keep"
-        # ``table.*`` does not apply to columns without personal data, because one of them is the key that joins the
-        # tables.
+        # ``table.*`` does not apply to columns without personal data, because one of these columns is the key that
+        # joins the tables.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)
 
@@ -84,8 +84,8 @@ class ColumnPolicy:
     def _hash(self, value: object) -> str | None:
         if value is None:
             return None
-        # Two values belong to the same person if they differ only in case, in whitespace or in the Unicode form of
-        # letters. So both values must have the same hash.
+        # Two values are treated as equal if they differ only in case, in whitespace or in the Unicode form of letters.
+        # So both values get the same hash.
         text = " ".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
         return hmac.new((self.hash_key or "").encode(), text.encode(), hashlib.sha256).hexdigest()
 

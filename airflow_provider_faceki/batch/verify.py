@@ -6,7 +6,7 @@ FACEKI. It also looks up the rows that an earlier try possibly sent. If some row
 pass starts. It begins when FACEKI has had time to finish the sent rows. It looks up each row without an outcome. If
 FACEKI has no record of the row, it sends the row.
 
-Between the passes, only the journal stores the state of the rows, so the memory does not grow with their number.
+Between the passes, only the journal stores the state of the rows. So the memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class BatchVerification:
 
         If the limit ``max_verifications`` is reached, the remaining rows are not submitted.
 
-        :param rows: The rows. When this method returns, the list is empty.
+        :param rows: Rows to send. When this method returns, the list is empty.
         :param since_by_identifier: For each row that was possibly sent: its identifier, and the Unix time since which
             it was possibly sent. It is ``None`` in the first pass.
         """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Checks of single Connection values.
+"""Check the values of single fields of a FACEKI Connection.
 
 Each kind of field in ``schema.py`` has a check function with the same name here. The function accepts the stored value:
 text from a form or a URI, or a typed value from JSON. It returns the typed value. If the value is not allowed, it
@@ -233,7 +233,10 @@ def url_with_defaults(value: object, default_scheme: str | None, default_port: i
 
 
 def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
-    """Split a URL into scheme, host, port, and path without trailing slashes. Refuse every other URL part."""
+    """Split a URL into scheme, host, port, and path without trailing slashes.
+
+    If the URL contains any other part, such as a password or a query, it is refused.
+    """
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
         raise InvalidValue(allowed)
     split = _URL.fullmatch(value)

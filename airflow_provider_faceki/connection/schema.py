@@ -76,7 +76,7 @@ class FieldSpec(NamedTuple):
     :param limits: Smallest and largest allowed number.
     :param choices: The allowed values.
     :param secret: Whether the value is masked in the form, in errors and in logs.
-    :param column: Standard field of the Connection that stores the value. ``None`` means a key of the extra.
+    :param column: Standard field of the Connection that stores the value. ``None`` means that the extra stores it.
     :param placeholder: Text that the form shows in the empty standard field. For a record filter, it is the placeholder
         of the id in a path.
     :param required: Whether the field must be set. A required field has no default.
@@ -293,9 +293,9 @@ class ConnectionSettings:
         "Base URL of the image check. The token is never sent there.",
         default=FACEKI.addon_url,
     )
-    # Each field below corrects one assumption about FACEKI. A user needs it only if `airflow faceki check` reports that
-    # an assumption is wrong, and the report contains the JSON to paste. These fields are not in the form, because they
-    # would make the common fields hard to find.
+    # Each field below corrects one assumption about FACEKI. A user sets such a field only if `airflow faceki check`
+    # reports that an assumption is wrong. The report then contains the JSON for the Connection's extra. These fields
+    # are not in the form, because they would make the common fields hard to find.
     auth_header: str = _field(
         "header_name",
         "Token header",

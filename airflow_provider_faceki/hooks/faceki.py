@@ -464,8 +464,8 @@ async def _mask_secret_async(value: str) -> None:
         from asgiref.sync import sync_to_async
 
         # In Airflow versions without `amask_secret`, masking is a blocking call to Airflow's supervisor, so it must not
-        # run on the event loop. In a triggerer of Airflow 3.0 and 3.1, it must run on a thread of asgiref. On any other
-        # thread, the triggerer would assign responses to the wrong requests and stop.
+        # run on the event loop. In a triggerer of Airflow 3.0 and 3.1, masking must run on a thread of asgiref. On any
+        # other thread, the triggerer would assign the supervisor's responses to the wrong requests and stop.
         await sync_to_async(mask_secret)(value)
     else:
         await amask_secret(value)

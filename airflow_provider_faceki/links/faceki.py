@@ -22,8 +22,8 @@ OUTPUT_URL_KEY = "output_url"
 class _AddressLink(BaseOperatorLink):
     """Base class of the extra links. It reads the address from an XCom.
 
-    ``key`` is the key of the XCom. By default, it is the return value of the task. If ``field`` is set, the XCom is an
-    object, and the address is in this field of the object.
+    ``key`` is the key of the XCom. By default, the XCom is the return value of the task. If ``field`` is set, the XCom
+    is an object, and the address is in this field of the object.
     """
 
     key: str | None = None

@@ -32,8 +32,7 @@ class DecisionEvent(NamedTuple):
 
     :param status: ``decided``; ``timeout``; ``failed`` after too many consecutive failed polls; ``refused`` for a
         failure that no further poll can resolve; ``unreadable`` for an event of a different version of this provider.
-    :param request_id: FACEKI's id of the decided verification. It is ``None`` if the text does not have the form of
-        an id.
+    :param request_id: FACEKI's id of the decided verification. It is ``None`` if there is no valid id.
     """
 
     status: str

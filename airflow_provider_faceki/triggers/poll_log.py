@@ -94,7 +94,7 @@ class PollLog:
         newest = api.latest(records)
         if newest is not None and newest.decision is None and not self._has_named_keys:
             # FACEKI possibly returned the decision in a field that this provider does not know. Therefore the names of
-            # the record's fields are logged once and at once.
+            # the record's fields are logged once, even if the last log line is less than a minute old.
             self._has_named_keys, self._logged_at = True, now
             self._log.info(
                 "FACEKI has a record for %s without a decision. It holds %s", self._subject, newest.describe()

@@ -57,8 +57,8 @@ CALL_LIMIT = (500.0, 50.0)
 #: Rate limit of refusals (401) and of Connection lookups for unknown callers, in one process: maximum number in a
 #: burst, and average number per second.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: A request is refused only after a multiple of this number of seconds. The interval is longer than the lookup of a
-#: Connection, so the delay does not reveal whether a Connection was looked up.
+#: A refusal is sent only after a whole multiple of this number of seconds. This interval is longer than the lookup of a
+#: Connection, so the delay of the answer does not reveal whether a Connection was looked up.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header if the database or a secrets backend fails, or if no DAG is scheduled.
 RETRY_AFTER_SECONDS = 30

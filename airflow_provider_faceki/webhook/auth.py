@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Authenticate senders of webhooks with the token and signature key of a Connection, and cache them for 30 seconds.
+"""Authenticate senders of webhooks with the token and the signature key of a Connection, which are cached for 30 s.
 
 A Connection cannot be used if it is missing, has another type, has no token, or has a wrong setting. For such a
 Connection, the cache contains credentials that no token matches. Therefore all refusals use the same code path, and the
