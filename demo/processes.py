@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,9 @@ PR_SET_CHILD_SUBREAPER = 36  # The value is defined in linux/prctl.h.
 # their tasks.
 GRACE_SECONDS = 15.0
 KILL_SECONDS = 5.0
+#: The number of error lines of each log that a failed wait shows.
+MAX_ERROR_LINES = 10
+_ERROR = re.compile(r"\b(?:error|critical|Traceback|exited|\w+Error)\b", re.IGNORECASE)
 
 
 class Interrupted(BaseException):
@@ -97,6 +101,15 @@ class Processes:
         for name, process in self._started.items():
             if (code := process.poll()) is not None:
                 raise ProcessFailed(f"{name} ended with status {code}; its log: {self.logs / name}.log")
+
+    def last_errors(self) -> str:
+        """Return the last error lines of all logs, each on a line of its own, or an empty text if there is none."""
+        found = []
+        for name in self._started:
+            lines = (self.logs / f"{name}.log").read_text(errors="replace").splitlines()
+            errors = [line for line in lines if _ERROR.search(line)]
+            found += [f"\n{name}: {line.strip()[:300]}" for line in errors[-MAX_ERROR_LINES:]]
+        return "".join(found)
 
 
 def _end_descendants() -> None:
