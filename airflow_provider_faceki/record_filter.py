@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,7 +66,7 @@ def read_link(value: object) -> str:
 
 def looks_like_faceki_id(value: object) -> bool:
     """Return whether a value has the format of FACEKI's ids, which are UUIDs."""
-    return isinstance(value, str) and UUID_PATTERN.fullmatch(value.strip()) is not None
+    return isinstance(value, str) and re.fullmatch(UUID_PATTERN, value.strip()) is not None
 
 
 def _check_not_link(name: str, value: object) -> None:

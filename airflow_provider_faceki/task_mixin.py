@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_faceki.api.values import check_identifier, is_missing
-from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.links.faceki import RECORD_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 
 class FacekiTaskMixin:
@@ -33,6 +34,9 @@ class FacekiTaskMixin:
     @cached_property
     def hook(self) -> FacekiHook:
         """The hook for this task's Connection."""
+        # Only a running task needs the hook, so parsing a DAG does not import it.
+        from airflow_provider_faceki.hooks.faceki import FacekiHook
+
         return FacekiHook(self.faceki_conn_id)
 
     def push_record_link(self, context: Context, request_id: str | None) -> None:

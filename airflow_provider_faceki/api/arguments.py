@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.api.uploads import File
 
 #: If the answer to a verification was lost, its record is looked up for this number of seconds. FACEKI verifies while
 #: the caller waits, and FACEKI's apps wait two minutes at most. Therefore a record that does not exist one minute later
@@ -91,6 +90,9 @@ def check_minutes(name: str, value: object) -> None:
 
 def check_files(name: str, files: object) -> None:
     """Raise an error if ``files`` is not a mapping of the names of multipart parts to :class:`File` objects."""
+    # Parsing a DAG imports this module and needs no uploads.
+    from airflow_provider_faceki.api.uploads import File
+
     if not isinstance(files, Mapping):
         raise ValidationError(f"{name} must be a mapping of part names to files, not {type(files).__name__}")
     check_part_names(name, files)

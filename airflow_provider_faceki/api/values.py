@@ -44,18 +44,21 @@ _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
 _AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\"'`"
 
 #: Pattern of a UUID, which is the documented form of FACEKI's ids.
-UUID_PATTERN = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_FACEKI_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_LINK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,255}")
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
-_CODE = re.compile(r"-?[0-9]{1,9}")
+UUID_PATTERN = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_FACEKI_ID = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+_LINK_ID = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,255}"
+# Pattern of identifiers that are safe to log. Other text possibly contains personal data, or line breaks with which it
+# forges log lines.
+_LOGGABLE = r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}"
+_WORD = r"[A-Za-z_][A-Za-z0-9_-]{0,39}"
+_CODE = r"-?[0-9]{1,9}"
 # A code name has two or more words in upper case that are joined by "_". A single word or a sentence is not accepted,
 # because it is possibly a person's name.
-_CODE_NAME = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
+_CODE_NAME = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"
 _MAX_CODE_NAME_LENGTH = 64
 
 # PostgreSQL cannot store U+0000 in text, and a lone surrogate cannot be encoded in UTF-8.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE = "[\x00\ud800-\udfff]"
 _REPLACEMENT = "\ufffd"
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
 # Airflow's XCom serializer refuses or interprets objects with one of these keys.
@@ -148,7 +151,16 @@ def as_faceki_id(value: object) -> str | None:
 
     Such an id consists of at most 128 letters, digits and characters of ``._:-``. FACEKI documents that ids are UUIDs.
     """
-    return value if isinstance(value, str) and _FACEKI_ID.fullmatch(value) else None
+    return value if isinstance(value, str) and re.fullmatch(_FACEKI_ID, value) else None
+
+
+def loggable(identifier: object) -> str:
+    """Return an identifier for a log line. If the identifier is not safe to log, return a note instead."""
+    return (
+        identifier
+        if isinstance(identifier, str) and re.fullmatch(_LOGGABLE, identifier)
+        else "(not shown here)"
+    )
 
 
 def as_link_id(value: object) -> str | None:
@@ -161,7 +173,7 @@ def as_link_id(value: object) -> str | None:
     text = value.strip()
     if "://" in text:
         text = _link_id_of_url(text)
-    return text if _LINK_ID.fullmatch(text) else None
+    return text if re.fullmatch(_LINK_ID, text) else None
 
 
 def _link_id_of_url(url: str) -> str:
@@ -180,7 +192,7 @@ def as_word(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     word = value.strip()
-    return word if _WORD.fullmatch(word) else None
+    return word if re.fullmatch(_WORD, word) else None
 
 
 def as_code(value: object) -> int | None:
@@ -188,7 +200,7 @@ def as_code(value: object) -> int | None:
 
     A whole number in the form of text or of a float is accepted.
     """
-    if isinstance(value, str) and _CODE.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(_CODE, value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -210,7 +222,9 @@ def as_number(value: object) -> float | None:
 
 def as_code_name(value: object) -> str | None:
     """Return ``value`` if it has the form of a code name, such as ``FACE_CROPPED``, otherwise ``None``."""
-    is_name = isinstance(value, str) and len(value) <= _MAX_CODE_NAME_LENGTH and _CODE_NAME.fullmatch(value)
+    is_name = (
+        isinstance(value, str) and len(value) <= _MAX_CODE_NAME_LENGTH and re.fullmatch(_CODE_NAME, value)
+    )
     return value if isinstance(value, str) and is_name else None
 
 
@@ -229,7 +243,7 @@ def storable(document: T) -> T:
 
 def _storable(value: Json, depth: int) -> Json:
     if isinstance(value, str):
-        return _UNSTORABLE.sub(_REPLACEMENT, value)
+        return re.sub(_UNSTORABLE, _REPLACEMENT, value)
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
@@ -237,12 +251,12 @@ def _storable(value: Json, depth: int) -> Json:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if depth >= MAX_STORED_DEPTH:
-        return _UNSTORABLE.sub(_REPLACEMENT, json.dumps(value, ensure_ascii=False))
+        return re.sub(_UNSTORABLE, _REPLACEMENT, json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
         return [_storable(item, depth + 1) for item in value]
     return {_storable_key(key): _storable(item, depth + 1) for key, item in value.items()}
 
 
 def _storable_key(key: str) -> str:
-    key = _UNSTORABLE.sub(_REPLACEMENT, key)
+    key = re.sub(_UNSTORABLE, _REPLACEMENT, key)
     return key[1:] if key in _RESERVED_KEYS else key

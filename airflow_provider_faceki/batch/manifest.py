@@ -15,6 +15,7 @@ from typing import IO, BinaryIO
 from airflow_provider_faceki import lineage, storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
+from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS, REQUIRED_COLUMNS
 from airflow_provider_faceki.batch.readers import (
     ParsedRow,
     UnreadableRow,
@@ -24,16 +25,6 @@ from airflow_provider_faceki.batch.readers import (
 )
 from airflow_provider_faceki.batch.store import retry_storage
 
-MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
-#: Names of the columns of a manifest. If a file uses other names, the operator's parameter ``columns`` maps them.
-COLUMNS = (
-    "record_identifier",
-    "workflow_id",
-    "selfie",
-    *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")),
-)
-#: Columns that are required to verify a row.
-REQUIRED_COLUMNS = ("record_identifier", "selfie", "document_1_front")
 #: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one database query reads
 #: this number.
 IDENTIFIERS_PER_QUERY = 500

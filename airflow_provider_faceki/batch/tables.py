@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Protocol
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.api.tables import TABLES, Column
 
-TABLE_FORMATS = ("ndjson", "parquet")
 COLUMN_CHOICES = ("keep", "drop", "hash")
 
 #: Maximum size in bytes of an NDJSON table in memory. A larger table is moved to a temporary file on disk.

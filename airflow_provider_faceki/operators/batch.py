@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one, check_one_of, check_seconds
 from airflow_provider_faceki.api.values import storable
-from airflow_provider_faceki.batch.manifest import COLUMNS as COLUMNS
-from airflow_provider_faceki.batch.manifest import MANIFEST_FORMATS, REQUIRED_COLUMNS
-from airflow_provider_faceki.batch.tables import TABLE_FORMATS
+from airflow_provider_faceki.batch.formats import COLUMNS as COLUMNS
+from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS, REQUIRED_COLUMNS, TABLE_FORMATS
 from airflow_provider_faceki.failures import translate_errors
-from airflow_provider_faceki.lineage import Lineage, datasets
 from airflow_provider_faceki.links.faceki import FacekiOutputLink
 from airflow_provider_faceki.operators.faceki import FacekiOperator
 from airflow_provider_faceki.operators.images import as_prefixes, check_resize_to, load_image
@@ -26,7 +24,6 @@ from airflow_provider_faceki.operators.verification import (
     RESUBMIT_CHOICES,
     derived_identifier,
 )
-from airflow_provider_faceki.storage import AccessPolicy
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.manifest import Row
     from airflow_provider_faceki.batch.runner import Progress
     from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
+    from airflow_provider_faceki.storage import AccessPolicy
 
 #: Upper limit of ``concurrency``. It is needed because each concurrent request occupies one thread.
 MAX_CONCURRENCY = 256
@@ -112,6 +110,8 @@ class _BatchOperator(FacekiOperator):
         :param written: Number of rows that this try has written, by URI of the file or folder.
         :param counts: Number of rows by outcome, over all tries.
         """
+        from airflow_provider_faceki.lineage import Lineage, datasets
+
         inputs = {manifest: total} if manifest is not None else {}
         self.report_lineage(Lineage(datasets(inputs), datasets(written), {"rows": total, **counts}))
 
@@ -327,6 +327,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         _check_any_succeeded(journal.decisions, journal.failures, journal.errors.folder)
 
     def _access_policy(self) -> AccessPolicy:
+        from airflow_provider_faceki.storage import AccessPolicy
+
         return AccessPolicy.for_manifest(
             as_prefixes(self.allowed_image_prefixes), self.allowed_image_conn_ids
         )

@@ -15,12 +15,11 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
-from airflow_provider_faceki import api, storage
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_exactly_one
-from airflow_provider_faceki.api.values import Json, storable
+from airflow_provider_faceki.api.values import Json, loggable, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
-from airflow_provider_faceki.lineage import Dataset, Lineage, collect, folder_uri, to_openlineage
 from airflow_provider_faceki.links.faceki import (
     OUTPUT_URL_KEY,
     FacekiHostedPageLink,
@@ -29,12 +28,12 @@ from airflow_provider_faceki.links.faceki import (
 )
 from airflow_provider_faceki.record_filter import record_filter
 from airflow_provider_faceki.task_mixin import FacekiTaskMixin
-from airflow_provider_faceki.triggers.poll_log import loggable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_faceki.api.protocol.session import Endpoint
+    from airflow_provider_faceki.lineage import Lineage
 
 T = TypeVar("T")
 
@@ -81,6 +80,8 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
 
         :param task_instance: Task instance that has ended. It is not used.
         """
+        from airflow_provider_faceki.lineage import Lineage, to_openlineage
+
         return to_openlineage(self._lineage or Lineage())
 
     def prepare_output(
@@ -101,6 +102,19 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
             check_output(uri, conn_id)
         self.push_output_link(context, uri, conn_id, is_folder=is_folder)
 
+    def write_json(self, uri: str, document: Any, conn_id: str | None) -> str:
+        """Write a document as JSON, and return the location of the file.
+
+        :param uri: URI of the output file.
+        :param document: The document.
+        :param conn_id: Connection for the storage of ``uri``.
+        :raises OSError: if the storage fails.
+        """
+        # Only a running task writes, so parsing a DAG does not import this module.
+        from airflow_provider_faceki import storage
+
+        return storage.write_json(uri, document, conn_id)
+
     def push_output_link(
         self, context: Context, uri: str | None, conn_id: str | None, *, is_folder: bool = False
     ) -> None:
@@ -118,6 +132,8 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
 
         :param lineage: The datasets that this execution has read and written.
         """
+        from airflow_provider_faceki.lineage import collect
+
         self._lineage = lineage
         collect(lineage, self.hook)
 
@@ -129,6 +145,8 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         :param path: Location of the file.
         :param rows: Number of records in the file.
         """
+        from airflow_provider_faceki.lineage import Dataset, Lineage, folder_uri
+
         folder = folder_uri(path, [getattr(self, name) for name in self._identifying])
         self.report_lineage(Lineage(outputs=[Dataset(folder, rows)] if folder else []))
 
@@ -298,7 +316,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
             raise api.NotFoundError("FACEKI has no such record (yet)").with_conn_id(self.faceki_conn_id)
         if self.output_path:
             with translate_errors():
-                path = storage.write_json(
+                path = self.write_json(
                     self.output_path, [dict(record.document) for record in records], self.output_conn_id
                 )
             context["ti"].xcom_push(key="output_path", value=path)
@@ -448,7 +466,7 @@ class FacekiApiOperator(FacekiOperator):
     def _write(self, path: str, document: Any, endpoint: api.RawCall) -> str:
         try:
             with translate_errors():
-                return storage.write_json(path, document, self.output_conn_id)
+                return self.write_json(path, document, self.output_conn_id)
         except OSError as error:
             if endpoint.is_idempotent:
                 raise
@@ -468,6 +486,8 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
     :raises ValidationError: if the file is not writable.
     """
     if uri:
+        from airflow_provider_faceki import storage
+
         try:
             storage.check_path(uri, conn_id)
         except api.ValidationError as error:

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_faceki import api, storage
+from airflow_provider_faceki import api
 from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import FacekiOperator
-from airflow_provider_faceki.storage import UNRESTRICTED, AccessPolicy
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_faceki.api.protocol.session import Endpoint
     from airflow_provider_faceki.hooks.faceki import FacekiHook
+    from airflow_provider_faceki.storage import AccessPolicy
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def load_image(
     uri: str,
     conn_id: str | None,
     resize_to: int | None = None,
-    policy: AccessPolicy = UNRESTRICTED,
+    policy: AccessPolicy | None = None,
 ) -> api.Image:
     """Load an image, check it, and return it. If ``resize_to`` is set, reduce the image to this length.
 
@@ -53,7 +53,10 @@ def load_image(
     :param policy: Policy that defines from which folders images are accepted. Default: any folder.
     :raises ValidationError: if the image is missing, empty, too large, not an image, or not allowed.
     """
+    from airflow_provider_faceki import storage
+
     limit = hook.settings.max_image_bytes
+    policy = policy or storage.UNRESTRICTED
     if resize_to is None:
         return storage.image(name, uri, limit, conn_id, policy)
     from airflow_provider_faceki.resize import resized
@@ -136,6 +139,8 @@ class _ImageOperator(FacekiOperator):
             return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, self._access_policy())
 
     def _access_policy(self) -> AccessPolicy:
+        from airflow_provider_faceki.storage import AccessPolicy
+
         return AccessPolicy(as_prefixes(self.allowed_image_prefixes))
 
     def call_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
@@ -282,7 +287,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
     ) -> str:
         try:
             with translate_errors():
-                return storage.write_json(
+                return self.write_json(
                     path, [dict(record.document) for record in records], self.output_conn_id
                 )
         except (OSError, AirflowFailException) as error:
@@ -388,6 +393,8 @@ class FacekiPdfReportOperator(FacekiOperator):
 
     def execute(self, context: Context) -> str:
         """Fetch the report, write it, and return its path."""
+        from airflow_provider_faceki import storage
+
         with translate_errors():
             self.prepare_output(context, self.output_path, self.output_conn_id)
             report = self.hook.call(api.FetchPdfReport(self.request_id))

@@ -16,9 +16,9 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_faceki import api, metrics, storage
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_one_of, check_seconds
-from airflow_provider_faceki.api.values import storable
+from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
@@ -41,7 +41,7 @@ from airflow_provider_faceki.triggers.deferral import (
     raise_for_status,
     restore_limit,
 )
-from airflow_provider_faceki.triggers.poll_log import format_duration, loggable
+from airflow_provider_faceki.triggers.poll_log import format_duration
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -423,7 +423,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._image("selfie", self.selfie), load_documents(self._image, self.documents)
 
     def _image(self, name: str, uri: str) -> api.Image:
-        policy = storage.AccessPolicy(as_prefixes(self.allowed_image_prefixes))
+        from airflow_provider_faceki.storage import AccessPolicy
+
+        policy = AccessPolicy(as_prefixes(self.allowed_image_prefixes))
         return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, policy)
 
     def _identifier(self, context: Context) -> str:
@@ -462,7 +464,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         with translate_errors():
             made = self._complete(context, made)
             if self.output_path:
-                path = storage.write_json(self.output_path, dict(made.record.document), self.output_conn_id)
+                path = self.write_json(self.output_path, dict(made.record.document), self.output_conn_id)
                 context["ti"].xcom_push(key="output_path", value=path)
                 self.report_file(path, 1)
         self.push_record_link(context, made.record.request_id)

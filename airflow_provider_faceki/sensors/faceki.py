@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one
-from airflow_provider_faceki.api.values import storable
+from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
 from airflow_provider_faceki.links.faceki import FacekiRecordLink
@@ -37,7 +37,7 @@ from airflow_provider_faceki.triggers.deferral import (
     raise_for_status,
     restore_limit,
 )
-from airflow_provider_faceki.triggers.poll_log import PollLog, format_duration, loggable, wait_subject
+from airflow_provider_faceki.triggers.poll_log import PollLog, format_duration, wait_subject
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

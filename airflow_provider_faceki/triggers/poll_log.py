@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.values import loggable
 
 #: Minimum seconds between two log lines about the polls of one waiting task.
 LOG_INTERVAL_SECONDS = 60.0
@@ -24,9 +24,6 @@ _HINTS = {
     "record_identifier": "check that the link or the verification was made with this record_identifier; a link "
     "belongs into link=, and FACEKI's id of a verification into request_id=",
 }
-# Pattern of identifiers that are safe to log. Other text possibly contains personal data, or line breaks with which it
-# forges log lines.
-_LOGGABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -40,13 +37,6 @@ def format_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count} {name}{'s' if count > 1 else ''}")
     return " ".join(parts[:2]) or "0 seconds"
-
-
-def loggable(identifier: object) -> str:
-    """Return an identifier for a log line. If the identifier is not safe to log, return a note instead."""
-    return (
-        identifier if isinstance(identifier, str) and _LOGGABLE.fullmatch(identifier) else "(not shown here)"
-    )
 
 
 def wait_subject(

@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.errors import CHECK_ADVICE
 from airflow_provider_faceki.failures import is_gateway_error
-from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.triggers.circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
@@ -106,6 +105,9 @@ class SharedPoller:
             return old
 
     async def _read_client(self) -> AsyncFacekiClient:
+        # A DAG file that only names a trigger does not need the hook.
+        from airflow_provider_faceki.hooks.faceki import FacekiHook
+
         client = await FacekiHook(self._conn_id).aget_conn()
         once = replace(client.as_sync(), retry=api.RetryPolicy(max_attempts=1))
         self._client, self._read_again_at = once.as_async(), time.time() + CLIENT_TTL_SECONDS

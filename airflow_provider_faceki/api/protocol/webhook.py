@@ -9,6 +9,7 @@ returns only the id and the decision, and discards the personal data. The record
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -46,7 +47,7 @@ class WebhookNotification:
 
         :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word.
         """
-        if not isinstance(request_id, str) or not UUID_PATTERN.fullmatch(request_id):
+        if not isinstance(request_id, str) or not re.fullmatch(UUID_PATTERN, request_id):
             raise InvalidWebhookError("requestId is no UUID")
         word = as_word(status)
         if word is None or word != status or word.startswith("_"):

@@ -1,0 +1,20 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Names of file formats and of manifest columns.
+
+The batch operators check these names when a DAG is parsed. The modules that read and write the files are imported by a
+running task only.
+"""
+
+from __future__ import annotations
+
+MANIFEST_FORMATS = ("ndjson", "csv", "parquet")
+#: Names of the columns of a manifest. If a file uses other names, the operator's parameter ``columns`` maps them.
+COLUMNS = (
+    "record_identifier",
+    "workflow_id",
+    "selfie",
+    *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")),
+)
+#: Columns that are required to verify a row.
+REQUIRED_COLUMNS = ("record_identifier", "selfie", "document_1_front")
+TABLE_FORMATS = ("ndjson", "parquet")
