@@ -113,8 +113,8 @@ def _filter(name: str, label: str) -> Any:
     return _field(
         "record_filter",
         f"Filter by {label}",
-        f"Query parameter by which records are filtered by {label}; or a path for this filter with "
-        f"{FILTER_PLACEHOLDERS[name]} in it, such as /records/{FILTER_PLACEHOLDERS[name]}.",
+        f"Name of the query parameter that filters records by {label}. A path with "
+        f"{FILTER_PLACEHOLDERS[name]}, such as /records/{FILTER_PLACEHOLDERS[name]}, is accepted too.",
         default=getattr(FACEKI, f"{name}_filter"),
         placeholder=FILTER_PLACEHOLDERS[name],
         in_form=False,
@@ -132,7 +132,7 @@ class ConnectionSettings:
     client_id: str = _field(
         "credential",
         "Client ID",
-        "As issued, without white space around it.",
+        "As FACEKI shows it, without white space around it.",
         column="login",
         placeholder="from the FACEKI portal: Integrations, Client ID",
         required=True,
@@ -140,7 +140,7 @@ class ConnectionSettings:
     client_secret: str = _field(
         "credential",
         "Client Secret",
-        "As issued; never shown, logged or put into an error.",
+        "As FACEKI shows it. No log and no error contains it.",
         column="password",
         placeholder="shown beside the Client ID",
         required=True,
@@ -149,13 +149,13 @@ class ConnectionSettings:
     base_url: str = _field(
         "base_url",
         "API base URL",
-        "https is assumed, a path is allowed; http only to localhost, 127.x.x.x and [::1].",
+        "Without a scheme, https is used. A path is allowed. http is allowed only for localhost, 127.x.x.x and [::1].",
         default=FACEKI.base_url,
         column="host",
         placeholder=f"{FACEKI.base_url} (default)",
     )
     workflow_id: str | None = _field(
-        "text", "Default workflow", "Workflow id from the FACEKI portal, used where a task names none."
+        "text", "Default workflow", "Workflow id from the FACEKI portal, for tasks that name no workflow."
     )
     auth_flow: AuthFlow = _field(  # noqa: RUF009 - it declares a field, like dataclasses.field
         "auth_flow",
@@ -168,40 +168,40 @@ class ConnectionSettings:
     timeout: float = _field(
         "number",
         "Timeout (s)",
-        "Seconds for each phase of a call: sending it, waiting for the head of the answer, reading its body. "
-        "Connecting may take 10 seconds at most.",
+        "Seconds for each phase of a call: sending the request, waiting for the head of the answer, reading the "
+        "body of the answer. Connecting takes at most 10 seconds.",
         default=30,
         limits=(0.1, 600),
     )
     upload_timeout: float = _field(
         "number",
         "Upload timeout (s)",
-        "The same for calls that send images. What is not sent in this time is broken off; the answer may take as "
-        "long again.",
+        "The same seconds for calls that send images. If a request is not sent completely in this time, the call ends. "
+        "Waiting for the answer can take the same time again.",
         default=120,
         limits=(0.1, 3600),
     )
     max_attempts: int = _field(
         "integer",
         "Attempts",
-        "How often a call that may be repeated is sent at most, the first time included. Paid calls are never "
-        "repeated once they may have left.",
+        "How often a request is sent at most, the first time included. If FACEKI possibly received a charged call, the "
+        "call is not repeated.",
         default=4,
         limits=(1, 20),
     )
     max_wait: float = _field(
         "number",
         "Longest wait (s)",
-        "Longest pause in seconds between two attempts. A Retry-After of FACEKI is honoured up to this.",
+        "Longest pause in seconds between two attempts. It also limits the pause that FACEKI requests by Retry-After.",
         default=30,
         limits=(0.1, 3600),
     )
     token_store: str = _field(
         "token_store",
         "Token store",
-        "Where the access token is kept. file: encrypted, one for all tasks of this machine. memory: one for each "
-        "process. The URI of a folder, such as s3://aws_default@bucket/tokens, or the absolute path of a directory on "
-        "a shared volume: encrypted, one for all machines.",
+        "Where the access token is stored. file: in an encrypted file, one token for all tasks of this machine. "
+        "memory: one token for each process. The URI of a folder, such as s3://aws_default@bucket/tokens, or the "
+        "absolute path of a directory on a shared volume: encrypted, one token for all machines.",
         default=TOKEN_STORES[0],
     )
     verify: bool | str = _field(
@@ -213,8 +213,8 @@ class ConnectionSettings:
     proxies: tuple[tuple[str, str], ...] | None = _field(
         "proxies",
         "Proxies",
-        'A JSON object such as {"http": "http://proxy:3128", "https": "http://proxy:3128"}; {} for no proxy. When '
-        "not set, HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the environment count.",
+        'A JSON object such as {"http": "http://proxy:3128", "https": "http://proxy:3128"}, or {} for no proxy. If it '
+        "is not set, HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the environment apply.",
     )
     max_image_bytes: int = _field(
         "integer",
@@ -226,53 +226,54 @@ class ConnectionSettings:
     max_concurrency: int = _field(
         "integer",
         "Calls at a time",
-        "Most calls under way at once in one process.",
+        "Maximum number of calls at the same time in one process.",
         default=32,
         limits=(1, 256),
     )
     max_requests_per_second: float | None = _field(
         "number",
         "Calls per second",
-        "Most calls begun per second in one process, fractions allowed. FACEKI publishes no rate, so none is assumed; "
-        "it charges extra for high volumes.",
+        "Maximum number of calls that one process begins per second. Fractions are allowed. FACEKI publishes no limit, "
+        "but it charges extra for high volumes. If it is not set, there is no limit.",
         limits=(0.001, 10_000),
     )
     max_charged_calls: int | None = _field(
         "integer",
         "Charged calls per try",
-        "Most charged calls in one try of a task. A call over it is not sent and the task fails; rows of a batch stay "
-        "open. Raise it and clear the task to go on. When not set, there is no limit.",
+        "Maximum number of charged calls in one try of a task. A call above the limit is not sent, and the task fails. "
+        "Rows of a batch stay open. To continue, raise the limit and clear the task. If it is not set, there is no "
+        "limit.",
         limits=(1, 100_000_000),
     )
     webhook_token: str | None = _field(
         "webhook_token",
         "Webhook token",
-        f"{MIN_KEY_LENGTH} or more letters, digits and - . _ ~, made at random: the end of the webhook's URL in "
-        "FACEKI's portal, https://YOUR_AIRFLOW/faceki/webhook/CONNECTION_ID/TOKEN. When not set, no webhook is let "
-        "in.",
+        f"{MIN_KEY_LENGTH} or more random letters, digits and - . _ ~. The token is the end of the webhook's URL in "
+        "FACEKI's portal, https://YOUR_AIRFLOW/faceki/webhook/CONNECTION_ID/TOKEN. If it is not set, every webhook is "
+        "refused.",
         secret=True,
     )
     webhook_token_previous: str | None = _field(
         "webhook_token",
         "Webhook token, previous",
-        "Still accepted beside the webhook token while that is being changed.",
+        "The old webhook token. It is still accepted while you change the webhook token.",
         secret=True,
     )
     webhook_hmac_secret: str | None = _field(
         "key",
         "Webhook HMAC secret",
-        f"{MIN_KEY_LENGTH} or more characters, made at random. Set it, and the header, only if a proxy of yours signs "
-        "the body with HMAC-SHA256; FACEKI does not.",
+        f"{MIN_KEY_LENGTH} or more random characters. Set it, and the header, only if your own proxy signs the body "
+        "with HMAC-SHA256. FACEKI does not sign the body.",
         secret=True,
     )
     webhook_hmac_header: str | None = _field(
-        "header_name", "Webhook HMAC header", "Name of the HTTP header that carries that signature."
+        "header_name", "Webhook HMAC header", "Name of the HTTP header that contains this signature."
     )
     pii_hash_secret: str | None = _field(
         "key",
         "Hash secret for personal data",
-        f"{MIN_KEY_LENGTH} or more characters, made at random. Columns of a batch's tables that are to be hashed "
-        "become HMAC-SHA256 under this key. Needed for nothing else.",
+        f"{MIN_KEY_LENGTH} or more random characters. It is the HMAC-SHA256 key for the hashed columns of a batch's "
+        "tables. Nothing else needs it.",
         secret=True,
     )
     records_path: str = _field(
@@ -284,8 +285,8 @@ class ConnectionSettings:
     pdf_report_path: str | None = _field(
         "pdf_report_path",
         "PDF report path",
-        "Path of the PDF report with {requestId} where the request id belongs, such as /reports/{requestId}. Needed "
-        "for PDF reports only; FACEKI does not publish it, so ask there.",
+        "Path of the PDF report, with {requestId} in the place of the request id, such as /reports/{requestId}. Only "
+        "PDF reports need it. FACEKI does not publish it, so ask FACEKI.",
     )
     addon_url: str = _field(
         "base_url",
@@ -299,14 +300,14 @@ class ConnectionSettings:
     auth_header: str = _field(
         "header_name",
         "Token header",
-        "Name of the HTTP header that carries the access token.",
+        "Name of the HTTP header that contains the access token.",
         default=FACEKI.auth_header,
         in_form=False,
     )
     auth_scheme: str = _field(
         "auth_scheme",
         "Token scheme",
-        f"Word before the access token in that header; {NO_AUTH_SCHEME} for the token alone.",
+        f"Word before the access token in this header. {NO_AUTH_SCHEME}: only the token.",
         default=FACEKI.auth_scheme,
         in_form=False,
     )
@@ -317,8 +318,8 @@ class ConnectionSettings:
     null_result: str = _field(
         "choice",
         "Null in place of records",
-        "What an answer with null in the place of records means: error, so that nothing is paid for on a guess, or "
-        "no_record.",
+        "Meaning of an answer with null in the place of records. error: it is unclear, so the task fails and FACEKI "
+        "charges nothing. no_record: there is no record.",
         default=FACEKI.null_result,
         choices=NULL_RESULTS,
         in_form=False,
@@ -326,7 +327,7 @@ class ConnectionSettings:
     pdf_report_method: str = _field(
         "choice",
         "PDF report method",
-        "HTTP method of the PDF report; POST sends the request id as JSON too.",
+        "HTTP method of the PDF report. POST also sends the request id as JSON.",
         default=FACEKI.pdf_report_method,
         choices=("GET", "POST"),
         in_form=False,
@@ -334,28 +335,30 @@ class ConnectionSettings:
     portal_record_url: str | None = _field(
         "portal_url",
         "Record page",
-        "Address of a record's page in FACEKI's portal, with {requestId} where the request id belongs, such as "
-        "https://portal.example/records/{requestId}. Tasks then show a link to it. FACEKI does not publish it.",
+        "URL of a record's page in FACEKI's portal, with {requestId} in the place of the request id, such as "
+        "https://portal.example/records/{requestId}. Tasks then show a link to the page. FACEKI does not publish it.",
         in_form=False,
     )
     webhook_hmac_timestamp_header: str | None = _field(
         "header_name",
         "Webhook HMAC timestamp header",
-        "Name of the HTTP header with the time of the signature, in seconds since 1970. Then time, a dot and the body "
-        "are signed, and a signature older than five minutes is refused.",
+        "Name of the HTTP header with the time of the signature, in seconds since 1970. If it is set, the signature "
+        "must be of the time, a dot and the body. A signature older than five minutes is refused.",
         in_form=False,
     )
     webhook_statuses: tuple[str, ...] | None = _field(
         "words",
         "Webhook statuses",
-        "Only webhooks with one of these statuses are stored; a list, or text with commas. When not set, all are.",
+        "Only webhooks with one of these statuses are stored. A list, or text with commas. If it is not set, all "
+        "webhooks are stored.",
         choices=("ACCEPTED", "DECLINED", "REVIEW", "OTHER"),
         in_form=False,
     )
     webhook_max_per_day: int = _field(
         "integer",
         "Webhooks per day",
-        "Most webhooks stored in 24 hours; the next ones are answered 429. Each starts a DAG run.",
+        "Maximum number of webhooks that are stored in 24 hours. Each of them starts a DAG run. Further webhooks are "
+        "answered with HTTP 429.",
         default=DEFAULT_WEBHOOKS_PER_DAY,
         limits=(1, 10_000_000),
         in_form=False,
@@ -363,14 +366,14 @@ class ConnectionSettings:
     webhook_request_id_field: str = _field(
         "json_name",
         "Webhook request id",
-        "Name of the webhook's field with the request id. Usual spellings are understood without it.",
+        "Name of the webhook's field with the request id. Usual spellings are also accepted without it.",
         default=FACEKI.webhook_request_id_field,
         in_form=False,
     )
     webhook_status_field: str = _field(
         "json_name",
         "Webhook status",
-        "Name of the webhook's field with the decision. Usual spellings are understood without it.",
+        "Name of the webhook's field with the decision. Usual spellings are also accepted without it.",
         default=FACEKI.webhook_status_field,
         in_form=False,
     )
