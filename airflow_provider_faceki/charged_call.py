@@ -40,11 +40,22 @@ T = TypeVar("T")
 MIN_FENCE_SECONDS = 1.0
 #: The wait lasts at least this many times as long as this execution's own reading and writing of the mark.
 _FENCE_FACTOR = 3.0
+#: Maximum seconds between two reads of the images while a verification is sent, in addition to the longest pause
+#: between two attempts (``max_wait``). If a worker is suspended, Airflow starts the next try after 300 seconds without a
+#: heartbeat, and the next try waits another 150 seconds. A try that was suspended for a shorter time than this limit
+#: sends its request early enough, so that the next try finds the record.
+MAX_SUSPENSION_SECONDS = 180.0
+#: Clock that also counts the time in which the machine is suspended, if the system has such a clock.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _PENDING_KEY = "faceki_submitting_since"
 _OUTCOME_KEY = "faceki_outcome"
 _MATCHES_KEY = "faceki_matches"
 _UNREAD = object()
+
+
+class SuspendedError(api.ValidationError):
+    """Error: this process was suspended while it sent a verification, so the next try has possibly begun."""
 
 
 class ChargedCallState:
@@ -63,6 +74,9 @@ class ChargedCallState:
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
         #: The mark that this execution read first. An earlier try possibly wrote it.
         self._mark: Any = _UNREAD
+        #: Time of the last check by :meth:`ensure_not_suspended`, and the maximum seconds until the next check.
+        self._checked_at = 0.0
+        self._max_pause = MAX_SUSPENSION_SECONDS
 
     @property
     def has_pending(self) -> bool:
@@ -121,6 +135,7 @@ class ChargedCallState:
         ``False`` means that another execution of this task instance sends the call. Without a task state store there is
         no fence, and the result is ``True``.
         """
+        self._checked_at = time.clock_gettime(_CLOCK)
         if self._store is None:
             return True
         began, before = time.monotonic(), self._pending()
@@ -140,12 +155,16 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        :raises AirflowException: if an image could not be read, or has changed. In this case FACEKI has not received
-            the complete call.
+        :raises AirflowException: if an image could not be read, or has changed, or if this process was suspended. In
+            this case FACEKI has not received the complete call.
         :raises FacekiError: if the call fails; see ``hook.call``.
         """
+        self._max_pause = MAX_SUSPENSION_SECONDS + hook.settings.max_wait
         try:
             return hook.call(endpoint)
+        except SuspendedError as error:
+            # The mark is not removed, because it is possibly the mark of the next try.
+            raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
             # The arguments were already checked. Therefore this error means that the storage failed, or that the image
@@ -155,6 +174,22 @@ class ChargedCallState:
             if not error.is_ambiguous:
                 self.clear()
             raise
+
+    def ensure_not_suspended(self) -> None:
+        """Check that this process was not suspended since the last check, or since :meth:`acquire`.
+
+        If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
+        send the verification.
+
+        :raises SuspendedError: if the pause was so long that the next try has possibly sent the verification.
+        """
+        now = time.clock_gettime(_CLOCK)
+        if now - self._checked_at > self._max_pause:
+            raise SuspendedError(
+                f"this task was suspended for {now - self._checked_at:.0f} s while it sent the verification, so it "
+                "stops sending: the next try has possibly begun, and it looks for the record first"
+            )
+        self._checked_at = now
 
     def clear(self) -> None:
         """Remove the mark. Call this method if FACEKI has not processed the call, or after the result is saved."""

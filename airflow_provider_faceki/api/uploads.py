@@ -6,9 +6,9 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from airflow_provider_faceki.api.errors import ValidationError
 
@@ -108,6 +108,43 @@ def check_image(name: str, value: object) -> None:
         raise ValidationError(
             f"{name} must be an Image (Image.checked, Image.of_bytes), not {type(value).__name__}"
         )
+
+
+def with_fence(image: Image, fence: Callable[[], None]) -> Image:
+    """Return the image with a fence, which is a function that is called after each read of the image.
+
+    A process can be suspended while it sends the image. Until it resumes, another process has possibly sent the same
+    request. Then the fence raises a ``ValidationError``, and the request is not completed.
+    """
+    return replace(image, open=partial(_open_fenced, image.open, fence))
+
+
+def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> BinaryIO:
+    return cast("BinaryIO", _FencedFile(opener(), fence))
+
+
+class _FencedFile:
+    """Wrapper of an image file that calls a fence after each read."""
+
+    def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
+        self._file = file
+        self._fence = fence
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes. If the fence raises an error, raise this error."""
+        content = self._file.read(size)
+        self._fence()
+        return content
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> _FencedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

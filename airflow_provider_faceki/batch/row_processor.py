@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki import api, storage
+from airflow_provider_faceki.api.uploads import with_fence
 from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.lease import Lease, LeaseLostError
 from airflow_provider_faceki.batch.manifest import Row
@@ -226,7 +227,7 @@ class VerificationGateway:
             # person's name.
             raise OSError(f"{name} cannot be read now: {type(error).__name__}") from None
         self._readable[_host_of(place)] = (name, place)
-        return replace(image, open=partial(_open_fenced, image.open, self.fence))
+        return with_fence(image, self.fence)
 
 
 @dataclass(slots=True)
@@ -420,38 +421,6 @@ class RowProcessor:
                 # did not process it, so the row can be sent again.
                 self.clock.sleep(pause)
         return self.gateway.verify(endpoint)
-
-
-class _FencedFile:
-    """Wrapper of a picture file that checks after each read whether this try is still allowed to send rows.
-
-    A process can be suspended while it sends a picture. When it resumes, a newer try has possibly started. In this case
-    the check raises an error, and the request is not completed.
-    """
-
-    def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
-        self._file = file
-        self._fence = fence
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes. If this try is no longer allowed to send rows, raise an error."""
-        content = self._file.read(size)
-        self._fence()
-        return content
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __enter__(self) -> _FencedFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> BinaryIO:
-    return cast("BinaryIO", _FencedFile(opener(), fence))
 
 
 def row_of(line: Mapping[str, object]) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -404,15 +404,18 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._find_or_submit(context, self._resubmit_at(context))
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
+        from airflow_provider_faceki.api.uploads import with_fence
+
         workflow_id = self.hook.workflow(self.workflow_id)
         selfie, documents = self._images
         rules = self.hook.workflow_rules(workflow_id) if self.check_rules else None
         if rules is not None:
             api.check_documents(rules, documents)
+        fence = self._open_state(context).ensure_not_suspended
         return api.PerformKycVerification(
             workflow_id=workflow_id,
-            selfie=selfie,
-            documents=documents,
+            selfie=with_fence(selfie, fence),
+            documents=[_with_fence(document, fence) for document in documents],
             record_identifier=self._identifier(context),
             lookup_timeout=self.lookup_timeout,
             known_request_ids=known,
@@ -565,6 +568,13 @@ def derived_identifier(ti: Any) -> str:
     """
     ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
     return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"
+
+
+def _with_fence(document: api.Document, fence: Callable[[], None]) -> api.Document:
+    from airflow_provider_faceki.api.uploads import with_fence
+
+    back = with_fence(document.back, fence) if document.back is not None else None
+    return api.Document(with_fence(document.front, fence), back)
 
 
 def _loggable_id(record: api.VerificationRecord) -> str:

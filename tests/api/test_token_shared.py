@@ -450,6 +450,25 @@ def test_files_on_a_shared_volume_are_private_and_whole(tmp_path: Path) -> None:
     assert backend.read("lock", 9) is None
 
 
+def test_a_directory_below_a_volume_that_a_group_can_write_to(tmp_path: Path, warned: RecordedWarnings) -> None:
+    # Kubernetes makes the root of a volume writable for the group of a pod (``fsGroup``).
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2770)
+    backend = DirectoryTokenBackend(volume / "tokens")
+    stores = [
+        SharedTokenStore(backend, FileTokenStore(tmp_path / home, SEAL, warned), SEAL, warned)
+        for home in ("a", "b")
+    ]
+    stores[0].set(TOKEN)
+    assert stores[1].read() == TOKEN
+    assert backend.path.stat().st_mode & 0o777 == 0o700
+    assert warned.messages == []
+    # As the directory of the file store, the volume itself is not trusted.
+    FileTokenStore(volume, SEAL, warned).set(TOKEN)
+    assert "open to others" in warned.messages[0]
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path, kind: str) -> None:
     backend = DirectoryTokenBackend(tmp_path)

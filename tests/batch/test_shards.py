@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from airflow_provider_faceki.batch.manifest import read_manifest, split
 from airflow_provider_faceki.operators.batch import COLUMNS
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.running import EXAMPLES, bundles, run
-from tests.batch.people import Line, People, once
+from tests.batch.people import Line, People, names, once
 
 SAME = {name: name for name in COLUMNS}
 
@@ -64,6 +65,18 @@ def test_a_manifest_without_a_column_is_refused_before_it_is_cut(people: People,
     with pytest.raises(ValidationError, match=f"there is no column '{missing}'"):
         split(place.as_uri(), folder.as_uri(), 2, SAME, manifest_format="csv")
     assert not folder.exists()
+
+
+def test_another_number_of_shards_bills_nobody_again(faceki: FacekiSandbox, people: People) -> None:
+    everybody = names(12)
+    manifest = people.everybody(*everybody)
+    found = Counter[int]()
+    for shards in (2, 3):
+        for number, uri in enumerate(split(manifest, f"{people.folder.as_uri()}/shards", shards, SAME)):
+            folder = f"{people.folder.as_uri()}/{number}-of-{shards}"
+            found[shards] += people.verify(uri, output_path=folder, batch_id=folder)["found"]
+        assert faceki.ledger == once(everybody)
+    assert found == {2: 0, 3: 12}
 
 
 @pytest.mark.parametrize("shards", [0, 257])

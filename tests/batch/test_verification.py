@@ -46,6 +46,9 @@ def test_results_counts_and_paths(faceki: FacekiSandbox, people: People) -> None
     assert {line["record_identifier"]: line["row"] for line in people.lines("results")} == {
         name: row for row, name in enumerate(names, 1)
     }
+    assert [line["record_identifier"] for line in people.lines("results") if line["retake_selfie"]] == [
+        "code-5004-4"
+    ]
     assert faceki.ledger == once(names)
     assert faceki.counters.tokens_issued == 1
     assert faceki.counters.requests == {"token": 1, "rules": 1, "records": 5, "verify": 5}

@@ -218,6 +218,7 @@ DECISIONS = [
     pytest.param(api.ConfigurationError("x"), "fail", None, id="a wrong Connection"),
     pytest.param(api.ValidationError("x"), "fail", None, id="a wrong argument"),
     pytest.param(api.QuotaError("x", code=5003), "fail", None, id="no credit"),
+    pytest.param(api.ChargeLimitError("x"), "fail", None, id="the Connection's limit of charged calls"),
     pytest.param(api.VerificationError("x"), "fail", None, id="the same picture once more"),
     pytest.param(api.LinkError("x"), "fail", None, id="a dead link"),
     pytest.param(api.TlsError("x"), "fail", None, id="certificates"),
@@ -275,7 +276,7 @@ def test_an_identifier_that_renders_to_nothing_is_not_derived(
     operator.record_identifier = rendered
     with pytest.raises(AirflowFailException, match="ValidationError: record_identifier is"):
         operator.execute({"ti": TaskInstance(), "params": {}})
-    assert sandbox.ledger == {}
+    assert sandbox.counters.total == 0
 
 
 @pytest.mark.parametrize("rendered", [20260001, 2026.5, True, ["a"], {"a": 1}, b"a"])

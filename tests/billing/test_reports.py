@@ -69,6 +69,14 @@ def test_nobody_s_report(sandbox: FacekiSandbox, report: Any, form: str, tmp_pat
     assert not (tmp_path / "reports").exists()
 
 
+def test_a_report_whose_answer_is_lost_is_fetched_again(sandbox: FacekiSandbox, report: Any) -> None:
+    made = sandbox.add_record("a")
+    sandbox.add_fault("process_then_reset", route="pdf")
+    _, target = report(str(made["requestId"]))
+    assert target.read_bytes().startswith(b"%PDF-")
+    assert sandbox.counters.requests["pdf"] == 2
+
+
 def test_where_nobody_has_said_where(sandbox: FacekiSandbox, connect: Connect, report: Any) -> None:
     connect(sandbox, pdf_report_path=None)
     with pytest.raises(

@@ -157,7 +157,14 @@ def test_a_write_during_the_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         dict.__setitem__(store, state._pending_key, {"nonce": "of another execution"})
 
     monkeypatch.setattr(
-        charged_call, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=other_writes)
+        charged_call,
+        "time",
+        SimpleNamespace(
+            time=time.time,
+            monotonic=time.monotonic,
+            sleep=other_writes,
+            clock_gettime=time.clock_gettime,
+        ),
     )
     assert state.acquire() is False
     assert waited[0] >= FENCE_SECONDS

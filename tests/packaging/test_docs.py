@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,28 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api import uploads
+from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.api.codes import CODES, RETAKE_SELFIE
+from airflow_provider_faceki.api.protocol import auth, session
+from airflow_provider_faceki.api.tokens import shared
+from airflow_provider_faceki.batch import (
+    error_guard,
+    journal,
+    lease,
+    outcomes,
+    readers,
+    row_processor,
+    runner,
+    verify,
+)
+from airflow_provider_faceki.charged_call import MAX_SUSPENSION_SECONDS
+from airflow_provider_faceki.connection.schema import SPECS
 from airflow_provider_faceki.get_provider_info import get_provider_info
+from airflow_provider_faceki.hooks import workflow_rules
+from airflow_provider_faceki.operators.batch import _BatchOperator
+from airflow_provider_faceki.operators.verification import DEFAULT_RESUBMIT_AFTER_SECONDS
+from airflow_provider_faceki.triggers import shared_poller
 from tests.airflow.running import AIRFLOW_3
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +85,88 @@ def test_the_batch_page_lists_exactly_the_columns_there_are() -> None:
         table: [(column.name, column.type, "drop" if column.personal else "keep") for column in columns]
         for table, columns in TABLES.items()
     }
+
+
+def test_the_batch_page_lists_exactly_the_words_for_errors_of_rows() -> None:
+    page = (ROOT / "docs/batch.md").read_text()
+    table = page.partition("## Error codes of rows")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`([A-Z_]+)`", table))
+    of_errors = {word for _, word, _ in outcomes._ERRORS}
+    assert told == of_errors | {"BAD_ROW", "NO_IDENTIFIER", "BAD_IDENTIFIER", "STORAGE", journal.DUPLICATE}
+
+
+def test_the_quickstart_shows_the_keys_of_a_summary() -> None:
+    (shown,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs/quickstart.md").read_text(), re.DOTALL)
+    assert json.loads(shown).keys() == api.VerificationRecord({}).summary().keys()
+
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+def default(name: str) -> object:
+    return SPECS[name].default
+
+
+def batch_default(name: str) -> object:
+    return inspect.signature(_BatchOperator.__init__).parameters[name].default
+
+
+#: Page, sentence, and the numbers in the sentence: each constant with its value on the page.
+NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
+    ("billing", "`upload_timeout` (120 s)", [(default("upload_timeout"), 120)]),
+    ("billing", "for `lookup_timeout` seconds (60)", [(DEFAULT_LOOKUP_TIMEOUT_SECONDS, 60)]),
+    ("billing", "`resubmit_after` seconds (150)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
+    ("billing", "about the last two seconds", [(runner.FLUSH_SECONDS, 2)]),
+    ("billing", "with a margin of five minutes", [(row_processor.CLOCK_MARGIN_SECONDS, 300)]),
+    ("cost", "1 every ten minutes", [(workflow_rules.CACHE_TTL_SECONDS, 600)]),
+    ("faq", "than `resubmit_after` (150 s)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
+    ("faq", "within five minutes", [(shared_poller.CLIENT_TTL_SECONDS, 300)]),
+    ("connection", "within five minutes", [(shared_poller.CLIENT_TTL_SECONDS, 300)]),
+    ("connection", "otherwise for one hour", [(auth.DEFAULT_LIFETIME_SECONDS, 3600)]),
+    ("connection", "look for the token four times a second", [(shared.POLL_SECONDS, 0.25)]),
+    ("connection", "wait half a minute", [(session.MAX_LOCK_WAIT_SECONDS, 30)]),
+    ("connection", "hangs for more than 5 s", [(shared.MAX_OPERATION_SECONDS, 5)]),
+    ("connection", "For one minute the machine", [(shared.SUSPEND_SECONDS, 60)]),
+    ("executors", "`resubmit_after` seconds (150)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
+    ("executors", "more than 180 s plus `max_wait`", [(MAX_SUSPENSION_SECONDS, 180)]),
+    ("batch", "`resubmit_after` seconds (150)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
+    ("batch", "FACEKI refuses 20 rows with the same error", [(error_guard.MIN_ALIKE, 20)]),
+    ("batch", "for 20 consecutive rows", [(error_guard.MIN_ALIKE, 20)]),
+    ("batch", "the limit is 50 rows", [(error_guard.MIN_ALIKE_LATER, 50)]),
+    ("batch", "at least 100 rows are finished", [(runner.MIN_ROWS_FOR_ERROR_RATE, 100)]),
+    ("batch", "the first ten error rows", [(runner.MAX_LOGGED_ERRORS, 10)]),
+    ("batch", "one every ten minutes", [(workflow_rules.CACHE_TTL_SECONDS, 600)]),
+    ("batch", "in flight at once (default 16)", [(batch_default("concurrency"), 16)]),
+    ("batch", "`max_concurrency` (32)", [(default("max_concurrency"), 32)]),
+    (
+        "batch",
+        "every two seconds, or after 1000 rows",
+        [(runner.FLUSH_SECONDS, 2), (runner.FLUSH_LINES, 1000)],
+    ),
+    (
+        "batch",
+        "for four times `concurrency` rows at once, but for at most 200 rows",
+        [(verify.INTENTS_PER_THREAD, 4), (verify.MAX_INTENTS_AT_ONCE, 200)],
+    ),
+    ("batch", "more than 256 MiB", [(readers.MAX_PAGES_BYTES, 256 * MIB)]),
+    ("batch", "If a value has more than 64 KiB", [(readers.MAX_CELL_BYTES, 64 * KIB)]),
+    ("batch", "more than 4 KiB on average", [(readers.MAX_AVERAGE_CELL_BYTES, 4 * KIB)]),
+    ("batch", "older than five seconds", [(lease.MAX_UNCHECKED_SECONDS, 5)]),
+    ("batch", "part of a picture (64 KiB)", [(uploads.CHUNK_BYTES, 64 * KIB)]),
+    ("decisions/file-token-store", "the other hosts wait 30 s", [(session.MAX_LOCK_WAIT_SECONDS, 30)]),
+    ("decisions/file-token-store", "After two minutes a lock", [(shared.MAX_LOCK_AGE_SECONDS, 120)]),
+    ("decisions/batch-journal", "up to 200 rows", [(verify.MAX_INTENTS_AT_ONCE, 200)]),
+    ("decisions/requests-in-threads", "(default 32)", [(default("max_concurrency"), 32)]),
+]
+
+
+@pytest.mark.parametrize(("page", "sentence", "numbers"), NUMBERS)
+def test_a_number_on_a_page_is_the_one_in_the_code(
+    page: str, sentence: str, numbers: list[tuple[object, object]]
+) -> None:
+    text = " ".join((ROOT / f"docs/{page}.md").read_text().split())
+    assert sentence in text
+    assert [constant for constant, _ in numbers] == [told for _, told in numbers]
 
 
 def test_each_operator_and_sensor_has_its_page() -> None:

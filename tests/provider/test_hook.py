@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
+from tests.api.certificates import Authority
+from tests.api.fake_server import FakeServer
 from tests.billing.pictures import picture, write
 
 
@@ -183,3 +186,52 @@ def test_a_connection_can_say_no_proxy(
     monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
     assert FacekiHook().fetch_records(record_identifier="order-7") == ()
     assert FacekiHook().settings.proxies == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault", "told"),
+    [
+        pytest.param({"host": "http://127.0.0.1:1"}, None, "no connection|refused", id="not reached"),
+        pytest.param({"password": "not-this-one"}, None, "does not accept the client id", id="credentials"),
+        pytest.param({}, {"kind": "status", "status": 404}, "does not know the token request", id="form"),
+        pytest.param({}, {"kind": "truncated"}, "not JSON", id="not readable"),
+    ],
+)
+def test_the_test_of_a_connection_names_the_reason(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    fault: dict[str, Any] | None,
+    told: str,
+) -> None:
+    if fault:
+        faceki_sandbox.add_fault(**fault, route="token", count=None)
+    connection = {**faceki_sandbox.connection(token_store="memory"), **changes}
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    works, text = FacekiHook().test_connection()
+    assert not works
+    assert re.search(told, text)
+
+
+def test_the_test_of_a_connection_names_a_certificate_that_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with FakeServer(Authority.make(tmp_path).server_context()) as server:
+        connection = {"conn_type": "faceki", "login": "i", "password": "invented", "host": server.url}
+        monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+        works, text = FacekiHook().test_connection()
+    assert not works
+    assert "see the Connection's verify" in text
+    assert server.received == []
+
+
+def test_a_wrong_field_is_told_before_a_request(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = faceki_sandbox.connection(timeout="soon")
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    with pytest.raises(api.ConfigurationError, match="found 'soon'"):
+        FacekiHook().fetch_records(record_identifier="order-7")
+    assert faceki_sandbox.counters.total == 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from airflow_provider_faceki.batch.journal import RowIndex, SegmentLog
 from airflow_provider_faceki.batch.lease import MAX_UNCHECKED_SECONDS, Lease, LeaseLostError
 from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
+from airflow_provider_faceki.batch.runner import MAX_LOGGED_ERRORS, Progress
 from tests.batch.unit.fakes import ROOT, FakeClock, MemoryStore, World, rows
 
 
@@ -352,3 +354,16 @@ def test_which_errors_leave_a_row_open(error: api.FacekiError, is_open: bool) ->
         outcome = raised
     assert bool(outcome) == is_open
     assert (world.journal().done == 2) != is_open
+
+
+def test_only_the_first_error_rows_of_a_try_are_logged_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress(50, FakeClock())
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 41):
+            progress.log_error({"row": number, "code": "INVALID_INPUT", "problem": "selfie is missing"})
+    *rows_, further = caplog.messages
+    assert rows_ == [
+        f"Row {number} is an error: INVALID_INPUT: selfie is missing"
+        for number in range(1, MAX_LOGGED_ERRORS + 1)
+    ]
+    assert "Further error rows" in further

@@ -158,3 +158,11 @@ def test_a_row_that_was_refused_may_be_sent_within_the_ceiling_by_the_next_try()
     world.faceki.refuse = lambda identifier: None
     assert world.run(rows(*names(5)), max_verifications=5).over_ceiling == 0
     assert world.faceki.bills.total() == 5
+
+
+def test_identifiers_are_compared_byte_by_byte() -> None:
+    world = World()
+    alike = ["\u00e9", "e\u0301", "a", "A"]
+    world.run(rows(*alike))
+    assert dict(world.faceki.bills) == dict.fromkeys(alike, 1)
+    assert set(decisions(world)) == set(alike)
