@@ -41,8 +41,8 @@ MIN_FENCE_SECONDS = 1.0
 #: The wait lasts at least this many times as long as this execution's own reading and writing of the mark.
 _FENCE_FACTOR = 3.0
 #: Maximum seconds between two reads of the images while a verification is sent, in addition to the longest pause
-#: between two attempts (``max_wait``). If a worker is suspended, Airflow starts the next try after 300 seconds without a
-#: heartbeat, and the next try waits another 150 seconds. A try that was suspended for a shorter time than this limit
+#: between two attempts (``max_wait``). If a worker is suspended, Airflow starts the next try after 300 seconds without
+#: a heartbeat, and the next try waits another 150 seconds. A try that was suspended for a shorter time than this limit
 #: sends its request early enough, so that the next try finds the record.
 MAX_SUSPENSION_SECONDS = 180.0
 #: Clock that also counts the time in which the machine is suspended, if the system has such a clock.

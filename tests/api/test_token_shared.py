@@ -450,7 +450,9 @@ def test_files_on_a_shared_volume_are_private_and_whole(tmp_path: Path) -> None:
     assert backend.read("lock", 9) is None
 
 
-def test_a_directory_below_a_volume_that_a_group_can_write_to(tmp_path: Path, warned: RecordedWarnings) -> None:
+def test_a_directory_below_a_volume_that_a_group_can_write_to(
+    tmp_path: Path, warned: RecordedWarnings
+) -> None:
     # Kubernetes makes the root of a volume writable for the group of a pod (``fsGroup``).
     volume = tmp_path / "volume"
     volume.mkdir()
