@@ -404,18 +404,15 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._find_or_submit(context, self._resubmit_at(context))
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
-        from airflow_provider_faceki.api.uploads import with_fence
-
         workflow_id = self.hook.workflow(self.workflow_id)
-        selfie, documents = self._images
+        selfie, documents = _with_fence(*self._images, self._open_state(context).ensure_not_suspended)
         rules = self.hook.workflow_rules(workflow_id) if self.check_rules else None
         if rules is not None:
             api.check_documents(rules, documents)
-        fence = self._open_state(context).ensure_not_suspended
         return api.PerformKycVerification(
             workflow_id=workflow_id,
-            selfie=with_fence(selfie, fence),
-            documents=[_with_fence(document, fence) for document in documents],
+            selfie=selfie,
+            documents=documents,
             record_identifier=self._identifier(context),
             lookup_timeout=self.lookup_timeout,
             known_request_ids=known,
@@ -570,11 +567,16 @@ def derived_identifier(ti: Any) -> str:
     return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"
 
 
-def _with_fence(document: api.Document, fence: Callable[[], None]) -> api.Document:
+def _with_fence(
+    selfie: api.Image, documents: Sequence[api.Document], fence: Callable[[], None]
+) -> tuple[api.Image, list[api.Document]]:
     from airflow_provider_faceki.api.uploads import with_fence
 
-    back = with_fence(document.back, fence) if document.back is not None else None
-    return api.Document(with_fence(document.front, fence), back)
+    def fenced(document: api.Document) -> api.Document:
+        back = with_fence(document.back, fence) if document.back is not None else None
+        return api.Document(with_fence(document.front, fence), back)
+
+    return with_fence(selfie, fence), [fenced(document) for document in documents]
 
 
 def _loggable_id(record: api.VerificationRecord) -> str:
