@@ -57,6 +57,20 @@ def check_replaceable(path: str) -> None:
         raise FileExistsError(errno.EEXIST, "this is not a regular file")
 
 
+def check_folder_writable(path: str) -> None:
+    """Refuse a path in a folder in which this process is not allowed to create files. Nothing is written.
+
+    If the folder does not exist, the nearest existing folder above it is checked, because the folder is created there.
+
+    :raises PermissionError: if the path is refused.
+    """
+    folder = os.path.dirname(path)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def write_atomically(path: str, source: BinaryIO) -> None:
     """Copy ``source`` to ``path`` with mode 0600 and replace an existing file. Missing folders get mode 0700.
 

@@ -34,7 +34,12 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import is_missing
-from airflow_provider_faceki.local_files import check_replaceable, open_regular, write_atomically
+from airflow_provider_faceki.local_files import (
+    check_folder_writable,
+    check_replaceable,
+    open_regular,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -200,16 +205,18 @@ NOT_ALLOWED = (
 
 
 def check_path(uri: FilePath, conn_id: str | None = None) -> None:
-    """Refuse a path that can never be written. Nothing is written, and no request is sent to a remote storage.
+    """Refuse a path that cannot be written. Nothing is written, and no request is sent to a remote storage.
 
     :param uri: Absolute local path or URI of a file.
     :param conn_id: Connection for the storage, as for :func:`write_json`.
     :raises ValidationError: if the path is relative, a folder, a device, or below a file, or if its storage is unknown.
+    :raises StorageAccessError: if this process is not allowed to create files in the local folder.
     """
     file = _resolve(uri, conn_id)
     if file.is_local:
         with _translate_errors("write to", file):
             check_replaceable(file.path)
+            check_folder_writable(file.path)
 
 
 def write_json(uri: FilePath, document: object, conn_id: str | None = None) -> str:

@@ -74,6 +74,7 @@ class _BatchOperator(FacekiOperator):
         self.max_error_rate = max_error_rate
         self.manifest_conn_id = manifest_conn_id
         self.output_conn_id = output_conn_id
+        self._remember_given("output_path", "manifest_conn_id", "output_conn_id")
         # The flag is a plain boolean, because Airflow copies operators, and a lock or an event cannot be copied.
         self._killed = False
 
@@ -244,6 +245,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         self.image_conn_id = image_conn_id
         self.allowed_image_prefixes = allowed_image_prefixes
         self.allowed_image_conn_ids = allowed_image_conn_ids
+        self._remember_given("manifest", "batch_id", "image_conn_id", "allowed_image_prefixes")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Verify the rows and return the counts."""
@@ -252,6 +254,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.store import ObjectStore
 
         with _translate_batch_errors():
+            self.check_rendered()
             self._warn_of_limit()
             self._check_connections()
             _check_connection("image_conn_id", self.image_conn_id)
@@ -428,6 +431,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         self.output_format = output_format
         self.personal_data = personal_data
         self.partition_by_date = partition_by_date
+        self._remember_given("manifest")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch the records, write the tables and return the counts."""
@@ -436,6 +440,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         from airflow_provider_faceki.batch.runner import Progress
 
         with _translate_batch_errors():
+            self.check_rendered()
             self._warn_of_limit()
             self._check_connections()
             export = RecordExport(self.hook, self._options(context), lambda: self._killed)

@@ -483,7 +483,8 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
 
     :param uri: URI of the output file. If it is ``None``, nothing is checked.
     :param conn_id: Connection for the storage of ``uri``.
-    :raises ValidationError: if the file is not writable.
+    :raises ValidationError: if the file can never be written.
+    :raises StorageAccessError: if this process is not allowed to create files in the local folder.
     """
     if uri:
         from airflow_provider_faceki import storage

@@ -128,6 +128,7 @@ class _ImageOperator(FacekiOperator):
         self.image_conn_id = image_conn_id
         self.resize_to = resize_to
         self.allowed_image_prefixes = allowed_image_prefixes
+        self._remember_given("image_conn_id", "allowed_image_prefixes")
 
     def load(self, name: str, uri: str) -> api.Image:
         """Load an image, check it, reduce it if ``resize_to`` is set, and return it.
@@ -226,10 +227,12 @@ class FacekiFaceMatchOperator(_ImageOperator):
         self.selfie = selfie
         self.output_path = output_path
         self.output_conn_id = output_conn_id
+        self._remember_given("selfie", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> list[api.Summary]:
         """Search for the face and return the summaries of the matches."""
         with translate_errors():
+            self.check_rendered()
             self.prepare_output(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
@@ -323,9 +326,12 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
     def __init__(self, *, selfie: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.selfie = selfie
+        self._remember_given("selfie")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Analyse the face and return the estimates."""
+        with translate_errors():
+            self.check_rendered()
         found = asdict(self.call_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
         self.save_outcome(context)
         del found["document"]
@@ -352,9 +358,12 @@ class FacekiCheckImageOperator(_ImageOperator):
     def __init__(self, *, image: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image = image
+        self._remember_given("image")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check the image and return its quality."""
+        with translate_errors():
+            self.check_rendered()
         found = asdict(self.call(api.CheckImage(self.load("image", self.image))))
         del found["document"]
         return storable({**found, "objects": list(found["objects"])})
@@ -390,12 +399,14 @@ class FacekiPdfReportOperator(FacekiOperator):
         self.request_id = request_id
         self.output_path = output_path
         self.output_conn_id = output_conn_id
+        self._remember_given("request_id", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> str:
         """Fetch the report, write it, and return its path."""
         from airflow_provider_faceki import storage
 
         with translate_errors():
+            self.check_rendered()
             self.prepare_output(context, self.output_path, self.output_conn_id)
             report = self.hook.call(api.FetchPdfReport(self.request_id))
             with report.file:

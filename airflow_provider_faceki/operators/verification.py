@@ -186,7 +186,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.wait_for_review = wait_for_review
         self.review_timeout = review_timeout
         self.deferrable = deferrable
-        self._remember_given("selfie", "record_identifier", "image_conn_id", "output_path", "output_conn_id")
+        self._remember_given(
+            "selfie",
+            "record_identifier",
+            "image_conn_id",
+            "allowed_image_prefixes",
+            "output_path",
+            "output_conn_id",
+        )
 
     def execute(self, context: Context) -> Any:
         """Use an existing verification, wait for the verification of an earlier try, or send a new verification.

@@ -188,6 +188,25 @@ def test_they_are_told_before_anything_is_written(uri: str, expected: str) -> No
         storage.check_path(uri)
 
 
+def test_a_folder_without_permission_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[object] = []
+
+    def access(path: object, mode: int) -> bool:
+        closed.append(path)
+        return False
+
+    # The tests possibly run as root, which may write to each folder.
+    monkeypatch.setattr(os, "access", access)
+    for path in (tmp_path / "r.json", tmp_path / "new" / "folder" / "r.json"):
+        # Permissions can be repaired, so a later try of the task can succeed.
+        with pytest.raises(storage.StorageAccessError, match="(?i)permission denied"):
+            storage.check_path(path)
+    assert closed == [str(tmp_path)] * 2
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_place_that_may_be_written_is_let_through_and_left_alone(tmp_path: Path, memory: str) -> None:
     (tmp_path / "old.json").write_text("old")
     for uri in (tmp_path / "new" / "r.json", tmp_path / "old.json", f"{memory}/r.json"):
