@@ -33,6 +33,7 @@ from airflow_provider_faceki.sandbox.backend.workflows import (
     WORKFLOW_THREE_DOCUMENTS,
     WORKFLOW_TWO_DOCUMENTS,
 )
+from airflow_provider_faceki.storage import NOT_ALLOWED
 from tests.airflow.fakes import execute
 from tests.airflow.running import AIRFLOW_3
 from tests.billing.conftest import Connect, Verify
@@ -74,6 +75,24 @@ def test_refused_before_any_request(
     with pytest.raises(AirflowFailException, match=f"^(ValidationError|StorageFileNotFoundError): {told}"):
         verify("accepted-1", selfie=place.as_uri()).go()
     assert sandbox.counters.requests == {}
+
+
+@pytest.mark.parametrize("name", ["there.jpg", "missing.jpg", "text.txt"])
+def test_a_picture_outside_the_allowed_folders(sandbox: FacekiSandbox, tmp_path: Path, name: str) -> None:
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, "there.jpg")
+        (tmp_path / folder / "text.txt").write_text("no image")
+    allowed = [str(tmp_path / "in")]
+    inside = f"{tmp_path}/in/there.jpg"
+    assert execute(FacekiCheckImageOperator(task_id="t", image=inside, allowed_image_prefixes=allowed))
+    sent = sandbox.counters.total
+    outside = f"{tmp_path}/out/{name}"
+    with pytest.raises(AirflowFailException) as caught:
+        execute(FacekiCheckImageOperator(task_id="t", image=outside, allowed_image_prefixes=allowed))
+    # The error is the same for each file, so it does not show whether the file exists.
+    assert str(caught.value) == f"ValidationError: image: {NOT_ALLOWED} ({outside!r}) (connection 'faceki_default')"
+    assert sandbox.counters.total == sent
 
 
 @pytest.mark.parametrize(

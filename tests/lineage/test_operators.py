@@ -218,3 +218,14 @@ def test_the_address_of_the_record(make: Make, people: People, faceki_sandbox: F
     running: Any = found["ti"]
     assert FacekiRecordLink().get_link(operator, ti_key=running) == pushed[RECORD_URL_KEY]
     assert FacekiOutputLink().get_link(operator, ti_key=running) == ""
+
+
+def test_without_the_portal_s_address_there_is_no_link(
+    people: People, faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(faceki_sandbox.connection()))
+    found = context()
+    operator = fetch(people, faceki_sandbox)
+    operator.execute(found)
+    assert RECORD_URL_KEY not in found["ti"].pushed
+    assert FacekiRecordLink().get_link(operator, ti_key=found["ti"]) == ""

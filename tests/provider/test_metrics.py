@@ -8,8 +8,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,6 +130,43 @@ def test_what_a_statsd_server_receives(
         "faceki.circuit_open.faceki_down:1|g": 1,
     }.items():
         assert lines.count(line) == count, (line, lines)
+
+
+@pytest.mark.parametrize(
+    ("count", "sent"),
+    [
+        pytest.param(
+            lambda: metrics.RequestMetrics().sent("FetchRecords", 503),
+            ("faceki.requests.FetchRecords.5xx", {"endpoint": "FetchRecords", "status": "5xx"}),
+            id="a request",
+        ),
+        pytest.param(
+            lambda: metrics.RequestMetrics().sent("FetchRecords", None),
+            ("faceki.requests.FetchRecords.none", {"endpoint": "FetchRecords", "status": "none"}),
+            id="a request without a response",
+        ),
+        pytest.param(
+            lambda: metrics.gauge("circuit_open", 1, connection="faceki.eu:1"),
+            ("faceki.circuit_open.faceki_eu_1", {"connection": "faceki_eu_1"}),
+            id="a Connection id with other characters",
+        ),
+        pytest.param(
+            lambda: metrics.gauge("waits_open", 1), ("faceki.waits_open", None), id="no further part"
+        ),
+    ],
+)
+def test_each_part_of_a_name_is_a_tag(
+    count: Callable[[], None], sent: tuple[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[str, object]] = []
+
+    def note(name: str, *_: int, tags: object) -> None:
+        found.append((name, tags))
+
+    monkeypatch.setattr(metrics, "is_on", lambda: True)
+    monkeypatch.setattr(metrics, "_stats", lambda: SimpleNamespace(incr=note, gauge=note))
+    count()
+    assert found == [sent]
 
 
 def test_off_there_is_nobody_who_counts(
