@@ -29,7 +29,16 @@ from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.fakes import context
 
 #: Template fields that are allowed to be empty, or that are mappings or lists.
-OTHERS = {"workflow_id", "query", "json", "data", "files", "documents", "identifiers", "allowed_image_conn_ids"}
+OTHERS = {
+    "workflow_id",
+    "query",
+    "json",
+    "data",
+    "files",
+    "documents",
+    "identifiers",
+    "allowed_image_conn_ids",
+}
 FILTERS = {"link", "request_id", "record_identifier", "face_id"}
 REQUIRED: dict[Any, dict[str, Any]] = {
     FacekiGenerateKycLinkOperator: {},
@@ -54,7 +63,9 @@ def cases() -> list[Any]:
             given = dict(required)
             if needs_filter and name not in FILTERS:
                 given["request_id"] = "a"
-            found.append(pytest.param(kind, {**given, name: "{{ a template }}"}, name, id=f"{kind.__name__}-{name}"))
+            found.append(
+                pytest.param(kind, {**given, name: "{{ a template }}"}, name, id=f"{kind.__name__}-{name}")
+            )
     return found
 
 
