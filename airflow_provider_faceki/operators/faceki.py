@@ -414,7 +414,10 @@ class FacekiApiOperator(FacekiOperator):
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.max_xcom_bytes = max_xcom_bytes
-        self._remember_given("path", "files_conn_id", "output_path", "output_conn_id")
+        # The document of ``json`` is left out, because any text is a valid document.
+        self._remember_given(
+            "path", "query", "data", "files", "files_conn_id", "output_path", "output_conn_id"
+        )
 
     def execute(self, context: Context) -> Any:
         """Make the call and return its response, or the path of the written response."""

@@ -12,6 +12,7 @@ from airflow_provider_faceki.operators.batch import (
     FacekiBatchFetchRecordsOperator,
     FacekiBatchVerificationOperator,
 )
+from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
 from airflow_provider_faceki.operators.faceki import (
     FacekiApiOperator,
     FacekiFetchRecordsOperator,
@@ -27,18 +28,10 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.fakes import context
+from tests.airflow.test_labels import CLASSES
 
-#: Template fields that are allowed to be empty, or that are mappings or lists.
-OTHERS = {
-    "workflow_id",
-    "query",
-    "json",
-    "data",
-    "files",
-    "documents",
-    "identifiers",
-    "allowed_image_conn_ids",
-}
+#: Template fields that are allowed to be empty, or whose check has its own tests.
+OTHERS = {"workflow_id", "json", "documents", "identifiers", "allowed_image_conn_ids"}
 FILTERS = {"link", "request_id", "record_identifier", "face_id"}
 REQUIRED: dict[Any, dict[str, Any]] = {
     FacekiGenerateKycLinkOperator: {},
@@ -53,6 +46,10 @@ REQUIRED: dict[Any, dict[str, Any]] = {
     FacekiFetchRecordsOperator: {},
     FacekiKycDecisionSensor: {},
 }
+
+
+def test_no_class_is_left_out() -> None:
+    assert set(REQUIRED) == set(CLASSES) - {FacekiDecisionBranchOperator}
 
 
 def cases() -> list[Any]:
