@@ -35,8 +35,9 @@ def test_the_masker_knows_the_name_of_a_secret(name: str) -> None:
     assert redact({name: CANARY}) == {name: "***"}
 
 
-def test_the_masker_masks_three_more_fields_because_of_their_names() -> None:
-    assert redact(dict.fromkeys(ALSO_MASKED, "shown")) == dict.fromkeys(ALSO_MASKED, "***")
+def test_the_masker_masks_more_fields_because_of_their_names() -> None:
+    masked = ALSO_MASKED - (set() if AIRFLOW_3 else {"auth_header"})
+    assert redact(dict.fromkeys(masked, "shown")) == dict.fromkeys(masked, "***")
 
 
 def test_the_masker_leaves_the_other_fields_alone() -> None:
