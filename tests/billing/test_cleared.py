@@ -83,6 +83,17 @@ def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
     assert sandbox.counters.requests["verify"] == 2
 
 
+def test_after_never_a_person_decides_by_another_resubmit(sandbox: FacekiSandbox, someone: Someone) -> None:
+    sandbox.add_fault("reset_after_body", route="verify")
+    with pytest.raises(api.OutcomeUnknownError):
+        someone.now(record_identifier="accepted-anna", resubmit="never")
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="then clear the task with another resubmit"):
+            someone.now()
+    assert someone.now(resubmit="if_absent")["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-anna": 1}
+
+
 @pytest.fixture
 def derived(sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path) -> Someone:
     """A task without an identifier of its own, on an Airflow with a state store."""
