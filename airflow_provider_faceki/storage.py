@@ -27,7 +27,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -140,6 +140,7 @@ class AccessPolicy:
     prefixes: tuple[str, ...] | None = None
     conn_ids: tuple[str, ...] | None = None
     allow_local: bool = True
+    _local_folders: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for prefix in self.prefixes or ():
@@ -153,6 +154,11 @@ class AccessPolicy:
                     f"allowed prefix {redact_uri(prefix)}: give an absolute local folder or a URI such as "
                     "s3://bucket/folder/, without a Connection"
                 )
+        # The links of the prefixes are resolved once and not for each image of a batch.
+        local = [
+            re.sub(r"^\w+://", "", prefix) for prefix in self.prefixes or () if _has_local_scheme(prefix)
+        ]
+        object.__setattr__(self, "_local_folders", tuple(map(os.path.realpath, local)))
 
     @classmethod
     def for_manifest(cls, prefixes: Sequence[str] | None, conn_ids: Sequence[str] | None) -> AccessPolicy:
@@ -175,8 +181,7 @@ class AccessPolicy:
         """
         if self.prefixes is None:
             return self.allow_local
-        folders = (re.sub(r"^\w+://", "", prefix) for prefix in self.prefixes if _has_local_scheme(prefix))
-        return any(_is_below(real_path, os.path.realpath(folder)) for folder in folders)
+        return any(_is_below(real_path, folder) for folder in self._local_folders)
 
     def allows_remote(self, uri: str) -> bool:
         """Return whether a file in a remote storage is allowed."""
@@ -397,11 +402,7 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
     if not _has_local_scheme(text) and not policy.allows_remote(text):
         raise ValidationError(NOT_ALLOWED)
     with _translate_errors("reach", _File(None, "", text)):
-        # Airflow 2.11 accepts a scheme only in lower case, and does not know the scheme "local".
-        scheme, separator, rest = ("file", "://", text) if text.startswith("/") else text.partition("://")
-        scheme = "file" if scheme.lower() in _LOCAL_SCHEMES else scheme.lower()
-        path = _connect(f"{scheme}{separator}{rest}", conn_id)
-        file = _File(path.fs, str(path.path), text, _is_local(path.fs))
+        file = _local_file(text) if _has_local_scheme(text) else _connect(text, conn_id)
         if not file.is_local:
             # The filesystem caches listings of folders in the process. In an old listing, a file that another worker
             # has written would be missing, and a file that it has replaced would have its old size.
@@ -415,9 +416,21 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
     return replace(file, path=real_path)
 
 
-def _connect(text: str, conn_id: str | None) -> ObjectStoragePath:
+def _local_file(text: str) -> _File:
+    """Return a local file. Airflow's path object is not needed for it, and costs more than to open the file."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return _File(
+        LocalFileSystem(), text if text.startswith("/") else text.partition("://")[2], text, is_local=True
+    )
+
+
+def _connect(uri: str, conn_id: str | None) -> _File:
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 
+    # Airflow 2.11 accepts a scheme only in lower case.
+    scheme, separator, rest = uri.partition("://")
+    text = f"{scheme.lower()}{separator}{rest}"
     try:
         path = ObjectStoragePath(text, conn_id=conn_id) if conn_id else ObjectStoragePath(text)
         path.fs  # noqa: B018 - Airflow creates the filesystem on first access
@@ -437,7 +450,7 @@ def _connect(text: str, conn_id: str | None) -> ObjectStoragePath:
         raise ValidationError(
             f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
-    return path
+    return _File(path.fs, str(path.path), uri, _is_local(path.fs))
 
 
 def _check_shape(text: str) -> None:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from airflow_provider_faceki import storage
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 log = logging.getLogger(__name__)
 
@@ -93,25 +92,26 @@ def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = t
     :param sleep: Function that waits a number of seconds.
     :raises OSError: If the last attempt also failed.
     """
-    # tenacity is imported here and not at the top, because Airflow also imports this module when it parses a DAG, and
-    # parsing does not need tenacity.
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
-
-    retrying = Retrying(
-        stop=stop_after_attempt(len(RETRY_PAUSES_SECONDS) + 1),
-        # tenacity also needs a value for the pause after the last attempt, although it does not wait then.
-        wait=wait_chain(*map(wait_fixed, (*RETRY_PAUSES_SECONDS, 0.0))),
-        retry=retry_if_exception_type(OSError),
-        before_sleep=_warn,
-        sleep=sleep,
-        reraise=True,
-    )
-    return retrying(operation)
+    return _RETRYING.copy(sleep=sleep)(operation)
 
 
 def _warn(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     log.warning("The storage failed; trying again: %s", type(error).__name__)
+
+
+def _pause(state: RetryCallState) -> float:
+    # tenacity also asks for the pause after the last attempt, although it does not wait then.
+    return (*RETRY_PAUSES_SECONDS, 0.0)[state.attempt_number - 1]
+
+
+_RETRYING = Retrying(
+    stop=lambda state: state.attempt_number > len(RETRY_PAUSES_SECONDS),
+    wait=_pause,
+    retry=retry_if_exception_type(OSError),
+    before_sleep=_warn,
+    reraise=True,
+)
 
 
 def with_checkpoints(items: Iterable[T], checkpoint: Callable[[], object]) -> Iterator[T]:
