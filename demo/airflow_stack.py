@@ -18,6 +18,7 @@ from urllib.parse import quote
 from demo.processes import Processes, free_port, own_environment
 
 ROOT = Path(__file__).resolve().parent.parent
+SQLITE_TIMEOUT = Path(__file__).with_name("sqlite_timeout.py")
 #: The time limit for the start of Airflow. The start takes about 20 s on an idle machine with two cores, and several
 #: minutes on a busy machine.
 READY_TIMEOUT_SECONDS = 400.0
@@ -88,8 +89,12 @@ class Airflow:
         }
 
     def start(self, processes: Processes, extra: Mapping[str, str]) -> Path:
+        config = self.home / "config"
+        config.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SQLITE_TIMEOUT, config)
+        database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": f"{SQLITE_TIMEOUT.stem}.connect_args"}
         command = [str(Path(sys.executable).parent / "airflow"), "standalone"]
-        return processes.start("airflow", command, self.environment() | dict(extra))
+        return processes.start("airflow", command, self.environment() | database | dict(extra))
 
     def wait_until_ready(self, processes: Processes, dag_ids: Iterable[str]) -> None:
         """Wait until all components of Airflow are healthy and Airflow has parsed these DAGs."""

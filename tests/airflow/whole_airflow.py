@@ -25,6 +25,7 @@ from tests.airflow.running import AIRFLOW_3, reading
 MAX_WAIT_SECONDS = 300.0
 END_SECONDS = 15.0
 PROCESS_END_SECONDS = 10.0
+DATABASE_SECONDS = 120.0
 
 SERVICES = (
     ("api-server", "dag-processor", "scheduler", "triggerer") if AIRFLOW_3 else ("scheduler", "triggerer")
@@ -117,7 +118,13 @@ class WholeAirflow:
 
     def environment_of(self, service: str) -> Mapping[str, str]:
         """Return the environment variables of a service."""
-        return self.environment
+        if service == "api-server":
+            # A request that holds the database possibly waits for the event loop, and the event loop for the database.
+            # Only SQLite's default timeout of 5 s ends this.
+            return self.environment
+        # The other services end if the database is locked for longer than their timeout.
+        database = f"sqlite:///{self.database}?timeout={DATABASE_SECONDS}"
+        return {**self.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database}
 
     def end(self, service: str, number: signal.Signals) -> None:
         """End a service with a signal to its process group, then kill all processes that remain."""
