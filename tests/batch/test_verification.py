@@ -19,6 +19,7 @@ from airflow_provider_faceki.batch import runner
 from airflow_provider_faceki.batch.readers import MAX_LINE_BYTES
 from airflow_provider_faceki.operators import batch
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import Connect
 from tests.batch.people import People, once
 from tests.billing.pictures import picture, write
@@ -361,6 +362,13 @@ def test_another_batch_has_no_business_there(faceki: FacekiSandbox, people: Peop
         people.verify(people.everybody("a", "b"), batch_id="tuesday")
     assert faceki.ledger == once("a")
     assert people.verify(people.everybody("a", "b"), batch_id="monday")["decisions"] == {"ACCEPTED": 2}
+
+
+def test_without_a_batch_id_another_run_has_no_business_there(faceki: FacekiSandbox, people: People) -> None:
+    people.verify(people.everybody("a"))
+    with pytest.raises(AirflowFailException, match="holds another batch"):
+        people.batch(people.everybody("a", "b")).execute(context(ti=TaskInstance(run_id="tomorrow")))
+    assert faceki.ledger == once("a")
 
 
 def test_results_name_people_as_the_manifest_does(faceki: FacekiSandbox, people: People) -> None:

@@ -188,6 +188,17 @@ def test_a_database_that_is_not_there(served: Served, receiver: Receiver) -> Non
     assert served.post(served.at(), body).json() == {"status": "stored"}
 
 
+def test_an_airflow_without_the_asset_manager(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = said()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "airflow.assets.manager", None)
+        assert served.post(served.at(), body).status_code == 503
+    assert "A webhook could not be stored (ModuleNotFoundError); answering 503" in caplog.text
+    assert served.post(served.at(), body).json() == {"status": "stored"}
+
+
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 receives no webhooks")
 def test_a_secrets_backend_that_is_down(listening: Path) -> None:
     from airflow_provider_faceki.webhook.app import Receiver, create_app

@@ -367,3 +367,23 @@ def test_only_the_first_error_rows_of_a_try_are_logged_one_by_one(caplog: pytest
         for number in range(1, MAX_LOGGED_ERRORS + 1)
     ]
     assert "Further error rows" in further
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        api.QuotaError,
+        api.AuthenticationError,
+        api.TlsError,
+        api.ConfigurationError,
+        api.ChargeLimitError,
+    ],
+)
+def test_an_error_of_every_row_ends_the_batch_at_once(kind: type[api.FacekiError]) -> None:
+    world = World()
+    world.run(rows("good"))
+    world.faceki.refuse = lambda name: kind("of every row")
+    with pytest.raises(kind, match="of every row"):
+        world.run(rows("good", *names(200)))
+    assert world.faceki.calls["verify"] < 20
+    assert list(world.lines("errors")) == []
