@@ -1,17 +1,24 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Store the state of a charged call across the tries of a task instance, so that no try sends the call twice.
 
-The state consists of a mark and the outcome. The mark is written before the call is sent and means that the call is
-possibly sent. Airflow clears XCom before each try, so XCom cannot store this state. In Airflow 3.3 and later, Airflow's
-task state store contains it. Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
+The state consists of a mark and the result of the call. The mark is written before the call is sent. It means that the
+call was possibly sent. Airflow clears XCom before each try, so XCom cannot store this state. In Airflow 3.3 and later,
+Airflow's task state store contains it. Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
 
-The mark is also a fence, which prevents two executions of one task instance from sending the call at the same time. The
-store has no compare-and-set, so the fence uses Fischer's algorithm for mutual exclusion. An execution writes a mark
-with a nonce, waits longer than a write needs, and sends the call only if its nonce is still stored.
+The mark also prevents two executions of one task instance from sending the call at the same time (a fence). The store
+has no compare-and-set, so the fence uses Fischer's algorithm for mutual exclusion. An execution writes a mark with a
+random value (nonce) and waits longer than a write needs. It sends the call only if its nonce is still stored.
 
-The execution first reads the stored mark, then fetches the record from FACEKI. Before the execution writes its own
-mark, it reads the stored mark again. A finished call also leaves a mark. Therefore, if the two readings differ, another
-execution has sent the call in between.
+An execution works in this order:
+
+1. It reads the stored mark.
+2. It looks for the record at FACEKI, if the call leaves a record.
+3. It reads the stored mark again.
+4. It writes its own mark.
+
+If the marks of steps 1 and 3 differ, another execution has possibly sent the call after step 2. In this case the
+execution does not send the call. A finished call also leaves a mark, so this comparison also finds a call that has
+already ended.
 """
 
 from __future__ import annotations
@@ -35,15 +42,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Minimum seconds between writing the nonce and reading it back. This wait must be longer than the time that another
-#: execution needs to read and to write the mark, which are two requests to Airflow's API server.
+#: An execution writes a random value (nonce) into its mark and reads the mark again later, to see whether another
+#: execution has overwritten it. This is the minimum number of seconds between the two. It must be longer than the time
+#: in which another execution reads and writes the mark. These are two requests to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
-#: The wait lasts at least this many times as long as this execution's own reading and writing of the mark.
+#: Before an execution sends a charged call, it reads the stored mark, writes its own mark, waits, and reads the mark
+#: again. The wait is at least this many times as long as the first read and the write of this execution.
 _FENCE_FACTOR = 3.0
-#: Maximum seconds between two reads of the images while a verification is sent, in addition to the longest pause
-#: between two attempts (``max_wait``). If a worker is suspended, Airflow starts the next try after 300 seconds without
-#: a heartbeat, and the next try waits another 150 seconds. A try that was suspended for a shorter time than this limit
-#: sends its request early enough, so that the next try finds the record.
+#: While a verification is sent, its images are read in pieces. If more than this number of seconds passes between two
+#: reads, the process was suspended, and it stops sending. The longest pause between two attempts (``max_wait``) is
+#: added to this limit. Reason: Airflow starts the next try if a worker sends no heartbeat for 300 seconds. The next try
+#: waits another 150 seconds and then looks for the record. A suspended try must send its request before this search, or
+#: not at all. Otherwise the person is verified and billed twice.
 MAX_SUSPENSION_SECONDS = 180.0
 #: Clock that also counts the time in which the machine is suspended, if the system has such a clock.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -72,7 +82,8 @@ class ChargedCallState:
         # The key is part of a URL path, so it contains a hash instead of the identifier.
         suffix = "" if identifier is None else f"_{digest(identifier)}"
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
-        #: The mark that this execution read first. An earlier try possibly wrote it.
+        #: The stored mark, as this execution found it at its first read. The mark means that the call was possibly
+        #: sent. An earlier try possibly wrote it.
         self._mark: Any = _UNREAD
         #: Time of the last check by :meth:`ensure_not_suspended`, and the maximum seconds until the next check.
         self._checked_at = 0.0
@@ -112,13 +123,14 @@ class ChargedCallState:
     def resubmit_at(self, resubmit_after: float) -> float | None:
         """Return the Unix time from which a missing record proves that an earlier try has not sent the call.
 
-        Return ``None`` if no call is pending.
+        Return ``None`` if no earlier try has left a started and unfinished call.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         """
-        # The seconds count from the start of this try, because no earlier try can send after this start. The time of
-        # the earlier try's mark alone is not sufficient, because a process can be suspended between writing its mark
-        # and sending its last byte. `dag.test()` of Airflow 2 sets no start date, so the current time is used instead.
+        # ``resubmit_after`` counts from the start of this try, because earlier tries cannot send after it. The time of
+        # the earlier try's mark (its note that it will send) is not sufficient: that process was possibly suspended
+        # after it wrote the mark, and sent its last byte much later. `dag.test()` of Airflow 2 sets no start date. In
+        # this case the current time is used.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -132,8 +144,8 @@ class ChargedCallState:
     def acquire(self) -> bool:
         """Write a mark that the call is possibly sent, and return whether this execution is allowed to send the call.
 
-        ``False`` means that another execution of this task instance sends the call. Without a task state store there is
-        no fence, and the result is ``True``.
+        ``False`` means that another execution of this task instance sends the call. Without a task state store, no mark
+        can be written. In this case the result is always ``True``.
         """
         self._checked_at = time.clock_gettime(_CLOCK)
         if self._store is None:
@@ -155,15 +167,16 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        :raises AirflowException: if an image could not be read, or has changed, or if this process was suspended. In
-            this case FACEKI has not received the complete call.
+        :raises AirflowException: in three cases: an image could not be read, an image has changed, or this process was
+            suspended. In all three cases FACEKI has not received the complete call.
         :raises FacekiError: if the call fails; see ``hook.call``.
         """
         self._max_pause = MAX_SUSPENSION_SECONDS + hook.settings.max_wait
         try:
             return hook.call(endpoint)
         except SuspendedError as error:
-            # The mark is not removed, because it is possibly the mark of the next try.
+            # The stored mark, which means that the call was possibly sent, is not removed here. It possibly belongs to
+            # the next try already.
             raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
@@ -192,7 +205,11 @@ class ChargedCallState:
         self._checked_at = now
 
     def clear(self) -> None:
-        """Remove the mark. Call this method if FACEKI has not processed the call, or after the result is saved."""
+        """Remove the stored mark, so that the next try is allowed to send the call.
+
+        The mark means that the call was possibly sent. Call this method if FACEKI has not processed the call, or if an
+        error tells the user that the outcome of the call is unknown. After a successful call, use :meth:`finish`.
+        """
         self._mark = None
         if self._store is not None:
             self._store.delete(self._pending_key)
@@ -215,11 +232,14 @@ class ChargedCallState:
     def save_matches(
         self, records: Iterable[api.VerificationRecord], location: str, size: int | None
     ) -> bool:
-        """Save the records that a charged search found. Return ``False`` if there is no store.
+        """Save the records that a charged search found, so that a later try does not search again.
+
+        Return ``False`` if Airflow has no task state store, because then nothing can be saved.
 
         :param records: Records of the persons that the search found.
         :param location: URI of the image that was searched for.
-        :param size: Size of the image in bytes. ``None`` if the same image does not always have the same size.
+        :param size: Size of the sent image in bytes. ``None`` if the image was resized before it was sent, because its
+            size then depends on the version of Pillow.
         """
         if self._store is None:
             return False
@@ -248,12 +268,15 @@ class ChargedCallState:
         return [made for made in map(api.KycVerification.from_dict, found) if made is not None]
 
     def clear_matches(self) -> None:
-        """Remove the saved matches, so that the next search calls FACEKI again."""
+        """Remove the saved records of a face search, so that the next search calls FACEKI again."""
         if self._store is not None:
             self._store.delete(_MATCHES_KEY)
 
     def _pending(self) -> Any:
-        """Return the stored mark as this execution read it first. Later changes in the store are not visible here."""
+        """Return the stored mark, which means that the call was possibly sent.
+
+        The mark is read from the store once in each execution. Later changes in the store are not visible here.
+        """
         if self._mark is _UNREAD:
             self._mark = self._load(self._pending_key)
         return self._mark

@@ -120,7 +120,7 @@ def needed_settings(findings: Sequence[Finding]) -> dict[str, str]:
 
 
 def report(findings: Sequence[Finding], status: int) -> str:
-    """Return the report for a file, as Markdown that a user can paste into a bug report."""
+    """Return the report as Markdown. The caller writes it to a file, and a user can paste it into a bug report."""
     rows = ["| question | finding | source of uncertainty | setting to change |", "|---|---|---|---|"]
     rows += [
         f"| {each.question} | {each.level}: {_cell(each.answer)} | {each.uncertainty} "
@@ -178,7 +178,7 @@ def _conclusion(conn_id: str, base_url: str, findings: Sequence[Finding], status
 
 
 def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
-    """Return the instructions for a Connection that is defined by an environment variable.
+    """Return the text that tells the user how to change a Connection that is defined by an environment variable.
 
     Airflow prefers the variable to its database, so a change in the database has no effect.
     """
@@ -197,7 +197,7 @@ def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
 
 
 def _change_connection(conn_id: str, base_url: str, settings: Mapping[str, str]) -> list[str]:
-    """Return the instructions for a Connection that is stored in Airflow's database."""
+    """Return the text that tells the user how to change a Connection that is stored in Airflow's database."""
     connection = {
         "conn_type": "faceki",
         "host": base_url,

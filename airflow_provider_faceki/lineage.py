@@ -78,9 +78,11 @@ def file_uri(uri: FilePath) -> str | None:
 
 
 def datasets(rows: Mapping[str, int | None]) -> list[Dataset]:
-    """Return the datasets at the given locations. Locations without a URI are omitted.
+    """Return the datasets at the given locations.
 
-    :param rows: Number of rows by location. ``None`` if the number is unknown.
+    A location for which :func:`file_uri` returns no URI, such as an empty text, is omitted.
+
+    :param rows: Maps each location, a path or a URI, to its number of rows. ``None`` if the number is unknown.
     """
     return [Dataset(uri, count) for place, count in rows.items() if (uri := file_uri(place))]
 

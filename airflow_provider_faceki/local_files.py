@@ -136,8 +136,9 @@ def _link(handle: int, name: str, folder: int) -> None:
     """Give an unnamed file its name. An existing file with this name is replaced atomically."""
 
     def link(as_name: str) -> None:
-        # The folder handles make Python call linkat(2), which follows the symbolic link in /proc. Without them, Python
-        # would call link(2), which does not follow it.
+        # The unnamed file gets its name by a hard link from its entry in /proc, which is a symbolic link. The call must
+        # follow this symbolic link. With the two folder handles, Python calls linkat(2), which follows it. Without
+        # them, Python calls link(2), which does not follow it.
         os.link(
             f"/proc/self/fd/{handle}", as_name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True
         )
@@ -191,8 +192,9 @@ def _new_part_name() -> str:
 
 
 def _lock(handle: int) -> None:
-    # The system removes the lock when the process ends. Therefore, if another process can lock a temporary file, its
-    # writer has ended. Errors are ignored, because some filesystems have no locks.
+    # A process locks its temporary file while it writes the file. The system removes the lock when this process ends.
+    # Therefore, if another process can lock the file, the writing process has ended, and the file can be deleted.
+    # Errors are ignored, because some filesystems have no locks.
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -92,8 +92,8 @@ def gauge(name: str, value: int, **tags: str) -> None:
 
 
 def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
-    # Special characters are replaced, because the protocol of a backend possibly uses them itself. For example, a
-    # Connection id can contain them.
+    # Special characters in the values of tags are replaced, because the protocol of a metrics backend possibly uses the
+    # same characters. A Connection id, for example, can contain such characters.
     tags = {tag: re.sub(r"[^A-Za-z0-9_-]", "_", value) for tag, value in tags.items()}
     try:
         getattr(_stats(), kind)(".".join(("faceki", name, *tags.values())), *values, tags=tags or None)

@@ -36,8 +36,8 @@ class _AddressLink(BaseOperatorLink):
         :param ti_key: Key of the task instance, including its map index.
         """
         if self.key is not None and hasattr(ti_key, "xcom_push"):
-            # The worker of Airflow 3 calls this method directly after the execution of the task. There, a read of a
-            # missing XCom would log an error, so the address is read from the operator.
+            # The worker of Airflow 3 calls this method directly after the execution of the task. In the worker, reading
+            # an XCom that does not exist logs an error. Therefore the address is read from the operator, not from XCom.
             return str(getattr(operator, "link_urls", {}).get(self.key, ""))
         # The import is here and not at the top, because it loads Airflow's database models, which DAG parsing does not
         # need.
