@@ -71,7 +71,8 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
         except ValidationError:
             raise
         except Exception as problem:
-            # For a corrupt image, Pillow raises the error of the reader, such as OSError, SyntaxError or struct.error.
+            # For a corrupt image, Pillow has no common error class. It raises the error of the code that reads the
+            # image format, such as OSError, SyntaxError or struct.error. Therefore every exception is caught.
             raise ValidationError(f"{name} cannot be made smaller: Pillow cannot read it") from problem
     return image.of_bytes(name, content, max_bytes)
 
@@ -135,7 +136,10 @@ def _check_pixels(name: str, size: tuple[int, int], needed_bytes: int) -> None:
 
 
 def _decode_reduced(picture: ImageFile, longest: int) -> None:
-    """Configure the JPEG decoder to decode at a fraction of the size that is still larger than the requested size."""
+    """Configure the JPEG decoder to produce a half, a quarter or an eighth of the full size, if this is large enough.
+
+    The decoded size remains at least ``_REDUCING_GAP`` times the requested size ``longest``.
+    """
     factor = _REDUCING_GAP * longest / max(picture.size)
     if factor < 1:
         picture.draft(None, (math.ceil(picture.width * factor), math.ceil(picture.height * factor)))
@@ -250,7 +254,10 @@ class _MemoryBudget:
 
     @contextmanager
     def reserve(self, needed: int) -> Iterator[None]:
-        """Reserve ``needed`` bytes during the context."""
+        """Reserve ``needed`` bytes of the memory budget while the context is active.
+
+        If too few bytes are free, wait until other threads have released enough bytes.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._free >= needed)
             self._free -= needed
@@ -276,7 +283,11 @@ class _StrictDecoding:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Refuse truncated images during the context. The last thread that ends it restores Pillow's setting."""
+        """While this context is active, make Pillow refuse truncated images.
+
+        Pillow's setting is the same for all threads of the process, and several threads can be in the context at the
+        same time. The last thread that leaves the context restores the setting.
+        """
         import PIL.ImageFile
 
         with self._lock:
@@ -302,6 +313,7 @@ def _reset() -> None:
     _budget, _strict_decoding = _MemoryBudget(MAX_DECODED_BYTES), _StrictDecoding()
 
 
-# A forked child process does not have the threads that reserved memory or that decode images. Therefore the child
-# process creates the memory budget and the object for strict decoding again.
+# After a fork, the child process does not have the parent's threads. Memory that these threads reserved would never
+# become free, and a lock that one of them held would stay locked. Therefore the child process creates the memory budget
+# and the object with the decoding lock again.
 os.register_at_fork(after_in_child=_reset)

@@ -42,7 +42,10 @@ else:
             max_tries: int,
             context: Context | None = None,
         ) -> RetryDecision:
-            """Return the decision for a FACEKI error. For all other errors, return Airflow's default decision."""
+            """Return whether Airflow retries the task after a FACEKI error, and after which time.
+
+            For all other errors, return the result of Airflow's default policy.
+            """
             if not isinstance(exception, FacekiError):
                 return RetryDecision.default()
             if isinstance(exception, OutcomeUnknownError) or exception.needs_consent:

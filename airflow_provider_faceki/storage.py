@@ -73,8 +73,8 @@ _ACCESS_NAMES = re.compile(
 )
 _ACCESS_CODES = frozenset(
     {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed"}
-    # The response to a HEAD request has no body with details, so only its status is known. S3 uses status 400 for
-    # expired credentials.
+    # The response to a HEAD request has no body with details, so only its status is known. S3 answers with status 400
+    # if the credentials have expired. Therefore 400 is treated as refused access.
     | {"400", "401", "403", "407"}
 )
 _INVALID_NAMES = re.compile(r"ParamValidation|InvalidBucketName")
@@ -83,7 +83,7 @@ _MISSING_CODES = frozenset({"404", "410", "NoSuchKey", "NoSuchBucket"})
 
 
 class StorageError(OSError):
-    """A storage operation failed, although the path is possibly right.
+    """A storage operation failed. The path is possibly right, so the same operation can succeed later.
 
     :param doing: Name of the operation, for example ``read``.
     :param uri: URI of the file. The error text does not show credentials of the URI.
@@ -169,8 +169,9 @@ class AccessPolicy:
     def hides_reasons(self) -> bool:
         """Whether error texts must hide that a file is missing or is not an image.
 
-        If ``prefixes`` is set, error texts contain the reason. By setting it, the DAG's author has decided in which
-        folders the writer of the URIs is allowed to learn which files exist.
+        This is true if the policy has no ``prefixes`` and allows no local files. If ``prefixes`` is set, it is false.
+        The DAG's author has then named the folders in which the writer of the URIs is allowed to learn which files
+        exist.
         """
         return self.prefixes is None and not self.allow_local
 
@@ -184,7 +185,11 @@ class AccessPolicy:
         return any(_is_below(real_path, folder) for folder in self._local_folders)
 
     def allows_remote(self, uri: str) -> bool:
-        """Return whether a file in a remote storage is allowed."""
+        """Return whether the policy allows a file in a remote storage.
+
+        The file must be below one of ``prefixes``. If the URI names a Connection, it must be one of ``conn_ids``. If
+        ``prefixes`` or ``conn_ids`` is ``None``, its condition does not apply.
+        """
         conn_id = _user_part(uri)
         if conn_id and self.conn_ids is not None and conn_id not in self.conn_ids:
             return False
@@ -404,8 +409,9 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
     with _translate_errors("reach", _File(None, "", text)):
         file = _local_file(text) if _has_local_scheme(text) else _connect(text, conn_id)
         if not file.is_local:
-            # The filesystem caches listings of folders in the process. In an old listing, a file that another worker
-            # has written would be missing, and a file that it has replaced would have its old size.
+            # The filesystem object caches the listings of folders in this process. The cache is cleared, because an old
+            # listing does not contain new files of other workers. It also contains the old size of a file that another
+            # worker has replaced.
             file.filesystem.invalidate_cache(file.path)
     if policy is UNRESTRICTED or not file.is_local:
         return file
@@ -446,7 +452,8 @@ def _connect(uri: str, conn_id: str | None) -> _File:
             "it installed, with all that it needs?"
         ) from None
     except ValueError:
-        # Airflow's error text names the scheme. The text of a storage library can contain values of its Connection.
+        # The text of this error is not shown. If the error comes from Airflow, its text names only the scheme. If the
+        # error comes from a storage library, its text can contain values of the Connection, such as a secret.
         raise ValidationError(
             f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
@@ -631,7 +638,8 @@ def _labels(error: BaseException | None) -> frozenset[str]:
         response = getattr(error, "response", None)
         details = response.get("Error") if isinstance(response, dict) else None
         statuses = [getattr(error, name, None) for name in ("status", "status_code", "code")]
-        # The number 400 is ignored, because aiohttp also uses it for an incomplete body.
+        # The status 400 of an error is ignored, because it is not always the HTTP status of the response. aiohttp also
+        # sets 400 if the body of the response is incomplete.
         codes = [status for status in statuses if status != 400]
         codes += [details.get("Code")] if isinstance(details, dict) else []
         found |= {str(code) for code in codes if isinstance(code, int | str)} | {type(error).__name__}

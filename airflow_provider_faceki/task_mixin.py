@@ -84,7 +84,10 @@ class FacekiTaskMixin:
                 check_identifier(name, value)
 
     def _cached_names(self) -> list[str]:
-        """Return the names of attributes that belong to one execution. They are created again when they are needed."""
+        """Return the names of the attributes that are valid in one execution only.
+
+        These attributes are not copied and not pickled. They are created again when they are needed.
+        """
         kind = type(self)
         return [
             name

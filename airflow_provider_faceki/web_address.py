@@ -54,7 +54,11 @@ def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | 
 
 
 def _is_at(endpoint: object, domain: str) -> bool:
-    """Return whether a storage endpoint is in the vendor's domain. ``None`` means the vendor's default endpoint."""
+    """Return whether a storage endpoint is in the domain of the storage's vendor, such as AWS.
+
+    :param endpoint: URL of the endpoint. ``None`` means the vendor's default endpoint, so the result is true.
+    :param domain: Domain of the vendor.
+    """
     if endpoint is None:
         return True
     return isinstance(endpoint, str) and f".{urlsplit(endpoint).hostname or ''}".endswith(domain)

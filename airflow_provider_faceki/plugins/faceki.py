@@ -36,8 +36,8 @@ class _LazyApps:
 
 
 def _make_apps() -> list[dict[str, Any]]:
-    # The conf of the API server is used instead of the conf of common.compat, which raises another error class for a
-    # wrong value.
+    # Airflow's configuration is read with the ``conf`` object of the API server. The ``conf`` object of common.compat
+    # raises a different error class for a wrong value, which the code below would not catch.
     from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
 

@@ -73,7 +73,7 @@ def _counters(backend: Backend, document: Mapping[str, object]) -> object:
 def _polls(backend: Backend, document: Mapping[str, object]) -> object:
     """Return the times at which clients requested records with one filter.
 
-    The member `key` of the document contains the filter, for example `link=<id>`.
+    The query parameter `key` of the control call contains the filter, for example `link=<id>`.
     """
     return list(backend.accounts.polls(_text(document, "key")))
 

@@ -142,9 +142,10 @@ class AirflowHome:
         This also works if the process has already imported Airflow with another home.
         """
         if "AIRFLOW_HOME" in os.environ:
-            # The first import of Airflow reads the configuration of AIRFLOW_HOME. Other tests in this process possibly
-            # need that configuration, so Airflow is imported before the variables are changed. If AIRFLOW_HOME is not
-            # set, an import now would create a home in the user's folder, so Airflow is imported after the change.
+            # The first import of Airflow reads the configuration of AIRFLOW_HOME. If AIRFLOW_HOME is set, Airflow is
+            # imported now, before the variables are changed, because other tests in this process possibly need that
+            # configuration. If AIRFLOW_HOME is not set, an import now would create a home in the user's folder. In this
+            # case Airflow is imported after the variables are changed.
             import_module("airflow.settings")
         before = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)

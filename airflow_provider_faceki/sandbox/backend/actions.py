@@ -77,7 +77,7 @@ class Backend:
     def dialect(self) -> Dialect:
         return dialect_of(self.settings.dialect)
 
-    # Methods for faults (injected errors) and tokens.
+    # Methods of the simulated FACEKI service for faults (injected errors) and tokens.
 
     def add_fault(self, kind: str | Fault, **options: object) -> None:
         """Queue a fault, for example `add_fault("status", route="records", status=503)`.
@@ -115,7 +115,7 @@ class Backend:
                 return False
         return self.tokens.is_valid(value.strip(), self.clock.now())
 
-    # Methods for links.
+    # Methods of the simulated FACEKI service for links, through which persons are verified.
 
     def workflow(self, workflow_id: object) -> Workflow:
         """Return the workflow with this id.
@@ -140,8 +140,8 @@ class Backend:
 
         :param record_identifier: the caller's identifier of the person. It also selects the outcome; see `outcomes.py`.
         :param workflow_id: the id of the workflow for the verification.
-        :param minutes: the lifetime of the link in minutes. If None or 0, the link never expires. FACEKI does not
-            document this (assumption).
+        :param minutes: the lifetime of the link in minutes. If None or 0, the link never expires. This is an
+            assumption, because FACEKI does not document it.
         :param redirect_url: the URL to which the hosted page leads after the verification. If empty, there is no
             redirect.
         :raises Refused: If the workflow does not exist.
@@ -202,14 +202,19 @@ class Backend:
             return self._verify(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     def answer_due_links(self) -> None:
-        """Answer each link for which an automatic answer (setting `auto_answer`) is due."""
+        """Finish the verification of each link whose automatic answer is due.
+
+        With the setting `auto_answer`, the sandbox itself verifies the person of each new link after a number of
+        seconds.
+        """
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # If the link was already answered, has expired, or the credit is used up, the link remains unchanged.
+                # The link remains unchanged in three cases: it has no uses left, it has expired, or the credit of the
+                # simulated FACEKI account is used up.
                 with suppress(Refused):
                     self.answer_link(link)
 
-    # Methods for verifications and records.
+    # Methods of the simulated FACEKI service for verifications and their records.
 
     def verify(self, workflow: Workflow, record_identifier: str, link: Link | None, selfie: str) -> Record:
         """Verify the images of an API call and return the new record.
@@ -299,12 +304,12 @@ class Backend:
             return deepcopy(record.document)
 
     def decide(self, key: str, decision: str, by: str = "sandbox") -> dict[str, object]:
-        """Answer a link or change the decision of a record, and return the document of the record.
+        """Verify a person through a link or change the decision of a record, and return the record as a JSON object.
 
         A webhook is sent in both cases.
 
         :param key: the id of a link, or a request id. If the link already has a record, the decision of its newest
-            record is changed. Otherwise the link is answered.
+            record is changed. Otherwise the link is used for a new verification.
         :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capital letters.
         :param by: the name of the reviewer, which is stored in the record.
         :raises Refused: If the link cannot be used.
@@ -336,7 +341,7 @@ class Backend:
         with self.lock:
             self.accounts.webhooks[outcome] += 1
 
-    # Methods for charges, counters and the face search.
+    # Methods of the simulated FACEKI service for charges, counters and the face search.
 
     def charge(self, record_identifier: str, what: str) -> None:
         """Charge the account for a call.
@@ -353,7 +358,7 @@ class Backend:
     def search_face(self, selfie: str | None, *, missing: int) -> list[Record]:
         """Charge a face search, and return the records with the same selfie, byte for byte.
 
-        The search is billed even if no record is found. FACEKI does not document this (assumption).
+        The search is billed even if no record is found. This is an assumption, because FACEKI does not document it.
 
         :param selfie: the SHA-256 digest of the selfie. If None, the request contains no selfie.
         :param missing: the error code of the refusal if the request contains no selfie.

@@ -68,7 +68,8 @@ NAMES: Final[dict[int, str]] = {
 }
 
 # These codes mean that the images were examined and rejected. A rejection is the result of a verification, so the
-# sandbox bills it and stores a record. FACEKI does not document whether it bills a rejection (assumption).
+# sandbox bills it and stores a record. This is an assumption, because FACEKI does not document whether it bills a
+# rejection.
 REJECTIONS: Final = frozenset(
     {5004, 5005, 5007, 5008, 5010, 5011, 5012, 8002, *range(8004, 8013), 8018, 8019}
 )

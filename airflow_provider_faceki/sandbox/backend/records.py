@@ -75,7 +75,7 @@ class Record:
     def decide(self, decision: str, now: float, by: str) -> None:
         """Change the decision, as a reviewer does in FACEKI's portal.
 
-        The decision ACCEPTED removes the error codes (assumption).
+        The decision ACCEPTED removes the error codes. This is an assumption, because FACEKI does not document it.
 
         :param now: the time of the change in seconds since the epoch.
         :param by: the name of the reviewer.

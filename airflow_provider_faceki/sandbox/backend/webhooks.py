@@ -121,10 +121,11 @@ class WebhookSender:
             self._changed.notify()
 
     def _swap(self, delivery: _Delivery) -> _Delivery:
-        """Swap the order of two consecutive webhooks, and return the delivery that must be queued.
+        """Swap the order of two consecutive webhooks. Return the delivery that the caller must put into the queue.
 
-        The first webhook waits in the queue for the delay in the setting `webhook_delay`. If a second webhook is queued
-        in this time, the second webhook is sent at once, and the first webhook is sent directly after it.
+        For the first webhook, this is the unchanged delivery. It waits in the queue for the delay in the setting
+        `webhook_delay`. If a second webhook is queued in this time, the delivery of the first webhook is removed from
+        the queue. The returned delivery then sends the second webhook at once, and the first webhook directly after it.
         """
         held, self._held = self._held, delivery
         if held is None or held not in self._queue:
