@@ -14,10 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-#: If the answer to a verification was lost, its record is looked up for this number of seconds. FACEKI verifies while
-#: the caller waits, and FACEKI's apps wait two minutes at most. Therefore a record that does not exist one minute later
-#: is unlikely to appear. The constant is in this module, because the Airflow operator has the same default and must not
-#: import the module of the call when a DAG file is parsed.
+#: If the answer to a verification was lost, its record is looked up for this number of seconds after the loss. FACEKI
+#: verifies while the caller waits for the answer. FACEKI's own apps stop waiting after two minutes, and this package
+#: stops after the same time by default. A record that does not exist one minute after that is unlikely to appear. The
+#: Airflow operator has the same default. The constant is in this module, so that parsing a DAG file does not import the
+#: code of the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -90,7 +91,8 @@ def check_minutes(name: str, value: object) -> None:
 
 def check_files(name: str, files: object) -> None:
     """Raise an error if ``files`` is not a mapping of the names of multipart parts to :class:`File` objects."""
-    # Parsing a DAG imports this module and needs no uploads.
+    # Airflow imports this module when it parses a DAG file. Parsing uploads no files, so the code for uploads is
+    # imported only here.
     from airflow_provider_faceki.api.uploads import File
 
     if not isinstance(files, Mapping):

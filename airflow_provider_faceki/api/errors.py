@@ -112,8 +112,8 @@ class FacekiError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The pickle omits all attributes of the class SecretText. A pickle would contain the text of the secret, and
-        # Airflow possibly stores the pickle.
+        # The pickle of this error contains no attribute of the class SecretText. Otherwise the pickle would contain the
+        # secret in plain text, and Airflow possibly stores the pickle.
         state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
         return (_rebuild, (type(self), self.message, state))
 

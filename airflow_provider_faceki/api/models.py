@@ -54,8 +54,9 @@ _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 # A number in this range is a Unix time in seconds, from 2001 to 2286. A number in the 1000 times larger range is a Unix
 # time in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# A time without a zone is read as UTC, and a date without a time is read as midnight. The result is possibly too early
-# by up to this number of seconds, which is the sum of 14 hours for the zone and 24 hours for the day.
+# A time without a zone is read as UTC. A date without a time is read as midnight. Therefore the read time is possibly
+# earlier than the real time, by up to 12 hours because of the zone and by up to 24 hours because of the missing time.
+# The maximum is set to 38 hours, which includes a reserve of two hours.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 

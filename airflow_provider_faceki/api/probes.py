@@ -49,12 +49,15 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
-#: Maximum number of requests for records. These requests use random identifiers that no record has.
+#: Maximum number of requests for records in one check. These requests contain random identifiers that no record has.
+#: The answers show whether FACEKI knows the path and the filter, and how FACEKI reports that there is no record.
 MAX_RECORDS_REQUESTS = 100
-#: Number of requests that are reserved out of :data:`MAX_RECORDS_REQUESTS`, so that each filter of records can be
-#: tested. One test needs up to four requests, because a refused request and a null answer are each repeated.
+#: Number of requests that are kept back from :data:`MAX_RECORDS_REQUESTS`, so that enough requests remain to test each
+#: filter of records, such as ``request_id``. One test needs up to four requests. It is repeated once if the answer is
+#: null, and each of these two requests is sent again once if FACEKI refuses the token.
 _NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
-#: Description of all test requests, for the user who runs the check. The numbers are upper limits.
+#: Texts that describe the test requests without the creation of a link. The check shows these texts to the user before
+#: it sends the requests. The numbers in the texts are maximum numbers of requests.
 FREE_CALLS = (
     "token requests: one in the configured form; if that fails, one in each of the other five forms",
     "records of identifiers made up for this check: four requests if all is as configured, else at most "
@@ -85,15 +88,15 @@ _MAX_KEYS = 12
 
 
 class Level(StrEnum):
-    """Consequence of a finding for the settings of the installation."""
+    """Result of one question of the check: whether the user has to change settings of the Airflow Connection."""
 
-    #: No setting has to be changed.
+    #: The settings of the Connection work, so the user does not have to change them.
     OK = "ok"
-    #: At least one setting has to be changed.
+    #: The user has to change at least one setting of the Connection.
     CHANGE = "change"
     #: The call failed with all settings that were tried.
     BROKEN = "broken"
-    #: The test requests did not answer the question.
+    #: The test requests of the check did not show whether a setting has to be changed.
     OPEN = "open"
 
 
@@ -101,10 +104,11 @@ class Level(StrEnum):
 class Finding:
     """One question about the FACEKI installation, with its answer.
 
-    :param uncertainty: Why the question exists. The reason is an incomplete or contradictory source.
-    :param level: Consequence for the settings of the installation.
-    :param settings: New values of settings. The keys are attributes of :class:`Service`, ``auth_flow`` or
-        ``workflow_id``.
+    :param uncertainty: Why FACEKI's documentation does not answer the question. For example, it contains two different
+        paths.
+    :param level: Whether the user has to change settings of the Airflow Connection.
+    :param settings: The settings that the user has to change, with their new values. The keys are attributes of
+        :class:`Service`, ``auth_flow`` or ``workflow_id``.
     """
 
     question: str
@@ -218,7 +222,10 @@ class _Outcome:
 
 
 class Diagnosis:
-    """Test requests (probes) for one FACEKI account. A probe is sent when the caller requests its finding.
+    """Test requests for one FACEKI account.
+
+    A finding is one question about FACEKI with its answer, such as which form of the token request works. The test
+    requests for a finding are sent only when the caller asks for this finding.
 
     :param client: Client with the configured settings.
     :param workflow_id: Id of the default workflow of the Airflow Connection, or ``None``.
@@ -362,9 +369,10 @@ class Diagnosis:
         return question.answer(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
-        """Try settings for fetching records, and use the first settings that work for all later test requests.
+        """Try several settings for fetching records, and stop at the first settings that work.
 
-        Return the changed settings and the description of the answer, or ``None`` if no settings work.
+        All later test requests use these settings. Return the settings that differ from the previous settings, and the
+        description of the answer. If no settings work, return ``None``.
         """
         configured = self._client.service
         for service in dict.fromkeys(services):
@@ -380,7 +388,7 @@ class Diagnosis:
     def _use_service(self, outcome: _Outcome) -> tuple[dict[str, str], str]:
         """Use the settings of a successful test request for all later test requests.
 
-        Return the changed settings and the description of the answer.
+        Return the settings that differ from the previous settings, and the description of the answer.
         """
         configured = self.service
         self._use(service=outcome.service)
@@ -391,7 +399,8 @@ class Diagnosis:
         endpoint = FetchRecords(**{name: value})
 
         def understand(records: tuple[VerificationRecord, ...]) -> FacekiError | None:
-            # No record has this identifier. If FACEKI returns records, FACEKI ignored the filter.
+            # The request contains a new random identifier, which no record has. If FACEKI returns records nevertheless,
+            # FACEKI has ignored the filter.
             return (
                 UnexpectedResponseError("records of others are answered: the filter is not known")
                 if records
@@ -401,7 +410,8 @@ class Diagnosis:
         before = self._recorder.sent
         outcome = self._ask(endpoint, service, understand)
         if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
-            # No record has this identifier, so null in the answer means that there is no record.
+            # The request contains a new random identifier, which no record has. Therefore null in the answer means that
+            # there is no record.
             outcome = self._ask(endpoint, replace(service, null_result="no_record"), understand)
         self._records_requests += self._recorder.sent - before
         # A LinkError also proves that the filter works, because FACEKI reports that the link does not exist.

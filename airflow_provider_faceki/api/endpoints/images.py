@@ -26,8 +26,9 @@ from airflow_provider_faceki.api.values import as_number
 
 T = TypeVar("T")
 
-# Names of the fields by which a JSON object is recognised as a face analysis, or as the result of an image check. The
-# names have the form that `plain` returns.
+# A JSON object with a field of `_ANALYSIS_FIELDS` is a face analysis. A JSON object with a field of `_CHECK_FIELDS` is
+# the result of an image check. The names are in lower case and without `_`, because `plain` converts FACEKI's field
+# names to this form before they are compared.
 _ANALYSIS_FIELDS = frozenset(
     {"minage", "maxage", "gender", "genderconfidence", "livenessscore", "facedetectionconfidence"}
 )
@@ -118,7 +119,7 @@ class AnalyzeFace(_SelfieCall):
     _route: ClassVar[str] = "analyzeFace"
 
     def read(self, answer: Payload) -> FaceAnalysis:
-        """Return the face analysis in FACEKI's answer. Numbers in the form of text are accepted."""
+        """Return the face analysis from FACEKI's answer. Numbers in the form of text are accepted."""
         found = _object(answer, "face analysis", _ANALYSIS_FIELDS)
         gender = field(found, "gender")
         return FaceAnalysis(
@@ -138,10 +139,11 @@ class AnalyzeFace(_SelfieCall):
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """Result of a check of the quality of an image.
+    """Result of the quality check of an image.
 
-    FACEKI publishes no thresholds. Its SDKs require a quality of 110 for front sides and 80 for back sides, at least
-    one object, and a liveness score of 0.7 to 0.87.
+    FACEKI publishes no thresholds. Its React SDK requires at least one object, and a quality of at least 110 for a
+    front side and at least 80 for a back side. The required liveness score differs between the SDKs. The React SDK
+    requires at least 0.87. The Android and React Native SDKs require more than 0.7.
 
     :param objects: Objects that FACEKI found in the image.
     :param quality: Sharpness. A higher value is better.
@@ -183,7 +185,7 @@ class CheckImage:
         )
 
     def read(self, answer: Payload) -> ImageCheck:
-        """Return the result of the check in FACEKI's answer. Numbers in the form of text are accepted."""
+        """Return the result of the image check from FACEKI's answer. Numbers in the form of text are accepted."""
         found = _object(answer, "image check", _CHECK_FIELDS)
         objects, liveness = field(found, "objects_detected"), field(found, "liveness")
         live = liveness if isinstance(liveness, dict) else {}

@@ -14,8 +14,9 @@ from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier
 
-# Names of the fields that possibly contain the id of a link (the most probable names are first), and of the fields that
-# possibly contain the URL of a link. The names have the form that `plain` returns.
+# A field of `_ID_FIELDS` possibly contains the id of a link; the most probable names are first. A field of
+# `_URL_FIELDS` possibly contains the URL of a link. The names are in lower case and without `_`, because `plain`
+# converts FACEKI's field names to this form before they are compared.
 _ID_FIELDS = ("linkid", "data", "link", "result", "kyclink", "kyclinkid", "uuid", "id", "url", "")
 _URL_FIELDS = frozenset(
     {
@@ -109,8 +110,8 @@ class GenerateKycLink:
         return KycLink(link, url, self.record_identifier)
 
     def __repr__(self) -> str:
-        # The caller's own id is possibly a person's number, and the redirect URL possibly contains a key. Therefore
-        # both are omitted.
+        # The `repr` does not contain the caller's own id, because the id is possibly a person's number. It does not
+        # contain the redirect URL, because the URL possibly contains a key.
         return f"<GenerateKycLink for workflow {self.workflow_id!r}>"
 
 

@@ -100,7 +100,8 @@ class FetchRecords:
                 "FACEKI answers with records of others than asked for; check the Connection's records_path and the "
                 "names of its record filters"
             )
-            # The error is not transient, because a repeated request would return the same records.
+            # FACEKI has ignored the filter and returned records of other verifications. A repeated request would return
+            # the same records. Therefore the error is not transient, which means that a retry does not help.
             others.is_transient = False
             raise others
         return meant

@@ -228,8 +228,9 @@ class PerformKycVerification:
         began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
             found = yield from self._look_up(account, reason)
-            # The difference of the clock includes the duration of the requests. If the clock was set back, the sum of
-            # the pauses is larger and is used instead.
+            # The time since the start is usually measured by the system clock, because this includes the duration of
+            # the requests. If the clock was set back, the measured time is too short. Then the sum of the pauses is
+            # larger and is used instead.
             waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
@@ -259,8 +260,8 @@ class PerformKycVerification:
             ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
-        # The result has the decision DECLINED, even if FACEKI's answer contains no decision. FACEKI's own apps also
-        # treat each code of a VerificationError as a failed verification.
+        # FACEKI answered with a code that raises a VerificationError. FACEKI's own apps treat each such code as a
+        # failed verification. Therefore the result has the decision DECLINED, even if the answer contains no decision.
         record = VerificationRecord.from_fields(
             record_identifier=self.record_identifier,
             request_id=refusal.request_id,
@@ -311,7 +312,9 @@ class FindKycVerification:
         return self._records().request(service)
 
     def read(self, answer: Payload) -> KycVerification | None:
-        """Return the newest verification in FACEKI's answer, or ``None`` if there is none or all are ignored.
+        """Return the newest verification in FACEKI's answer, or ``None`` if there is no verification.
+
+        Verifications that ``known_request_ids`` or ``not_before`` excludes are ignored.
 
         :raises UnexpectedResponseError: if the records belong to other verifications, or have an unknown format.
         """

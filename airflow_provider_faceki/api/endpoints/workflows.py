@@ -17,7 +17,8 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-# A JSON object with one of these fields contains the rules of a workflow. The names have the form that `plain` returns.
+# A JSON object with one of these fields contains the rules of a workflow. The names are in lower case and without `_`,
+# because `plain` converts FACEKI's field names to this form before they are compared.
 _RULES_FIELDS = frozenset(
     {"documents", "documentoptional", "livenesstype", "storedata", "facematchscore", "allowedkycdocuments"}
 )
@@ -45,8 +46,8 @@ class WorkflowRules:
     def stores_records(self) -> bool:
         """Whether FACEKI stores records of the verifications with this workflow.
 
-        The value comes from the undocumented field ``store_data``, which FACEKI's iOS SDK reads. If the rules do not
-        contain this field, the value is ``True``.
+        The value comes from the field ``store_data`` of the workflow's rules. The field is undocumented, but FACEKI's
+        iOS SDK reads it. If the field is missing, the value is ``True``.
         """
         return as_flag(field(self.document, "store_data")) is not False
 
