@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Guard that distinguishes systemic errors, which concern the whole batch, from errors of single rows.
 
-A mistake in the batch or in its Connection can make FACEKI refuse every row. Therefore the guard first collects the
-refusals and does not report them as errors of their rows:
+FACEKI refuses a row if it answers with an error instead of a decision. A mistake in the batch or in its Connection can
+make FACEKI refuse every row. Therefore the guard first collects the refusals and does not report them as errors of
+their rows:
 
 - If a row succeeds, the rows themselves are the cause. The collected refusals then become errors of their rows.
 - If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch then stops, and no
@@ -21,8 +22,9 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed
 
-#: If no row has succeeded and this number of rows were refused with the same error, the batch is assumed to be the
-#: cause. If the storage has not delivered pictures in this try, the number applies to consecutive storage failures too.
+#: The batch stops if no row has succeeded and this number of rows were refused with the same error. The cause is then
+#: assumed to be the batch and not the rows. If the storage has not delivered pictures in this try, the batch also stops
+#: after this number of consecutive storage failures.
 MIN_ALIKE = 20
 #: Number of consecutive storage failures that stops the batch, if the storage has delivered pictures in this try.
 MIN_ALIKE_LATER = 50
@@ -48,7 +50,12 @@ class SystemicErrorGuard:
         return len(self._held)
 
     def hold(self, failed: Failed) -> bool:
-        """Collect the refusal of a row, if the cause is possibly in the batch. Return whether it was collected."""
+        """Keep the refusal of a row until it is known whether the row or the whole batch is the cause.
+
+        The refusal is not kept if a row has already succeeded, or if its error can only be an error of this row.
+
+        :returns: Whether the refusal was kept.
+        """
         if self.is_released or failed.refusal is None:
             return False
         self._held.append(failed)
@@ -70,15 +77,16 @@ class SystemicErrorGuard:
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the error lines of the collected refusals. Call this when a row has succeeded.
+        """Return the error lines of the refused rows without an error yet. Call this when another row has succeeded.
 
-        The success shows that the refused rows themselves, and not the batch, are the cause.
+        The success shows that the mistake is in the rows that FACEKI refused and not in the whole batch. Each error
+        line belongs to one refused row and is written to the output folder ``errors``.
         """
         self.is_released = True
         return [failed.line for failed in self._take_held()]
 
     def drain(self) -> list[Deferred]:
-        """Return the rows of the collected refusals as deferred rows, so that a later try processes them again."""
+        """Return the refused rows without an error yet as deferred rows, so that a later try processes them again."""
         return [failed.refusal.deferred for failed in self._take_held() if failed.refusal is not None]
 
     def _take_held(self) -> list[Failed]:

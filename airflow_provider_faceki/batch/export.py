@@ -40,8 +40,8 @@ from airflow_provider_faceki.batch.tables import (
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-#: Maximum age in seconds of data in the journal. A later try reuses newer data. It fetches older data again, because
-#: reviewers possibly change records.
+#: Age limit in seconds of fetched data in the journal. A later try reuses data that is younger. Older data is fetched
+#: again, because a reviewer possibly changed the record.
 JOURNAL_TTL_SECONDS = 24 * 3600.0
 
 ReadRows = Callable[[], Iterator[Row]]
@@ -244,7 +244,10 @@ class RecordExport:
         return {**tables, "errors": NdjsonWriter()}
 
     def _publish(self) -> None:
-        """Create the tables from the journal and write each file atomically. Then delete the replaced files."""
+        """Create the tables from the journal, and write the file of each table atomically.
+
+        Then delete the files that an earlier try of this run wrote in another format or partition, and the journal.
+        """
         tables = self._new_tables()
         if self._fill(tables) != self._rows:
             raise OSError(
@@ -287,8 +290,8 @@ class RecordExport:
         for segment_log in (self.journal.results, self.journal.errors):
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
-                # A usable line is also skipped in two cases: an earlier line already contains the same row, because two
-                # tries fetched it, or this try does not request the row.
+                # A line of the journal can be usable and still be skipped. First case: two tries fetched the same row,
+                # so an earlier line already contains it. Second case: the input of this try does not contain the row.
                 if not self._is_usable(line) or index.is_recorded(key) or not index.was_seen(key):
                     continue
                 index.mark_recorded(key)

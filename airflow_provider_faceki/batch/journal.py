@@ -8,13 +8,16 @@ storage. The folders under ``output_path`` are::
     errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, advice
     records/part-….ndjson               full records, only if they are requested
     _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of these rows is sent
-    _journal/cancelled/part-….ndjson    intents of rows that were certainly not sent
-    _journal/tombstones/part-….ndjson   segments to ignore, because tables contain their rows (export.py)
+    _journal/cancelled/part-….ndjson    cancelled intents, of rows that were certainly not sent
+    _journal/tombstones/part-….ndjson   names of segments to ignore: an export has written their rows to tables
     _journal/tries/try-….json           the leases of all tries (lease.py)
 
-An intent is an entry for a row that is going to be sent. If a row has a line in ``results`` or ``errors``, it is done.
-If another row has more intents than cancellations, it was possibly sent and billed. The batch then looks up the row at
-FACEKI before it sends the row again. All other rows were never sent.
+An intent is an entry for a row that is going to be sent. Each row is in one of three states:
+
+- Done: the row has a line in ``results`` or ``errors``.
+- Possibly sent and billed: the row is not done, and it has more intents than cancelled intents. The batch looks up the
+  row at FACEKI before it sends the row again.
+- Never sent: all other rows.
 """
 
 from __future__ import annotations
@@ -124,7 +127,7 @@ class SegmentLog:
         return [_name(uri) for uri in self._uris()]
 
     def delete(self) -> None:
-        """Delete all segments of all tries."""
+        """Delete all segments (files) of this log, from all tries."""
         for uri in self._uris():
             self._retry(partial(self._store.delete, uri))
 
@@ -139,9 +142,9 @@ class RowState(NamedTuple):
     """State of a manifest row according to the journal.
 
     :param is_done: Whether the row has a result or an error.
-    :param sent_since: Unix time since which the row was possibly sent. It is ``None`` if the row was certainly not
-        sent.
-    :param is_deferred: Whether this try has deferred the row to its second pass.
+    :param sent_since: Earliest Unix time at which the row was possibly sent. It is ``None`` if the row was certainly
+        not sent.
+    :param is_deferred: Whether this try has postponed the row to its second pass over the manifest.
     """
 
     is_done: bool
@@ -173,7 +176,7 @@ class RowIndex:
         return RowState(bool(done), float(since) if intents > 0 else None, bool(deferred))
 
     def add_intent(self, key: str, at: float) -> None:
-        """Record an intent: the row is possibly sent at the Unix time ``at`` or later."""
+        """Record an intent: the row is going to be sent, at the Unix time ``at`` or later."""
         self._put(
             key,
             "intents, sent_since",
@@ -182,7 +185,10 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Record that the row was certainly not sent after its last intent was written."""
+        """Cancel the last intent of the row. Call this if the row was certainly not sent after this intent was written.
+
+        An intent is a journal entry for a row that is going to be sent.
+        """
         self._put(key, "intents", (-1,), "intents = intents - 1")
 
     def mark_done(self, key: str) -> None:
@@ -190,11 +196,15 @@ class RowIndex:
         self._put(key, "done", (1,), "done = 1")
 
     def mark_deferred(self, key: str) -> None:
-        """Record that the second pass of this try has to process the row."""
+        """Record that this try has postponed the row to its second pass over the manifest."""
         self._put(key, "deferred", (1,), "deferred = 1")
 
     def mark_recorded(self, key: str) -> None:
-        """Record that the row's full FACEKI record is written. An export uses this mark for lines in the tables."""
+        """Mark the row, so that its data is not written to the output twice.
+
+        A batch marks a row whose full FACEKI record is already written, or is being fetched. An export marks a row
+        whose data is already in the tables.
+        """
         self._put(key, "recorded", (1,), "recorded = 1")
 
     def is_recorded(self, key: str) -> bool:
@@ -216,7 +226,10 @@ class RowIndex:
         return changed.rowcount == 1
 
     def was_seen(self, key: str) -> bool:
-        """Return whether this try has read the row from the manifest, in any pass."""
+        """Return whether this try has read the row from the manifest.
+
+        A try can read the manifest twice. The result is true if the row occurred in one of these readings.
+        """
         found = self._database.execute("SELECT seen FROM rows WHERE key = ?", (_digest(key),))
         return bool((found.fetchone() or (0,))[0])
 
@@ -257,8 +270,9 @@ class Journal:
         self.root = root.rstrip("/")
         self._is_usable = is_usable
         self._clock = clock or Clock()
-        # Because of the time stamp, the name of a later try comes after the names of earlier tries in sorted order.
-        # The random part makes the name unique, even if two workers start a try at the same time.
+        # The name of a segment contains this name of the writer. It begins with a time stamp, so the segments of a
+        # later try come after those of earlier tries in sorted order. The random part makes the name unique, even if
+        # two workers start a try at the same time.
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
         writer = f"{stamp}-{os.urandom(4).hex()}"
 
@@ -344,7 +358,10 @@ class Journal:
         self._intents.write()
 
     def cancel_intent(self, identifier: str) -> None:
-        """Record that a row was certainly not sent after its last intent was written."""
+        """Cancel the last intent of a row. Call this if the row was certainly not sent after this intent was written.
+
+        An intent is a journal entry for a row that is going to be sent.
+        """
         self._cancelled.add({"record_identifier": identifier})
         self.index.cancel_intent(row_key(0, identifier))
 
@@ -369,7 +386,9 @@ class Journal:
         return sum(segment_log.buffered for segment_log in self._flushed)
 
     def flush(self) -> None:
-        """Write the buffered lines to the storage, except intents. If this fails, the lines stay in the buffer.
+        """Write the buffered results, errors, records and cancelled intents to the storage.
+
+        New intents are written by :meth:`flush_intents`. If the writing fails, the lines stay in the buffer.
 
         :raises OSError: If the storage failed. The next call can succeed.
         """
@@ -399,7 +418,11 @@ def counted_as(decision: object) -> str:
 
 
 def hashed_key(key: str) -> str:
-    """Return the hash of a row's key, for use in files. The key possibly contains a link, which must stay secret."""
+    """Return the hash of a row's key, that is the text that identifies the row in the journal.
+
+    The files of an export contain the hash instead of the key, because the key can contain a link, and a link must stay
+    secret.
+    """
     return _digest(key).hex()
 
 

@@ -76,8 +76,8 @@ class Lease:
         try:
             self._retry(self.ensure_held)
         except ValidationError:
-            # If two tries start at the same moment, one of them does not get the lease. The lease file of this try is
-            # deleted, so that it does not block a later try.
+            # If two tries start at the same moment, only one of them gets the lease. The other try deletes its own
+            # lease file, so that the file does not block a later try.
             self._retry(partial(self._store.delete, uri))
             raise
 
@@ -87,8 +87,8 @@ class Lease:
         :raises LeaseLostError: If a newer try has the lease.
         :raises OSError: If the storage failed.
         """
-        # The time is read before the folder is listed. If the process is suspended while it waits for the list, the
-        # result of the check is already old.
+        # The stored time of the check is read before the folder is listed, not after. If the process is suspended
+        # during the listing, the stored time is then old, and the lease is checked again before a row is sent.
         started_at = self._clock.boottime()
         if self._names()[-1:] != [self._name]:
             raise LeaseLostError("another try has begun to work on this output_path, so this one stops")

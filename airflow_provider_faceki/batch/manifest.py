@@ -28,10 +28,11 @@ from airflow_provider_faceki.batch.store import retry_storage
 #: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one database query reads
 #: this number.
 IDENTIFIERS_PER_QUERY = 500
-#: Maximum number of shards of a manifest. The number is limited, because all shards are open files at the same time
-#: while the manifest is read.
+#: Maximum number of shards (parts of a manifest). The number is limited, because all shards are open files at the same
+#: time while the manifest is read.
 MAX_SHARDS = 256
-# Maximum size in bytes of a shard in memory. A larger shard is moved to a temporary file on disk.
+# Maximum size in bytes of a shard (a part of a manifest) in memory. A larger shard is moved to a temporary file on
+# disk.
 _MAX_MEMORY_BYTES = 64 * 1024
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}

@@ -61,7 +61,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Outcome: the full record of a verified row was requested. If FACEKI has no record, ``line`` states this."""
+    """Outcome: FACEKI has answered the request for the full record of a verified row.
+
+    ``line`` contains the record. If FACEKI has no record, it contains ``None`` in place of the record.
+    """
 
     line: Mapping[str, object]
 
@@ -72,8 +75,8 @@ class Deferred:
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
-    :param sent_by: Latest Unix time at which the row was possibly sent. It is ``None`` if the row was certainly not
-        sent after its last intent was written.
+    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. It is ``None`` if the row was
+        certainly not sent after its last intent (the journal entry before the sending) was written.
     :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, without a decision.
     """
 
@@ -190,7 +193,8 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
     :param row: The refused row.
     :param error: The error that FACEKI reported.
-    :param sent_by: Latest Unix time at which the row was possibly sent, or ``None``; see :class:`Deferred`.
+    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. ``None`` has the same meaning as in
+        :class:`Deferred`.
     """
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-#: Maximum length of a page header in bytes. The limit is large, because a header possibly contains the smallest and the
-#: largest value of the page.
+#: Maximum length in bytes of the header of a Parquet page. The limit is large, because the header can contain the
+#: smallest and the largest value of the page.
 MAX_HEADER_BYTES = 1024 * 1024
 _FIRST_READ_BYTES = 1024
 _MAX_DEPTH = 8
@@ -86,7 +86,10 @@ def _field(struct: object, number: int) -> int | None:
 
 
 def _read_header(file: RandomAccess, offset: int) -> tuple[dict[int, object], int]:
-    """Return the fields of the page header at ``offset``, by field number, and the length of the header in bytes."""
+    """Read the header of the Parquet page that begins at the byte ``offset``.
+
+    :returns: The fields of the header by field number, and the length of the header in bytes.
+    """
     wanted = _FIRST_READ_BYTES
     while wanted <= MAX_HEADER_BYTES:
         file.seek(offset)
@@ -94,7 +97,7 @@ def _read_header(file: RandomAccess, offset: int) -> tuple[dict[int, object], in
         try:
             return parser.struct(), parser.position
         except IndexError:
-            # The header is longer than the bytes that were read, so more bytes are read.
+            # The page header is longer than the bytes that were read, so more bytes are read.
             wanted *= 32
     raise PageError
 
@@ -110,7 +113,10 @@ class _CompactParser:
         self.position = 0
 
     def struct(self, depth: int = 0) -> dict[int, object]:
-        """Return the fields of the struct at the current position."""
+        """Read the Thrift struct at the current position, and return its fields by field number.
+
+        A page header of a Parquet file is such a struct. The values of its fields can be structs too.
+        """
         if depth > _MAX_DEPTH:
             raise PageError
         found: dict[int, object] = {}

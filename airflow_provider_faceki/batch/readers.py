@@ -20,8 +20,9 @@ MAX_LINE_BYTES = 1024 * 1024
 #: If a part of a file has this number of bytes and contains no row, reading stops with an error. Such a file has one
 #: endless line, or only blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
-#: When the bytes without a row are counted, each blank line is counted with this number of bytes. The number is larger
-#: than the real length, because reading a blank line needs as much time as reading any other line.
+#: The reader counts the bytes that it reads without finding a row; see ``MAX_BYTES_WITHOUT_ROW``. In this count, each
+#: blank line has this number of bytes, which is more than its real length. The reason is that a blank line takes as
+#: much time to read as any other line.
 BLANK_LINE_BYTES = 1024
 #: Maximum number of lines in one quoted CSV field. If a field is longer, its closing quote is probably missing.
 MAX_FIELD_LINES = 100
@@ -33,9 +34,10 @@ PARQUET_BATCH_ROWS = 1024
 PARQUET_BUFFER_BYTES = 256 * 1024
 #: Maximum length in bytes of one value in a Parquet column.
 MAX_CELL_BYTES = 64 * 1024
-#: Limits for the values of one Parquet column in one row group, in bytes. The first number limits the average size of a
-#: value. For this limit, the first 64 KiB of the values are not counted. The second number limits the total size. Both
-#: are necessary, because a compressed file of 3 kB can contain gigabytes.
+#: Two limits for the values of one Parquet column in one row group, in bytes. They are necessary, because a compressed
+#: file of 3 kB can contain gigabytes. The first number limits the average size of a value. One value of the maximum
+#: length ``MAX_CELL_BYTES`` is allowed in addition, so a small file can contain a long value. The second number limits
+#: the total size.
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
 #: Maximum sum in bytes of the largest pages of all used Parquet columns. The sum is limited, because pyarrow stores one
@@ -116,8 +118,9 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
         for batch in table.iter_batches(batch_size=rows, columns=used, use_threads=False):
             yield from _batch_rows(batch)
     except (pyarrow.ArrowException, OSError):
-        # pyarrow raises OSError for a corrupt page and also for a storage failure. The recorder contains an error only
-        # if the storage failed.
+        # pyarrow raises OSError for a corrupt file and also for a storage failure. To distinguish them, ``recorder``
+        # wraps the file and stores each exception of the storage. If it has stored one, the storage has failed.
+        # Otherwise the file is corrupt.
         if recorder.error is not None:
             raise recorder.error from None
         raise ValidationError("manifest: not a readable Parquet file") from None
@@ -286,8 +289,9 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
     largest_pages: dict[str, int] = {}
     largest_value = 0
     for chunk in chunks:
-        # If a chunk has a dictionary page, this page is the first page. The smaller offset is used, so that a wrong
-        # offset in the footer cannot hide the dictionary page.
+        # A column chunk is the part of a Parquet column in one row group. If it has a dictionary page, this page comes
+        # first. The footer of the file contains two offsets: of the dictionary page and of the first data page. Reading
+        # starts at the smaller of the two, so that a wrong offset in the footer cannot hide the dictionary page.
         offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
         start = min((offset for offset in offsets if offset), default=0)
         for page in _pages(file, start, chunk.total_compressed_size):
@@ -303,7 +307,8 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
                     f"manifest: column {name!r} of the Parquet file has a delta encoding, which is not read because "
                     "its memory has no limit; write it with the encoding PLAIN, or with a dictionary"
                 )
-            # Each row can contain the largest value of the dictionary. This value is at most as large as the page.
+            # Parquet can store each value of a column only once, in a dictionary page. Each row can then refer to the
+            # largest of these values. This value is at most as large as the dictionary page.
             if page.is_dictionary:
                 largest_value = max(largest_value, page.size)
     return largest_value

@@ -37,13 +37,15 @@ DOCUMENT_NUMBERS = (1, 2, 3)
 #: Pauses in seconds before a verification is sent again. It is sent again if the storage delivered a picture only in
 #: part.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
-#: Assumed maximum difference in seconds between FACEKI's clock and the clock of this machine. A record is accepted as
-#: the result of a row even if it seems to be older than the row's sending by up to this difference.
+#: The clocks of FACEKI and of this machine can differ. This is the assumed maximum difference in seconds. Because of
+#: it, a record can seem to be created before its row was sent. If it seems to be too old by at most this difference, it
+#: is still accepted as the result of the row.
 CLOCK_MARGIN_SECONDS = 300.0
 #: Number of consecutive rows with unreadable pictures after which a failed read of a picture is not repeated. Otherwise
 #: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Maximum number of workflows for which the identifier of one accepted row is stored in memory.
+#: For each workflow, the identifier of one row with the decision ACCEPTED is stored in memory. A lookup of this
+#: identifier shows whether FACEKI stores records of the workflow. This is the maximum number of such workflows.
 MAX_WORKFLOWS = 1000
 
 
@@ -71,8 +73,9 @@ class VerificationGateway:
     record_delay: float
     fence: Callable[[], None]
     clock: Clock
-    #: ``_accepted`` contains, for each workflow, the identifier and the Unix time of one accepted row.
-    #: ``_shows_records`` contains, for each workflow, whether FACEKI returns the record of that row.
+    #: ``_accepted`` contains, for each workflow, the identifier of one row with the decision ACCEPTED, and the Unix
+    #: time of the decision. A lookup of this identifier shows whether FACEKI stores records of the workflow.
+    #: ``_shows_records`` contains the result of the lookup, for each workflow.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
@@ -175,16 +178,18 @@ class VerificationGateway:
             return None
 
     def _shows_record(self, workflow_id: str) -> bool:
-        """Return whether FACEKI returns the record of a row that was accepted in this try.
+        """Return whether FACEKI stores the records of a workflow, as far as this can be tested now.
 
-        This is tested with a real record, because FACEKI does not document the workflow rule about storing records.
+        FACEKI does not document the workflow rule about storing records. Therefore this method looks up the record of a
+        row that got the decision ACCEPTED in this try. If FACEKI returns the record, it stores records of this
+        workflow.
         """
         with self._asking:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.record_delay or not identifier:
-                    # No row was accepted yet, or FACEKI possibly still needs time to store the record. Until the test
-                    # is possible, FACEKI is assumed to store records.
+                    # The lookup is not possible yet: no row has the decision ACCEPTED, or FACEKI possibly needs more
+                    # time to store the record. Until the lookup is possible, FACEKI is assumed to store records.
                     return True
                 found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -256,17 +261,20 @@ class RowProcessor:
         return self.resubmit != "always" and not self.assume_new
 
     def still_open(self, row: Row) -> Deferred:
-        """Return a deferred outcome for a row that this try has not sent, but that an earlier try possibly sent.
+        """Return the outcome that postpones a row to the second pass. This try has not sent the row.
 
-        The latest possible time of the sending is therefore the start of this try.
+        An earlier try possibly sent it. The earlier try stopped sending before this try started. Therefore the start of
+        this try is the latest possible time at which the row was sent.
         """
         return Deferred(row, None, sent_by=self.started)
 
     def look_up(self, row: Row, since: float) -> Outcome:
-        """Look up a row that an earlier try possibly sent. If FACEKI has no decision yet, defer the row.
+        """Look up a row that an earlier try possibly sent.
+
+        If FACEKI has no decision yet, the row is postponed to the second pass over the manifest and looked up again.
 
         :param row: The row.
-        :param since: Unix time since which the row was possibly sent.
+        :param since: Earliest Unix time at which the row was possibly sent.
         """
         try:
             found = self._find(row, since)
@@ -280,7 +288,7 @@ class RowProcessor:
         """Look up a possibly sent row, after FACEKI has had time to finish it. If FACEKI has no record, send the row.
 
         :param row: The row.
-        :param since: Unix time since which the row was possibly sent.
+        :param since: Earliest Unix time at which the row was possibly sent.
         """
         try:
             found = self._find(row, since)
@@ -332,9 +340,11 @@ class RowProcessor:
         return self.gateway.find(row, None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS)
 
     def _resubmit(self, row: Row, since: float) -> Outcome:
-        """Send a possibly sent row again, if this is safe. Otherwise return an error with an unknown outcome.
+        """Send a row that was possibly sent before, if this is safe. FACEKI has no record of the row.
 
-        By default, sending again is safe only if the missing record proves that FACEKI has not verified the row.
+        By default, it is safe if FACEKI stores the records of the row's workflow. The missing record then proves that
+        FACEKI has not verified the row. If it is not safe, the row gets an error which says that it was possibly
+        verified and billed.
         """
         try:
             problem = self._problem_of_resubmitting(row)
@@ -352,9 +362,10 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.resubmit == "always":
             return None
-        # A record that is found only here seems to be older than the sending of the row. But FACEKI's clock possibly
-        # differs by more than CLOCK_MARGIN_SECONDS. The record is then the result of the row. To avoid a second bill,
-        # the row is not sent.
+        # The earlier lookup accepts only records that were created after the row was sent. This lookup also finds older
+        # records. Such a record belongs to another verification, or to this row, if FACEKI's clock differs by more than
+        # CLOCK_MARGIN_SECONDS. If the row were sent again, it would possibly be billed twice. Therefore the row is not
+        # sent and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
         if self.resubmit == "never":
@@ -376,8 +387,10 @@ class RowProcessor:
         except LeaseLostError as error:
             return Abort(row, error, sent_by=None)
         except api.ValidationError as error:
-            # The pictures were readable a moment ago. So either the storage fails now, or another process changes the
-            # pictures. Therefore the row gets an error only in the last pass, and only if the storage works.
+            # The pictures were readable a moment ago, and now they are not. Either the storage fails, or another
+            # process is changing the pictures. Both can be temporary, so the row is processed again in the second pass
+            # or in the next try. The row gets an error only in the last pass of this try, and only if the storage
+            # works.
             is_own = is_last and self.gateway.is_storage_healthy(row)
             return _failed(outcomes.error_line(row, error)) if is_own else Deferred(row, error, sent_by=None)
         except api.FacekiError as error:
@@ -429,8 +442,8 @@ def row_of(line: Mapping[str, object]) -> Row:
 
 
 def _succeeded(row: Row, verification: api.KycVerification, *, is_billed: bool) -> Succeeded:
-    # The identifier of the manifest is used, because FACEKI possibly returns a different one. The link of the
-    # verification is removed, because only the person is allowed to open it.
+    # The identifier in the manifest row is used, because FACEKI possibly returns a different identifier. The link of
+    # the verification is removed, because only the person is allowed to open it.
     line: dict[str, object] = {"row": row.number, **verification.summary()}
     del line["link"]
     return Succeeded({**line, "record_identifier": row.values["record_identifier"], "billed": is_billed})

@@ -251,7 +251,10 @@ class BatchRunner:
             raise_if_killed(self.is_killed)
 
     def submit(self, job: Job) -> bool:
-        """Wait until the queue has room, and submit a job. If the batch stops, defer the row and return ``False``."""
+        """Wait until the queue has room, and submit a job.
+
+        If the batch stops during the wait, the row of the job is left to a later try, and the result is ``False``.
+        """
         # The queue contains one additional job for each thread, so that no thread is idle while the journal is written.
         self._process(max_pending=2 * self.size - 1)
         if self.aborted_by:
@@ -441,9 +444,10 @@ def raise_if_killed(is_killed: Callable[[], bool]) -> None:
 
 
 def is_of_whole_storage(error: OSError) -> bool:
-    """Return whether a storage error possibly concerns all files, for example if the storage refuses access.
+    """Return whether a storage error possibly concerns all files, for example because the storage refuses access.
 
-    Only an input/output error (EIO) concerns a single file.
+    A missing file is not a storage error and does not reach this function. Of the storage errors, only an input/output
+    error (EIO) is treated as an error of a single file.
     """
     return getattr(error, "reason", None) != os.strerror(errno.EIO)
 

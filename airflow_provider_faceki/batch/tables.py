@@ -50,10 +50,13 @@ class ColumnPolicy:
             )
 
     def choice(self, table: str, column: Column) -> str:
-        """Return ``keep``, ``drop`` or ``hash`` for a column."""
+        """Return what happens to a column of an exported table.
+
+        ``keep`` writes the values of the column, ``drop`` omits the column, and ``hash`` writes a hash of each value.
+        """
         default = "drop" if column.personal else "keep"
-        # ``table.*`` does not apply to columns without personal data, because one of these columns is the key that
-        # joins the tables.
+        # The name ``table.*`` in ``choices`` selects only the columns with personal data. It does not drop or hash the
+        # other columns of the table, because one of them is the key that joins the tables.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)
 
@@ -66,7 +69,9 @@ class ColumnPolicy:
         )
 
     def row(self, table: str, values: Mapping[str, object]) -> dict[str, object]:
-        """Return the values of one row that are written, by column name. Dates and times become ISO 8601 text.
+        """Return the values of one row as they are written to a table, by column name.
+
+        Dropped columns are missing, and hashed columns contain the hash. Dates and times become ISO 8601 text.
 
         :param table: Name of the table.
         :param values: All values of the row, by column name.

@@ -180,13 +180,14 @@ class BatchVerification:
         return state
 
     def _send(self, rows: list[Row], since_by_identifier: Mapping[str, float] | None = None) -> None:
-        """Write the intents of rows to the journal, and then submit the rows to the worker threads.
+        """Write an intent for each row to the journal, and then submit the rows to the worker threads.
 
-        If the limit ``max_verifications`` is reached, the remaining rows are not submitted.
+        An intent is a journal entry for a row that is going to be sent. If the limit ``max_verifications`` is reached,
+        the remaining rows are counted in ``over_ceiling`` and not submitted.
 
-        :param rows: Rows to send. When this method returns, the list is empty.
-        :param since_by_identifier: For each row that was possibly sent: its identifier, and the Unix time since which
-            it was possibly sent. It is ``None`` in the first pass.
+        :param rows: Rows to send. This method empties the list.
+        :param since_by_identifier: The rows that were possibly sent before. It maps the identifier of such a row to the
+            earliest Unix time at which the row was possibly sent. In the first pass, the argument is ``None``.
         """
         counted = since_by_identifier or {}
         # A row that was possibly sent is already counted as billed. Therefore the limit does not apply to it.
