@@ -25,12 +25,13 @@ from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
 LATENCY = 0.3
-#: Size of an image in bytes. The cost of larger images is measured in uploads.py.
+#: Size of a test image in bytes. uploads.py measures the upload of larger images.
 PICTURE = 20_000
 #: Minimal throughput as a share of the theoretical maximum, by the number of requests in flight.
 SHARES = {16: 0.95, 64: 0.93}
-#: Duration of a batch in seconds at the maximal throughput: for our batch with a target, and for the comparisons. The
-#: comparisons are shorter, because plain requests need almost no time to start.
+#: Seconds that a batch needs at the maximal throughput. ``LONG`` is for our batch, whose throughput is compared with a
+#: target. ``SHORT`` is for the batches that it is compared with. Plain calls of the library ``requests`` start almost
+#: at once, so a shorter measurement is sufficient.
 LONG, SHORT = 50, 20
 FEW, MANY = 1_000, 100_000
 PEOPLE = 200
@@ -39,7 +40,7 @@ _Found = Mapping[str, float]
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure throughput, memory and overhead, and return the rows of the table."""
+    """Measure throughput, memory and time per row of a batch task, and return the rows of the result table."""
     rows: list[Row] = []
     with loopback(directory, LATENCY) as server:
         clients.connect(server, tls=True, workflow_id=WORKFLOW, max_concurrency=max(SHARES))
@@ -103,7 +104,10 @@ def _overhead(server: Loopback, directory: Path) -> list[Row]:
 
 
 def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, seconds: int) -> _Found:
-    """Process the number of rows that takes ``seconds`` at the maximal throughput. Return what the process prints."""
+    """Process a batch in a new process, and return what the process prints.
+
+    The number of rows is chosen so that the batch takes ``seconds`` at the maximal throughput.
+    """
     rows = concurrency * round(seconds / LATENCY)
     folder = write_manifest(directory / f"{name}-{concurrency}", rows, os.urandom(PICTURE))
     return run_process(server, name, folder, concurrency)

@@ -1,11 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost of a batch with manifest, journal and output on an S3 server, compared with the same batch on local files.
+"""Time, memory and requests of a batch with manifest, journal and output on an S3 server.
 
-The S3 server (``benchmarks/s3.py``) runs on the same machine and is slower than a real S3 service, so the ratios are
-a lower bound. The S3 server counts requests, because a real S3 service charges for requests. The verification server
-needs 300 ms for an answer. The server for records has no latency. Each number comes from a fresh process
-(``benchmarks/batching.py``). The environment variable ``FACEKI_BENCHMARK_SHARE`` makes the batches smaller. With the
-value 0.1, a batch has a tenth of the rows.
+The same batch is also measured on local files. The ratio is the throughput on S3 divided by the throughput on local
+files. The S3 server (``benchmarks/s3.py``) runs on the same machine and is slower than a real S3 service, so this ratio
+is a lower bound. The S3 server counts requests, because a real S3 service charges for requests.
+
+Two servers simulate FACEKI. The server for verifications needs 300 ms for an answer. The server for records has no
+latency. Each number comes from a fresh process (``benchmarks/batching.py``). The environment variable
+``FACEKI_BENCHMARK_SHARE`` makes the batches smaller. With the value 0.1, a batch has a tenth of the rows.
 """
 
 from __future__ import annotations
@@ -107,7 +109,11 @@ def _work_off(
 
 
 def _listing(store: S3) -> list[Row]:
-    """Count the S3 requests for listing a folder with thousands of files, and compare the count with the minimum."""
+    """Count the S3 requests for listing a folder with thousands of files.
+
+    The count is compared with the smallest possible number of requests. One response of S3 contains at most 1,000
+    names.
+    """
     from airflow_provider_faceki import storage
 
     client: Any = store.client()

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Process one manifest in this process and print the cost.
+"""Process one manifest in this process, and print the time and the memory that this needs.
 
 The command is ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``. FOLDER contains the
-images. PLACE is the folder or URI that contains the manifest. The output is written there too.
+images. PLACE is the folder or URI that contains the manifest. The batch also writes its output files to PLACE.
 
-The output is JSON with the number of rows, the seconds, the CPU seconds, and the memory of the process in MiB before
-the work and at its peak.
+The command prints JSON with the number of rows, the seconds, the CPU seconds, and the memory of the process in MiB
+before the work and at its peak.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SIDES = ("selfie", "document_1_front", "document_1_back")
 
 _TIMEOUT = 60.0
 
-#: Processes the manifest in a folder with this number of requests in flight. Returns the number of processed rows.
+#: Function with two arguments: a folder, and the number of concurrent requests. It processes the manifest in the folder
+#: and returns the number of processed rows.
 Work = Callable[[Path, int], int]
 
 
@@ -91,7 +92,10 @@ def _execute(make: Callable[..., Any], place: str, concurrency: int) -> int:
 
 
 def _pool(url: str, certificate: str) -> Work:
-    """Return a function that works as a task without our operator: requests, a thread pool, and results in memory."""
+    """Return the function of a task that a user would write without our operator.
+
+    It uses the library ``requests`` and a thread pool, and keeps all results in memory.
+    """
 
     def work(folder: Path, concurrency: int) -> int:
         session = requests.Session()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONN_ID = "benchmark_faceki"
 HTTP_CONN_ID = "benchmark_http"
 
-#: Timeout of a request in seconds. Without a timeout, requests waits without limit.
+#: Timeout of a request in seconds. Without a timeout, the library ``requests`` waits without limit.
 TIMEOUT = 30.0
 
 
@@ -68,7 +68,7 @@ def fetch_token(session: requests.Session | None = None, *, base_url: str) -> st
 
 
 def bare_fetch(session: requests.Session, base_url: str, token: str) -> None:
-    """Fetch a record with requests only."""
+    """Fetch a record with the library ``requests``, without our provider."""
     answer = session.get(
         base_url + RECORDS_PATH,
         params={"requestId": REQUEST_ID},
@@ -80,7 +80,10 @@ def bare_fetch(session: requests.Session, base_url: str, token: str) -> None:
 
 
 def bare_fetch_with_connection(session: requests.Session, base_url: str, token: str) -> None:
-    """Fetch the Connection from Airflow, as every new hook must do, and then fetch a record with requests only."""
+    """Fetch the Connection from Airflow, as every new hook must do. Then fetch a record with the library ``requests``.
+
+    This function does not use our provider.
+    """
     from airflow.providers.common.compat.sdk import BaseHook
 
     BaseHook.get_connection(CONN_ID)
@@ -89,7 +92,8 @@ def bare_fetch_with_connection(session: requests.Session, base_url: str, token: 
 
 def http_provider(method: str = "GET") -> Any:
     """Return a new hook of Airflow's http provider."""
-    # The module is imported by name, because the type checker's environment does not contain the http provider.
+    # The module is loaded by ``import_module``, because the type checker's environment does not contain the http
+    # provider. The type checker would report an import statement as an error.
     http_hook = import_module("airflow.providers.http.hooks.http").HttpHook
 
     return http_hook(method=method, http_conn_id=HTTP_CONN_ID)

@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost of the first call in a new task process over TLS, compared with plain requests and with the http provider.
+"""Time of the first call in a new task process over TLS.
+
+It is compared with the library ``requests`` alone and with Airflow's http provider.
 
 The token is already in the token store. Each measurement runs in a process of its own (``first_call_process``). CPU
 time and wall time are measured from the start of the process to the answer. The time of Airflow's own imports is

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Make the first call of a new process and print its cost.
+"""Make the first call of a new process, and print the CPU time and the wall time that it needs.
 
 The command is ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED``. Only modules of the
 standard library are imported at the top, because the time of all other imports is measured.
@@ -77,7 +77,8 @@ def main() -> None:
         _call_ours()
     took = time.process_time() - cpu, time.monotonic() - float(started) - wall
     print(json.dumps(took))
-    # The process exits without Airflow's exit handlers, because their time does not belong to the call.
+    # The process exits without Airflow's exit handlers. The result is already printed, and the time of these handlers
+    # is not part of the measured call.
     sys.stdout.flush()
     os._exit(0)
 

@@ -48,7 +48,8 @@ BESIDE = {
 HEAVY = ("aiohttp", "asgiref", "cryptography", "requests", "requests_toolbelt", "tenacity", "urllib3")
 
 #: Number of rounds for our modules, and for the modules of the other providers. Each round is slow, because Airflow
-#: needs seconds to start. For the other providers, few rounds are enough, because they are much slower than ours.
+#: needs seconds to start. The other providers are much slower than ours, so an exact measurement of them is not
+#: necessary. Therefore few rounds are enough for them.
 ROUNDS, PEER_ROUNDS = 5, 2
 
 

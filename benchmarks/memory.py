@@ -19,7 +19,7 @@ def peak() -> float:
 
 
 def forget_peak() -> None:
-    """Reset the peak that the kernel has recorded to the current resident memory."""
+    """Set the peak of the resident memory, which the kernel records for this process, to the current value."""
     (_PROCESS / "clear_refs").write_text("5")
 
 

@@ -25,7 +25,10 @@ COUNTER_CALLS = 1000
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure calls and counters with disabled metrics, and return the rows of the table."""
+    """Measure the time of a call, and of the counters of one batch row, while metrics are switched off.
+
+    Return the results as rows of the table.
+    """
     with loopback(directory) as server:
         clients.connect(server)
         hook = clients.hook()

@@ -19,10 +19,12 @@ _INSTALL_SECONDS = 300
 
 
 def install(work: Path) -> Path | None:
-    """Return the directory with the peers. If the directory does not exist yet, install the peers into it.
+    """Return the directory with the peers, which are the packages that the provider is compared with.
+
+    If the directory does not exist yet, install the peers into it.
 
     :param work: Parent directory, which also contains pip's log.
-    :returns: ``None`` if pip fails.
+    :returns: The directory, or ``None`` if pip fails.
     """
     mark = hashlib.sha256(PINS.read_bytes()).hexdigest()[:12]
     place = work / f"peers-{sys.version_info.major}.{sys.version_info.minor}-{mark}"
@@ -58,5 +60,5 @@ def install(work: Path) -> Path | None:
 
 
 def available() -> bool:
-    """Return whether this process can import the peers."""
+    """Return whether this process can import the peers, which are the packages that the provider is compared with."""
     return importlib.util.find_spec("airflow.providers.http") is not None

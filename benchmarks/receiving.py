@@ -19,8 +19,9 @@ from fastapi.concurrency import run_in_threadpool
 
 def _application(database: str) -> FastAPI:
     app = FastAPI()
-    # All requests share one connection. Otherwise the measurement would include that SQLite writes the write-ahead log
-    # back to the database whenever the last open connection is closed.
+    # All webhook requests share one SQLite connection. When the last open connection is closed, SQLite writes the
+    # write-ahead log back to the database. With one connection for each request, the measurement would include this
+    # work.
     opened = sqlite3.connect(database, check_same_thread=False)
     opened.execute("PRAGMA journal_mode=WAL")  # Airflow uses the same mode for its own SQLite database.
     opened.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, request_id TEXT, status TEXT)")

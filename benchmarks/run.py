@@ -155,9 +155,9 @@ def _environment(directory: Path, place: Path | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
     }
-    # The first variable is removed, so that Python writes bytecode, as for an installed package. Without bytecode, the
-    # import benchmark would measure the compiler. The other variables are removed, because requests prefers them to the
-    # CA file of the session.
+    # PYTHONDONTWRITEBYTECODE is removed, so that Python writes bytecode, as for an installed package. Without bytecode,
+    # the import benchmark would measure the compiler. The other variables contain paths of CA files. They are removed,
+    # because the library ``requests`` would use these files instead of the CA file of its session.
     for name in ("PYTHONDONTWRITEBYTECODE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         kept.pop(name, None)
     kept["AIRFLOW_HOME"] = str(directory / "airflow")

@@ -53,7 +53,10 @@ _REQUEST_ID = str(RECORD["requestId"]).encode()
 
 
 def _of(query: bytes) -> bytes:
-    """Return the response with a record that has the requested id. Clients refuse a record with another id."""
+    """Return a response with the sample record. The id of the record is replaced by the requested id.
+
+    Clients refuse a record with another id than the requested one.
+    """
     wanted = query.removeprefix(_BY_REQUEST)
     if wanted == _REQUEST_ID:
         return _RECORDS_RESPONSE
@@ -89,7 +92,8 @@ class Desk:
     def answer(self, target: bytes, query: bytes, head: bytes) -> bytes:
         """Return the whole response to a request whose headers are ``head``."""
         if target in _TO_TOKENS:
-            # For a link or a record identifier, the answer contains no record, as before the first verification.
+            # The answer to a request by link or by record identifier contains no record. FACEKI gives this answer
+            # before the first verification.
             is_new = query.startswith((b"link=", b"record_identifier="))
             found = _NOTHING_YET_RESPONSE if is_new else _TO_TOKENS[target]
             return self._checked(head, _of(query) if query.startswith(_BY_REQUEST) else found)

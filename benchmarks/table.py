@@ -11,7 +11,10 @@ HEADINGS = ("measure", "peer or floor", "ours", "ratio", "target", "ok")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as an aligned Markdown table. If rows have the same measure, only the first row contains it."""
+    """Return the rows as an aligned Markdown table.
+
+    If consecutive rows have the same text in the column *measure*, only the first of them shows this text.
+    """
     cells = [HEADINGS]
     before = ""
     for row in rows:

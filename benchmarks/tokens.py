@@ -26,7 +26,8 @@ from benchmarks import clients, peers
 from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
 
-#: Latency of the server in seconds. It is long enough that several callers need a token before the first one arrives.
+#: Time in seconds that the test server waits before each answer. It is so long that several callers need a token before
+#: the first token arrives.
 LATENCY = 0.02
 SCRIPT, KEPT = "requests, a token each", "requests, token kept"
 HTTP = "http provider, a token each"
@@ -118,7 +119,11 @@ def _ours_new() -> Call:
 
 
 def _kept(base_url: str) -> Call:
-    """Return a function that makes one call. It requests a token only once and reuses it, as several providers do."""
+    """Return a function that makes one call to the server each time it is called.
+
+    The function requests a token only at its first call, and uses this token again in all later calls. Several
+    providers of Airflow work in this way.
+    """
     kept: list[str] = []
 
     def call() -> None:

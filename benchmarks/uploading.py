@@ -35,9 +35,10 @@ Upload = Callable[[Path], object]
 
 
 def candidates(url: str, certificate: Path) -> dict[str, Callable[[], Upload]]:
-    """Return, by the candidate's name, a function that creates its upload function.
+    """Return a dictionary of the candidates, which are the ways of uploading that are compared.
 
-    Candidates that are not installed are omitted.
+    Each key is the name of a candidate. Each value is a function without arguments that creates the upload function of
+    the candidate. Candidates that are not installed are omitted.
     """
     makers: dict[str, Callable[[], Upload]] = {
         FLOOR: lambda: _floor(url, certificate),
@@ -117,7 +118,8 @@ def _http_provider(url: str, certificate: Path) -> Upload:
 
 
 def _toolbelt(url: str, certificate: Path) -> Upload:
-    # The module is imported by name, because the type checker's environment does not contain this package.
+    # The package is loaded by ``import_module``, because the type checker's environment does not contain it. The type
+    # checker would report an import statement as an error.
     encoder: Any = import_module("requests_toolbelt").MultipartEncoder
     session, headers = _session(certificate), _headers(url, certificate)
 

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Run many waits for a decision in one process, as a triggerer does, and print their cost.
+"""Run many waits for a decision in one process, as a triggerer does, and print their CPU time, memory and delay.
 
 The command is ``python -m benchmarks.waiting NAME COUNT URL CERTIFICATE``. Each wait polls once in each interval. The
-starts of the waits are distributed evenly over the first interval. The cost is measured during a later interval.
+starts of the waits are distributed evenly over the first interval. CPU time and delay are measured during a later
+interval.
 """
 
 from __future__ import annotations
@@ -91,10 +92,12 @@ async def _after(seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
 
 
 def _set_aside() -> float:
-    """Exclude all objects that exist now from garbage collections. Return the duration of one collection in seconds.
+    """Run one garbage collection, and exclude all remaining objects from later collections.
 
-    Nine tenths of these objects belong to Airflow itself, and a triggerer collects them in any case. Objects of the
-    waits are created later and are collected normally.
+    Nine tenths of these objects belong to Airflow itself, and a triggerer collects them in any case. The objects of the
+    measured waits are created later and are collected normally.
+
+    :returns: Duration of the collection in seconds.
     """
     began = time.perf_counter()
     gc.collect()
@@ -128,8 +131,9 @@ def _ours(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
 
         @staticmethod
         async def sleep(seconds: float) -> None:
-            # The trigger's first sleep only spreads waits that begin at the same time. It is skipped, because the
-            # benchmark spreads the waits of all candidates itself.
+            # The trigger sleeps once before its first poll. Because of this sleep, triggers that start at the same time
+            # do not poll at the same time. The benchmark skips this sleep, because it spreads the starts itself, in the
+            # same way for each program that it compares.
             seconds = 0.0 if watch.is_new else seconds
             watch.sleeping(seconds)
             await sleep(seconds)
@@ -179,7 +183,8 @@ def _naive(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitab
 def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitable[None]]:
     import requests
 
-    # Both modules are imported by name, because the type checker's environment does not contain their packages.
+    # Both modules are loaded by ``import_module``, because the type checker's environment does not contain their
+    # packages. The type checker would report import statements as errors.
     aiohttp: Any = import_module("aiohttp")
     hooks: Any = import_module("airflow.providers.http.hooks.http")
     session = requests.Session()
@@ -189,7 +194,8 @@ def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitabl
     context = trusting(Path(certificate))
 
     async def fetch() -> object:
-        # The triggers of the http provider also create a session for each poll. The TLS context is shared.
+        # This function creates a new session for each poll, because the triggers of the http provider do the same. All
+        # sessions share one TLS context.
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as own:
             answer = await hook.run(
                 session=own, endpoint=RECORDS_PATH, data={"link": "open"}, headers=headers

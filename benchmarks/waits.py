@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost of one thousand waits for a decision in one triggerer. Each wait polls once a minute.
+"""CPU time, memory and delay of one thousand waits for a decision in one triggerer. Each wait polls once a minute.
 
-The server needs 200 ms for each answer. Each candidate runs in a separate process (``benchmarks/waiting.py``), one
-candidate after the other. Our provider is also measured with five thousand waits.
+The server needs 200 ms for each answer. Each candidate (our provider and two other programs) runs in a separate process
+(``benchmarks/waiting.py``), one candidate after the other. Our provider is also measured with five thousand waits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _Found = Mapping[str, float]
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure the waits of all candidates, and return the rows of the table."""
+    """Measure tasks that wait for a decision, with our provider and with two other programs (the candidates).
+
+    Return the rows of the result table.
+    """
     with loopback(directory, LATENCY) as server:
         clients.connect(server, tls=True)
         ours = {count: _waits(server, OURS, count) for count in (1000, 5000)}

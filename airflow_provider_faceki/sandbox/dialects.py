@@ -32,7 +32,7 @@ Change = Callable[[Any], object]
 
 @dataclass(frozen=True)
 class Dialect:
-    """The differences between one possible form of FACEKI's API and the documentation.
+    """A dialect: one possible form of FACEKI's API that differs from the documentation.
 
     :param summary: a description of the differences in a few words.
     :param answers: maps a route name to the function that changes the route's successful JSON answers.
@@ -50,12 +50,12 @@ class Dialect:
         the token.
     :param dead_token: the answer to a token that is unknown, expired or revoked. If None, the documented answer is
         returned.
-    :param wrong_credentials: the answer to a wrong client id or client secret. If None, the default answer is
-        returned.
+    :param wrong_credentials: the answer to a wrong client id or client secret. If None, the default answer is returned.
     :param webhook: a function that changes the body of a webhook.
     :param webhook_as_form: whether a webhook is sent URL-encoded as a form instead of as JSON.
-    :param needs_workflow: whether a request for a link without a workflow is refused.
-    :param connection: the members of the Connection's extra that the provider needs to work with this dialect.
+    :param needs_workflow: whether a request that creates a link is refused if it contains no workflow.
+    :param connection: the fields that must be set in the Connection's extra, so that the provider works with this
+        dialect.
     """
 
     summary: str
@@ -201,7 +201,8 @@ _STATUS_FIRST: Final = {"decision": "status"}
 
 DIALECTS: Final[dict[str, Dialect]] = {
     DOCUMENTED: Dialect("as documented"),
-    # Dialects that put the records into another envelope.
+    # Dialects (simulated differences from FACEKI's documentation) in which other JSON objects than the documented one
+    # contain the records.
     "records-nested": Dialect(
         'records as `result: {"records": […]}`', {"records": _result(lambda found: {"records": found})}
     ),
@@ -228,7 +229,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         connection={"null_result": "no_record"},
     ),
     "records-text": Dialect("records as a text", {"records": _result(lambda found: "OK")}),
-    # Dialects that change the names or the types of fields.
+    # Dialects (simulated differences from FACEKI's documentation) that change the names or the types of fields.
     "decision-in-status": Dialect(
         "the decision under the key `status`",
         {
@@ -240,7 +241,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "error codes as objects, times as numbers or without a zone, flags as texts",
         {"records": _each_record(_loose_types)},
     ),
-    # Dialects that change the answer of a verification, which is the billed call.
+    # Dialects (simulated differences from FACEKI's documentation) that change the answer of a verification, which is
+    # the billed call.
     "verdict-list": Dialect(
         "a verdict as a list of one", _same(_result(lambda verdict: [verdict]), *_VERIFY)
     ),
@@ -256,7 +258,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "a verdict beside `code: 200` and `status: false`",
         _same(lambda document: {**document, "status": False}, *_VERIFY),
     ),
-    # Dialects that change the rules of a workflow.
+    # Dialects (simulated differences from FACEKI's documentation) that change the rules of a workflow.
     "rules-nested": Dialect(
         'rules as `{"rules": {…}}`, documents as objects',
         _same(
@@ -271,7 +273,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "rules-without-documents": Dialect(
         "rules with `documents: null`", _same(_result(lambda rules: {**rules, "documents": None}), *_RULES)
     ),
-    # Dialects that change the token call, or the answer to an invalid token.
+    # Dialects (simulated differences from FACEKI's documentation) that change the token call, or the answer to an
+    # invalid token.
     "token-camel-case": Dialect(
         "token as `accessToken` with `Bearer ` before it, lifetime as `expiresIn`",
         {
@@ -326,7 +329,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         )
         for form in TOKEN_FORMS
     },
-    # Dialects that change the answer of the link call.
+    # Dialects (simulated differences from FACEKI's documentation) that change the answer to a call that creates a link.
     "link-short": Dialect(
         'a link as `{"link", "url"}`',
         {"link": lambda document: {"link": document["data"], "url": document["url"]}},
@@ -341,7 +344,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         {"link": lambda document: {**document, "url": f"https://pages.example/{document['data']}"}},
     ),
     "v2-account": Dialect("links without `workflowId`, as V2 accounts make them", needs_workflow=False),
-    # Dialects that change paths, filters or hosts.
+    # Dialects (simulated differences from FACEKI's documentation) that change paths, filters or hosts.
     "records-elsewhere": Dialect(
         "records at another path; HTTP 404 with a web page at the documented one",
         paths={"records": ("/api/v3/records",)},
@@ -379,7 +382,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
     "moved": Dialect("HTTP 301 to another host in place of every answer", responses={"*": _moved}),
-    # Dialects that change the report of a failure, or that return an answer without usable content.
+    # Dialects (simulated differences from FACEKI's documentation) that change the report of a failure, or that return
+    # an answer without usable content.
     "failures-hidden": Dialect(
         'failures as HTTP 200 `{"success": false, "message": …}`', failures=_hidden_failure
     ),
@@ -389,14 +393,14 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "records-nan": Dialect("`NaN` in records", responses={"records": _with_nan}),
     "records-not-gzip": Dialect("records declared as gzip that are not", responses={"records": _not_gzip}),
     "records-latin-1": Dialect("records in Latin-1", responses={"records": _latin_1}),
-    # Dialects that change the PDF report.
+    # Dialects (simulated differences from FACEKI's documentation) that change the PDF report.
     "pdf-by-post": Dialect("the report by POST", pdf_method="POST", connection={"pdf_report_method": "POST"}),
     "pdf-after-logo": Dialect(
         "the URL of a logo before the report's (with the setting `pdf_form` `json-url`)",
         {"pdf": _result(lambda report: {"logo": "https://logo.example/faceki.png", **report})},
     ),
     "pdf-after-newline": Dialect("a line break before `%PDF`", responses={"pdf": _newline_first}),
-    # Dialects that change the webhook.
+    # Dialects (simulated differences from FACEKI's documentation) that change the webhook.
     "webhook-nested": Dialect('a webhook as `{"data": {…}}`', webhook=lambda body: {"data": body}),
     "webhook-renamed": Dialect(
         "a webhook with `request_id` and `decision`",

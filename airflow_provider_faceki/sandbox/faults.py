@@ -71,7 +71,8 @@ class Fault:
     :param size: the size in bytes of the answer of the kind `huge`.
     :param delay: the delay in seconds of the kinds `slow`, `drip`, `hang` and `reset_then_process`.
     :param content_type: the header `Content-Type` of the kind `content_type`.
-    :param processed: whether the request is processed and billed before the faulty answer is sent.
+    :param processed: whether the request is processed and billed before the faulty answer is sent. Only the kinds
+        `status`, `code`, `redirect`, `huge` and `slow` have this option.
     """
 
     kind: str

@@ -132,9 +132,9 @@ def _host(scope: Scope) -> str:
 
 
 class ConnectionTracker:
-    """The open connections of one server, indexed by the client's address.
+    """The open network connections of one server, indexed by the client's address.
 
-    The tracker is needed because uvicorn offers no way to reset a connection.
+    The sandbox needs this class to reset a connection, because uvicorn offers no way to do so.
     """
 
     def __init__(self) -> None:

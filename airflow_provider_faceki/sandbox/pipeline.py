@@ -186,7 +186,7 @@ class RequestPipeline:
         link = self._backend.store.links.get(link_id)
         return link.record_identifier if link else ""
 
-    # Methods that compute the correct answer.
+    # Methods that compute the answer to a request, without the effect of a fault (injected error).
 
     async def _process(self, route: Route, request: Request) -> Response:
         if route.takes_time and self._is_authorized(route, request):
@@ -210,7 +210,7 @@ class RequestPipeline:
             return dialect.dead_token
         return dialect.change(route.name, unauthorized(self._backend.settings.refusal_status))
 
-    # Methods that apply faults.
+    # Methods that apply faults (injected errors).
 
     async def _apply_fault(self, fault: Fault, route: Route, request: Request) -> HTTPResponse:
         match fault.kind:

@@ -41,9 +41,10 @@ class _Session:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # A request of an earlier test must not be counted for the next test. The server accepts connections in their
-        # order, so all requests of earlier tests have begun when this call is answered. The reset excludes all requests
-        # that have already begun from the new counters.
+        # A late request of an earlier test must not be counted for the next test. The call below uses a new network
+        # connection, and the server accepts connections in the order of their arrival. Therefore, when this call is
+        # answered, all requests of earlier tests have begun. The reset after it does not count requests that have
+        # already begun.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1

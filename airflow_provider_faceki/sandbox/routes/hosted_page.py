@@ -91,8 +91,8 @@ def show(backend: Backend, request: Request) -> Response:
         backend.open_link(link.link)
     except Refused as refused:
         closed = refused
-    # After an answer, the page shows the result once. If the link allows further verifications, the next request
-    # shows the form again.
+    # After the person has sent the form, the browser requests this page with `done` in the query, and the page shows
+    # the result. If the link allows further verifications, the next request without `done` shows the form again.
     if record is not None and (closed or just_now or record.decision == REVIEW):
         return _result(backend, link, record, just_now)
     if closed:

@@ -23,9 +23,9 @@ class Body(Enum):
 
 @dataclass(frozen=True)
 class Route:
-    """One call of the API.
+    """The definition of one route of the simulated FACEKI API.
 
-    :param name: the name by which faults and counters refer to the route.
+    :param name: the name of the route, which faults (injected errors) and counters use.
     :param method: the HTTP method.
     :param path: the documented path, with variable parts in braces.
     :param handler: the function that computes the answer.
@@ -97,7 +97,9 @@ ROUTES: Final = (
     Route("v2_face_check", "POST", "/facelink/api/face-check", v2.face_check, Body.FORM, True, LEGACY),
 )
 
-# These routes have no fixed path. The path of `PDF` is a setting. `UNKNOWN` and `MOVED` match all other URLs.
+# These routes have no fixed path. The path of `PDF` is a setting. `MOVED` answers a request to a documented path that a
+# dialect (a simulated difference from FACEKI's documentation) has replaced by another path. `UNKNOWN` answers a request
+# to a path that belongs to no route.
 PDF: Final = Route("pdf", "GET", "", v3.pdf)
 UNKNOWN: Final = Route("unknown", "", "", v3.unknown, bearer=False)
 MOVED: Final = Route("unknown", "", "", v3.moved, bearer=False)

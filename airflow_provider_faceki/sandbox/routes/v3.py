@@ -81,7 +81,7 @@ def _issue(backend: Backend, form: str, client_id: object, client_secret: object
         missing_by_field = settings.missing_secret == "field"
         return json_response({"clientSecret": ""}, 422) if missing_by_field else validation("")
     if not (_equal(client_id, settings.client_id) and _equal(client_secret, settings.client_secret)):
-        # FACEKI does not document its answer to wrong credentials (assumption).
+        # The default answer to wrong credentials is an assumption, because FACEKI does not document its answer.
         return backend.dialect.wrong_credentials or legacy_error(1, 401)
     backend.accounts.tokens_by_form[form] += 1
     lifetime = settings.token_lifetime
@@ -189,7 +189,8 @@ def _verify(
         raise Refused(5002)
     sides = [[request.upload(f"document_{n}_{side}") for n in (1, 2, 3)] for side in ("front", "back")]
     fronts, backs = (sum(each is not None for each in side) for side in sides)
-    # FACEKI recognises the kinds of the documents in the images. The sandbox cannot do this, so it counts the images.
+    # FACEKI recognises the kinds of the documents in the images. The sandbox cannot do this. It only checks that the
+    # request contains at least as many images as the workflow needs.
     if fronts < workflow.documents_needed or backs < workflow.backs_needed:
         raise Refused(5006)
     record = backend.verify(workflow, record_identifier, link, selfie.sha256)
@@ -224,9 +225,9 @@ def records_by_request(backend: Backend, request: Request) -> Response:
 def _find(backend: Backend, request: Request, allowed: tuple[str, ...]) -> Response:
     filters = {name: request.query[name] for name in allowed if request.query.get(name)}
     if not filters:
-        # FACEKI does not document the answer to a request without a filter, so the error is an assumption. If the
-        # sandbox returned all records, a test would not find a client that forgets the filter. At the real FACEKI, such
-        # a client would possibly read the personal data of all persons.
+        # A request without a filter is answered with an error. This is an assumption, because FACEKI does not document
+        # this case. If the sandbox returned all records, a client that forgets the filter would pass its tests. At the
+        # real FACEKI, such a client would possibly read the personal data of all persons.
         return v3_error(5002, 422)
     for name, value in filters.items():
         backend.accounts.add_poll(f"{name}={value}", backend.clock.now())
