@@ -63,11 +63,12 @@ class Service:
     :param base_url: Base URL of all calls except the image check. Source: https://docs.faceki.com/api-integration .
     :param addon_url: Base URL of the image check, which needs no token. Source: FACEKI's SDKs.
     :param records_path: Path for fetching records. The page
-        https://docs.faceki.com/api-integration/verification-apis/fetch-records shows two paths. Its heading shows the
-        default, and its parameter block shows ``/kycverify/api/kycverify/records``. The path can contain the
+        https://docs.faceki.com/api-integration/verification-apis/fetch-records shows two paths. The path in its heading
+        is the default here. The other path is ``/kycverify/api/kycverify/records``. The path can contain the
         placeholders ``{requestId}``, ``{link}``, ``{record_identifier}`` and ``{face_id}``, as in
-        ``/records/{requestId}``. If the path does not contain the placeholder of the used filter, the filter is sent as
-        a query parameter, and the path is cut before its first placeholder.
+        ``/records/{requestId}``. A request for records has one filter, such as a request id. If the path contains the
+        placeholder of this filter, the placeholder is replaced by the value. Otherwise the filter is sent as a query
+        parameter, and the part of the path from its first placeholder on is not used.
     :param request_id_filter: How records are filtered by FACEKI's request id. The value is the name of a query
         parameter. A value that begins with ``/`` is a path instead, which is used for this filter only and contains
         the filter's placeholder. Example: ``/kycverify/api/kycverify/records?requestId={requestId}``.
@@ -78,9 +79,10 @@ class Service:
     :param face_id_filter: How records are filtered by FACEKI's id of a person. The format is that of
         ``request_id_filter``, with the placeholder ``{face_id}``.
     :param null_result: Meaning of an answer that reports success with neither a record nor an empty list, such as
-        ``{"status": true, "code": 200, "result": null}``. ``error`` means an unknown answer, which raises an error.
-        ``no_record`` means that FACEKI has no record. FACEKI's answer for "no record" is undocumented. The default is
-        ``error``, because a wrong ``no_record`` would cause a second, billed verification.
+        ``{"status": true, "code": 200, "result": null}``. With ``error``, the answer has an unknown meaning, and an
+        error is raised. With ``no_record``, the answer means that FACEKI has no record. FACEKI does not document its
+        answer for "no record". The default is ``error``, because a wrong ``no_record`` would cause a second, billed
+        verification.
     :param auth_header: Name of the HTTP header that carries the access token.
     :param auth_scheme: Prefix of the token in that header, without the space. If it is empty, the header contains only
         the token.

@@ -102,8 +102,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# The columns of each table. Each column has the two parts of its source. The outer part is the name of FACEKI's field
-# in the form that `plain` returns. If this field is an object, the inner part is the name of a field in the object.
+# The columns of each table. Each item consists of a column and two names, outer and inner. They name the field of
+# FACEKI's record from which the column is filled. The outer name is in lower case and without `_`, as `plain` returns
+# it. If the field with this name contains an object, the inner name is the name of a field in the object.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])
@@ -195,7 +196,8 @@ def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, obj
     keys = {plain(key): key for key in document}
     by_name = {name: document[key] for name, key in keys.items()}
     for column, outer, inner in _SOURCES[table]:
-        # FACEKI sends an empty text for a missing value, so an empty text has the same meaning as an empty column.
+        # FACEKI sends an empty text for a missing value. Therefore an empty text counts as a missing value, which is
+        # not stored in the column `other`.
         is_held = values[column.name] is not None or _lookup(by_name, outer, inner) in (None, "")
         if outer not in keys or not is_held:
             continue

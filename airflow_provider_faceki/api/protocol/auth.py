@@ -29,9 +29,10 @@ from airflow_provider_faceki.api.values import as_number
 
 #: A token is replaced this number of seconds before it expires, so that the token does not expire on the way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: A token with a lifetime below this number of seconds is replaced when the fraction :data:`SHORT_LIFETIME_MARGIN` of
-#: its lifetime remains. Otherwise one minute would be most of a short lifetime. At exactly this lifetime, the fraction
-#: is equal to :data:`RENEWAL_MARGIN_SECONDS`.
+#: Usually, a token is replaced :data:`RENEWAL_MARGIN_SECONDS` (one minute) before it expires. If the lifetime is short,
+#: one minute is most of the lifetime. Therefore a token with a lifetime below this number of seconds is replaced when
+#: the fraction :data:`SHORT_LIFETIME_MARGIN` of its lifetime remains. If a token has exactly this lifetime, both rules
+#: give the same time.
 SHORT_LIFETIME_SECONDS = 600.0
 SHORT_LIFETIME_MARGIN = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
@@ -176,9 +177,9 @@ class TokenRequest:
     def map_error(self, error: ResponseError) -> FacekiError:
         """Return the error to raise after a failed token request.
 
-        FACEKI does not document its answer to wrong credentials. Therefore every refusal that FACEKI reports in its own
-        format becomes an :class:`AuthenticationError`. HTTP 404 and 405 become a :class:`ConfigurationError`, because
-        the route does not exist. Any other ``error`` is returned itself.
+        HTTP 404, HTTP 405 and FACEKI's codes for "not found" become a :class:`ConfigurationError`, because the route
+        does not exist. FACEKI does not document its answer to wrong credentials. Therefore every other refusal becomes
+        an :class:`AuthenticationError`. Any other ``error`` is returned itself, such as a failure of FACEKI's server.
         """
         is_refusal = (
             isinstance(error, AuthenticationError | InvalidRequestError) or type(error) is ResponseError
@@ -236,9 +237,10 @@ def _bearer(value: Json) -> str | None:
 
 
 def _bare_token(value: Json) -> str | None:
-    """Return the value of the general field ``data`` or ``result`` as a token, or ``None``.
+    """Return the value of the field ``data`` or ``result`` as a token, or ``None``.
 
-    A short text is not accepted, because these field names do not show that the text is a token.
+    These two names do not say that the value is a token. A short text is possibly something else, such as a message.
+    Therefore only a long text is accepted as a token.
     """
     token = _bearer(value)
     return token if token is not None and len(token) >= _MIN_BARE_TOKEN_LENGTH else None

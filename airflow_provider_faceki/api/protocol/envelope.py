@@ -86,7 +86,7 @@ _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Payload:
-    """The content of a successful answer, without its envelope. Its ``repr`` hides the content.
+    """The content of a successful answer, without the outer JSON object (envelope). Its ``repr`` hides the content.
 
     :param result: Field ``result`` or ``data`` of the envelope, or the whole document if there is no envelope.
     :param document: The whole JSON document. Some values are outside ``result`` and ``data``, such as the URL of a
@@ -94,10 +94,11 @@ class Payload:
     :param file: The downloaded PDF, positioned at its first byte, if the answer is not JSON.
     :param status: HTTP status.
     :param is_empty: Whether the answer had no body.
-    :param null_is_no_record: Whether FACEKI has no record if the answer reports success but contains neither a record
-        nor an empty list. The setting ``null_result`` decides this.
-    :param failure: Failure that the envelope reports although the answer contains a record with a decision. Only calls
-        that read records are allowed to ignore the failure.
+    :param null_is_no_record: Meaning of an answer that reports success but contains neither a record nor an empty list.
+        ``True``: FACEKI has no record. ``False``: the meaning is unknown, and an error is raised. The setting
+        ``null_result`` decides this.
+    :param failure: Failure that the envelope reports although the answer contains a record with a decision. Calls that
+        read records ignore the failure and use the record. All other calls raise the failure.
     """
 
     result: Json
@@ -154,8 +155,8 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
     if is_good and code is None and not _states_failure(by_name):
         return Payload(_result(document), document, status=response.status)
     failure = _error(response, code, document)
-    # The answer contains a decision although its envelope reports a failure. The payload contains both, because a
-    # received decision must not be lost.
+    # The answer contains a decision, but its outer JSON object (envelope) reports a failure. A received decision must
+    # not be lost. Therefore this function returns the decision together with the failure.
     if code is None and _may_be_success(response.status) and _holds_decision(document):
         return Payload(_result(document), document, status=response.status, failure=failure)
     return failure
@@ -323,11 +324,11 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
 
 def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, words: str) -> bool | None:
     """Return whether FACEKI has possibly acted on a failed request, or ``None`` for the default of the error class."""
-    # An unknown code does not prove that FACEKI did not act.
+    # After an unknown code, or code 404 with an HTTP status for success, FACEKI has possibly acted on the request.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
-    # Only the text of the answer shows that FACEKI refused the credentials. Neither the status nor the code confirms
-    # the text, so it does not prove that FACEKI did not act.
+    # Only the text of the answer says that FACEKI refused the credentials. The HTTP status and the code do not say so.
+    # The text alone is not reliable, so FACEKI has possibly acted on the request.
     if (
         kind is AuthenticationError
         and words

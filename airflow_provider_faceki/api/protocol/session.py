@@ -22,9 +22,10 @@ from airflow_provider_faceki.api.service import Service
 #: Seconds between two reads of the token store while another caller fetches the token. The duration of a token request
 #: is about ten times this value.
 LOCK_POLL_SECONDS = 0.05
-#: Maximum seconds to wait for the owner of the refresh lock. If the owner is killed, the lock is released at once, so
-#: this limit applies only to an owner that hangs. After this time, one of the waiting callers acquires the next lock
-#: and fetches the token. The other callers wait for this new owner, again for at most this time.
+#: Maximum seconds to wait for the owner of a refresh lock, which fetches the token for all callers. If the owner is
+#: killed, its lock is released at once, except a lock in a shared storage. After this time, the owner probably hangs.
+#: The locks are numbered from 0, and the waiting callers now also try the lock with the next number. One of them
+#: acquires this lock and fetches the token. The others wait again, for at most this time.
 MAX_LOCK_WAIT_SECONDS = 30.0
 #: If FACEKI has refused a new token, no further token is requested for this number of seconds, because FACEKI charges
 #: for needless tokens.
@@ -36,9 +37,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Effect (instruction to the driver) to send an HTTP request. Its result is the content of FACEKI's answer.
+    """Effect, which is an instruction to the driver of a call, to send an HTTP request.
 
-    If the request fails and the retry policy allows it, the driver sends the request again.
+    The driver is the code that does the I/O of the call. It returns the content of FACEKI's answer. If the request
+    fails and the retry policy allows it, the driver sends the request again.
     """
 
     request: HttpRequest
@@ -46,9 +48,10 @@ class SendRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Effect (instruction to the driver) to run a short blocking function. Its result is the result of the function.
+    """Effect, which is an instruction to the driver of a call, to run a short blocking function.
 
-    The asynchronous driver runs the function in a thread, so that the event loop is not blocked.
+    The driver is the code that does the I/O of the call. It returns the result of the function. The asynchronous driver
+    runs the function in a thread, so that the event loop is not blocked.
     """
 
     operation: Callable[[], object]
@@ -56,20 +59,21 @@ class RunBlocking:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Effect (instruction to the driver) to wait for a number of seconds."""
+    """Effect, which is an instruction to the driver of a call, to wait for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Effect (instruction to the driver) to mask a secret value in all later log lines."""
+    """Effect, which is an instruction to the driver of a call, to mask a secret value in all later log lines."""
 
     value: str
 
 
 Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret"
-# The type of the value that the driver sends into the generator is Any, because it depends on the effect.
+# The steps of a call are a generator. It yields effects, such as "send this request". The driver, which does the I/O,
+# sends the result of each effect into the generator. The type of the result depends on the effect, so it is Any.
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -88,9 +92,9 @@ class OptionalResult(Protocol):
     """An endpoint for which "not found" is a valid result."""
 
     def empty(self, error: NotFoundError) -> object:
-        """Return the result of the call for "not found".
+        """Return the value that the call returns if FACEKI has no record, such as an empty tuple.
 
-        If ``error`` does not prove that no record exists, raise an error instead.
+        If ``error`` does not prove that FACEKI has no record, raise an error instead.
         """
 
 
@@ -103,7 +107,10 @@ class MultiStep(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AuthSession:
-    """An account at FACEKI with its token store. It also records the last masked token and the last refused token.
+    """An account at FACEKI with its token store.
+
+    The object also records two tokens: the last token that was masked in log lines, and the last new token that FACEKI
+    refused.
 
     :param service: URLs, paths and field names of the FACEKI installation.
     :param clock: Function that returns the Unix time.
@@ -117,9 +124,10 @@ class AuthSession:
     _refused: dict[str, float] = field(default_factory=dict)
 
     def needs_masking(self, token: AccessToken) -> bool:
-        """Return whether ``token`` has to be masked in log lines.
+        """Return whether the masking of ``token`` in log lines still has to be requested.
 
-        The result is true only for the first call with this token.
+        One request is sufficient for all later log lines. Therefore the result is true only for the first call of this
+        method with the token.
         """
         if token.value in self._masked:
             return False
@@ -135,7 +143,8 @@ class AuthSession:
     def may_renew(self, token: AccessToken) -> bool:
         """Return whether a new token can be fetched after FACEKI refused ``token``.
 
-        The result is false if ``token`` was new when it was refused less than ``MIN_RENEWAL_SECONDS`` ago.
+        If FACEKI refused ``token`` although it was new, FACEKI would probably refuse the next token too. In this case,
+        the result is false for :data:`MIN_RENEWAL_SECONDS` after the refusal.
         """
         refused_at = self._refused.get(token.value)
         return refused_at is None or not 0 <= self.clock() - refused_at < MIN_RENEWAL_SECONDS
@@ -231,9 +240,9 @@ def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payloa
         refusal = error
     else:
         return answer
-    # FACEKI refused the token. If this call itself has fetched the token, the token is not replaced, because a second
-    # new token would be refused too. The same token is sent again, because it possibly becomes valid after a short
-    # delay.
+    # FACEKI refused the token. Usually, the token is replaced by a new one. But if this call itself has just fetched
+    # the token, FACEKI would probably refuse another new token too. In this case, the same token is sent again, because
+    # FACEKI possibly accepts a new token only after a short delay.
     if bearer.obtained_at <= began:
         yield RunBlocking(lambda: account.tokens.invalidate(bearer))
         bearer = yield from _token_first(account)

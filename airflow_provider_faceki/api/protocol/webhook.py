@@ -43,7 +43,9 @@ class WebhookNotification:
 
     @classmethod
     def of(cls, request_id: object, status: object) -> WebhookNotification:
-        """Return the notification for a request id and a decision, each in upper or lower case.
+        """Return the notification for a request id and a status.
+
+        The status is the unverified decision. Both arguments can be in upper or lower case.
 
         :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word.
         """
