@@ -15,7 +15,7 @@ _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]" + _RELATIVE)
 
 
 class ReadmeHook(MetadataHookInterface):
-    """Set the field `readme` of the package. Its settings are in pyproject.toml."""
+    """Build hook that sets the field `readme` of the package. The settings of the hook are in pyproject.toml."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Add the README with absolute links to the metadata."""

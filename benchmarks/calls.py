@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Cost of one authenticated GET, compared with a bare shared ``requests.Session``.
+"""Time of one authenticated GET, compared with a bare shared ``requests.Session``.
 
-A new hook fetches its Connection from Airflow, which costs about half as much as the GET itself. Therefore a new hook
+A new hook fetches its Connection from Airflow, which takes about half as long as the GET itself. Therefore a new hook
 is compared with two bare sessions. One of them also fetches the Connection.
 """
 

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fetch a record as a task would fetch it: with our hook, with Airflow's http provider, and with plain requests."""
+"""Fetch a record as a task would do it: with our hook, with Airflow's http provider, or with the library ``requests``.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ def http_provider_task() -> None:
 
 
 def script_task(base_url: str) -> Callable[[], None]:
-    """Return a function that requests a token and fetches a record, as a task with plain requests would do it."""
+    """Return a function that requests a token and fetches a record, as a task with the library ``requests`` would do.
+    """
 
     def run() -> None:
         session = requests.Session()

@@ -114,10 +114,10 @@ class Airflow:
         return all(health[name]["status"] == "healthy" for name in COMPONENTS)
 
     def call(self, method: str, path: str, document: object = None) -> Any:
-        """Call the public REST API and return the JSON of the response.
+        """Call Airflow's public REST API and return the JSON of the response.
 
-        If the machine is busy, the database is possibly locked for a moment. A failed call is therefore repeated, up to
-        `API_TRIES` tries in total. A POST is not repeated.
+        On a busy machine, Airflow's database is possibly locked for a moment. Therefore a failed call is repeated, up
+        to `API_TRIES` tries in total. A POST is not repeated.
         """
         if self._token is None:
             # Because all users are admins here, Airflow issues a token without a login. The token is valid for a day.

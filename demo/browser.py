@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Find the Chromium of this machine, and define its options for tests and pictures."""
+"""Find the Chromium of this machine, and define its options for tests and screenshots."""
 
 from __future__ import annotations
 

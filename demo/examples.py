@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Create the inputs of the example DAGs: a Connection, pictures, a manifest, and folders for the output."""
+"""Create the inputs of the example DAGs: a Connection, images, a manifest, and folders for the output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def example_places(work: Path) -> dict[str, str]:
 
 
 def write_manifest(folder: Path, identifiers: Iterable[str]) -> str:
-    """Write a manifest and the pictures that it names, and return the URI of the manifest."""
+    """Write a manifest and the images that it names, and return the URI of the manifest."""
     with _new(folder / "manifest.ndjson").open("w") as manifest:
         for identifier in identifiers:
             row = {"record_identifier": identifier, **_write_pictures(folder / "images" / identifier)}
@@ -53,10 +53,10 @@ def write_manifest(folder: Path, identifiers: Iterable[str]) -> str:
 
 
 def _write_pictures(folder: Path) -> dict[str, str]:
-    """Write the three pictures of a person, and return their URIs by the name of the manifest column."""
+    """Write the three images of a person, and return their URIs by the name of the manifest column."""
     columns = {"selfie": "selfie.jpg", "document_1_front": "front.jpg", "document_1_back": "back.jpg"}
     for name in columns.values():
-        # Each picture has different content, as real pictures have.
+        # Each image has different content, as real images have.
         _new(folder / name).write_bytes(PICTURE + str(folder / name).encode())
     return {column: (folder / name).as_uri() for column, name in columns.items()}
 

@@ -11,8 +11,9 @@ from urllib.parse import urlencode, urlsplit
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 
-#: The pause in seconds before each press of a button. The pause is needed, because a trigger possibly fires before
-#: Airflow's scheduler has processed the deferral of the task. In this case the scheduler fails the try.
+#: The pause in seconds before a button on a hosted page is pressed. The button causes a decision, and the decision
+#: makes the trigger of the waiting task fire. If the trigger fires before Airflow's scheduler has processed the
+#: deferral of the task, the scheduler fails the try. The pause prevents this.
 THINKING_SECONDS = 4.0
 
 
@@ -36,7 +37,7 @@ class People:
         self._next: dict[str, float] = {}
 
     def act(self) -> None:
-        """Press the next button on each hosted page for which the pause before the button has ended."""
+        """Press the next button on each hosted page on which the pause before this button is over."""
         state: Any = self._faceki.control.get("state")
         for made in state["links"]:
             link, identifier = made["link"], made["record_identifier"]

@@ -155,9 +155,9 @@ def interruptible() -> Iterator[None]:
 
 
 def own_environment() -> dict[str, str]:
-    """Return the environment variables of this process without the settings of Airflow.
+    """Return a copy of this process's environment variables, without the settings of Airflow.
 
-    Requests to this machine do not use a proxy.
+    `PATH` also contains the directory of this Python. `NO_PROXY` is set, so that requests to this machine use no proxy.
     """
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))

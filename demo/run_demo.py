@@ -4,7 +4,7 @@
 1. Three simulated people get a link. For each of them, a decision is chosen on the sandbox's hosted page. For one of
    them, the first decision is REVIEW, and a simulated reviewer decides later. In the meantime, the sensors wait in the
    triggerer.
-2. A fourth person is verified by pictures.
+2. A fourth person is verified by images.
 3. Airflow's scheduler starts the other two examples according to their schedule.
 
 Each task runs in its own process. All tasks together make only one token request, because they share the token file.
@@ -165,7 +165,8 @@ class Demo:
         for task in self._retried.values():
             say(f"Tried again     {task['dag_id']}.{task['task_id']}: {self.airflow.error_of(task)}")
         self._expect("links made", len(state["links"]), len(DECIDING))
-        # The person who is verified by pictures has no link. Therefore ACCEPTED is added for this person.
+        # `DECIDING` contains only persons who are verified through a link. One more person is verified by images,
+        # without a link. Therefore one ACCEPTED is added to the expected decisions.
         self._expect("decisions", decided, Counter(["ACCEPTED", *(each[-1] for each in DECIDING.values())]))
         self._expect("token requests", counters["tokens_issued"], 1)
 

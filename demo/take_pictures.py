@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The command `make pictures`: take the pictures of the documentation in a real Airflow with the sandbox.
+"""The command `make pictures`: take the screenshots of the documentation in a real Airflow with the sandbox.
 
-Chromium shows the pages of Airflow and of the sandbox. The pictures are written to `docs/pictures`. All persons,
+Chromium shows the pages of Airflow and of the sandbox. The screenshots are written to `docs/pictures`. All persons,
 credentials and records in them are fictitious.
 """
 
@@ -32,9 +32,9 @@ from demo.run_ui import BATCH_DAG, HUMAN_REVIEW_DAG, TO_REVIEW, prepare
 PICTURES = ROOT / "docs" / "pictures"
 MAX_PICTURE_BYTES = 150_000
 MAX_COLORS = 256
-#: Device pixels for one CSS pixel. With this value, a picture is sharp on a high-resolution screen and still small.
+#: Device pixels for one CSS pixel. With this value, a screenshot is sharp on a high-resolution screen and still small.
 SCALE = 1.5
-#: Margin in CSS pixels around the parts of a page that a picture shows.
+#: Margin in CSS pixels around the parts of a page that a screenshot shows.
 MARGIN = 8
 #: The time limit for one step in the browser, for a busy machine.
 TIMEOUT_MILLISECONDS = 180_000
@@ -42,7 +42,8 @@ TIMEOUT_MILLISECONDS = 180_000
 MAX_SECONDS = 1_500
 RUN_SECONDS = 400.0
 
-#: The record identifiers in the picture of a batch. The sandbox derives the decision from the first word of each.
+#: The record identifiers of the batch whose log is shown in a screenshot. The sandbox derives the decision from the
+#: first word of each identifier.
 BATCH = (
     *(f"customer-{number}" for number in range(3001, 3041)),
     *(f"declined-{number}" for number in range(1, 5)),
@@ -52,7 +53,7 @@ BATCH = (
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """The running processes, and the browser that shows their pages."""
+    """The running processes of Airflow and the sandbox, and the browser that shows their web pages."""
 
     airflow: Airflow
     faceki: SandboxProcess
@@ -89,7 +90,7 @@ class Studio:
 
 
 def take_pictures(studio: Studio) -> None:
-    """Run the example DAGs, and take the pictures at the right moments of the runs."""
+    """Run the example DAGs, and take screenshots of Airflow and the hosted page at the right moments of the runs."""
     connection_form(studio)
     airflow = studio.airflow
     reviewed = airflow.trigger(HUMAN_REVIEW_DAG, {"record_identifier": TO_REVIEW})
@@ -107,7 +108,7 @@ def take_pictures(studio: Studio) -> None:
 
 
 def connection_form(studio: Studio) -> None:
-    """Take pictures of the form of a new Connection, with some fields filled in. The form is not saved."""
+    """Take screenshots of the form of a new Connection, with some fields filled in. The form is not saved."""
     page = studio.open(f"{studio.airflow.url}/connections", 1000, 1200)
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
@@ -129,7 +130,10 @@ def connection_form(studio: Studio) -> None:
 
 
 def link_button(studio: Studio, run_id: str) -> str:
-    """Take a picture of the button that opens the hosted page, on the task that created the link. Return its URL."""
+    """Take a screenshot of the button that opens the hosted page, on the page of the task that created the link.
+
+    Return the URL of the hosted page.
+    """
     page = studio.open(studio.task_page(LINK_DAG, run_id, "make_link") + "/details")
     button = page.get_by_role("link", name="FACEKI hosted page")
     expect(button).to_be_visible()
@@ -138,7 +142,10 @@ def link_button(studio: Studio, run_id: str) -> str:
 
 
 def hosted_page(studio: Studio, url: str) -> None:
-    """Take a picture of the hosted page on a desktop and on a phone side by side, and press ACCEPTED on it."""
+    """Take a screenshot that shows the hosted page on a desktop and on a phone, side by side.
+
+    After the page is captured, the button ACCEPTED on it is pressed.
+    """
     shots = []
     for width, height in ((900, 844), (390, 844)):
         page = studio.open(url, width, height)
@@ -154,7 +161,7 @@ def hosted_page(studio: Studio, url: str) -> None:
 
 
 def human_review(studio: Studio, run_id: str) -> None:
-    """Take a picture of the page on which a user of Airflow decides about a person with the decision REVIEW."""
+    """Take a screenshot of the page on which a user of Airflow decides about a person with the decision REVIEW."""
     url = studio.task_page(HUMAN_REVIEW_DAG, run_id, "ask_a_person") + "/required_actions"
     page = studio.open(url, 1300)
     decline = page.get_by_role("button", name="Decline")
@@ -163,12 +170,15 @@ def human_review(studio: Studio, run_id: str) -> None:
 
 
 def webhook_asset(studio: Studio) -> None:
-    """Take a picture of the asset's page in Airflow: the events of webhooks, and the runs that these events started."""
+    """Take a screenshot of the asset's page in Airflow. It shows the events of webhooks, and the runs that they
+    started.
+    """
     airflow = studio.airflow
 
     def has_started_a_run() -> bool:
         events = airflow.call("GET", "assets/events?order_by=-timestamp")["asset_events"]
-        # Only events from webhooks are counted. They have no source DAG. Events of the DAG that reconciles have one.
+        # Only events from webhooks are counted. An event from a webhook has no source DAG. The DAG that finds decisions
+        # for which no webhook arrived also creates events, but these have a source DAG.
         return any(
             run["state"] == "success"
             for event in events
@@ -190,7 +200,7 @@ def webhook_asset(studio: Studio) -> None:
 
 
 def graph(studio: Studio, run_id: str, theme: str) -> None:
-    """Take a picture of the graph of a finished run, without the panels around it."""
+    """Take a screenshot of the graph of a finished run, without the panels around it."""
     page = studio.open(f"{studio.airflow.url}/dags/{LINK_DAG}/runs/{quote(run_id)}", 1180, 700, theme)
     page.get_by_role("button", name="Show Graph").click()
     page.get_by_role("button", name="Collapse Details Panel").click()
@@ -201,7 +211,7 @@ def graph(studio: Studio, run_id: str, theme: str) -> None:
 
 
 def batch_log(studio: Studio) -> None:
-    """Take a picture of the log of a small batch in one shard."""
+    """Take a screenshot of the log of a task that processes a small batch. The batch is not divided (one shard)."""
     # Webhooks are switched off, because the webhook of each person would start a DAG run.
     studio.faceki.control.post("settings", webhook_mode="never")
     manifest = write_manifest(studio.processes.logs / "pictured", BATCH)
@@ -215,9 +225,12 @@ def batch_log(studio: Studio) -> None:
 
 
 def save_panel(page: Page, name: str, last: Locator) -> None:
-    """Save the panel beside Airflow's grid, down to the element `last`."""
+    """Save a screenshot of the panel beside Airflow's grid.
+
+    :param last: the last element that the screenshot contains. The screenshot ends below this element.
+    """
     header, last_box = _box(page.get_by_test_id("header-card")), _box(last)
-    # The margins are small, because the picture must not show parts of the next elements.
+    # The margins are small, because the screenshot must not show parts of the next elements.
     left, right = header["x"] - 3, header["x"] + header["width"]
     top, bottom = header["y"] - 4, last_box["y"] + last_box["height"] + 8
     page.evaluate("document.activeElement.blur()")
@@ -225,10 +238,10 @@ def save_panel(page: Page, name: str, last: Locator) -> None:
 
 
 def save(page: Page, name: str, shown: Locator, above: Locator | None = None) -> None:
-    """Save the area of one or more elements.
+    """Save a screenshot of the part of a page that contains one or more elements.
 
-    :param shown: the elements that the picture contains.
-    :param above: if given, the picture ends above this element.
+    :param shown: the elements that the screenshot contains.
+    :param above: if given, the screenshot ends above this element.
     """
     boxes = [_box(each) for each in shown.all()]
     left, top = (min(box[side] for box in boxes) for side in ("x", "y"))
@@ -247,14 +260,14 @@ def save(page: Page, name: str, shown: Locator, above: Locator | None = None) ->
 
 
 def save_area(page: Page, name: str, area: FloatRect) -> None:
-    """Save an area of a page, after all animations have ended."""
+    """Wait until all animations of a page have ended. Then save a screenshot of an area of the page."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(1_000)  # Tooltips fade out, and the graph moves to its final position.
     write(name, Image.open(io.BytesIO(page.screenshot(animations="disabled", clip=area))))
 
 
 def write(name: str, picture: Image.Image) -> None:
-    """Write a picture with at most `MAX_COLORS` colours, so that the file is small."""
+    """Write a screenshot with at most `MAX_COLORS` colours, so that the file is small."""
     path = PICTURES / f"{name}.png"
     few = picture.convert("RGB").quantize(MAX_COLORS, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
@@ -287,7 +300,7 @@ def _time_limit() -> Iterator[None]:
 
 
 def work_through(work: Path, chromium: str) -> None:
-    """Start all processes, take all pictures, and end all processes."""
+    """Start all processes, take all screenshots of the documentation, and end all processes."""
     expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     with SandboxProcess() as faceki, Processes(work) as processes, sync_playwright() as playwright:
         say("Starting Airflow, the sandbox and Chromium ...")

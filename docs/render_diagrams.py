@@ -16,7 +16,8 @@ SETTINGS = {
     "startOnLoad": False,
     "htmlLabels": False,
     "theme": "neutral",
-    # With this width, the longest class name fits in one line.
+    # Text in a box of a diagram is wrapped at `wrappingWidth` pixels. With this value, the longest class name fits in
+    # one line.
     "flowchart": {"htmlLabels": False, "wrappingWidth": 400, "nodeSpacing": 30, "rankSpacing": 40},
     "sequence": {
         "actorMargin": 40,

@@ -33,7 +33,8 @@ from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 try:
     from airflow.providers.standard.operators.hitl import HITLBranchOperator, HITLOperator
 
-    # The standard provider before 1.13, which Airflow 3.1's own constraints install, has no such argument.
+    # The argument `response_timeout` does not exist in the standard provider before 1.13. Airflow 3.1's own constraints
+    # install such a version. Without the argument, this file defines no DAG.
     HAS_RESPONSE_TIMEOUT = "response_timeout" in inspect.signature(HITLOperator.__init__).parameters
 except (ImportError, AirflowOptionalProviderFeatureException):
     HAS_RESPONSE_TIMEOUT = False  # Airflow before 3.1
