@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fetch a record as a task would do it: with our hook, with Airflow's http provider, or with the library ``requests``."""
+"""Fetch a record in three ways: with our hook, with Airflow's http provider, and with the library ``requests``."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def http_provider_task() -> None:
 
 
 def script_task(base_url: str) -> Callable[[], None]:
-    """Return a function that requests a token and fetches a record, as a task with the library ``requests`` would do."""
+    """Return a function that requests a token and then fetches a record, both with the library ``requests``."""
 
     def run() -> None:
         session = requests.Session()
