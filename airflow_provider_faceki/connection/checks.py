@@ -145,7 +145,10 @@ def auth_flow(value: object, spec: FieldSpec) -> AuthFlow:
 
 
 def auth_scheme(value: object, _: FieldSpec) -> str:
-    """Check the scheme before the access token in the HTTP header. If there is no scheme, return an empty text."""
+    """Check the authentication scheme, such as ``Bearer``, that stands in front of the access token in the HTTP header.
+
+    :returns: The scheme. If the header contains the token alone, the result is an empty text.
+    """
     if not isinstance(value, str) or not _AUTH_SCHEME.fullmatch(value):
         raise InvalidValue(f"one word such as Bearer, or {NO_AUTH_SCHEME} for the token alone")
     return "" if value == NO_AUTH_SCHEME else value
@@ -245,7 +248,8 @@ def _url_parts(value: object, allowed: str) -> tuple[str, str, int | None, str]:
         raise InvalidValue(allowed, "a user name or password in it")
     if rest:
         raise InvalidValue(allowed, "a query or fragment in it")
-    # When Airflow reads the URI of a Connection, it removes the brackets of an IPv6 address.
+    # Airflow removes the brackets of an IPv6 address when it reads the URI of a Connection. The brackets are added
+    # again here.
     if _is_ipv6(authority):
         authority = f"[{authority}]"
     parts = _AUTHORITY.fullmatch(authority)
@@ -343,9 +347,10 @@ def _good_path(value: str) -> bool:
 
 
 def proxies(value: object, _: FieldSpec) -> tuple[tuple[str, str], ...]:
-    """Check the proxy settings, an object with a proxy URL for each URL scheme. An empty object disables proxies.
+    """Check the proxy settings, an object with one proxy URL for each URL scheme. An empty object disables proxies.
 
-    In the form of Airflow 2.11 and in a Connection URI, the object is JSON text.
+    The object can also be JSON text, because the Connection form of Airflow 2.11 and a Connection URI contain only
+    text.
     """
     allowed = (
         '{} for no proxy, or a JSON object {"http": "http://host:port", "https": "http://host:port"}, '

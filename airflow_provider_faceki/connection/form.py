@@ -32,7 +32,10 @@ _JSON_TYPES: dict[Kind, str] = {"number": "number", "integer": "integer", "proxi
 
 
 def conn_fields() -> dict[str, dict[str, object]]:
-    """Return the fields in the Connection's extra, in the format that Airflow 3.2 and later read as provider info."""
+    """Return label, help text and JSON schema of each field that is stored in a Connection's extra.
+
+    The format is the provider info that Airflow 3.2 and later read.
+    """
     return {
         name: {"label": spec.label, "description": description(spec), "schema": _json_schema(spec)}
         for name, spec in _shown().items()
@@ -136,7 +139,8 @@ def _keep_secret(widget: Any) -> Any:
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        # The field has data, but no submitted data, only when the form shows a stored secret.
+        # If the field has a value (``data``) that no user has submitted (``raw_data`` is empty), the form shows a
+        # stored secret.
         if field.data and not field.raw_data:
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 

@@ -77,8 +77,8 @@ class FieldSpec(NamedTuple):
     :param choices: The allowed values.
     :param secret: Whether the value is masked in the form, in errors and in logs.
     :param column: Standard field of the Connection that stores the value. ``None`` means that the extra stores it.
-    :param placeholder: Text that the form shows in the empty standard field. For a record filter, it is the placeholder
-        of the id in a path.
+    :param placeholder: For a standard field: text that the form shows while the field is empty. For a record filter:
+        text in a path, such as ``{link}``, that is replaced by the id of the requested record.
     :param required: Whether the field must be set. A required field has no default.
     :param in_form: Whether the form has its own input for this field. If it has no input, the user writes the value
         under *Extra Fields JSON*.

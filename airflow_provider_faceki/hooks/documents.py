@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     #: Bytes of a picture, its absolute local path, its URI, or an image that is already checked.
     Picture: TypeAlias = bytes | FilePath | Image
-    #: A document with one or two sides, or the front of a document that has no back.
+    #: Accepted types for one document: a ``Document``, a mapping with the pictures ``front`` and ``back``, or only the
+    #: picture of the front, if the document has no back.
     DocumentSource: TypeAlias = Document | Picture | Mapping[str, Any]
 
 

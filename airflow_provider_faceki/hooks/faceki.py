@@ -253,10 +253,12 @@ class FacekiHook(BaseHook):
         return chosen
 
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
-        """Return the rules of a workflow. The rules are fetched once and then cached in this process.
+        """Return the rules of a workflow, for example which images it requires. They are cached in this process.
 
-        :returns: The rules. If FACEKI does not return the rules, the result is ``None``, and a warning is logged.
-        :raises FacekiError: if the request fails for a reason that also prevents a verification.
+        :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not
+            prevent a verification, such as an unknown URL or no response. A warning is then logged.
+        :raises FacekiError: if the request fails for a reason that also prevents a verification, such as wrong
+            credentials.
         """
         from airflow_provider_faceki.hooks.workflow_rules import cached_rules
 

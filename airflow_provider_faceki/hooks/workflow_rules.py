@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Time to live in seconds of cached rules. Users change rules by hand in FACEKI's portal, so rules change rarely.
+#: Seconds for which the rules of a workflow are cached. The rules say which images the workflow requires. Users change
+#: them by hand in FACEKI's portal, so they change rarely.
 CACHE_TTL_SECONDS = 600.0
-#: Time to live in seconds of a cached failure, if FACEKI does not return the rules. It is shorter, because a user is
-#: possibly repairing the workflow.
+#: Seconds for which a failed request for the rules of a workflow is cached. This is shorter than the time for rules,
+#: because a user is possibly repairing the workflow at this moment.
 NEGATIVE_CACHE_TTL_SECONDS = 60.0
 #: Maximum number of workflows in the cache. A manifest usually names few workflows, but a template can produce a new
 #: name for each row.
@@ -49,10 +50,11 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
 
     :param key: Base URL, client id and workflow id.
     :param fetch: Function that fetches the rules from FACEKI.
-    :returns: The rules. If FACEKI does not return the rules, the result is ``None``, and a warning is logged.
-    :raises WorkflowError: if the workflow is unknown or has no rules.
-    :raises FacekiError: if FACEKI is not available, or refuses the request for a reason that also prevents a
-        verification.
+    :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not prevent a
+        verification, such as an unknown URL or no response. A warning is then logged.
+    :raises WorkflowError: if FACEKI answers that the workflow is unknown or has no rules.
+    :raises FacekiError: if the request fails for another reason that also prevents a verification, such as wrong
+        credentials.
     """
     if len(_locks) >= MAX_CACHED_WORKFLOWS:
         _locks.clear()

@@ -135,7 +135,7 @@ class _BatchOperator(FacekiOperator):
 
 
 class FacekiBatchVerificationOperator(_BatchOperator):
-    """Verify all rows of a manifest file. Each row is billed once, even if the task is killed and retried.
+    """Verify all rows of a manifest file. By default, each row is billed once, even if the task is killed and retried.
 
     ``output_path`` stores the state of the batch. A later try or run with the same ``output_path`` and ``batch_id``
     continues where the previous try or run stopped. Before a row is sent, the operator checks at FACEKI whether a
@@ -164,20 +164,21 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         ``True``.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which needs
         the package extra ``images``. Default: images are sent unchanged.
-    :param resubmit: ``"if_absent"`` (default) sends a row if FACEKI has no verification under the row's identifier. If
-        an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``, the row is sent
-        again. If the workflow stores no records, such a row becomes an error row instead. ``"never"`` never sends such
-        a row again, so the row becomes an error row. ``"always"`` sends and bills each row of the batch, even if FACEKI
-        already has a verification under the row's identifier.
+    :param resubmit: What happens in two cases. Case A: FACEKI already has a verification under the row's identifier.
+        Case B: an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``.
+        ``"if_absent"`` (default): in case A the row is not sent. In case B it is sent again, or becomes an error row if
+        the workflow stores no records. ``"never"``: in case A the row is not sent. In case B it becomes an error row.
+        ``"always"``: the row is sent and billed in both cases. A row that already has a result or an error in this
+        batch is never sent again.
     :param assume_new: Whether rows are sent without a previous lookup. This saves one free request for each row. Use it
         only for identifiers that FACEKI certainly does not have. Default ``False``.
     :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows above
         the maximum are not sent, and the task fails. A later run with a higher maximum continues with these rows.
         Default: no limit.
-    :param resubmit_after: Maximum seconds that FACEKI needs to finish a verification that was possibly sent. Only after
-        this time, a missing record proves that nothing was sent. Default 150.
-    :param lookup_timeout: Maximum seconds of the search for a row's record directly after the response to the row was
-        lost. Default 30.
+    :param resubmit_after: Seconds to wait after a row was possibly sent. FACEKI is assumed to need at most this time.
+        Therefore a record that is still missing then proves that the row was not sent. Default 150.
+    :param lookup_timeout: If the response to a row is lost, the task searches for the row's record at once. This is the
+        maximum duration of the search in seconds. Default 30.
     :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1, so the batch never
         stops early.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI

@@ -62,8 +62,8 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         self._check_that_airflow_follows(context)
         summary = self.summary
         if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):
-            # Airflow passes the results of a mapped task as a lazy sequence, which is neither a list nor a tuple. Any
-            # other sequence type therefore means a mapped task.
+            # Airflow passes the results of a mapped task as a lazy sequence. This is neither a list nor a tuple.
+            # Therefore a sequence that is neither a list nor a tuple is treated as the results of a mapped task.
             raise AirflowFailException(f"summary holds what {len(summary)} tasks returned; {_FOR_ONE}")
         if isinstance(summary, list | tuple):
             summary = summary[-1] if summary else {"decision": None}

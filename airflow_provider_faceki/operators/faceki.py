@@ -110,7 +110,8 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         :param conn_id: Connection for the storage of ``uri``.
         :raises OSError: if the storage fails.
         """
-        # Only a running task writes, so parsing a DAG does not import this module.
+        # The module ``storage`` is needed only to write a file. Only a running task writes files, so the module is
+        # imported here and not when a DAG file is parsed.
         from airflow_provider_faceki import storage
 
         return storage.write_json(uri, document, conn_id)
@@ -218,7 +219,8 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
         }
 
     def _expires_at(self) -> str | None:
-        # FACEKI's own client sends 0, but the meaning of 0 is not published, so no expiry time is computed for it.
+        # FACEKI's own client sends 0 as the lifetime of a link. The meaning of 0 is not published. Therefore no expiry
+        # time is computed for 0.
         if not self.expires_in_minutes:
             return None
         try:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Maximum ratio between the original size of an image that is reduced before it is sent and the Connection's limit
-#: ``max_image_bytes``.
+#: An image that is reduced before it is sent can be larger than the Connection's limit ``max_image_bytes``. Its
+#: original size in bytes can be at most this number of times ``max_image_bytes``.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
 
@@ -167,8 +167,9 @@ class _ImageOperator(FacekiOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # This error proves that the call has ended, so the stored mark of the call is removed. If the task is
-                # killed or times out during the call, the mark remains, and the next try does not repeat the call.
+                # Before the call, a mark was stored which means that the call is possibly sent. This error proves that
+                # the call has ended, so the mark is removed. If the task is killed or times out during the call, the
+                # mark is not removed, and the next try does not repeat the call.
                 state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None

@@ -69,7 +69,7 @@ _DERIVED: Any = _Derived()
 
 
 class FacekiKycVerificationOperator(FacekiOperator):
-    """Verify a person by a selfie and one to three documents. Each verification is billed only once.
+    """Verify a person by a selfie and one to three documents. By default, each verification is billed only once.
 
     Before anything is sent, the operator checks the images and searches for a verification under this task's
     ``record_identifier``. If such a verification exists, it becomes the result. If an earlier try possibly sent a
@@ -98,15 +98,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         the package extra ``images``. FACEKI's SDKs use 1920. Default: images are sent unchanged.
     :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without a
         Connection. Default: any folder. Set this parameter if the images' URIs come from outside the DAG.
-    :param resubmit: ``"if_absent"`` (default) sends the verification if FACEKI has no verification under the
-        identifier. If an earlier try possibly sent a verification and the workflow stores no records, the task fails.
-        ``"never"`` sends at most once. If the outcome of a try remains unknown, the task fails. ``"always"`` sends in
-        each try, and each try is billed.
-    :param resubmit_after: Maximum seconds that FACEKI needs to finish a verification that an earlier try possibly sent,
-        counted from the start of this try. Only after this time, a missing record proves that nothing was sent. Default
-        150.
-    :param lookup_timeout: Maximum seconds of the search for the record within one try after the response was lost.
-        Default 60.
+    :param resubmit: What happens if FACEKI has no verification under the identifier, although an earlier try possibly
+        sent one. ``"if_absent"`` (default): the verification is sent again after ``resubmit_after``. If the workflow
+        stores no records, the task fails instead. ``"never"``: the task fails, so the verification is sent at most
+        once. ``"always"``: each try sends the verification, even if FACEKI already has it, and each try is billed.
+    :param resubmit_after: Seconds to wait for a verification that an earlier try possibly sent, counted from the start
+        of this try. If FACEKI has no record after this time, the task assumes that nothing was sent. Default 150.
+    :param lookup_timeout: If the response to a verification is lost, the task searches for its record. This is the
+        maximum duration of the search in seconds, within one try. Default 60.
     :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``.
     :param wait_for_review: Whether the task defers until a human reviewer at FACEKI has decided a case in REVIEW.
         Default ``False``, so REVIEW is returned as the result.
@@ -131,7 +130,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
     custom_operator_name = "FACEKI verification"
     operator_extra_links = (FacekiRecordLink(), FacekiOutputLink())
 
-    #: State of the charged call, which Airflow stores between tries. ``None`` before it is used in this execution.
+    #: State of the charged call. Airflow stores this state between tries. The attribute is ``None`` until this
+    #: execution uses the state for the first time.
     _state: ChargedCallState | None = None
     _transient = (*FacekiOperator._transient, "_state")
     _identifying = ("record_identifier", "selfie", "documents")
@@ -169,8 +169,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.selfie = selfie
         self.documents = documents
         self.workflow_id = workflow_id
-        # If the argument is omitted, the identifier is derived. None has a different meaning in a mapped task: the
-        # input of this task instance contains no identifier, which is an error.
+        # If the argument is omitted, the identifier is derived from the ids of the task instance. If the argument is
+        # None in a mapped task, it was not omitted: the input of this task instance contains no identifier. This is an
+        # error.
         self._is_derived = record_identifier is _DERIVED
         self.record_identifier = None if self._is_derived else record_identifier
         self.image_conn_id = image_conn_id
@@ -196,7 +197,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Use an existing verification, wait for the verification of an earlier try, or send a new verification.
+        """Return the verification under the task's identifier. If FACEKI has none, send a new verification.
+
+        If an earlier try possibly sent the verification, the task first waits for its record. With
+        ``resubmit="always"``, a new verification is sent in every case.
 
         :returns: the summary of the record.
         """
@@ -204,8 +208,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         with translate_errors():
             self._check_arguments(context)
         if context["ti"].try_number == 1:
-            # Only the first try loads the images here. A later try can possibly find the verification at FACEKI even if
-            # the images no longer exist.
+            # Only the first try checks the images before everything else. A later try first looks for the verification
+            # at FACEKI. If it finds the verification, it needs no images, so it also succeeds if the images no longer
+            # exist. It loads the images only if it has to send them.
             with translate_errors():
                 self.log.info("A selfie and %d document(s) can be sent", len(self._images[1]))
         if self.resubmit == "always":
@@ -237,7 +242,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
-        :param resubmit_at: Unix time from which a missing record proves that nothing was sent. The time was computed
+        :param resubmit_at: Unix time. If FACEKI has no record at this time, nothing was sent. The time was computed
             when the wait began. It cannot be computed again, because in Airflow 3.0 to 3.2 each deferral changes the
             start time of the task (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not
             pass this argument.
@@ -251,8 +256,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
             deadline, parameter, self._reconcile_limit(context, known or computed or time.time())
         )
         if known is None and given.status == "timeout" and not limit.is_execution_timeout:
-            # Airflow did not pass ``resubmit_at`` on. The trigger waits until this time before it sends a timeout
-            # event, so the time has been reached.
+            # Airflow did not pass ``resubmit_at`` to this method. The value is not needed: the trigger sends a timeout
+            # event only after this time, so the time has been reached.
             known = time.time()
         if known is not None:
             computed = known if computed is None else min(known, computed)
@@ -282,8 +287,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
             given = DecisionEvent.from_payload(event)
             if given.status == "timeout":
-                # The timeout event shows that the wait has ended. The clock does not always show it, because Airflow
-                # possibly lost the deadline and changed the start time of the task.
+                # The timeout event itself shows that the wait has ended. The clock is not reliable here. If Airflow has
+                # lost the deadline, the deadline is computed from the start time of the task, and Airflow possibly
+                # changed this start time.
                 raise self._review_timed_out(limit)
             raise_for_status(given, self.faceki_conn_id)
         return self._finish(context, found, limit)
@@ -298,15 +304,16 @@ class FacekiKycVerificationOperator(FacekiOperator):
         given: DecisionEvent | None = None,
         expired: WaitLimit | None = None,
     ) -> Any:
-        """Finish with the verification that FACEKI already has. If there is no such verification, send a new one.
+        """Return the summary of the verification that FACEKI already has. If there is none, send a new verification.
 
         If an earlier try possibly sent a verification, wait until ``resubmit_at`` before a new verification is sent.
 
         :param context: Context of the task.
-        :param resubmit_at: Unix time from which a missing record proves that nothing was sent. ``None`` if no earlier
-            try has sent anything.
+        :param resubmit_at: Unix time. If FACEKI has no record at this time, nothing was sent. ``None`` if no earlier
+            try has possibly sent a verification.
         :param given: Event of the trigger. ``None`` if this call does not follow a deferral.
-        :param expired: Limit that has ended the wait. ``None`` if the wait has not ended or has not begun.
+        :param expired: The time limit that was reached during the wait. If this limit is ``execution_timeout`` and
+            ended before ``resubmit_at``, the task fails. ``None`` if no limit was reached, or if there was no wait.
         """
         found = self._find(context)
         may_resubmit = resubmit_at is None or time.time() >= resubmit_at
@@ -439,7 +446,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self.record_identifier or derived_identifier(context["ti"])
 
     def _open_state(self, context: Context) -> ChargedCallState:
-        """Return the state of this task's charged call. All calls in one execution return the same object."""
+        """Return the state of this task's charged call: the same object each time in one execution."""
         if self._state is None:
             images = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
             self._state = ChargedCallState(context, self._identifier(context), images)
@@ -475,7 +482,8 @@ class FacekiKycVerificationOperator(FacekiOperator):
                 context["ti"].xcom_push(key="output_path", value=path)
                 self.report_file(path, 1)
         self.push_record_link(context, made.record.request_id)
-        # The extra links are stored here, because Airflow reads them from the last execution of a deferred task.
+        # A deferred task is executed several times. Airflow reads the extra links that the last execution has stored.
+        # Therefore the links are stored here, after the last possible deferral.
         self.push_output_link(context, self.output_path, self.output_conn_id)
         metrics.incr_decision(made.decision)
         fail_if_declined(made.record if self.fail_on_decline else None)

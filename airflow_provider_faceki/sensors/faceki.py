@@ -47,8 +47,8 @@ UNLIMITED = 10**9
 #: If the ``timeout`` of a poking sensor exceeds this number of seconds, the sensor logs a warning, because it occupies
 #: a worker slot for a long time.
 MAX_POKE_TIMEOUT_SECONDS = 3600.0
-#: Key in Airflow's task state store (Airflow 3.3 and later). Under this key, a rescheduled sensor stores the number of
-#: consecutive failed polls between its pokes.
+#: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` ends after each poke.
+#: Under this key it stores the number of consecutive failed polls until the next poke.
 _FAILURES_KEY = "faceki_failed_polls"
 _FILTERS = ("link", "request_id", "record_identifier")
 

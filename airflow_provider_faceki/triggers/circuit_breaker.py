@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-#: Number of consecutive failed polls that open the circuit. The polls of all waiting tasks are counted together. One or
-#: two failures are normal.
+#: Number of consecutive failed polls after which all polls of a Connection are blocked for some time (the circuit is
+#: open). The polls of all waiting tasks are counted together. One or two failures are normal.
 FAILURE_THRESHOLD = 3
-#: Initial and maximum time in seconds for which the circuit stays open. After each failed probe, the time doubles.
+#: Initial and maximum time in seconds for which the polls are blocked. After this time, one poll is allowed as a probe.
+#: After each failed probe, the time doubles.
 MIN_OPEN_SECONDS = 5.0
 MAX_OPEN_SECONDS = 300.0
 

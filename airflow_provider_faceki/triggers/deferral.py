@@ -110,7 +110,7 @@ class WaitLimit(NamedTuple):
         return {"deadline": self.deadline, "parameter": self.parameter}
 
     def within(self, operator: Any, context: Context) -> WaitLimit:
-        """Return this limit. If the task's ``execution_timeout`` ends earlier, return a limit for that timeout.
+        """Return the earlier of two time limits: this limit, or the end of the task's ``execution_timeout``.
 
         The provider applies ``execution_timeout``, because Airflow 3 does not apply it to a deferred task
         (apache/airflow#69678).
@@ -128,11 +128,13 @@ class WaitLimit(NamedTuple):
 def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
     """Return the time limit that a task had before its deferral.
 
-    :param deadline: Unix time that was passed to Airflow before the deferral. It is possibly missing, because
-        ``dag.test()`` of Airflow 3 does not return it.
-    :param parameter: Name of the parameter of the limit. It was also passed to Airflow before the deferral.
-    :param limit: The limit as it is computed now. It is used only if the deadline is missing. In Airflow 3.0 to 3.2
-        each deferral changes the start time of the task, so this limit is possibly too late (apache/airflow#63240).
+    :param deadline: Unix time of the limit. It was passed to Airflow before the deferral. It is possibly missing,
+        because ``dag.test()`` of Airflow 3 does not return it.
+    :param parameter: Name of the operator parameter that set the limit, such as ``execution_timeout``. It was also
+        passed to Airflow before the deferral.
+    :param limit: The limit, computed again now. Its time is used only if ``deadline`` is missing. In Airflow 3.0 to 3.2
+        each deferral changes the start time of the task, so the computed time is possibly later than the original one
+        (apache/airflow#63240).
     """
     known = parse_timestamp(deadline)
     if known is None:

@@ -128,8 +128,9 @@ class FacekiKycDecisionTrigger(BaseTrigger):
         poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)
         poll_log = PollLog(self.log, *wait_subject(**self._key))
         pause, failures = max(self.poke_interval, MIN_POLL_INTERVAL_SECONDS), self.failed_polls
-        # A triggerer that starts runs all its triggers at once. Therefore the first poll is delayed by a random time.
-        # No decision is missed, because the worker polled directly before it deferred the task.
+        # When a triggerer starts, it runs all its triggers at the same moment. Therefore the first poll of each trigger
+        # is delayed by a random time. No existing decision is missed, because the worker polled directly before it
+        # deferred the task.
         await self._sleep(pause * random.uniform(0.0, 1.0))  # noqa: S311 - no secret
         while True:
             left = self.deadline - time.time()

@@ -12,8 +12,8 @@ from airflow_provider_faceki.api.values import loggable
 
 #: Minimum seconds between two log lines about the polls of one waiting task.
 LOG_INTERVAL_SECONDS = 60.0
-#: Waiting time in seconds after which a hint is logged, if FACEKI has no record. A parameter of the task is possibly
-#: wrong.
+#: If FACEKI has no record after this number of seconds of waiting, a hint is logged. The hint says which parameter of
+#: the task is possibly wrong.
 NO_RECORD_WARNING_SECONDS = 900.0
 
 _HINTS = {

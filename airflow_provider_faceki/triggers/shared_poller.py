@@ -105,7 +105,7 @@ class SharedPoller:
             return old
 
     async def _read_client(self) -> AsyncFacekiClient:
-        # A DAG file that only names a trigger does not need the hook.
+        # The hook is imported inside this function. A DAG file that only names a trigger then does not import the hook.
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
         client = await FacekiHook(self._conn_id).aget_conn()

@@ -60,7 +60,8 @@ REFUSAL_LIMIT = (60.0, 2.0)
 #: A refusal is sent only after a whole multiple of this number of seconds. This interval is longer than the lookup of a
 #: Connection, so the delay of the answer does not reveal whether a Connection was looked up.
 REFUSAL_SECONDS = 1.0
-#: Seconds in the Retry-After header if the database or a secrets backend fails, or if no DAG is scheduled.
+#: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed,
+#: or if no active DAG is scheduled on the asset of the webhook's Connection.
 RETRY_AFTER_SECONDS = 30
 #: Seconds in the Retry-After header if a Connection has reached its limit of webhooks per day.
 OVER_LIMIT_RETRY_AFTER_SECONDS = 3600
@@ -106,7 +107,8 @@ def _redact_path(scope: Scope) -> None:
 class TokenBucket:
     """Rate limiter that allows a burst of calls, and then a fixed number of calls per second.
 
-    Only one event loop uses an instance, so it needs no lock.
+    It is a token bucket: each call removes one token, and a fixed number of tokens is added per second. Only one event
+    loop uses an instance, so it needs no lock.
 
     :param capacity: Maximum number of calls in a burst.
     :param per_second: Number of calls per second after the burst.
@@ -123,7 +125,7 @@ class TokenBucket:
         self._refilled_at = clock()
 
     def try_acquire(self) -> bool:
-        """Remove one token from the bucket. If the bucket is empty, return ``False``: the call is not allowed."""
+        """Return whether the rate limiter allows a call now, and count the call if it is allowed."""
         now = self._clock()
         self._left = min(self._capacity, self._left + (now - self._refilled_at) * self._per_second)
         self._refilled_at = now
@@ -133,11 +135,11 @@ class TokenBucket:
         return True
 
     def refund(self) -> None:
-        """Put one token back into the bucket, because the call did not need it."""
+        """Undo the counting of a call, so that another call is allowed instead."""
         self._left = min(self._capacity, self._left + 1)
 
     def retry_after(self) -> int:
-        """Return the whole seconds until the bucket contains a token again, at least 1."""
+        """Return the number of whole seconds, at least 1, after which the rate limiter allows the next call."""
         return max(1, math.ceil((1 - self._left) / self._per_second))
 
 
@@ -164,7 +166,7 @@ class Receiver:
 
     :param load_credentials: Function that reads the credentials of a Connection. It runs in a thread.
     :param store_events: Function that stores notifications of one Connection. It runs in a thread.
-    :param referenced: Function that returns the ids of the Connections that DAGs reference by an asset. It runs in a
+    :param referenced: Function that returns the ids of the Connections whose asset is used by a DAG. It runs in a
         thread.
     """
 
@@ -175,8 +177,9 @@ class Receiver:
         referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
-        #: A Connection is looked up without a rate limit in two cases: a DAG references it, or its token was verified
-        #: before. There are few such Connections. The other lookups are limited, because an attacker can cause them.
+        #: A Connection is looked up without a rate limit in two cases: a DAG uses its asset, or an earlier request
+        #: contained its correct token. There are few such Connections. The other lookups are limited, because an
+        #: attacker can cause them.
         self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
         self._calls = TokenBucket(*CALL_LIMIT)
@@ -232,8 +235,10 @@ class Receiver:
     async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
         """Return the credentials of the Connection. If the token is wrong, raise the error of the refusal.
 
-        Each request of an unknown caller is counted once in the rate limit of refusals. It is counted before the
-        Connection is looked up. If no lookup is necessary, it is counted before the refusal.
+        Each request with a wrong token is counted once in the rate limit of refusals. Usually it is counted when it is
+        refused. A request that starts the lookup of an unexpected Connection is counted before the lookup. If its token
+        is right, this count is undone. A Connection is expected if a DAG uses its asset, or if an earlier request
+        contained its correct token.
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:

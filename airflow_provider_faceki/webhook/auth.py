@@ -32,12 +32,14 @@ log = logging.getLogger(__name__)
 
 #: Lifetime of cached credentials in seconds. After a token is changed, the old token remains valid for up to this time.
 CACHE_TTL_SECONDS = 30.0
-#: Seconds until a failed read of the Connection ids that DAGs reference is repeated.
+#: If the ids of the Connections whose assets are used by DAGs cannot be read, they are read again after this number of
+#: seconds.
 FAILURE_TTL_SECONDS = 5.0
 #: Maximum time in seconds of a Connection lookup. The time is limited, because a secrets backend is possibly slow or
 #: unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: Seconds for which a slow lookup increases the delay of refusals. The delay must be longer than the slowest lookup.
+#: Seconds for which the duration of the slowest Connection lookup is remembered. During this time, each refusal is
+#: delayed longer than this duration. So the delay does not reveal whether a Connection was looked up.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
@@ -125,7 +127,8 @@ class Authenticator:
     def slowest_lookup_seconds(self) -> float:
         """Duration in seconds of the slowest lookup in the last hour. Without a lookup, the value is 0.
 
-        Only the lookups of expected Connections are measured; see :meth:`look_up`.
+        Only the lookups of expected Connections are measured. A Connection is expected if a DAG uses its asset, or if
+        an earlier request contained its correct token.
         """
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
@@ -145,10 +148,10 @@ class Authenticator:
         """Look up a Connection and return its credentials. Concurrent callers share one lookup.
 
         :param conn_id: Id of the Connection.
-        :param expected: Whether a DAG references the Connection, or its token was verified before. Such a lookup does
-            not wait for the lookups of unknown ids.
-        :param within: Seconds after which credentials like :data:`DENY_ALL` are returned. The lookup then continues and
-            fills the cache. ``None`` means that the call waits for the lookup.
+        :param expected: Whether a DAG uses the asset of the Connection, or an earlier request contained the correct
+            token of the Connection. Such a lookup does not wait for the lookups of unknown ids.
+        :param within: Maximum seconds of the wait. After this time, credentials that no token matches are returned. The
+            lookup then continues and fills the cache. ``None`` means that the call waits for the lookup.
         :raises LookupFailed: if a secrets backend or the database failed.
         """
         task = self._lookups.get(conn_id)
@@ -183,7 +186,9 @@ class Authenticator:
 
 
 class ReferencedConnections:
-    """Cache of the ids of the Connections that DAGs reference by an asset. Only one event loop uses an instance.
+    """Cache of the ids of the Connections whose asset (``faceki://<conn_id>/verifications``) is used by a DAG.
+
+    The receiver of webhooks looks up these Connections without a rate limit. Only one event loop uses an instance.
 
     :param read: Function that reads the ids. It runs in a thread and is allowed to block.
     """
@@ -198,7 +203,10 @@ class ReferencedConnections:
         self._failed = False
 
     async def contains(self, conn_id: str) -> bool:
-        """Return whether a DAG references the Connection. If the ids cannot be read, the last known ids are used."""
+        """Return whether a DAG uses the asset of the Connection.
+
+        If the ids cannot be read, the last known ids are used.
+        """
         if self._clock() >= self._until:
             if self._refreshing is None:
                 self._refreshing = asyncio.create_task(self._refresh())

@@ -84,8 +84,9 @@ class EventWriter:
 
     def __init__(self, store: StoreEvents) -> None:
         self._store = store
-        # All groups are stored in a single thread, because the database allows only one write at a time. The queue of
-        # this thread preserves the order of the groups. Several threads that wait for the lock would not preserve it.
+        # A group consists of notifications that are stored in one transaction. A single thread stores all groups,
+        # because the database allows only one write at a time. The queue of this thread preserves the order of the
+        # groups. Several threads that wait for the lock of the database would not preserve it.
         self._thread = ThreadPoolExecutor(1, "faceki-webhook-writer")
         self._waiting: deque[_Pending] = deque()
         self._draining: asyncio.Task[None] | None = None
@@ -140,7 +141,7 @@ class EventWriter:
 
 
 def referenced_conn_ids() -> frozenset[str]:
-    """Return the ids of the Connections that DAGs reference by an asset. For other Connections, no event is stored."""
+    """Return the ids of the Connections whose asset is used by a DAG. For other Connections, no event is stored."""
     from airflow.models.asset import AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
