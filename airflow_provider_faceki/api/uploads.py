@@ -124,14 +124,21 @@ def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> B
 
 
 class _FencedFile:
-    """Wrapper of an image file that calls a fence after each read."""
+    """Wrapper of an image file. After each read, it calls a function (fence).
+
+    The fence raises an error if another process has possibly sent the same request.
+    """
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
         self._file = file
         self._fence = fence
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes. If the fence raises an error, raise this error."""
+        """Return the next bytes of the image.
+
+        After the read, the fence checks whether another process has possibly sent the same request. If the fence raises
+        an error, this method raises the same error.
+        """
         content = self._file.read(size)
         self._fence()
         return content
@@ -225,8 +232,9 @@ def _content(name: str, file: File) -> Iterator[bytes]:
     except ValidationError:
         raise
     except Exception as problem:
-        # Some storages raise the same exception classes as the HTTP connection. Without the conversion into a
-        # ValidationError, the transport would interpret such an exception as a lost answer.
+        # A file is read from its storage while the request is sent. Some storages raise the same exception classes as
+        # the HTTP connection. If these exceptions were not converted into a ValidationError, a failure of the storage
+        # would be treated as a lost answer of FACEKI.
         raise ValidationError(f"{name} could not be read to its end") from problem
     if left or has_more:
         raise ValidationError(f"{name} became {'shorter' if left else 'longer'} while it was sent")

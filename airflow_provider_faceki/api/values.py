@@ -57,7 +57,8 @@ _CODE = r"-?[0-9]{1,9}"
 _CODE_NAME = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+"
 _MAX_CODE_NAME_LENGTH = 64
 
-# PostgreSQL cannot store U+0000 in text, and a lone surrogate cannot be encoded in UTF-8.
+# These characters are replaced by U+FFFD before a text is stored. PostgreSQL cannot store U+0000 in text, and a lone
+# surrogate cannot be encoded in UTF-8.
 _UNSTORABLE = "[\x00\ud800-\udfff]"
 _REPLACEMENT = "\ufffd"
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1

@@ -56,7 +56,8 @@ class FileTokenStore:
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
         """Acquire a refresh lock of this host. If files cannot be used, acquire a refresh lock of this process only.
 
-        :param generation: Number of the last lock that is tried, beginning with lock 0; see :class:`TokenStore`.
+        :param generation: Number of the last lock that is tried. Lock 0 is tried first. Lock 1 is also tried if the
+            owner of lock 0 has not released it in time; see :class:`TokenStore`.
         """
         return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
@@ -80,7 +81,10 @@ class FileTokenStore:
         self._best_effort(lambda: self._save(token))
 
     def merge(self, token: AccessToken) -> bool:
-        """Store a token that another host has fetched. Ignore an older token, and a token that was refused here.
+        """Store a token that another host has fetched.
+
+        If the token is not newer than the stored token, ignore it. If FACEKI has refused this token in a call of this
+        process, also ignore it.
 
         :return: Whether the token was stored.
         """
@@ -90,10 +94,10 @@ class FileTokenStore:
         return is_taken
 
     def invalidate(self, token: AccessToken) -> None:
-        """Remove ``token`` from the memory of this process and from the file.
+        """Remove ``token`` from the memory of this process. If possible, also remove the file that contains it.
 
-        The file is removed only while this method owns the refresh lock. If another caller owns the lock, the file is
-        not removed, because that caller replaces the file soon.
+        The file is removed only while this method owns the refresh lock. If another caller owns the lock, the file
+        remains, because that caller soon replaces it.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()
@@ -162,9 +166,9 @@ class FileTokenStore:
 
 
 class FileRefreshLock:
-    """Refresh lock of one host. Its owner fetches the next access token.
+    """Refresh lock that the processes of one host share. The owner of the lock fetches the next access token.
 
-    It consists of a file lock and the refresh lock of the process.
+    It consists of a file lock and a refresh lock of this process.
     """
 
     def __init__(self, inner: MemoryRefreshLock, key: int | None) -> None:
@@ -184,7 +188,8 @@ class FileRefreshLock:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    # If a task is cancelled before it receives its lock, only the destructor can release the file lock.
+    # An asyncio task can be cancelled after a thread has acquired the lock and before the task receives the lock.
+    # Then nobody calls `release`, and the destructor of the lock object releases the file lock.
     __del__ = _unlock
 
 
@@ -277,7 +282,9 @@ class _Directory:
                 file.write(content)
             os.rename(draft, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
-            # The draft contains a token. Therefore it is removed after any exception, also if the task is killed.
+            # The draft is a temporary file, which is renamed to the token file at the end. It contains a token.
+            # Therefore it is removed after any exception, including the exception with which Airflow ends a killed
+            # task.
             os.unlink(draft, dir_fd=self._fd)
             raise
 

@@ -21,8 +21,9 @@ class MemoryTokenStore:
         self._mutex = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        # A cancelled task possibly never receives its lock, so it cannot release the lock. The references are weak, so
-        # a lock that no task refers to is free.
+        # The locks by number. The store refers to them weakly, so a lock is free as soon as no task refers to it. If an
+        # asyncio task is cancelled before it receives its lock, the task cannot release the lock. Because of the weak
+        # reference, the lock is free nevertheless.
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:
@@ -33,7 +34,11 @@ class MemoryTokenStore:
         return self._token
 
     def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
-        """Acquire the first free refresh lock with a number from 0 to ``generation``, or return ``None``."""
+        """Acquire a refresh lock and return it. If all locks that are tried have an owner, return ``None``.
+
+        :param generation: Number of the last lock that is tried. Lock 0 is tried first. Lock 1 is also tried if the
+            owner of lock 0 has not released it in time; see :class:`TokenStore`.
+        """
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
     def try_lock_generation(self, generation: int) -> MemoryRefreshLock | None:
@@ -52,7 +57,10 @@ class MemoryTokenStore:
             self._refused = None
 
     def merge(self, token: AccessToken) -> bool:
-        """Store a token that another process has fetched. Ignore an older token, and a token that was refused here.
+        """Store a token that another process has fetched.
+
+        If the token is not newer than the stored token, ignore it. If FACEKI has refused this token in a call of this
+        process, also ignore it.
 
         :return: Whether the token was stored.
         """
@@ -86,7 +94,7 @@ class MemoryTokenStore:
 
 
 class MemoryRefreshLock:
-    """Refresh lock of one process. Its owner fetches the next access token."""
+    """Refresh lock that the threads of one process share. The owner of the lock fetches the next access token."""
 
     def __init__(self, store: MemoryTokenStore, generation: int) -> None:
         self._store = store

@@ -25,12 +25,13 @@ class UntrustedError(Exception):
 
 
 class TokenSeal:
-    """Encryption and decryption of the access tokens of one account. The key is derived from the client secret.
+    """Encryption and decryption of the access tokens of one account.
 
-    After a change of the client secret, the stored token cannot be decrypted any more.
+    The token is stored under :attr:`name`. The key is derived from the client secret and this name. After a change of
+    the client secret, the stored token cannot be decrypted any more.
 
-    :param account: Token request of the account. :attr:`name` is derived from the base URL, the client id and the flow.
-        The key is derived from the client secret and the name.
+    :param account: Token request of the account. :attr:`name` is derived from its base URL, its client id and its form
+        (``flow``).
     :param verified: Whether the server's certificate is checked. A token that was fetched without this check is
         possibly forged. Therefore it is stored under another name and with another key.
     """
@@ -65,7 +66,8 @@ class TokenSeal:
 
 
 def _derive_key(secret: str, name: str) -> bytes:
-    # The name is part of the derivation, so that a token copied to the name of another account cannot be decrypted.
+    # The encryption key is derived from the client secret and from the name under which the token is stored. If the
+    # encrypted token is copied to the name of another account, it cannot be decrypted there.
     info = b"airflow-provider-faceki token file 1\0" + name.encode()
     derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret.encode())
     return base64.urlsafe_b64encode(derived)

@@ -3,8 +3,8 @@
 
 Without this store, each host and each Kubernetes pod fetches its own token, and FACEKI charges for needless tokens. The
 storage must be able to create an object only if the object does not exist yet. The token stores of the process and of
-the host are caches, and the storage is read only if no cache contains a usable token. If the storage fails, hangs or
-contains corrupt data, the store logs one warning and does not use the storage for one minute.
+the host are caches. A process reads the shared storage if no cache contains a usable token. If the storage fails, hangs
+or contains corrupt data, the process logs one warning and does not use the storage for one minute.
 """
 
 from __future__ import annotations
@@ -152,9 +152,10 @@ class SharedTokenStore:
         return self._local.read()
 
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
-        """Acquire a refresh lock that is valid for all hosts. If the storage fails, it is valid for this host only.
+        """Acquire a refresh lock for all hosts. If the storage fails, acquire a refresh lock for this host only.
 
-        :param generation: Number of the last lock that is tried, beginning with lock 0; see :class:`TokenStore`.
+        :param generation: Number of the last lock that is tried. Lock 0 is tried first. Lock 1 is also tried if the
+            owner of lock 0 has not released it in time; see :class:`TokenStore`.
         """
         local = self._local.try_lock(generation)
         if local is None:
@@ -176,10 +177,10 @@ class SharedTokenStore:
         self._best_effort(lambda: self._backend.write(self._token_name, self._seal.seal(token)))
 
     def invalidate(self, token: AccessToken) -> None:
-        """Remove ``token`` from this host and from the storage.
+        """Remove ``token`` from this host. If possible, also remove it from the storage that several hosts share.
 
-        The token is removed from the storage only while this method owns the refresh lock. If another caller owns the
-        lock, the token is not removed, because that caller replaces it soon.
+        The storage is changed only while this method owns the refresh lock. If another caller owns the lock, the token
+        remains in the storage, because that caller soon replaces it.
         """
         self._local.invalidate(token)
         lock = self.try_lock()
@@ -201,9 +202,10 @@ class SharedTokenStore:
         return None if sealed is None else self._seal.unseal(sealed)
 
     def _create_lock(self, generation: int) -> str:
-        """Create the first free lock object with a number from 0 to ``generation``, and return its name.
+        """Acquire the first free lock with a number from 0 to ``generation``.
 
-        If other hosts own all these locks, return ``_HELD_ELSEWHERE``.
+        A host acquires a lock by creating an object in the storage. Return the name of this object. If other hosts own
+        all these locks, return ``_HELD_ELSEWHERE``.
         """
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
@@ -251,7 +253,7 @@ _HELD_ELSEWHERE = ""
 
 
 class SharedRefreshLock:
-    """Refresh lock of all hosts. Its owner fetches the next access token.
+    """Refresh lock that all hosts share. The owner of the lock fetches the next access token.
 
     It consists of a lock object in the storage and the refresh lock of this host. If the storage fails, it consists of
     the refresh lock of this host only.

@@ -67,7 +67,11 @@ _current = threading.local()
 
 @contextmanager
 def sending(state: SendState) -> Iterator[None]:
-    """Use ``state`` for the request that this thread sends, and suppress urllib3's log lines about the request."""
+    """Context manager for one request of this thread. It suppresses urllib3's log lines about the request.
+
+    :param state: Object with the timeout of the request. As soon as a byte of the request was possibly sent, this is
+        recorded in it.
+    """
     _current.state = state
     try:
         yield
@@ -80,8 +84,8 @@ class _SocketReader(io.RawIOBase):
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
-        # http.client possibly closes the socket before the body is read. The socket remains open until this file object
-        # is closed too.
+        # http.client possibly closes its socket object before the body is read. Because of this file object, the
+        # connection remains open. It is closed as soon as the file object is closed too.
         self._file = sock.makefile("rb", buffering=0)
         self._deadline = 0.0
         self._early = bytearray()
@@ -124,7 +128,11 @@ class _SocketReader(io.RawIOBase):
         return bool(data) and len(self._early) < _MAX_EARLY_BYTES
 
     def has_final_status(self) -> bool:
-        """Remove early interim responses, and return whether a final response has started after them."""
+        """Return whether the server has begun the final response while the request is still sent.
+
+        A server can send interim responses (HTTP status 1xx) before the final response. They are removed from the
+        received bytes.
+        """
         while interim := _INTERIM_RESPONSE.match(self._early):
             del self._early[: interim.end()]
         return bool(_FINAL_STATUS.match(self._early))
@@ -267,7 +275,8 @@ class _Connection(HTTPConnection):
             events = dict(poll.poll(_seconds_until(deadline) * 1000)).get(sock.fileno(), 0)
             if events & select.POLLIN:
                 if self._is_answered_early(sock):
-                    # After a BrokenPipeError, urllib3 assumes that the server has closed the connection, and reads the
+                    # The server has answered before the whole body was sent, so the rest is not sent. A BrokenPipeError
+                    # is raised, because urllib3 then assumes that the server has closed the connection, and reads the
                     # response.
                     raise BrokenPipeError
                 poll.modify(sock, self._poll_events)

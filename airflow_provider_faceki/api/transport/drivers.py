@@ -35,11 +35,15 @@ T = TypeVar("T")
 
 
 def _no_mask(_value: str) -> None:
-    """Do nothing, because this package writes no log lines that could contain secrets if it is used without Airflow."""
+    """Do nothing. This is the default function for masking a secret value in log lines.
+
+    The Airflow hook uses Airflow's function instead. Without Airflow, no masking is needed, because this package itself
+    writes no log lines that could contain secrets.
+    """
 
 
 async def _no_mask_async(_value: str) -> None:
-    """Do nothing, as the asynchronous form of :func:`_no_mask`."""
+    """Asynchronous form of :func:`_no_mask`. It does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,11 @@ class SyncDriver(_Driver):
     """Driver that executes effects on the caller's thread."""
 
     def run(self, steps: Steps[T]) -> T:
-        """Run ``steps`` to their end and return their result.
+        """Run the steps of a call to their end and return the result of the call.
 
-        :raises FacekiError: if the steps raise this error. The frames of the steps are removed from its traceback,
-            because their local variables contain responses.
+        :param steps: Generator of effects, which are instructions to this driver, such as "send this request".
+        :raises FacekiError: if the call failed. The frames of the steps are removed from its traceback, because their
+            local variables contain responses.
         """
         advance: Callable[[], Effect] = partial(next, steps)
         try:
@@ -150,7 +155,11 @@ class AsyncDriver(_Driver):
     """Driver for event loops. It does I/O in the transport's threads, and waits with ``asyncio.sleep``."""
 
     async def run(self, steps: Steps[T]) -> T:
-        """Run ``steps`` to their end and return their result. The errors are those of :meth:`SyncDriver.run`."""
+        """Run the steps of a call to their end and return the result of the call.
+
+        :param steps: Generator of effects, which are instructions to this driver, such as "send this request".
+        :raises FacekiError: if the call failed, as in :meth:`SyncDriver.run`.
+        """
         advance: Callable[[], Effect] = partial(next, steps)
         try:
             while True:

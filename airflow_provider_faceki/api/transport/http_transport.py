@@ -3,7 +3,8 @@
 
 All clients in a process with the same account and settings share one transport, with one adapter and one thread pool.
 The transport does not use ``requests.Session``. A session follows redirects, stores cookies and possibly replaces the
-bearer token with an entry of ``.netrc``. A session also needs a third of the CPU time of a call.
+bearer token with an entry of ``.netrc``. With a session, about a third of the CPU time of each call is spent in the
+session itself.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ MAX_CONNECT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 #: Maximum size of a downloaded report in bytes. A report is written to a file.
 MAX_DOWNLOAD_BYTES = 256 * 1024 * 1024
-#: Default of ``max_concurrency``. With a response time of 200 ms it allows 160 requests per second. It is also the
-#: maximum number of open connections and of threads for event loops.
+#: Default of ``max_concurrency``, the maximum number of concurrent requests. With a response time of 200 ms, the
+#: default allows 160 requests per second. ``max_concurrency`` is also the maximum number of open connections, and of
+#: the threads that send the requests of asynchronous code.
 DEFAULT_MAX_CONCURRENCY = 32
 
 _CHUNK_BYTES = 64 * 1024
@@ -99,10 +101,10 @@ class TransportSettings:
 
 
 class RateLimiter:
-    """Rate limiter that assigns time slots with equal distances to requests.
+    """Rate limiter that assigns a time slot to each request. The time between two slots is constant.
 
-    The limit is optional, because FACEKI publishes no limit. FACEKI charges for high volumes. Source:
-    https://docs.faceki.com/api-integration/verification-apis/authentication .
+    The limit is optional, because FACEKI publishes no maximum rate. FACEKI charges extra for a high number of requests
+    per day. Source: https://docs.faceki.com/api-integration/verification-apis/authentication .
 
     :param per_second: Maximum number of requests per second. ``None`` means no limit.
     """
@@ -359,7 +361,7 @@ def _to_tempfile(chunks: Iterable[bytes]) -> BinaryIO:
                 raise UnexpectedResponseError(f"FACEKI's report is larger than {MAX_DOWNLOAD_BYTES} bytes")
     except BaseException:
         # After an exception, the caller does not receive the file and cannot close it. Therefore the file is closed
-        # here after any exception, also if the task is killed.
+        # here after any exception, including the exception with which Airflow ends a killed task.
         file.close()
         raise
     file.seek(0)
@@ -410,8 +412,9 @@ _MALFORMED = (
 def _is_certificate_error(problem: BaseException) -> bool:
     if isinstance(problem, ssl.SSLCertVerificationError):
         return True
-    # These reasons mean that the server does not use TLS on this port. Other TLS errors are possibly temporary, so they
-    # are not certificate errors.
+    # These reasons mean that the server does not use TLS on this port. This does not change by itself, so it is treated
+    # like an untrusted certificate. Other TLS errors are possibly temporary, so they are treated like a failed
+    # connection, after which a retry can help.
     return isinstance(problem, ssl.SSLError) and problem.reason in {
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",
