@@ -124,10 +124,10 @@ class AuthSession:
     _refused: dict[str, float] = field(default_factory=dict)
 
     def needs_masking(self, token: AccessToken) -> bool:
-        """Return whether the masking of ``token`` in log lines still has to be requested.
+        """Return whether ``token`` still has to be registered for masking in log lines.
 
-        One request is sufficient for all later log lines. Therefore the result is true only for the first call of this
-        method with the token.
+        One registration is sufficient for all later log lines. Therefore the result is true only for the first call of
+        this method with the token.
         """
         if token.value in self._masked:
             return False
