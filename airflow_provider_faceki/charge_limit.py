@@ -22,6 +22,15 @@ _made = Counter[tuple[str, str]]()
 _lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    # A thread of the parent process that has acquired the lock does not exist in the child process.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
     """Return a function that creates a context manager, which counts and limits charged calls.
 

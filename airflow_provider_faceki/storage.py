@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.api.values import is_missing
+from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.local_files import (
     check_folder_writable,
     check_replaceable,
@@ -54,6 +54,8 @@ FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
+# Number of characters of a path that errors show. Keys in S3 have at most this length.
+_MAX_SHOWN_CHARACTERS = 1024
 
 _ALLOWED = "give the absolute path or the URI of a file, such as s3://bucket/key"
 _LOCAL_SCHEMES = ("file", "local")
@@ -361,12 +363,13 @@ def without_uri(message: str, uri: str) -> str:
 def redact_uri(uri: str) -> str:
     """Return ``uri`` in quotation marks and without credentials.
 
-    The part before the ``@`` and the query of a web address are removed, because both can contain credentials.
+    The part before the ``@`` and the query of a web address are removed, because both can contain credentials. A text
+    that is longer than any usual path is cut.
     """
     text = re.sub(r"://[^/]*@", "://…@", uri)
     if text.lower().startswith("http"):
         text = re.sub(r"[?#].*", "?…", text, flags=re.DOTALL)
-    return repr(text)
+    return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -395,8 +398,10 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
     # str() of an Airflow path preserves its scheme and its Connection. os.fspath() would remove both.
     text = str(uri) if isinstance(uri, ObjectStoragePath) else uri
     text = os.fspath(text) if isinstance(text, os.PathLike) else text
-    if not isinstance(text, str) or is_missing(text) or _CONTROL.search(text):
+    if not isinstance(text, str) or is_missing(text) or _CONTROL.search(text) or not _is_encodable(text):
         raise ValidationError(f"storage path: {_ALLOWED}")
+    if conn_id or not isinstance(conn_id, str | None):
+        check_identifier("the storage's Connection id", conn_id)
     _check_shape(text)
     if conn_id and _user_part(text):
         raise ValidationError(
@@ -474,6 +479,15 @@ def _check_shape(text: str) -> None:
         raise ValidationError(f"storage path {redact_uri(text)}: a local file's URI begins with {scheme}:///")
     if not key or key.endswith("/"):
         raise ValidationError(f"storage path {redact_uri(text)}: this is a folder; name a file in it")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        # A local file name with undecodable bytes contains surrogates, which this encoding accepts.
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _user_part(text: str) -> str:

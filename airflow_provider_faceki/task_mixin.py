@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.links.faceki import RECORD_URL_KEY
 
@@ -31,7 +31,7 @@ class FacekiTaskMixin:
     #: Names of attributes that belong to one execution. A copy of the task does not contain these attributes.
     _transient: Sequence[str] = ()
 
-    @cached_property
+    @lazy_property
     def hook(self) -> FacekiHook:
         """The hook for this task's Connection."""
         # Only a running task needs the hook, so parsing a DAG does not import it.
@@ -47,7 +47,7 @@ class FacekiTaskMixin:
         """
         self.push_link(context, RECORD_URL_KEY, self.hook.settings.record_url(request_id))
 
-    @cached_property
+    @lazy_property
     def link_urls(self) -> dict[str, str]:
         """The addresses of extra links that this execution of the task has stored, by XCom key."""
         return {}
@@ -92,7 +92,7 @@ class FacekiTaskMixin:
         return [
             name
             for name in self.__dict__
-            if name in self._transient or isinstance(getattr(kind, name, None), cached_property)
+            if name in self._transient or isinstance(getattr(kind, name, None), lazy_property)
         ]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property  # noqa: TID251 - no test forks while it is computed
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 

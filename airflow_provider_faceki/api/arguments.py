@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
 
@@ -20,6 +20,10 @@ from airflow_provider_faceki.api.errors import ValidationError
 #: Airflow operator has the same default. The constant is in this module, so that parsing a DAG file does not import the
 #: code of the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
+#: Maximum length of a URL or path in characters. Servers refuse a longer one with HTTP 414.
+MAX_URL_CHARACTERS = 8000
+#: Number of characters of a name that an error shows.
+MAX_SHOWN_CHARACTERS = 100
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -71,7 +75,7 @@ def check_scalars(name: str, mapping: object) -> None:
     for key, value in mapping.items():
         if not isinstance(key, str) or not _is_sendable(key):
             raise ValidationError(f"{name} must have text that UTF-8 can carry as names")
-        _scalar(f"{name}[{key!r}]", value)
+        _scalar(f"{name}[{key[:MAX_SHOWN_CHARACTERS]!r}]", value)
 
 
 def check_seconds(name: str, value: object) -> None:
@@ -132,15 +136,29 @@ def check_path(name: str, value: object) -> None:
     """Raise an error if ``value`` is not a path below the base URL."""
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
         raise ValidationError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
+    if len(value) > MAX_URL_CHARACTERS:
+        raise ValidationError(f"{name} must have at most {MAX_URL_CHARACTERS} characters")
     # Servers and proxies normalise the path, and both `%2e%2e` and `..` mean the parent directory. Therefore both are
     # refused.
     if value.startswith("//") or ".." in unquote(value).split("/"):
         raise ValidationError(f"{name} must stay below the base URL")
 
 
+def path_segment(name: str, value: str) -> str:
+    """Return an id as one segment of a URL path.
+
+    :raises ValidationError: if servers and proxies would interpret the id as this folder or as its parent.
+    """
+    if not value.strip("."):
+        raise ValidationError(f"{name} is no id but a folder of a path")
+    return quote(value, safe="")
+
+
 def is_web_url(value: object) -> bool:
     """Return whether ``value`` is an absolute http or https URL."""
     if not isinstance(value, str) or not value.isprintable() or " " in value:
+        return False
+    if len(value) > MAX_URL_CHARACTERS:
         return False
     try:
         parts = urlsplit(value)

@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
+from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest, TokenStore
 from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint
@@ -117,11 +117,11 @@ class FacekiClient(_SharedValue):
     def _charging(self, endpoint: object) -> AbstractContextManager[None]:
         return self.charge_limit() if getattr(endpoint, "is_charged", False) else nullcontext()
 
-    @cached_property
+    @lazy_property
     def _driver(self) -> SyncDriver:
         return SyncDriver(self._shared_transport(), self.retry, self.secret_masker, self.observer)
 
-    @cached_property
+    @lazy_property
     def _account(self) -> AuthSession:
         request = TokenRequest(self.service.base_url, self.client_id, self.client_secret, self.auth_flow)
         return AuthSession(self.service, request, self._store(request), time.time)
@@ -179,7 +179,7 @@ class AsyncFacekiClient(_SharedValue):
         """Return the stored access token if it is usable. Otherwise fetch a new token and return it."""
         return (await self._driver.run(session.token(self._client._account))).value
 
-    @cached_property
+    @lazy_property
     def _driver(self) -> AsyncDriver:
         client = self._client
         return AsyncDriver(client._shared_transport(), client.retry, client.secret_masker, client.observer)

@@ -7,13 +7,14 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
+from airflow_provider_faceki.api.lazy import lazy_property
+from airflow_provider_faceki.api.values import check_identifier, is_identifier
 from airflow_provider_faceki.connection import form, schema
 
 if TYPE_CHECKING:
@@ -242,15 +243,17 @@ class FacekiHook(BaseHook):
     def workflow(self, workflow_id: str | None) -> str:
         """Return ``workflow_id``, or the Connection's default workflow.
 
-        :raises ValidationError: if ``workflow_id`` is empty and the Connection has no default workflow.
+        :raises ValidationError: if ``workflow_id`` is empty and the Connection has no default workflow, or if
+            ``workflow_id`` is not an id.
         """
-        chosen = workflow_id or self.settings.workflow_id
-        if not chosen:
-            with self._with_conn_id():
+        is_given = workflow_id is not None and workflow_id != ""
+        chosen = workflow_id if is_given else self.settings.workflow_id
+        with self._with_conn_id():
+            if chosen is None:
                 raise api.ValidationError(
                     "no workflow: give workflow_id, or set the Connection's default workflow (extra workflow_id)"
                 )
-        return chosen
+            return check_identifier("workflow_id", chosen)
 
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
         """Return the rules of a workflow, for example which images it requires. They are cached in this process.
@@ -330,9 +333,10 @@ class FacekiHook(BaseHook):
     def _client(self) -> FacekiClient:
         return self._cached_connection.client
 
-    @cached_property
+    @lazy_property
     def _cached_connection(self) -> _CachedConnection:
         with self._with_conn_id():
+            check_identifier("faceki_conn_id", self.faceki_conn_id)
             stored = _stored(self.get_connection(self.faceki_conn_id))
             cached = self._find_cached(stored)
             if cached is None:
@@ -351,6 +355,7 @@ class FacekiHook(BaseHook):
         from airflow.providers.common.compat.connection import get_async_connection
 
         if "_cached_connection" not in self.__dict__:
+            check_identifier("faceki_conn_id", self.faceki_conn_id)
             stored = _stored(await get_async_connection(self.faceki_conn_id, hook=self))
             cached = self._find_cached(stored)
             if cached is None:
@@ -412,7 +417,9 @@ class FacekiHook(BaseHook):
         try:
             yield
         except api.FacekiError as error:
-            raise error.with_conn_id(self.faceki_conn_id) from None
+            if is_identifier(self.faceki_conn_id):
+                error.with_conn_id(self.faceki_conn_id)
+            raise error from None
 
 
 class _CachedConnection(NamedTuple):

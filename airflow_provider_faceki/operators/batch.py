@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one, check_one_of, check_seconds
-from airflow_provider_faceki.api.values import storable
+from airflow_provider_faceki.api.values import check_identifier, storable
 from airflow_provider_faceki.batch.formats import COLUMNS as COLUMNS
 from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS, REQUIRED_COLUMNS, TABLE_FORMATS
 from airflow_provider_faceki.failures import translate_errors
@@ -97,7 +97,12 @@ class _BatchOperator(FacekiOperator):
 
         journal.load(lambda: raise_if_killed(lambda: self._killed))
 
-    def _check_connections(self) -> None:
+    def _check_arguments(self) -> None:
+        self.check_rendered()
+        if not isinstance(self.output_path, str):
+            raise api.ValidationError(
+                f"output_path must be the URI of a folder, not {type(self.output_path).__name__}"
+            )
         _check_connection("manifest_conn_id", self.manifest_conn_id)
         _check_connection("output_conn_id", self.output_conn_id)
 
@@ -255,10 +260,11 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.store import ObjectStore
 
         with _translate_batch_errors():
-            self.check_rendered()
+            self._check_arguments()
             self._warn_of_limit()
-            self._check_connections()
             _check_connection("image_conn_id", self.image_conn_id)
+            _check_text("batch_id", self.batch_id)
+            _check_text("workflow_id", self.workflow_id)
             if self.resize_to is not None:
                 _check_pillow()
             total = self._count(self._rows())
@@ -334,7 +340,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.storage import AccessPolicy
 
         return AccessPolicy.for_manifest(
-            as_prefixes(self.allowed_image_prefixes), self.allowed_image_conn_ids
+            as_prefixes(self.allowed_image_prefixes), _as_conn_ids(self.allowed_image_conn_ids)
         )
 
     def _load_image(self, policy: AccessPolicy, name: str, uri: str) -> api.Image:
@@ -441,9 +447,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         from airflow_provider_faceki.batch.runner import Progress
 
         with _translate_batch_errors():
-            self.check_rendered()
+            self._check_arguments()
             self._warn_of_limit()
-            self._check_connections()
             export = RecordExport(self.hook, self._options(context), lambda: self._killed)
             total = self._total()
             export.check()
@@ -575,8 +580,15 @@ def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _check_text(field: str, value: object) -> None:
+    """Raise an error for a rendered value that is not an id. ``None`` and the empty text are allowed."""
+    if value not in (None, ""):
+        check_identifier(field, value)
+
+
 def _check_connection(field: str, conn_id: str | None) -> None:
     """Raise an error if a Connection does not exist. The check runs before any charged call is made."""
+    _check_text(field, conn_id)
     if not conn_id:
         return
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -585,6 +597,18 @@ def _check_connection(field: str, conn_id: str | None) -> None:
         BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         raise api.ConfigurationError(f"{field}: there is no Connection {conn_id!r}") from None
+
+
+def _as_conn_ids(allowed_image_conn_ids: object) -> tuple[str, ...]:
+    """Return the rendered value of ``allowed_image_conn_ids`` as a tuple.
+
+    :raises ValidationError: if the value is not a list of strings. A single string would be split into its letters.
+    """
+    if not isinstance(allowed_image_conn_ids, list | tuple) or not all(
+        isinstance(conn_id, str) for conn_id in allowed_image_conn_ids
+    ):
+        raise api.ValidationError("allowed_image_conn_ids must be a list of Connection ids")
+    return tuple(allowed_image_conn_ids)
 
 
 def _check_pillow() -> None:

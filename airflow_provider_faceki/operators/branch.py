@@ -73,7 +73,11 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         chosen = routes.get(str(summary["decision"]))
         if chosen is None:
             chosen = self.otherwise
-        return chosen if isinstance(chosen, str) else list(chosen)
+        if isinstance(chosen, str):
+            return chosen
+        if not isinstance(chosen, list | tuple) or not all(isinstance(task_id, str) for task_id in chosen):
+            raise AirflowFailException("accepted, declined, review and otherwise must be task ids")
+        return list(chosen)
 
     def _check_that_airflow_follows(self, context: Context) -> None:
         from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS

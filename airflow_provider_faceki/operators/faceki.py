@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.api.arguments import check_exactly_one
+from airflow_provider_faceki.api.arguments import check_exactly_one, check_part_names
 from airflow_provider_faceki.api.values import Json, loggable, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
@@ -450,9 +450,10 @@ class FacekiApiOperator(FacekiOperator):
             raise api.ValidationError(
                 f"files must be a mapping of part names to URIs, not {type(self.files).__name__}"
             )
+        files = self.files or {}
+        check_part_names("files", files)
         return {
-            name: self.hook.image(uri, name=name, conn_id=self.files_conn_id)
-            for name, uri in (self.files or {}).items()
+            name: self.hook.image(uri, name=name, conn_id=self.files_conn_id) for name, uri in files.items()
         }
 
     def _for_xcom(self, document: Json) -> Json:
@@ -491,7 +492,7 @@ def check_output(uri: str | None, conn_id: str | None) -> None:
     :raises ValidationError: if the file can never be written.
     :raises StorageAccessError: if this process is not allowed to create files in the local folder.
     """
-    if uri:
+    if uri is not None:
         from airflow_provider_faceki import storage
 
         try:

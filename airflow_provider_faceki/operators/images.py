@@ -6,12 +6,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import translate_errors
@@ -247,7 +247,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
         ChargedCallState(context).clear_matches()
         return [storable(record.summary()) for record in records]
 
-    @cached_property
+    @lazy_property
     def _image(self) -> api.Image:
         return self.load("selfie", self.selfie)
 

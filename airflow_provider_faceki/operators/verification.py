@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -18,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_one_of, check_seconds
+from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
@@ -432,7 +432,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
             known_request_ids=known,
         )
 
-    @cached_property
+    @lazy_property
     def _images(self) -> tuple[api.Image, list[api.Document]]:
         return self._image("selfie", self.selfie), load_documents(self._image, self.documents)
 
@@ -443,12 +443,14 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, policy)
 
     def _identifier(self, context: Context) -> str:
-        return self.record_identifier or derived_identifier(context["ti"])
+        given = self.record_identifier
+        return derived_identifier(context["ti"]) if given is None else given
 
     def _open_state(self, context: Context) -> ChargedCallState:
         """Return the state of this task's charged call: the same object each time in one execution."""
         if self._state is None:
-            images = None if self.record_identifier else images_fingerprint(self.selfie, self.documents)
+            is_given = self.record_identifier is not None
+            images = None if is_given else images_fingerprint(self.selfie, self.documents)
             self._state = ChargedCallState(context, self._identifier(context), images)
         return self._state
 

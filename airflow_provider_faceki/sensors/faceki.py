@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -24,6 +23,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one
+from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, is_poll_retryable, translate_errors
@@ -238,7 +238,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
                 "record_identifier="
             )
 
-    @cached_property
+    @lazy_property
     def _poll_log(self) -> PollLog:
         self._warn_of_form()
         subject = wait_subject(**{name: getattr(self, name) for name in _FILTERS})

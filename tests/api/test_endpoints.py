@@ -15,6 +15,7 @@ from airflow_provider_faceki.api.endpoints.images import FaceMatch
 from airflow_provider_faceki.api.endpoints.links import GenerateKycLink, KycLink
 from airflow_provider_faceki.api.endpoints.raw import RawCall
 from airflow_provider_faceki.api.endpoints.records import FetchRecords
+from airflow_provider_faceki.api.endpoints.reports import FetchPdfReport
 from airflow_provider_faceki.api.endpoints.verification import Document, PerformKycVerification
 from airflow_provider_faceki.api.endpoints.workflows import GetWorkflowRules, WorkflowRules
 from airflow_provider_faceki.api.errors import (
@@ -502,6 +503,31 @@ def test_the_address_of_records(
 ) -> None:
     request = FetchRecords(**filters).request(Service(**changes))
     assert (request.url, request.query) == (f"https://sdk.faceki.com{path}", query)
+
+
+@pytest.mark.parametrize("folder", [".", "..", "..."])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(
+            lambda folder: FetchRecords(request_id=folder).request(
+                Service(records_path="/records/{requestId}")
+            ),
+            id="records",
+        ),
+        pytest.param(
+            lambda folder: FetchRecords(face_id=folder).request(
+                Service(face_id_filter="/faces/{face_id}/records")
+            ),
+            id="records with a path of the filter",
+        ),
+        pytest.param(FetchPdfReport, id="report"),
+    ],
+)
+def test_an_id_in_a_path_is_not_a_folder(make: Callable[[str], object], folder: str) -> None:
+    with pytest.raises(ValidationError, match="is no id but a folder"):
+        make(folder)
+    assert FetchRecords(request_id=folder).request().query == (("requestId", folder),)
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,9 @@ def test_an_identifier_that_renders_to_nothing_is_not_derived(
     assert sandbox.counters.total == 0
 
 
-@pytest.mark.parametrize("rendered", [20260001, 2026.5, True, ["a"], {"a": 1}, b"a"])
+@pytest.mark.parametrize(
+    "rendered", [20260001, 2026.5, True, ["a"], {"a": 1}, b"a", 0, 0.0, False, [], {}, b""]
+)
 def test_an_identifier_that_is_no_text_is_refused(
     sandbox: FacekiSandbox, verify: Verify, rendered: Any
 ) -> None:

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property  # noqa: TID251 - no test forks while it is computed
 from typing import Any
 
 from airflow_provider_faceki.sandbox import SandboxProcess

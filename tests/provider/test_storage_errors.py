@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import gc
 import io
+import multiprocessing
 import os
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -334,6 +337,48 @@ def test_an_upload_that_ends_early_leaves_nothing_on_s3(
         storage.write_file(uri, _Source(size, error))
     gc.collect()
     assert object_store.get("reports/r.pdf") == b"old"
+    assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
+
+
+class _Stalling(io.BytesIO):
+    """Source that stops after its bytes were read, until the process is killed."""
+
+    def __init__(self, content: bytes, stalled: Any) -> None:
+        super().__init__(content)
+        self.stalled = stalled
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        if not content:
+            self.stalled.set()
+            threading.Event().wait()
+        return content
+
+
+def _upload_until_killed(uri: str, stalled: Any) -> None:
+    storage.write_file(uri, _Stalling(b"x" * 60_000_000, stalled))
+
+
+def test_a_process_that_is_killed_leaves_parts_for_the_lifecycle_rule(object_store: ObjectStore) -> None:
+    uri = object_store.put("reports/r.pdf", b"old")
+    spawn = multiprocessing.get_context("spawn")
+    stalled = spawn.Event()
+    writer = spawn.Process(target=_upload_until_killed, args=(uri, stalled))
+    writer.start()
+    try:
+        assert stalled.wait(120)
+    finally:
+        writer.kill()
+        writer.join(10)
+    assert object_store.get("reports/r.pdf") == b"old"
+    (left,) = object_store.client.list_multipart_uploads(Bucket=BUCKET)["Uploads"]
+    assert left["Key"] == "reports/r.pdf"
+    # The parts are no object, so nobody finds them by listing. The next write does not publish or remove them.
+    assert object_store.keys() == ["reports/r.pdf"]
+    storage.write_file(uri, io.BytesIO(b"new"))
+    # This is what the documented lifecycle rule does.
+    object_store.client.abort_multipart_upload(Bucket=BUCKET, Key=left["Key"], UploadId=left["UploadId"])
+    assert object_store.get("reports/r.pdf") == b"new"
     assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
 
 

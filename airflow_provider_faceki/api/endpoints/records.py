@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
-from airflow_provider_faceki.api.arguments import check_exactly_one
+from airflow_provider_faceki.api.arguments import check_exactly_one, path_segment
 from airflow_provider_faceki.api.errors import (
     CHECK_ADVICE,
     NotFoundError,
@@ -131,7 +131,7 @@ def _records_address(service: Service, name: str, value: str) -> tuple[str, tupl
     if placeholder in template:
         path, _, query = template.partition("?")
         pairs = tuple((key, text.replace(placeholder, value)) for key, text in parse_qsl(query))
-        return path.replace(placeholder, quote(value, safe="")), pairs
+        return path.replace(placeholder, path_segment(name, value)), pairs
     path = template.partition("{")[0].rstrip("/")
     return path, ((given, value),)
 

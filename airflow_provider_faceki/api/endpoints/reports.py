@@ -12,14 +12,14 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
+from airflow_provider_faceki.api.arguments import path_segment
 from airflow_provider_faceki.api.errors import (
     ConfigurationError,
     FacekiError,
     ResponseError,
     UnexpectedResponseError,
-    ValidationError,
 )
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload
@@ -62,8 +62,7 @@ class FetchPdfReport:
 
     def __post_init__(self) -> None:
         check_identifier("request_id", self.request_id)
-        if not self.request_id.strip("."):
-            raise ValidationError("request_id is no id but a folder of a path")
+        path_segment("request_id", self.request_id)
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         """Return the HTTP request for the report.
@@ -75,7 +74,7 @@ class FetchPdfReport:
                 "the path of FACEKI's PDF reports is in no public source: ask FACEKI for it and set "
                 "pdf_report_path in the Connection's extra, such as '/…/{requestId}'"
             )
-        path = service.pdf_report_path.replace("{requestId}", quote(self.request_id, safe=""))
+        path = service.pdf_report_path.replace("{requestId}", path_segment("request_id", self.request_id))
         url = f"{service.base_url}{path}"
         return _request(
             url, authenticated=True, post=self.request_id if service.pdf_report_method == "POST" else None

@@ -15,6 +15,7 @@ import itertools
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ T = TypeVar("T")
 class FileTokenStore:
     """Token store in the memory of this process and in a file, which the processes of this host share.
 
-    A network file system must support ``flock``. Without ``flock``, each host fetches its own token.
+    A network file system must support ``flock``. Without it, processes that start together fetch one token each.
 
     :param directory: Directory of the files. If it does not exist, it is created with mode 0700.
     :param seal: Encryption of the account's token. It also contains the name of the token.
@@ -182,10 +183,13 @@ class FileRefreshLock:
 
     def _unlock(self) -> None:
         descriptor = None if self._key is None else _open_locks.pop(self._key, None)
-        if descriptor is not None:
-            # A child process that was forked in the meantime shares the lock. Therefore closing the descriptor alone
-            # would not release the lock.
+        if descriptor is None:
+            return
+        # A child process that was forked in the meantime shares the lock. Therefore closing the descriptor alone would
+        # not release the lock. Errors are ignored, because a network file system can be lost while the lock is held.
+        with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+        with suppress(OSError):
             os.close(descriptor)
 
     # An asyncio task can be cancelled after a thread has acquired the lock and before the task receives the lock.
@@ -202,7 +206,8 @@ def _after_fork() -> None:
     # The locks belong to the parent process. If the child process did not close the files, the locks would remain after
     # the parent process has ended.
     while _open_locks:
-        os.close(_open_locks.popitem()[1])
+        with suppress(OSError):
+            os.close(_open_locks.popitem()[1])
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -284,8 +289,9 @@ class _Directory:
         except BaseException:
             # The draft is a temporary file, which is renamed to the token file at the end. It contains a token.
             # Therefore it is removed after any exception, including the exception with which Airflow ends a killed
-            # task.
-            os.unlink(draft, dir_fd=self._fd)
+            # task. An error of the removal must not replace this exception.
+            with suppress(OSError):
+                os.unlink(draft, dir_fd=self._fd)
             raise
 
     def remove(self, name: str) -> None:

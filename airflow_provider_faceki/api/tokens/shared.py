@@ -14,8 +14,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -95,7 +96,8 @@ class DirectoryTokenBackend:
         """Create or replace a file atomically."""
         draft = f"{name}.{os.urandom(8).hex()}"
         if self.create(draft, content):
-            os.replace(self.path / draft, self.path / name)
+            with self._removing_on_error(draft):
+                os.replace(self.path / draft, self.path / name)
 
     def create(self, name: str, content: bytes) -> bool:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,12 +107,23 @@ class DirectoryTokenBackend:
             )
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "wb") as file:
+        with self._removing_on_error(name), os.fdopen(descriptor, "wb") as file:
             file.write(content)
         return True
 
     def delete(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _removing_on_error(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            # The file contains a token or a lock without an owner. Therefore it is removed after any exception. An
+            # error of the removal must not replace this exception.
+            with suppress(OSError):
+                self.delete(name)
+            raise
 
 
 class SharedTokenStore:

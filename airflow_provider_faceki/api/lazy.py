@@ -1,0 +1,30 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Attributes that are computed on first access."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T")
+
+
+class lazy_property(functools.cached_property[T]):  # noqa: TID251 - a decorator; only this class uses it
+    """``functools.cached_property`` without a lock, as in Python 3.12.
+
+    In Python 3.11, all instances of a class share one lock. If a thread holds it while another thread forks the
+    process, the child process waits for the lock for ever. A slow lookup also stops all other instances. Without the
+    lock, threads possibly compute the value at the same time, and all of them get the value that was stored first.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> lazy_property[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> lazy_property[T] | T:
+        if instance is None:
+            return self
+        value: T = instance.__dict__.setdefault(self.attrname, self.func(instance))
+        return value

@@ -1,0 +1,157 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Forked processes: a child can use the hook, whichever locks the threads of its parent hold at the fork."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import airflow_provider_faceki
+from airflow_provider_faceki.hooks.faceki import FacekiHook
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.api.test_fork import _fork, _outcome
+from tests.billing.pictures import write
+
+pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")]
+
+#: Number of times that four children are forked.
+ROUNDS = 3
+_LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Semaphore)
+#: Locks that the search has to find.
+KNOWN = {
+    "charge_limit._lock",
+    "api.tokens.memory._shared_mutex",
+    "api.transport.http_transport._transports_lock",
+    "hooks.workflow_rules._locks[0]",
+    "resize._budget._changed",
+    "resize._strict_decoding._lock",
+}
+
+
+def _modules() -> Iterator[tuple[str, ModuleType]]:
+    """Yield the modules of the provider, except those of the sandbox, with their short names."""
+    prefix = f"{airflow_provider_faceki.__name__}."
+    for found in pkgutil.walk_packages(airflow_provider_faceki.__path__, prefix):
+        short = found.name.removeprefix(prefix)
+        if not short.startswith(("sandbox", "example_dags")):
+            yield short, importlib.import_module(found.name)
+
+
+def _shared_locks() -> dict[str, Any]:
+    """Return the locks that the modules contain: as a global, in a container, or as an attribute of such an object."""
+    found: dict[str, Any] = {}
+    for short, module in _modules():
+        for name, value in vars(module).items():
+            values = [("", value)]
+            if isinstance(value, dict) and not name.startswith("__"):
+                values = [(f"[{number}]", item) for number, item in enumerate(value.values())]
+            for suffix, item in values:
+                _collect(f"{short}.{name}{suffix}", item, found)
+    return found
+
+
+def _collect(name: str, value: object, found: dict[str, Any]) -> None:
+    if isinstance(value, _LOCKS):
+        found[name] = value
+    elif not isinstance(value, type) and type(value).__module__.startswith(airflow_provider_faceki.__name__):
+        attributes = getattr(value, "__dict__", {}).items()
+        found.update({f"{name}.{key}": each for key, each in attributes if isinstance(each, _LOCKS)})
+
+
+@pytest.fixture
+def use(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """Function that uses every shared object of the process: token, connections, rules, limit of charged calls."""
+    faceki_sandbox.settings.credit = None
+    connection = faceki_sandbox.connection(max_charged_calls=1_000_000)
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_DEFAULT", json.dumps(connection))
+    selfie = write(tmp_path, "selfie.jpg")
+
+    def work() -> bool:
+        hook = FacekiHook()
+        hook.workflow_rules(hook.workflow(None))
+        hook.analyze_face(selfie)
+        return hook.fetch_records(record_identifier="nobody") == ()
+
+    return work
+
+
+def test_a_child_forked_while_every_lock_is_held(use: Callable[[], bool]) -> None:
+    assert use()
+    held = _shared_locks()
+    assert set(held) >= KNOWN
+    for lock in held.values():
+        lock.acquire()
+    try:
+        child = _fork(lambda: _all_are_free() and use())
+    finally:
+        for lock in held.values():
+            lock.release()
+    assert _outcome(child) == 0
+
+
+def _all_are_free() -> bool:
+    """Return whether no lock of the process is held. The names of held locks are printed."""
+    held = [name for name, lock in _shared_locks().items() if not lock.acquire(blocking=False)]
+    print("held:", held, file=sys.stderr)  # noqa: T201 - the child process has no other output
+    if held:
+        return False
+    for lock in _shared_locks().values():
+        lock.release()
+    return True
+
+
+def test_a_child_forked_while_a_thread_looks_up_the_connection(
+    use: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    parent, original = os.getpid(), FacekiHook.get_connection
+
+    def slow(conn_id: str) -> Any:
+        if os.getpid() == parent:
+            begun.set()
+            ended.wait(120)
+        return original(conn_id)
+
+    monkeypatch.setattr(FacekiHook, "get_connection", staticmethod(slow))
+    thread = threading.Thread(target=use)
+    thread.start()
+    try:
+        assert begun.wait(10)
+        child = _fork(use)
+        assert _outcome(child) == 0
+    finally:
+        ended.set()
+        thread.join(30)
+
+
+def test_children_forked_while_threads_use_everything(use: Callable[[], bool]) -> None:
+    assert use()
+    over = threading.Event()
+
+    def keep_using() -> None:
+        while not over.is_set():
+            assert use()
+
+    threads = [threading.Thread(target=keep_using) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        outcomes = []
+        for _ in range(ROUNDS):
+            children = [_fork(use) for _ in range(4)]
+            outcomes += [_outcome(child) for child in children]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+    assert outcomes == [0] * len(outcomes)
