@@ -26,5 +26,5 @@ class lazy_property(functools.cached_property[T]):  # noqa: TID251 - a decorator
     def __get__(self, instance: object, owner: type[Any] | None = None) -> lazy_property[T] | T:
         if instance is None:
             return self
-        value: T = instance.__dict__.setdefault(self.attrname, self.func(instance))
+        value: T = instance.__dict__.setdefault(str(self.attrname), self.func(instance))
         return value
