@@ -85,7 +85,7 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_minutes(name: str, value: object) -> None:
-    """Raise an error if ``value`` is not a whole number of minutes, or if it is negative. ``None`` is accepted."""
+    """Raise an error if ``value`` (minutes) is not an integer, or if it is negative. ``None`` is accepted."""
     # The value must be less than 2**53, because a JSON reader that uses floats cannot represent every larger integer.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53

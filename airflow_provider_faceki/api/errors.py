@@ -51,9 +51,9 @@ class FacekiError(Exception):
         is used.
     :param conn_id: Id of the Airflow Connection. The Airflow hook sets it.
 
-    The attribute ``idempotent`` describes the failed call. It is ``False`` if a second call would have a second effect
-    or cost, and no record shows whether FACEKI acted on the first call. If such an error is also
-    :attr:`is_ambiguous`, only a person can decide to repeat the call.
+    The attribute ``idempotent`` describes the failed call. It is ``False`` if two conditions are true. First, a second
+    call would have a second effect or cost. Second, FACEKI has no record that shows whether it acted on the first call.
+    If ``idempotent`` is ``False`` and ``is_ambiguous`` is ``True``, only a person can decide to repeat the call.
     """
 
     #: Whether the same request can succeed if it is sent again later without any change.
@@ -112,8 +112,8 @@ class FacekiError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The pickle of this error contains no attribute of the class SecretText. Otherwise the pickle would contain the
-        # secret in plain text, and Airflow possibly stores the pickle.
+        # An attribute of this error whose value is a SecretText is left out of the pickle. Otherwise the pickle would
+        # contain the secret in plain text, and Airflow possibly stores the pickle.
         state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
         return (_rebuild, (type(self), self.message, state))
 

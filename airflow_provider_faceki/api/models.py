@@ -54,9 +54,9 @@ _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 # A number in this range is a Unix time in seconds, from 2001 to 2286. A number in the 1000 times larger range is a Unix
 # time in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# A time without a zone is read as UTC. A date without a time is read as midnight. Therefore the read time is possibly
-# earlier than the real time, by up to 12 hours because of the zone and by up to 24 hours because of the missing time.
-# The maximum is set to 38 hours, which includes a reserve of two hours.
+# Maximum number of seconds by which a creation time from FACEKI, as this module reads it, is earlier than the real
+# time. A time without a zone is read as UTC, which is up to 12 hours too early. A date without a time is read as
+# midnight, which is up to 24 hours too early. With a reserve of two hours, the sum is 38 hours.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 

@@ -49,15 +49,16 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
-#: Maximum number of requests for records in one check. These requests contain random identifiers that no record has.
-#: The answers show whether FACEKI knows the path and the filter, and how FACEKI reports that there is no record.
+#: Maximum number of requests for records that one check of an Airflow Connection sends. The requests contain random
+#: identifiers, so no record matches. The answers show whether FACEKI knows the path and the filter, and how FACEKI
+#: reports that there is no record.
 MAX_RECORDS_REQUESTS = 100
 #: Number of requests that are kept back from :data:`MAX_RECORDS_REQUESTS`, so that enough requests remain to test each
 #: filter of records, such as ``request_id``. One test needs up to four requests. It is repeated once if the answer is
 #: null, and each of these two requests is sent again once if FACEKI refuses the token.
 _NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
-#: Texts that describe the test requests without the creation of a link. The check shows these texts to the user before
-#: it sends the requests. The numbers in the texts are maximum numbers of requests.
+#: Texts that describe all test requests except the request that creates a link. The check shows these texts to the user
+#: before it sends the requests. Each number in a text is a maximum number of requests.
 FREE_CALLS = (
     "token requests: one in the configured form; if that fails, one in each of the other five forms",
     "records of identifiers made up for this check: four requests if all is as configured, else at most "
@@ -222,10 +223,10 @@ class _Outcome:
 
 
 class Diagnosis:
-    """Test requests for one FACEKI account.
+    """Find out by test requests which settings work for one FACEKI account.
 
-    A finding is one question about FACEKI with its answer, such as which form of the token request works. The test
-    requests for a finding are sent only when the caller asks for this finding.
+    Each result is a finding: one question about FACEKI with its answer, for example which form of the token request
+    works. The test requests for a finding are sent only when the caller asks for this finding.
 
     :param client: Client with the configured settings.
     :param workflow_id: Id of the default workflow of the Airflow Connection, or ``None``.
@@ -285,9 +286,9 @@ class Diagnosis:
         return _TOKEN_FORM.answer(answer, Level.CHANGE, {"auth_flow": found.value})
 
     def other_auth_flow(self) -> AuthFlow | None:
-        """Return the first form of the token request, except the configured form, with which FACEKI returns a token.
+        """Try the forms of the token request that are not configured, and return the first form that works.
 
-        If no other form works, return ``None``.
+        A form works if FACEKI returns a token. If no form works, return ``None``.
         """
         configured = self._client.auth_flow
         for flow in (flow for flow in AuthFlow if flow is not configured):
@@ -503,9 +504,14 @@ def _is_about_token(error: FacekiError) -> bool:
 def _setting_row(
     question: _Question, changes: Mapping[str, str], names: Iterable[str], shape: str = ""
 ) -> Finding:
-    """Return the finding about the settings ``names``.
+    """Return the finding (question and answer) about some settings of the Airflow Connection.
 
     If ``changes`` contains at least one of these settings, the finding has the level ``CHANGE``, otherwise ``OK``.
+
+    :param question: The question that the finding answers.
+    :param changes: All settings that the user has to change, with their new values.
+    :param names: Names of the settings that the finding is about.
+    :param shape: Description of FACEKI's answer if there is no record. It is empty if the finding does not need it.
     """
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"
@@ -518,7 +524,10 @@ def _is_answer_about_a_report(error: FacekiError) -> bool:
 
 
 def _differences(before: Service, after: Service) -> dict[str, str]:
-    """Return the settings that differ, with the values of ``after`` in the form that the Airflow Connection needs."""
+    """Return the settings that are different in ``before`` and ``after``, with their values from ``after``.
+
+    The values have the form that the Airflow Connection needs: ``none`` in place of an empty value.
+    """
     changed = {
         each.name: getattr(after, each.name)
         for each in fields(Service)

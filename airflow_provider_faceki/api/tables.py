@@ -102,9 +102,10 @@ TABLES: dict[str, tuple[Column, ...]] = {
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# The columns of each table. Each item consists of a column and two names, outer and inner. They name the field of
-# FACEKI's record from which the column is filled. The outer name is in lower case and without `_`, as `plain` returns
-# it. If the field with this name contains an object, the inner name is the name of a field in the object.
+# The columns of each table. Each item consists of a column, an outer name and an inner name. The outer name is the name
+# of a field in FACEKI's record, in lower case and without `_`, as `plain` returns it. If the inner name is empty, the
+# column contains the value of this field. Otherwise this field contains an object, and the column contains the value of
+# the object's field with the inner name.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])

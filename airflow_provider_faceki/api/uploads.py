@@ -124,9 +124,9 @@ def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> B
 
 
 class _FencedFile:
-    """Wrapper of an image file. After each read, it calls a function (fence).
+    """Wrapper of an image file. After each read, it calls the function ``fence``.
 
-    The fence raises an error if another process has possibly sent the same request.
+    This function raises an error if another process has possibly sent the same request.
     """
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
@@ -136,8 +136,8 @@ class _FencedFile:
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes of the image.
 
-        After the read, the fence checks whether another process has possibly sent the same request. If the fence raises
-        an error, this method raises the same error.
+        After the read, the method calls the function ``fence``. This function raises an error if another process has
+        possibly sent the same request. This method raises the same error.
         """
         content = self._file.read(size)
         self._fence()

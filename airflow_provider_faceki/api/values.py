@@ -47,8 +47,8 @@ _AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\"'`"
 UUID_PATTERN = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _FACEKI_ID = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _LINK_ID = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,255}"
-# Pattern of identifiers that are safe to log. Other text possibly contains personal data, or line breaks with which it
-# forges log lines.
+# Pattern of identifiers that are safe to log. Other text possibly contains personal data or line breaks. In a log, the
+# text after a line break would look like a separate log line.
 _LOGGABLE = r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}"
 _WORD = r"[A-Za-z_][A-Za-z0-9_-]{0,39}"
 _CODE = r"-?[0-9]{1,9}"

@@ -139,8 +139,8 @@ def _keep_secret(widget: Any) -> Any:
 
     def show(field: Any, **attributes: Any) -> Any:
         widget.hide_value = False
-        # If the field has a value (``data``) that no user has submitted (``raw_data`` is empty), the form shows a
-        # stored secret.
+        # If the field has a value (``data``) that no user has submitted (``raw_data`` is empty), the value is a stored
+        # secret. The form shows a placeholder instead. Airflow keeps the stored secret if it receives the placeholder.
         if field.data and not field.raw_data:
             from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER
 

@@ -41,8 +41,8 @@ _OUR_TYPES = (CONN_TYPE, "generic", "", None)
 class StoredConnection:
     """The stored fields of a Connection. ``repr`` shows none of them.
 
-    This class replaces Airflow's own class, which shows the password in ``repr``. A traceback that prints local
-    variables would then reveal the password.
+    This class is used in place of Airflow's own class, because the ``repr`` of Airflow's class shows the password. With
+    Airflow's class, a traceback that prints local variables would reveal the password.
     """
 
     conn_type: str | None

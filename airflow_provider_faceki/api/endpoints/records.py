@@ -20,8 +20,8 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 
-#: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. Records with this identifier can also
-#: be fetched.
+#: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. Usually, this word is refused as an
+#: identifier. Only a call that fetches records accepts it, so that the records of such an app can be fetched.
 SDK_MISSING_IDENTIFIER = "undefined"
 
 #: Advice for an answer that contains null in the place of records.
@@ -153,12 +153,13 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return the records in an answer, at any level of nesting. Only an empty list means that there are no records.
+    """Return the records in an answer, at any level of nesting.
 
-    If the setting ``null_result`` is ``no_record``, ``null`` also means that there are no records.
+    An empty list means that there are no records. The value ``null`` has the same meaning only if the setting
+    ``null_result`` is ``no_record``.
 
-    :raises UnexpectedResponseError: if the answer contains neither records nor an empty list, if an item is not a
-        record, or if the decision of a record has an unknown format.
+    :raises UnexpectedResponseError: if the answer does not show whether there are records, if an item is not a record,
+        or if the decision of a record has an unknown format.
     """
     records = _find_records(answer)
     if records == () and not says_none(answer.document) and not answer.null_is_no_record:
@@ -177,7 +178,8 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
 
 def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
     found = find_objects(answer.document, is_record)
-    # A null result becomes an empty tuple, but an answer without a body does not, because its body was possibly lost.
+    # A null result becomes an empty tuple. For an answer without a body, `None` is returned instead, and the caller
+    # raises an error, because the body was possibly lost.
     if found is None and answer.result is None and not answer.is_empty:
         return ()
     if found is None:

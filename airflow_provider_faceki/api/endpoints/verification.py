@@ -135,7 +135,8 @@ class PerformKycVerification:
     :param record_identifier: Your own id of *this* verification. Use each id for one verification only.
     :param lookup_timeout: Seconds during which the record is looked up after the answer was lost. The default is 60,
         because a record that does not exist one minute later is unlikely to appear.
-    :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are ignored.
+    :param known_request_ids: FACEKI's ids of earlier verifications. The records of these verifications are ignored.
+        Needed only if ``record_identifier`` was used before, for example in an earlier attempt for the same person.
     :param not_before: Unix time. Records that FACEKI created before this time belong to earlier verifications and are
         ignored.
     :raises ValidationError: if an argument is invalid.

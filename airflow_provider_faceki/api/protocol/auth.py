@@ -127,7 +127,10 @@ class TokenRequest:
         object.__setattr__(self, "client_secret", SecretText(self.client_secret))
 
     def fingerprint(self) -> str:
-        """Return a hash that is different for each account and each form of the request."""
+        """Return a hash of the account and the form of this token request.
+
+        It is a part of the key of a token store in memory, so that two accounts or two forms never share a token.
+        """
         parts = (self.base_url, self.client_id, self.client_secret, self.flow.value)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -178,8 +181,11 @@ class TokenRequest:
         """Return the error to raise after a failed token request.
 
         HTTP 404, HTTP 405 and FACEKI's codes for "not found" become a :class:`ConfigurationError`, because the route
-        does not exist. FACEKI does not document its answer to wrong credentials. Therefore every other refusal becomes
-        an :class:`AuthenticationError`. Any other ``error`` is returned itself, such as a failure of FACEKI's server.
+        does not exist. FACEKI does not document its answer to wrong credentials. Therefore every other answer with
+        which FACEKI rejects the request becomes an :class:`AuthenticationError`. An error of another kind, such as a
+        failure of FACEKI's server, is returned without a change of its class.
+
+        :param error: Error of the token request.
         """
         is_refusal = (
             isinstance(error, AuthenticationError | InvalidRequestError) or type(error) is ResponseError

@@ -207,7 +207,8 @@ def _result(document: Mapping[str, Json]) -> Json:
         return next((result for result in results if result is not None), None)
     if not _is_enveloped(document):
         return dict(document)
-    # The envelope has no field for the result. Its own fields, such as `code`, must not become the result.
+    # This document is an envelope without the fields `result` and `data`. The envelope's own fields, such as `code`,
+    # are not part of the result. All other fields are the result.
     rest = {name: value for name, value in document.items() if plain(name) not in _WRAPPING_FIELDS}
     return rest or None
 
@@ -328,7 +329,7 @@ def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, word
     if kind is ResponseError or (code == 404 and status < 300):
         return True
     # Only the text of the answer says that FACEKI refused the credentials. The HTTP status and the code do not say so.
-    # The text alone is not reliable, so FACEKI has possibly acted on the request.
+    # The text alone is no proof of a refusal. Therefore the error states that FACEKI has possibly acted on the request.
     if (
         kind is AuthenticationError
         and words

@@ -26,7 +26,7 @@ _WRAPPERS = (
     *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
 )
-# A JSON key is possibly personal data, so error messages show only keys in the form of a field name.
+# A JSON key is possibly personal data. Therefore an error message shows a key only if it looks like a field name.
 _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,39}")
 
 
@@ -50,7 +50,7 @@ def field(document: Mapping[str, Json], *names: str) -> Json:
 
 
 def has_field(document: Mapping[str, Json], *names: str) -> bool:
-    """Return whether a JSON object has one of the fields ``names``, in any spelling. The value is possibly null."""
+    """Return whether a JSON object has one of the fields ``names``, in any spelling. A null field counts too."""
     wanted = {plain(name) for name in names}
     return any(plain(key) in wanted for key in document)
 

@@ -22,10 +22,10 @@ from airflow_provider_faceki.api.service import Service
 #: Seconds between two reads of the token store while another caller fetches the token. The duration of a token request
 #: is about ten times this value.
 LOCK_POLL_SECONDS = 0.05
-#: Maximum seconds to wait for the owner of a refresh lock, which fetches the token for all callers. If the owner is
-#: killed, its lock is released at once, except a lock in a shared storage. After this time, the owner probably hangs.
-#: The locks are numbered from 0, and the waiting callers now also try the lock with the next number. One of them
-#: acquires this lock and fetches the token. The others wait again, for at most this time.
+#: Maximum seconds to wait for the owner of a refresh lock. The owner fetches the token for all callers. If the owner is
+#: killed, its lock is released at once, except a lock in a shared storage. An owner that still has the lock after this
+#: time probably hangs. Therefore there are several locks, numbered from 0, and the waiting callers now also try the
+#: next lock. One of them acquires it and fetches the token. The others wait again, for at most this time.
 MAX_LOCK_WAIT_SECONDS = 30.0
 #: If FACEKI has refused a new token, no further token is requested for this number of seconds, because FACEKI charges
 #: for needless tokens.
@@ -37,10 +37,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Effect, which is an instruction to the driver of a call, to send an HTTP request.
+    """Instruction ("effect") to send an HTTP request.
 
-    The driver is the code that does the I/O of the call. It returns the content of FACEKI's answer. If the request
-    fails and the retry policy allows it, the driver sends the request again.
+    A call gives its effects to a driver, which is the code that does the I/O. The driver sends the request and returns
+    the content of FACEKI's answer. If the request fails and the retry policy allows it, the driver sends it again.
     """
 
     request: HttpRequest
@@ -48,10 +48,10 @@ class SendRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Effect, which is an instruction to the driver of a call, to run a short blocking function.
+    """Instruction ("effect") to run a short blocking function.
 
-    The driver is the code that does the I/O of the call. It returns the result of the function. The asynchronous driver
-    runs the function in a thread, so that the event loop is not blocked.
+    A call gives its effects to a driver, which is the code that does the I/O. The driver runs the function and returns
+    its result. The asynchronous driver runs the function in a thread, so that the event loop is not blocked.
     """
 
     operation: Callable[[], object]
@@ -59,14 +59,17 @@ class RunBlocking:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Effect, which is an instruction to the driver of a call, to wait for a number of seconds."""
+    """Instruction ("effect") to wait for a number of seconds. A call gives it to the driver, which does the I/O."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Effect, which is an instruction to the driver of a call, to mask a secret value in all later log lines."""
+    """Instruction ("effect") to mask a secret value in all later log lines.
+
+    A call gives it to the driver, which is the code that does the I/O.
+    """
 
     value: str
 
@@ -81,7 +84,7 @@ class Endpoint(Protocol[T_co]):
     """One call of FACEKI's API. An endpoint creates the HTTP request and interprets the answer."""
 
     def request(self, service: Service = ...) -> HttpRequest:
-        """Return the HTTP request for the FACEKI installation ``service``."""
+        """Return the HTTP request of this call, with the URL and the field names from ``service``."""
 
     def read(self, answer: Payload) -> T_co:
         """Convert FACEKI's answer into the typed result of the call and return it."""
@@ -92,9 +95,10 @@ class OptionalResult(Protocol):
     """An endpoint for which "not found" is a valid result."""
 
     def empty(self, error: NotFoundError) -> object:
-        """Return the value that the call returns if FACEKI has no record, such as an empty tuple.
+        """Return the result of the call for the case that FACEKI has no record, for example an empty tuple.
 
-        If ``error`` does not prove that FACEKI has no record, raise an error instead.
+        :param error: The failure of the call.
+        :raises FacekiError: if ``error`` does not prove that FACEKI has no record.
         """
 
 
@@ -265,7 +269,15 @@ _ADVICE = (
 def _may_renew(
     account: AuthSession, request: HttpRequest, error: ResponseError, token: AccessToken, began: float
 ) -> bool:
-    """Return whether to send the request again, with a new token if possible, after FACEKI answered with ``error``."""
+    """Return whether the request is sent again, because FACEKI possibly refused the token.
+
+    If the result is true, the caller replaces the token before it sends the request again. It does not replace a token
+    that was fetched for this same call.
+
+    :param error: The error with which FACEKI answered.
+    :param token: The access token that was sent.
+    :param began: Unix time at which the call began.
+    """
     if not account.may_renew(token):
         return False
     if is_token_refusal(error):

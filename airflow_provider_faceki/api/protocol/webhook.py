@@ -29,13 +29,13 @@ class InvalidWebhookError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WebhookNotification:
-    """An unverified message that FACEKI has decided a verification.
+    """A message that FACEKI has decided a verification. It is possibly forged.
 
     Create it with :meth:`of` or :func:`parse_webhook`.
 
     :param request_id: FACEKI's id of the verification, in lower case.
-    :param status: The unverified decision in upper case. An undocumented decision becomes ``OTHER``, because a sender
-        can send any text, for example a person's name.
+    :param status: The decision as the webhook states it, in upper case. An undocumented decision becomes ``OTHER``,
+        because a sender can send any text, for example a person's name.
     """
 
     request_id: str
@@ -45,7 +45,8 @@ class WebhookNotification:
     def of(cls, request_id: object, status: object) -> WebhookNotification:
         """Return the notification for a request id and a status.
 
-        The status is the unverified decision. Both arguments can be in upper or lower case.
+        The status is the decision as the webhook states it. FACEKI's record was not read to confirm it. Both arguments
+        can be in upper or lower case.
 
         :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word.
         """

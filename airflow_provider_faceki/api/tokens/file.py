@@ -33,7 +33,8 @@ class FileTokenStore:
     A network file system must support ``flock``. Without it, processes that start together fetch one token each.
 
     :param directory: Directory of the files. If it does not exist, it is created with mode 0700.
-    :param seal: Encryption of the account's token. It also contains the name of the token.
+    :param seal: Object that encrypts and decrypts the token of the account. It also contains the name under which the
+        token is stored.
     :param warn: Function that is called with one sentence, at most once, if the directory or a file cannot be used.
     """
 
@@ -177,7 +178,7 @@ class FileRefreshLock:
         self._key = key
 
     def release(self) -> None:
-        """Release both locks."""
+        """Release the file lock and the refresh lock of this process."""
         self._unlock()
         self._inner.release()
 

@@ -21,9 +21,9 @@ class MemoryTokenStore:
         self._mutex = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        # The locks by number. The store refers to them weakly, so a lock is free as soon as no task refers to it. If an
-        # asyncio task is cancelled before it receives its lock, the task cannot release the lock. Because of the weak
-        # reference, the lock is free nevertheless.
+        # The refresh locks that have an owner. Each key is the number of a lock. The references are weak, so a lock
+        # becomes free as soon as its owner no longer refers to it. If an asyncio task is cancelled before it receives
+        # its lock, the task cannot release the lock. Because of the weak reference, the lock becomes free nevertheless.
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:
@@ -42,7 +42,11 @@ class MemoryTokenStore:
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
     def try_lock_generation(self, generation: int) -> MemoryRefreshLock | None:
-        """Acquire the refresh lock with the number ``generation``. Return ``None`` if the lock has an owner."""
+        """Acquire the refresh lock with the number ``generation``. If another caller owns this lock, return ``None``.
+
+        There are several locks, because the owner of a lock possibly hangs. Lock 1 is used only if the owner of lock 0
+        does not release it in time.
+        """
         with self._mutex:
             held = self._locks.get(generation)
             if held is not None and held() is not None:
@@ -110,12 +114,12 @@ _shared_mutex = threading.Lock()
 
 
 def shared_store(key: Hashable, make: Callable[[], TokenStore]) -> TokenStore:
-    """Return the token store that all clients of the process share for ``key``.
+    """Return the token store for ``key``. All clients of the process share it.
 
     The first call with a key creates the store with ``make``.
 
-    :param key: Unique key of the account and its kind of store. The key remains in memory, so it must contain a hash of
-        the client secret and not the client secret itself.
+    :param key: Key that identifies the account and the kind of token store. The key remains in memory. Therefore it
+        must contain a hash of the client secret, and not the client secret itself.
     """
     with _shared_mutex:
         if key not in _shared:

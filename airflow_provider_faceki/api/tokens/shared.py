@@ -131,7 +131,8 @@ class SharedTokenStore:
 
     :param backend: The storage that several hosts share.
     :param local: The token store of this process or host, which is the cache.
-    :param seal: Encryption of the account's token. It also contains the name of the token.
+    :param seal: Object that encrypts and decrypts the token of the account. It also contains the name under which the
+        token is stored.
     :param warn: Function that is called with one sentence, at most once, if the storage cannot be used.
     """
 
@@ -155,7 +156,10 @@ class SharedTokenStore:
         return self._local.peek()
 
     def read(self) -> AccessToken | None:
-        """Return the token of this host if it is usable. Otherwise read the storage and return the newest token."""
+        """Return the token that is stored on this host, if it is usable.
+
+        Otherwise also read the storage that several hosts share, and return the newer of the two tokens.
+        """
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_look:
             return found

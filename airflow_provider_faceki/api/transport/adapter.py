@@ -84,8 +84,9 @@ class _SocketReader(io.RawIOBase):
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
-        # http.client possibly closes its socket object before the body is read. Because of this file object, the
-        # connection remains open. It is closed as soon as the file object is closed too.
+        # http.client possibly closes its socket object before the body is read. Python closes the network connection
+        # only when the socket object and all file objects of the socket are closed. This file object is never read. It
+        # only keeps the network connection open until `close` is called.
         self._file = sock.makefile("rb", buffering=0)
         self._deadline = 0.0
         self._early = bytearray()
@@ -224,7 +225,8 @@ class _Connection(HTTPConnection):
     def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Response:  # type: ignore[override]
         """Create the response object for a request, or for the ``CONNECT`` request to a proxy.
 
-        http.client expects a class with this name, so it calls the method as a constructor.
+        http.client expects a class in the attribute ``response_class`` and calls it to create a response. This method
+        replaces the class.
         """
         if self._stream is None:
             self._stream = _ResponseStream(sock)

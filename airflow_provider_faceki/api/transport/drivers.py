@@ -72,7 +72,7 @@ class RequestObserver(Protocol):
 
 
 class _Driver:
-    """Base class of both drivers.
+    """Base class of the synchronous and the asynchronous driver. A driver is the code that does the I/O of a call.
 
     :param policy: Rules for sending a failed request again.
     :param secret_masker: Functions that mask access tokens in log lines.
@@ -106,7 +106,10 @@ class _Driver:
 
 
 class SyncDriver(_Driver):
-    """Driver that executes effects on the caller's thread."""
+    """Driver that executes the effects of a call on the caller's thread, and so blocks the caller.
+
+    Effects are instructions to the driver, such as "send this request".
+    """
 
     def run(self, steps: Steps[T]) -> T:
         """Run the steps of a call to their end and return the result of the call.
@@ -194,5 +197,6 @@ class AsyncDriver(_Driver):
         delay = self._transport.rate_limiter.reserve(time.monotonic())
         if delay:
             await asyncio.sleep(delay)
-        # The response is parsed in the same thread, because parsing a large response would block the event loop.
+        # The response is parsed in the thread that sends the request. On the event loop, parsing a large response would
+        # block all other tasks.
         return await self._transport.run_in_thread(partial(self._exchange, request))

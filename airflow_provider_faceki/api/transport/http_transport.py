@@ -53,7 +53,8 @@ from airflow_provider_faceki.api.uploads import Multipart
 MAX_CONNECT_SECONDS = 10.0
 #: Maximum size of a decompressed response body in bytes. A record has a few kilobytes, so long lists of records fit.
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
-#: Maximum size of a downloaded report in bytes. A report is written to a file.
+#: Maximum size of a downloaded report in bytes. It is large, because a report is written to a temporary file and not
+#: held in memory.
 MAX_DOWNLOAD_BYTES = 256 * 1024 * 1024
 #: Default of ``max_concurrency``, the maximum number of concurrent requests. With a response time of 200 ms, the
 #: default allows 160 requests per second. ``max_concurrency`` is also the maximum number of open connections, and of
