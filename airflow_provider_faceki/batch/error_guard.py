@@ -46,13 +46,14 @@ class SystemicErrorGuard:
 
     @property
     def held(self) -> int:
-        """Number of collected refusals that are not reported yet."""
+        """Number of rows that FACEKI refused and for which no error is reported yet."""
         return len(self._held)
 
     def hold(self, failed: Failed) -> bool:
         """Keep the refusal of a row until it is known whether the row or the whole batch is the cause.
 
-        The refusal is not kept if a row has already succeeded, or if its error can only be an error of this row.
+        The refusal is not kept in two cases: another row of the batch has already succeeded, or the error of the
+        refused row cannot concern the whole batch.
 
         :returns: Whether the refusal was kept.
         """
@@ -63,7 +64,7 @@ class SystemicErrorGuard:
         return True
 
     def storage_failed(self, error: OSError) -> None:
-        """Count a row of which a picture could not be read, because its storage failed."""
+        """Count a row that could not be processed: the storage of one of its pictures failed."""
         self._storage_failures[_storage_kind(error)] += 1
         self._last_failure = error
 
@@ -77,16 +78,19 @@ class SystemicErrorGuard:
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the error lines of the refused rows without an error yet. Call this when another row has succeeded.
+        """Return the error lines of the rows that FACEKI refused. Call this when another row has succeeded.
 
-        The success shows that the mistake is in the rows that FACEKI refused and not in the whole batch. Each error
-        line belongs to one refused row and is written to the output folder ``errors``.
+        No error was reported for these rows yet. The success of the other row shows that the mistake is in the refused
+        rows and not in the whole batch. The caller writes each error line to the output folder ``errors``.
         """
         self.is_released = True
         return [failed.line for failed in self._take_held()]
 
     def drain(self) -> list[Deferred]:
-        """Return the refused rows without an error yet as deferred rows, so that a later try processes them again."""
+        """Return the rows that FACEKI refused as deferred rows. A later try processes them again.
+
+        No error was reported for these rows yet.
+        """
         return [failed.refusal.deferred for failed in self._take_held() if failed.refusal is not None]
 
     def _take_held(self) -> list[Failed]:

@@ -132,7 +132,8 @@ class RecordExport:
     def run(self, read: ReadRows, progress: Progress) -> None:
         """Fetch all records and write the tables.
 
-        :param read: Function that reads the identifiers from their beginning. It is called once for each pass.
+        :param read: Function that reads the identifiers from their beginning. It is called once. If some records could
+            not be fetched, it is called again for a second attempt.
         :param progress: Log of the progress.
         :raises Exception: The error that stopped the export early. The fetched records are already in the journal, so
             the next try does not fetch them again.
@@ -246,7 +247,8 @@ class RecordExport:
     def _publish(self) -> None:
         """Create the tables from the journal, and write the file of each table atomically.
 
-        Then delete the files that an earlier try of this run wrote in another format or partition, and the journal.
+        The journal is the folder ``_journal/<run>`` with the fetched data. When all tables are written, the journal is
+        deleted. The files that an earlier try of this run wrote in another format or partition are deleted too.
         """
         tables = self._new_tables()
         if self._fill(tables) != self._rows:

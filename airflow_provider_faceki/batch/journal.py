@@ -102,8 +102,9 @@ class SegmentLog:
             if self._segment is None:
                 name = f"{self.folder}/part-{self._writer}-{self._number:06d}.ndjson"
                 self._number += 1
-                # Airflow's task timeout can raise an exception between any two statements. With a single assignment,
-                # no line is lost or written twice in this case.
+                # A single assignment moves all lines from the buffer to the segment. Airflow's task timeout can raise
+                # an exception between any two statements. Between two assignments, such an exception would lose lines
+                # or write them twice.
                 self._segment, self._lines = (name, self._lines), []
             self._store.write(self._segment[0], b"".join(self._segment[1]))
             self._segment = None

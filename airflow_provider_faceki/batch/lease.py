@@ -87,8 +87,9 @@ class Lease:
         :raises LeaseLostError: If a newer try has the lease.
         :raises OSError: If the storage failed.
         """
-        # The stored time of the check is read before the folder is listed, not after. If the process is suspended
-        # during the listing, the stored time is then old, and the lease is checked again before a row is sent.
+        # The clock is read before the folder is listed, and this time is stored as the time of the check. If the
+        # process is suspended during the listing, the stored time is then old. Therefore the lease is checked again
+        # before a row is sent.
         started_at = self._clock.boottime()
         if self._names()[-1:] != [self._name]:
             raise LeaseLostError("another try has begun to work on this output_path, so this one stops")

@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read the rows of a batch from a manifest file, from a shard of it, or from identifiers that another task returned."""
+"""Read the rows of a batch from a manifest file or from identifiers that another task returned.
+
+A manifest can be split into shards. A shard is a file with a part of the manifest, and it is read like a manifest.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,8 @@ MAX_SHARDS = 256
 _MAX_MEMORY_BYTES = 64 * 1024
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
-# Names of two additional fields of a row in a shard. The first field contains the row number in the original manifest.
-# The second field contains the reason why the row cannot be read.
+# A shard is a file with a part of a manifest. These are the names of two additional fields of its rows. The first field
+# contains the row number in the original manifest. The second field contains the reason why the row cannot be read.
 _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
 
 
@@ -55,7 +58,10 @@ class Row:
     problem: str | None = None
 
     def to_shard_line(self) -> bytes:
-        """Return this row as a line of an NDJSON shard. :func:`read_manifest` restores the row with its number."""
+        """Return this row as one NDJSON line of a shard, which is a file with a part of the manifest.
+
+        :func:`read_manifest` reads the line and restores the row with its original number.
+        """
         content: Mapping[str, str] = {_PROBLEM_FIELD: self.problem} if self.problem else self.values
         return json.dumps({_NUMBER_FIELD: self.number, **content}).encode() + b"\n"
 
@@ -134,7 +140,7 @@ def split(
     manifest_format: str | None = None,
     required: Collection[str] = REQUIRED_COLUMNS,
 ) -> list[str]:
-    """Split a manifest into NDJSON shards of about the same size and return the URIs of all shards.
+    """Split a manifest into shards (NDJSON files) of about the same size, and return the URIs of all shards.
 
     The identifier of a row determines its shard. If several rows have the same identifier, they are therefore in the
     same shard, where all except the first row become errors and are not billed. If rows are added to the manifest

@@ -75,8 +75,9 @@ class Deferred:
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
-    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. It is ``None`` if the row was
-        certainly not sent after its last intent (the journal entry before the sending) was written.
+    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. ``None`` means: since the last intent
+        of the row was written, FACEKI has certainly not verified the row. An intent is the journal entry that is
+        written before a row is sent.
     :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, without a decision.
     """
 
@@ -91,7 +92,8 @@ class Refusal:
     """FACEKI's refusal of one row, which possibly applies to every row of the batch.
 
     :param error: The error that FACEKI reported.
-    :param deferred: Outcome of the row if the batch is the cause. A later try then processes the row again.
+    :param deferred: Outcome of the row if the cause of the refusal is in the whole batch, for example a wrong setting.
+        A later try then processes the row again.
     """
 
     error: api.FacekiError
@@ -104,7 +106,9 @@ class Abort:
 
     :param row: The row during which the error occurred.
     :param error: Reason why the batch stops.
-    :param sent_by: Same meaning as in :class:`Deferred`.
+    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. ``None`` means: since the last intent
+        of the row was written, FACEKI has certainly not verified the row. An intent is the journal entry that is
+        written before a row is sent.
     """
 
     row: Row
@@ -123,7 +127,10 @@ Outcome: TypeAlias = Succeeded | Failed | Recorded | Deferred | Abort | Crashed
 
 
 def check_row(row: Row) -> tuple[str, str, str] | None:
-    """Return code, problem and advice if a row is unreadable or has no valid identifier. Otherwise return ``None``."""
+    """Return the error code, the problem and the advice for an invalid row. For a valid row, return ``None``.
+
+    A row is invalid if it cannot be read or has no valid identifier.
+    """
     if row.problem is not None:
         return "BAD_ROW", row.problem, "mend the row, and put it into a new batch"
     identifier = row.values.get("record_identifier")
@@ -139,10 +146,12 @@ def check_row(row: Row) -> tuple[str, str, str] | None:
 class Triage(NamedTuple):
     """Result of the check whether a row can be processed.
 
-    :param key: Key of the row in the journal. It contains the identifier of the row. If the identifier is not valid or
-        not unique, it contains the row number instead.
-    :param line: Error line, if the row cannot be processed. It never contains an invalid identifier.
-    :param is_first: Whether the key occurs for the first time in this pass over the manifest.
+    :param key: Key of the row in the journal. It contains the identifier of the row. If the identifier is not valid, or
+        if an earlier row has the same identifier, it contains the row number instead.
+    :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
+        identifier.
+    :param is_first: Whether no earlier row in this pass over the manifest has the same key. It is usually true, because
+        the key of a repeated identifier contains the row number.
     """
 
     key: str
@@ -193,8 +202,9 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
     :param row: The refused row.
     :param error: The error that FACEKI reported.
-    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. ``None`` has the same meaning as in
-        :class:`Deferred`.
+    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. ``None`` means: since the last intent
+        of the row was written, FACEKI has certainly not verified the row. An intent is the journal entry that is
+        written before a row is sent.
     """
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None

@@ -34,14 +34,15 @@ PARQUET_BATCH_ROWS = 1024
 PARQUET_BUFFER_BYTES = 256 * 1024
 #: Maximum length in bytes of one value in a Parquet column.
 MAX_CELL_BYTES = 64 * 1024
-#: Two limits for the values of one Parquet column in one row group, in bytes. They are necessary, because a compressed
-#: file of 3 kB can contain gigabytes. The first number limits the average size of a value. One value of the maximum
-#: length ``MAX_CELL_BYTES`` is allowed in addition, so a small file can contain a long value. The second number limits
-#: the total size.
+#: Two limits in bytes for the values of one Parquet column in one row group. They are necessary, because a compressed
+#: file of 3 kB can contain gigabytes. First limit: the total size must not exceed this number multiplied by the number
+#: of values, plus ``MAX_CELL_BYTES``. The addition allows a small file to contain one long value. Second limit: the
+#: total size must not exceed this number.
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
-#: Maximum sum in bytes of the largest pages of all used Parquet columns. The sum is limited, because pyarrow stores one
-#: page of each column in memory.
+#: Maximum memory in bytes for the pages of a Parquet file. pyarrow keeps one page of each used column in memory.
+#: Therefore the size of the largest page of each used column is taken. The sum of these sizes must not exceed this
+#: number.
 MAX_PAGES_BYTES = 256 * 1024 * 1024
 #: Maximum memory in bytes for the Parquet rows that are converted at once. The calculation assumes that each row
 #: contains the largest value of the file.
@@ -307,8 +308,9 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
                     f"manifest: column {name!r} of the Parquet file has a delta encoding, which is not read because "
                     "its memory has no limit; write it with the encoding PLAIN, or with a dictionary"
                 )
-            # Parquet can store each value of a column only once, in a dictionary page. Each row can then refer to the
-            # largest of these values. This value is at most as large as the dictionary page.
+            # Parquet can store each value of a column only once, in a dictionary page. Every row can then refer to the
+            # largest value. No value is larger than its dictionary page. Therefore the caller assumes that each row
+            # contains a value of the size that is returned here.
             if page.is_dictionary:
                 largest_value = max(largest_value, page.size)
     return largest_value

@@ -122,7 +122,8 @@ class BatchVerification:
     def run(self, read: ReadRows, progress: Progress) -> None:
         """Verify the rows of the manifest in one or two passes.
 
-        :param read: Function that reads the manifest from its beginning. It is called once for each pass.
+        :param read: Function that reads the manifest from its beginning. It is called once for the first pass, and
+            again if a second pass is necessary.
         :param progress: Log of the progress.
         :raises Exception: The error that stopped the batch early. The results of the finished rows are already written.
         """
