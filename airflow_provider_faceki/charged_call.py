@@ -42,18 +42,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: An execution writes a random value (nonce) into its mark and reads the mark again later, to see whether another
-#: execution has overwritten it. This is the minimum number of seconds between the two. It must be longer than the time
-#: in which another execution reads and writes the mark. These are two requests to Airflow's API server.
+#: Before an execution sends a charged call, it stores a mark with a random value (nonce). Later it reads the stored
+#: mark again, to see whether another execution has overwritten it. This is the minimum number of seconds between this
+#: write and this read. It must be longer than another execution needs to read and to write the mark. These are two
+#: requests to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
-#: Before an execution sends a charged call, it reads the stored mark, writes its own mark, waits, and reads the mark
-#: again. The wait is at least this many times as long as the first read and the write of this execution.
+#: Before an execution sends a charged call, it reads the stored mark, writes its own mark, waits, and reads the stored
+#: mark again. The wait lasts at least this factor times the time that the execution needed for the first read and for
+#: the write together.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. If more than this number of seconds passes between two
-#: reads, the process was suspended, and it stops sending. The longest pause between two attempts (``max_wait``) is
-#: added to this limit. Reason: Airflow starts the next try if a worker sends no heartbeat for 300 seconds. The next try
-#: waits another 150 seconds and then looks for the record. A suspended try must send its request before this search, or
-#: not at all. Otherwise the person is verified and billed twice.
+#: reads, the process was suspended, and it stops sending. The hook possibly pauses before it sends a failed request
+#: again, and reads no image during this pause. Therefore the longest such pause (``max_wait`` of the Connection) is
+#: added to this limit. Reason for the limit: Airflow starts the next try if a worker sends no heartbeat for 300
+#: seconds. The next try waits another 150 seconds and then looks for the record. A suspended try must send its request
+#: before this search, or not at all. Otherwise the person is verified and billed twice.
 MAX_SUSPENSION_SECONDS = 180.0
 #: Clock that also counts the time in which the machine is suspended, if the system has such a clock.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -121,16 +124,17 @@ class ChargedCallState:
                 )
 
     def resubmit_at(self, resubmit_after: float) -> float | None:
-        """Return the Unix time from which a missing record proves that an earlier try has not sent the call.
+        """Return the Unix time at which FACEKI has finished every call that an earlier try has possibly sent.
 
-        Return ``None`` if no earlier try has left a started and unfinished call.
+        If FACEKI has no record at or after this time, no earlier try has sent the call. Return ``None`` if no earlier
+        try has started a call without finishing it.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         """
-        # ``resubmit_after`` counts from the start of this try, because earlier tries cannot send after it. The time of
-        # the earlier try's mark (its note that it will send) is not sufficient: that process was possibly suspended
-        # after it wrote the mark, and sent its last byte much later. `dag.test()` of Airflow 2 sets no start date. In
-        # this case the current time is used.
+        # An earlier try sends nothing after the start of this try; see ``MAX_SUSPENSION_SECONDS``. Therefore
+        # ``resubmit_after`` counts from this start. The time at which the earlier try wrote its mark is too early:
+        # after this time, its process was possibly suspended, and then sent its last byte shortly before the start of
+        # this try. If Airflow has set no start date, as in `dag.test()` of Airflow 2, the current time is used.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -207,8 +211,10 @@ class ChargedCallState:
     def clear(self) -> None:
         """Remove the stored mark, so that the next try is allowed to send the call.
 
-        The mark means that the call was possibly sent. Call this method if FACEKI has not processed the call, or if an
-        error tells the user that the outcome of the call is unknown. After a successful call, use :meth:`finish`.
+        The mark means that the call was possibly sent. Call this method in two cases. First case: FACEKI has not
+        processed the call. Second case: the task fails without a further try, because the outcome of the call is
+        unknown. Then a person reads the error and decides whether to run the task again. After a successful call, use
+        :meth:`finish`.
         """
         self._mark = None
         if self._store is not None:

@@ -100,13 +100,13 @@ def fail_if_declined(record: api.VerificationRecord | None) -> None:
 def translate_errors(
     passes: Callable[[api.FacekiError], bool] = is_task_retryable,
 ) -> Iterator[None]:
-    """Replace errors that another try cannot solve by ``AirflowFailException``. Other errors are raised unchanged.
+    """Raise ``AirflowFailException`` in place of a FACEKI error that another try cannot solve.
 
-    The FACEKI error is the ``__cause__``, so an ``on_failure_callback`` can read its code and request id. The cause of
-    the FACEKI error is removed, because Airflow logs the whole chain. For example, the text of a transport exception
-    can contain a URL or a header.
+    All other errors are raised unchanged. The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so an
+    ``on_failure_callback`` can read its code and request id. The cause of the FACEKI error is removed, because Airflow
+    logs the whole chain. For example, the text of a transport exception can contain a URL or a header.
 
-    :param passes: Function that returns ``True`` for an error that is raised unchanged.
+    :param passes: Function that receives a FACEKI error. If it returns ``True``, the error is raised unchanged.
     """
     try:
         yield

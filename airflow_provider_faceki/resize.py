@@ -107,7 +107,11 @@ def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> Pillow
 
 
 def _open(file: BinaryIO, media_type: str) -> ImageFile:
-    """Open a JPEG, PNG or WEBP image with Pillow. Only for a WEBP, Pillow already reads the pixels."""
+    """Open a JPEG, PNG or WEBP image with Pillow.
+
+    For a WEBP, Pillow reads the whole file and allocates the memory for its pixels. For a JPEG or PNG, Pillow reads
+    only the part of the file before the pixels.
+    """
     # Image.open is not used, because it tries every format and applies a pixel limit that the whole process shares.
     from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
@@ -164,14 +168,20 @@ def _needed_bytes(picture: ImageFile, full_size: tuple[int, int], file: BinaryIO
 
 
 def _averaging_bytes(size: tuple[int, int], longest: int, pixel_bytes: int) -> int:
-    """Return the memory in bytes that Pillow needs to shrink decoded pixels, first in width and then in height."""
+    """Return the memory in bytes that Pillow needs to shrink decoded pixels.
+
+    Pillow first shrinks the width. Then it shrinks the height of the result.
+    """
     width, height = size
     factor = min(1, longest / max(size))
     return math.ceil(width * factor * (height + height * factor)) * pixel_bytes
 
 
 def _has_many_scans(picture: ImageFile, file: BinaryIO) -> bool:
-    """Return whether a JPEG has several scans: its first scan contains only some of its colour components."""
+    """Return whether the first scan of a JPEG contains only some of the colour components.
+
+    Such a JPEG has several scans. If the structure of the file is invalid, return ``True`` too.
+    """
     position = file.tell()
     try:
         file.seek(2)

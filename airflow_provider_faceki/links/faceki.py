@@ -30,14 +30,15 @@ class _AddressLink(BaseOperatorLink):
     field: str | None = None
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address, or an empty text if the task has stored no address.
+        """Return the web address to which the link leads. If the task has stored no address, return an empty text.
 
         :param operator: Operator of the task.
         :param ti_key: Key of the task instance, including its map index.
         """
         if self.key is not None and hasattr(ti_key, "xcom_push"):
-            # The worker of Airflow 3 calls this method directly after the execution of the task. In the worker, reading
-            # an XCom that does not exist logs an error. Therefore the address is read from the operator, not from XCom.
+            # The worker of Airflow 3 calls ``get_link`` directly after the execution of the task. In the worker,
+            # reading an XCom that does not exist logs an error. Therefore the link's address is read from the operator,
+            # not from XCom.
             return str(getattr(operator, "link_urls", {}).get(self.key, ""))
         # The import is here and not at the top, because it loads Airflow's database models, which DAG parsing does not
         # need.

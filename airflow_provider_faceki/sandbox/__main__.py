@@ -212,7 +212,8 @@ class LineLog:
     def _write_all(self) -> None:
         while True:
             line = self._lines.get()
-            # If the reader has closed the pipe, the line is lost. The server must continue nevertheless.
+            # The file descriptor can be a pipe that its reader has closed. Then this log line is lost, but the server
+            # must continue.
             with suppress(OSError):
                 os.write(self._descriptor, f"{line}\n".encode())
             self._lines.task_done()

@@ -157,7 +157,7 @@ CONTROL_CALLS: dict[tuple[str, str], Handler] = {
     ("POST", "links"): _action(Backend.create_link),
     ("POST", "end-link"): _action(Backend.end_link),
     ("POST", "decide"): _decide,
-    # The parameter `selfie` is excluded, because JSON cannot represent bytes.
+    # The control API does not accept the parameter `selfie` of `add_record`, because JSON cannot represent bytes.
     ("POST", "records"): _action(Backend.add_record, without=("selfie",)),
     ("POST", "revoke-tokens"): _revoke_tokens,
     ("POST", "clock"): _advance_clock,
@@ -168,10 +168,10 @@ CONTROL_CALLS: dict[tuple[str, str], Handler] = {
 
 
 def _text(document: Mapping[str, object], *names: str) -> str:
-    """Return the value of the first named member of a JSON object that is a text and not empty.
+    """Search a JSON object for several members, and return the first value that is a text and not empty.
 
     :param names: the names of the members, in the order of the search.
-    :raises ValueError: If no such member exists.
+    :raises ValueError: If no member has such a value.
     """
     for name in names:
         value = document.get(name)

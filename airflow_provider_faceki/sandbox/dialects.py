@@ -114,12 +114,15 @@ def _is_failure(document: Any, status: int) -> bool:
 
 
 def _result(change: Change) -> Change:
-    """Return a function that applies `change` to the member `result` of a v3 answer."""
+    """Return a function that applies `change` to the member `result` of an answer of FACEKI's v3 API."""
     return lambda document: {**document, "result": change(document["result"])}
 
 
 def _data(change: Change) -> Change:
-    """Return a function that applies `change` to the member `data` of a legacy answer."""
+    """Return a function that applies `change` to the member `data` of an answer.
+
+    The answer has the legacy envelope: its members are `responseCode` and `data`.
+    """
     return lambda document: {**document, "data": change(document["data"])}
 
 

@@ -166,7 +166,10 @@ class ConnectionTracker:
 
 
 def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
-    """Return a subclass of uvicorn's protocol that reports each opened and closed connection to the tracker."""
+    """Return a subclass of uvicorn's protocol class that reports each opened and closed connection.
+
+    :param tracker: the object that receives these reports. It stores the open connections.
+    """
 
     class Protocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
@@ -246,7 +249,8 @@ class HTTPServer(Server):
             await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        # The aborted connections close in the next iteration of the event loop, so the shutdown waits for it.
+        # The aborted connections are closed in the next iteration of the event loop. Therefore the shutdown waits for
+        # one iteration.
         await real_sleep(0)
 
 

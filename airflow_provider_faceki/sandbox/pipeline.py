@@ -143,7 +143,11 @@ class RequestPipeline:
         return await self._apply_fault(fault, route, request)
 
     async def _read(self, route: Route, http_request: HTTPRequest, generation: int) -> Request:
-        """Read a request. If the dialect uses other names for the filters, replace them by the documented names."""
+        """Read a request, and give its filters their documented names.
+
+        The setting `dialect` selects a form of FACEKI's API that differs from the documentation. In this form, the
+        filters possibly have other names.
+        """
         dialect = self._backend.dialect
         path = dict(http_request.path_params)
         query = dict(http_request.query_params)

@@ -41,10 +41,10 @@ class _Session:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # A late request of an earlier test must not be counted for the next test. The call below uses a new network
-        # connection, and the server accepts connections in the order of their arrival. Therefore, when this call is
-        # answered, all requests of earlier tests have begun. The reset after it does not count requests that have
-        # already begun.
+        # A late request of an earlier test must not be counted in the next test. The call below opens a new network
+        # connection. The server accepts connections in the order of their arrival. Therefore, when this call is
+        # answered, the server has begun all requests of earlier tests. The reset below sets the counters to zero. A
+        # request that began before the reset is not counted after it.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1

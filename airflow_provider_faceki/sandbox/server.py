@@ -98,7 +98,7 @@ class FacekiSandbox(Backend):
         return self.settings.client_secret
 
     def connection(self, **extra: object) -> dict[str, object]:
-        """Return an Airflow Connection to this sandbox, as a JSON object.
+        """Return, as a JSON object, an Airflow Connection that points to this sandbox.
 
         `json.dumps` of the result is a valid value of `AIRFLOW_CONN_FACEKI_DEFAULT`.
 
@@ -165,7 +165,10 @@ class FacekiSandbox(Backend):
             runner.run(serve())
 
     async def _answer_links(self) -> None:
-        """Answer each link after the delay in the setting `auto_answer`, even if the sandbox receives no requests."""
+        """Verify the person of each link when the delay in the setting `auto_answer` is over.
+
+        This also happens if the sandbox receives no requests.
+        """
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)
             self.answer_due_links()
@@ -245,7 +248,7 @@ class SandboxProcess:
         return ControlClient(self.url, self._tls[0] if self._tls else None)
 
     def connection(self, **extra: object) -> dict[str, object]:
-        """Return an Airflow Connection to this sandbox, as a JSON object.
+        """Return, as a JSON object, an Airflow Connection that points to this sandbox.
 
         :param extra: members to add to the Connection's extra or to replace in it.
         """
@@ -255,7 +258,7 @@ class SandboxProcess:
 def connection(
     url: str, client_id: str, client_secret: str, tls: tuple[str, str] | None, extra: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return an Airflow Connection to a sandbox, as a JSON object.
+    """Return, as a JSON object, an Airflow Connection that points to a sandbox.
 
     :param url: the base URL of the sandbox.
     :param tls: the paths of the certificate and its private key. If None, the sandbox uses plain HTTP.

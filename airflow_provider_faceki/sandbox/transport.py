@@ -41,7 +41,7 @@ class TooLarge(Exception):
 
 
 class FormError(ValueError):
-    """The body of a request is not a valid form of the content type that the request declares."""
+    """The content type of a request is not a form, or the body cannot be parsed as this content type."""
 
 
 async def read_limited(request: Request, limit: int, consume: Callable[[bytes], None]) -> None:

@@ -77,7 +77,7 @@ class Backend:
     def dialect(self) -> Dialect:
         return dialect_of(self.settings.dialect)
 
-    # Methods of the simulated FACEKI service for faults (injected errors) and tokens.
+    # Methods of the simulated FACEKI service that inject faults (simulated errors), and that revoke and check tokens.
 
     def add_fault(self, kind: str | Fault, **options: object) -> None:
         """Queue a fault, for example `add_fault("status", route="records", status=503)`.
@@ -115,7 +115,7 @@ class Backend:
                 return False
         return self.tokens.is_valid(value.strip(), self.clock.now())
 
-    # Methods of the simulated FACEKI service for links, through which persons are verified.
+    # Methods of the simulated FACEKI service that create, end and answer the links through which persons are verified.
 
     def workflow(self, workflow_id: object) -> Workflow:
         """Return the workflow with this id.
