@@ -28,7 +28,8 @@ class FacekiTaskMixin:
 
     #: Names of the template fields that had a value when the DAG was parsed.
     _given: frozenset[str] = frozenset()
-    #: Names of attributes that belong to one execution. A copy of the task does not contain these attributes.
+    #: Names of attributes that belong to one execution of the task. A copy of the task does not contain these
+    #: attributes.
     _transient: Sequence[str] = ()
 
     @lazy_property
@@ -84,9 +85,9 @@ class FacekiTaskMixin:
                 check_identifier(name, value)
 
     def _cached_names(self) -> list[str]:
-        """Return the names of the attributes that are valid in one execution only.
+        """Return the names of the attributes whose values belong to one execution of the task, such as ``hook``.
 
-        These attributes are not copied and not pickled. They are created again when they are needed.
+        These attributes are not copied and not pickled. A copy of the task creates them again when it needs them.
         """
         kind = type(self)
         return [

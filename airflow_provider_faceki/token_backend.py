@@ -57,7 +57,7 @@ class ObjectStorageTokenBackend:
 
     @property
     def place(self) -> str:
-        """The location of the tokens for log messages, without the Connection id."""
+        """The location of the token store, as log messages show it. It does not contain the Connection id."""
         return storage.redact_uri(self._uri)
 
     def connect(self) -> tuple[Any, str]:

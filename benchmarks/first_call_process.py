@@ -1,8 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Make the first call of a new process, and print the CPU time and the wall time that it needs.
 
-The command is ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED``. Only modules of the
-standard library are imported at the top, because the time of all other imports is measured.
+The command is ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICATE TOKEN STARTED``:
+
+- CANDIDATE is the program that makes the call: ``ours`` (our hook), ``bare requests`` (the library ``requests`` alone)
+  or ``http provider`` (Airflow's http provider).
+- URL is the address of the server. CERTIFICATE is the file with its TLS certificate.
+- TOKEN is a valid access token. Our hook does not use it, because it reads a token from the token store.
+- STARTED is the value of ``time.monotonic()`` directly before this process was started.
+
+Only modules of the standard library are imported at the top, because the time of all other imports is measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Measure candidates so that their ratios are reliable even on a busy machine, and create rows of the result table.
 
-In each round, all candidates run one after another. The ratio of two candidates is the median of the ratios of the
+The candidates are the functions that are compared, for example a call of our hook and a call of another package. In
+each round, all candidates run one after another. The ratio of two candidates is the median of the ratios of the
 rounds, with the quartiles. Other load on the machine slows all candidates of a round, so it hardly changes the ratio.
 """
 
@@ -18,8 +19,8 @@ from typing import Any, Literal
 class Target:
     """The target of a measurement: a limit for a measured number.
 
-    :param of: ``ours`` if the limit applies to our own number. ``ratio`` if the limit applies to the ratio of our
-        number to the number of the other candidate.
+    :param of: ``ours`` if the limit applies to our own number. ``ratio`` if the limit applies to our number divided
+        by the number of the peer (the competitor or lower bound that our provider is compared with).
     :param sign: ``≤`` if the value must not be larger than the limit, ``≥`` if it must not be smaller.
     :param limit: The limit. A value equal to the limit meets the target.
     """
@@ -86,18 +87,26 @@ def counted(
     target: Target | None,
     remark: str = "",
 ) -> Row:
-    """Return the row of a single number, which was not measured in rounds."""
+    """Return the row of the result table for numbers that were measured only once. It contains no quartiles."""
     return Row(measure, peer, theirs, ours, unit, ours / theirs if theirs else None, None, target, remark)
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """The result of a measurement in rounds: the time of each candidate in each round, in seconds per call."""
+    """The result of a measurement in rounds. In each round, each of the compared functions was measured once.
+
+    :param by_name: The seconds per call in each round, by the name of the function.
+    """
 
     by_name: Mapping[str, Sequence[float]]
 
     def row(self, measure: str, ours: str, peer: str, unit: str = "ms", target: Target | None = None) -> Row:
-        """Return the row that compares the candidate ``ours`` with the candidate ``peer``."""
+        """Return the row of the result table that compares two of the measured functions.
+
+        :param measure: What was measured.
+        :param ours: Name of the function that uses our provider.
+        :param peer: Name of the function that it is compared with.
+        """
         scale = {"ms": 1e3, "µs": 1e6}[unit]
         mine, theirs = self.by_name[ours], self.by_name[peer]
         ratios = [one / other for one, other in zip(mine, theirs, strict=True)]

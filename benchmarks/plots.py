@@ -27,7 +27,8 @@ class Bars:
     """One group of bars in a plot.
 
     :param title: The measured quantity and its unit.
-    :param values: The measured values, by the name of the candidate.
+    :param values: The measured values, by the name of the measured program: our provider or a program that it is
+        compared with.
     """
 
     title: str

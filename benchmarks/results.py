@@ -51,7 +51,7 @@ def measured_now(rows: Sequence[Row], load: float) -> Measured:
 
 
 def read(path: Path) -> Results:
-    """Read a file of results. If the file does not exist, return no results."""
+    """Read the results of benchmarks from a JSON file. If the file does not exist, return no results."""
     if not path.exists():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -62,6 +62,9 @@ def read(path: Path) -> Results:
 
 
 def write(path: Path, results: Mapping[str, Measured]) -> None:
-    """Write a file of results."""
+    """Write the results of benchmarks to a JSON file.
+
+    :param results: The result of each benchmark, by the name of the benchmark.
+    """
     document = {name: asdict(found) for name, found in results.items()}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

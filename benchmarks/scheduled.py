@@ -17,7 +17,9 @@ ONE_TASK, MAPPED_TASKS = "one_task", "mapped_tasks"
 
 
 def seconds(server: Loopback, people: Path, home: Path) -> dict[str, float]:
-    """Run both DAGs, and return the duration of each DAG run in seconds, as Airflow has recorded it.
+    """Run a DAG with one batch task for all rows, and a DAG with one mapped task for each row.
+
+    Return the duration of each DAG run in seconds, as Airflow has recorded it, by the id of the DAG.
 
     :param server: The verification server.
     :param people: Folder with the manifest of the batch and with the images of the persons.

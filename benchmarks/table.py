@@ -53,7 +53,7 @@ def _ratio(row: Row) -> str:
 
 
 def target_text(target: Target | None, unit: str) -> str:
-    """Return the short text of a target, for example ``≤ 4 %``."""
+    """Return the short text of a benchmark's target (a limit for a measured number), for example ``≤ 4 %``."""
     if target is None:
         return "-"
     return f"{target.sign} {target.limit:g}" + (f" {unit}".rstrip() if target.of == "ours" else " x")

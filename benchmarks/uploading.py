@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Upload seven image files over TLS with our client, with other clients, and with a bare socket.
 
-``python -m benchmarks.uploading NAME URL CERTIFICATE SMALL LARGE`` runs one candidate in a process of its own. It
-first uploads the folder ``SMALL`` and then the folder ``LARGE``. It prints the peak growth of the memory during the
-second upload, in MiB.
+``python -m benchmarks.uploading NAME URL CERTIFICATE SMALL LARGE`` runs one of these clients in a process of its
+own. ``NAME`` is the name of the client; see :func:`candidates`. ``URL`` is the address of the server, and
+``CERTIFICATE`` is the file with its TLS certificate. ``SMALL`` and ``LARGE`` are folders with images. The process first
+uploads ``SMALL`` and then ``LARGE``. It prints the peak growth of its memory during the second upload, in MiB.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ _Found = Mapping[str, float]
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure tasks that wait for a decision, with our provider and with two other programs (the candidates).
+    """Measure the CPU time, memory and delay of waits for a decision, and return the rows of the result table.
 
-    Return the rows of the result table.
+    Three programs are measured: our provider and two other programs.
     """
     with loopback(directory, LATENCY) as server:
         clients.connect(server, tls=True)

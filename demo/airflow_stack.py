@@ -77,7 +77,8 @@ class Airflow:
             # The default ports are possibly in use by another Airflow on this machine.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
-            # With the default of 32, the start of the workers would take longer than the run of the examples.
+            # `parallelism` is the number of workers. With its default of 32, the start of all workers would take longer
+            # than the run of the examples.
             "AIRFLOW__CORE__PARALLELISM": "4",
             # Airflow disables the connection test by default, because with it a user can make the server connect to
             # any host. The demonstration is local, so this is acceptable.

@@ -37,7 +37,10 @@ class People:
         self._next: dict[str, float] = {}
 
     def act(self) -> None:
-        """Press the next button on each hosted page on which the pause before this button is over."""
+        """Press the next button on each hosted page whose pause is over.
+
+        Before each button, a simulated person pauses for `THINKING_SECONDS`.
+        """
         state: Any = self._faceki.control.get("state")
         for made in state["links"]:
             link, identifier = made["link"], made["record_identifier"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 
-# With SQLite's default of 5 s, scheduler, triggerer and DAG processor end if another process writes for longer, for
-# example on a slow disk. The API server keeps the default: a request that holds the database possibly waits for the
-# event loop, and the event loop for the database. Only the timeout ends this.
+# If another process writes to the database, SQLite by default waits 5 s and then raises an error. This error ends the
+# scheduler, the triggerer and the DAG processor, for example if a slow disk makes a write longer than 5 s. Therefore
+# they wait 120 s. The API server keeps the 5 s: one of its requests that has locked the database can wait for the event
+# loop, while the event loop waits for the database. Only the error after the timeout ends this deadlock.
 connect_args = {"timeout": 5.0 if "api-server" in sys.argv else 120.0}

@@ -48,7 +48,8 @@ with DAG(
         ),
         "images": Param(
             "",
-            # With "string" alone, the trigger form would require a value and refuse an empty text.
+            # If the type were only "string", Airflow's form for starting a DAG run would require a value and refuse an
+            # empty text.
             type=["null", "string"],
             description="URI of the folder that images may be read from. Empty: the manifest's folder",
         ),
@@ -82,7 +83,8 @@ with DAG(
         task_id="verify",
         concurrency=16,
         max_active_tis_per_dagrun=8,
-        # Without this limit, the author of a manifest could make a worker send any file that the worker can read.
+        # Only images in these folders are sent. Otherwise the author of a manifest could make a worker send any file
+        # that the worker can read.
         allowed_image_prefixes=["{{ params.images or params.manifest.rpartition('/')[0] }}"],
     ).expand_kwargs(split_manifest())
 

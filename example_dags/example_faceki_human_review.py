@@ -63,8 +63,9 @@ if HAS_RESPONSE_TIMEOUT:
         schedule=None,
         start_date=timezone.datetime(2026, 1, 1),
         catchup=False,
-        # Retries are needed: if FACEKI decides directly after the deferral of the sensor, Airflow's scheduler possibly
-        # fails the try. The next try asks FACEKI again.
+        # The sensor needs retries. If FACEKI decides directly after the sensor was deferred, the trigger possibly fires
+        # before Airflow's scheduler has processed the deferral. Then the scheduler fails the try. The next try asks
+        # FACEKI again.
         default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
         params={
             "record_identifier": Param(

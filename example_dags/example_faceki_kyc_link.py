@@ -29,11 +29,13 @@ with DAG(
     schedule=None,
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
-    # Retries are needed: if FACEKI decides directly after the deferral of the sensor, Airflow's scheduler possibly
-    # fails the try. The next try finds the decision at once.
+    # The sensor needs retries. If FACEKI decides directly after the sensor was deferred, the trigger possibly fires
+    # before Airflow's scheduler has processed the deferral. Then the scheduler fails the try. The next try finds the
+    # decision at once.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params={
-        # With "string" alone, the trigger form would require a value and refuse an empty text.
+        # If the type were only "string", Airflow's form for starting a DAG run would require a value and refuse an
+        # empty text.
         "workflow_id": Param(
             None, type=["null", "string"], description="Empty: the Connection's default workflow"
         ),

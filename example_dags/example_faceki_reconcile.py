@@ -67,8 +67,8 @@ with DAG(
         began = [record["created_at"] for record in decided]
         events = inlet_events[verifications]
         if began and all(began) and hasattr(events, "after"):
-            # Only events after the oldest verification are needed, because no event is older than its verification.
-            # One day is subtracted, in case the clocks of FACEKI and Airflow differ.
+            # Only events after the oldest of the fetched verifications are read, because no event is older than its
+            # verification. One day is subtracted, in case the clocks of FACEKI and Airflow differ.
             oldest = min(datetime.fromisoformat(moment) for moment in began)
             events = events.after((oldest - timedelta(days=1)).isoformat())
         said = {(event.extra.get("request_id"), event.extra.get("status")) for event in events}

@@ -35,8 +35,9 @@ with DAG(
     schedule=None,
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
-    # Retries are needed: if FACEKI decides directly after the deferral of the task, Airflow's scheduler possibly fails
-    # the try. The next try finds the verification that the failed try has sent.
+    # The task `verify` needs retries. If FACEKI decides directly after the task was deferred, the trigger possibly
+    # fires before Airflow's scheduler has processed the deferral. Then the scheduler fails the try. The next try finds
+    # the verification that the failed try has sent.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params={
         "selfie": Param(f"{PICTURES}/selfie.jpg", type="string", description="URI of the selfie"),
