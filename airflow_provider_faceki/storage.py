@@ -156,7 +156,7 @@ class AccessPolicy:
                     f"allowed prefix {redact_uri(prefix)}: give an absolute local folder or a URI such as "
                     "s3://bucket/folder/, without a Connection"
                 )
-        # The links of the prefixes are resolved once and not for each image of a batch.
+        # Symbolic links in the allowed local folders are resolved only once, and not again for each image of a batch.
         local = [
             re.sub(r"^\w+://", "", prefix) for prefix in self.prefixes or () if _has_local_scheme(prefix)
         ]
@@ -408,7 +408,8 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
             f"storage path {redact_uri(text)}: it names a Connection before the @, but the task has an explicit one "
             "for this storage; leave one of them out"
         )
-    # The policy is checked before the storage is reached, because a Connection that is not allowed must not be fetched.
+    # ``policy`` defines the allowed folders and Connections. For a remote file, it is checked before the storage is
+    # opened, because Airflow then looks up the Connection. A Connection that is not allowed must not be looked up.
     if not _has_local_scheme(text) and not policy.allows_remote(text):
         raise ValidationError(NOT_ALLOWED)
     with _translate_errors("reach", _File(None, "", text)):

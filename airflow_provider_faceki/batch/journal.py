@@ -102,9 +102,9 @@ class SegmentLog:
             if self._segment is None:
                 name = f"{self.folder}/part-{self._writer}-{self._number:06d}.ndjson"
                 self._number += 1
-                # A single assignment moves all lines from the buffer to the segment. Airflow's task timeout can raise
-                # an exception between any two statements. Between two assignments, such an exception would lose lines
-                # or write them twice.
+                # A single assignment moves all buffered lines to the segment, which is the next file of this log.
+                # Airflow's task timeout can raise an exception between any two statements. Between two assignments,
+                # such an exception would lose lines or write them twice.
                 self._segment, self._lines = (name, self._lines), []
             self._store.write(self._segment[0], b"".join(self._segment[1]))
             self._segment = None

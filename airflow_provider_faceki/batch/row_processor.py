@@ -44,8 +44,8 @@ CLOCK_MARGIN_SECONDS = 300.0
 #: Number of consecutive rows with unreadable pictures after which a failed read of a picture is not repeated. Otherwise
 #: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: For each workflow, the identifier of one row with the decision ACCEPTED is stored in memory. A lookup of this
-#: identifier shows whether FACEKI stores records of the workflow. This is the maximum number of such workflows.
+#: Maximum number of workflows for which one identifier is stored in memory. It is the identifier of a row with the
+#: decision ACCEPTED. A lookup of this identifier shows whether FACEKI stores records of the workflow.
 MAX_WORKFLOWS = 1000
 
 
@@ -79,7 +79,8 @@ class VerificationGateway:
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
-    #: For each storage: column name and URI of one picture that was read successfully.
+    #: For each storage: column name and URI of one picture that was read successfully. If another picture cannot be
+    #: read, this picture is read again. The result shows whether the whole storage has failed.
     _readable: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
@@ -188,8 +189,9 @@ class VerificationGateway:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.record_delay or not identifier:
-                    # The lookup is not possible yet: no row has the decision ACCEPTED, or FACEKI possibly needs more
-                    # time to store the record. Until the lookup is possible, FACEKI is assumed to store records.
+                    # The record of an accepted row cannot be looked up yet. Either no row of the workflow has the
+                    # decision ACCEPTED, or FACEKI possibly needs more time to store the record. Until the lookup is
+                    # possible, FACEKI is assumed to store records.
                     return True
                 found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -305,7 +307,8 @@ class RowProcessor:
         and the record is its result.
 
         :param row: The row.
-        :param since: Unix time at which the intent of the row was written. The row is sent after this time.
+        :param since: Unix time at which the intent of the row was written. An intent is a journal entry for a row that
+            is going to be sent. The row is sent after this time.
         :param is_last: Whether this is the last pass of this try. In the last pass, an undecided record is a result
             too.
         """
@@ -340,11 +343,14 @@ class RowProcessor:
         return self.gateway.find(row, None if self._accepts_older_records else since - CLOCK_MARGIN_SECONDS)
 
     def _resubmit(self, row: Row, since: float) -> Outcome:
-        """Send a row that was possibly sent before, if this is safe. FACEKI has no record of the row.
+        """Handle a row that was possibly sent before, and of which FACEKI has no record.
+
+        If the row can be sent safely, send it. Otherwise return an error for the row, which says that it was possibly
+        verified and billed.
 
         By default, it is safe if FACEKI stores the records of the row's workflow. The missing record then proves that
-        FACEKI has not verified the row. If it is not safe, the row gets an error which says that it was possibly
-        verified and billed.
+        FACEKI has not verified the row. If the parameter ``resubmit`` is ``"always"``, each row is sent. If it is
+        ``"never"``, no row is sent.
         """
         try:
             problem = self._problem_of_resubmitting(row)
@@ -362,10 +368,10 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.resubmit == "always":
             return None
-        # The earlier lookup accepts only records that were created after the row was sent. This lookup also finds older
-        # records. Such a record belongs to another verification, or to this row, if FACEKI's clock differs by more than
-        # CLOCK_MARGIN_SECONDS. If the row were sent again, it would possibly be billed twice. Therefore the row is not
-        # sent and gets an error.
+        # The earlier lookup accepted only records that were created after the row was sent. This lookup also finds
+        # older records. Usually such a record belongs to another verification. But if FACEKI's clock differs by more
+        # than CLOCK_MARGIN_SECONDS, it can belong to this row. A second request would then possibly be billed again.
+        # Therefore the row is not sent and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
         if self.resubmit == "never":
@@ -442,8 +448,8 @@ def row_of(line: Mapping[str, object]) -> Row:
 
 
 def _succeeded(row: Row, verification: api.KycVerification, *, is_billed: bool) -> Succeeded:
-    # The identifier in the manifest row is used, because FACEKI possibly returns a different identifier. The link of
-    # the verification is removed, because only the person is allowed to open it.
+    # The output line contains the identifier from the manifest row, because FACEKI possibly returns a different one.
+    # The output line does not contain the link of the verification, because only the person is allowed to open it.
     line: dict[str, object] = {"row": row.number, **verification.summary()}
     del line["link"]
     return Succeeded({**line, "record_identifier": row.values["record_identifier"], "billed": is_billed})

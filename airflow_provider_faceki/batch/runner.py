@@ -129,7 +129,8 @@ class WorkerPool:
             except Exception as error:  # noqa: BLE001 - the outcome passes the exception to the main thread
                 outcome = Crashed(error)
             self._outcomes.put(outcome)
-            # The references are deleted, so that an idle thread does not keep a picture in memory.
+            # The variables are deleted. Otherwise an idle thread would keep its last job and outcome in memory, and
+            # possibly a picture to which they refer.
             del job, outcome
 
 
@@ -391,7 +392,8 @@ class BatchRunner:
             log.warning("The storage failed to take a segment; it is written later: %s", type(error).__name__)
 
     def _check_error_rate(self, min_rows: int) -> None:
-        # The guard possibly holds refusals, because their cause is not known yet. Here they are counted as errors.
+        # The guard (error_guard.py) keeps rows that FACEKI refused until it knows whether the rows or the whole batch
+        # are the cause. Here, the kept rows are counted as errors.
         failed = self.journal.failures.total() + self._guard.held
         done = self.journal.done + self._guard.held
         if done >= min_rows and failed > self.max_error_rate * done:

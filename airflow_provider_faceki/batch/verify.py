@@ -1,12 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Verify the rows of a manifest. Each row is billed once, and an interrupted try loses no results.
 
-A try, that is one execution of the Airflow task, reads the manifest once or twice. The first pass sends new rows to
-FACEKI. It also looks up the rows that an earlier try possibly sent. If some rows have no outcome after that, the second
-pass starts. It begins when FACEKI has had time to finish the sent rows. It looks up each row without an outcome. If
-FACEKI has no record of the row, it sends the row.
+A try is one execution of the Airflow task. It reads the manifest once or twice, and each reading is called a pass. The
+first pass sends new rows to FACEKI. It also looks up the rows that an earlier try possibly sent. If some rows have no
+outcome after that, the second pass starts. It begins when FACEKI has had time to finish the sent rows. It looks up each
+row without an outcome. If FACEKI has no record of the row, it sends the row.
 
-Between the passes, only the journal stores the state of the rows. So the memory does not grow with the number of rows.
+The state of each row is stored only in the journal. The journal consists of files below ``output_path`` and of a
+temporary file on the local disk. So the memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ class BatchOptions:
 
     @property
     def intents_at_once(self) -> int:
-        """Maximum number of rows for which the intents are written together."""
+        """Maximum number of rows whose intents are written together in one file.
+
+        An intent is a journal entry for a row that is going to be sent.
+        """
         return min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.concurrency)
 
 
@@ -187,8 +191,9 @@ class BatchVerification:
         the remaining rows are counted in ``over_ceiling`` and not submitted.
 
         :param rows: Rows to send. This method empties the list.
-        :param since_by_identifier: The rows that were possibly sent before. It maps the identifier of such a row to the
-            earliest Unix time at which the row was possibly sent. In the first pass, the argument is ``None``.
+        :param since_by_identifier: Mapping for the rows that were possibly sent before. The key is the identifier of a
+            row. The value is the earliest Unix time at which the row was possibly sent. ``None`` in the first pass over
+            the manifest.
         """
         counted = since_by_identifier or {}
         # A row that was possibly sent is already counted as billed. Therefore the limit does not apply to it.
@@ -211,8 +216,9 @@ class BatchVerification:
         if ceiling is None:
             return wanted
         if self._charged_at_most + wanted > ceiling:
-            # Every row in flight is counted as billed until its outcome is known. Some of them are possibly not billed,
-            # so the method waits for their outcomes and counts again.
+            # Every row in flight is counted as billed until its outcome is known. With this count, the limit would be
+            # exceeded. But some rows in flight are possibly not billed. Therefore the method waits for their outcomes
+            # and counts again.
             self._runner.drain()
             self._charged_at_most = self.journal.charged
         room = max(0, min(wanted, ceiling - self._charged_at_most))

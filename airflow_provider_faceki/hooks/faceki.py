@@ -367,7 +367,7 @@ class FacekiHook(BaseHook):
                     from asgiref.sync import sync_to_async
 
                     # The token store looks up a Connection of its own. In a triggerer, Airflow can look up a Connection
-                    # only on threads of asgiref.
+                    # only on threads of asgiref. Therefore this call runs on such a thread.
                     await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)

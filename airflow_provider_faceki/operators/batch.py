@@ -180,8 +180,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows above
         the maximum are not sent, and the task fails. A later run with a higher maximum continues with these rows.
         Default: no limit.
-    :param resubmit_after: Seconds to wait after a row was possibly sent. FACEKI is assumed to need at most this time.
-        Therefore a record that is still missing then proves that the row was not sent. Default 150.
+    :param resubmit_after: Seconds to wait after a row was possibly sent. FACEKI is assumed to store the row's record
+        within this time. If there is still no record after this time, the row is treated as not sent. Default 150.
     :param lookup_timeout: If the response to a row is lost, the task searches for the row's record at once. This is the
         maximum duration of the search in seconds. Default 30.
     :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1, so the batch never

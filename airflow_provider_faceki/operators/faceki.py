@@ -87,15 +87,15 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     def prepare_output(
         self, context: Context, uri: str | None, conn_id: str | None, *, is_folder: bool = False
     ) -> None:
-        """Check that the output is writable, and store the output's web address for the task's extra link.
+        """Check the output file, and store the web address of the output for the task's extra link.
 
-        If the storage has no web address, no link is stored. Call this method before the API call, because the API call
-        is possibly charged.
+        The file must be writable. If the output is a folder, it is not checked. If the storage has no web address, no
+        link is stored. Call this method before the API call, because the API call is possibly charged.
 
         :param context: Context of the task.
         :param uri: URI of the output file or folder. ``None`` means that the task writes no output.
         :param conn_id: Connection for the storage of ``uri``.
-        :param is_folder: Whether ``uri`` is the URI of a folder. A folder is not checked.
+        :param is_folder: Whether ``uri`` is the URI of a folder.
         :raises ValidationError: if the file is not writable.
         """
         if not is_folder:
@@ -416,7 +416,8 @@ class FacekiApiOperator(FacekiOperator):
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.max_xcom_bytes = max_xcom_bytes
-        # The document of ``json`` is left out, because any text is a valid document.
+        # This is the list of the arguments that must not render to an empty value. It does not contain ``json``,
+        # because an empty text is a valid JSON document too.
         self._remember_given(
             "path", "query", "data", "files", "files_conn_id", "output_path", "output_conn_id"
         )

@@ -167,9 +167,10 @@ class _ImageOperator(FacekiOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # Before the call, a mark was stored which means that the call is possibly sent. This error proves that
-                # the call has ended, so the mark is removed. If the task is killed or times out during the call, the
-                # mark is not removed, and the next try does not repeat the call.
+                # Before the call, a mark was stored. It means that the call is possibly sent. This error shows that the
+                # call has ended, so the mark is removed. If the outcome of the call is unknown, the task fails and is
+                # not retried. If the task is killed or times out during the call, the mark is not removed, and the next
+                # try does not repeat the call.
                 state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None

@@ -76,8 +76,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
     verification that FACEKI is still processing, the task waits for this verification (``resubmit_after``) before it
     sends a new verification. See ``docs/billing.md``.
 
-    XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. The
-    task also succeeds if the person is declined, or if FACEKI's checks reject an image.
+    XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. By
+    default, the task also succeeds if the person is declined (see ``fail_on_decline``). It also succeeds if FACEKI's
+    checks reject an image.
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
     :param selfie: URI of the selfie, in any storage that Airflow supports. JPEG, PNG, WEBP or HEIC.
@@ -309,11 +310,11 @@ class FacekiKycVerificationOperator(FacekiOperator):
         If an earlier try possibly sent a verification, wait until ``resubmit_at`` before a new verification is sent.
 
         :param context: Context of the task.
-        :param resubmit_at: Unix time. If FACEKI has no record at this time, nothing was sent. ``None`` if no earlier
-            try has possibly sent a verification.
+        :param resubmit_at: Unix time. If FACEKI has no record at this time, it is assumed that nothing was sent.
+            ``None`` if no earlier try has possibly sent a verification.
         :param given: Event of the trigger. ``None`` if this call does not follow a deferral.
-        :param expired: The time limit that was reached during the wait. If this limit is ``execution_timeout`` and
-            ended before ``resubmit_at``, the task fails. ``None`` if no limit was reached, or if there was no wait.
+        :param expired: The time limit that ended the wait, or ``None`` if no limit ended it. If ``execution_timeout``
+            ended the wait before ``resubmit_at``, the task fails. Other limits have no effect here.
         """
         found = self._find(context)
         may_resubmit = resubmit_at is None or time.time() >= resubmit_at

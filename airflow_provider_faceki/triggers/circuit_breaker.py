@@ -27,7 +27,11 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether polls are blocked. The property is also true while the circuit is half-open."""
+        """Whether ordinary polls are blocked.
+
+        This is true while the circuit is open. It is also true while the circuit is half-open, because then only one
+        poll, the probe, is allowed.
+        """
         return self.failures >= FAILURE_THRESHOLD
 
     def retry_after(self, now: float) -> float:
@@ -50,8 +54,9 @@ class CircuitBreaker:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # Only a failure after the start of a probe extends the open time. A poll that began before the circuit
-            # opened can fail later, and such a failure must not extend it.
+            # One poll was allowed as a probe, to test whether FACEKI responds again. Only a failure after the start of
+            # the probe keeps the circuit open for longer. A poll that began before the circuit opened can fail later.
+            # Before the probe, such a failure must not keep the circuit open for longer.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds

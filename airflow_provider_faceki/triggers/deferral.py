@@ -61,8 +61,8 @@ class DecisionEvent(NamedTuple):
 def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
     """Raise an error if the triggerer has given up, although this worker can reach FACEKI.
 
-    Without an error, the task would defer again, and the triggerer would give up again. Call this function only after
-    a poll of the worker received a response. After both errors the task's ``retries`` apply, because the errors are not
+    Call this function only after a poll of the worker received a response. Without the error, the task would defer
+    again, and the triggerer would give up again. The task's ``retries`` apply to the errors below, because they are not
     converted to Airflow's exception for a permanent failure.
 
     :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
@@ -128,13 +128,15 @@ class WaitLimit(NamedTuple):
 def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
     """Return the time limit that a task had before its deferral.
 
-    :param deadline: Unix time of the limit. It was passed to Airflow before the deferral. It is possibly missing,
-        because ``dag.test()`` of Airflow 3 does not return it.
-    :param parameter: Name of the operator parameter that set the limit, such as ``execution_timeout``. It was also
-        passed to Airflow before the deferral.
-    :param limit: The limit, computed again now. Its time is used only if ``deadline`` is missing. In Airflow 3.0 to 3.2
-        each deferral changes the start time of the task, so the computed time is possibly later than the original one
-        (apache/airflow#63240).
+    The result has the time ``deadline`` and the name ``parameter``. If ``deadline`` is missing, the result is
+    ``limit``.
+
+    :param deadline: Unix time of the original limit. The task passed it to Airflow before the deferral. It is possibly
+        missing, because ``dag.test()`` of Airflow 3 does not return it.
+    :param parameter: Name of the operator parameter that set the original limit, such as ``execution_timeout``. The
+        task also passed it to Airflow before the deferral.
+    :param limit: The limit, computed again after the deferral. Its time is possibly later than the original one,
+        because in Airflow 3.0 to 3.2 each deferral changes the start time of the task (apache/airflow#63240).
     """
     known = parse_timestamp(deadline)
     if known is None:

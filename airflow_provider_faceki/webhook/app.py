@@ -54,8 +54,9 @@ MAX_DISCARDED_BYTES = 4 * 1024 * 1024
 BODY_TIMEOUT_SECONDS = 5.0
 #: Rate limit of authenticated calls in one process: maximum number in a burst, and average number per second.
 CALL_LIMIT = (500.0, 50.0)
-#: Rate limit of refusals (401) and of Connection lookups for unknown callers, in one process: maximum number in a
-#: burst, and average number per second.
+#: Rate limit for unknown callers, in one process. It applies to answers with the status 401, and to lookups of
+#: Connections before the caller's token is checked. Above the limit, the answer has the status 429. The first number is
+#: the maximum number in a burst. The second number is the average number per second.
 REFUSAL_LIMIT = (60.0, 2.0)
 #: A refusal is sent only after a whole multiple of this number of seconds. This interval is longer than the lookup of a
 #: Connection, so the delay of the answer does not reveal whether a Connection was looked up.
@@ -235,10 +236,12 @@ class Receiver:
     async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
         """Return the credentials of the Connection. If the token is wrong, raise the error of the refusal.
 
+        A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. All
+        other Connections are unexpected.
+
         Each request with a wrong token is counted once in the rate limit of refusals. Usually it is counted when it is
-        refused. A request that starts the lookup of an unexpected Connection is counted before the lookup. If its token
-        is right, this count is undone. A Connection is expected if a DAG uses its asset, or if an earlier request
-        contained its correct token.
+        refused. But a request that starts the lookup of an unexpected Connection is counted before the lookup. If its
+        token is right, this count is undone.
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:
@@ -256,8 +259,9 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # An unknown caller receives the answer after a constant delay. So the delay does not reveal the duration of the
-        # lookup.
+        # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. For
+        # other Connections, the wait for the lookup ends shortly before the end of the interval after which a refusal
+        # is sent. So the delay of the refusal does not reveal the duration of the lookup.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -284,9 +288,10 @@ class Receiver:
         return REFUSAL_SECONDS * max(1, math.ceil(slowest * 1.25 / REFUSAL_SECONDS))
 
     async def _quantize_latency(self, began: float) -> None:
-        """Sleep until a multiple of the refusal interval has passed since ``began``.
+        """Sleep until the time since ``began`` is a whole multiple of the interval from :meth:`_refusal_seconds`.
 
-        Because of this, the delay of the answer does not reveal whether a Connection was looked up.
+        All refusals are sent after such a multiple. So the delay of the answer does not reveal whether a Connection was
+        looked up.
         """
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)

@@ -205,7 +205,7 @@ class ReferencedConnections:
     async def contains(self, conn_id: str) -> bool:
         """Return whether a DAG uses the asset of the Connection.
 
-        If the ids cannot be read, the last known ids are used.
+        The ids of all such Connections are read from time to time. If they cannot be read, the last known ids are used.
         """
         if self._clock() >= self._until:
             if self._refreshing is None:

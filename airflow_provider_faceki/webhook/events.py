@@ -39,11 +39,11 @@ log = logging.getLogger(__name__)
 
 #: Maximum time in seconds to wait for SQLite's lock. It must be shorter than :data:`STORE_TIMEOUT_SECONDS`.
 LOCK_TIMEOUT_SECONDS = 20.0
-#: Maximum time in seconds to store an event. The time is long, because the event is useful even if the sender does not
-#: wait for the answer any more.
+#: Maximum time in seconds to wait until an event is written to the database. The time is long, because the event is
+#: useful even if the sender no longer waits for the answer.
 STORE_TIMEOUT_SECONDS = 60.0
-#: A notification is a repetition if the latest event of its verification has the same status and is not older than this
-#: time.
+#: Period before a notification. The notification is a repetition if the latest event of its verification in this period
+#: has the same status.
 REPEAT_WINDOW = timedelta(days=1)
 #: Maximum number of notifications in one transaction. The number is small, because other API servers must wait for the
 #: end of the transaction, which locks the asset.
@@ -92,9 +92,9 @@ class EventWriter:
         self._draining: asyncio.Task[None] | None = None
 
     async def write(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> Outcome:
-        """Store a notification, and return its outcome after the commit.
+        """Store a notification. After the end of the transaction, return whether it was stored, or the reason why not.
 
-        :raises TimeoutError: if the outcome is not known after :data:`STORE_TIMEOUT_SECONDS`. The notification is
+        :raises TimeoutError: if the transaction has not ended after :data:`STORE_TIMEOUT_SECONDS`. The notification is
             possibly stored later. If the sender then sends it again, it is recognized as a repetition.
         :raises Exception: any error of the store function.
         """
@@ -210,9 +210,9 @@ def _store_in_transaction(
 def _cached_reads(session: Session) -> Iterator[None]:
     """Cache the results of queries for assets and DAGs in a database session.
 
-    Airflow's asset manager reads the assets and DAGs again for each event. These reads are half of its queries. For a
-    group of notifications, the cached results can be used: the asset is locked, and a group needs so little time that
-    changes of DAGs during this time are ignored. Rows that the group itself writes are not cached.
+    Airflow's asset manager reads the assets and DAGs again for each event. These reads are half of its queries. Within
+    one transaction, the cached results can be used for all events: the asset is locked, and changes of DAGs in this
+    short time can be ignored. Rows that the transaction itself writes are not cached.
     """
     from sqlalchemy import event
     from sqlalchemy.sql import Select
@@ -238,8 +238,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
     try:
         yield
     finally:
-        # Airflow uses the same session again for the next transaction of this thread. If the cache were not removed
-        # here, that transaction would get old results.
+        # Remove the cache from the database session. Airflow uses the same session again for the next transaction of
+        # this thread. With the cache, that transaction would get old results.
         event.remove(session, "do_orm_execute", answer)
 
 
