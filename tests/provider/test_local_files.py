@@ -75,7 +75,8 @@ def test_a_write_that_is_killed(tmp_path: Path, way: str, exists: bool) -> None:
         target.write_bytes(b"old")
     context = multiprocessing.get_context("spawn")
     started = context.Event()
-    writer = context.Process(target=_write, args=(str(target), started, way == "named"))
+    # A daemon is ended with this process, also if an assertion fails before it is killed.
+    writer = context.Process(target=_write, args=(str(target), started, way == "named"), daemon=True)
     writer.start()
     assert started.wait(60)
     left = set(os.listdir(tmp_path)) - {"r.json"}
