@@ -176,8 +176,8 @@ class ConnectionSettings:
     upload_timeout: float = _field(
         "number",
         "Upload timeout (s)",
-        "The same seconds for calls that send images. If a request is not sent completely in this time, the call ends. "
-        "Waiting for the answer can take the same time again.",
+        "Seconds for each phase of a call that sends images. If the request is not sent completely in this time, the "
+        "call ends. Waiting for the answer can take the same time again.",
         default=120,
         limits=(0.1, 3600),
     )
@@ -262,12 +262,12 @@ class ConnectionSettings:
     webhook_hmac_secret: str | None = _field(
         "key",
         "Webhook HMAC secret",
-        f"{MIN_KEY_LENGTH} or more random characters. Set it, and the header, only if your own proxy signs the body "
-        "with HMAC-SHA256. FACEKI does not sign the body.",
+        f"{MIN_KEY_LENGTH} or more random characters. Set this secret and the webhook HMAC header only if your own "
+        "proxy signs the body with HMAC-SHA256. FACEKI does not sign the body.",
         secret=True,
     )
     webhook_hmac_header: str | None = _field(
-        "header_name", "Webhook HMAC header", "Name of the HTTP header that contains this signature."
+        "header_name", "Webhook HMAC header", "Name of the HTTP header that contains your proxy's signature."
     )
     pii_hash_secret: str | None = _field(
         "key",
@@ -307,7 +307,7 @@ class ConnectionSettings:
     auth_scheme: str = _field(
         "auth_scheme",
         "Token scheme",
-        f"Word before the access token in this header. {NO_AUTH_SCHEME}: only the token.",
+        f"Word before the access token in the HTTP header. {NO_AUTH_SCHEME}: the header contains only the token.",
         default=FACEKI.auth_scheme,
         in_form=False,
     )
@@ -318,8 +318,8 @@ class ConnectionSettings:
     null_result: str = _field(
         "choice",
         "Null in place of records",
-        "Meaning of an answer with null in the place of records. error: it is unclear, so the task fails and FACEKI "
-        "charges nothing. no_record: there is no record.",
+        "Meaning of an answer with null in the place of records. error: the meaning is unknown, so the task fails and "
+        "sends no charged call. no_record: there is no record.",
         default=FACEKI.null_result,
         choices=NULL_RESULTS,
         in_form=False,
@@ -342,8 +342,8 @@ class ConnectionSettings:
     webhook_hmac_timestamp_header: str | None = _field(
         "header_name",
         "Webhook HMAC timestamp header",
-        "Name of the HTTP header with the time of the signature, in seconds since 1970. If it is set, the signature "
-        "must be of the time, a dot and the body. A signature older than five minutes is refused.",
+        "Name of the HTTP header with the time of the signature, in seconds since 1970. If it is set, your proxy "
+        "must sign the time, a dot and the body, joined in this order. A signature older than five minutes is refused.",
         in_form=False,
     )
     webhook_statuses: tuple[str, ...] | None = _field(
@@ -366,14 +366,14 @@ class ConnectionSettings:
     webhook_request_id_field: str = _field(
         "json_name",
         "Webhook request id",
-        "Name of the webhook's field with the request id. Usual spellings are also accepted without it.",
+        "Name of the webhook's field with the request id. requestId and request_id are always accepted too.",
         default=FACEKI.webhook_request_id_field,
         in_form=False,
     )
     webhook_status_field: str = _field(
         "json_name",
         "Webhook status",
-        "Name of the webhook's field with the decision. Usual spellings are also accepted without it.",
+        "Name of the webhook's field with the decision. status and decision are always accepted too.",
         default=FACEKI.webhook_status_field,
         in_form=False,
     )
