@@ -415,7 +415,8 @@ class Diagnosis:
             # there is no record.
             outcome = self._ask(endpoint, replace(service, null_result="no_record"), understand)
         self._records_requests += self._recorder.sent - before
-        # A LinkError also proves that the filter works, because FACEKI reports that the link does not exist.
+        # FACEKI looked for the link and reported that it does not exist. So FACEKI did not ignore the filter, and a
+        # LinkError also proves that the filter works.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
     def _ask(

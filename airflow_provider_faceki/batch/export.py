@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, BinaryIO
 from airflow_provider_faceki import __version__, api, storage
 from airflow_provider_faceki.api.tables import TABLES, table_rows
 from airflow_provider_faceki.batch import outcomes
-from airflow_provider_faceki.batch.formats import TABLE_FORMATS
 from airflow_provider_faceki.batch.journal import Journal, counted_as, hashed_key
 from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed, Outcome, Succeeded
 from airflow_provider_faceki.batch.runner import BatchRunner, Job, Progress, raise_if_killed
+from airflow_provider_faceki.batch.schema import TABLE_FORMATS
 from airflow_provider_faceki.batch.store import ObjectStore, retry_storage, with_checkpoints
-from airflow_provider_faceki.batch.tables import (
+from airflow_provider_faceki.batch.table_writers import (
     ColumnPolicy,
     NdjsonWriter,
     TableWriter,

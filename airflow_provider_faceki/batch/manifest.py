@@ -18,7 +18,6 @@ from typing import IO, BinaryIO
 from airflow_provider_faceki import lineage, storage
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
-from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS, REQUIRED_COLUMNS
 from airflow_provider_faceki.batch.readers import (
     ParsedRow,
     UnreadableRow,
@@ -26,6 +25,7 @@ from airflow_provider_faceki.batch.readers import (
     read_ndjson,
     read_parquet,
 )
+from airflow_provider_faceki.batch.schema import MANIFEST_FORMATS, REQUIRED_COLUMNS
 from airflow_provider_faceki.batch.store import retry_storage
 
 #: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one database query reads

@@ -285,7 +285,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def records_path(value: object, _: FieldSpec) -> str:
-    """Check the path for fetching records. The path can contain the placeholder of one record filter."""
+    """Return the path for fetching records, or raise an error if it is not a path or has more than one placeholder.
+
+    A placeholder is the name of a record filter in braces, such as ``{request_id}``. The id replaces it in a request.
+    """
     allowed = f"a path such as /api/v3/kyc_verification, with at most one of {', '.join(_PLACEHOLDERS)} in it"
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:
         raise InvalidValue(allowed)

@@ -6,7 +6,8 @@ Therefore this module must load fast and imports only light modules. Airflow 2.1
 calls ``form_widgets`` and ``hook_field_behaviour``.
 """
 
-# The form libraries are installed with Airflow 2.11 only, so mypy possibly cannot find them.
+# The libraries for web forms, WTForms and Flask-AppBuilder, are installed with Airflow 2.11 only. With a later Airflow,
+# mypy does not find them, so these two errors are disabled.
 # mypy: disable-error-code="import-not-found,import-untyped"
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one, check_one_of, check_seconds
 from airflow_provider_faceki.api.values import check_identifier, storable
-from airflow_provider_faceki.batch.formats import COLUMNS as COLUMNS
-from airflow_provider_faceki.batch.formats import MANIFEST_FORMATS, REQUIRED_COLUMNS, TABLE_FORMATS
+from airflow_provider_faceki.batch.schema import COLUMNS as COLUMNS
+from airflow_provider_faceki.batch.schema import MANIFEST_FORMATS, REQUIRED_COLUMNS, TABLE_FORMATS
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.links.faceki import FacekiOutputLink
 from airflow_provider_faceki.operators.faceki import FacekiOperator
@@ -428,7 +428,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         check_one_of("by", by, _BY)
         check_one_of("output_format", output_format, TABLE_FORMATS)
         if personal_data:
-            from airflow_provider_faceki.batch.tables import check_choices
+            from airflow_provider_faceki.batch.table_writers import check_choices
 
             check_choices(personal_data)
         self.identifiers = identifiers
@@ -481,7 +481,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
 
     def _options(self, context: Context) -> ExportOptions:
         from airflow_provider_faceki.batch.export import ExportOptions
-        from airflow_provider_faceki.batch.tables import ColumnPolicy
+        from airflow_provider_faceki.batch.table_writers import ColumnPolicy
 
         date = f"date={_run_date(context)}"
         return ExportOptions(

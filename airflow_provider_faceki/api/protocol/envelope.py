@@ -94,8 +94,8 @@ class Payload:
     :param file: The downloaded PDF, positioned at its first byte, if the answer is not JSON.
     :param status: HTTP status.
     :param is_empty: Whether the answer had no body.
-    :param null_is_no_record: Meaning of an answer that reports success but contains neither a record nor an empty list.
-        ``True``: FACEKI has no record. ``False``: the meaning is unknown, and an error is raised. The setting
+    :param null_is_no_record: How to read a successful answer whose content is ``null``. ``True``: FACEKI has no record,
+        as with an empty list. ``False``: the answer is not understood, and an error is raised. The setting
         ``null_result`` decides this.
     :param failure: Failure that the envelope reports although the answer contains a record with a decision. Calls that
         read records ignore the failure and use the record. All other calls raise the failure.
@@ -325,7 +325,8 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
 
 def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, words: str) -> bool | None:
     """Return whether FACEKI has possibly acted on a failed request, or ``None`` for the default of the error class."""
-    # After an unknown code, or code 404 with an HTTP status for success, FACEKI has possibly acted on the request.
+    # In two cases nobody knows whether FACEKI acted on the request: the code in the JSON is unknown, or it is 404 although
+    # the HTTP status reports success. A charged call is then not sent again.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
     # Only the text of the answer says that FACEKI refused the credentials. The HTTP status and the code do not say so.

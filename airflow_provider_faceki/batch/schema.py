@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Names of file formats and of manifest columns.
+"""Names of the columns of a manifest, and of the file formats.
 
 The batch operators check these names when a DAG is parsed. The modules that read and write the files are imported by a
 running task only.

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.api.tables import TABLES, table_rows
-from airflow_provider_faceki.batch.tables import ColumnPolicy, table_writer
+from airflow_provider_faceki.batch.table_writers import ColumnPolicy, table_writer
 
 RECORD: dict[str, Any] = {
     "requestId": "r-1",
