@@ -325,8 +325,8 @@ def _error(response: HttpResponse, code: int | None, document: Mapping[str, Json
 
 def _is_ambiguous(kind: type[ResponseError], status: int, code: int | None, words: str) -> bool | None:
     """Return whether FACEKI has possibly acted on a failed request, or ``None`` for the default of the error class."""
-    # In two cases nobody knows whether FACEKI acted on the request: the code in the JSON is unknown, or it is 404 although
-    # the HTTP status reports success. A charged call is then not sent again.
+    # In two cases it is unknown whether FACEKI acted: the code in the JSON is unknown, or it is 404 although
+    # the HTTP status reports success. Then a charged call is not sent again.
     if kind is ResponseError or (code == 404 and status < 300):
         return True
     # Only the text of the answer says that FACEKI refused the credentials. The HTTP status and the code do not say so.
