@@ -15,7 +15,7 @@ from airflow_provider_faceki.api.arguments import check_bool, check_exactly_one,
 from airflow_provider_faceki.api.values import check_identifier, storable
 from airflow_provider_faceki.batch.schema import COLUMNS as COLUMNS
 from airflow_provider_faceki.batch.schema import MANIFEST_FORMATS, REQUIRED_COLUMNS, TABLE_FORMATS
-from airflow_provider_faceki.failures import translate_errors
+from airflow_provider_faceki.failures import is_task_retryable, translate_errors
 from airflow_provider_faceki.links.faceki import FacekiOutputLink
 from airflow_provider_faceki.operators.faceki import FacekiOperator
 from airflow_provider_faceki.operators.images import as_prefixes, check_resize_to, load_image
@@ -259,7 +259,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.runner import Progress
         from airflow_provider_faceki.batch.store import ObjectStore
 
-        with _translate_batch_errors():
+        with _translate_batch_errors(context):
             self._check_arguments()
             self._warn_of_limit()
             _check_connection("image_conn_id", self.image_conn_id)
@@ -446,7 +446,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         from airflow_provider_faceki.batch.export import RecordExport
         from airflow_provider_faceki.batch.runner import Progress
 
-        with _translate_batch_errors():
+        with _translate_batch_errors(context):
             self._check_arguments()
             self._warn_of_limit()
             export = RecordExport(self.hook, self._options(context), lambda: self._killed)
@@ -521,16 +521,35 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
 
 
 @contextmanager
-def _translate_batch_errors() -> Iterator[None]:
+def _translate_batch_errors(context: Context) -> Iterator[None]:
     from airflow.providers.common.compat.sdk import AirflowException
 
+    from airflow_provider_faceki.batch.lease import LeaseLostError
     from airflow_provider_faceki.batch.runner import TaskKilledError
 
+    def is_retryable(error: api.FacekiError) -> bool:
+        return is_task_retryable(error) or (
+            isinstance(error, LeaseLostError) and _has_newer_try(context["ti"])
+        )
+
     try:
-        with translate_errors():
+        with translate_errors(is_retryable):
             yield
     except TaskKilledError as error:
         raise AirflowException(str(error)) from None
+
+
+def _has_newer_try(ti: Any) -> bool:
+    """Return whether this try runs on Airflow 2, and Airflow has started a newer try of the same task instance.
+
+    Airflow 2 takes the end of an older try for the end of the newest try. Without a retry, the older try would thus
+    fail the task for good. Airflow 3 ignores the end of an older try.
+    """
+    if not hasattr(ti, "refresh_from_db"):
+        return False
+    own = ti.try_number
+    ti.refresh_from_db()
+    return bool(ti.try_number != own)
 
 
 def _check_finished(unfinished: int, problem: Exception | None, total: int) -> None:

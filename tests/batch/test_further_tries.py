@@ -12,9 +12,10 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.batch.lease import LeaseLostError
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.clock import Clock
-from tests.airflow.fakes import context
+from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import IMPATIENT, Connect
 from tests.batch.people import People, begin, names, once
 from tests.batch.stores import StoreDown, attached, now_and_then
@@ -227,7 +228,36 @@ def test_a_kill_keeps_what_is_finished_and_waits_for_nobody(
     assert set(faceki_sandbox.ledger.values()) == {1}
 
 
-def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> None:
+class _TryOnAirflow2(TaskInstance):
+    """Task instance of Airflow 2, whose row in the database another process has changed.
+
+    :param stored_try_number: Number of the try in the database.
+    """
+
+    def __init__(self, stored_try_number: int) -> None:
+        super().__init__()
+        self.try_number = 1
+        self._stored = stored_try_number
+
+    def refresh_from_db(self) -> None:
+        self.try_number = self._stored
+
+
+@pytest.mark.parametrize(
+    ("ti", "error"),
+    [
+        pytest.param(
+            TaskInstance(), AirflowFailException, id="Airflow 3, which ignores the end of an older try"
+        ),
+        pytest.param(
+            _TryOnAirflow2(2), LeaseLostError, id="Airflow 2 and a newer try of the same task instance"
+        ),
+        pytest.param(_TryOnAirflow2(1), AirflowFailException, id="Airflow 2 and another DAG run"),
+    ],
+)
+def test_two_tries_at_the_same_time(
+    faceki: FacekiSandbox, people: People, ti: TaskInstance, error: type[Exception]
+) -> None:
     faceki.settings.latency = 0.05
     manifest = people.everybody(*names(300))
     failures: list[BaseException] = []
@@ -237,16 +267,18 @@ def test_two_tries_at_the_same_time(faceki: FacekiSandbox, people: People) -> No
         try:
             # In Airflow 2.11 `execute` has a guard that works only in the thread that imported it, so the guard is
             # bypassed.
-            type(operator).execute.__wrapped__(operator, context())
-        except AirflowFailException as error:
-            failures.append(error)
+            type(operator).execute.__wrapped__(operator, context(ti=ti))
+        except error as failure:
+            failures.append(failure)
 
     thread = threading.Thread(target=older)
     thread.start()
     wait_until(lambda: len(faceki.ledger) >= 50)
     done = people.verify(manifest, concurrency=8, resubmit_after=8)
     thread.join()
-    assert ["another try has begun to work on this output_path" in str(error) for error in failures] == [True]
+    assert ["another try has begun to work on this output_path" in str(failure) for failure in failures] == [
+        True
+    ]
     assert faceki.ledger == once(names(300))
     assert done["rows"] == 300
     # Results that the older try wrote after the newer try had read the journal exist twice, with the same content.
