@@ -33,6 +33,7 @@ help:
 	@echo "make test-thorough     generated data with many more examples, kills at random moments (CI runs it at night)"
 	@echo "make test-airflow      the tests that run a whole Airflow 3.3, its command line, or other processes"
 	@echo "make test-distributed  Airflow on several hosts: Celery, PostgreSQL, Redis, S3 (with the services of make services)"
+	@echo "make test-distributed-2.11  the same on Airflow 2.11"
 	@echo "make test              every check: lint, all tiers on Airflow 3.3, Airflow 2.11, wheel, browser, coverage"
 	@echo "make test-versions     the tests that touch Airflow, on 3.1, 3.2 and the pre-release 3.4; a few on 3.0"
 	@echo "make test-lowest       the fast tests with the oldest dependencies that are allowed"
@@ -56,7 +57,7 @@ setup: .venv/.ready
 
 # Airflow 2.11 does not run on Python 3.13: where nothing older is installed, its stage is left out and says so.
 .venv-2.11/.ready: pyproject.toml constraints/airflow-2.11.txt
-	@if .ci/find-python 3.12 >/dev/null; then .ci/make-venv .venv-2.11 constraints/airflow-2.11.txt 3.12 build test; fi
+	@if .ci/find-python 3.12 >/dev/null; then .ci/make-venv .venv-2.11 constraints/airflow-2.11.txt 3.12 build test distributed; fi
 
 demo: .venv/.ready
 	@$(PY3) -m demo.run_demo
@@ -119,6 +120,9 @@ test-airflow: .venv/.ready
 test-distributed: .venv/.ready
 	@$(PYTEST) $(IN_ORDER) tests/distributed $(PYTEST_ARGS)
 
+test-distributed-2.11: .venv-2.11/.ready
+	@$(PY2) -m pytest -q $(IN_ORDER) tests/distributed $(PYTEST_ARGS)
+
 # Another version of Airflow: make test-version AIRFLOW=3.2
 AIRFLOW = 3.2
 test-version:
@@ -153,7 +157,7 @@ test:
 	echo; cat .work/summary; exit $$status
 
 lane-others:
-	@older=; if test -e .venv-2.11/.ready; then older=stage-2.11; \
+	@older=; if test -e .venv-2.11/.ready; then older="stage-2.11 stage-distributed-2.11"; \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
 	$(MAKE) -s -k -j1 stage-lint stage-unit stage-docs stage-integration $$older stage-wheel stage-browser \
 	stage-distributed
@@ -176,6 +180,10 @@ stage-2.11:
 stage-distributed:
 	@if $(MAKE) -s services; then .ci/stage "several hosts, Celery, PostgreSQL" $(MAKE) -s test-distributed; \
 	else echo "skipped  several hosts, Celery, PostgreSQL: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
+
+stage-distributed-2.11:
+	@if $(MAKE) -s services; then .ci/stage "several hosts on Airflow 2.11" $(MAKE) -s test-distributed-2.11; \
+	else echo "skipped  several hosts on Airflow 2.11: no PostgreSQL or Redis, and only root can install them" >>.work/summary; fi
 
 stage-wheel:
 	@.ci/stage "wheel in a fresh environment" $(PY3) -m pytest -q tests/packaging/test_wheel.py
@@ -200,6 +208,6 @@ clean:
 	rm -rf .venv .venv-* .work dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 .PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-thorough test-airflow test-version test-versions \
-	test-lowest test-distributed chromium services clean \
-	lane-airflow-3 lane-others stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-distributed stage-wheel stage-browser \
+	test-lowest test-distributed test-distributed-2.11 chromium services clean \
+	lane-airflow-3 lane-others stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-distributed stage-distributed-2.11 stage-wheel stage-browser \
 	stage-coverage

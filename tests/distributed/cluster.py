@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Airflow on several hosts: CeleryExecutor, PostgreSQL, Redis, S3, two of each worker, triggerer and API server.
 
-Each process is a host: it has a host name, an AIRFLOW_HOME and, if it serves, a port of its own.
+Each process is a host: it has a host name, an AIRFLOW_HOME and, if it serves, a port of its own. Airflow 2.11 has
+neither API servers nor a DAG processor: its scheduler parses the DAGs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,13 +23,24 @@ import psutil
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from demo.airflow_stack import Airflow
 from demo.processes import free_port
+from tests.airflow.running import AIRFLOW_3
 from tests.airflow.whole_airflow import WholeAirflow
 
 WORKERS = ("worker-1", "worker-2")
 TRIGGERERS = ("triggerer-1", "triggerer-2")
-API_SERVERS = ("api-server-1", "api-server-2")
+API_SERVERS: Sequence[str] = ("api-server-1", "api-server-2") if AIRFLOW_3 else ()
 #: Seconds without a heartbeat after which Airflow runs a task again on another host.
 HEARTBEAT_TIMEOUT_SECONDS = 15
+#: The names of the same three options in this version of Airflow.
+HEARTBEAT, HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_CHECK = (
+    (
+        "TASK_INSTANCE_HEARTBEAT_SEC",
+        "TASK_INSTANCE_HEARTBEAT_TIMEOUT",
+        "TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL",
+    )
+    if AIRFLOW_3
+    else ("LOCAL_TASK_JOB_HEARTBEAT_SEC", "SCHEDULER_ZOMBIE_TASK_THRESHOLD", "ZOMBIE_DETECTION_INTERVAL")
+)
 ENDED = {"success", "failed"}
 
 
@@ -46,7 +59,7 @@ class PostgresResult(DagResult):
 
 
 def rows(url: str, query: str, *values: object) -> list[Any]:
-    """Return the rows of a query. JSON columns are returned as text, as SQLite does."""
+    """Return the rows of a query. JSON columns are returned as text, and binary columns as bytes, as SQLite does."""
     import psycopg2
     from psycopg2.extras import register_default_json, register_default_jsonb
 
@@ -56,7 +69,11 @@ def rows(url: str, query: str, *values: object) -> list[Any]:
         opened.set_session(readonly=True, autocommit=True)
         with opened.cursor() as cursor:
             cursor.execute(query, values)
-            return list(cursor.fetchall())
+            return [tuple(map(_as_bytes, row)) for row in cursor.fetchall()]
+
+
+def _as_bytes(cell: object) -> object:
+    return bytes(cell) if isinstance(cell, memoryview) else cell
 
 
 def _listens(port: int) -> bool:
@@ -76,7 +93,7 @@ class Cluster(WholeAirflow):
 
     # Their graceful end takes longer than the tests of some scenes, and nothing is read from them any more.
     last_signal = signal.SIGKILL
-    services = (*API_SERVERS, "dag-processor", "scheduler", *TRIGGERERS, *WORKERS)
+    services = (*API_SERVERS, *(["dag-processor"] if AIRFLOW_3 else []), "scheduler", *TRIGGERERS, *WORKERS)
 
     def __init__(
         self,
@@ -86,7 +103,6 @@ class Cluster(WholeAirflow):
         log_folder: str,
         environment: Mapping[str, str],
     ) -> None:
-        threshold = str(HEARTBEAT_TIMEOUT_SECONDS)
         settings = {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
@@ -100,9 +116,9 @@ class Cluster(WholeAirflow):
             "AIRFLOW__CELERY__RESULT_BACKEND": f"{broker_url}/1",
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
             "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "1",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": threshold,
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            f"AIRFLOW__SCHEDULER__{HEARTBEAT}": "1",
+            f"AIRFLOW__SCHEDULER__{HEARTBEAT_TIMEOUT}": str(HEARTBEAT_TIMEOUT_SECONDS),
+            f"AIRFLOW__SCHEDULER__{HEARTBEAT_TIMEOUT_CHECK}": "2",
             # On a busy machine, the first response of an API server can take longer than the default of 5 s.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
@@ -113,7 +129,7 @@ class Cluster(WholeAirflow):
         super().__init__(home, {**settings, **environment})
         self.url = database_url.replace("+psycopg2", "")
         self.ports = {server: free_port() for server in API_SERVERS}
-        self.environment |= self._served_by(API_SERVERS[0])
+        self.environment |= self._served_by(1)
 
     def arguments(self, service: str) -> Sequence[str]:
         """Return the arguments of the command `airflow` that starts a host's service."""
@@ -129,9 +145,12 @@ class Cluster(WholeAirflow):
         home = self.home / service
         home.mkdir(exist_ok=True)
         own = {"CLUSTER_HOST": service, "AIRFLOW_HOME": str(home)}
-        return {**self.environment, **own, **self._served_by(API_SERVERS[service.endswith("-2")])}
+        return {**self.environment, **own, **self._served_by(2 if service.endswith("-2") else 1)}
 
-    def _served_by(self, server: str) -> dict[str, str]:
+    def _served_by(self, number: int) -> dict[str, str]:
+        if not API_SERVERS:
+            return {}
+        server = API_SERVERS[number - 1]
         url = self.url_of(server)
         return {
             "AIRFLOW__API__PORT": str(self.ports[server]),
@@ -151,7 +170,7 @@ class Cluster(WholeAirflow):
         """Yield the table name and content of every row in every table."""
         for (table,) in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
             for row in self.rows(f'SELECT * FROM "{table}"'):  # noqa: S608 - a name from the database
-                cells = (bytes(cell) if isinstance(cell, memoryview) else str(cell).encode() for cell in row)
+                cells = (cell if isinstance(cell, bytes) else str(cell).encode() for cell in row)
                 yield table, b"\n".join(cells)
 
     def run(self, dag_id: str, run_id: str) -> DagResult:
@@ -169,9 +188,17 @@ class Cluster(WholeAirflow):
 
     def begin(self, dag_id: str, conf: Mapping[str, object]) -> DagResult:
         """Start a DAG run."""
-        # The command would import Airflow for each run.
-        rest = Airflow(self.home, self.ports[API_SERVERS[0]])
-        return self.run(dag_id, rest.trigger(dag_id, conf))
+        return self.begin_all((dag_id, conf))[0]
+
+    def begin_all(self, *begun: tuple[str, Mapping[str, object]]) -> list[DagResult]:
+        """Start a DAG run for each DAG id and conf."""
+        if AIRFLOW_3:
+            # The command would import Airflow, which takes longer.
+            rest = Airflow(self.home, self.ports[API_SERVERS[0]])
+            return [self.run(dag_id, rest.trigger(dag_id, conf)) for dag_id, conf in begun]
+        named = [(dag_id, uuid.uuid4().hex, conf) for dag_id, conf in begun]
+        self.tell(*(self.trigger(*each) for each in named))
+        return [self.run(dag_id, run_id) for dag_id, run_id, _ in named]
 
     def knows(self, *dag_ids: str) -> bool:
         """Return whether these DAGs have been parsed."""

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from tests.airflow.canaries import CLIENT_ID, PERSON, SECRET
-from tests.airflow.running import ROOT, bundles
+from tests.airflow.running import EXAMPLES, HAS_PARTITIONS, ROOT, bundles
 from tests.distributed.cluster import Cluster
 from tests.distributed.services import redis
 from tests.distributed.site import Site
@@ -23,7 +23,15 @@ from tests.webhook.postgres import postgres
 
 DAGS = Path(__file__).parent / "dags"
 WEBHOOK_TOKEN = secrets.token_urlsafe(32)
-DAG_FILES = (DAGS / "batch_on_s3.py", DAGS / "hosts.py", ROOT / "tests" / "webhook" / "running" / "burst.py")
+#: Folder with everything that the example DAGs read and write.
+EXAMPLES_FOLDER = f"s3://{BUCKET}/examples"
+RUN_EXAMPLES = ("kyc_link", "verification", "fetch_records", "hook_taskflow", "batch")
+DAG_FILES = (
+    DAGS / "batch_on_s3.py",
+    DAGS / "hosts.py",
+    *(EXAMPLES / f"example_faceki_{name}.py" for name in RUN_EXAMPLES),
+    *([ROOT / "tests" / "webhook" / "running" / "burst.py"] if HAS_PARTITIONS else []),
+)
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, _object_store_server: ObjectS
             **environment(store),
             **_connections(faceki, store),
             **_dags(folder / "dags"),
+            **_examples(store),
             "AIRFLOW__FACEKI__WEBHOOK_ENABLED": "True",
             "PYTHONPATH": str(ROOT),
         }
@@ -55,6 +64,18 @@ def _connections(faceki: SandboxProcess, store: ObjectStore) -> dict[str, str]:
         "faceki_burst": faceki.connection(**shared, webhook_token=WEBHOOK_TOKEN),
     }
     return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in made.items()}
+
+
+def _examples(store: ObjectStore) -> dict[str, str]:
+    """Return the variables of the example DAGs. Their URIs name no Connection, so boto reads its own variables."""
+    folders = ("PICTURES", "RECORDS", "REPORTS", "BATCHES")
+    return {
+        **{f"FACEKI_EXAMPLE_{name}": EXAMPLES_FOLDER for name in folders},
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
 
 
 def _dags(folder: Path) -> dict[str, str]:

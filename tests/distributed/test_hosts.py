@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Mapped tasks on two workers and waits in two triggerers, one of which is killed: all end right, with one token."""
+"""Mapped tasks on two workers and waits in two triggerers, one of which is killed: all end right, with one token.
+
+Runs of the example with a link wait there too.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,13 @@ pytestmark = pytest.mark.airflow
 #: People whose decision is made before a triggerer is killed, while it is dead, and after the other one has taken over.
 BEFORE, MEANWHILE, AFTER = WAITED[:3], WAITED[3:8], WAITED[8:]
 DECISIONS = ("ACCEPTED", "DECLINED")
+#: The decision about each person with a link, and the task that follows it.
+LINKED = {
+    "linked-accepted": ("ACCEPTED", "welcome"),
+    "linked-declined": ("DECLINED", "decline"),
+    "linked-escalated": ("ESCALATED", "ask_a_person"),
+}
+WAITS = len(WAITED) + len(LINKED)
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class Scene:
     """What was seen while the waits were in the triggerers."""
 
     run: DagResult
+    #: The run of the example for each person with a link.
+    linked: dict[str, DagResult]
     #: Number of waits of each triggerer before one of them was killed.
     shared: Counter[str]
 
@@ -46,19 +58,27 @@ def scene(site: Site) -> Scene:
 
     for person in FETCHED:
         control.post("records", record_identifier=person)
-    run = cluster.begin("hosts", {})
-    cluster.wait("all to wait", lambda: Counter(run.states.values())["deferred"] == len(WAITED))
-    cluster.wait("all to be in a triggerer", lambda: sum(_shared(site).values()) == len(WAITED))
+    begun = [("example_faceki_kyc_link", {"record_identifier": person}) for person in LINKED]
+    run, *runs = cluster.begin_all(("hosts", {}), *begun)
+    linked = dict(zip(LINKED, runs, strict=True))
+    cluster.wait("all to wait", lambda: sum(_deferred(each) for each in (run, *runs)) == WAITS)
+    cluster.wait("all to be in a triggerer", lambda: sum(_shared(site).values()) == WAITS)
     shared = _shared(site)
     decide(BEFORE)
     busiest = shared.most_common(1)[0][0]
     cluster.end(busiest, signal.SIGKILL)
     decide(MEANWHILE)
-    cluster.wait("another one to take over", lambda: Counter(run.states.values())["deferred"] <= len(AFTER))
+    for person, (decision, _) in LINKED.items():
+        control.post("decide", link=linked[person].xcom("make_link")["link"], decision=decision)
+    cluster.wait("another one to take over", lambda: _deferred(run) <= len(AFTER))
     decide(AFTER)
-    cluster.wait("all to end", lambda: run.state in ENDED)
+    cluster.wait("all to end", lambda: all(each.state in ENDED for each in (run, *runs)))
     cluster.start(busiest)
-    return Scene(run, shared)
+    return Scene(run, linked, shared)
+
+
+def _deferred(run: DagResult) -> int:
+    return Counter(run.states.values())["deferred"]
 
 
 def _shared(site: Site) -> Counter[str]:
@@ -70,13 +90,22 @@ def _shared(site: Site) -> Counter[str]:
 
 def test_both_triggerers_had_waits(scene: Scene) -> None:
     assert set(scene.shared) == set(TRIGGERERS)
-    assert sum(scene.shared.values()) == len(WAITED)
+    assert sum(scene.shared.values()) == WAITS
 
 
 def test_every_wait_ends_with_the_right_decision(scene: Scene) -> None:
     assert Counter(scene.run.states.values()) == {"success": len(FETCHED) + len(WAITED)}
     told = {person: scene.run.xcom(f"wait[{number}]")["decision"] for number, person in enumerate(WAITED)}
     assert told == {person: _decision(person) for person in WAITED}
+
+
+@pytest.mark.parametrize("person", LINKED)
+def test_every_link_ends_with_the_right_decision(scene: Scene, person: str) -> None:
+    run, (decision, followed) = scene.linked[person], LINKED[person]
+    assert run.state == "success", run.states
+    assert run.xcom("wait_for_decision")["decision"] == decision
+    ran = {task for task in ("welcome", "decline", "ask_a_person") if run.states[task] == "success"}
+    assert ran == {followed}
 
 
 def test_both_workers_had_tasks(scene: Scene, site: Site) -> None:
