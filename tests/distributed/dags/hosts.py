@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.providers.common.compat.sdk import DAG, timezone
 
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
@@ -11,7 +13,10 @@ from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 FETCHED = [f"known-{number}" for number in range(8)]
 WAITED = [f"waited-{number}" for number in range(12)]
 
-with DAG(dag_id="hosts", schedule=None, start_date=timezone.datetime(2026, 1, 1)):
+# A busy machine possibly loses a heartbeat. Airflow then fails the try.
+RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=1)}
+
+with DAG(dag_id="hosts", schedule=None, start_date=timezone.datetime(2026, 1, 1), default_args=RETRIES):
     FacekiFetchRecordsOperator.partial(task_id="fetch").expand(record_identifier=FETCHED)
     FacekiKycDecisionSensor.partial(
         task_id="wait", deferrable=True, poke_interval=2, max_wait=4, timeout=1200
