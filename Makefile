@@ -212,5 +212,5 @@ clean:
 
 .PHONY: help setup demo ui bench plots docs pictures diagrams dist lint lint-workflows test test-unit test-integration test-thorough test-airflow test-version test-versions \
 	test-lowest test-distributed test-distributed-2.11 chromium services clean \
-	lane-airflow-3 lane-others stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-distributed stage-distributed-2.11 stage-wheel stage-browser \
+	lane-others stage-lint stage-docs stage-unit stage-integration stage-airflow stage-2.11 stage-distributed stage-distributed-2.11 stage-wheel stage-browser \
 	stage-coverage

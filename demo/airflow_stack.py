@@ -222,7 +222,7 @@ def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Pro
         if now > began + seconds:
             raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}{processes.last_errors()}")
         if now > max(say_nothing_until, _said_at + PROGRESS_SECONDS):
-            say(f"{now - began:4.0f} s  waiting for {what}")
+            say(f"        waiting for {what}, {now - began:.0f} s so far")
         time.sleep(0.5)
 
 
