@@ -15,9 +15,9 @@ from urllib.parse import quote, unquote, urlsplit
 from airflow_provider_faceki.api.errors import ValidationError
 
 #: If the answer to a verification was lost, its record is looked up for this number of seconds after the loss. FACEKI
-#: verifies while the caller waits for the answer. FACEKI's own apps stop waiting after two minutes, and this package
-#: stops after the same time by default. A record that does not exist one minute after that is unlikely to appear. The
-#: Airflow operator has the same default. The constant is in this module, so that parsing a DAG file does not import the
+#: verifies while the caller waits for the answer. FACEKI's own apps wait at most two minutes, and this package does so
+#: too by default. If no record exists one minute after these two minutes, a record is unlikely to appear. This constant
+#: is also the default of the Airflow operator. It is in this module, so that parsing a DAG file does not import the
 #: code of the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 #: Maximum length of a URL or path in characters. Servers refuse a longer one with HTTP 414.
@@ -127,7 +127,8 @@ def _is_sendable(value: object) -> bool:
     try:
         str(value).encode()
     except ValueError:
-        # The value contains a lone surrogate, or is an integer with more digits than Python converts to text.
+        # UTF-8 cannot encode a text with a lone surrogate, which is half of a surrogate pair. Python also refuses to
+        # convert an integer with very many digits to text.
         return False
     return True
 
@@ -147,7 +148,8 @@ def check_path(name: str, value: object) -> None:
 def path_segment(name: str, value: str) -> str:
     """Return an id as one segment of a URL path.
 
-    :raises ValidationError: if servers and proxies would interpret the id as this folder or as its parent.
+    :raises ValidationError: if the id consists only of dots. Servers and proxies remove the segments ``.`` and ``..``
+        from a path.
     """
     if not value.strip("."):
         raise ValidationError(f"{name} is no id but a folder of a path")

@@ -51,9 +51,10 @@ class FacekiError(Exception):
         is used.
     :param conn_id: Id of the Airflow Connection. The Airflow hook sets it.
 
-    The attribute ``idempotent`` describes the failed call. It is ``False`` if two conditions are true. First, a second
-    call would have a second effect or cost. Second, FACEKI has no record that shows whether it acted on the first call.
-    If ``idempotent`` is ``False`` and ``is_ambiguous`` is ``True``, only a person can decide to repeat the call.
+    The attribute ``idempotent`` describes the failed call. It is ``True`` by default. :class:`RawCall` sets it to
+    ``False`` if a second call would possibly have a second effect or cost. This package cannot look up whether FACEKI
+    acted on such a call. If ``idempotent`` is ``False`` and ``is_ambiguous`` is ``True``, only a person can decide to
+    repeat the call.
     """
 
     #: Whether the same request can succeed if it is sent again later without any change.
@@ -88,7 +89,7 @@ class FacekiError(Exception):
     def needs_consent(self) -> bool:
         """Whether only a person can decide to repeat the call.
 
-        It is true if FACEKI has possibly acted on the call, and a second call would have a second effect or cost.
+        It is true if FACEKI has possibly acted on the call, and a second call would possibly have a second effect or cost.
         """
         return self.is_ambiguous and not self.idempotent
 
@@ -203,7 +204,7 @@ class LinkError(ResponseError):
 class NotFoundError(ResponseError):
     """FACEKI has no such record. The answer has code 8013, code 404 or HTTP status 404.
 
-    If :attr:`is_stated` is ``False``, the 404 possibly comes from a wrong URL or a proxy instead.
+    If :attr:`is_stated` is ``False``, the HTTP status 404 possibly comes from a wrong URL or a proxy instead.
     """
 
 

@@ -54,9 +54,9 @@ _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 # A number in this range is a Unix time in seconds, from 2001 to 2286. A number in the 1000 times larger range is a Unix
 # time in milliseconds.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
-# Maximum number of seconds by which a creation time from FACEKI, as this module reads it, is earlier than the real
-# time. A time without a zone is read as UTC, which is up to 12 hours too early. A date without a time is read as
-# midnight, which is up to 24 hours too early. With a reserve of two hours, the sum is 38 hours.
+# A creation time from FACEKI is possibly incomplete, and this module then reads it as an earlier time. A time without a
+# zone is read as UTC, which is up to 12 hours too early. A date without a time is read as midnight, which is up to 24
+# hours too early. This constant is the maximum error in seconds: 12 hours, 24 hours and a reserve of two hours.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
@@ -80,8 +80,8 @@ class Decision(StrEnum):
         known = cls.__members__.get(word.upper())
         if known is not None:
             return known
-        # The new member is created on each call and not registered in the enum. Otherwise FACEKI's answers could make
-        # the enum grow without limit.
+        # The word is not one of the documented decisions. A new member is created for it on each call, and it is not
+        # registered in the enum. Otherwise each unknown word from FACEKI would make the enum larger, without limit.
         unknown = str.__new__(cls, word)
         unknown._name_ = word
         unknown._value_ = word
@@ -221,9 +221,9 @@ class VerificationRecord:
 
     @property
     def code_summaries(self) -> list[CodeSummary]:
-        """FACEKI's codes that explain the decision, with their published names.
+        """FACEKI's codes that explain the decision. A code consists of a number and a published name.
 
-        A name without a known number is included.
+        If only the name or only the number is known, the code is included nevertheless.
         """
         return list(self._codes())
 

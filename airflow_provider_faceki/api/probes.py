@@ -49,16 +49,17 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
 T = TypeVar("T")
 
-#: Maximum number of requests for records that one check of an Airflow Connection sends. The requests contain random
+#: Maximum number of requests for records that one run of ``airflow faceki check`` sends. The requests contain random
 #: identifiers, so no record matches. The answers show whether FACEKI knows the path and the filter, and how FACEKI
 #: reports that there is no record.
 MAX_RECORDS_REQUESTS = 100
 #: Number of requests that are kept back from :data:`MAX_RECORDS_REQUESTS`, so that enough requests remain to test each
-#: filter of records, such as ``request_id``. One test needs up to four requests. It is repeated once if the answer is
-#: null, and each of these two requests is sent again once if FACEKI refuses the token.
+#: filter of records, such as ``request_id``. A test sends one request, and a second request if the answer is null. Each
+#: of them is sent again once if FACEKI refuses the token. So one test needs up to four requests.
 _NEEDED_RECORDS_REQUESTS = 4 * len(FILTER_PLACEHOLDERS)
-#: Texts that describe all test requests except the request that creates a link. The check shows these texts to the user
-#: before it sends the requests. Each number in a text is a maximum number of requests.
+#: Texts that describe the test requests that FACEKI does not charge, as far as is known. The request that creates a
+#: verification link is not included. The command ``airflow faceki check`` shows these texts to the user before it sends
+#: the requests. Each number in a text is a maximum number of requests.
 FREE_CALLS = (
     "token requests: one in the configured form; if that fails, one in each of the other five forms",
     "records of identifiers made up for this check: four requests if all is as configured, else at most "
@@ -67,8 +68,8 @@ FREE_CALLS = (
     "rules of the Connection's default workflow, if it has one: one or two requests",
     "the PDF report of a made-up request id, if pdf_report_path is set: one to four requests",
 )
-#: Paths for fetching records that are tried, and spellings of the filters that are tried. The most probable values are
-#: first.
+#: Paths that the test requests try for fetching records, and spellings that they try for the names of the filters. The
+#: most probable values are first.
 _RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
 _FILTER_NAMES = {
     "record_identifier": ("record_identifier", "recordIdentifier", "referenceId", "applicationId"),
@@ -89,7 +90,10 @@ _MAX_KEYS = 12
 
 
 class Level(StrEnum):
-    """Result of one question of the check: whether the user has to change settings of the Airflow Connection."""
+    """Kind of an answer to one question about the FACEKI installation.
+
+    It tells whether the user has to change settings of the Airflow Connection.
+    """
 
     #: The settings of the Connection work, so the user does not have to change them.
     OK = "ok"
@@ -97,7 +101,7 @@ class Level(StrEnum):
     CHANGE = "change"
     #: The call failed with all settings that were tried.
     BROKEN = "broken"
-    #: The test requests of the check did not show whether a setting has to be changed.
+    #: The test requests did not show whether a setting has to be changed.
     OPEN = "open"
 
 
@@ -128,7 +132,12 @@ class _Question(NamedTuple):
     def answer(
         self, answer: str, level: Level = Level.OK, settings: Mapping[str, str] | None = None
     ) -> Finding:
-        """Return a finding that consists of this question and the given answer."""
+        """Return a :class:`Finding`, which is this question with its answer.
+
+        :param answer: The answer that the test requests have shown.
+        :param level: Whether the user has to change settings of the Airflow Connection.
+        :param settings: The settings that the user has to change, with their new values.
+        """
         return Finding(self.text, answer, self.uncertainty, level, settings or {})
 
 
@@ -249,9 +258,10 @@ class Diagnosis:
         return self._client.service
 
     def findings(self, *, make_link: bool = False) -> Iterator[Finding]:
-        """Send the test requests in order and yield their findings.
+        """Send the test requests in order. For each question about the FACEKI installation, yield the finding.
 
-        If FACEKI returns no access token, only this finding is yielded.
+        The first finding is about the access token. If FACEKI returns no access token, no other finding is yielded,
+        because the other test requests need a token.
 
         :param make_link: Whether to create a verification link too. FACEKI possibly charges its creation.
         """
@@ -286,7 +296,7 @@ class Diagnosis:
         return _TOKEN_FORM.answer(answer, Level.CHANGE, {"auth_flow": found.value})
 
     def other_auth_flow(self) -> AuthFlow | None:
-        """Try the forms of the token request that are not configured, and return the first form that works.
+        """Try all forms of the token request except the configured form, and return the first form that works.
 
         A form works if FACEKI returns a token. If no form works, return ``None``.
         """
@@ -415,8 +425,8 @@ class Diagnosis:
             # there is no record.
             outcome = self._ask(endpoint, replace(service, null_result="no_record"), understand)
         self._records_requests += self._recorder.sent - before
-        # FACEKI looked for the link and reported that it does not exist. So FACEKI did not ignore the filter, and a
-        # LinkError also proves that the filter works.
+        # A LinkError means that FACEKI looked for the random link of the request and did not find it. So FACEKI did not
+        # ignore the filter `link`. Therefore the test of this filter is successful.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
     def _ask(
@@ -512,7 +522,8 @@ def _setting_row(
     :param question: The question that the finding answers.
     :param changes: All settings that the user has to change, with their new values.
     :param names: Names of the settings that the finding is about.
-    :param shape: Description of FACEKI's answer if there is no record. It is empty if the finding does not need it.
+    :param shape: Description of the answer that FACEKI sends if it has no record. It is empty if the finding does not
+        show this description.
     """
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"

@@ -59,7 +59,7 @@ class FaceMatch(_SelfieCall):
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
     FACEKI's answer for "no match" is undocumented. For an empty list and for code 8013, the result is an empty tuple.
-    HTTP 404 raises an error, because a wrong URL is a possible cause of the 404.
+    HTTP status 404 raises an error, because a wrong URL is a possible cause.
 
     :param selfie: Image of the person.
     :raises ValidationError: if ``selfie`` is not an :class:`Image`.

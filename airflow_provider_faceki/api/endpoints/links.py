@@ -96,7 +96,8 @@ class GenerateKycLink:
         Fields such as ``linkId`` and ``link`` are accepted too. If the answer contains only a URL, the id is
         extracted from it.
 
-        :raises UnexpectedResponseError: if the answer contains no link id, or contains another record's identifier.
+        :raises UnexpectedResponseError: if the answer contains no link id, or if it contains record identifiers, but
+            not the record identifier of the request.
         """
         found = _find_link(answer.document)
         if found is None:

@@ -20,8 +20,8 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 
-#: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. Usually, this word is refused as an
-#: identifier. Only a call that fetches records accepts it, so that the records of such an app can be fetched.
+#: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. This package refuses it in all calls
+#: except :class:`FetchRecords`. Therefore the records of such an app can still be fetched.
 SDK_MISSING_IDENTIFIER = "undefined"
 
 #: Advice for an answer that contains null in the place of records.
@@ -107,10 +107,10 @@ class FetchRecords:
         return meant
 
     def empty(self, error: NotFoundError) -> tuple[VerificationRecord, ...]:
-        """Return an empty tuple, which is the result for "not found".
+        """Return an empty tuple if ``error`` proves that FACEKI has no record.
 
-        :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's JSON formats, so that it possibly comes
-            from a wrong URL or a proxy.
+        :raises UnexpectedResponseError: if FACEKI's answer has the HTTP status 404 but none of FACEKI's JSON formats.
+            Such an answer possibly comes from a wrong URL or a proxy.
         """
         check_is_stated(error)
         return ()
@@ -137,10 +137,10 @@ def _records_address(service: Service, name: str, value: str) -> tuple[str, tupl
 
 
 def check_is_stated(error: NotFoundError) -> None:
-    """Raise an error if a 404 does not prove that FACEKI has no record.
+    """Raise an error if an answer with the HTTP status 404 does not prove that FACEKI has no record.
 
-    :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's JSON formats, so that it possibly comes from a
-        wrong URL or a proxy.
+    :raises UnexpectedResponseError: if the answer has none of FACEKI's JSON formats. Such an answer possibly comes from
+        a wrong URL or a proxy.
     """
     if error.is_stated:
         return

@@ -101,8 +101,8 @@ class FetchPdfReport:
         except ResponseError as error:
             if error.location is None:
                 raise
-            # One redirect is followed. The request has no access token, because the target is possibly not a host of
-            # FACEKI.
+            # One redirect is followed. The request to the target of the redirect contains no access token, because the
+            # target is possibly not a host of FACEKI.
             base = self.request(account.service).url
             found = (_Followed(SecretText(urljoin(base, error.location)), self, with_token=False),)
         if isinstance(found, PdfReport):

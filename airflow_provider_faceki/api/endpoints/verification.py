@@ -330,10 +330,10 @@ class FindKycVerification:
         return newest_since(meant, self.not_before)
 
     def empty(self, error: NotFoundError) -> KycVerification | None:
-        """Return ``None``, which is the result for "not found".
+        """Return ``None`` if ``error`` proves that FACEKI has no record.
 
-        :raises UnexpectedResponseError: if the 404 is not in one of FACEKI's JSON formats, so that it possibly comes
-            from a wrong URL or a proxy.
+        :raises UnexpectedResponseError: if FACEKI's answer has the HTTP status 404 but none of FACEKI's JSON formats.
+            Such an answer possibly comes from a wrong URL or a proxy.
         """
         check_is_stated(error)
         return None
