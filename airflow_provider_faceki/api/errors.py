@@ -89,7 +89,8 @@ class FacekiError(Exception):
     def needs_consent(self) -> bool:
         """Whether only a person can decide to repeat the call.
 
-        It is true if FACEKI has possibly acted on the call, and a second call would possibly have a second effect or cost.
+        It is true if FACEKI has possibly acted on the call, and if a second call would possibly have a second effect or
+        cost.
         """
         return self.is_ambiguous and not self.idempotent
 

@@ -143,14 +143,18 @@ def is_identifier(value: object) -> bool:
 
 
 def as_identifier(value: object) -> str | None:
-    """Return ``value`` from an answer if it is a valid identifier of the caller, otherwise ``None``."""
+    """Return ``value`` from an answer if :func:`check_identifier` accepts it, otherwise ``None``.
+
+    Such a value is possibly a record identifier, which is the caller's own id of a verification.
+    """
     return value if isinstance(value, str) and is_identifier(value) else None
 
 
 def as_faceki_id(value: object) -> str | None:
     """Return ``value`` if it has the form of an id that FACEKI assigns, otherwise ``None``.
 
-    Such an id consists of at most 128 letters, digits and characters of ``._:-``. FACEKI documents that ids are UUIDs.
+    FACEKI documents that ids are UUIDs. This function also accepts other ids: at most 128 ASCII letters, digits and
+    characters of ``._:-``, beginning with a letter or a digit.
     """
     return value if isinstance(value, str) and re.fullmatch(_FACEKI_ID, value) else None
 

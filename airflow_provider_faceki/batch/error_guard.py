@@ -32,9 +32,13 @@ MIN_ALIKE_LATER = 50
 
 @dataclass(slots=True)
 class SystemicErrorGuard:
-    """Guard that collects refusals and counts consecutive storage failures.
+    """Decide whether the errors of rows concern only these rows, or the whole batch, which then has to stop.
 
-    :param is_released: Whether a row has succeeded, in this try or in an earlier try.
+    The guard collects the rows that FACEKI refused. It also counts the consecutive rows whose pictures the storage
+    could not deliver.
+
+    :param is_released: Whether a row has succeeded, in this try or in an earlier try. If so, each later refusal
+        concerns only its own row, and the guard does not collect it.
     """
 
     is_released: bool
@@ -46,7 +50,10 @@ class SystemicErrorGuard:
 
     @property
     def held(self) -> int:
-        """Number of rows that FACEKI refused and for which no error is reported yet."""
+        """Number of rows that FACEKI refused and whose errors are not written to the output folder ``errors`` yet.
+
+        The errors are held back until it is known whether these rows or the whole batch is the cause.
+        """
         return len(self._held)
 
     def hold(self, failed: Failed) -> bool:
@@ -78,18 +85,19 @@ class SystemicErrorGuard:
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the error lines of the rows that FACEKI refused. Call this when another row has succeeded.
+        """Return the error lines that were held back, of the rows that FACEKI has refused so far.
 
-        No error was reported for these rows yet. The success of the other row shows that the mistake is in the refused
-        rows and not in the whole batch. The caller writes each error line to the output folder ``errors``.
+        As long as FACEKI refuses every row, the mistake is possibly in the whole batch. Call this method when a first
+        row has succeeded. This success shows that the mistake is in the refused rows. Then write the returned lines to
+        the output folder ``errors``.
         """
         self.is_released = True
         return [failed.line for failed in self._take_held()]
 
     def drain(self) -> list[Deferred]:
-        """Return the rows that FACEKI refused as deferred rows. A later try processes them again.
+        """Remove all collected rows from the guard and return them as deferred rows.
 
-        No error was reported for these rows yet.
+        FACEKI has refused these rows, but no error was written for them yet. A later try processes them again.
         """
         return [failed.refusal.deferred for failed in self._take_held() if failed.refusal is not None]
 

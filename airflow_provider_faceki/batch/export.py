@@ -132,8 +132,8 @@ class RecordExport:
     def run(self, read: ReadRows, progress: Progress) -> None:
         """Fetch all records and write the tables.
 
-        :param read: Function that reads the identifiers from their beginning. It is called once. If some records could
-            not be fetched, it is called again for a second attempt.
+        :param read: Function that reads the identifiers from their beginning. It is called once for the first attempt.
+            If some records could not be fetched, it is called once more for a second attempt.
         :param progress: Log of the progress.
         :raises Exception: The error that stopped the export early. The fetched records are already in the journal, so
             the next try does not fetch them again.

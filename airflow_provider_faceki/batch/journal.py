@@ -110,7 +110,11 @@ class SegmentLog:
             self._segment = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines of all segments of all tries, except the segments with a tombstone."""
+        """Yield the lines of all segments (files) of this log, from all tries.
+
+        Segments with a tombstone are omitted. A tombstone is an entry with the name of a segment. It means that an
+        export has already written the rows of this segment to tables.
+        """
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
@@ -271,9 +275,9 @@ class Journal:
         self.root = root.rstrip("/")
         self._is_usable = is_usable
         self._clock = clock or Clock()
-        # The name of a segment contains this name of the writer. It begins with a time stamp, so the segments of a
-        # later try come after those of earlier tries in sorted order. The random part makes the name unique, even if
-        # two workers start a try at the same time.
+        # Each try is one writer. The names of its segments (files) contain the name of the writer, which is made here.
+        # The writer's name begins with a time stamp, so the segments of a later try come after those of earlier tries
+        # in sorted order. Its random part makes the name unique, even if two workers start a try at the same time.
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock.time()))
         writer = f"{stamp}-{os.urandom(4).hex()}"
 
@@ -296,7 +300,7 @@ class Journal:
 
     @property
     def leases(self) -> str:
-        """URI of the folder with the leases of all tries."""
+        """URI of the folder with the lease files of all tries. Only the try with the newest lease may send rows."""
         return f"{self.root}/_journal/tries"
 
     def load(self, checkpoint: Callable[[], object] = lambda: None) -> None:
@@ -353,6 +357,8 @@ class Journal:
 
     def flush_intents(self) -> None:
         """Write the recorded intents to the storage. Send their rows only after this method has returned.
+
+        An intent is a journal entry for a row that is going to be sent.
 
         :raises OSError: If the storage failed. The next call can succeed.
         """
@@ -419,10 +425,10 @@ def counted_as(decision: object) -> str:
 
 
 def hashed_key(key: str) -> str:
-    """Return the hash of a row's key, that is the text that identifies the row in the journal.
+    """Return the hash of a row's key. The key is a text that identifies the row.
 
-    The files of an export contain the hash instead of the key, because the key can contain a link, and a link must stay
-    secret.
+    The journal of an export contains the hash instead of the key. The reason is that the key can contain a verification
+    link, which must stay secret.
     """
     return _digest(key).hex()
 

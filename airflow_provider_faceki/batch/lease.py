@@ -120,7 +120,12 @@ class Lease:
         return [name for uri in found if (name := uri.rpartition("/")[2]).startswith("try-")]
 
     def _owner(self, name: str) -> str | None:
-        """Return the batch id in a lease file. If the file is incomplete or was deleted, return ``None``."""
+        """Return the id of the batch to which a lease file belongs. The file contains this id.
+
+        If the file is incomplete or was deleted, return ``None``.
+
+        :param name: Name of the lease file in the folder of the leases.
+        """
         try:
             document = json.loads(self._store.read(f"{self._folder}/{name}"))
         except ValueError:

@@ -94,11 +94,12 @@ class TokenStore(Protocol):
         """Return the newest token that any process stored, or ``None``. Reading possibly needs I/O."""
 
     def try_lock(self, generation: int = 0) -> RefreshLock | None:
-        """Acquire the refresh lock, or return ``None`` while another caller owns it.
+        """Acquire a refresh lock. If other callers own all locks that are tried, return ``None``.
 
-        :param generation: Number of the last lock that is tried, beginning with lock 0. It is the number of locks for
-            which this caller has waited too long. If the owner of lock 0 does not release it in time, one waiting
-            caller acquires lock 1 and fetches the token for all callers.
+        The locks are numbered, because the owner of a lock possibly hangs. At first, all callers try lock 0. If its
+        owner does not release it in time, one waiting caller acquires lock 1 and fetches the token for all callers.
+
+        :param generation: Number of the last lock that is tried. All locks from 0 to this number are tried.
         """
 
     def set(self, token: AccessToken) -> None:

@@ -20,8 +20,8 @@ MAX_WRAPPINGS = 6
 #: Maximum number of JSON keys that an error message names. A complete record has about 20 keys.
 MAX_SHOWN_KEYS = 30
 
-# Names of the fields that contain the content of an answer. The most probable names are first. The names have the form
-# that `plain` returns.
+# Names of the fields that contain the content of an answer. The most probable names are first. The names are in lower
+# case, without `_`, `-` and white space, as the function `plain` returns them.
 _WRAPPERS = (
     *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),

@@ -27,8 +27,8 @@ LOCK_POLL_SECONDS = 0.05
 #: time probably hangs. Therefore there are several locks, numbered from 0, and the waiting callers now also try the
 #: next lock. One of them acquires it and fetches the token. The others wait again, for at most this time.
 MAX_LOCK_WAIT_SECONDS = 30.0
-#: If FACEKI has refused a new token, no further token is requested for this number of seconds, because FACEKI charges
-#: for needless tokens.
+#: FACEKI possibly issues a token and then refuses it in a call. In this case, no further token is requested for this
+#: number of seconds, because FACEKI would probably refuse the next token too, and FACEKI charges for needless tokens.
 MIN_RENEWAL_SECONDS = 300.0
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class OptionalResult(Protocol):
 
 
 class MultiStep(Protocol):
-    """An endpoint that sends more than one request, or that handles errors itself."""
+    """A kind of API call that sends more than one request, or that handles errors itself."""
 
     def steps(self, account: AuthSession) -> Steps[object]:
         """Perform the call and return a result of the same type as ``read()``."""
@@ -113,8 +113,8 @@ class MultiStep(Protocol):
 class AuthSession:
     """An account at FACEKI with its token store.
 
-    The object also records two tokens: the last token that was masked in log lines, and the last new token that FACEKI
-    refused.
+    The object also remembers two tokens. One is the token that was registered last for masking in log lines. The other
+    is the last token that FACEKI refused although it had just been fetched.
 
     :param service: URLs, paths and field names of the FACEKI installation.
     :param clock: Function that returns the Unix time.
@@ -269,10 +269,10 @@ _ADVICE = (
 def _may_renew(
     account: AuthSession, request: HttpRequest, error: ResponseError, token: AccessToken, began: float
 ) -> bool:
-    """Return whether the request is sent again, because FACEKI possibly refused the token.
+    """Return whether the request has to be sent again, because FACEKI possibly refused the token.
 
-    If the result is true, the caller replaces the token before it sends the request again. It does not replace a token
-    that was fetched for this same call.
+    If the result is true, the caller sends the request again. If the token was fetched before this call, the caller
+    first fetches a new token. If the token was fetched during this call, the caller sends the same token again.
 
     :param error: The error with which FACEKI answered.
     :param token: The access token that was sent.

@@ -146,15 +146,18 @@ class FileTokenStore:
             directory.remove(f"{self._seal.name}.token")
 
     def _lock_file(self, generation: int) -> int:
-        """Lock the lock file with the number ``generation`` and return its key in ``_open_locks``.
+        """Lock one of the numbered lock files of the account. Return the key of the open file in ``_open_locks``.
 
+        :param generation: Number of the lock file. File 1 is used only if the owner of file 0 does not release it in
+            time.
         :raises BlockingIOError: if another process owns the lock.
         """
         name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
-        # The descriptor is registered before the file is locked. If another thread forks a child process in between,
-        # the child process closes the registered descriptor.
+        # A child process closes all registered descriptors after the fork. Otherwise, it would keep the lock after the
+        # end of this process. Another thread can fork a child process at any time. Therefore the descriptor is
+        # registered before the file is locked.
         key = next(_lock_keys)
         _open_locks[key] = descriptor
         try:
@@ -290,7 +293,7 @@ class _Directory:
         except BaseException:
             # The draft is a temporary file, which is renamed to the token file at the end. It contains a token.
             # Therefore it is removed after any exception, including the exception with which Airflow ends a killed
-            # task. An error of the removal must not replace this exception.
+            # task. If the removal fails too, the first exception is raised nevertheless.
             with suppress(OSError):
                 os.unlink(draft, dir_fd=self._fd)
             raise

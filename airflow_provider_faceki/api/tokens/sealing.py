@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Encryption of access tokens that are stored outside of the memory, in files or in storages of several hosts."""
+"""Encryption of access tokens that are stored outside of the memory: in a file, or in a storage for several hosts."""
 
 from __future__ import annotations
 

@@ -119,8 +119,9 @@ class DirectoryTokenBackend:
         try:
             yield
         except BaseException:
-            # The file contains a token or a lock without an owner. Therefore it is removed after any exception. An
-            # error of the removal must not replace this exception.
+            # The file contains either a token or a lock. After an exception, nobody would use this token or release
+            # this lock. Therefore the file is removed after any exception. If the removal fails too, the first
+            # exception is raised nevertheless.
             with suppress(OSError):
                 self.delete(name)
             raise
@@ -158,7 +159,8 @@ class SharedTokenStore:
     def read(self) -> AccessToken | None:
         """Return the token that is stored on this host, if it is usable.
 
-        Otherwise also read the storage that several hosts share, and return the newer of the two tokens.
+        Otherwise also read the storage that several hosts share. Return the newer of the two tokens, even if it is not
+        usable, because the caller checks this. If there is no token, return ``None``.
         """
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_look:
@@ -219,10 +221,11 @@ class SharedTokenStore:
         return None if sealed is None else self._seal.unseal(sealed)
 
     def _create_lock(self, generation: int) -> str:
-        """Acquire the first free lock with a number from 0 to ``generation``.
+        """Acquire the first free refresh lock with a number from 0 to ``generation``.
 
-        A host acquires a lock by creating an object in the storage. Return the name of this object. If other hosts own
-        all these locks, return ``_HELD_ELSEWHERE``.
+        There are several locks, because the owner of a lock possibly hangs. Lock 1 is tried only if the owner of lock 0
+        does not release it in time. A host acquires a lock by creating an object in the storage. Return the name of
+        this object. If other hosts own all these locks, return ``_HELD_ELSEWHERE``.
         """
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
@@ -265,7 +268,7 @@ class SharedTokenStore:
         )
 
 
-#: Return value of ``SharedTokenStore._create_lock`` if other hosts own all locks.
+#: The method ``SharedTokenStore._create_lock`` returns this value if other hosts own all locks that it has tried.
 _HELD_ELSEWHERE = ""
 
 
@@ -298,9 +301,10 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return whether a lock object has no effect, because it is too old or corrupt.
+    """Return whether a lock object has to be deleted, because it is too old or corrupt.
 
-    If the object does not exist (``None``), its owner has just released the lock, and the result is ``False``.
+    :param content: Content of the lock object. ``None`` means that the object does not exist, because its owner has
+        just released the lock. Then there is nothing to delete, and the result is ``False``.
     """
     if content is None:
         return False

@@ -344,8 +344,8 @@ class SharedTLSAdapter(HTTPAdapter):
 
 
 def _install_connection_class(manager: Any) -> None:
-    # The new pool and connection classes are derived from the manager's own classes, because a manager for a SOCKS
-    # proxy has other classes than a usual manager.
+    # `manager` is a pool manager of urllib3. A pool manager for a SOCKS proxy uses other pool and connection classes
+    # than a usual pool manager. Therefore the new classes are derived from the classes of the given pool manager.
     manager.pool_classes_by_scheme = {
         scheme: type(
             pool.__name__,

@@ -65,13 +65,14 @@ _CHUNK_BYTES = 64 * 1024
 # Only these values of the header `content-encoding` are accepted. Combinations of codings are refused, because a few
 # bytes would expand to a very large body.
 _CONTENT_CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
-# These environment variables decide which proxy is used. Python ignores HTTP_PROXY if REQUEST_METHOD is set. macOS and
-# Windows also have proxy settings of the system.
+# The cached proxies are read again if one of these environment variables has changed. REQUEST_METHOD is one of them,
+# because Python ignores HTTP_PROXY if REQUEST_METHOD is set.
 _PROXY_VARIABLES = tuple(
     spelling
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
     for spelling in (name, name.upper())
 )
+# macOS and Windows also have proxy settings of the system. There, the proxies are read for each request.
 _SYSTEMS_WITH_PROXY_SETTINGS = ("darwin", "win32")
 T = TypeVar("T")
 
@@ -308,7 +309,8 @@ def _prepare(request: HttpRequest, upload: _Upload | None) -> requests.PreparedR
 class _Upload:
     """Multipart body for ``requests``, which is read while it is sent.
 
-    The attribute ``begun`` is true as soon as the first chunk was read, so that a byte of it was possibly sent.
+    The attribute ``begun`` is true as soon as the first chunk was read. From then on, a part of the body was possibly
+    sent.
     """
 
     def __init__(self, body: Multipart) -> None:
