@@ -16,8 +16,8 @@ from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.batch.journal import DUPLICATE
 from airflow_provider_faceki.batch.manifest import Row, row_key
 
-#: Code word and advice for each error class. The first matching class is used, so a class is listed before its base
-#: class.
+#: For each error class: the word that is written as the error code if FACEKI reported no error number, and advice for
+#: the user. The first matching class is used, so a class is listed before its base class.
 _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
     (
         api.OutcomeUnknownError,
@@ -75,9 +75,9 @@ class Deferred:
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
-    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. ``None`` means: since the last intent
-        of the row was written, FACEKI has certainly not verified the row. An intent is the journal entry that is
-        written before a row is sent.
+    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. An intent is the journal entry that
+        is written before a row is sent. ``None`` means that FACEKI has certainly not verified the row after its last
+        intent was written.
     :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, without a decision.
     """
 
@@ -106,9 +106,9 @@ class Abort:
 
     :param row: The row during which the error occurred.
     :param error: Reason why the batch stops.
-    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. ``None`` means: since the last intent
-        of the row was written, FACEKI has certainly not verified the row. An intent is the journal entry that is
-        written before a row is sent.
+    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. An intent is the journal entry that
+        is written before a row is sent. ``None`` means that FACEKI has certainly not verified the row after its last
+        intent was written.
     """
 
     row: Row
@@ -150,8 +150,8 @@ class Triage(NamedTuple):
         if an earlier row has the same identifier, it contains the row number instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
-    :param is_first: Whether no earlier row in this pass over the manifest has the same key. It is usually true, because
-        the key of a repeated identifier contains the row number.
+    :param is_first: Whether no earlier row in this pass over the manifest has the same key. Rows with the same
+        identifier have different keys. Therefore the value is false only if two rows have the same row number.
     """
 
     key: str
@@ -198,13 +198,15 @@ def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
 
 
 def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
-    """Return a refusal if the cause of ``error`` is possibly in the batch. If it is in this row, return ``None``.
+    """Return a ``Refusal`` if the cause of ``error`` is possibly a mistake that affects all rows of the batch.
+
+    An example is a wrong setting. For any other error, return ``None``.
 
     :param row: The refused row.
     :param error: The error that FACEKI reported.
-    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. ``None`` means: since the last intent
-        of the row was written, FACEKI has certainly not verified the row. An intent is the journal entry that is
-        written before a row is sent.
+    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. An intent is the journal entry that
+        is written before a row is sent. ``None`` means that FACEKI has certainly not verified the row after its last
+        intent was written.
     """
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None

@@ -34,10 +34,10 @@ PARQUET_BATCH_ROWS = 1024
 PARQUET_BUFFER_BYTES = 256 * 1024
 #: Maximum length in bytes of one value in a Parquet column.
 MAX_CELL_BYTES = 64 * 1024
-#: Two limits in bytes for the values of one Parquet column in one row group. They are necessary, because a compressed
-#: file of 3 kB can contain gigabytes. First limit: the total size must not exceed this number multiplied by the number
-#: of values, plus ``MAX_CELL_BYTES``. The addition allows a small file to contain one long value. Second limit: the
-#: total size must not exceed this number.
+#: A compressed Parquet file of 3 kB can contain gigabytes. Therefore the total size in bytes of the values of one
+#: column in one row group has two limits. ``MAX_AVERAGE_CELL_BYTES`` limits the average: the total size must not exceed
+#: this number multiplied by the number of values, plus ``MAX_CELL_BYTES``. The addition allows a small file to contain
+#: one long value. ``MAX_COLUMN_BYTES`` limits the total size, whatever the number of values.
 MAX_AVERAGE_CELL_BYTES = 4 * 1024
 MAX_COLUMN_BYTES = 256 * 1024 * 1024
 #: Maximum memory in bytes for the pages of a Parquet file. pyarrow keeps one page of each used column in memory.
@@ -308,9 +308,10 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
                     f"manifest: column {name!r} of the Parquet file has a delta encoding, which is not read because "
                     "its memory has no limit; write it with the encoding PLAIN, or with a dictionary"
                 )
-            # Parquet can store each value of a column only once, in a dictionary page. Every row can then refer to the
-            # largest value. No value is larger than its dictionary page. Therefore the caller assumes that each row
-            # contains a value of the size that is returned here.
+            # In a Parquet file, a dictionary page can contain each different value of a column once. The rows then only
+            # refer to these values. In the worst case, every row refers to the largest value. A value is never larger
+            # than its dictionary page. Therefore the size of the largest dictionary page is returned, and the caller
+            # assumes that each row contains a value of this size.
             if page.is_dictionary:
                 largest_value = max(largest_value, page.size)
     return largest_value

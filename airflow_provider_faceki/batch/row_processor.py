@@ -44,8 +44,9 @@ CLOCK_MARGIN_SECONDS = 300.0
 #: Number of consecutive rows with unreadable pictures after which a failed read of a picture is not repeated. Otherwise
 #: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Maximum number of workflows for which one identifier is stored in memory. It is the identifier of a row with the
-#: decision ACCEPTED. A lookup of this identifier shows whether FACEKI stores records of the workflow.
+#: For each workflow, the identifier of one row with the decision ACCEPTED is stored in memory. A lookup of this
+#: identifier shows whether FACEKI stores records of the workflow. This is the maximum number of workflows for which an
+#: identifier is stored.
 MAX_WORKFLOWS = 1000
 
 
@@ -73,14 +74,14 @@ class VerificationGateway:
     record_delay: float
     fence: Callable[[], None]
     clock: Clock
-    #: ``_accepted`` contains, for each workflow, the identifier of one row with the decision ACCEPTED, and the Unix
-    #: time of the decision. A lookup of this identifier shows whether FACEKI stores records of the workflow.
-    #: ``_shows_records`` contains the result of the lookup, for each workflow.
+    #: To find out whether FACEKI stores records of a workflow, the batch looks up one row of the workflow with the
+    #: decision ACCEPTED. For each workflow, ``_accepted`` contains the identifier of this row and the Unix time of its
+    #: decision. ``_shows_records`` contains the result of the lookup, for each workflow.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
-    #: For each storage: column name and URI of one picture that was read successfully. If another picture cannot be
-    #: read, this picture is read again. The result shows whether the whole storage has failed.
+    #: For each storage: column name and URI of one picture that was read successfully. If the reading of another
+    #: picture fails, this stored URI is read again. If this also fails, the whole storage has failed.
     _readable: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
@@ -182,16 +183,16 @@ class VerificationGateway:
         """Return whether FACEKI stores the records of a workflow, as far as this can be tested now.
 
         FACEKI does not document the workflow rule about storing records. Therefore this method looks up the record of a
-        row that got the decision ACCEPTED in this try. If FACEKI returns the record, it stores records of this
-        workflow.
+        row that got the decision ACCEPTED in this try. If FACEKI returns the record, the result is true, otherwise it
+        is false. If no such row can be looked up yet, the result is true.
         """
         with self._asking:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.record_delay or not identifier:
-                    # The record of an accepted row cannot be looked up yet. Either no row of the workflow has the
-                    # decision ACCEPTED, or FACEKI possibly needs more time to store the record. Until the lookup is
-                    # possible, FACEKI is assumed to store records.
+                    # To find out whether FACEKI stores records of the workflow, the record of a row with the decision
+                    # ACCEPTED is looked up. This is not possible yet: either the workflow has no such row, or FACEKI
+                    # possibly needs more time to store its record. Until then, FACEKI is assumed to store records.
                     return True
                 found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -443,7 +444,11 @@ class RowProcessor:
 
 
 def row_of(line: Mapping[str, object]) -> Row:
-    """Return a row for a line in the output folder ``results``. The row contains only the identifier."""
+    """Return a row that contains only the identifier from a line of the output folder ``results``.
+
+    :param line: Line of a row that has a result, as a JSON object. It contains no pictures, so neither does the
+        returned row.
+    """
     return Row(0, {"record_identifier": str(line.get("record_identifier"))})
 
 

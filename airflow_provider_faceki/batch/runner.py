@@ -33,9 +33,10 @@ from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)
 
-#: Number of buffered lines, and time in seconds, after which the journal is written to the storage. If the process
-#: crashes, the buffered lines are lost. The next try then looks up their rows at FACEKI and does not send them again.
-#: If FACEKI stores no records, the results of these rows are lost.
+#: Results and errors of rows are buffered. These are the number of buffered lines, and the time in seconds, after which
+#: the journal is written to the storage. If the process crashes, the buffered lines are lost. But before a row is sent,
+#: an entry for it (an intent) is written to the storage. So the next try knows that the row was possibly sent, looks it
+#: up at FACEKI, and does not send it again. If FACEKI stores no records, the results of these rows are lost.
 FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
 #: Maximum number of journal lines that are buffered while the storage fails. If there are more, the try ends.
@@ -269,7 +270,10 @@ class BatchRunner:
         self._process(max_pending=0)
 
     def wait_until(self, at: float) -> None:
-        """Wait until the Unix time ``at``, or until the batch has to stop. Call :meth:`checkpoint` during the wait."""
+        """Wait until the Unix time ``at``, or until the batch has to stop.
+
+        During the wait, this method calls :meth:`checkpoint` regularly.
+        """
         while (left := at - self.clock.time()) > 0 and not self.aborted_by:
             self.checkpoint()
             self.clock.sleep(min(POLL_SECONDS, left))

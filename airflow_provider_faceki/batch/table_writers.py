@@ -55,8 +55,9 @@ class ColumnPolicy:
         ``keep`` writes the values of the column, ``drop`` omits the column, and ``hash`` writes a hash of each value.
         """
         default = "drop" if column.personal else "keep"
-        # The name ``table.*`` in ``choices`` selects only the columns with personal data. It does not drop or hash the
-        # other columns of the table, because one of them is the key that joins the tables.
+        # ``choices`` says which columns are written, dropped or hashed. The name ``table.*`` stands for all columns of
+        # the table that contain personal data. It has no effect on the other columns, because one of them is the key
+        # that joins the tables.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)
 
@@ -95,8 +96,9 @@ class ColumnPolicy:
 
 
 def check_choices(choices: Mapping[str, str]) -> None:
-    """Check that all columns and choices of a column policy are known.
+    """Check the choices of a column policy.
 
+    :param choices: Mapping from a column (``table.column`` or ``table.*``) to ``keep``, ``drop`` or ``hash``.
     :raises ValidationError: If a column or a choice is unknown.
     """
     names = {f"{table}.{column.name}" for table, columns in TABLES.items() for column in columns}

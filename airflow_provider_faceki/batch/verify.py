@@ -196,7 +196,8 @@ class BatchVerification:
             the manifest.
         """
         counted = since_by_identifier or {}
-        # A row that was possibly sent is already counted as billed. Therefore the limit does not apply to it.
+        # The limit ``max_verifications`` does not apply to a row that was possibly sent before, because this row is
+        # already counted as billed.
         ready = [row for row in rows if row.values["record_identifier"] in counted]
         new = [row for row in rows if row.values["record_identifier"] not in counted]
         rows.clear()
@@ -230,8 +231,9 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except api.ValidationError as error:
-            # After this error, it is not known which intents were written. Therefore no intent is cancelled, and later
-            # tries treat all of these rows as possibly sent.
+            # An intent is a journal entry for a row that is going to be sent. After this error, it is not known which
+            # intents were written. Therefore no intent is cancelled, and later tries treat all of these rows as
+            # possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()
