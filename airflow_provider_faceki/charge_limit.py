@@ -23,7 +23,8 @@ _lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    # A thread of the parent process that has acquired the lock does not exist in the child process.
+    # In the child process, the threads of the parent process do not exist. If one of them held the lock, nothing would
+    # release it. Therefore the child process creates a new lock.
     global _lock
     _lock = threading.Lock()
 

@@ -47,9 +47,10 @@ T = TypeVar("T")
 #: write and this read. It must be longer than another execution needs to read and to write the mark. These are two
 #: requests to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
-#: Before an execution sends a charged call, it reads the stored mark, writes its own mark, waits, and reads the stored
-#: mark again. The wait lasts at least this factor times the time that the execution needed for the first read and for
-#: the write together.
+#: A mark is a stored value that means: a charged call was possibly sent. Before an execution sends a charged call, it
+#: reads the stored mark and writes its own mark. Then it waits and reads the stored mark again, to see whether another
+#: execution has overwritten it. The wait lasts at least this factor times the duration of the first read and the write
+#: together.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. If more than this number of seconds passes between two
 #: reads, the process was suspended, and it stops sending. The hook possibly pauses before it sends a failed request
@@ -82,7 +83,8 @@ class ChargedCallState:
         self._ti = context["ti"]
         self._store = context.get("task_state_store")
         self._images = images
-        # The key is part of a URL path, so it contains a hash instead of the identifier.
+        # Airflow puts the key of a stored value into a URL path, and an identifier can contain characters such as `/`.
+        # Therefore the key contains a hash of the identifier.
         suffix = "" if identifier is None else f"_{digest(identifier)}"
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
         #: The stored mark, as this execution found it at its first read. The mark means that the call was possibly
@@ -124,17 +126,18 @@ class ChargedCallState:
                 )
 
     def resubmit_at(self, resubmit_after: float) -> float | None:
-        """Return the Unix time at which FACEKI has finished every call that an earlier try has possibly sent.
+        """Return the Unix time by which FACEKI has finished the call, if an earlier try has sent it.
 
-        If FACEKI has no record at or after this time, no earlier try has sent the call. Return ``None`` if no earlier
-        try has started a call without finishing it.
+        If a lookup at this time or later finds no record, no earlier try has sent the call. If no earlier try has
+        started a call without finishing it, return ``None``.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         """
-        # An earlier try sends nothing after the start of this try; see ``MAX_SUSPENSION_SECONDS``. Therefore
-        # ``resubmit_after`` counts from this start. The time at which the earlier try wrote its mark is too early:
-        # after this time, its process was possibly suspended, and then sent its last byte shortly before the start of
-        # this try. If Airflow has set no start date, as in `dag.test()` of Airflow 2, the current time is used.
+        # ``resubmit_after`` is counted from the start of this try, because an earlier try sends nothing after this
+        # time; see ``MAX_SUSPENSION_SECONDS``. It is not counted from the time at which the earlier try wrote its mark.
+        # The process of the earlier try was possibly suspended after it wrote the mark, and sent its last byte much
+        # later, shortly before the start of this try. If Airflow has set no start date, as in `dag.test()` of Airflow
+        # 2, the current time is used.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -221,7 +224,10 @@ class ChargedCallState:
             self._store.delete(self._pending_key)
 
     def finish(self) -> None:
-        """Mark the call as finished and its result as saved, so that no other execution of this try sends it again."""
+        """Mark the call as finished and its result as saved, so that the call is not sent again.
+
+        Airflow possibly executes one try several times. A later execution finds the mark and does not send the call.
+        """
         if self._store is not None:
             self._store.set(self._pending_key, {"is_finished": True, "try_number": self._ti.try_number})
 
@@ -232,7 +238,10 @@ class ChargedCallState:
             self._store.set(self._outcome_key, cast("Any", storable(saved)))
 
     def load(self) -> api.KycVerification | None:
-        """Return the outcome that an earlier try saved, or ``None``. The outcome is possibly incomplete."""
+        """Return the outcome that an earlier try saved, or ``None``.
+
+        If only FACEKI's response was saved and not the full record, the outcome contains little more than the decision.
+        """
         return api.KycVerification.from_dict(self._load(self._outcome_key))
 
     def save_matches(

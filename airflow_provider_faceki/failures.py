@@ -42,11 +42,12 @@ def is_task_retryable(error: api.FacekiError) -> bool:
 
 
 def is_gateway_error(error: api.FacekiError) -> bool:
-    """Return whether an error is a 4xx response without a FACEKI code, which a proxy or firewall has possibly sent.
+    """Return whether a request was possibly refused by a proxy or firewall instead of FACEKI.
 
-    Such an error possibly affects all requests. Status 401 is excluded, because wrong credentials must not be sent
-    repeatedly. Status 413 is excluded, because its cause is the size of one request. A :class:`ConfigurationError` with
-    a status is included, because it means that the URL of the token request does not exist.
+    Such a refusal is a 4xx response without a FACEKI code. It possibly affects all requests, and polling continues
+    after it. For status 401 the result is false, because polling would send wrong credentials repeatedly. For status
+    413 the result is false, because its cause is the size of one request. If the URL of the token request does not
+    exist, the error is a :class:`ConfigurationError` with a 4xx status, and the result is true.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)

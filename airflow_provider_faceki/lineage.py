@@ -78,11 +78,12 @@ def file_uri(uri: FilePath) -> str | None:
 
 
 def datasets(rows: Mapping[str, int | None]) -> list[Dataset]:
-    """Return the datasets at the given locations.
+    """Return a :class:`Dataset` for each of the given locations.
 
     A location for which :func:`file_uri` returns no URI, such as an empty text, is omitted.
 
-    :param rows: Maps each location, a path or a URI, to its number of rows. ``None`` if the number is unknown.
+    :param rows: Number of rows of each location. A location is a path or a URI. If the number of rows of a location is
+        unknown, it is ``None``.
     """
     return [Dataset(uri, count) for place, count in rows.items() if (uri := file_uri(place))]
 
@@ -120,6 +121,7 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(item)
     elif isinstance(value, str) and "/" in value:
         # The value is the location of a file. The names of the file and of its folder possibly identify the person.
+        # Therefore both names are treated as identifiers.
         yield from filter(None, re.sub(r"\.\w+$", "", value).split("/")[-2:])
     elif isinstance(value, str | int) and str(value):
         yield str(value)

@@ -136,9 +136,10 @@ def _link(handle: int, name: str, folder: int) -> None:
     """Give an unnamed file its name. An existing file with this name is replaced atomically."""
 
     def link(as_name: str) -> None:
-        # The file has no name yet. It gets its name by a hard link to the symbolic link that /proc contains for the
-        # open file. The call must follow this symbolic link. If the folder arguments (``src_dir_fd``, ``dst_dir_fd``)
-        # are given, Python calls linkat(2), which follows it. Otherwise Python calls link(2), which does not follow it.
+        # The file has no name yet, and gets its name by a hard link. /proc contains a symbolic link to the open file.
+        # ``os.link`` must follow this symbolic link, so that the new name refers to the file and not to the symbolic
+        # link. If the folder arguments (``src_dir_fd``, ``dst_dir_fd``) are given, Python calls linkat(2), which
+        # follows it. Otherwise Python calls link(2), which does not follow it.
         os.link(
             f"/proc/self/fd/{handle}", as_name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True
         )

@@ -153,7 +153,8 @@ def _needed_bytes(picture: ImageFile, full_size: tuple[int, int], file: BinaryIO
     """Return the memory in bytes that Pillow needs to decode an opened JPEG or PNG and to convert its pixels."""
     a_pixel = _PIXEL_BYTES.get(picture.mode, 4)
     if _has_transparency(picture):
-        # The image is converted to RGBA. Then Pillow makes one more copy, in which the colours are multiplied by alpha.
+        # The needed memory includes two copies of the image. For the first copy, the image is converted to RGBA. For
+        # the second copy, Pillow multiplies the colours by alpha, before it shrinks the image.
         a_pixel += 4 + (0 if picture.mode == "RGBA" else 4)
     elif picture.mode.startswith("I;16"):
         a_pixel += 4 + 4
@@ -323,7 +324,7 @@ def _reset() -> None:
     _budget, _strict_decoding = _MemoryBudget(MAX_DECODED_BYTES), _StrictDecoding()
 
 
-# After a fork, the child process does not have the parent's threads. Memory that these threads reserved would never
-# become free, and a lock that one of them held would stay locked. Therefore the child process creates the memory budget
-# and the object with the decoding lock again.
+# After a fork, the child process does not have the parent's threads. Bytes of the memory budget that these threads had
+# reserved would never be released. A lock that one of them held would stay locked. Therefore the child process creates
+# a new memory budget and a new lock.
 os.register_at_fork(after_in_child=_reset)

@@ -140,7 +140,10 @@ def header_name(value: object, _: FieldSpec) -> str:
 
 
 def auth_flow(value: object, spec: FieldSpec) -> AuthFlow:
-    """Check the name of a token request form, and return the member of :class:`AuthFlow`."""
+    """Check the field ``auth_flow``, and return its value as a member of :class:`AuthFlow`.
+
+    The value is the name of one of the forms in which FACEKI's documentation and SDKs request an access token.
+    """
     return AuthFlow(choice(value, spec))
 
 
@@ -174,7 +177,10 @@ def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
 
 
 def token_store(value: object, _: FieldSpec) -> str:
-    """Check the name of a token store, or the location of a token store that several machines share."""
+    """Check the field ``token_store``, which says where the access token is stored.
+
+    The value is the name of a token store, or the location of a token store that several machines share.
+    """
     if isinstance(value, str) and (value in TOKEN_STORES or _STORE_PLACE.fullmatch(value)):
         return value
     raise InvalidValue(
@@ -197,7 +203,10 @@ def verify(value: object, _: FieldSpec) -> bool | str:
 
 
 def port(value: object) -> int | None:
-    """Check the port of a Connection. For port 0 return ``None``, because Airflow stores 0 if no port is set."""
+    """Check the port of a Connection. For port 0 return ``None``, because port 0 means that no port is set.
+
+    Some versions of Airflow send port 0 if the port in the form is empty.
+    """
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
@@ -285,9 +294,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def records_path(value: object, _: FieldSpec) -> str:
-    """Return the path for fetching records, or raise an error if it is not a path or has more than one placeholder.
+    """Check the path for fetching records. It is allowed to contain at most one placeholder.
 
-    A placeholder is the name of a record filter in braces, such as ``{request_id}``. The id replaces it in a request.
+    A placeholder is the name of a record filter in braces, such as ``{requestId}``. The id replaces it in a request.
+
+    :raises InvalidValue: If the value is not a path, or if it has more than one placeholder.
     """
     allowed = f"a path such as /api/v3/kyc_verification, with at most one of {', '.join(_PLACEHOLDERS)} in it"
     if not isinstance(value, str) or len(value) > MAX_TEXT_LENGTH:

@@ -22,9 +22,10 @@ from airflow_provider_faceki.connection.schema import (
     Kind,
 )
 
-#: Label and placeholder of the port field, which Airflow 3.2 and later show. The Test button of Airflow 3.3.1 and 3.3.2
-#: sends port 0 for an empty port and compares it with the stored port. Therefore a Connection without a port cannot be
-#: tested in these versions (https://github.com/apache/airflow/pull/73298), and the placeholder recommends port 0.
+#: Label and placeholder of the port field. Airflow 3.2 and later show this field. If the field is empty, the Test
+#: button of Airflow 3.3.1 and 3.3.2 sends port 0. Airflow compares this 0 with the stored Connection, which has no
+#: port. Because they differ, Airflow refuses the test (https://github.com/apache/airflow/pull/73298). Therefore the
+#: placeholder recommends port 0.
 _PORT = {
     "label": "Port",
     "placeholder": "443 (default); type 0 if the Test button says Bad Request",
@@ -71,7 +72,10 @@ def description(spec: FieldSpec) -> str:
 
 
 def stored_form(value: object) -> str:
-    """Return a value as a user types it into the form."""
+    """Return a value as the text that a user types into Airflow's Connection form.
+
+    For example, the text for ``True`` is ``true``.
+    """
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

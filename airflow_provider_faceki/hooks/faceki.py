@@ -323,7 +323,10 @@ class FacekiHook(BaseHook):
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
-        """Try each other form of the token request once. If one form works, return a sentence that names it."""
+        """Try the forms of the token request that are not configured, until one of them works.
+
+        Return a sentence that names the form that works. If no form works, return an empty text.
+        """
         from airflow_provider_faceki.api.probes import Diagnosis
 
         found = Diagnosis(self._client).other_auth_flow()
@@ -430,8 +433,9 @@ class _CachedConnection(NamedTuple):
     client: FacekiClient
 
 
-#: The Connections that this process has read, by id. Every new hook fetches its Connection again. If the stored fields
-#: have not changed, the hook reuses the checked settings and the client.
+#: Cache of the clients and checked settings that this process has created, by Connection id. Every new hook reads its
+#: Connection from Airflow again. If the fields of the Connection are the same as in the cache, the hook uses the
+#: settings and the client from the cache. Otherwise it creates new ones.
 _cached_connections: dict[str, _CachedConnection] = {}
 
 # After a fork, Airflow's log masker in the child process does not know the secrets that the parent process has

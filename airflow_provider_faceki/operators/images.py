@@ -184,13 +184,14 @@ class _ImageOperator(FacekiOperator):
 class FacekiFaceMatchOperator(_ImageOperator):
     """Search for a face among the people who were verified before. Each call is charged.
 
-    The result of a call cannot be looked up later, so the operator does not send the call again after a lost response.
-    The task then fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
-    was killed. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and charges the call a
-    second time. To prevent this, set ``retries=0``.
+    If the response to a call is lost, its result cannot be looked up later. Therefore the operator does not send the
+    call again: the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an
+    earlier try was killed. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and charges
+    the call a second time. To prevent this, set ``retries=0``.
 
-    If the found records cannot be written to ``output_path``, the next try fetches them again, which is free. Before
-    Airflow 3.3, the task fails without a retry instead, and pushes the summaries as XCom ``found``.
+    If the response has arrived and the found records cannot be written to ``output_path``, the next try does not search
+    again. Airflow has stored the ids of the found records, and the next try fetches these records by id, which is free.
+    Before Airflow 3.3, the task fails without a retry instead, and pushes the summaries as XCom ``found``.
 
     XCom: a list of summaries without personal data. The list is empty if no person was found.
     https://docs.faceki.com/api-integration/verification-apis/face-match-api

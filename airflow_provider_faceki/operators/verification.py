@@ -108,11 +108,12 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param lookup_timeout: If the response to a verification is lost, the task searches for its record. This is the
         maximum duration of the search in seconds, within one try. Default 60.
     :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``.
-    :param wait_for_review: Whether the task defers until a human reviewer at FACEKI has decided a case in REVIEW.
-        Default ``False``, so REVIEW is returned as the result.
+    :param wait_for_review: Whether the task waits until a human reviewer at FACEKI has decided a case in REVIEW. This
+        needs ``deferrable=True``. Default ``False``, so REVIEW is returned as the result.
     :param review_timeout: Seconds to wait for the review, counted from the start of the try. Default 7 days. If
         ``execution_timeout`` ends earlier, it ends the wait.
-    :param deferrable: Whether the task waits in the triggerer. Default: ``[operators] default_deferrable``.
+    :param deferrable: Whether the task waits in the triggerer, for a review or for a verification that an earlier try
+        possibly sent. If ``False``, it waits in the worker. Default: ``[operators] default_deferrable``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -200,8 +201,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
     def execute(self, context: Context) -> Any:
         """Return the verification under the task's identifier. If FACEKI has none, send a new verification.
 
-        If an earlier try possibly sent the verification, the task first waits for its record. With
-        ``resubmit="always"``, a new verification is sent in every case.
+        If an earlier try possibly sent the verification, the task waits for its record before it sends a new
+        verification. With ``resubmit="always"``, the task does not wait. It sends a new verification even if FACEKI
+        already has one.
 
         :returns: the summary of the record.
         """
@@ -243,12 +245,13 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
         :param context: Context of the task.
         :param event: Payload of the trigger event.
-        :param resubmit_at: Unix time. If FACEKI has no record at this time, nothing was sent. The time was computed
-            when the wait began. It cannot be computed again, because in Airflow 3.0 to 3.2 each deferral changes the
-            start time of the task (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not
-            pass this argument.
-        :param deadline: Unix time at which the wait ends. It was computed before the deferral.
-        :param parameter: Name of the parameter that set the deadline, such as ``execution_timeout``.
+        :param resubmit_at: Unix time. If FACEKI has no record at this time, the task assumes that nothing was sent, and
+            sends the verification. The time was computed when the wait began. It cannot be computed again, because in
+            Airflow 3.0 to 3.2 each deferral changes the start time of the task
+            (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not pass this argument.
+        :param deadline: Unix time at which the wait ends: ``resubmit_at``, or an earlier time if ``execution_timeout``
+            ends earlier. In the second case the task fails. The deadline was computed before the deferral.
+        :param parameter: Name of the parameter that set the deadline: ``resubmit_after`` or ``execution_timeout``.
         """
         self._state = None
         given = DecisionEvent.from_payload(event)
@@ -288,9 +291,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         if self.wait_for_review and found.decision is api.Decision.REVIEW:
             given = DecisionEvent.from_payload(event)
             if given.status == "timeout":
-                # The timeout event itself shows that the wait has ended. The clock is not reliable here. If Airflow has
-                # lost the deadline, the deadline is computed from the start time of the task, and Airflow possibly
-                # changed this start time.
+                # The timeout event itself shows that the wait has ended. Therefore the deadline is not compared with
+                # the current time. The deadline is possibly wrong: if Airflow has lost it, it is computed from the
+                # start time of the task, and Airflow possibly changed this start time.
                 raise self._review_timed_out(limit)
             raise_for_status(given, self.faceki_conn_id)
         return self._finish(context, found, limit)
@@ -456,9 +459,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._state
 
     def _find(self, context: Context) -> api.KycVerification | None:
-        """Return the verification that FACEKI has for this task.
+        """Ask FACEKI for the verification under the task's identifier, and return it.
 
-        If FACEKI has no record of it, return the outcome that an earlier try saved, or ``None``.
+        If FACEKI has no record, return the outcome that an earlier try saved. If there is no saved outcome, return
+        ``None``.
         """
         saved = self._open_state(context).load()
         with translate_errors():

@@ -16,9 +16,10 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 log = logging.getLogger(__name__)
 
 PREFIX = "/faceki"
-# Name of an Airflow module that mounts the applications of plugins. Only an API server has loaded this module. Other
-# processes, such as `airflow plugins`, have not loaded it and need no application. The command line is not checked,
-# because an API server can also be started as `uvicorn airflow.api_fastapi.main:app`, and its workers are forked or
+# This name is used to find out whether the current process is an API server. The Airflow module with this name mounts
+# the applications of plugins, and only an API server has loaded it. Other processes, such as `airflow plugins`, do not
+# need the application of this plugin. The command line is not used for this test, because an API server can also be
+# started as `uvicorn airflow.api_fastapi.main:app`, and because the worker processes of an API server are forked or
 # spawned.
 _API_SERVER = "airflow.api_fastapi.app"
 

@@ -193,8 +193,9 @@ class Backend:
 
         :param decision: the decision of the record. If None, the record identifier of the link selects the outcome.
         :param selfie: the SHA-256 digest of the selfie. If empty, no selfie was uploaded.
-        :raises Refused: If the link cannot be used, the credit is used up, or the outcome is an error code that is not
-            in `REJECTIONS`.
+        :raises Refused: If the link cannot be used, if the credit is used up, or if the outcome is an error code that
+            is not in `REJECTIONS`. An error code in `REJECTIONS` means that the images were examined and rejected. In
+            this case a record with the decision DECLINED is returned.
         """
         with self.lock:
             link = self.open_link(link_id)

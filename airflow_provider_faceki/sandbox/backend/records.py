@@ -36,8 +36,9 @@ _DEVICE = {
 }
 _FIRST = ("Amaltea", "Borisal", "Ceciliane", "Dariolo", "Elwinia", "Faridun", "Gudrune", "Hakimel")
 _LAST = ("Testwell", "Probemann", "Muestrano", "Fantasio", "Inventari", "Beispiel", "Sampleton", "Nemoskyj")
-# The country of the fictitious persons must not exist. ISO 3166 reserves the codes XA-XZ and QM-QZ for private use. The
-# specimen documents in the standard ICAO 9303 are issued by "Utopia" with the code UTO.
+# The country of the fictitious persons must not exist. The specimen documents in the standard ICAO 9303 are issued by
+# the country "Utopia" with the three-letter code UTO, so these are used here. The two-letter code is XU, because ISO
+# 3166 reserves the codes XA-XZ and QM-QZ for private use.
 _NATION = {"nationality": "Utopian", "nationality_iso": "XU", "nationality_iso2": "UTO"}
 _ISSUER = {"issuer": "Utopia", "issuer_iso": "XU", "issuer_iso2": "UTO"}
 _KINDS = {

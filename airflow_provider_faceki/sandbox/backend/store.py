@@ -82,14 +82,17 @@ class Store:
         return link
 
     def answer_at(self, due: float, link_id: str) -> None:
-        """Schedule the automatic answer of a link.
+        """Schedule the automatic verification of a link, as if a person had opened the link.
 
-        :param due: the time of the answer in seconds since the epoch.
+        :param due: the time of the verification in seconds since the epoch.
         """
         heapq.heappush(self._due, (due, link_id))
 
     def pop_due(self, now: float) -> str | None:
-        """Remove and return the id of a link with an automatic answer that is due. If no answer is due, return None."""
+        """Remove the first automatic verification that is due, and return the id of its link.
+
+        If no automatic verification is due, return None.
+        """
         if self._due and self._due[0][0] <= now:
             return heapq.heappop(self._due)[1]
         return None

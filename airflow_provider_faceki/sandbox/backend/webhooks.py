@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Send one webhook for each decision, as an unsigned POST without retries.
 
-Source: https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure).
+FACEKI documents neither the HTTP method, nor retries, nor the order of webhooks. So the POST without retries is an
+assumption. The setting `webhook_mode` simulates other cases that a receiver must handle: webhooks that are late, sent
+twice, out of order, or never sent.
 
-FACEKI does not document the HTTP method, the retries and the order of webhooks. The setting `webhook_mode` simulates
-the cases that a receiver must handle. In these cases, webhooks are late, sent twice, out of order, or never sent.
+Source: https://docs.faceki.com/api-integration/verification-apis/ (data fields, eKYC webhook structure).
 """
 
 from __future__ import annotations
