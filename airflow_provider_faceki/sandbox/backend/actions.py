@@ -203,7 +203,7 @@ class Backend:
             return self._verify(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     def answer_due_links(self) -> None:
-        """Finish the verification of each link whose automatic answer is due.
+        """Make the automatic verification of each link for which it is due.
 
         With the setting `auto_answer`, the sandbox itself verifies the person of each new link after a number of
         seconds.
