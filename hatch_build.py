@@ -18,7 +18,7 @@ class ReadmeHook(MetadataHookInterface):
     """Build hook that sets the field `readme` of the package. The settings of the hook are in pyproject.toml."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Add the README with absolute links to the metadata."""
+        """Make the links of the README absolute, and add this README to the metadata of the package."""
         readme = Path(self.root, "README.md").read_text(encoding="utf-8")
         text = for_package_index(readme, self.config["links-url"], self.config["images-url"])
         metadata["readme"] = {"content-type": "text/markdown", "text": text}

@@ -3,10 +3,10 @@
 
 A reader sees either the old content or the new content, never a part of it. No content is logged.
 
-If a storage fails, the functions of this module, and the files that they return, raise only the following errors, both
-when a file is opened and when it is read::
+The functions of this module, and the files that they return, raise only the following errors. This is true when a file
+is opened and when it is read::
 
-    ValidationError                   the path is wrong: it can never be read or written
+    ValidationError                   the path is wrong, so a retry does not help
     └── StorageFileNotFoundError      the file or bucket does not exist
     StorageError (an OSError)         the path is possibly right
     ├── StorageUnavailableError       the storage failed; the same request can succeed later
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 #: Location of a file: its absolute local path, its URI, or a path object.
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
-# Number of bytes that are requested from an object store in advance: for the check of an image, and for its upload.
-# fsspec's default of 5 MiB is too much, because each image is opened twice.
+# Numbers of bytes that are requested from an object store in advance. The first number is for the check of an image.
+# The second number is for its upload. fsspec's default of 5 MiB is too much, because each image is opened for both.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
@@ -171,9 +171,11 @@ class AccessPolicy:
     def hides_reasons(self) -> bool:
         """Whether error texts must hide that a file is missing or is not an image.
 
-        This is true if the policy has no ``prefixes`` and allows no local files. If ``prefixes`` is set, it is false.
-        The DAG's author has then named the folders in which the writer of the URIs is allowed to learn which files
-        exist.
+        This is true for the policy of a manifest without ``prefixes``. Otherwise the person who wrote the manifest
+        could try any URIs, and could learn from the errors which files exist.
+
+        If ``prefixes`` is set, it is false: the DAG's author has named the folders, and this person is allowed to learn
+        which files they contain. If local files are allowed, it is false too: the policy is not that of a manifest.
         """
         return self.prefixes is None and not self.allow_local
 
@@ -246,7 +248,10 @@ def write_json(uri: FilePath, document: object, conn_id: str | None = None) -> s
 
 
 def write_bytes(uri: FilePath, content: bytes, conn_id: str | None = None) -> str:
-    """Write ``content``, replace an existing file, and return ``uri``. Parameters are those of :func:`write_json`."""
+    """Write ``content``, replace an existing file, and return ``uri``.
+
+    ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
+    """
     file = _resolve(uri, conn_id)
     with _translate_errors("write to", file):
         if file.is_local:
@@ -257,7 +262,10 @@ def write_bytes(uri: FilePath, content: bytes, conn_id: str | None = None) -> st
 
 
 def write_file(uri: FilePath, source: BinaryIO, conn_id: str | None = None) -> str:
-    """Copy ``source`` from its position to its end, in small pieces. Parameters are those of :func:`write_json`."""
+    """Copy ``source`` to ``uri``, from its current position to its end, in small pieces.
+
+    ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
+    """
     file = _resolve(uri, conn_id)
     with _translate_errors("write to", file):
         if file.is_local:
@@ -274,7 +282,9 @@ def image(
     conn_id: str | None = None,
     policy: AccessPolicy = UNRESTRICTED,
 ) -> Image:
-    """Return the image at ``uri``. Only its first bytes are read.
+    """Check the image at ``uri``, and return an object that opens it again for the upload.
+
+    The check needs the size and the first bytes of the file. The rest is read only during the upload.
 
     :param name: Purpose of the image. Errors contain this name.
     :param uri: Absolute local path or URI of a file.
@@ -304,7 +314,7 @@ def image(
 
 
 def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
-    """Open a file for reading. The parameters mean the same as in :func:`write_json`.
+    """Open a file for reading. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
 
     The returned object has the methods of a local binary file, even if the storage's own files do not have them. It
     raises the errors of this module.
@@ -324,7 +334,8 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
             entries = folder.filesystem.ls(folder.path, detail=True)
         except FileNotFoundError:
             return []
-    # Consoles and copying tools create an empty object with the name of the folder. Storages list it as a file.
+    # The web consoles of cloud storages, and some tools that copy files, create an empty object with the name of the
+    # folder. The storage lists this object as a file, so it is left out here.
     names = [
         os.path.basename(entry["name"])
         for entry in entries
@@ -336,21 +347,21 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
 def locate(uri: FilePath, conn_id: str | None = None) -> tuple[Any, str]:
     """Return the fsspec filesystem of a file or folder, and its path there.
 
-    Parameters are those of :func:`write_json`.
+    ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
     """
     file = _resolve(uri, conn_id)
     return file.filesystem, file.path
 
 
 def delete(uri: FilePath, conn_id: str | None = None) -> None:
-    """Delete a file if it exists. Parameters are those of :func:`write_json`."""
+    """Delete a file if it exists. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`."""
     file = _resolve(uri, conn_id)
     with _translate_errors("delete", file), suppress(FileNotFoundError):
         file.filesystem.rm_file(file.path)
 
 
 def size(uri: FilePath, conn_id: str | None = None) -> int:
-    """Return the size of a file in bytes. Parameters are those of :func:`write_json`."""
+    """Return the size of a file in bytes. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`."""
     return _file_size(_resolve(uri, conn_id))
 
 
@@ -408,8 +419,9 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
             f"storage path {redact_uri(text)}: it names a Connection before the @, but the task has an explicit one "
             "for this storage; leave one of them out"
         )
-    # ``policy`` defines the allowed folders and Connections. For a remote file, it is checked before the storage is
-    # opened, because Airflow then looks up the Connection. A Connection that is not allowed must not be looked up.
+    # ``policy`` defines the allowed folders and Connections. When Airflow opens a storage, it looks up the Connection.
+    # A Connection that is not allowed must not be looked up. Therefore the URI of a remote file is checked before its
+    # storage is opened.
     if not _has_local_scheme(text) and not policy.allows_remote(text):
         raise ValidationError(NOT_ALLOWED)
     with _translate_errors("reach", _File(None, "", text)):
@@ -546,9 +558,9 @@ def _open(file: _File, read_ahead: int | None = None) -> BinaryIO:
 
 
 class _TranslatingReader(io.RawIOBase):
-    """File of any storage that raises only the errors of this module.
+    """Wrapper of a storage's own file. It converts the storage's exceptions to the errors of this module.
 
-    The ``BufferedReader`` around this object adds the methods that the storage's own file lacks.
+    The caller gets a ``BufferedReader`` around this wrapper. It adds the methods that the storage's own file lacks.
     """
 
     def __init__(self, file: BinaryIO, translate: Callable[[], AbstractContextManager[None]]) -> None:

@@ -41,7 +41,9 @@ class FacekiTaskMixin:
         return FacekiHook(self.faceki_conn_id)
 
     def push_record_link(self, context: Context, request_id: str | None) -> None:
-        """Store the address of a record's page in FACEKI's portal for the task's extra link, if the address is known.
+        """Store the address for the task's extra link, if the address is known.
+
+        The extra link leads to the page of a record in FACEKI's portal.
 
         :param context: Context of the task.
         :param request_id: FACEKI's id of the verification.
@@ -102,7 +104,8 @@ class FacekiTaskMixin:
         return {name: value for name, value in state.items() if name not in cached}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # A cached value possibly contains open files and closures, which cannot be copied. It can be created again.
+        # The cached values are removed before the copy, because they possibly contain open files and closures, which
+        # cannot be copied. The task and its copy create these values again when they need them.
         for name in self._cached_names():
             self.__dict__.pop(name, None)
         return super().__deepcopy__(memo)  # type: ignore[misc]  # Airflow's base class defines it

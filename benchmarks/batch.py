@@ -29,9 +29,10 @@ LATENCY = 0.3
 PICTURE = 20_000
 #: Minimal throughput as a share of the theoretical maximum, by the number of requests in flight.
 SHARES = {16: 0.95, 64: 0.93}
-#: Seconds that a batch needs at the maximal throughput. ``LONG`` is for the batch of our provider whose throughput has
-#: a target. ``SHORT`` is for all other batches, for example the batches with plain calls of the library ``requests``.
-#: These calls start almost at once, so a shorter measurement is sufficient.
+#: The number of rows of a batch is chosen so that the batch takes this time in seconds at the maximal throughput.
+#: ``LONG`` is for the batch of our provider whose throughput has a target. ``SHORT`` is for all other batches, for
+#: example the batches with plain calls of the library ``requests``. These calls need almost no time before the first
+#: request is sent, so a shorter measurement is sufficient.
 LONG, SHORT = 50, 20
 FEW, MANY = 1_000, 100_000
 PEOPLE = 200

@@ -27,7 +27,7 @@ ROUNDS, CALLS = 60, 8
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure the GET over plain HTTP and over TLS, and return the rows of the table."""
+    """Measure one GET with each client, over plain HTTP and over TLS. Return the rows of the result table."""
     with loopback(directory) as server:
         return [row for tls in (False, True) for row in _measure(server, tls=tls)]
 

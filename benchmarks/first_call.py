@@ -25,7 +25,7 @@ ROUNDS = 12
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure CPU time and wall time of the first call, and return the rows of the table."""
+    """Measure CPU time and wall time of the first call, and return the rows of the result table."""
     with loopback(directory) as server:
         clients.connect(server, tls=True, shared_file=True)
         token = clients.fetch_token(base_url=server.plain)

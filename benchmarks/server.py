@@ -78,7 +78,7 @@ _UNKNOWN_RESPONSE = _response("404 Not Found", b"{}")
 
 
 class Desk:
-    """The state of the server: the valid tokens and the numbers of requests. It also creates the responses."""
+    """Creator of the responses of the simulated FACEKI server. It stores the valid tokens and counts the requests."""
 
     def __init__(self) -> None:
         self._issued = 0
@@ -92,8 +92,8 @@ class Desk:
     def answer(self, target: bytes, query: bytes, head: bytes) -> bytes:
         """Return the whole response to a request whose headers are ``head``."""
         if target in _TO_TOKENS:
-            # The answer to a request by link or by record identifier contains no record. FACEKI gives this answer
-            # before the first verification.
+            # If the query contains a link or a record identifier, the answer contains no record. FACEKI gives the same
+            # answer as long as no verification with this link or record identifier exists.
             is_new = query.startswith((b"link=", b"record_identifier="))
             found = _NOTHING_YET_RESPONSE if is_new else _TO_TOKENS[target]
             return self._checked(head, _of(query) if query.startswith(_BY_REQUEST) else found)

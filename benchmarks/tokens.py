@@ -77,7 +77,7 @@ SCENARIOS = (
 
 
 def measure(directory: Path) -> list[Row]:
-    """Count the token requests of all scenarios, and return the rows of the table."""
+    """Count the token requests of all scenarios, and return the rows of the result table."""
     with loopback(directory, LATENCY) as server:
         return [row for scenario in SCENARIOS for row in _rows(server, scenario)]
 

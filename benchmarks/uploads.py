@@ -26,7 +26,7 @@ PROCESSES = 3
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure CPU and memory of the uploads, and return the rows of the table."""
+    """Measure CPU and memory of the uploads, and return the rows of the result table."""
     large, small = _pictures(directory / "large", LARGE), _pictures(directory / "small", SMALL)
     with loopback(directory) as server:
         clients.connect(server, tls=True)

@@ -72,8 +72,8 @@ async def _main(name: str, count: int, url: str, certificate: str) -> dict[str, 
     found = {
         "cpu": 100 * (time.process_time() - cpu) / took,
         "polls": (watch.polls - polls) / took,
-        # The baseline of the memory is read after the first waits have filled the connection pool, because the memory
-        # of the pool does not depend on the number of waits.
+        # The memory of the connection pool does not depend on the number of waits, so it must not be counted here.
+        # Therefore the start value `memory` was read after the first waits had filled the pool.
         "memory": (_resident() - memory) / count,
         "late_p50": 1e3 * statistics.median(watch.late),
         "late_p99": 1e3 * statistics.quantiles(watch.late, n=100)[98],
@@ -94,8 +94,9 @@ async def _after(seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
 def _set_aside() -> float:
     """Run one garbage collection, and exclude all remaining objects from later collections.
 
-    Nine tenths of these objects belong to Airflow itself, and a triggerer collects them in any case. The objects of the
-    measured waits are created later and are collected normally.
+    Nine tenths of these objects belong to Airflow itself. In a triggerer, each garbage collection scans them, with or
+    without our provider. Therefore they must not be part of the measurement. The objects of most waits are created
+    later, so later collections scan them as usual.
 
     :returns: Duration of the collection in seconds.
     """

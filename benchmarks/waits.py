@@ -20,10 +20,11 @@ from benchmarks.loopback import Loopback, loopback
 LATENCY = 0.2
 OURS, NAIVE, HTTP = "ours", "naive", "http"
 NAMES = {NAIVE: "requests in to_thread", HTTP: "http provider's async hook"}
-#: Measure, key and unit of the CPU time.
+#: How the CPU time is reported: the name of its row in the result table, its key in the measured values, and its unit.
 CPU = ("1 000 waits, CPU of one core", "cpu", "%")
 CPU_OF_5000 = ("5 000 waits, CPU of one core", "cpu", "%")
-#: The CPU time depends on the machine, so the target is a ratio. The floor polls without retries and without tokens.
+#: The CPU time depends on the machine, so the target is a ratio. Our CPU time is divided by the CPU time that the
+#: program ``NAIVE`` needs for the same number of waits. This program polls without retries, and never renews its token.
 MAX_CPU = Target("ratio", "≤", 1.25)
 
 _Found = Mapping[str, float]

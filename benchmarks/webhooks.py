@@ -35,7 +35,7 @@ LIMIT = 100.0
 
 
 def measure(directory: Path) -> list[Row]:
-    """Measure the answer times of webhooks, and return the rows of the table."""
+    """Measure the answer times of webhooks, and return the rows of the result table."""
     with (
         _floor(directory / "floor.db") as floor,
         _ours(directory / "airflow") as ours,

@@ -84,7 +84,8 @@ class Airflow:
             # any host. The demonstration is local, so this is acceptable.
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            # On a busy machine, the first response of the API server to a task can take longer than the default.
+            # On a busy machine, the first response of the API server to a task can take longer than Airflow's default
+            # timeout. Therefore the timeout is 60 seconds.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "NO_COLOR": "1",
         }

@@ -103,7 +103,10 @@ class Processes:
                 raise ProcessFailed(f"{name} ended with status {code}; its log: {self.logs / name}.log")
 
     def last_errors(self) -> str:
-        """Return the last error lines of all logs, each on a line of its own, or an empty text if there is none."""
+        """Return the last `MAX_ERROR_LINES` error lines of each log, with one error line per line of text.
+
+        If no log contains an error line, the text is empty.
+        """
         found = []
         for name in self._started:
             lines = (self.logs / f"{name}.log").read_text(errors="replace").splitlines()

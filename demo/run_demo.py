@@ -1,11 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The command `make demo`: run the example DAGs in a real Airflow against the sandbox, and print the results.
 
-1. Three simulated people get a link. For each of them, a decision is chosen on the sandbox's hosted page. For one of
-   them, the first decision is REVIEW, and a simulated reviewer decides later. In the meantime, the sensors wait in the
-   triggerer.
-2. A fourth person is verified by images.
-3. Airflow's scheduler starts the other two examples according to their schedule.
+1. `example_faceki_kyc_link` runs for three simulated people, who get a link. For each of them, a decision is chosen on
+   the sandbox's hosted page. For one of them, the first decision is REVIEW, and a simulated reviewer decides later. In
+   the meantime, the sensors wait in the triggerer.
+2. `example_faceki_verification` runs for a fourth person, who is verified by images.
+3. Airflow's scheduler starts `example_faceki_fetch_records` and `example_faceki_hook_taskflow` according to their
+   schedules.
 
 Each task runs in its own process. All tasks together make only one token request, because they share the token file.
 """
@@ -184,7 +185,7 @@ class Demo:
             ]
 
     def _result(self, dag_id: str, run_id: str) -> str:
-        """Return the result of a run in a few words."""
+        """Return the result of a DAG run as a short text for the printed report."""
         result = self.airflow.xcom(dag_id, run_id, RESULT_OF[dag_id])
         if dag_id == FETCH_DAG:
             return "records: " + ", ".join(f"{count} {word}" for word, count in result.items())

@@ -204,8 +204,8 @@ _STATUS_FIRST: Final = {"decision": "status"}
 
 DIALECTS: Final[dict[str, Dialect]] = {
     DOCUMENTED: Dialect("as documented"),
-    # Dialects (simulated differences from FACEKI's documentation) in which other JSON objects than the documented one
-    # contain the records.
+    # Dialects (simulated differences from FACEKI's documentation) that put the records at a different place in the
+    # JSON.
     "records-nested": Dialect(
         'records as `result: {"records": […]}`', {"records": _result(lambda found: {"records": found})}
     ),
@@ -416,7 +416,9 @@ DIALECTS: Final[dict[str, Dialect]] = {
 
 @lru_cache
 def dialect_of(names: str) -> Dialect:
-    """Return the dialect with this name, or the combination of several dialects.
+    """Return the dialect with this name. For several names, return the combination of these dialects.
+
+    A dialect is a simulated difference from FACEKI's documentation.
 
     :param names: one name, or several names separated by commas. If two dialects change the same answer, the change
         of the last dialect is applied.

@@ -42,7 +42,8 @@ class Fault:
 
     - `status`: The answer has the HTTP status `status`. If `retry_after` is set, the answer has the header
       `Retry-After`. The body is an HTML page for 413, 502, 503 and 504, and JSON for every other status.
-    - `code`: The answer is HTTP 200 with the error `code` in the envelope of the route.
+    - `code`: The answer is HTTP 200 with the error `code`. The JSON has the same envelope (outer object) as every other
+      error of the route.
     - `redirect`: The answer is a redirect to `location` with the HTTP status `status` (default: 302).
     - `huge`: The answer is JSON that is padded to `size` bytes.
     - `slow`: The request is processed after `delay` seconds, even if the client has disconnected. With `processed`, the

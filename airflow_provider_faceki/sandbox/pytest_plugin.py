@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-# The clock module is imported at the top, so that it stores references to the real time functions before a test can
-# freeze the time.
+# When the clock module is imported, it reads the system time and stores a reference to the original `asyncio.sleep`.
+# The import is at the top of this file, so that this happens before a test can freeze the time.
 from airflow_provider_faceki.sandbox.backend import clock as _clock  # noqa: F401
 
 if TYPE_CHECKING:

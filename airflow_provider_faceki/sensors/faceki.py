@@ -54,12 +54,13 @@ _FILTERS = ("link", "request_id", "record_identifier")
 
 
 class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
-    """Wait until FACEKI has decided the verification with a link, a request id, or your own identifier.
+    """Wait until FACEKI has decided a verification.
 
-    Set exactly one of ``link``, ``request_id`` and ``record_identifier``. If FACEKI has no record yet, the sensor
-    continues to wait. FACEKI reports a missing record in three ways, and the sensor recognises all of them. If the link
-    is unknown, expired or used up, the task fails at once. ``poke_interval``, ``exponential_backoff``, ``max_wait``,
-    ``timeout``, ``execution_timeout`` and ``soft_fail`` have the same meaning in all modes.
+    Select the verification by exactly one of ``link``, ``request_id`` and ``record_identifier``. If FACEKI has no
+    record yet, the sensor continues to wait. FACEKI reports a missing record in three ways, and the sensor recognises
+    all of them. If the link is unknown, expired or used up, the task fails at once. ``poke_interval``,
+    ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have the same meaning in
+    all modes.
 
     XCom: the summary of the record, without personal data.
 
@@ -155,8 +156,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         """
         given = DecisionEvent.from_payload(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
-        # If the trigger has stopped because of an error, no further failure is tolerated. Therefore the count of failed
-        # polls starts at the maximum, so that a failure of this poll raises an error.
+        # The worker now polls FACEKI once. If the trigger has stopped because of an error, a failure of this poll must
+        # raise an error. Therefore the count of failed polls then starts at the maximum.
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:

@@ -37,8 +37,9 @@ class CircuitBreaker:
     def retry_after(self, now: float) -> float:
         """Return the number of seconds for which the caller must not poll.
 
-        If the result is 0, the caller is allowed to poll now. If the circuit is open, this poll is the probe, and all
-        other callers have to wait.
+        If the result is 0, the caller is allowed to poll now. While the circuit is open, the polls of a Connection are
+        blocked for some time. After this time, one caller gets the result 0. Its poll is the probe, which tests whether
+        FACEKI responds again. All other callers have to wait.
         """
         if not self.is_open:
             return 0.0
@@ -48,22 +49,22 @@ class CircuitBreaker:
         return 0.0
 
     def record_failure(self, now: float) -> bool:
-        """Count a failed poll, and return whether it opened the circuit."""
+        """Count a failed poll. Return whether the polls are blocked because of it (it has opened the circuit)."""
         self.failures += 1
         if self.failures == FAILURE_THRESHOLD:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # One poll was allowed as a probe, to test whether FACEKI responds again. Only a failure after the start of
-            # the probe keeps the circuit open for longer. A poll that began before the circuit opened can fail later.
-            # Before the probe, such a failure must not keep the circuit open for longer.
+            # A probe is one poll that tests whether FACEKI responds again. A failure after the start of the probe
+            # blocks the polls for longer. An earlier failure does not: it belongs to a poll that began before the polls
+            # were blocked, so it shows nothing new.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds
         return False
 
     def record_success(self) -> bool:
-        """Close the circuit after a successful poll. Return whether the circuit was open."""
+        """After a successful poll, allow all polls (close the circuit). Return whether polls were blocked before."""
         was_open = self.is_open
         self.failures, self._is_half_open = 0, False
         return was_open

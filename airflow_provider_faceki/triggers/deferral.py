@@ -40,7 +40,7 @@ class DecisionEvent(NamedTuple):
 
     @classmethod
     def decided(cls, record: api.VerificationRecord) -> DecisionEvent:
-        """Return the event for a decided record."""
+        """Return the trigger event that reports that FACEKI has decided this record."""
         return cls("decided", as_faceki_id(record.request_id))
 
     def to_dict(self) -> dict[str, str | None]:
@@ -97,12 +97,15 @@ class WaitLimit(NamedTuple):
 
     @property
     def is_execution_timeout(self) -> bool:
-        """Whether ``execution_timeout`` ends the wait."""
+        """Whether this limit comes from the task's ``execution_timeout``, and not from a different parameter."""
         return self.parameter == "execution_timeout"
 
     @property
     def timeout(self) -> timedelta:
-        """Timeout for Airflow's ``defer``. It is later than the deadline; see :func:`defer_timeout`."""
+        """Timeout for Airflow's ``defer``: the time until the deadline of this limit, and some more seconds.
+
+        With these seconds, the trigger usually ends the wait, and not Airflow; see :func:`defer_timeout`.
+        """
         return defer_timeout(self.deadline)
 
     def to_kwargs(self) -> dict[str, Any]:

@@ -89,8 +89,9 @@ class SharedPoller:
         except api.FacekiError:
             self._client = None
             raise
-        # Every exception is caught, because one failed read must not end all triggers. Secrets backends raise
-        # exceptions of any type, and Airflow reports a failing backend as a missing Connection.
+        # Every exception of the read is caught, because one failed read of the Connection must not end all triggers. A
+        # secrets backend can raise an exception of any type. If a backend fails, Airflow can also report that the
+        # Connection is missing. Therefore this exception is treated as a failed read too.
         except Exception as error:
             self._failed_reads += 1
             if self._failed_reads >= MAX_FAILED_READS:

@@ -50,7 +50,8 @@ MAX_BODY_BYTES = 256 * 1024
 #: If a body is too large, it is read up to this size in bytes and discarded. Otherwise the sender, which is still
 #: sending, would never receive the answer.
 MAX_DISCARDED_BYTES = 4 * 1024 * 1024
-#: Maximum time in seconds until a body has arrived. A waiting request needs a socket, but no thread.
+#: Maximum time in seconds until a body has arrived. A request that waits for its body occupies a socket, but no thread.
+#: Therefore slow senders do not block the other requests during this time.
 BODY_TIMEOUT_SECONDS = 5.0
 #: Rate limit of authenticated calls in one process: maximum number in a burst, and average number per second.
 CALL_LIMIT = (500.0, 50.0)
@@ -58,8 +59,8 @@ CALL_LIMIT = (500.0, 50.0)
 #: Connections before the caller's token is checked. Above the limit, the answer has the status 429. The first number is
 #: the maximum number in a burst. The second number is the average number per second.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: A refusal is sent only after a whole multiple of this number of seconds. This interval is longer than the lookup of a
-#: Connection, so the delay of the answer does not reveal whether a Connection was looked up.
+#: The delay between a request and its refusal is a whole multiple of this number of seconds. The delay is always longer
+#: than the lookup of a Connection, so it does not reveal whether a Connection was looked up.
 REFUSAL_SECONDS = 1.0
 #: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed,
 #: or if no active DAG is scheduled on the asset of the webhook's Connection.
@@ -259,9 +260,10 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. For
-        # other Connections, the wait for the lookup ends shortly before the end of the interval after which a refusal
-        # is sent. So the delay of the refusal does not reveal the duration of the lookup.
+        # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. The
+        # request of an expected Connection waits until the lookup is finished. Any other request is refused if the
+        # lookup is not finished shortly before the first time at which a refusal can be sent. So the delay of the
+        # refusal does not reveal the duration of the lookup.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -290,8 +292,8 @@ class Receiver:
     async def _quantize_latency(self, began: float) -> None:
         """Sleep until the time since ``began`` is a whole multiple of the interval from :meth:`_refusal_seconds`.
 
-        All refusals are sent after such a multiple. So the delay of the answer does not reveal whether a Connection was
-        looked up.
+        ``began`` is the time at which the request arrived. The delay of every refusal is such a multiple, so the delay
+        does not reveal whether a Connection was looked up.
         """
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)

@@ -43,7 +43,8 @@ LOOKUP_TIMEOUT_SECONDS = 15.0
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
-#: Maximum number of Connection ids with cached credentials, including ids that do not exist.
+#: Maximum number of Connection ids in the cache of credentials. If an id does not exist, the cache contains credentials
+#: for it that no token matches. Such ids are counted too.
 MAX_CACHED = 1024
 _LOOKUP_THREADS = 2
 
@@ -96,7 +97,8 @@ class Credentials:
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 
 
-#: Credentials that no token matches. Their hash is random, so a comparison has the usual duration.
+#: Credentials for a Connection that does not exist or cannot be used. No token matches them, because their hash is
+#: random. A token is compared with this hash too, so the comparison takes as long as for a usable Connection.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 
@@ -188,7 +190,8 @@ class Authenticator:
 class ReferencedConnections:
     """Cache of the ids of the Connections whose asset (``faceki://<conn_id>/verifications``) is used by a DAG.
 
-    The receiver of webhooks looks up these Connections without a rate limit. Only one event loop uses an instance.
+    The receiver of webhooks looks up these Connections without a rate limit. For other Connection ids, lookups have a
+    rate limit, because an attacker can cause them. Only one event loop uses an instance.
 
     :param read: Function that reads the ids. It runs in a thread and is allowed to block.
     """

@@ -3,8 +3,10 @@
 
 Airflow's asset manager creates the events, in a database session of the API server. Each transaction first locks the
 database row of the asset. Therefore no other thread, process or machine can write an event between the search for an
-earlier event and the write. On SQLite, the lock is the write lock of the whole database. The lock is acquired first:
-if the asset manager could not acquire it later, it would continue without the event.
+earlier event and the write. On SQLite, this lock is the write lock of the whole database.
+
+On every database, the lock is acquired before the asset manager is called. If the asset manager itself had to acquire
+the lock and failed, it would continue, and the event would be lost.
 
 Commits and this lock limit the number of events per second. Therefore all waiting notifications of a Connection are
 stored together in one transaction.
@@ -42,8 +44,8 @@ LOCK_TIMEOUT_SECONDS = 20.0
 #: Maximum time in seconds to wait until an event is written to the database. The time is long, because the event is
 #: useful even if the sender no longer waits for the answer.
 STORE_TIMEOUT_SECONDS = 60.0
-#: Period before a notification. The notification is a repetition if the latest event of its verification in this period
-#: has the same status.
+#: Maximum age of the event with which a notification is compared. It is the latest event of the same verification. If
+#: it has the same status, the notification is a repetition and is not stored.
 REPEAT_WINDOW = timedelta(days=1)
 #: Maximum number of notifications in one transaction. The number is small, because other API servers must wait for the
 #: end of the transaction, which locks the asset.
@@ -92,7 +94,9 @@ class EventWriter:
         self._draining: asyncio.Task[None] | None = None
 
     async def write(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> Outcome:
-        """Store a notification. After the end of the transaction, return whether it was stored, or the reason why not.
+        """Store a notification, and wait for the end of the transaction.
+
+        Return whether the notification was stored. If it was not stored, the returned value is the reason.
 
         :raises TimeoutError: if the transaction has not ended after :data:`STORE_TIMEOUT_SECONDS`. The notification is
             possibly stored later. If the sender then sends it again, it is recognized as a repetition.
@@ -238,8 +242,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
     try:
         yield
     finally:
-        # Remove the cache from the database session. Airflow uses the same session again for the next transaction of
-        # this thread. With the cache, that transaction would get old results.
+        # The listener that returns the cached results of queries is removed from the database session. Airflow uses the
+        # same session for the next transaction of this thread. That transaction would otherwise get old results.
         event.remove(session, "do_orm_execute", answer)
 
 
@@ -305,8 +309,8 @@ def _latest_statuses(
     from airflow.models.asset import AssetEvent
     from sqlalchemy import JSON, select, type_coerce
 
-    # The query compares the request id in the event and not the partition key. Before Airflow 3.2, and if the DAGs are
-    # not partitioned, events have no partition key.
+    # The query finds events by the request id in their data. It does not use the partition key, because some events
+    # have none: all events before Airflow 3.2, and the events for DAGs that are not partitioned.
     request_id = type_coerce(AssetEvent.extra, JSON)["request_id"].as_string()
     found = session.scalars(
         select(AssetEvent.extra)

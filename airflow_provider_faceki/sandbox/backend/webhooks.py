@@ -122,11 +122,12 @@ class WebhookSender:
             self._changed.notify()
 
     def _swap(self, delivery: _Delivery) -> _Delivery:
-        """Swap the order of two consecutive webhooks. Return the delivery that the caller must put into the queue.
+        """Reverse the order of two consecutive webhooks. Return the delivery that the caller must put into the queue.
 
-        For the first webhook, this is the unchanged delivery. It waits in the queue for the delay in the setting
-        `webhook_delay`. If a second webhook is queued in this time, the delivery of the first webhook is removed from
-        the queue. The returned delivery then sends the second webhook at once, and the first webhook directly after it.
+        - First webhook: its delivery is returned unchanged. The delivery waits in the queue for the seconds of the
+          setting `webhook_delay`. If no second webhook comes in this time, the first webhook is sent alone.
+        - Second webhook, while the first webhook waits: the delivery of the first webhook is removed from the queue.
+          The returned delivery sends both webhooks at once, first the second webhook and then the first webhook.
         """
         held, self._held = self._held, delivery
         if held is None or held not in self._queue:

@@ -48,7 +48,8 @@ class Route:
 _V3_KYC: Final = "/api/v3/kyc_verification"
 _V2_KYC: Final = "/kycverify/api/kycverify"
 
-# Each tuple contains the arguments `body`, `bearer`, `envelope` and `takes_time` for routes of the V2 API.
+# Arguments of `Route` that several routes of the V2 API share. Each tuple contains the values of `body`, `bearer`,
+# `envelope` and `takes_time`.
 _V2_BY_LINK: Final = (Body.NONE, False, LEGACY, False)
 _V2_UPLOAD: Final = (Body.FORM, True, LEGACY, True)
 _V2_UPLOAD_BY_LINK: Final = (Body.FORM, False, LEGACY, True)
