@@ -47,10 +47,10 @@ T = TypeVar("T")
 #: write and this read. It must be longer than another execution needs to read and to write the mark. These are two
 #: requests to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
-#: A mark is a stored value that means: a charged call was possibly sent. Before an execution sends a charged call, it
-#: reads the stored mark and writes its own mark. Then it waits and reads the stored mark again, to see whether another
-#: execution has overwritten it. The wait lasts at least this factor times the duration of the first read and the write
-#: together.
+#: Factor for a wait: the wait lasts at least this factor times the duration of the read and the write before it. Before
+#: an execution sends a charged call, it reads the stored mark and writes its own mark. A mark is a stored value that
+#: means: a charged call was possibly sent. Then the execution waits, and reads the stored mark again, to see whether
+#: another execution has overwritten it.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. If more than this number of seconds passes between two
 #: reads, the process was suspended, and it stops sending. The hook possibly pauses before it sends a failed request

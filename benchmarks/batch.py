@@ -27,7 +27,8 @@ from benchmarks.loopback import Loopback, loopback
 LATENCY = 0.3
 #: Size of a test image in bytes. uploads.py measures the upload of larger images.
 PICTURE = 20_000
-#: Minimal throughput as a share of the theoretical maximum, by the number of requests in flight.
+#: For each number of requests in flight: the lowest throughput with which the benchmark passes. It is a share of the
+#: theoretical maximum.
 SHARES = {16: 0.95, 64: 0.93}
 #: The number of rows of a batch is chosen so that the batch takes this time in seconds at the maximal throughput.
 #: ``LONG`` is for the batch of our provider whose throughput has a target. ``SHORT`` is for all other batches, for

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 LoadImage = Callable[[str, str], "api.Image"]
 
 DOCUMENT_NUMBERS = (1, 2, 3)
-#: Pauses in seconds before a verification is sent again. It is sent again if the storage delivered a picture only in
-#: part.
+#: Pauses in seconds. If the storage of the pictures delivers only a part of a picture, the verification is sent again,
+#: once after each pause.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
 #: The clocks of FACEKI and of this machine can differ. This is the assumed maximum difference in seconds. Because of
 #: it, a record can seem to be created before its row was sent. If it seems to be too old by at most this difference, it

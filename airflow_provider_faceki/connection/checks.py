@@ -98,7 +98,10 @@ def text(value: object, _: FieldSpec) -> str:
 
 
 def credential(value: object, _: FieldSpec) -> str:
-    """Check a client id or a client secret that FACEKI has issued."""
+    """Check the form of a client id or a client secret. No request is sent to FACEKI.
+
+    The text must have no surrounding whitespace, no control characters, and at most the maximum length.
+    """
     return _clean(value, "the text exactly as issued, without white space around it or control characters")
 
 

@@ -332,7 +332,7 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
         self._remember_given("selfie")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Analyse the face and return the estimates."""
+        """Analyse the face, and return the estimates of age, gender and liveness."""
         with translate_errors():
             self.check_rendered()
         found = asdict(self.call_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))

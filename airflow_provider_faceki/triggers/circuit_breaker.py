@@ -49,7 +49,10 @@ class CircuitBreaker:
         return 0.0
 
     def record_failure(self, now: float) -> bool:
-        """Count a failed poll. Return whether the polls are blocked because of it (it has opened the circuit)."""
+        """Count a failed poll. Return ``True`` if this failure opens the circuit, so that further polls are blocked.
+
+        The result is also ``False`` if the circuit was open before.
+        """
         self.failures += 1
         if self.failures == FAILURE_THRESHOLD:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS

@@ -150,10 +150,10 @@ class Authenticator:
         """Look up a Connection and return its credentials. Concurrent callers share one lookup.
 
         :param conn_id: Id of the Connection.
-        :param expected: Whether a DAG uses the asset of the Connection, or an earlier request contained the correct
-            token of the Connection. Such a lookup does not wait for the lookups of unknown ids.
-        :param within: Maximum seconds of the wait. After this time, credentials that no token matches are returned. The
-            lookup then continues and fills the cache. ``None`` means that the call waits for the lookup.
+        :param expected: If it is ``True``, the lookup does not wait for the lookups of unknown ids. Set it if a DAG
+            uses the asset of the Connection, or if an earlier request contained the correct token of the Connection.
+        :param within: Maximum wait in seconds. If the lookup takes longer, the call returns credentials that reject
+            every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
         :raises LookupFailed: if a secrets backend or the database failed.
         """
         task = self._lookups.get(conn_id)

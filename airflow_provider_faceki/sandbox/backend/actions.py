@@ -210,8 +210,9 @@ class Backend:
         """
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # The link remains unchanged in three cases: it has no uses left, it has expired, or the credit of the
-                # simulated FACEKI account is used up.
+                # The sandbox refuses the verification if the link has no uses left or has expired, if the simulated
+                # FACEKI account has no credit, or if the record identifier selects an error code. A refused
+                # verification does not use up the link.
                 with suppress(Refused):
                     self.answer_link(link)
 

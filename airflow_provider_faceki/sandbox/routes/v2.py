@@ -88,7 +88,7 @@ def _verify(backend: Backend, request: Request, images: tuple[str, ...], by_link
 
 
 def _kyc(record: Record) -> dict[str, object]:
-    """Return the KYC object, which describes a verification in answers of the V2 API."""
+    """Build the KYC object from a record. Answers of the V2 API describe a verification by this object."""
     passed = record.decision == "ACCEPTED"
     documents = record.document["document_data"]
     confidences = record.document["document_data_confidence"]
