@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,9 +141,24 @@ class Airflow:
         self.call("PATCH", f"dags/{dag_id}", {"is_paused": False})
 
     def trigger(self, dag_id: str, params: Mapping[str, object]) -> str:
-        """Start a DAG run and return its run id."""
-        made = self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(params)})
-        return str(made["dag_run_id"])
+        """Start a DAG run and return its run id.
+
+        The run id is chosen here. Therefore a failed call can be repeated: it never starts a second run.
+        """
+        run_id = f"manual__{uuid.uuid4()}"
+        document = {"dag_run_id": run_id, "logical_date": None, "conf": dict(params)}
+        for left in reversed(range(API_TRIES)):
+            try:
+                self.call("POST", f"dags/{dag_id}/dagRuns", document)
+                break
+            except (AirflowRefused, OSError) as error:
+                status = getattr(error, "status", 500)
+                if status == 409:
+                    break  # An earlier call has started the run, although its response was an error.
+                if status < 500 or not left:
+                    raise
+            time.sleep(1)
+        return run_id
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.call("GET", f"dags/{dag_id}/dagRuns")["dag_runs"]

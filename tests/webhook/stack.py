@@ -131,7 +131,7 @@ class Stack(Served):
 
     def run(self, dag_id: str) -> dict[str, str]:
         """Trigger a DAG, wait until its run has finished, and return the states of its tasks."""
-        made = self.airflow.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
+        made = self.airflow.trigger(dag_id, {})
         query = "SELECT 1 FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
         self.until(f"{dag_id} to finish", lambda: bool(self.rows(query, made)), 240)
         return self.tasks(made)
