@@ -172,8 +172,6 @@ class ResponseError(FacekiError):
     #: Whether the body of the answer reports the failure in one of FACEKI's JSON formats. ``False`` if only the HTTP
     #: status reports the failure.
     is_stated: bool = False
-    #: Whether the answer reports, in any format, that the access token is not accepted.
-    refuses_token: bool = False
     #: Whether the answer possibly means that FACEKI refused the access token.
     may_refuse_token: bool = False
     #: The caller's own identifier of the failed verification, or ``None`` if the answer does not contain it.
