@@ -160,15 +160,15 @@ class ConnectionSettings:
     auth_flow: AuthFlow = _field(  # noqa: RUF009 - it declares a field, like dataclasses.field
         "auth_flow",
         "Token request",
-        "How a token is requested. Try another form only if the test of this Connection says that FACEKI does not "
-        "know this one.",
+        "How a token is requested. Set another value only if the test of this Connection says that FACEKI does not "
+        "know this form of the request.",
         default=AuthFlow.GENERATE_TOKEN.value,
         choices=tuple(flow.value for flow in AuthFlow),
     )
     timeout: float = _field(
         "number",
         "Timeout (s)",
-        "Seconds for each phase of a call: sending the request, waiting for the head of the answer, reading the "
+        "Seconds for each phase of a call: sending the request, waiting for the headers of the answer, reading the "
         "body of the answer. Connecting takes at most 10 seconds.",
         default=30,
         limits=(0.1, 600),
@@ -176,16 +176,16 @@ class ConnectionSettings:
     upload_timeout: float = _field(
         "number",
         "Upload timeout (s)",
-        "Seconds for each phase of a call that sends images. If the request is not sent completely in this time, the "
-        "call ends. Waiting for the answer can take the same time again.",
+        "Seconds for each phase of a call that sends pictures. If the request is not sent completely in this time, the "
+        "attempt ends. Waiting for the answer can take the same time again.",
         default=120,
         limits=(0.1, 3600),
     )
     max_attempts: int = _field(
         "integer",
         "Attempts",
-        "How often a request is sent at most, the first time included. If FACEKI possibly received a charged call, the "
-        "call is not repeated.",
+        "Maximum number of times that a request is sent, including the first time. If FACEKI possibly received a "
+        "charged call, the call is not repeated.",
         default=4,
         limits=(1, 20),
     )
@@ -207,7 +207,8 @@ class ConnectionSettings:
     verify: bool | str = _field(
         "verify",
         "Verify TLS / CA bundle",
-        "true, false, or the path of a CA bundle file or directory on the machines that run tasks.",
+        "Whether the server's certificate is checked: true, false, or the path of a CA bundle file or directory on the "
+        "machines that run tasks.",
         default=True,
     )
     proxies: tuple[tuple[str, str], ...] | None = _field(
@@ -219,7 +220,7 @@ class ConnectionSettings:
     max_image_bytes: int = _field(
         "integer",
         "Largest image (bytes)",
-        "Larger images are refused before anything is sent.",
+        "Larger pictures are refused before anything is sent.",
         default=10 * 1024 * 1024,
         limits=(1, 1024 * 1024 * 1024),
     )
@@ -241,16 +242,16 @@ class ConnectionSettings:
         "integer",
         "Charged calls per try",
         "Maximum number of charged calls in one try of a task. A call above the limit is not sent, and the task fails. "
-        "Rows of a batch stay open. To continue, raise the limit and clear the task. If it is not set, there is no "
-        "limit.",
+        "A batch keeps the rows that were not sent for a later try. To continue, raise the limit and clear the task. "
+        "If it is not set, there is no limit.",
         limits=(1, 100_000_000),
     )
     webhook_token: str | None = _field(
         "webhook_token",
         "Webhook token",
-        f"{MIN_KEY_LENGTH} or more random letters, digits and - . _ ~. The token is the end of the webhook's URL in "
-        "FACEKI's portal, https://YOUR_AIRFLOW/faceki/webhook/CONNECTION_ID/TOKEN. If it is not set, every webhook is "
-        "refused.",
+        f"{MIN_KEY_LENGTH} or more random characters: letters, digits and - . _ ~. The token is the end of the "
+        "webhook's URL in FACEKI's portal, https://YOUR_AIRFLOW/faceki/webhook/CONNECTION_ID/TOKEN. If it is not set, "
+        "every webhook is refused.",
         secret=True,
     )
     webhook_token_previous: str | None = _field(
@@ -349,8 +350,8 @@ class ConnectionSettings:
     webhook_statuses: tuple[str, ...] | None = _field(
         "words",
         "Webhook statuses",
-        "Only webhooks with one of these statuses are stored. A list, or text with commas. If it is not set, all "
-        "webhooks are stored.",
+        "Only webhooks with one of these statuses are stored. The value is a list, or text with commas between the "
+        "statuses. If it is not set, all webhooks are stored.",
         choices=("ACCEPTED", "DECLINED", "REVIEW", "OTHER"),
         in_form=False,
     )
