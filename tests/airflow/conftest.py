@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_faceki import charged_call
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.airflow.real_run import RealRun, real_run
 from tests.airflow.running import DAGS, EXAMPLES, bundles
 
 #: Connection settings for tests that cause faults: one attempt, no pause.
@@ -47,10 +46,3 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
         return conn_id
 
     return make
-
-
-@pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRun]:
-    """A finished run of a complete Airflow, which is started when the first test requests it."""
-    with real_run(tmp_path_factory.mktemp("real")) as run:
-        yield run

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""One run of a complete Airflow that several test modules evaluate: examples, every path, a killed triggerer."""
+"""One run of a complete Airflow that several tests evaluate: examples, every path, a killed triggerer."""
 
 from __future__ import annotations
 

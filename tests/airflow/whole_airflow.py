@@ -21,8 +21,8 @@ import psutil
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.running import AIRFLOW_3, reading
 
-#: Timeouts in seconds. On an idle machine with two cores, a tenth of them is sufficient.
-MAX_WAIT_SECONDS = 300.0
+#: Timeouts in seconds. On an idle machine with two cores, less than a tenth of them is sufficient.
+MAX_WAIT_SECONDS = 900.0
 END_SECONDS = 15.0
 PROCESS_END_SECONDS = 10.0
 DATABASE_SECONDS = 120.0

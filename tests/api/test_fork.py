@@ -11,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,39 +25,13 @@ from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.transport import http_transport as transport
 from tests.api.conftest import RecordedWarnings
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
+from tests.forks import exit_code, fork
 from tests.waiting import wait_until
 
 FETCH = FetchRecords(request_id="r-1")
 ACCOUNT = TokenSeal(TokenRequest("https://kyc.example", "client-1", "s3cret"))
 
 pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")]
-
-
-def _fork(work: Callable[[], bool]) -> int:
-    """Run ``work`` in a child process and return the process id. If ``work`` returns true, the exit code is 0."""
-    child = os.fork()
-    if child:
-        return child
-    code = 2
-    try:
-        code = 0 if work() else 1
-    except Exception:  # noqa: BLE001 - the exit code reports each exception to the parent
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def _outcome(child: int) -> int | None:
-    """Return the exit code of a child, or ``None`` if it did not end and was killed."""
-    # A busy machine may need many seconds; a child that hangs needs for ever.
-    for _ in range(6000):
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
 
 
 @pytest.fixture
@@ -77,7 +49,7 @@ def test_a_child_speaks_on_connections_of_its_own(server: FakeServer, sharing: F
     assert _both_ways(sharing)
     ours = {received.connection for received in server.received}
     before = len(server.received)
-    assert _outcome(_fork(lambda: _both_ways(sharing))) == 0
+    assert exit_code(fork(lambda: _both_ways(sharing))) == 0
     theirs = {received.connection for received in server.received[before:]}
     assert len(server.received) == before + 2
     assert ours & theirs == set()
@@ -96,8 +68,8 @@ def test_a_child_forked_while_every_lock_is_held(server: FakeServer, sharing: Fa
         store.memory._mutex,
         pool._adapter_lock,
     ):
-        child = _fork(lambda: _both_ways(sharing) and _both_ways(replace(sharing, client_secret="other")))
-    assert _outcome(child) == 0
+        child = fork(lambda: _both_ways(sharing) and _both_ways(replace(sharing, client_secret="other")))
+    assert exit_code(child) == 0
     assert server.token_requests == 2
 
 
@@ -107,12 +79,12 @@ def test_a_child_forked_while_its_parent_fetches_waits_for_the_parent(
     store = sharing._account.tokens
     lock = store.try_lock()
     assert lock is not None
-    child = _fork(lambda: _both_ways(sharing))
+    child = fork(lambda: _both_ways(sharing))
     time.sleep(0.3)
     assert server.received == []
     store.set(AccessToken(server.new_token(), time.time(), 3600.0))
     lock.release()
-    assert _outcome(child) == 0
+    assert exit_code(child) == 0
     assert server.token_requests == 0
 
 
@@ -122,7 +94,7 @@ def test_a_child_of_a_process_with_a_lock_in_memory_has_no_part_in_it(
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     lock = client._account.tokens.try_lock()
     assert lock is not None
-    assert _outcome(_fork(lambda: _both_ways(client))) == 0
+    assert exit_code(fork(lambda: _both_ways(client))) == 0
     assert server.token_requests == 1
     lock.release()
 
@@ -134,12 +106,12 @@ def test_a_child_that_lives_on_does_not_keep_its_parents_lock(
     lock = store.try_lock()
     assert lock is not None
     reader, writer = os.pipe()
-    child = _fork(lambda: os.read(reader, 1) == b"x")
+    child = fork(lambda: os.read(reader, 1) == b"x")
     assert other.try_lock() is None
     lock.release()
     again = other.try_lock()
     os.write(writer, b"x")
-    assert _outcome(child) == 0
+    assert exit_code(child) == 0
     assert again is not None
     os.close(reader)
     os.close(writer)
@@ -194,8 +166,8 @@ def test_a_child_forked_in_the_middle_of_many_threads(server: FakeServer, sharin
     for thread in threads:
         thread.start()
     try:
-        children = [_fork(lambda: _both_ways(sharing)) for _ in range(8)]
-        assert [_outcome(child) for child in children] == [0] * 8
+        children = [fork(lambda: _both_ways(sharing)) for _ in range(8)]
+        assert [exit_code(child) for child in children] == [0] * 8
     finally:
         over.set()
         for thread in threads:
@@ -212,12 +184,12 @@ def test_a_lock_that_is_taken_during_a_fork_does_not_stay_open_in_the_child(
     def forking(descriptor: int, operation: int) -> None:
         flock(descriptor, operation)
         if operation & fcntl.LOCK_EX:
-            children.append(_fork(lambda: not _is_open(descriptor)))
+            children.append(fork(lambda: not _is_open(descriptor)))
 
     monkeypatch.setattr(fcntl, "flock", forking)
     lock = FileTokenStore(tmp_path / "tokens", ACCOUNT, warned).try_lock()
     assert lock is not None
-    assert [_outcome(child) for child in children] == [0]
+    assert [exit_code(child) for child in children] == [0]
     lock.release()
 
 

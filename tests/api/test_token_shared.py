@@ -139,7 +139,7 @@ def test_one_host_fetches_and_the_others_wait_without_asking_the_storage_all_the
     assert len(backend.operations) == before
     one.set(TOKEN)
     lock.release()
-    wait_until(lambda: other.read() == TOKEN, 5)
+    wait_until(lambda: other.read() == TOKEN)
 
 
 def test_a_lock_of_a_host_that_was_killed_is_passed_over_and_removed_later(
@@ -257,7 +257,7 @@ def _raise_at(failing: str) -> Callable[[str], None]:
 
 
 def _hang(operation: str) -> None:
-    time.sleep(1.0)
+    time.sleep(60.0)
 
 
 @pytest.mark.parametrize(
@@ -292,8 +292,8 @@ def test_calls_go_on_where_the_storage_does_not_work(
     server.live.clear()
     assert call(sharing, FETCH) == ()
     assert server.token_requests == 2
-    assert time.monotonic() - started < 5
-    wait_until(lambda: warned.messages, 5)
+    assert time.monotonic() - started < 30
+    wait_until(lambda: warned.messages)
     assert len(warned.messages) == 1
     assert warned.messages[0].startswith("the FACEKI token cannot be shared through s3://…@bucket/tokens (")
     assert warned.messages[0].endswith("this host now fetches its own")
@@ -314,7 +314,7 @@ def test_a_slow_storage_does_not_stop_the_event_loop(
     asyncio.run(turns.count_during(ten_calls()))
     assert server.token_requests == 1
     # A thread removes the lock object, possibly after the end of the call.
-    wait_until(lambda: list(backend.objects) and not any("lock" in name for name in backend.objects), 5)
+    wait_until(lambda: list(backend.objects) and not any("lock" in name for name in backend.objects))
 
 
 def test_a_failed_token_request_frees_the_lock(
@@ -324,7 +324,7 @@ def test_a_failed_token_request_frees_the_lock(
     sharing = replace(client, token_directory=tmp_path / "a", token_backend=backend)
     with pytest.raises(AuthenticationError):
         call(sharing, FETCH)
-    wait_until(lambda: not backend.objects, 5)
+    wait_until(lambda: not backend.objects)
 
 
 def _process_stores(monkeypatch: pytest.MonkeyPatch) -> None:

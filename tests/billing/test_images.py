@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -39,6 +38,7 @@ from tests.airflow.running import AIRFLOW_3
 from tests.billing.conftest import Connect, Verify
 from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
 from tests.billing.tries import KeptInFile
+from tests.forks import exit_code, fork
 
 attach: Any = import_module("airflow.sdk.io" if AIRFLOW_3 else "airflow.io.store").attach
 
@@ -250,10 +250,8 @@ def test_rules_are_asked_for_once_by_many_at_once(sandbox: FacekiSandbox) -> Non
     # If a process is forked while a thread holds the lock, the child must not wait for the thread, which does not exist
     # in the child.
     with workflow_rules._locks[next(iter(workflow_rules._locks))]:
-        child = os.fork()
-        if not child:
-            os._exit(len(workflow_rules._locks))
-    assert os.waitpid(child, 0)[1] == 0
+        child = fork(lambda: not workflow_rules._locks)
+    assert exit_code(child) == 0
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_no_module_warns_when_imported() -> None:
 NEWLY_IMPORTED = """
 import importlib, json, sys
 # What Airflow itself imports for any operator of any provider is not the provider's doing.
-from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator, conf
+from airflow.providers.common.compat.sdk import BaseBranchOperator, BaseHook, BaseOperator, BaseSensorOperator, conf
 from airflow.triggers.base import BaseTrigger
 before = set(sys.modules)
 importlib.import_module(sys.argv[1])

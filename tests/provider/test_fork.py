@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import pkgutil
 import sys
@@ -19,10 +20,14 @@ import pytest
 import airflow_provider_faceki
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.api.test_fork import _fork, _outcome
 from tests.billing.pictures import write
+from tests.forks import exit_code, fork
 
-pytestmark = [pytest.mark.process, pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+    pytest.mark.usefixtures("no_log"),
+]
 
 #: Number of times that four children are forked.
 ROUNDS = 3
@@ -69,6 +74,14 @@ def _collect(name: str, value: object, found: dict[str, Any]) -> None:
 
 
 @pytest.fixture
+def no_log() -> Iterator[None]:
+    """Log nothing. Airflow logs each look-up of a Connection, and the lock of the log's stream survives a fork."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
 def use(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
     """Function that uses every shared object of the process: token, connections, rules, limit of charged calls."""
     faceki_sandbox.settings.credit = None
@@ -92,11 +105,11 @@ def test_a_child_forked_while_every_lock_is_held(use: Callable[[], bool]) -> Non
     for lock in held.values():
         lock.acquire()
     try:
-        child = _fork(lambda: _all_are_free() and use())
+        child = fork(lambda: _all_are_free() and use())
     finally:
         for lock in held.values():
             lock.release()
-    assert _outcome(child) == 0
+    assert exit_code(child) == 0
 
 
 def _all_are_free() -> bool:
@@ -127,8 +140,8 @@ def test_a_child_forked_while_a_thread_looks_up_the_connection(
     thread.start()
     try:
         assert begun.wait(10)
-        child = _fork(use)
-        assert _outcome(child) == 0
+        child = fork(use)
+        assert exit_code(child) == 0
     finally:
         ended.set()
         thread.join(30)
@@ -148,8 +161,8 @@ def test_children_forked_while_threads_use_everything(use: Callable[[], bool]) -
     try:
         outcomes = []
         for _ in range(ROUNDS):
-            children = [_fork(use) for _ in range(4)]
-            outcomes += [_outcome(child) for child in children]
+            children = [fork(use) for _ in range(4)]
+            outcomes += [exit_code(child) for child in children]
     finally:
         over.set()
         for thread in threads:

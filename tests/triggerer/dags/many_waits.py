@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAG with fifty mapped waits, each for a different person, all in the triggerer at the same time."""
+"""DAG with many mapped waits, each for a different person, all in the triggerer at the same time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import DAG, timezone
 
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 
-PEOPLE = [f"person-{number}" for number in range(50)]
+PEOPLE = [f"person-{number}" for number in range(24)]
 
 with DAG(dag_id="many_waits", schedule=None, start_date=timezone.datetime(2026, 1, 1), max_active_tasks=50):
     FacekiKycDecisionSensor.partial(
