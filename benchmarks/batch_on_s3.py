@@ -97,7 +97,7 @@ def _cpu(found: _Found) -> float:
 def _work_off(
     server: Loopback, store: S3, directory: Path, name: str, rows: int, *, on_s3: bool
 ) -> tuple[_Found, Counter[str]]:
-    """Process a batch with this number of rows. Return the measurements and the number of S3 requests by kind."""
+    """Process a batch with ``rows`` rows. Return the measurements and the number of S3 requests by kind."""
     folder = write_manifest(directory / f"{name}-{rows}-{on_s3}", rows, os.urandom(PICTURE))
     place = str(folder)
     if on_s3:

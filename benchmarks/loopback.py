@@ -56,7 +56,7 @@ class Loopback:
         self._ask("POST", "/-/reset")
 
     def connection(self, *, tls: bool = False, shared_file: bool = False, **extra: object) -> str:
-        """Return an Airflow Connection to this server as JSON, as an environment variable contains it.
+        """Return a JSON text for an environment variable that defines an Airflow Connection to this server.
 
         :param tls: Whether the Connection uses TLS.
         :param shared_file: Whether the hook stores its token in a file that processes share.

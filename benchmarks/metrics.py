@@ -27,8 +27,9 @@ COUNTER_CALLS = 1000
 def measure(directory: Path) -> list[Row]:
     """Measure the time that the code for metrics needs while metrics are switched off.
 
-    The first measurement compares a GET with this code and a GET without it. The second measurement is the time of the
-    two counter calls for one row of a batch. Return the results as rows of the result table.
+    The first measurement compares a GET with this code and a GET without it. For each row of a batch, two counters are
+    increased. The second measurement is the time of these two increases. Return the results as rows of the result
+    table.
     """
     with loopback(directory) as server:
         clients.connect(server)

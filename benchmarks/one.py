@@ -23,7 +23,8 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # The signal raises an exception, so that `finally` blocks end the processes that the benchmark has started.
+    # The handler of SIGTERM raises an exception, so that `finally` blocks end the processes that the benchmark has
+    # started.
     raise SystemExit(128 + number)
 
 

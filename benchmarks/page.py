@@ -24,12 +24,13 @@ PLOTTED = {
     "first_call": "CPU time of the first call of a new task, beside bare requests and the http provider",
     "calls": "Time of a GET with one hook and with a new hook for each call",
 }
-#: Matches a generated part of the page: everything between these two comments.
+#: Matches a generated part of the page. Each such part is between two HTML comments: the first contains the name of a
+#: benchmark, and the second marks the end.
 _GENERATED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 def fill(page: str, results: Mapping[str, Measured]) -> str:
-    """Return the text of the page after its plots and tables are replaced by those of these results.
+    """Return the text of the page. The old plots and tables in it are replaced by the plots and tables of ``results``.
 
     :raises ValueError: If the page has no place for the results of a benchmark.
     """

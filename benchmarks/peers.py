@@ -32,7 +32,8 @@ def install(work: Path) -> Path | None:
         return place
     draft = place.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
-    # The list contains all dependencies except Airflow. With --no-deps, pip does not install a second copy of Airflow.
+    # The file ``peers.txt`` lists the peers and all their dependencies except Airflow. With --no-deps, pip does not
+    # install a second copy of Airflow.
     pip = [
         sys.executable,
         "-m",

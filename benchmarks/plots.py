@@ -120,7 +120,8 @@ GROUPS: dict[str, Callable[[Measured], list[Bars]]] = {
 
 def _draw(groups: Sequence[Bars]) -> str:
     heights = [len(group.values) + 1 for group in groups]
-    # Ids are created with a fixed salt and the date is omitted, so that the same results produce the same file.
+    # The same results must produce the same file. Therefore the ids of the SVG elements are created with a fixed salt,
+    # and the date is omitted.
     with mpl.rc_context({"svg.hashsalt": "faceki", "font.family": "DejaVu Sans", "font.size": 11}):
         figure = Figure(figsize=(7.4, 0.36 * sum(heights) + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.12))
         axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)

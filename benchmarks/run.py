@@ -56,8 +56,8 @@ def main() -> int:
     names = parser.parse_args().names or list(BENCHMARKS)
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    # When this file runs as a script, Python searches for modules in the directory of this file. This is replaced by
-    # the parent directory, which contains the package ``benchmarks``.
+    # When this file runs as a script, ``sys.path[0]`` is the directory of this file. It is replaced by the parent
+    # directory, so that Python finds the package ``benchmarks``.
     sys.path[0] = str(ROOT)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)

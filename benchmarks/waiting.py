@@ -32,7 +32,10 @@ Poll = Callable[[], Awaitable[object]]
 
 
 class Stopwatch:
-    """Record when each poll was due, and how late its answer was received. The latency of the server is subtracted."""
+    """Record when each poll is due, and how late its answer is received.
+
+    The lateness is the time from the due time to the answer, minus the latency of the server.
+    """
 
     def __init__(self) -> None:
         self.late: list[float] = []

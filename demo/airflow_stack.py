@@ -30,7 +30,7 @@ COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 class AirflowRefused(RuntimeError):
-    """Airflow's REST API returned an HTTP error.
+    """Error: Airflow's REST API returned an HTTP error status.
 
     :param status: the HTTP status.
     """
@@ -100,7 +100,7 @@ class Airflow:
         return processes.start("airflow", command, self.environment() | database | dict(extra))
 
     def wait_until_ready(self, processes: Processes, dag_ids: Iterable[str]) -> None:
-        """Wait until all components of Airflow are healthy and Airflow has parsed these DAGs."""
+        """Wait until all components of Airflow are healthy and Airflow has parsed the DAGs ``dag_ids``."""
         wait_for("Airflow to be ready", self._is_healthy, READY_TIMEOUT_SECONDS, processes)
         wanted = set(dag_ids)
 
@@ -120,7 +120,7 @@ class Airflow:
         """Call Airflow's public REST API and return the JSON of the response.
 
         On a busy machine, Airflow's database is possibly locked for a moment. Therefore a failed call is repeated, up
-        to `API_TRIES` tries in total. A POST is not repeated.
+        to `API_TRIES` tries in total. This method does not repeat a POST, because a failed POST can have had an effect.
         """
         if self._token is None:
             # Because all users are admins here, Airflow issues a token without a login. The token is valid for a day.
@@ -143,7 +143,8 @@ class Airflow:
     def trigger(self, dag_id: str, params: Mapping[str, object]) -> str:
         """Start a DAG run and return its run id.
 
-        The run id is chosen here. Therefore a failed call can be repeated: it never starts a second run.
+        On a busy machine, the call to Airflow's REST API possibly fails. Then this method repeats it. All calls contain
+        the same run id, so Airflow never starts a second run.
         """
         run_id = f"manual__{uuid.uuid4()}"
         document = {"dag_run_id": run_id, "logical_date": None, "conf": dict(params)}

@@ -14,7 +14,8 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 PICTURE = bytes.fromhex("ffd8ffe000104a46494600010100000100010000") + bytes(64) + bytes.fromhex("ffd9")
 
 
-#: The decision by record identifier. `make ui` adds these records to the sandbox, and the example DAGs fetch them.
+#: Two records that the example DAGs fetch: each record identifier and its decision. `make ui` adds the records to the
+#: sandbox.
 KNOWN = {"customer-1001": "ACCEPTED", "customer-1002": "DECLINED"}
 #: The record identifiers in the manifest for the batch example.
 BATCH = ("customer-2001", "customer-2002", "customer-2003")

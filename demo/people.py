@@ -13,7 +13,7 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 
 #: The pause in seconds before a button on a hosted page is pressed. The button causes a decision, and the decision
 #: makes the trigger of the waiting task fire. If the trigger fires before Airflow's scheduler has processed the
-#: deferral of the task, the scheduler fails the try. The pause prevents this.
+#: deferral of the task, the scheduler marks the task's try as failed. The pause prevents this.
 THINKING_SECONDS = 4.0
 
 

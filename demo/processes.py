@@ -36,7 +36,7 @@ _ERROR = re.compile(r"\b(?:error|critical|Traceback|exited|\w+Error)\b", re.IGNO
 
 
 class Interrupted(BaseException):
-    """A signal requested the end of this process.
+    """Exception: a signal requested the end of this process.
 
     The class is derived from BaseException, so that no `except Exception` suppresses it.
     """
@@ -47,7 +47,7 @@ class Interrupted(BaseException):
 
 
 class ProcessFailed(RuntimeError):
-    """A required process did not start, or ended too early."""
+    """Error: a required process did not start, or ended too early."""
 
 
 def free_port() -> int:
@@ -103,9 +103,10 @@ class Processes:
                 raise ProcessFailed(f"{name} ended with status {code}; its log: {self.logs / name}.log")
 
     def last_errors(self) -> str:
-        """Return the last `MAX_ERROR_LINES` error lines of each log, with one error line per line of text.
+        """Return the last `MAX_ERROR_LINES` error lines of each log, as one text.
 
-        If no log contains an error line, the text is empty.
+        Each line of the text is one error line, after the name of its process. If no log contains an error line, the
+        text is empty.
         """
         found = []
         for name in self._started:

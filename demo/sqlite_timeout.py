@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Time for which a process of the demonstration's Airflow waits for its SQLite database.
+"""Settings for the connections of the demonstration's Airflow to its SQLite database.
 
 `demo/airflow_stack.py` copies this file into the folder `config` of the Airflow home. Airflow imports it from there.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 
-# If another process writes to the database, SQLite by default waits 5 s and then raises an error. This error ends the
-# scheduler, the triggerer and the DAG processor, for example if a slow disk makes a write longer than 5 s. Therefore
-# they wait 120 s. The API server keeps the 5 s: one of its requests that has locked the database can wait for the event
-# loop, while the event loop waits for the database. Only the error after the timeout ends this deadlock.
+# If another process writes to the database, SQLite by default waits 5 s and then raises an error. The error ends the
+# scheduler, the triggerer and the DAG processor. It occurs, for example, if a slow disk makes a write longer than 5 s.
+# Therefore these three processes wait 120 s. The API server waits only 5 s, because it can have a deadlock: one request
+# waits for the database and blocks the event loop, and the request that has locked the database waits for the event
+# loop. Only the error after the waiting time ends this deadlock.
 connect_args = {"timeout": 5.0 if "api-server" in sys.argv else 120.0}

@@ -28,7 +28,8 @@ from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
 
 from airflow_provider_faceki.operators.batch import COLUMNS, FacekiBatchVerificationOperator
 
-#: The URI of a folder in any storage that Airflow supports, for example s3://…, gs://…, abfs://… or file://….
+#: The URI of the folder for the manifest, the images and the output. It can be in any storage that Airflow supports,
+#: for example s3://…, gs://…, abfs://… or file://….
 BATCHES = os.environ.get("FACEKI_EXAMPLE_BATCHES", f"file://{gettempdir()}/faceki_batches")
 
 with DAG(
@@ -48,8 +49,8 @@ with DAG(
         ),
         "images": Param(
             "",
-            # If the type were only "string", Airflow's form for starting a DAG run would require a value and refuse an
-            # empty text.
+            # Airflow's form for starting a DAG run shows a field for this parameter. With the type "string" alone, the
+            # form would refuse an empty field.
             type=["null", "string"],
             description="URI of the folder that images may be read from. Empty: the manifest's folder",
         ),
@@ -83,8 +84,8 @@ with DAG(
         task_id="verify",
         concurrency=16,
         max_active_tis_per_dagrun=8,
-        # Only images in these folders are sent. Otherwise the author of a manifest could make a worker send any file
-        # that the worker can read.
+        # Only images in this folder are sent. Otherwise the author of a manifest could make a worker send any file that
+        # the worker can read.
         allowed_image_prefixes=["{{ params.images or params.manifest.rpartition('/')[0] }}"],
     ).expand_kwargs(split_manifest())
 

@@ -21,7 +21,8 @@ from airflow.providers.common.compat.sdk import DAG, Param, task, timezone
 
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 
-#: The URI of a folder in any storage that Airflow supports, for example s3://…, gs://…, abfs://… or file://….
+#: The URI of the folder for the fetched records. It can be in any storage that Airflow supports, for example s3://…,
+#: gs://…, abfs://… or file://….
 RECORDS = os.environ.get("FACEKI_EXAMPLE_RECORDS", f"file://{gettempdir()}/faceki_records")
 
 with DAG(

@@ -33,8 +33,8 @@ from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 try:
     from airflow.providers.standard.operators.hitl import HITLBranchOperator, HITLOperator
 
-    # The argument `response_timeout` does not exist in the standard provider before 1.13. Airflow 3.1's own constraints
-    # install such a version. Without the argument, this file defines no DAG.
+    # The DAG needs the operator's argument `response_timeout`. It does not exist in the standard provider before 1.13,
+    # and Airflow 3.1's own constraints install such a version. With such a version, this file defines no DAG.
     HAS_RESPONSE_TIMEOUT = "response_timeout" in inspect.signature(HITLOperator.__init__).parameters
 except (ImportError, AirflowOptionalProviderFeatureException):
     HAS_RESPONSE_TIMEOUT = False  # Airflow before 3.1
@@ -64,8 +64,8 @@ if HAS_RESPONSE_TIMEOUT:
         start_date=timezone.datetime(2026, 1, 1),
         catchup=False,
         # The sensor needs retries. If FACEKI decides directly after the sensor was deferred, the trigger possibly fires
-        # before Airflow's scheduler has processed the deferral. Then the scheduler fails the try. The next try asks
-        # FACEKI again.
+        # before Airflow's scheduler has processed the deferral. Then the scheduler marks the try of the sensor as
+        # failed. In the next try, the sensor asks FACEKI again.
         default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
         params={
             "record_identifier": Param(

@@ -30,12 +30,12 @@ with DAG(
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
     # The sensor needs retries. If FACEKI decides directly after the sensor was deferred, the trigger possibly fires
-    # before Airflow's scheduler has processed the deferral. Then the scheduler fails the try. The next try finds the
-    # decision at once.
+    # before Airflow's scheduler has processed the deferral. Then the scheduler marks the try of the sensor as failed.
+    # In the next try, the sensor finds the decision at once.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params={
-        # If the type were only "string", Airflow's form for starting a DAG run would require a value and refuse an
-        # empty text.
+        # Airflow's form for starting a DAG run shows a field for this parameter. With the type "string" alone, the form
+        # would refuse an empty field.
         "workflow_id": Param(
             None, type=["null", "string"], description="Empty: the Connection's default workflow"
         ),

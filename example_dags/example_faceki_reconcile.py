@@ -14,9 +14,9 @@ A case is open as long as the folder `OPEN` contains a file with the record iden
 when you create the link: `write_json(f"{OPEN}/{record_identifier}", {})`. Only the name of the file is used, so the
 file must not contain personal data. Do not use an e-mail address or other personal data as the identifier.
 
-This DAG needs Airflow 3.3 or later, where a task can set the partition of an event. On 3.0 and 3.1 there are no
-partitions, and the DAG emits plain events. On 3.2 there are partitions, but a task cannot set them, so the events of
-this DAG start no run.
+On Airflow 3.2, the events of this DAG start no run, because a task cannot set the partition of an event there. In
+Airflow 3.3 and later, a task can set it. In Airflow 3.0 and 3.1 there are no partitions, and the DAG emits plain
+events.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from airflow.providers.common.compat.sdk import DAG, task, timezone
 from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.operators.faceki import FacekiFetchRecordsOperator
 
-#: The URI of a folder in any storage that Airflow supports.
+#: The URI of the folder with one file for each open case. It can be in any storage that Airflow supports.
 OPEN = os.environ.get("FACEKI_EXAMPLE_OPEN", f"file://{gettempdir()}/faceki_open")
 DECIDED = ("ACCEPTED", "DECLINED")
 
@@ -67,8 +67,8 @@ with DAG(
         began = [record["created_at"] for record in decided]
         events = inlet_events[verifications]
         if began and all(began) and hasattr(events, "after"):
-            # Only events after the oldest of the fetched verifications are read, because no event is older than its
-            # verification. One day is subtracted, in case the clocks of FACEKI and Airflow differ.
+            # Asset events that are older than the oldest fetched verification are not read, because no event is older
+            # than its verification. One day is subtracted, in case the clocks of FACEKI and Airflow differ.
             oldest = min(datetime.fromisoformat(moment) for moment in began)
             events = events.after((oldest - timedelta(days=1)).isoformat())
         said = {(event.extra.get("request_id"), event.extra.get("status")) for event in events}

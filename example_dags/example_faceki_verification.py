@@ -26,7 +26,8 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 
 log = logging.getLogger(__name__)
 
-#: The URI of a folder in any storage that Airflow supports, for example s3://…, gs://…, abfs://… or file://….
+#: The URIs of two folders: one for the pictures of the person, one for the PDF reports. The folders can be in any
+#: storage that Airflow supports, for example s3://…, gs://…, abfs://… or file://….
 PICTURES = os.environ.get("FACEKI_EXAMPLE_PICTURES", f"file://{gettempdir()}/faceki_pictures")
 REPORTS = os.environ.get("FACEKI_EXAMPLE_REPORTS", f"file://{gettempdir()}/faceki_reports")
 
@@ -36,8 +37,8 @@ with DAG(
     start_date=timezone.datetime(2026, 1, 1),
     catchup=False,
     # The task `verify` needs retries. If FACEKI decides directly after the task was deferred, the trigger possibly
-    # fires before Airflow's scheduler has processed the deferral. Then the scheduler fails the try. The next try finds
-    # the verification that the failed try has sent.
+    # fires before Airflow's scheduler has processed the deferral. Then the scheduler marks the try of the task as
+    # failed. In the next try, the task finds the verification that the failed try has sent.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params={
         "selfie": Param(f"{PICTURES}/selfie.jpg", type="string", description="URI of the selfie"),

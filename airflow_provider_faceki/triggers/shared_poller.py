@@ -81,8 +81,9 @@ class SharedPoller:
             return await self._read_client()
         if time.time() < self._read_again_at:
             return self._client
-        # Only one trigger reads the Connection again, and the other triggers use the old client in the meantime.
-        # Otherwise a slow secrets backend would receive a thousand requests at once.
+        # Only one trigger reads the Connection again and creates a new client from it. In the meantime, the other
+        # triggers use the old client. If all triggers read the Connection, a slow secrets backend would receive a
+        # thousand requests at once.
         self._read_again_at, old = time.time() + REREAD_INTERVAL_SECONDS, self._client
         try:
             return await self._read_client()
@@ -90,8 +91,8 @@ class SharedPoller:
             self._client = None
             raise
         # Every exception of the read is caught, because one failed read of the Connection must not end all triggers. A
-        # secrets backend can raise an exception of any type. If a backend fails, Airflow can also report that the
-        # Connection is missing. Therefore this exception is treated as a failed read too.
+        # secrets backend can raise an exception of any type. Airflow's exception for a missing Connection is caught
+        # too, because Airflow can also raise it if a backend fails.
         except Exception as error:
             self._failed_reads += 1
             if self._failed_reads >= MAX_FAILED_READS:

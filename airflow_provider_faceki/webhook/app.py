@@ -159,7 +159,8 @@ class RefusedError(Exception):
         self.detail = detail
         self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
         if status in (401, 408, 413, 429):
-            # The rest of the body is never read, so the connection cannot be reused.
+            # The rest of the request's body is never read, so the sender cannot send its next request over the same TCP
+            # connection.
             self.headers["Connection"] = "close"
 
 
@@ -167,9 +168,9 @@ class Receiver:
     """Receiver of FACEKI's webhooks in one process of the API server.
 
     :param load_credentials: Function that reads the credentials of a Connection. It runs in a thread.
-    :param store_events: Function that stores notifications of one Connection. It runs in a thread.
-    :param referenced: Function that returns the ids of the Connections whose asset is used by a DAG. It runs in a
-        thread.
+    :param store_events: Function that stores the parsed webhooks of one Connection. It runs in a thread.
+    :param referenced: Function that returns the ids of all Connections whose asset
+        (``faceki://<conn_id>/verifications``) is used by a DAG. It runs in a thread.
     """
 
     def __init__(
@@ -179,9 +180,9 @@ class Receiver:
         referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
-        #: A Connection is looked up without a rate limit in two cases: a DAG uses its asset, or an earlier request
-        #: contained its correct token. There are few such Connections. The other lookups are limited, because an
-        #: attacker can cause them.
+        #: A Connection is looked up without a rate limit in two cases: a DAG uses the asset of the Connection, or an
+        #: earlier request contained the correct token of the Connection. There are few such Connections. For all other
+        #: ids, lookups have a rate limit, because an attacker can send requests with any id.
         self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
         self._calls = TokenBucket(*CALL_LIMIT)
@@ -212,8 +213,8 @@ class Receiver:
             if not credentials.verify_signature(request.headers, body):
                 await self._charge_refusal(began)
                 raise await self._unauthorized(f"wrong signature for Connection {conn_id!r}", began)
-            # With signatures, the rate limit is applied after the signature check. Otherwise a caller that knows only
-            # the token could use up the limit.
+            # If the Connection requires a signature, the rate limit is applied after the signature check. Otherwise a
+            # caller that knows only the token could use up the limit.
             self._admit()
         notification = self._parse(conn_id, body, credentials.service)
         if credentials.statuses is not None and notification.status not in credentials.statuses:
@@ -235,14 +236,17 @@ class Receiver:
         raise RefusedError(422, detail)
 
     async def _authenticate(self, conn_id: str, token: str, began: float) -> auth.Credentials:
-        """Return the credentials of the Connection. If the token is wrong, raise the error of the refusal.
+        """Return the credentials of the Connection.
 
         A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. All
         other Connections are unexpected.
 
-        Each request with a wrong token is counted once in the rate limit of refusals. Usually it is counted when it is
-        refused. But a request that starts the lookup of an unexpected Connection is counted before the lookup. If its
-        token is right, this count is undone.
+        A separate rate limit restricts the requests with a wrong token. Each such request is counted once, usually
+        after the token was compared. If a request starts the lookup of an unexpected Connection, it is counted before
+        the lookup. If its token is then right, the count is undone.
+
+        :raises RefusedError: with the HTTP status 401 if the token is wrong, 429 if the rate limit is reached, or 503
+            if the lookup failed.
         """
         credentials, charged = self._authenticator.cached(conn_id), False
         if credentials is None:
@@ -260,10 +264,10 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. The
-        # request of an expected Connection waits until the lookup is finished. Any other request is refused if the
-        # lookup is not finished shortly before the first time at which a refusal can be sent. So the delay of the
-        # refusal does not reveal the duration of the lookup.
+        # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. A
+        # request for an expected Connection waits until the lookup is finished. A request for any other Connection
+        # waits for a limited time. If the lookup is not finished then, the request is refused. The limit is 0.9 times
+        # the shortest delay of a refusal. So the delay of the refusal does not reveal the duration of the lookup.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)

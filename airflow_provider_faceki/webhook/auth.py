@@ -57,7 +57,7 @@ class Credentials:
 
     :param token_hashes: SHA-256 hashes of the accepted tokens. Because all hashes have the same length, the duration of
         a comparison does not depend on the length of the token.
-    :param service: Names of the body fields for the request id and the status.
+    :param service: Defines which fields of a webhook's body contain the request id and the status.
     :param denied: Reason why no token is accepted. If it is empty, the token of a sender is compared with the hashes.
     """
 
@@ -159,8 +159,8 @@ class Authenticator:
         task = self._lookups.get(conn_id)
         if task is None:
             task = self._lookups[conn_id] = asyncio.create_task(self._run_lookup(conn_id, expected))
-            # The callback reads the error of the lookup, because asyncio would log an error that is never read. If all
-            # requests that waited for the lookup have ended, nothing else reads it.
+            # This callback reads the error of a failed lookup. Usually the waiting requests read the error. But if all
+            # of them were cancelled, nothing else would read it, and asyncio logs each error that is never read.
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         # `await task` is not used, because a cancelled request would then cancel the lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))

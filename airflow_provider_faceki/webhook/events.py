@@ -44,8 +44,8 @@ LOCK_TIMEOUT_SECONDS = 20.0
 #: Maximum time in seconds to wait until an event is written to the database. The time is long, because the event is
 #: useful even if the sender no longer waits for the answer.
 STORE_TIMEOUT_SECONDS = 60.0
-#: Maximum age of the event with which a notification is compared. It is the latest event of the same verification. If
-#: it has the same status, the notification is a repetition and is not stored.
+#: A notification is compared with the latest event of the same verification. If both have the same status, the
+#: notification is a repetition and is not stored. An event that is older than this time is ignored in the comparison.
 REPEAT_WINDOW = timedelta(days=1)
 #: Maximum number of notifications in one transaction. The number is small, because other API servers must wait for the
 #: end of the transaction, which locks the asset.
@@ -96,7 +96,7 @@ class EventWriter:
     async def write(self, conn_id: str, notification: WebhookNotification, max_per_day: int) -> Outcome:
         """Store a notification, and wait for the end of the transaction.
 
-        Return whether the notification was stored. If it was not stored, the returned value is the reason.
+        Return ``Outcome.STORED``, or the reason why the notification was not stored.
 
         :raises TimeoutError: if the transaction has not ended after :data:`STORE_TIMEOUT_SECONDS`. The notification is
             possibly stored later. If the sender then sends it again, it is recognized as a repetition.
@@ -175,7 +175,7 @@ def store_events(
             return _store_in_transaction(conn_id, notifications, max_per_day)
         except OperationalError as error:
             # SQLite has no queue for writers that wait for its lock. Under load, one writer possibly fails several
-            # times. Therefore the transaction is repeated until the deadline.
+            # times. Therefore the transaction is repeated for up to ``LOCK_TIMEOUT_SECONDS``.
             if "database is locked" not in str(error.orig) or time.monotonic() > deadline:
                 raise
         time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - not used for security
@@ -228,8 +228,8 @@ def _cached_reads(session: Session) -> Iterator[None]:
         mapper = query.bind_mapper
         if mapper is None or mapper.class_ not in classes or not isinstance(query.statement, Select):
             return None
-        # SQLAlchemy's own recipe for caching queries also uses this private method. If the query cannot be cached, the
-        # method returns None.
+        # The private method ``_generate_cache_key`` is used, because SQLAlchemy's own recipe for caching queries uses
+        # it too. It returns None for a query that cannot be cached. Such a query is then run as usual.
         cache_key = query.statement._generate_cache_key()
         if cache_key is None:
             return None

@@ -13,7 +13,7 @@ from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 FETCHED = [f"known-{number}" for number in range(8)]
 WAITED = [f"waited-{number}" for number in range(12)]
 
-# A busy machine possibly loses a heartbeat. Airflow then fails the try.
+# A busy machine possibly loses a heartbeat. Then Airflow marks the try as failed.
 RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 
 with DAG(dag_id="hosts", schedule=None, start_date=timezone.datetime(2026, 1, 1), default_args=RETRIES):
