@@ -145,22 +145,23 @@ test-lowest: .venv/.ready
 	@.ci/make-venv .venv-lowest .work/lowest.txt 3.12 build test
 	@.venv-lowest/bin/python -m pytest -q -m "unit or integration" $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
-# Two lanes of stages run beside each other, because the tests wait more than they compute. One lane is the longest stage,
-# the other lane has all other stages. Every stage runs, also if another stage has failed. The output of each stage stays
-# in .work/.
+# Two lanes of stages run beside each other, because the tests wait more than they compute. Both lanes need about the same
+# time. Every stage runs, also if another stage has failed. The output of each stage stays in .work/.
 test:
 	@mkdir -p .work && rm -f .work/summary .coverage .coverage.*
 	@$(MAKE) -s -j2 .venv/.ready .venv-2.11/.ready
 	@$(MAKE) -s services || true
-	@status=0; $(MAKE) -s -k -j2 stage-airflow lane-others || status=1; \
+	@status=0; $(MAKE) -s -k -j2 lane-3.3 lane-others || status=1; \
 	$(MAKE) -s stage-coverage || status=1; \
 	echo; cat .work/summary; exit $$status
+
+lane-3.3:
+	@$(MAKE) -s -k -j1 stage-airflow stage-distributed
 
 lane-others:
 	@older=; if test -e .venv-2.11/.ready; then older="stage-2.11 stage-distributed-2.11"; \
 	else echo "skipped  tests on Airflow 2.11: they need a Python 3.11 or 3.12, and none is here" >>.work/summary; fi; \
-	$(MAKE) -s -k -j1 stage-lint stage-unit stage-docs stage-integration $$older stage-wheel stage-browser \
-	stage-distributed
+	$(MAKE) -s -k -j1 stage-lint stage-unit stage-docs stage-integration $$older stage-wheel stage-browser
 
 stage-lint:
 	@.ci/stage "lint, types, import rules" $(MAKE) -s lint
