@@ -1,13 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Airflow retry policy for tasks that use the hook directly.
+"""Airflow retry policy for your own tasks that call FACEKI through ``FacekiHook``.
 
-Use it as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. It requires Airflow 3.3 or later. In older Airflow,
-this module does not define the name ``FACEKI_RETRY_POLICY``.
+Use the policy as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. The policy requires Airflow 3.3 or later. In
+older Airflow, this module does not define the name ``FACEKI_RETRY_POLICY``.
 
 The operators of this provider do not need the policy. They fail at once after errors that another try cannot solve, and
 they search for an earlier result before they send a call again. Your own task does not search for an earlier result.
-Therefore the policy does not repeat your task after a charged call with an unknown outcome. The policy also does not
-repeat your task after a ``RawCall`` that must not be sent twice and possibly reached FACEKI.
+Therefore the policy does not repeat your task after a charged call with an unknown outcome.
+
+A ``RawCall`` is a call for which you choose the HTTP method and the path. If its request must not be sent twice and
+possibly reached FACEKI, the policy does not repeat your task either.
 """
 
 from __future__ import annotations

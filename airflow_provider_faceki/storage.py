@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 #: Location of a file: its absolute local path, its URI, or a path object.
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
-# Numbers of bytes that are requested from an object store in advance. The first number is for the check of an image.
-# The second number is for its upload. fsspec's default of 5 MiB is too much, because each image is opened for both.
+# Numbers of bytes that are requested from an object store in advance. The first number is for the check of a picture.
+# The second number is for its upload. fsspec's default of 5 MiB is too much, because each picture is opened for both.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
@@ -106,7 +106,8 @@ class StorageError(OSError):
         return error
 
     def __reduce__(self) -> tuple[object, ...]:
-        # By default, pickle calls the class with the error text alone, but this class requires more arguments.
+        # This method makes the error picklable. By default, pickle would call the class with the error text alone, but
+        # the class requires more arguments.
         return _restore_error, (type(self), self.args, self.reason)
 
 
@@ -156,7 +157,7 @@ class AccessPolicy:
                     f"allowed prefix {redact_uri(prefix)}: give an absolute local folder or a URI such as "
                     "s3://bucket/folder/, without a Connection"
                 )
-        # Symbolic links in the allowed local folders are resolved only once, and not again for each image of a batch.
+        # Symbolic links in the allowed local folders are resolved only once, and not again for each picture of a batch.
         local = [
             re.sub(r"^\w+://", "", prefix) for prefix in self.prefixes or () if _has_local_scheme(prefix)
         ]
@@ -171,11 +172,12 @@ class AccessPolicy:
     def hides_reasons(self) -> bool:
         """Whether error texts must hide that a file is missing or is not an image.
 
-        This is true for the policy of a manifest without ``prefixes``. Otherwise the person who wrote the manifest
-        could try any URIs, and could learn from the errors which files exist.
+        The result is true for the policy of a manifest without ``prefixes``. If it were false, the writer of the
+        manifest could try any URIs, and could learn from the error texts which files exist.
 
-        If ``prefixes`` is set, it is false: the DAG's author has named the folders, and this person is allowed to learn
-        which files they contain. If local files are allowed, it is false too: the policy is not that of a manifest.
+        The result is false in two cases. If ``prefixes`` is set, the DAG's author has named the allowed folders, so the
+        writer of the manifest is allowed to learn which files the folders contain. If ``allow_local`` is true, the
+        policy is not for a manifest.
         """
         return self.prefixes is None and not self.allow_local
 
@@ -210,8 +212,8 @@ class AccessPolicy:
 #: Policy that allows all files. It applies to URIs that the DAG's author writes.
 UNRESTRICTED = AccessPolicy()
 
-#: Error text for each file that cannot be used. The text is always the same, so that the writer of a URI cannot find
-#: out which files exist.
+#: Error text if a policy does not allow a file. If the policy hides reasons, the text is also used if the file is
+#: missing or is not an image. So the writer of a URI cannot find out which files exist.
 NOT_ALLOWED = (
     "no image can be read from there: it is missing, is not an image, or is not one of those that the task allows "
     "(allowed_image_prefixes, allowed_image_conn_ids)"
@@ -282,16 +284,16 @@ def image(
     conn_id: str | None = None,
     policy: AccessPolicy = UNRESTRICTED,
 ) -> Image:
-    """Check the image at ``uri``, and return an object that opens it again for the upload.
+    """Check the picture at ``uri``, and return an object that opens the file again for the upload.
 
     The check needs the size and the first bytes of the file. The rest is read only during the upload.
 
-    :param name: Purpose of the image. Errors contain this name.
+    :param name: Name of the picture in error texts, such as ``selfie``.
     :param uri: Absolute local path or URI of a file.
     :param max_bytes: Maximum accepted size in bytes; see :meth:`Image.checked`.
     :param conn_id: Connection for the storage, as for :func:`write_json`.
     :param policy: Policy that defines the allowed files.
-    :raises ValidationError: if the image is missing, empty, too large, not an image, or not allowed.
+    :raises ValidationError: if the file is missing, empty, too large, not an image, or not allowed.
     """
     from airflow_provider_faceki.api.uploads import Image, check_size
 
@@ -316,8 +318,8 @@ def image(
 def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
     """Open a file for reading. ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
 
-    The returned object has the methods of a local binary file, even if the storage's own files do not have them. It
-    raises the errors of this module.
+    The returned object has the methods of a local binary file, even if the storage's own files do not have them.
+    These methods raise the errors of this module.
     """
     return _open(_resolve(uri, conn_id))
 
@@ -374,8 +376,8 @@ def without_uri(message: str, uri: str) -> str:
 def redact_uri(uri: str) -> str:
     """Return ``uri`` in quotation marks and without credentials.
 
-    The part before the ``@`` and the query of a web address are removed, because both can contain credentials. A text
-    that is longer than any usual path is cut.
+    Two parts are removed, because they can contain credentials: the part of a URI before the ``@``, and everything
+    after the ``?`` or ``#`` of an ``http`` or ``https`` address. A text that is longer than any usual path is cut.
     """
     text = re.sub(r"://[^/]*@", "://…@", uri)
     if text.lower().startswith("http"):
@@ -560,7 +562,8 @@ def _open(file: _File, read_ahead: int | None = None) -> BinaryIO:
 class _TranslatingReader(io.RawIOBase):
     """Wrapper of a storage's own file. It converts the storage's exceptions to the errors of this module.
 
-    The caller gets a ``BufferedReader`` around this wrapper. It adds the methods that the storage's own file lacks.
+    The caller gets a ``BufferedReader`` around this wrapper. The ``BufferedReader`` adds the methods of a local file
+    that the storage's own file lacks.
     """
 
     def __init__(self, file: BinaryIO, translate: Callable[[], AbstractContextManager[None]]) -> None:

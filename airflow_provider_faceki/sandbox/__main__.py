@@ -38,7 +38,10 @@ REQUIRED_PACKAGES = ("starlette", "uvicorn", "python_multipart")
 
 
 def missing_packages() -> str:
-    """Return an error message with the missing required packages. If no package is missing, return an empty text."""
+    """Return an error message that names the packages that are not installed but that the sandbox needs.
+
+    If all these packages are installed, return an empty text.
+    """
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if not missing:
         return ""
@@ -111,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()
 
-    # The handlers are installed before the server starts, so that a signal during the start is handled too.
+    # The signal handlers are installed before the server starts, so that a signal during the start is handled too.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     try:

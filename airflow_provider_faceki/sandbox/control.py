@@ -35,7 +35,7 @@ def call_control(
     :param name: the last part of the path, after `/_sandbox/`.
     :param document: the JSON body of a POST, or the query parameters of another method.
     :returns: the HTTP status and the JSON value of the response. If the input is invalid, the status is 422 and the
-        value lists the allowed input.
+        JSON value contains an error message. The message says which input is allowed.
     """
     handler = CONTROL_CALLS.get((method, name))
     if handler is None:

@@ -121,7 +121,8 @@ class AirflowHome:
     def migrate(self) -> None:
         """Create the database of this Airflow home.
 
-        The migration runs in a separate process, because it changes the logging configuration of its process.
+        The command `airflow db migrate` creates the tables. It runs in a separate process, because it changes the
+        logging configuration of the process in which it runs.
         """
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
@@ -142,10 +143,10 @@ class AirflowHome:
         This also works if the process has already imported Airflow with another home.
         """
         if "AIRFLOW_HOME" in os.environ:
-            # The first import of Airflow reads the configuration of AIRFLOW_HOME. If AIRFLOW_HOME is set, Airflow is
-            # imported now, before the variables are changed, because other tests in this process possibly need that
-            # configuration. If AIRFLOW_HOME is not set, an import now would create a home in the user's folder. In this
-            # case Airflow is imported after the variables are changed.
+            # The first import of Airflow in a process reads the configuration in the folder AIRFLOW_HOME. The code
+            # below changes this environment variable. Other tests in this process possibly need the configuration of
+            # the old folder, so Airflow is imported before the change. If AIRFLOW_HOME is not set, Airflow is imported
+            # only after the change, because an import now would create a home in the user's folder.
             import_module("airflow.settings")
         before = {name: os.environ.get(name) for name in self._environment}
         os.environ.update(self._environment)

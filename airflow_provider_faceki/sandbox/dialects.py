@@ -44,7 +44,8 @@ class Dialect:
         of the path, and its value is used as the query parameter with this name.
     :param pdf_method: the HTTP method of the PDF report call.
     :param filters: maps the documented name of a filter to the name that the dialect accepts instead.
-    :param token_forms: the forms of the token request that the dialect accepts.
+    :param token_forms: the forms of the token request that the dialect accepts. The forms differ in the path and in the
+        place of the credentials, for example JSON body or headers.
     :param token_header: the name, in lower case, of the header that carries the token.
     :param token_scheme: the authentication scheme before the token, in lower case. If empty, the header contains only
         the token.
@@ -114,14 +115,19 @@ def _is_failure(document: Any, status: int) -> bool:
 
 
 def _result(change: Change) -> Change:
-    """Return a function that applies `change` to the member `result` of an answer of FACEKI's v3 API."""
+    """Return a function that changes the member `result` of an answer of FACEKI's v3 API.
+
+    :param change: the function that receives the old value of `result` and returns the new value.
+    """
     return lambda document: {**document, "result": change(document["result"])}
 
 
 def _data(change: Change) -> Change:
-    """Return a function that applies `change` to the member `data` of an answer.
+    """Return a function that changes the member `data` of an answer with the legacy envelope.
 
-    The answer has the legacy envelope: its members are `responseCode` and `data`.
+    An answer with this envelope is a JSON object with the members `responseCode` and `data`.
+
+    :param change: the function that receives the old value of `data` and returns the new value.
     """
     return lambda document: {**document, "data": change(document["data"])}
 
@@ -261,7 +267,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "a verdict beside `code: 200` and `status: false`",
         _same(lambda document: {**document, "status": False}, *_VERIFY),
     ),
-    # Dialects (simulated differences from FACEKI's documentation) that change the rules of a workflow.
+    # Dialects (simulated differences from FACEKI's documentation) that change the answer of the rules calls. These
+    # calls return the rules of a workflow: the documents that it requires and its other settings.
     "rules-nested": Dialect(
         'rules as `{"rules": {…}}`, documents as objects',
         _same(
@@ -385,8 +392,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
     "moved": Dialect("HTTP 301 to another host in place of every answer", responses={"*": _moved}),
-    # Dialects (simulated differences from FACEKI's documentation) that change the report of a failure, or that return
-    # an answer without usable content.
+    # Dialects (simulated differences from FACEKI's documentation) that change the JSON of an error answer, or that
+    # return an answer without usable content.
     "failures-hidden": Dialect(
         'failures as HTTP 200 `{"success": false, "message": …}`', failures=_hidden_failure
     ),

@@ -174,7 +174,8 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
     class Protocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
             super().connection_made(transport)
-            # Airflow 3 switches uvicorn's access log on. This log would contain links, which grant access.
+            # Airflow 3 switches uvicorn's access log on. It is switched off here, because it would contain the URLs of
+            # requests. A URL can contain a link, and a link grants access.
             self.access_log = False
             tracker.opened(self.client, transport)
 

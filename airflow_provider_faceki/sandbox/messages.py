@@ -29,7 +29,7 @@ APP_VERSION = "v3.0.0"
 class Upload:
     """The size in bytes and the SHA-256 hash of an uploaded file.
 
-    The hash is sufficient to recognise the same file again. The content is not stored, so no image can leak.
+    The hash is sufficient to recognise the same file again. The content is not stored, so no picture can leak.
     """
 
     size: int
@@ -75,7 +75,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """One HTTP response. A dialect or a fault possibly changes the response before it is sent."""
+    """One HTTP response.
+
+    A dialect (a simulated difference from FACEKI's documentation) or a fault (an injected error) possibly changes the
+    response before it is sent.
+    """
 
     status: int
     body: bytes

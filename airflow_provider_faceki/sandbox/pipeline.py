@@ -77,8 +77,9 @@ class RequestPipeline:
     async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to a path that is not in the table of routes.
 
-        The setting `pdf_path` and the dialect can define such a path. A request to any other path is answered with the
-        error for an unknown URL.
+        The table contains only documented paths. Two other kinds of paths are answered too: the path of the PDF report,
+        which the setting `pdf_path` defines, and the paths by which the dialect (a simulated difference from FACEKI's
+        documentation) replaces documented paths. For all other paths, the answer is the error for an unknown URL.
         """
         dialect = self._backend.dialect
         if request.method == dialect.pdf_method:
@@ -97,7 +98,8 @@ class RequestPipeline:
     async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to the documented path of a route.
 
-        If the dialect has replaced this path by another path, the answer is HTTP 404.
+        If the dialect (a simulated difference from FACEKI's documentation) replaces this path by another path, the
+        answer is HTTP 404.
         """
         return await self._handle_counted(
             MOVED if route.name in self._backend.dialect.paths else route, request

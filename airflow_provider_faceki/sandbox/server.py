@@ -264,8 +264,9 @@ def connection(
     :param tls: the paths of the certificate and its private key. If None, the sandbox uses plain HTTP.
     :param extra: members to add to the Connection's extra or to replace in it.
     """
-    # Without `addon_url`, the image check would call FACEKI's real add-on host. Without `pdf_report_path`, the PDF
-    # report would fail. `proxies` is empty, because a proxy from the environment variables cannot reach this sandbox.
+    # Without `addon_url`, the image check would call the real FACEKI at addon.faceki.com. Without `pdf_report_path`,
+    # the PDF report would fail. `proxies` is empty, because a proxy from the environment variables cannot reach this
+    # sandbox.
     settings: dict[str, object] = {
         "workflow_id": DEFAULT_WORKFLOW,
         "addon_url": url,

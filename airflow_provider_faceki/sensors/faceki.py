@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Sensor that waits for FACEKI's decision on a worker (poke), by rescheduling, or in the triggerer."""
+"""Sensor that waits until FACEKI has decided a verification.
+
+Between two polls, the sensor occupies a worker (mode ``poke``), is rescheduled (mode ``reschedule``), or waits in the
+triggerer (``deferrable``).
+"""
 
 from __future__ import annotations
 
@@ -59,12 +63,12 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     Select the verification by exactly one of ``link``, ``request_id`` and ``record_identifier``. If FACEKI has no
     record yet, the sensor continues to wait. FACEKI reports a missing record in three ways, and the sensor recognises
     all of them. If the link is unknown, expired or used up, the task fails at once. ``poke_interval``,
-    ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have the same meaning in
-    all modes.
+    ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have the same meaning
+    with ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``.
 
     XCom: the summary of the record, without personal data.
 
-    :param link: Link id, URL of the hosted page, or output of the link task.
+    :param link: Link id, URL of the hosted page, or output of the task that created the link.
     :param request_id: FACEKI's id of the verification.
     :param record_identifier: Your own id of the verification.
     :param wait_for_review: Whether the sensor continues to wait while a human reviewer at FACEKI checks the case.
@@ -73,8 +77,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``, because a declined
         person is a valid result.
     :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
-        are tolerated. Each poll already includes the retries of the Connection. Default 10. With ``mode="reschedule"``
-        before Airflow 3.3, no state survives between pokes, so all failed polls are tolerated until ``timeout``.
+        are tolerated. Default 10. A poll counts as failed only after the retries that the Connection configures. With
+        ``mode="reschedule"`` before Airflow 3.3, no state survives between pokes, so all failed polls are tolerated
+        until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
     :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
     :param max_wait: Maximum pause between two polls, in seconds or as a time span. Default 40 minutes, so three days of

@@ -49,18 +49,20 @@ class CircuitBreaker:
         return 0.0
 
     def record_failure(self, now: float) -> bool:
-        """Count a failed poll. Return ``True`` if this failure opens the circuit, so that further polls are blocked.
+        """Count a failed poll, and return whether this failure opens the circuit.
 
-        The result is also ``False`` if the circuit was open before.
+        While the circuit is open, polls are blocked. If the circuit was already open or half-open before this failure,
+        the result is ``False``.
         """
         self.failures += 1
         if self.failures == FAILURE_THRESHOLD:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # A probe is one poll that tests whether FACEKI responds again. A failure after the start of the probe
-            # blocks the polls for longer. An earlier failure does not: it belongs to a poll that began before the polls
-            # were blocked, so it shows nothing new.
+            # A probe is one poll that tests whether FACEKI responds again. After a probe has started, the next failure
+            # counts as its failure and doubles the time for which polls are blocked. A failure before the start of a
+            # probe does not change this time. It belongs to a poll that began before polls were blocked, so it contains
+            # no new information.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds

@@ -42,9 +42,10 @@ def format_duration(seconds: float) -> str:
 def wait_subject(
     *, link: object = None, request_id: object = None, record_identifier: object = None
 ) -> tuple[str, str]:
-    """Return the name of the parameter that is set, and a text that describes its value in log lines.
+    """Return the name of the parameter that is not None, and a text for log lines that describes its value.
 
-    The text never contains a link, because a link must stay secret.
+    This parameter selects the records for which a task waits. The text never contains a link, because a link
+    must stay secret.
     """
     if link is not None:
         return "link", "this link"

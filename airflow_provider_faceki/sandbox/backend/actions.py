@@ -1,7 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """All actions on the simulated FACEKI service, as methods of `Backend`.
 
-The routes, the control API and `FacekiSandbox` call the same methods, so that each action is implemented only once.
+Three callers use these methods, so that each action is implemented only once:
+
+- The routes, which serve the calls of the FACEKI API.
+- The control API, with which tests control a running sandbox by HTTP.
+- `FacekiSandbox`, with which tests control a sandbox from Python.
 """
 
 from __future__ import annotations
@@ -115,7 +119,7 @@ class Backend:
                 return False
         return self.tokens.is_valid(value.strip(), self.clock.now())
 
-    # Methods of the simulated FACEKI service that create, end and answer the links through which persons are verified.
+    # Methods of the simulated FACEKI service for links. A link leads to the page on which a person is verified.
 
     def workflow(self, workflow_id: object) -> Workflow:
         """Return the workflow with this id.
@@ -194,7 +198,7 @@ class Backend:
         :param decision: the decision of the record. If None, the record identifier of the link selects the outcome.
         :param selfie: the SHA-256 digest of the selfie. If empty, no selfie was uploaded.
         :raises Refused: If the link cannot be used, if the credit is used up, or if the outcome is an error code that
-            is not in `REJECTIONS`. An error code in `REJECTIONS` means that the images were examined and rejected. In
+            is not in `REJECTIONS`. An error code in `REJECTIONS` means that the pictures were examined and rejected. In
             this case a record with the decision DECLINED is returned.
         """
         with self.lock:
@@ -203,10 +207,10 @@ class Backend:
             return self._verify(scenario, link.workflow_id, link.record_identifier, link, selfie, "link")
 
     def answer_due_links(self) -> None:
-        """Make the automatic verification of each link for which it is due.
+        """Verify the person of each link whose automatic verification is due.
 
-        With the setting `auto_answer`, the sandbox itself verifies the person of each new link after a number of
-        seconds.
+        The setting `auto_answer` is a number of seconds. After this time, the sandbox verifies the person of each new
+        link automatically.
         """
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
@@ -219,7 +223,7 @@ class Backend:
     # Methods of the simulated FACEKI service for verifications and their records.
 
     def verify(self, workflow: Workflow, record_identifier: str, link: Link | None, selfie: str) -> Record:
-        """Verify the images of an API call and return the new record.
+        """Verify the pictures of an API call and return the new record.
 
         The record identifier selects the outcome.
 

@@ -10,9 +10,11 @@ A test selects the outcome by the beginning of the record identifier:
 
 All other identifiers select ACCEPTED.
 
-Source of the codes: https://docs.faceki.com/api-integration/verification-apis/ (data fields, error codes). The codes
-from 8001 and the code 1000 come from an official SDK. The sandbox does not import the provider's table of codes.
-Otherwise a mistake in that table would be in both the client and the server, and no test would find it.
+Source of the codes: https://docs.faceki.com/api-integration/verification-apis/ (data fields, error codes). The code
+1000 and the codes from 8001 upwards come from an official SDK.
+
+The sandbox does not import the provider's table of error codes. If it did, a mistake in that table would affect both
+the provider and the sandbox, and no test would find the mistake.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ NAMES: Final[dict[int, str]] = {
     8019: "FACE_BLUR",
 }
 
-# These codes mean that the images were examined and rejected. A rejection is the result of a verification, so the
+# These codes mean that the pictures were examined and rejected. A rejection is the result of a verification, so the
 # sandbox bills it and stores a record. This is an assumption, because FACEKI does not document whether it bills a
 # rejection.
 REJECTIONS: Final = frozenset(

@@ -36,9 +36,9 @@ _DEVICE = {
 }
 _FIRST = ("Amaltea", "Borisal", "Ceciliane", "Dariolo", "Elwinia", "Faridun", "Gudrune", "Hakimel")
 _LAST = ("Testwell", "Probemann", "Muestrano", "Fantasio", "Inventari", "Beispiel", "Sampleton", "Nemoskyj")
-# The country of the fictitious persons must not exist. The specimen documents in the standard ICAO 9303 are issued by
-# the country "Utopia" with the three-letter code UTO, so these are used here. The two-letter code is XU, because ISO
-# 3166 reserves the codes XA-XZ and QM-QZ for private use.
+# The country of the fictitious persons must not exist. Therefore the name "Utopia" and the three-letter code UTO are
+# used, as in the specimen documents of the standard ICAO 9303. The two-letter code is XU. No real country has this
+# code, because ISO 3166 reserves the codes XA-XZ and QM-QZ for private use.
 _NATION = {"nationality": "Utopian", "nationality_iso": "XU", "nationality_iso2": "UTO"}
 _ISSUER = {"issuer": "Utopia", "issuer_iso": "XU", "issuer_iso2": "UTO"}
 _KINDS = {
@@ -176,9 +176,9 @@ def _summary(decision: str) -> dict[str, bool]:
 
 
 def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the storage keys of the images of a verification.
+    """Return the storage keys of the pictures of a verification.
 
-    A key is not a URL. FACEKI does not document how a client can fetch an image by its key.
+    A key is not a URL. FACEKI does not document how a client can fetch a picture by its key.
     """
     sides = [("selfie", "front")]
     for kind in kinds:

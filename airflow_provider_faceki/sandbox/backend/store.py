@@ -188,7 +188,8 @@ class Counts:
     :param requests: the number of requests for each route name.
     :param statuses: the number of responses for each HTTP status.
     :param tokens_issued: the number of issued tokens.
-    :param tokens_by_form: the number of issued tokens for each form of the token request.
+    :param tokens_by_form: the number of issued tokens for each form of the token request. The forms differ in the path
+        and in the place of the credentials, for example JSON body or headers.
     :param refused: the number of requests that were refused because of their token.
     :param bills: the number of charges.
     :param faults_fired: the number of requests to which a fault was applied.

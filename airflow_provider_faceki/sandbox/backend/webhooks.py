@@ -143,8 +143,9 @@ class WebhookSender:
             self._thread.start()
 
     def _run(self) -> None:
-        # A lane is an executor with exactly one thread. The webhooks with one request id use the same lane, so they are
-        # sent in their order. There are several lanes, so that a slow receiver does not delay all other webhooks.
+        # A lane is an executor with exactly one thread. All webhooks with the same request id use the same lane, so
+        # no two of them are sent at the same time, and they arrive in the order of sending. There are several lanes,
+        # so that a slow receiver does not delay all other webhooks.
         lanes = [ThreadPoolExecutor(1, "faceki-sandbox-webhook") for _ in range(SENDER_THREADS)]
         try:
             while (delivery := self._next()) is not None:

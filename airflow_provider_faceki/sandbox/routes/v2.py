@@ -1,9 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The V2 API. The provider has no operators for these calls, but a DAG can make them with `FacekiApiOperator`.
+"""The calls of FACEKI's older V2 API.
 
-Source: https://kycdocv2.faceki.com . The calls by link need no token, because an official SDK sends no token with them.
-The content of `data` is an assumption for the records, the summary and the calls with several documents, because it is
-not documented.
+The provider has no operators for these calls, but a DAG can make them with `FacekiApiOperator`.
+
+Three calls need no token, because an official SDK sends no token with them: the call that checks a link, and the two
+calls that verify a person through a link.
+
+For some calls, the content of the member `data` in the answer is an assumption, because it is not documented. These are
+the calls that return records, the summary call, and the verification calls with several documents.
+
+Source: https://kycdocv2.faceki.com
 """
 
 from __future__ import annotations
@@ -88,7 +94,7 @@ def _verify(backend: Backend, request: Request, images: tuple[str, ...], by_link
 
 
 def _kyc(record: Record) -> dict[str, object]:
-    """Build the KYC object from a record. Answers of the V2 API describe a verification by this object."""
+    """Return the JSON object by which answers of the V2 API describe the verification of a record."""
     passed = record.decision == "ACCEPTED"
     documents = record.document["document_data"]
     confidences = record.document["document_data_confidence"]

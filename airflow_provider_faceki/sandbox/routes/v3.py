@@ -1,11 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The API calls for tokens, links, rules, verifications, records, faces, images and PDF reports.
+"""The API calls for tokens, links, rules, verifications, records, faces, pictures and PDF reports.
 
 Source: https://docs.faceki.com/api-integration/verification-apis/ , one page for each call: authentication,
 generate-kyc-link, perform-kyc-verification, fetch-records, face-match-api.
 
-The two rules calls, analyzeFace and the image check come from official SDKs. No public source contains the route of
-the PDF report, so its path here is only an assumption.
+Four calls are not on these pages but in official SDKs: the two calls that return the rules (required documents and
+settings) of a workflow, the call `analyzeFace`, and the image check.
+
+No public source contains the route of the PDF report, so its path here is only an assumption.
 """
 
 from __future__ import annotations
@@ -189,8 +191,8 @@ def _verify(
         raise Refused(5002)
     sides = [[request.upload(f"document_{n}_{side}") for n in (1, 2, 3)] for side in ("front", "back")]
     fronts, backs = (sum(each is not None for each in side) for side in sides)
-    # FACEKI recognises the kinds of the documents in the images. The sandbox cannot do this. It only checks that the
-    # request contains at least as many images as the workflow needs.
+    # FACEKI recognises the kinds of the documents in the pictures. The sandbox cannot do this. It only checks that
+    # the request contains at least as many pictures as the workflow needs.
     if fronts < workflow.documents_needed or backs < workflow.backs_needed:
         raise Refused(5006)
     record = backend.verify(workflow, record_identifier, link, selfie.sha256)
@@ -296,9 +298,10 @@ def analyze_face(backend: Backend, request: Request) -> Response:
 
 
 def detect(backend: Backend, request: Request) -> Response:
-    """Return the result of an image check, in the form in which FACEKI's add-on host returns it.
+    """Return the result of an image check.
 
-    The answer is JSON without an envelope. The member `quality` is a text that contains a number.
+    The answer has the form of FACEKI's own answer, which comes from a separate host (addon.faceki.com). It is JSON
+    without an envelope. The member `quality` is a text that contains a number.
     """
     image = request.upload("image")
     if image is None:
