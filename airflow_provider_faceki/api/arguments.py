@@ -14,15 +14,15 @@ from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
 
-#: If the answer to a verification was lost, its record is looked up for this number of seconds after the loss. FACEKI
-#: verifies while the caller waits for the answer. FACEKI's own apps wait at most two minutes, and this package does so
-#: too by default. If no record exists one minute after these two minutes, a record is unlikely to appear. This constant
-#: is also the default of the Airflow operator. It is in this module, so that parsing a DAG file does not import the
-#: code of the verification call.
+#: If FACEKI's answer to a verification is lost, the record of the verification is looked up for this number of seconds.
+#: The call waits at most two minutes for the answer by default, like FACEKI's own apps. FACEKI performs the
+#: verification in this time. So one minute more is usually enough for the record to appear. The verification operator
+#: has the same default. This constant is defined in this module, so that parsing a DAG file does not import the code of
+#: the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 #: Maximum length of a URL or path in characters. Servers refuse a longer one with HTTP 414.
 MAX_URL_CHARACTERS = 8000
-#: Number of characters of a name that an error shows.
+#: If a key of a caller's mapping is longer than this number of characters, an error message shows only its beginning.
 MAX_SHOWN_CHARACTERS = 100
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -61,7 +61,8 @@ def check_exactly_one(**values: object) -> str:
 
 def check_choice(name: str, value: object) -> None:
     """Raise an error if ``value`` is neither a boolean nor ``None``."""
-    # A text is refused, because the text "False" is true in Python and would allow the repetition of a charged call.
+    # ``value`` says whether a charged call can be repeated. A text is refused, because even the text "False" is true in
+    # Python and would allow the repetition.
     if value is not None and not isinstance(value, bool):
         raise ValidationError(f"{name} must be True, False or None, not {type(value).__name__}")
 
@@ -86,7 +87,8 @@ def check_seconds(name: str, value: object) -> None:
 
 def check_minutes(name: str, value: object) -> None:
     """Raise an error if ``value`` (minutes) is not an integer, or if it is negative. ``None`` is accepted."""
-    # The value must be less than 2**53, because a JSON reader that uses floats cannot represent every larger integer.
+    # The number is sent as JSON. Some JSON readers convert each number to a float, which represents only the integers
+    # below 2**53 exactly. Therefore the number must be below 2**53.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
     ):
@@ -127,8 +129,8 @@ def _is_sendable(value: object) -> bool:
     try:
         str(value).encode()
     except ValueError:
-        # UTF-8 cannot encode a text with a lone surrogate, which is half of a surrogate pair. Python also refuses to
-        # convert an integer with very many digits to text.
+        # There are two causes of this error. UTF-8 cannot encode a text with a lone surrogate, which is half of a
+        # surrogate pair. And Python does not convert an integer with thousands of digits to text.
         return False
     return True
 

@@ -72,7 +72,8 @@ CODES: dict[int, Code] = {
     5009: Code("LINK_LIMIT_REACH", "the link is used up", LinkError, DOCS),
     5010: Code("EXPIRED_DOCUMENT", "the document has expired", VerificationError, DOCS),
     5011: Code("EXPIRY_NOT_FOUND", "no expiry date can be read", VerificationError, DOCS),
-    # The documentation contains this name without a number. 5012, the next free number, is an assumption.
+    # FACEKI's documentation contains the name DOCUMENT_LIVENESS_FAILED without a number. The number 5012 is an
+    # assumption, because 5012 is the next free number.
     5012: Code("DOCUMENT_LIVENESS_FAILED", "the document is not an original", VerificationError, DOCS),
     7001: Code("NO_RULES_FOR_COMPANY", "the company has no rules (V2)", WorkflowError, SDK),
     8001: Code("NEED_REQUIRED_IMAGES", "images are missing", InvalidRequestError, SDK),

@@ -98,7 +98,7 @@ class Decision(StrEnum):
 
 
 class CodeSummary(TypedDict):
-    """One of FACEKI's codes with its published name. If the code or the name is unknown, the field is ``None``."""
+    """One of FACEKI's codes and its published name. An unknown code or an unknown name is ``None``."""
 
     code: int | None
     name: str | None
@@ -138,7 +138,8 @@ class VerificationRecord:
     only these values. Personal data and free text are in :attr:`document` alone.
 
     :param document: The record as FACEKI sent it, including unknown fields. FACEKI sends ages and dates as text, which
-        is often empty. It sends ``*_iso`` as two letters and ``*_iso2`` as three letters.
+        is often empty. Country codes have two letters in fields whose name ends with ``_iso``, and three letters in
+        fields whose name ends with ``_iso2``.
     """
 
     document: Mapping[str, Json]
@@ -275,10 +276,10 @@ class VerificationRecord:
         }
 
     def matches(self, name: str, value: str) -> bool | None:
-        """Return whether this record matches the filter of a request, or ``None`` if the record has no such field.
+        """Return whether this record matches the filter of a request for records.
 
-        FACEKI's behaviour for an unknown filter is undocumented. FACEKI possibly ignores the filter and returns records
-        of other people.
+        The result is ``None`` if the record does not contain the id that the filter is about. FACEKI possibly ignores a
+        filter that it does not know, and returns records of other people.
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.
@@ -338,10 +339,11 @@ def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
 def final_record(
     records: Iterable[VerificationRecord], *, wait_for_review: bool
 ) -> VerificationRecord | None:
-    """Return the newest record if its decision ends the wait, otherwise ``None``.
+    """Return the newest record if its decision is final, otherwise ``None``. After ``None``, the caller waits longer.
 
-    :param records: FACEKI's records of the awaited verification. The iterable is empty if no record exists yet.
-    :param wait_for_review: Whether the wait continues while the decision is REVIEW, until a person decides.
+    :param records: FACEKI's records of the verification. The iterable is empty if no record exists yet.
+    :param wait_for_review: Whether to wait after the decision REVIEW until a person has decided. If it is false, the
+        decision REVIEW is treated as final.
     """
     newest = latest(records)
     if newest is None or newest.decision is None:

@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Test requests that find out how a FACEKI installation differs from FACEKI's documentation, and the needed settings.
+"""Test requests that find out which settings a FACEKI installation needs.
 
-As far as is known, FACEKI does not charge these requests, except possibly the creation of a link, which is off by
-default. A finding contains names of JSON keys, statuses and codes, and never a secret, an id or personal data.
+The settings are needed where the installation differs from FACEKI's documentation. As far as is known, FACEKI does not
+charge the test requests. Possibly it charges the creation of a link, which is off by default. The result of the test
+requests is a list of findings. A finding contains names of JSON keys, statuses and codes, and never a secret, an id or
+personal data.
 """
 
 from __future__ import annotations
@@ -90,10 +92,7 @@ _MAX_KEYS = 12
 
 
 class Level(StrEnum):
-    """Kind of an answer to one question about the FACEKI installation.
-
-    It tells whether the user has to change settings of the Airflow Connection.
-    """
+    """Result of the test requests for one question, for example whether the user has to change a setting."""
 
     #: The settings of the Connection work, so the user does not have to change them.
     OK = "ok"
@@ -112,8 +111,8 @@ class Finding:
     :param uncertainty: Why FACEKI's documentation does not answer the question. For example, it contains two different
         paths.
     :param level: Whether the user has to change settings of the Airflow Connection.
-    :param settings: The settings that the user has to change, with their new values. The keys are attributes of
-        :class:`Service`, ``auth_flow`` or ``workflow_id``.
+    :param settings: The settings that the user has to change, with their new values. A key is ``auth_flow``,
+        ``workflow_id`` or the name of an attribute of :class:`Service`.
     """
 
     question: str

@@ -41,7 +41,10 @@ class Column(NamedTuple):
 
 
 def _plain(kind: str, *names: str) -> tuple[Column, ...]:
-    """Return columns of type ``kind``, one for each of FACEKI's field names. A column name is in snake case."""
+    """Return one column of type ``kind`` for each of ``names``, which are names of FACEKI's fields.
+
+    The name of the column is the name of the field in snake case.
+    """
     return tuple(Column(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(), kind, name) for name in names)
 
 
@@ -220,7 +223,8 @@ def _text(value: Json) -> str | None:
 
 def _int(value: Json) -> int | None:
     number = as_number(value)
-    # Larger numbers are not converted, because a float represents only the integers below 2**53 exactly.
+    # `number` is a float. A float represents only the integers below 2**53 exactly. Therefore a larger number is not
+    # converted.
     return int(number) if number is not None and abs(number) < 2**53 and number == int(number) else None
 
 

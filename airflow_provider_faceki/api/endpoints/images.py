@@ -161,9 +161,9 @@ class ImageCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckImage:
-    """Check the quality of an image with FACEKI's add-on host.
+    """Check the quality of an image. The request is sent to a separate host of FACEKI (setting ``addon_url``).
 
-    The call is known from official SDKs, which send no token to that host. As far as is known, the call is free.
+    The call is known from official SDKs, which send no token to this host. As far as is known, the call is free.
     Therefore the call can be repeated after a lost answer.
 
     :param image: Image to check.

@@ -118,8 +118,9 @@ class RawCall:
                 return json_body(self.json), JSON_HEADERS
             except (TypeError, ValueError, RecursionError):
                 pass
-            # The error is raised outside the except block. Inside the block, its context would be the original error,
-            # which contains the document with possible personal data.
+            # The ValidationError is raised outside the except block. Otherwise Python would store the caught error in
+            # the attribute `__context__` of the ValidationError. The caught error possibly contains personal data from
+            # the JSON document.
             raise ValidationError("json holds something that JSON has no form for")
         if self.files:
             body = multipart_body(_query(self.data or {}), tuple(self.files.items()))

@@ -20,8 +20,8 @@ from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, 
 from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Service
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 
-#: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. This package refuses it in all calls
-#: except :class:`FetchRecords`. Therefore the records of such an app can still be fetched.
+#: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. Only :class:`FetchRecords` accepts it,
+#: so that the records of such an app can be fetched. All other calls of this package refuse it.
 SDK_MISSING_IDENTIFIER = "undefined"
 
 #: Advice for an answer that contains null in the place of records.
@@ -41,7 +41,7 @@ _PENDING_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FetchRecords:
-    """Fetch the records of a verification, of a link, of a person, or with your own identifier.
+    """Fetch the records of one verification, one link or one person.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
@@ -178,8 +178,9 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
 
 def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
     found = find_objects(answer.document, is_record)
-    # A null result becomes an empty tuple. For an answer without a body, `None` is returned instead, and the caller
-    # raises an error, because the body was possibly lost.
+    # If the content of the answer is null, an empty tuple is returned. The setting `null_result` decides in
+    # `read_records` whether null means "no record" or is an error. If the answer has no body, the body was possibly
+    # lost. Then `None` is returned, and `read_records` always raises an error.
     if found is None and answer.result is None and not answer.is_empty:
         return ()
     if found is None:

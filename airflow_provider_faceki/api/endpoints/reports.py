@@ -140,8 +140,9 @@ def _gone(failure: FacekiError | None) -> FacekiError:
         or failure.is_transient
     ):
         return failure
-    # The failure comes from the file server, usually because the URL has expired. The FACEKI credentials are not the
-    # cause. A new request to FACEKI returns a new URL, so the error is transient.
+    # FACEKI's answer contained the URL of a report, but the file server at this URL refused the request. Usually the
+    # URL has expired. The FACEKI credentials are not the cause, so an AuthenticationError would be misleading. A new
+    # request to FACEKI returns a new URL. Therefore the error that is raised is transient.
     return UnexpectedResponseError(
         "the report is not to be had at the URL that FACEKI gave", http_status=failure.http_status
     )

@@ -229,9 +229,8 @@ class PerformKycVerification:
         began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
             found = yield from self._look_up(account, reason)
-            # The time since the start is usually measured by the system clock, because this includes the duration of
-            # the requests. If the clock was set back, the measured time is too short. Then the sum of the pauses is
-            # larger and is used instead.
+            # Seconds since the first lookup. The system clock also counts the duration of the requests. If the clock
+            # was set back in the meantime, its value is too small. Then the sum of the pauses is larger and is used.
             waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found

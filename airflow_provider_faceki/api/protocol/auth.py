@@ -29,11 +29,11 @@ from airflow_provider_faceki.api.values import as_number
 
 #: A token is replaced this number of seconds before it expires, so that the token does not expire on the way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: Usually, a token is replaced :data:`RENEWAL_MARGIN_SECONDS` (one minute) before it expires. If the lifetime is short,
-#: one minute is most of the lifetime. Therefore a token with a lifetime below this number of seconds is replaced when
-#: the fraction :data:`SHORT_LIFETIME_MARGIN` of its lifetime remains. If a token has exactly this lifetime, both rules
-#: give the same time.
+#: A token whose lifetime is shorter than this number of seconds is replaced when one tenth of its lifetime remains. For
+#: such a token, :data:`RENEWAL_MARGIN_SECONDS` (one minute) would be too large a part of the lifetime. At a lifetime of
+#: exactly this number of seconds, both margins are equal.
 SHORT_LIFETIME_SECONDS = 600.0
+#: Fraction of a short lifetime that remains when the token is replaced.
 SHORT_LIFETIME_MARGIN = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
 #: at https://docs.faceki.com/api-integration/verification-apis/authentication .
@@ -85,7 +85,11 @@ class RefreshLock(Protocol):
 
 
 class TokenStore(Protocol):
-    """Store for the access token of one account. No method waits for a refresh lock that another caller owns."""
+    """Store for the access token of one account, with locks for the renewal of the token.
+
+    The owner of a refresh lock fetches the next token. No method of the store waits until another caller releases a
+    lock.
+    """
 
     def peek(self) -> AccessToken | None:
         """Return the token in the memory of this process, without I/O."""
@@ -96,10 +100,11 @@ class TokenStore(Protocol):
     def try_lock(self, generation: int = 0) -> RefreshLock | None:
         """Acquire a refresh lock. If other callers own all locks that are tried, return ``None``.
 
-        The locks are numbered, because the owner of a lock possibly hangs. At first, all callers try lock 0. If its
-        owner does not release it in time, one waiting caller acquires lock 1 and fetches the token for all callers.
+        There are several locks, numbered from 0, because the owner of a lock possibly hangs. At first, all callers try
+        lock 0 only. If its owner does not release it in time, the waiting callers also try lock 1. One of them acquires
+        lock 1 and fetches the token for all callers.
 
-        :param generation: Number of the last lock that is tried. All locks from 0 to this number are tried.
+        :param generation: Number of the last lock to try. The method tries the locks from 0 to this number.
         """
 
     def set(self, token: AccessToken) -> None:

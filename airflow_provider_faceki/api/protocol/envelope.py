@@ -163,7 +163,7 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
 
 
 def is_token_refusal(error: ResponseError) -> bool:
-    """Return whether FACEKI's answer means a refused access token, which is HTTP status 401, code 401 or code 1."""
+    """Return whether FACEKI refused the access token. A refusal has HTTP status 401, code 401 or code 1."""
     return error.http_status == 401 or error.code in {REFUSED, 401}
 
 

@@ -22,10 +22,11 @@ from airflow_provider_faceki.api.service import Service
 #: Seconds between two reads of the token store while another caller fetches the token. The duration of a token request
 #: is about ten times this value.
 LOCK_POLL_SECONDS = 0.05
-#: Maximum seconds to wait for the owner of a refresh lock. The owner fetches the token for all callers. If the owner is
-#: killed, its lock is released at once, except a lock in a shared storage. An owner that still has the lock after this
-#: time probably hangs. Therefore there are several locks, numbered from 0, and the waiting callers now also try the
-#: next lock. One of them acquires it and fetches the token. The others wait again, for at most this time.
+#: Maximum seconds to wait for the owner of a refresh lock. The owner fetches the token for all callers. An owner that
+#: still has the lock after this time probably hangs. If the owner was killed, the lock is usually released at once, but
+#: a lock in a storage of several hosts is not. Therefore there are several locks, numbered from 0. After this time, the
+#: waiting callers also try the lock with the next number. One of them acquires it and fetches the token. The others
+#: wait again.
 MAX_LOCK_WAIT_SECONDS = 30.0
 #: FACEKI possibly issues a token and then refuses it in a call. In this case, no further token is requested for this
 #: number of seconds, because FACEKI would probably refuse the next token too, and FACEKI charges for needless tokens.
@@ -140,7 +141,10 @@ class AuthSession:
         return True
 
     def note_refusal(self, token: AccessToken) -> None:
-        """Record that FACEKI refused ``token`` although it was new, so that no further token is fetched for a while."""
+        """Remember that FACEKI refused the new token ``token``.
+
+        Then :meth:`may_renew` allows no further token for a while.
+        """
         self._refused.clear()
         self._refused[token.value] = self.clock()
 
@@ -167,14 +171,15 @@ def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
 
 def _is_multi_step(endpoint: object) -> TypeGuard[MultiStep]:
-    # The attribute is tested, because `isinstance` with a runtime-checkable protocol needs 2 % of the CPU time of a
-    # call with Python 3.11.
+    # `hasattr` is used instead of `isinstance(endpoint, MultiStep)`. With Python 3.11, this `isinstance` would need 2 %
+    # of the CPU time of a call, because `MultiStep` is a runtime-checkable protocol.
     return hasattr(endpoint, "steps")
 
 
 def _check_endpoint(endpoint: object) -> None:
-    # A class instead of its instance is refused here. Both have the same attributes, so a class would cause a confusing
-    # error later.
+    # A caller possibly passes the class `FetchRecords` instead of an object `FetchRecords(request_id=…)`. The class has
+    # the methods `request` and `read` too, so the second check below would accept it. Then a confusing error would be
+    # raised later.
     if isinstance(endpoint, type):
         raise ValidationError(
             f"call takes an endpoint with its arguments: {endpoint.__name__}(…), not {endpoint.__name__}"
@@ -210,7 +215,10 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
 
 def token(account: AuthSession) -> Steps[AccessToken]:
-    """Return the stored token if it is usable. Otherwise fetch a new token under the refresh lock and return it."""
+    """Return the stored token if it is usable. Otherwise fetch a new token, store it and return it.
+
+    A lock ensures that only one caller fetches the new token. The other callers wait for this token.
+    """
     found = account.tokens.peek()
     if found is None or not found.usable(account.clock()):
         found = yield from _shared_token(account)

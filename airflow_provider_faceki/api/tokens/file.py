@@ -2,9 +2,9 @@
 """Token store in an encrypted file, which all processes of one user on one host share.
 
 A directory with mode 0700 contains a token file and lock files for each account. All files have mode 0600. All files
-are opened relative to the directory's descriptor and never through a symbolic link. A file or directory with another
-owner, mode or type is not used. The methods never wait for a lock. If a file cannot be used, the store logs one warning
-and uses the memory of the process instead.
+are opened relative to the directory's descriptor and never through a symbolic link. A file or directory is not used if
+another user owns it, if other users can access it, or if it has another type. The methods never wait for a lock. If a
+file cannot be used, the store logs one warning and uses the memory of the process instead.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ class FileTokenStore:
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:
-        """Return the newer one of the two tokens in the file and in memory. A file that is not trusted is ignored."""
+        """Return the newer one of the two tokens in the file and in memory.
+
+        A file is ignored if another user owns it, if other users can access it, or if it is not a regular file.
+        """
         found = self._best_effort(self._load)
         if found is not None:
             self.memory.merge(found)
@@ -58,8 +61,8 @@ class FileTokenStore:
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
         """Acquire a refresh lock of this host. If files cannot be used, acquire a refresh lock of this process only.
 
-        :param generation: Number of the last lock that is tried. Lock 0 is tried first. Lock 1 is also tried if the
-            owner of lock 0 has not released it in time; see :class:`TokenStore`.
+        :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
+            passes 1 if the owner of lock 0 has not released it in time; see :class:`TokenStore`.
         """
         return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
@@ -148,16 +151,15 @@ class FileTokenStore:
     def _lock_file(self, generation: int) -> int:
         """Lock one of the numbered lock files of the account. Return the key of the open file in ``_open_locks``.
 
-        :param generation: Number of the lock file. File 1 is used only if the owner of file 0 does not release it in
-            time.
-        :raises BlockingIOError: if another process owns the lock.
+        :param generation: Number of the lock file.
+        :raises BlockingIOError: if another process has locked this file.
         """
         name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
-        # A child process closes all registered descriptors after the fork. Otherwise, it would keep the lock after the
-        # end of this process. Another thread can fork a child process at any time. Therefore the descriptor is
-        # registered before the file is locked.
+        # After a fork, the child process closes all files in `_open_locks`. Otherwise, it would keep the lock after the
+        # end of this process. Another thread can fork a child process at any time. Therefore the file is added to
+        # `_open_locks` before it is locked.
         key = next(_lock_keys)
         _open_locks[key] = descriptor
         try:
@@ -189,8 +191,9 @@ class FileRefreshLock:
         descriptor = None if self._key is None else _open_locks.pop(self._key, None)
         if descriptor is None:
             return
-        # A child process that was forked in the meantime shares the lock. Therefore closing the descriptor alone would
-        # not release the lock. Errors are ignored, because a network file system can be lost while the lock is held.
+        # The file is unlocked explicitly before it is closed. If a child process was forked in the meantime, it has the
+        # same file open. Then closing the file in this process alone would not release the lock. Errors are ignored,
+        # because the connection to a network file system possibly breaks while the lock is held.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         with suppress(OSError):
@@ -253,7 +256,8 @@ class _Directory:
     def open(self, name: str, flags: int) -> int:
         """Open a file in this directory and return its descriptor. A new file has mode 0600.
 
-        :raises UntrustedError: if the file has another owner, mode or type.
+        :raises UntrustedError: if another user owns the file, if other users can access it, or if it is not a regular
+            file.
         """
         try:
             descriptor = os.open(name, flags | _OPEN_FLAGS, 0o600, dir_fd=self._fd)
@@ -271,7 +275,7 @@ class _Directory:
     def read(self, name: str) -> bytes:
         """Return the content of a file in this directory.
 
-        :raises UntrustedError: if the file is not trusted or is too large.
+        :raises UntrustedError: if :meth:`open` does not accept the file, or if the file is too large.
         """
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as file:
             content = file.read(MAX_SEALED_BYTES + 1)

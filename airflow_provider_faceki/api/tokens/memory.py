@@ -36,8 +36,8 @@ class MemoryTokenStore:
     def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
         """Acquire a refresh lock and return it. If all locks that are tried have an owner, return ``None``.
 
-        :param generation: Number of the last lock that is tried. Lock 0 is tried first. Lock 1 is also tried if the
-            owner of lock 0 has not released it in time; see :class:`TokenStore`.
+        :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
+            passes 1 if the owner of lock 0 has not released it in time; see :class:`TokenStore`.
         """
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
@@ -76,7 +76,7 @@ class MemoryTokenStore:
             return True
 
     def invalidate(self, token: AccessToken) -> None:
-        """Remove ``token`` and record that FACEKI refused it. If a newer token is stored, the newer token remains."""
+        """Remove ``token`` and remember that FACEKI refused it. If a newer token is stored, the newer token remains."""
         with self._mutex:
             self._refused = token.value
             if self._token is not None and self._token.value == token.value:

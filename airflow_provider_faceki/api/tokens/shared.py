@@ -173,8 +173,8 @@ class SharedTokenStore:
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
         """Acquire a refresh lock for all hosts. If the storage fails, acquire a refresh lock for this host only.
 
-        :param generation: Number of the last lock that is tried. Lock 0 is tried first. Lock 1 is also tried if the
-            owner of lock 0 has not released it in time; see :class:`TokenStore`.
+        :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
+            passes 1 if the owner of lock 0 has not released it in time; see :class:`TokenStore`.
         """
         local = self._local.try_lock(generation)
         if local is None:
