@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Sensor that waits until FACEKI has decided a verification.
 
-Between two polls, the sensor occupies a worker (mode ``poke``), is rescheduled (mode ``reschedule``), or waits in the
-triggerer (``deferrable``).
+Between two polls, the sensor keeps its worker slot (``mode="poke"``), frees it until Airflow starts the task again
+(``mode="reschedule"``), or waits in the triggerer (``deferrable=True``).
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         given = DecisionEvent.from_payload(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
         # The worker now polls FACEKI once. If the trigger has stopped because of an error, a failure of this poll must
-        # raise an error. Therefore the count of failed polls then starts at the maximum.
+        # raise an error and not be tolerated. Therefore, in this case, the count of failed polls starts at the maximum.
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:

@@ -314,8 +314,9 @@ class Backend:
 
         A webhook is sent in both cases.
 
-        :param key: the id of a link, or a request id. If the link already has a record, the decision of its newest
-            record is changed. Otherwise the link is used for a new verification.
+        :param key: the id of a link, or the request id of a record. For a request id, the decision of this record is
+            changed. For a link that already has records, the decision of its newest record is changed. A link without
+            records is used for a new verification.
         :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capital letters.
         :param by: the name of the reviewer, which is stored in the record.
         :raises Refused: If the link cannot be used.

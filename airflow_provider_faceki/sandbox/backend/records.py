@@ -242,7 +242,7 @@ def _document_data(
     Days, months, years and the age are texts, as in FACEKI's documented example.
 
     :param kind: the kind of the document, for example `ID Card`.
-    :param reference: the value of the field `reference` in the document data.
+    :param reference: the name of the document among the documents of the verification, for example `ID Card 1`.
     :param passed: whether the document was accepted.
     :param now: the time of the verification in seconds since the epoch.
     :param overrides: values that replace generated fields, by field name.
