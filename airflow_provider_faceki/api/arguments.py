@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Checks of a call's arguments. They run before any request is sent, after Airflow has rendered the templates.
 
-An argument is possibly a link or a person's number. Therefore the error messages contain the name of the argument and
-not its value. The check of identifiers is :func:`airflow_provider_faceki.api.values.check_identifier`.
+An argument is possibly a link, or personal data such as the number of an identity card. Therefore the error messages
+contain the name of the argument and not its value. The check of identifiers is
+:func:`airflow_provider_faceki.api.values.check_identifier`.
 """
 
 from __future__ import annotations

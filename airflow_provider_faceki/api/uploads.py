@@ -113,8 +113,9 @@ def check_image(name: str, value: object) -> None:
 def with_fence(image: Image, fence: Callable[[], None]) -> Image:
     """Return the image with a fence, which is a function that is called after each read of the image.
 
-    A process can be suspended while it sends the image. Until it resumes, another process has possibly sent the same
-    request. Then the fence raises a ``ValidationError``, and the request is not completed.
+    A process can be suspended while it sends the image. In the meantime, another process possibly sends the same
+    request. When the suspended process continues, the fence raises a ``ValidationError``. Its request remains
+    incomplete, so FACEKI cannot act on it.
     """
     return replace(image, open=partial(_open_fenced, image.open, fence))
 

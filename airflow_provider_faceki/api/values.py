@@ -102,8 +102,9 @@ def _is_not_equal_to_itself(value: object) -> bool:
 def check_identifier(name: str, value: object) -> str:
     """Return ``value`` if it is a valid identifier for FACEKI.
 
-    The error text contains the name of the argument. It does not contain the value, because the value is possibly a
-    person's number or a link. Only a text for a missing value, such as ``'None'``, is shown.
+    The error text contains the name of the argument. It does not contain the value, because the value is possibly
+    personal data, such as the number of an identity card, or a link. Only a text for a missing value, such as
+    ``'None'``, is shown.
 
     :param name: Name of the argument, for the error message.
     :param value: Value of the argument, after template rendering.

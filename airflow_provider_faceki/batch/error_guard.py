@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed
 
-#: The batch stops if no row has succeeded and this number of rows were refused with the same error. The cause is then
-#: assumed to be the batch and not the rows. If the storage has not delivered pictures in this try, the batch also stops
-#: after this number of consecutive storage failures.
+#: If no row has succeeded and this number of rows were refused with the same error, the batch stops. The cause is then
+#: assumed to be the batch and not the rows. The number is also used for the storage of the pictures: if the storage has
+#: not delivered any picture in this try, the batch stops after this number of consecutive storage failures.
 MIN_ALIKE = 20
 #: Number of consecutive storage failures that stops the batch, if the storage has delivered pictures in this try.
 MIN_ALIKE_LATER = 50
@@ -117,7 +117,7 @@ class SystemicErrorGuard:
             for failed in self._held
             if failed.refusal is not None and _kind(failed.refusal.error) == kind
         )
-        # The error is copied, so that the message of the original error does not change.
+        # The message is changed in a copy of the error, because the original error still belongs to its row.
         error = copy.copy(first)
         error.message = (
             f"no row has succeeded and {count} rows were refused alike, so the cause is likely not in the rows, and "

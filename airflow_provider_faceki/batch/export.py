@@ -176,9 +176,10 @@ class RecordExport:
         self._runner.drain()
 
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
-        """Return the journal key of a row that has to be fetched. Return ``None`` for all other rows.
+        """Return the journal key of an input row whose records have to be fetched now. Otherwise return ``None``.
 
-        If a row is not valid, the error of the row is written to the journal, and the row is not fetched.
+        The result is ``None`` for a row that is already done, and for a row that is not valid. If the row is not
+        valid, its error is written to the journal.
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
@@ -219,7 +220,8 @@ class RecordExport:
         shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
         named = {by: shown[by]} if by in shown else {}
         error = {"row": content.pop("row"), **named, **content}
-        # The batch runner needs these three fields at the top level of the line, for its counts and log lines.
+        # The batch runner counts and logs the row number, the code and the problem of each error. It reads them at the
+        # top level of the journal line.
         shown = {name: line[name] for name in ("row", "code", "problem")}
         return {**self._head(key), "error": error, **shown}
 
@@ -292,8 +294,9 @@ class RecordExport:
         for segment_log in (self.journal.results, self.journal.errors):
             for line in with_checkpoints(segment_log.lines(), lambda: raise_if_killed(self.is_killed)):
                 key = str(line.get("key"))
-                # A line of the journal can be usable and still be skipped. First case: two tries fetched the same row,
-                # so an earlier line already contains it. Second case: the input of this try does not contain the row.
+                # A line of the journal is skipped in three cases: it is too old or was written with other options, an
+                # earlier line already contains the records of its row, or the input of this try does not contain its
+                # row.
                 if not self._is_usable(line) or index.is_recorded(key) or not index.was_seen(key):
                     continue
                 index.mark_recorded(key)

@@ -414,7 +414,8 @@ class Journal:
             self.failures[str(line.get("code"))] += 1
             return
         self.found += not is_billed
-        # In an export, the line of a row contains a list with the decision of each fetched record.
+        # The line of a verified row contains one decision. The line of an exported row contains a list of decisions,
+        # one for each fetched record.
         decisions = line.get("decisions", [line.get("decision")])
         self.decisions.update(map(counted_as, decisions if isinstance(decisions, list) else ()))
 

@@ -27,9 +27,8 @@ from airflow_provider_faceki.batch.store import Clock, Store, retry_storage
 
 T = TypeVar("T")
 
-#: Only the try that holds the lease on a batch is allowed to send rows. This is the maximum age in seconds of the last
-#: successful check whether this try still holds the lease. If the last check is older, the lease is checked again
-#: before a billed call.
+#: Maximum age in seconds of the last successful check of the lease. Only the try that holds the lease on a batch is
+#: allowed to send rows. If the last check is older, the try checks its lease again before a billed call.
 MAX_UNCHECKED_SECONDS = 5.0
 
 

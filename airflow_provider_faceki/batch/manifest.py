@@ -39,8 +39,9 @@ MAX_SHARDS = 256
 _MAX_MEMORY_BYTES = 64 * 1024
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
-# A shard is a file with a part of a manifest. These are the names of two additional fields of its rows. The first field
-# contains the row number in the original manifest. The second field contains the reason why the row cannot be read.
+# Names of two additional fields in the rows of a shard. A shard is a file with a part of a manifest. The first field
+# contains the row number in the original manifest. The second field exists only if the row cannot be read, and contains
+# the reason.
 _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
 
 

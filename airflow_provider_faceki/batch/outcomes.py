@@ -75,9 +75,9 @@ class Deferred:
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
-    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. An intent is the journal entry that
-        is written before a row is sent. ``None`` means that FACEKI has certainly not verified the row after its last
-        intent was written.
+    :param sent_by: Latest Unix time at which the row was possibly sent. Before a row is sent, an entry for it is
+        written to the journal, which is called its intent. ``None`` means that FACEKI has certainly not verified the
+        row after its last intent.
     :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, without a decision.
     """
 
@@ -106,9 +106,9 @@ class Abort:
 
     :param row: The row during which the error occurred.
     :param error: Reason why the batch stops.
-    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. An intent is the journal entry that
-        is written before a row is sent. ``None`` means that FACEKI has certainly not verified the row after its last
-        intent was written.
+    :param sent_by: Latest Unix time at which the row was possibly sent. Before a row is sent, an entry for it is
+        written to the journal, which is called its intent. ``None`` means that FACEKI has certainly not verified the
+        row after its last intent.
     """
 
     row: Row
@@ -150,8 +150,8 @@ class Triage(NamedTuple):
         if an earlier row has the same identifier, it contains the row number instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
-    :param is_first: Whether no earlier row in this pass over the manifest has the same key. Rows with the same
-        identifier have different keys. Therefore the value is false only if two rows have the same row number.
+    :param is_first: Whether this row is the first with this key in this pass over the manifest. ``False`` means that an
+        earlier row has the same row number, because the key of a row with a repeated identifier is its row number.
     """
 
     key: str
@@ -204,9 +204,9 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
     :param row: The refused row.
     :param error: The error that FACEKI reported.
-    :param sent_by: If the row was sent, it was sent at this Unix time or earlier. An intent is the journal entry that
-        is written before a row is sent. ``None`` means that FACEKI has certainly not verified the row after its last
-        intent was written.
+    :param sent_by: Latest Unix time at which the row was possibly sent. Before a row is sent, an entry for it is
+        written to the journal, which is called its intent. ``None`` means that FACEKI has certainly not verified the
+        row after its last intent.
     """
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None

@@ -20,9 +20,8 @@ MAX_LINE_BYTES = 1024 * 1024
 #: If a part of a file has this number of bytes and contains no row, reading stops with an error. Such a file has one
 #: endless line, or only blank lines.
 MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
-#: The reader counts the bytes that it reads without finding a row; see ``MAX_BYTES_WITHOUT_ROW``. In this count, each
-#: blank line has this number of bytes, which is more than its real length. The reason is that a blank line takes as
-#: much time to read as any other line.
+#: In the check of ``MAX_BYTES_WITHOUT_ROW``, each blank line is counted as this number of bytes. The number is larger
+#: than the real length of a blank line, because a blank line takes as much time to read as any other line.
 BLANK_LINE_BYTES = 1024
 #: Maximum number of lines in one quoted CSV field. If a field is longer, its closing quote is probably missing.
 MAX_FIELD_LINES = 100
@@ -162,8 +161,8 @@ def _parse_json(line: bytes) -> ParsedRow:
     try:
         values = json.loads(line, object_pairs_hook=_unique)
     except _RepeatedNameError:
-        # If a name occurs twice, JSON does not define which value is valid. With the wrong value, the wrong person
-        # would be verified.
+        # If a JSON object contains a name twice, with two values, JSON does not define which value is valid. With the
+        # wrong value, the wrong person would be verified.
         return UnreadableRow("the line has a name twice")
     except (ValueError, RecursionError):
         return UnreadableRow("the line is not JSON")

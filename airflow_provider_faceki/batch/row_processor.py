@@ -34,19 +34,18 @@ if TYPE_CHECKING:
 LoadImage = Callable[[str, str], "api.Image"]
 
 DOCUMENT_NUMBERS = (1, 2, 3)
-#: Pauses in seconds. If the storage of the pictures delivers only a part of a picture, the verification is sent again,
-#: once after each pause.
+#: Pauses in seconds before a verification is sent again. It is sent again if the storage of the pictures delivered only
+#: a part of a picture.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
-#: The clocks of FACEKI and of this machine can differ. This is the assumed maximum difference in seconds. Because of
-#: it, a record can seem to be created before its row was sent. If it seems to be too old by at most this difference, it
-#: is still accepted as the result of the row.
+#: Assumed maximum difference in seconds between the clocks of FACEKI and of this machine. Because of such a difference,
+#: a record can seem to be created before its row was sent. A record that seems too old by at most this number of
+#: seconds is still accepted as the result of the row.
 CLOCK_MARGIN_SECONDS = 300.0
 #: Number of consecutive rows with unreadable pictures after which a failed read of a picture is not repeated. Otherwise
 #: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: For each workflow, the identifier of one row with the decision ACCEPTED is stored in memory. A lookup of this
-#: identifier shows whether FACEKI stores records of the workflow. This is the maximum number of workflows for which an
-#: identifier is stored.
+#: Maximum number of workflows for which the identifier of one row is stored in memory. The row has the decision
+#: ACCEPTED. A lookup of its identifier shows whether FACEKI stores records of the workflow.
 MAX_WORKFLOWS = 1000
 
 
@@ -87,12 +86,13 @@ class VerificationGateway:
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
     ) -> api.PerformKycVerification:
-        """Return the call that verifies a row, without sending it. The row and its pictures are checked here.
+        """Check a row and its pictures, and return the call that verifies the row. Do not send the call yet.
 
         :param row: The row.
         :param not_before: Unix time. A record that FACEKI created before this time belongs to another verification.
             ``None`` means that a record of any age is accepted.
-        :param known_request_ids: FACEKI's ids of other verifications with the same identifier.
+        :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are not
+            accepted as the result of this call.
         :raises ValidationError: If the row or one of its pictures is not valid.
         :raises ConfigurationError: If neither the row nor the batch nor the Connection contains a workflow.
         :raises OSError: If the storage does not deliver a picture. The message does not contain the URI of the picture.
@@ -182,9 +182,9 @@ class VerificationGateway:
     def _shows_record(self, workflow_id: str) -> bool:
         """Return whether FACEKI stores the records of a workflow, as far as this can be tested now.
 
-        FACEKI does not document the workflow rule about storing records. Therefore this method looks up the record of a
-        row that got the decision ACCEPTED in this try. If FACEKI returns the record, the result is true, otherwise it
-        is false. If no such row can be looked up yet, the result is true.
+        The rules of a workflow say whether FACEKI stores its records, but FACEKI does not document this rule.
+        Therefore this method looks up the record of a row that got the decision ACCEPTED in this try. If FACEKI returns
+        the record, the result is true, otherwise it is false. If no such row can be looked up yet, the result is true.
         """
         with self._asking:
             if workflow_id not in self._shows_records:
@@ -369,10 +369,10 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.resubmit == "always":
             return None
-        # The earlier lookup accepted only records that were created after the row was sent. This lookup also finds
-        # older records. Usually such a record belongs to another verification. But if FACEKI's clock differs by more
-        # than CLOCK_MARGIN_SECONDS, it can belong to this row. A second request would then possibly be billed again.
-        # Therefore the row is not sent and gets an error.
+        # An earlier lookup has found no record that FACEKI created after the row was sent. Here, all records of the
+        # row's identifier are looked up. An older record usually belongs to another verification. But if FACEKI's clock
+        # differs by more than CLOCK_MARGIN_SECONDS, the record can belong to this row. A second request would then
+        # possibly be billed again. Therefore the row is not sent and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
         if self.resubmit == "never":
@@ -454,7 +454,8 @@ def row_of(line: Mapping[str, object]) -> Row:
 
 def _succeeded(row: Row, verification: api.KycVerification, *, is_billed: bool) -> Succeeded:
     # The output line contains the identifier from the manifest row, because FACEKI possibly returns a different one.
-    # The output line does not contain the link of the verification, because only the person is allowed to open it.
+    # The output line does not contain the link of the verification, because only the person who is verified is allowed
+    # to open it.
     line: dict[str, object] = {"row": row.number, **verification.summary()}
     del line["link"]
     return Succeeded({**line, "record_identifier": row.values["record_identifier"], "billed": is_billed})
@@ -470,8 +471,8 @@ def _is_since(found: api.KycVerification, since: float) -> bool:
 
 
 def _not_sent(row: Row, error: api.FacekiError) -> Outcome:
-    # If the row contains no workflow, the default workflow of the batch is used. An error of the default workflow
-    # concerns every row, so it stops the batch.
+    # If a row contains no workflow, a workflow error is about the default workflow of the batch. The same error would
+    # occur for every other row without a workflow. Therefore the batch stops.
     if isinstance(error, api.WorkflowError) and "workflow_id" not in row.values:
         return Abort(row, error, sent_by=None)
     return _refused(row, error, sent_by=None)

@@ -33,16 +33,16 @@ from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)
 
-#: Results and errors of rows are buffered. These are the number of buffered lines, and the time in seconds, after which
-#: the journal is written to the storage. If the process crashes, the buffered lines are lost. But before a row is sent,
-#: an entry for it (an intent) is written to the storage. So the next try knows that the row was possibly sent, looks it
-#: up at FACEKI, and does not send it again. If FACEKI stores no records, the results of these rows are lost.
+#: The journal is written to the storage after this number of buffered lines, or after this time in seconds. The lines
+#: are results and errors of rows. If the process crashes, the buffered lines are lost. But before a row is sent, an
+#: entry for it (an intent) is written to the storage. So the next try knows that the row was possibly sent, looks it up
+#: at FACEKI, and does not send it again. If FACEKI stores no records, the results of these rows are lost.
 FLUSH_LINES = 1000
 FLUSH_SECONDS = 2.0
 #: Maximum number of journal lines that are buffered while the storage fails. If there are more, the try ends.
 MAX_BUFFERED_LINES = 10 * FLUSH_LINES
-#: Time in seconds for which a killed task waits for the rows in flight. It must be short, because Airflow 3 ends the
-#: process five seconds after it has sent the signal.
+#: Time in seconds for which a killed task waits for the rows in flight. It must be short: Airflow 3 first sends a
+#: signal to the process of the task, and ends the process five seconds later.
 KILL_GRACE_SECONDS = 2.5
 #: Seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
@@ -364,7 +364,8 @@ class BatchRunner:
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
-            # An OSError means that the storage of a picture has failed. It is not counted as a failure of FACEKI.
+            # An OSError means that a storage has failed, usually the storage of a picture. It is not counted as a
+            # failure of FACEKI.
             if is_of_whole_storage(error):
                 self._guard.storage_failed(error)
             return

@@ -111,8 +111,8 @@ class GenerateKycLink:
         return KycLink(link, url, self.record_identifier)
 
     def __repr__(self) -> str:
-        # The `repr` does not contain the caller's own id, because the id is possibly a person's number. It does not
-        # contain the redirect URL, because the URL possibly contains a key.
+        # The `repr` does not contain the caller's own id, because the id is possibly personal data, such as the number
+        # of an identity card. It does not contain the redirect URL, because the URL possibly contains a key.
         return f"<GenerateKycLink for workflow {self.workflow_id!r}>"
 
 

@@ -29,7 +29,8 @@ class HttpRequest:
     :param upload: Whether the longer upload timeout of the Connection applies. It is used for requests with files, and
         for downloads of reports.
     :param download: Whether the answer is possibly a PDF. A PDF is written to a temporary file, not to memory.
-    :param endpoint: Name of the endpoint's class, for metrics. Empty for a token request.
+    :param endpoint: Name of the class that describes the call, such as ``FetchRecords``, for metrics. It is empty for a
+        token request.
     """
 
     method: str

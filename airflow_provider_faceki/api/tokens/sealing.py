@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Encryption of access tokens that are stored outside of the memory: in a file, or in a storage for several hosts."""
+"""Encryption of access tokens that are stored in a file, or in a storage that several hosts share."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MAX_SEALED_BYTES = 64 * 1024
 
 
 class UntrustedError(Exception):
-    """A directory, file or stored object is not trusted, so it is not used. The message contains no secret.
+    """Error: a directory, file or stored object is not trusted, so it is not used. The message contains no secret.
 
-    Examples are a directory of another user, and a token file in an unknown format.
+    Examples are a directory that another user owns, and a token file in an unknown format.
     """
 
 
@@ -30,8 +30,8 @@ class TokenSeal:
     The token is stored under :attr:`name`. The key is derived from the client secret and this name. After a change of
     the client secret, the stored token cannot be decrypted any more.
 
-    :param account: Token request of the account. :attr:`name` is derived from its base URL, its client id and its form
-        (``flow``).
+    :param account: The request that fetches a token of the account. :attr:`name` is derived from three fields of this
+        request: ``base_url``, ``client_id`` and ``flow`` (the form of the request).
     :param verified: Whether the server's certificate is checked. A token that was fetched without this check is
         possibly forged. Therefore it is stored under another name and with another key.
     """

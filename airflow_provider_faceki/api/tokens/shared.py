@@ -29,16 +29,18 @@ from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSe
 
 #: Maximum seconds for one operation of the storage. Object storages answer within tenths of a second.
 MAX_OPERATION_SECONDS = 5.0
-#: If a lock object is still empty after this number of seconds, it is treated as corrupt. The host that creates a lock
-#: object writes its content within milliseconds.
+#: A host acquires the refresh lock by creating an object in the storage, the lock object. Then the host writes the
+#: content of the object within milliseconds. If a lock object is still empty after this number of seconds, it is
+#: treated as corrupt.
 EMPTY_LOCK_SECONDS = 1.0
 #: Seconds for which the storage is not used after a failure.
 SUSPEND_SECONDS = 60.0
-#: Seconds between two reads of the storage while another host fetches the token. Object storages charge for each read.
+#: Seconds between two reads of the storage while another host fetches the access token. Object storages charge for each
+#: read.
 POLL_SECONDS = 0.25
-#: Age in seconds from which a lock object is ignored. If the owner of a lock object was killed, nobody deletes the
-#: object. The value is larger than the duration of a token request with retries, and than the usual difference of
-#: clocks between hosts.
+#: Age in seconds from which another host replaces a lock object. The host that creates a lock object deletes it after
+#: it has fetched the token. If this host is killed, the lock object remains. The age is larger than the duration of a
+#: token request with retries. It is also larger than the usual difference between the clocks of two hosts.
 MAX_LOCK_AGE_SECONDS = 120.0
 
 T = TypeVar("T")
@@ -119,9 +121,9 @@ class DirectoryTokenBackend:
         try:
             yield
         except BaseException:
-            # The file contains either a token or a lock. After an exception, nobody would use this token or release
-            # this lock. Therefore the file is removed after any exception. If the removal fails too, the first
-            # exception is raised nevertheless.
+            # The writing of the file has failed or was interrupted. The file contains a token that nobody would use, or
+            # it is a lock that nobody would release. Therefore the file is removed after any exception. If the removal
+            # fails too, the first exception is raised nevertheless.
             with suppress(OSError):
                 self.delete(name)
             raise
@@ -157,10 +159,10 @@ class SharedTokenStore:
         return self._local.peek()
 
     def read(self) -> AccessToken | None:
-        """Return the token that is stored on this host, if it is usable.
+        """Return the token that is stored on this host, or a newer token that another host has stored.
 
-        Otherwise also read the storage that several hosts share. Return the newer of the two tokens, even if it is not
-        usable, because the caller checks this. If there is no token, return ``None``.
+        The storage that several hosts share is read only if the token of this host is missing or expires soon. The
+        returned token can be expired too, so the caller has to check it. If there is no token, return ``None``.
         """
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_look:

@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""HTTP connections with one TLS context per transport, a deadline for each phase of a request, and safe reuse.
+"""HTTP connections with one TLS context per transport and a deadline for each phase of a request.
 
 The timeouts of urllib3 apply to each socket operation, not to a whole phase, so a slow server could block a worker for
-hours. urllib3 also treats interim responses (RFC 9110, section 15.2) other than 100 as final responses. The connection
-classes in this module are installed through urllib3's extension points. See docs/decisions/deadlines.md.
+hours. urllib3 also treats interim responses (RFC 9110, section 15.2) other than 100 as final responses. Therefore this
+module extends urllib3's connection classes. The extended classes also reuse a connection only if client and server
+certainly agree about the end of the last response. See docs/decisions/deadlines.md.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
-#: Maximum number of response bytes that are read while the request is still sent. Every status line is shorter.
+#: Maximum number of response bytes that are read while the request is still sent. These bytes show whether the server
+#: has already answered with a final status. Every status line is shorter than this number.
 _MAX_EARLY_BYTES = 16 * 1024
 _INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
 
 
 class SendTimeout(Exception):
-    """The request was not sent completely, so the server cannot act on it."""
+    """Error: the request was not sent completely before the deadline, so the server cannot act on it."""
 
 
 @dataclass
@@ -69,8 +71,8 @@ _current = threading.local()
 def sending(state: SendState) -> Iterator[None]:
     """Context manager for one request of this thread. It suppresses urllib3's log lines about the request.
 
-    :param state: Object with the timeout of the request. As soon as a byte of the request was possibly sent, this is
-        recorded in it.
+    :param state: Object with the timeout of the request. Its attribute ``begun`` becomes true as soon as a byte of the
+        request was possibly sent.
     """
     _current.state = state
     try:
@@ -119,7 +121,11 @@ class _SocketReader(io.RawIOBase):
         return received
 
     def read_early(self) -> bool:
-        """Read the bytes that have already arrived, without waiting. Return whether a later call can read more."""
+        """Read and keep the response bytes that have already arrived, without waiting.
+
+        Return ``False`` if the server has sent its last byte, or if ``_MAX_EARLY_BYTES`` are reached. Otherwise return
+        ``True``, because a later call possibly reads more bytes.
+        """
         self._socket.settimeout(0.0)
         try:
             data = self._socket.recv(_MAX_EARLY_BYTES)
@@ -154,7 +160,7 @@ class _SocketReader(io.RawIOBase):
 class _ResponseStream(io.BufferedReader):
     """Stream of the bytes that the server sends as the response to one request."""
 
-    #: Whether all received bytes had been read when the stream was closed.
+    #: Whether all received bytes had been read when the stream was closed. If not, the connection is not reused.
     is_drained = False
 
     def __init__(self, sock: Any) -> None:
@@ -188,7 +194,8 @@ class _Response(HTTPResponse):
         super().begin()
         while 100 <= self.status < 200:
             if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
-                # The client never requests an upgrade, so this response is an error. The bytes after it are not HTTP.
+                # Status 101 means that the server changes to another protocol. The client never requests this, so the
+                # response is an error. The bytes after it are not HTTP.
                 raise BadStatusLine(str(self.status))
             self.headers = self.msg = None  # type: ignore[assignment]  # so that http.client reads another head
             super().begin()
@@ -210,7 +217,10 @@ class _Response(HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    """Mixin for urllib3's connection classes. It adds deadlines and refuses reuse after an incomplete exchange."""
+    """Mixin for urllib3's connection classes. It adds deadlines.
+
+    It also prevents the reuse of a connection if the last response on it was not read completely.
+    """
 
     _send_deadline: float | None = None
     _stream: _ResponseStream | None = None

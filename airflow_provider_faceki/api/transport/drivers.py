@@ -64,7 +64,8 @@ class RequestObserver(Protocol):
     def sent(self, endpoint: str, status: int | None) -> None:
         """Record one request and the HTTP status of its response. If there was no response, the status is ``None``.
 
-        :param endpoint: Name of the endpoint's class. It is empty for a token request.
+        :param endpoint: Name of the class that describes the call, such as ``FetchRecords``. It is empty for a token
+            request.
         """
 
     def retried(self, endpoint: str) -> None:

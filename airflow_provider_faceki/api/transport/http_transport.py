@@ -383,8 +383,9 @@ def _map_exception(
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     suffix = f" ({reason})" if reason else ""
     if begun:
-        # The class of the exception does not show whether the request was sent, so it is ignored here. urllib3 reports
-        # a lost response as an unreachable proxy, and the same TLS errors occur in a handshake and in a response.
+        # A byte of the request was possibly sent. The class of an exception does not show this: urllib3 reports a lost
+        # response as an unreachable proxy, and the same TLS errors occur in a handshake and in a response. Therefore
+        # the class is not checked in this case.
         return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
     if isinstance(problem, _MALFORMED):
         return ConfigurationError(
@@ -415,9 +416,9 @@ _MALFORMED = (
 def _is_certificate_error(problem: BaseException) -> bool:
     if isinstance(problem, ssl.SSLCertVerificationError):
         return True
-    # These reasons mean that the server does not use TLS on this port. This does not change by itself, so it is treated
-    # like an untrusted certificate. Other TLS errors are possibly temporary, so they are treated like a failed
-    # connection, after which a retry can help.
+    # A TLS error with one of these values of `reason` means that the server does not use TLS on this port. A retry
+    # cannot help, so the error is treated like an untrusted certificate. Other TLS errors are possibly temporary, so
+    # they are treated like a failed connection, after which a retry can help.
     return isinstance(problem, ssl.SSLError) and problem.reason in {
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",
