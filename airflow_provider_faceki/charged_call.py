@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Store the state of a charged call across the tries of a task instance, so that no try sends the call twice.
+"""Store the state of a charged call across the tries of a task instance, so that the call is not charged twice.
 
 The state consists of a mark and the result of the call. The mark is written before the call is sent. It means that the
 call was possibly sent. Airflow clears XCom before each try, so XCom cannot store this state. In Airflow 3.3 and later,
-Airflow's task state store contains it. Before Airflow 3.3, a try number above 1 is the only sign of an earlier call.
+Airflow's task state store contains the state. Before Airflow 3.3, a try number above 1 is the only sign of an earlier
+call.
 
 The mark also prevents two executions of one task instance from sending the call at the same time (a fence). The store
 has no compare-and-set, so the fence uses Fischer's algorithm for mutual exclusion. An execution writes a mark with a
@@ -47,17 +48,18 @@ T = TypeVar("T")
 #: write and this read. It must be longer than another execution needs to read and to write the mark. These are two
 #: requests to Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
-#: Factor for a wait: the wait lasts at least this factor times the duration of the read and the write before it. Before
-#: an execution sends a charged call, it reads the stored mark and writes its own mark. A mark is a stored value that
-#: means: a charged call was possibly sent. Then the execution waits, and reads the stored mark again, to see whether
-#: another execution has overwritten it.
+#: Before an execution sends a charged call, it reads the stored mark and writes its own mark. A mark is a stored value
+#: that means: a charged call was possibly sent. Then the execution waits, and reads the stored mark again, to see
+#: whether another execution has overwritten it. The wait lasts at least this factor times the duration of the first
+#: read and the write.
 _FENCE_FACTOR = 3.0
-#: While a verification is sent, its images are read in pieces. If more than this number of seconds passes between two
-#: reads, the process was suspended, and it stops sending. The hook possibly pauses before it sends a failed request
-#: again, and reads no image during this pause. Therefore the longest such pause (``max_wait`` of the Connection) is
-#: added to this limit. Reason for the limit: Airflow starts the next try if a worker sends no heartbeat for 300
-#: seconds. The next try waits another 150 seconds and then looks for the record. A suspended try must send its request
-#: before this search, or not at all. Otherwise the person is verified and billed twice.
+#: While a verification is sent, its pictures are read in pieces. This is the maximum number of seconds between two
+#: reads. If more time passes, the process was suspended, and it stops sending. Before the hook repeats a failed
+#: request, it possibly pauses, and it reads no picture during this pause. Therefore the longest such pause
+#: (``max_wait`` of the Connection) is added to the maximum. The reason for the maximum is this: if a worker sends no
+#: heartbeat for 300 seconds, Airflow starts the next try. The next try waits another 150 seconds, and then looks for
+#: the record at FACEKI. A suspended try must send its request before this lookup, or not at all. Otherwise the person
+#: is verified and billed twice.
 MAX_SUSPENSION_SECONDS = 180.0
 #: Clock that also counts the time in which the machine is suspended, if the system has such a clock.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -76,7 +78,7 @@ class ChargedCallState:
     """State of one task instance's charged call in Airflow's task state store.
 
     :param identifier: Identifier under which FACEKI stores the result. ``None`` for a call that leaves no record.
-    :param images: Fingerprint of the images. It detects other images that are sent under the same identifier.
+    :param images: Fingerprint of the pictures. It detects other pictures that are sent under the same identifier.
     """
 
     def __init__(self, context: Context, identifier: str | None = None, images: str | None = None) -> None:
@@ -110,9 +112,9 @@ class ChargedCallState:
         return isinstance(mark, Mapping) and mark.get("try_number") == self._ti.try_number
 
     def check_images(self) -> None:
-        """Refuse to use a saved outcome if it belongs to other images.
+        """Refuse to use a saved outcome if it belongs to other pictures.
 
-        :raises AirflowFailException: if other images were sent, or possibly sent, under the same identifier.
+        :raises AirflowFailException: if other pictures were sent, or possibly sent, under the same identifier.
         """
         if self._images is None:
             return
@@ -133,11 +135,11 @@ class ChargedCallState:
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         """
-        # ``resubmit_after`` is counted from the start of this try, because an earlier try sends nothing after this
-        # time; see ``MAX_SUSPENSION_SECONDS``. It is not counted from the time at which the earlier try wrote its mark.
-        # The process of the earlier try was possibly suspended after it wrote the mark, and sent its last byte much
-        # later, shortly before the start of this try. If Airflow has set no start date, as in `dag.test()` of Airflow
-        # 2, the current time is used.
+        # ``resubmit_after`` is counted from the start of this try. An earlier try sends nothing after this start; see
+        # ``MAX_SUSPENSION_SECONDS``. The time in the mark of the earlier try can be too early: after writing the mark,
+        # the process was possibly suspended. Then it sent its last byte much later, shortly before the start of this
+        # try. If Airflow has not set the start time of this try, as in `dag.test()` of Airflow 2, the current time is
+        # used as the start.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -174,8 +176,8 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        :raises AirflowException: in three cases: an image could not be read, an image has changed, or this process was
-            suspended. In all three cases FACEKI has not received the complete call.
+        :raises AirflowException: in three cases: a picture could not be read, a picture has changed, or this process
+            was suspended. In all three cases FACEKI has not received the complete call.
         :raises FacekiError: if the call fails; see ``hook.call``.
         """
         self._max_pause = MAX_SUSPENSION_SECONDS + hook.settings.max_wait
@@ -187,8 +189,8 @@ class ChargedCallState:
             raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
-            # The arguments were already checked. Therefore this error means that the storage failed, or that the image
-            # is still being written. In both cases the next try can succeed.
+            # The arguments were already checked. Therefore a ``ValidationError`` here means that the storage failed, or
+            # that the picture is still being written. In both cases the next try can succeed.
             raise AirflowException(str(error)) from None
         except api.FacekiError as error:
             if not error.is_ambiguous:
@@ -201,7 +203,7 @@ class ChargedCallState:
         If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
         send the verification.
 
-        :raises SuspendedError: if the pause was so long that the next try has possibly sent the verification.
+        :raises SuspendedError: if the suspension was so long that the next try has possibly sent the verification.
         """
         now = time.clock_gettime(_CLOCK)
         if now - self._checked_at > self._max_pause:
@@ -240,21 +242,21 @@ class ChargedCallState:
     def load(self) -> api.KycVerification | None:
         """Return the outcome that an earlier try saved, or ``None``.
 
-        If only FACEKI's response was saved and not the full record, the outcome contains little more than the decision.
+        If only FACEKI's answer was saved and not the full record, the outcome contains little more than the decision.
         """
         return api.KycVerification.from_dict(self._load(self._outcome_key))
 
     def save_matches(
         self, records: Iterable[api.VerificationRecord], location: str, size: int | None
     ) -> bool:
-        """Save the records that a charged search found, so that a later try does not search again.
+        """Save the records that a charged face search found, so that a later try does not search again.
 
         Return ``False`` if Airflow has no task state store, because then nothing can be saved.
 
         :param records: Records of the persons that the search found.
-        :param location: URI of the image that was searched for.
-        :param size: Size of the sent image in bytes. ``None`` if the image was resized before it was sent, because its
-            size then depends on the version of Pillow.
+        :param location: URI of the picture with the face.
+        :param size: Size of the sent picture in bytes. ``None`` if the picture was resized before it was sent, because
+            its size then depends on the version of Pillow.
         """
         if self._store is None:
             return False
@@ -266,10 +268,10 @@ class ChargedCallState:
         return True
 
     def load_matches(self, location: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
-        """Return the records that an earlier try found with the same image, or ``None`` if no such records are saved.
+        """Return the records that an earlier try found with the same picture, or ``None`` if no such records are saved.
 
-        :param location: URI of the image.
-        :param size: Function that returns the current size of the image in bytes, or ``None`` if it is unknown.
+        :param location: URI of the picture.
+        :param size: Function that returns the current size of the picture in bytes, or ``None`` if it is unknown.
         """
         saved = self._load(_MATCHES_KEY)
         found = saved.get("found") if isinstance(saved, Mapping) else None

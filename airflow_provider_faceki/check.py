@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Check a FACEKI Connection by ``airflow faceki check`` or ``python -m airflow_provider_faceki.check``.
 
-Exit status 0 means that the Connection is usable. Exit status 1 means that a setting must be changed, and the report
-names it. Exit status 2 means that the Connection cannot work.
+Exit status 0 means that the Connection is usable. Exit status 1 means that the user must change the settings that the
+output names, and that the Connection is usable then. Exit status 2 means that the Connection does not exist, or that a
+call failed with all settings that the check has tried.
 
 For every ``airflow`` command, Airflow 3.2 and later import this module to find the commands ``airflow faceki``. To keep
 all these commands fast, this module imports the code of the check only when a check runs.
@@ -107,7 +108,10 @@ def check(chosen: argparse.Namespace) -> int:
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
-    """Return the exit status for the findings."""
+    """Return the exit status of the check.
+
+    :param findings: Questions about the FACEKI installation, each with the answer that the check has found.
+    """
     levels = {finding.level for finding in findings}
     if "broken" in levels:
         return CANNOT_WORK
@@ -115,7 +119,10 @@ def exit_status(findings: Sequence[Finding]) -> int:
 
 
 def needed_settings(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return the keys and values that must be added to the Connection's extra."""
+    """Return the settings that the user must add to the Connection's extra, by key.
+
+    :param findings: Questions about the FACEKI installation, each with the answer that the check has found.
+    """
     return {name: value for finding in findings for name, value in finding.settings.items()}
 
 

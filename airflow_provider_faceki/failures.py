@@ -11,14 +11,14 @@ These errors fail a task at once, because another try cannot help:
 - ChargeLimitError: the Connection's limit of charged calls must be raised.
 - QuotaError: the wallet must be topped up, or a limit must be raised.
 - LinkError: a used or expired link does not become valid again.
-- VerificationError: the same images get the same response, and FACEKI charges again.
+- VerificationError: the same pictures get the same answer, and FACEKI charges again.
 - TlsError: certificates must be repaired.
 - Any error with ``needs_consent``: because of another try, FACEKI would possibly act or charge a second time.
 
 All other errors are raised unchanged, so the task's ``retries`` apply to them. These are connection failures, lost
-responses, throttling, a failing service, and responses that are unreadable or have an unknown code. Two further errors
-are retried although they are not transient. NotFoundError is retried, because the person possibly finishes before the
-next try. OutcomeUnknownError is retried, because the next try searches for a record before it sends.
+answers, throttling, a failing service, and answers that are unreadable or have an unknown code. Two further errors are
+retried although they are not transient. NotFoundError is retried, because the person possibly finishes before the next
+try. OutcomeUnknownError is retried, because the next try searches for a record before it sends.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ def is_task_retryable(error: api.FacekiError) -> bool:
 
 
 def is_gateway_error(error: api.FacekiError) -> bool:
-    """Return whether a request was possibly refused by a proxy or firewall instead of FACEKI.
+    """Return whether a proxy or firewall, and not FACEKI, possibly refused a request.
 
-    Such a refusal is a 4xx response without a FACEKI code. It possibly affects all requests, and polling continues
-    after it. For status 401 the result is false, because polling would send wrong credentials repeatedly. For status
-    413 the result is false, because its cause is the size of one request. If the URL of the token request does not
-    exist, the error is a :class:`ConfigurationError` with a 4xx status, and the result is true.
+    Such a refusal is a 4xx answer without a FACEKI code, and possibly affects all requests. If the result is ``True``,
+    polling continues. For status 401 the result is ``False``, because polling would send wrong credentials repeatedly.
+    For status 413 the result is ``False``, because the cause is the size of one request.
+
+    A :class:`ConfigurationError` with a 4xx status means that the URL of the token request does not exist. A proxy or
+    firewall possibly sent this answer too, so the result is ``True``.
     """
     status = error.http_status or 0
     refused = isinstance(error, api.AuthenticationError | api.InvalidRequestError | api.ConfigurationError)
@@ -55,15 +57,18 @@ def is_gateway_error(error: api.FacekiError) -> bool:
 
 
 def is_poll_retryable(error: api.FacekiError) -> bool:
-    """Return whether polling continues after an error. Polling is free, so it also continues after gateway errors."""
+    """Return whether polling continues after an error.
+
+    Polling is free, so it also continues if a proxy or firewall possibly refused the request.
+    """
     return is_task_retryable(error) or is_gateway_error(error)
 
 
 def are_rules_unavailable(error: api.FacekiError) -> bool:
     """Return whether the rules of a workflow are unavailable for a reason that does not affect the verification.
 
-    The rules say which images a workflow requires. FACEKI does not document the endpoint of the rules, which is known
-    only from SDKs. Therefore a missing endpoint, an unreadable response or a missing response does not prevent a
+    The rules say which pictures a workflow requires. FACEKI does not document the endpoint of the rules, which is known
+    only from SDKs. Therefore a missing endpoint, an unreadable answer or a missing answer does not prevent a
     verification. FACEKI itself checks the rules during the verification.
 
     :param error: Error of the request for the rules, after all retries of the request.

@@ -2,8 +2,8 @@
 """Datasets that a task has read and written, for OpenLineage and for Airflow's hook lineage.
 
 The name of a dataset is the location of the file or folder. The name contains no Connection id, no query of a web
-address, and no identifier of a person. An image is not reported as a dataset, because the file name of an image usually
-identifies a person.
+address, and no identifier of a person. A picture is not reported as a dataset, because the file name of a picture
+usually identifies a person.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 #: Name of the OpenLineage run facet that contains the row counts of a batch.
 BATCH_FACET = "faceki_batch"
 
-#: An identifier with at least this many characters is searched for anywhere in a folder's name. A shorter identifier is
-#: found only as a whole word, because a short text such as 7 occurs in many names by chance.
+#: A folder is not reported if its name contains an identifier of a person. An identifier with at least this many
+#: characters is searched for anywhere in the folder's name. A shorter identifier is found only as a whole word, because
+#: a short text such as 7 occurs in many names by chance.
 MIN_IDENTIFIER_LENGTH = 4
 
 _LOCAL_SCHEMES = ("file", "local")
@@ -78,12 +79,12 @@ def file_uri(uri: FilePath) -> str | None:
 
 
 def datasets(rows: Mapping[str, int | None]) -> list[Dataset]:
-    """Return a :class:`Dataset` for each of the given locations.
+    """Return a :class:`Dataset` for each location.
 
     A location for which :func:`file_uri` returns no URI, such as an empty text, is omitted.
 
-    :param rows: Number of rows of each location. A location is a path or a URI. If the number of rows of a location is
-        unknown, it is ``None``.
+    :param rows: Mapping from a location to its number of rows. A location is a path or a URI. ``None`` means that the
+        number of rows is unknown.
     """
     return [Dataset(uri, count) for place, count in rows.items() if (uri := file_uri(place))]
 
@@ -120,8 +121,8 @@ def _texts(value: object) -> Iterator[str]:
         for item in value:
             yield from _texts(item)
     elif isinstance(value, str) and "/" in value:
-        # The value is the location of a file. The names of the file and of its folder possibly identify the person.
-        # Therefore both names are treated as identifiers.
+        # A text with a slash is the location of a file. The names of the file and of its folder possibly identify the
+        # person. Therefore both names are treated as identifiers.
         yield from filter(None, re.sub(r"\.\w+$", "", value).split("/")[-2:])
     elif isinstance(value, str | int) and str(value):
         yield str(value)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Reduce the size of an image before it is sent, in limited memory. FACEKI has refused large images (HTTP 413)."""
+"""Reduce the size of a picture before it is sent, in limited memory. FACEKI has refused large pictures (HTTP 413)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.api.uploads import Image
 
-#: Maximum number of pixels of an image that is resized. The largest phone cameras have 200 million pixels.
+#: Maximum number of pixels of a picture that is resized. The largest phone cameras have 200 million pixels.
 MAX_PIXELS = 250_000_000
-#: Maximum memory in bytes for resizing images, in all threads of the process together. A single image that needs more
-#: memory is refused.
+#: Maximum memory in bytes for resizing pictures, in all threads of the process together. A single picture that needs
+#: more memory is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
-# At this quality, a person or text recognition (OCR) notices no loss, and the file has a tenth of its original size.
+# Pillow's JPEG quality of a resized picture. At this quality, neither a person nor text recognition (OCR) notices a
+# loss, and the file has a tenth of the size of the original file.
 _JPEG_QUALITY = 90
 # Pillow can decode a JPEG at a half, a quarter or an eighth of its size. To preserve the quality, the decoded size is
 # at least this many times the requested size.
@@ -43,25 +44,26 @@ _SIXTEEN_BIT_WHITE = 65535
 
 
 def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
-    """Return ``image`` as a JPEG whose longer side has at most ``longest`` pixels. Small images are not enlarged.
+    """Return ``image`` as a JPEG whose longer side has at most ``longest`` pixels. Small pictures are not enlarged.
 
     The orientation in the camera's metadata is applied. All other metadata, such as location and device, is removed.
     Transparent pixels become white.
 
-    :param name: Purpose of the image. Errors contain this name.
-    :param image: A JPEG, PNG or WEBP image.
+    :param name: Purpose of the picture. Errors contain this name.
+    :param image: A JPEG, PNG or WEBP picture.
     :param longest: Maximum length of the longer side in pixels.
     :param max_bytes: Maximum size of the result in bytes.
     :raises ConfigurationError: if Pillow is not installed (extra ``images``).
-    :raises ValidationError: if Pillow cannot read the image, the image has too many pixels, or the result is still too
-        large. Pillow alone cannot read HEIC.
+    :raises ValidationError: if Pillow cannot read the picture, the picture has too many pixels, or the result is still
+        too large. Pillow alone cannot read HEIC.
     """
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
         raise ConfigurationError("resize_to needs Pillow: install airflow-provider-faceki[images]") from None
     with tempfile.TemporaryFile() as file:
-        # The image is copied before Pillow reads it. Otherwise a storage failure would be reported as a corrupt image.
+        # The picture is copied before Pillow reads it. Otherwise a storage failure would be reported as a corrupt
+        # picture.
         with image.open() as source:
             shutil.copyfileobj(source, file)
         file.seek(0)
@@ -71,7 +73,7 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
         except ValidationError:
             raise
         except Exception as problem:
-            # For a corrupt image, Pillow has no common error class. It raises the error of the code that reads the
+            # For a corrupt picture, Pillow has no common error class. It raises the error of the code that reads the
             # image format, such as OSError, SyntaxError or struct.error. Therefore every exception is caught.
             raise ValidationError(f"{name} cannot be made smaller: Pillow cannot read it") from problem
     return image.of_bytes(name, content, max_bytes)
@@ -107,7 +109,7 @@ def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> Pillow
 
 
 def _open(file: BinaryIO, media_type: str) -> ImageFile:
-    """Open a JPEG, PNG or WEBP image with Pillow.
+    """Open a JPEG, PNG or WEBP picture with Pillow.
 
     For a WEBP, Pillow reads the whole file and allocates the memory for its pixels. For a JPEG or PNG, Pillow reads
     only the part of the file before the pixels.
@@ -153,8 +155,8 @@ def _needed_bytes(picture: ImageFile, full_size: tuple[int, int], file: BinaryIO
     """Return the memory in bytes that Pillow needs to decode an opened JPEG or PNG and to convert its pixels."""
     a_pixel = _PIXEL_BYTES.get(picture.mode, 4)
     if _has_transparency(picture):
-        # The needed memory includes two copies of the image. For the first copy, the image is converted to RGBA. For
-        # the second copy, Pillow multiplies the colours by alpha, before it shrinks the image.
+        # The needed memory includes two copies of the picture. For the first copy, the picture is converted to RGBA.
+        # For the second copy, Pillow multiplies the colours by alpha, before it shrinks the picture.
         a_pixel += 4 + (0 if picture.mode == "RGBA" else 4)
     elif picture.mode.startswith("I;16"):
         a_pixel += 4 + 4
@@ -226,7 +228,8 @@ def _shrink(picture: PillowImage, longest: int) -> PillowImage:
 
     size = (longest, longest)
     if picture.mode.startswith(("I", "F")):
-        # The image is converted to floats, because averages of large integers would overflow.
+        # Pillow computes averages of pixels to shrink a picture. Averages of large integers would overflow. Therefore
+        # the picture is converted to floats.
         small = (picture.convert("I") if picture.mode.startswith("I;16") else picture).convert("F")
         small.thumbnail(size)
         small = _to_eight_bits(small, (1, 255) if picture.mode == "F" else ())
@@ -235,7 +238,8 @@ def _shrink(picture: PillowImage, longest: int) -> PillowImage:
         small.thumbnail(size)
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small)
     else:
-        # The image is converted to RGB, because averages of palette indices or of single bits have no meaning.
+        # Pillow computes averages of pixels to shrink a picture. Averages of palette indices or of single bits have no
+        # meaning. Therefore the picture is converted to RGB.
         small = picture.convert("RGB") if picture.mode in {"1", "P"} else picture
         small.thumbnail(size)
     small.info.setdefault("exif", picture.info.get("exif", b""))
@@ -243,11 +247,12 @@ def _shrink(picture: PillowImage, longest: int) -> PillowImage:
 
 
 def _to_eight_bits(picture: PillowImage, scales: tuple[int, ...]) -> PillowImage:
-    """Return an image of large integers or floats as an image with 256 shades of grey.
+    """Return a picture of large integers or floats as a picture with 256 shades of grey.
 
-    :param picture: Image in mode ``F``.
-    :param scales: Possible values of white, in addition to the value for 16 bits. The file does not define the value of
-        white. Therefore the first possible value that is not below the brightest pixel is used.
+    :param picture: Pillow image in mode ``F``.
+    :param scales: Numbers that possibly stand for white, in ascending order. The file does not say which number stands
+        for white. Therefore the first number that is not below the brightest pixel is used. The number for 16 bits is
+        tried last.
     """
     low, high = cast("tuple[float, float]", picture.getextrema())
     white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)
@@ -281,10 +286,10 @@ class _MemoryBudget:
 
 
 class _StrictDecoding:
-    """Make Pillow refuse truncated images while at least one thread of the process resizes an image.
+    """Make Pillow refuse truncated pictures while at least one thread of the process resizes a picture.
 
     Other code of the process possibly sets Pillow's ``LOAD_TRUNCATED_IMAGES``. With this setting, Pillow replaces the
-    missing part of an image by grey. The incomplete image would then be sent and billed.
+    missing part of a picture by grey. The incomplete picture would then be sent and billed.
     """
 
     def __init__(self) -> None:
@@ -294,7 +299,7 @@ class _StrictDecoding:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """While this context is active, make Pillow refuse truncated images.
+        """While this context is active, make Pillow refuse truncated pictures.
 
         Pillow's setting is the same for all threads of the process, and several threads can be in the context at the
         same time. The last thread that leaves the context restores the setting.

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Names of the columns of a manifest, and of the file formats.
+"""Column names of a manifest, and names of the file formats.
 
-The batch operators check these names when a DAG is parsed. The modules that read and write the files are imported by a
-running task only.
+A manifest is a file with one row for each person. The batch operators check these names when a DAG is parsed. Parsing
+must be fast. Therefore the names are here, and not in the modules that read and write the files.
 """
 
 from __future__ import annotations

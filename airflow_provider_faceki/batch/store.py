@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 #: Pauses in seconds before a failed storage operation is repeated. There is one repetition after each pause.
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-#: In a long loop, a checkpoint function is called each time after this number of items.
+#: A long loop calls a function ``checkpoint`` each time after this number of items, for example to stop a killed task.
 ITEMS_PER_CHECKPOINT = 1000
 
 
@@ -101,7 +101,7 @@ def _warn(state: RetryCallState) -> None:
 
 
 def _pause(state: RetryCallState) -> float:
-    # tenacity also asks for the pause after the last attempt, although it does not wait then.
+    # tenacity also calls this function after the last attempt. It then ignores the result, because no attempt follows.
     return (*RETRY_PAUSES_SECONDS, 0.0)[state.attempt_number - 1]
 
 

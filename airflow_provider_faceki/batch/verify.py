@@ -80,7 +80,7 @@ class BatchVerification:
     """One try of a batch verification, that is one execution of the Airflow task.
 
     :param hook: Hook for the calls to FACEKI.
-    :param load_image: Function that returns a checked image for a name and a URI.
+    :param load_image: Function that returns a checked picture for a name and a URI.
     :param journal: Journal of the batch, already loaded.
     :param lease: Lease of this try, already acquired.
     :param options: Options of the batch.
@@ -231,9 +231,9 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except api.ValidationError as error:
-            # An intent is a journal entry for a row that is going to be sent. After this error, it is not known which
-            # intents were written. Therefore no intent is cancelled, and later tries treat all of these rows as
-            # possibly sent.
+            # An intent is a journal entry for a row that is going to be sent. A ``ValidationError`` means that the
+            # folder is not writable, or that a newer try has the lease. It is not known which intents were written.
+            # Therefore no intent is cancelled, and later tries treat all of these rows as possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()

@@ -316,7 +316,11 @@ def records_path(value: object, _: FieldSpec) -> str:
 
 
 def record_filter(value: object, spec: FieldSpec) -> str:
-    """Check a record filter: the name of a query parameter, or a path that contains the filter's placeholder once."""
+    """Check a record filter, which says where a request contains the id of the wanted record.
+
+    The value is the name of a query parameter for the id, or a path such as ``/records/{link}``. The path must contain
+    the placeholder of the filter once. A placeholder is a name in braces, such as ``{link}``, which the id replaces.
+    """
     if isinstance(value, str) and _JSON_NAME.fullmatch(value):
         return value
     allowed = f"the name of a query parameter, or a path such as /records/{spec.placeholder}"
@@ -331,12 +335,12 @@ def json_name(value: object, _: FieldSpec) -> str:
 
 
 def pdf_report_path(value: object, _: FieldSpec) -> str:
-    """Check the path of the PDF report. It must contain the request id placeholder once, and can have a query."""
+    """Check the path of the PDF report. It must contain the placeholder ``{requestId}`` once, and can have a query."""
     return _path_with(value, _REQUEST_ID, f"a path such as /reports/{_REQUEST_ID}")
 
 
 def portal_url(value: object, _: FieldSpec) -> str:
-    """Check the address of record pages in FACEKI's portal. It must have the request id placeholder after the host."""
+    """Check the address of record pages in FACEKI's portal. It must contain ``{requestId}`` once, after the host."""
     allowed = (
         f"an address such as https://portal.example/records/{_REQUEST_ID}, with {_REQUEST_ID} in it once"
     )

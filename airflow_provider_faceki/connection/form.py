@@ -24,8 +24,8 @@ from airflow_provider_faceki.connection.schema import (
 
 #: Label and placeholder of the port field. Airflow 3.2 and later show this field. If the field is empty, the Test
 #: button of Airflow 3.3.1 and 3.3.2 sends port 0. Airflow compares this 0 with the stored Connection, which has no
-#: port. Because they differ, Airflow refuses the test (https://github.com/apache/airflow/pull/73298). Therefore the
-#: placeholder recommends port 0.
+#: port. Because they differ, Airflow refuses the test (https://github.com/apache/airflow/pull/73298). If the user types
+#: 0 and saves the Connection, both ports are 0, and the test works. Therefore the placeholder recommends port 0.
 _PORT = {
     "label": "Port",
     "placeholder": "443 (default); type 0 if the Test button says Bad Request",

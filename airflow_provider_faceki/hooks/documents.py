@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.storage import FilePath
 
-    #: Bytes of a picture, its absolute local path, its URI, or an image that is already checked.
+    #: Bytes of a picture, its absolute local path, its URI, or an ``Image``, which is a picture that is already
+    #: checked.
     Picture: TypeAlias = bytes | FilePath | Image
     #: Accepted types for one document: a ``Document``, a mapping with the pictures ``front`` and ``back``, or only the
     #: picture of the front, if the document has no back.
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 def load_documents(load: Callable[[str, Any], Image], documents: object) -> list[Document]:
     """Load the pictures of the documents, and return the documents as ``Document`` objects.
 
-    :param load: Function that returns a checked image. Its arguments are a name for error messages, and a picture.
+    :param load: Function that checks a picture and returns an ``Image``. Its arguments are a name for error messages,
+        and the picture.
     :param documents: One to three documents. Each is a ``Document``, ``{"front": picture, "back": picture}``, or the
         picture of its front. If the back is a value such as ``None`` or an empty text, the document has no back.
     :raises ValidationError: if ``documents`` has another form.

@@ -178,9 +178,9 @@ class FacekiHook(BaseHook):
     ) -> KycVerification:
         """Verify one person. FACEKI charges for this call.
 
-        The request is sent once. If the response is lost, the hook looks up the record by ``record_identifier``. The
-        hook stores nothing between two tries of a task, so FACEKI possibly charges a retry of the task again. To avoid
-        this, use ``FacekiKycVerificationOperator``, which first searches for a verification that an earlier try sent.
+        The request is sent once. If the answer is lost, the hook looks up the record by ``record_identifier``. The hook
+        stores nothing between two tries of a task, so FACEKI possibly charges a retry of the task again. To avoid this,
+        use ``FacekiKycVerificationOperator``, which first searches for a verification that an earlier try sent.
 
         :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
         :param documents: One to three documents. Each document is the picture of its front, ``{"front": picture,
@@ -188,7 +188,7 @@ class FacekiHook(BaseHook):
         :param record_identifier: Your own id of this verification.
         :param workflow_id: Id of a workflow in the FACEKI portal. Default: the Connection's default workflow.
         :param image_conn_id: Connection for the storage of the pictures.
-        :param lookup_timeout: Maximum time in seconds of the lookup after a lost response.
+        :param lookup_timeout: Maximum time in seconds of the lookup after a lost answer.
         :raises FacekiError: if the call fails; see :meth:`call`.
         """
         from airflow_provider_faceki.hooks.documents import load_documents
@@ -256,10 +256,10 @@ class FacekiHook(BaseHook):
             return check_identifier("workflow_id", chosen)
 
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
-        """Return the rules of a workflow, for example which images it requires. They are cached in this process.
+        """Return the rules of a workflow, for example which pictures it requires. They are cached in this process.
 
         :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not
-            prevent a verification, such as an unknown URL or no response. A warning is then logged.
+            prevent a verification, such as an unknown URL or no answer. A warning is then logged.
         :raises FacekiError: if the request fails for a reason that also prevents a verification, such as wrong
             credentials.
         """
@@ -279,7 +279,7 @@ class FacekiHook(BaseHook):
         :param name: Name of the picture in error messages, such as ``selfie``.
         :param conn_id: Connection for the storage. Default: the Connection in the URI. If the URI contains no
             Connection, none is used.
-        :raises ValidationError: if the picture is missing, empty, too large, or not an image.
+        :raises ValidationError: if the picture is missing, empty, too large, or of another file type.
         """
         from airflow_provider_faceki import storage
 
@@ -369,8 +369,8 @@ class FacekiHook(BaseHook):
                 if cached.client.token_backend is not None:
                     from asgiref.sync import sync_to_async
 
-                    # The token store looks up a Connection of its own. In a triggerer, Airflow can look up a Connection
-                    # only on threads of asgiref. Therefore this call runs on such a thread.
+                    # This call looks up the Connection for the storage of the token store. In a triggerer, Airflow can
+                    # look up a Connection only on threads of asgiref. Therefore the call runs on such a thread.
                     await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which the rules of a workflow are cached. The rules say which images the workflow requires. Users change
-#: them by hand in FACEKI's portal, so they change rarely.
+#: Seconds for which the rules of a workflow are cached. The rules say which pictures the workflow requires. Users
+#: change the rules by hand in FACEKI's portal, so the rules change rarely.
 CACHE_TTL_SECONDS = 600.0
 #: Seconds for which a failed request for the rules of a workflow is cached. This is shorter than the time for rules,
 #: because a user is possibly repairing the workflow at this moment.
@@ -51,7 +51,7 @@ def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules 
     :param key: Base URL, client id and workflow id.
     :param fetch: Function that fetches the rules from FACEKI.
     :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not prevent a
-        verification, such as an unknown URL or no response. A warning is then logged.
+        verification, such as an unknown URL or no answer. A warning is then logged.
     :raises WorkflowError: if FACEKI answers that the workflow is unknown or has no rules.
     :raises FacekiError: if the request fails for another reason that also prevents a verification, such as wrong
         credentials.

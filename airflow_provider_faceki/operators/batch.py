@@ -75,11 +75,11 @@ class _BatchOperator(FacekiOperator):
         self.manifest_conn_id = manifest_conn_id
         self.output_conn_id = output_conn_id
         self._remember_given("output_path", "manifest_conn_id", "output_conn_id")
-        # The flag is a plain boolean, because Airflow copies operators, and a lock or an event cannot be copied.
+        # ``_killed`` is a plain boolean, because Airflow copies operators, and a lock or an event cannot be copied.
         self._killed = False
 
     def on_kill(self) -> None:
-        """Request the batch to stop. Airflow calls this method when the task is killed.
+        """Tell the batch to stop. Airflow calls this method when the task is killed.
 
         The results of finished rows are preserved. If the request of a row is still in flight, the next try looks up
         the record of this row.
@@ -154,8 +154,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     :param manifest: URI of the manifest, in any storage that Airflow supports. The manifest is an NDJSON, CSV or
         Parquet file with one row for each person. Parquet needs the package extra ``parquet``.
     :param output_path: URI of a folder for results and errors. Each batch needs its own folder.
-    :param batch_id: Id of the batch, which is stored in ``output_path``. Default: the ids of the task instance, so that
-        a different DAG run is refused. Set an id of your own if later DAG runs must continue the batch.
+    :param batch_id: Id of the batch, which is stored in ``output_path``. Default: the ids of the task instance. With
+        the default, a different DAG run cannot continue the batch, and its task fails. Set an id of your own if later
+        DAG runs must continue the batch.
     :param columns: Mapping from this operator's column names to the column names in the manifest. Keys:
         ``record_identifier`` (unique for each verification), ``workflow_id``, ``selfie``, ``document_1_front``,
         ``document_1_back``, and so on up to document 3. Default: the manifest uses the same names.
@@ -167,8 +168,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         costs one additional request for each row. Default ``False``.
     :param check_rules: Whether documents are checked against the workflow's rules before the charged call. Default
         ``True``.
-    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which needs
-        the package extra ``images``. Default: images are sent unchanged.
+    :param resize_to: Maximum length in pixels of the longer side. Larger pictures are reduced to this length, which
+        needs the package extra ``images``. Default: pictures are sent unchanged.
     :param resubmit: What happens in two cases. Case A: FACEKI already has a verification under the row's identifier.
         Case B: an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``.
         ``"if_absent"`` (default): in case A the row is not sent. In case B it is sent again, or becomes an error row if
@@ -182,16 +183,17 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         Default: no limit.
     :param resubmit_after: Seconds to wait after a row was possibly sent. FACEKI is assumed to store the row's record
         within this time. If there is still no record after this time, the row is treated as not sent. Default 150.
-    :param lookup_timeout: If the response to a row is lost, the task searches for the row's record at once. This is the
+    :param lookup_timeout: If the answer to a row is lost, the task searches for the row's record at once. This is the
         maximum duration of the search in seconds. Default 30.
     :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1, so the batch never
         stops early.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
         contains no Connection, the storage library uses its default credentials.
-    :param image_conn_id: Connection for the storage of the images. Default: the same rule as for ``manifest_conn_id``.
+    :param image_conn_id: Connection for the storage of the pictures. Default: the same rule as for
+        ``manifest_conn_id``.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
-    :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without a
-        Connection, such as ``s3://bucket/kyc/``. Default: any folder of a remote storage, and no local file.
+    :param allowed_image_prefixes: Folders from which pictures are accepted, as absolute local paths or as URIs without
+        a Connection, such as ``s3://bucket/kyc/``. Default: any folder of a remote storage, and no local file.
     :param allowed_image_conn_ids: Connections that the manifest is allowed to name before the ``@`` of a URI. Default:
         none.
     :param faceki_conn_id: Connection of type ``faceki``.
@@ -540,10 +542,10 @@ def _translate_batch_errors(context: Context) -> Iterator[None]:
 
 
 def _has_newer_try(ti: Any) -> bool:
-    """Return whether this try runs on Airflow 2, and Airflow has started a newer try of the same task instance.
+    """Return whether Airflow 2 has started a newer try of the same task instance. On Airflow 3, return ``False``.
 
-    Airflow 2 takes the end of an older try for the end of the newest try. Without a retry, the older try would thus
-    fail the task for good. Airflow 3 ignores the end of an older try.
+    If an older try fails without a retry, Airflow 2 marks the task instance as failed, although the newest try is still
+    running. Therefore the older try must fail with a retryable error. Airflow 3 ignores the end of an older try.
     """
     if not hasattr(ti, "refresh_from_db"):
         return False
@@ -556,7 +558,7 @@ def _check_finished(unfinished: int, problem: Exception | None, total: int) -> N
     """If some rows have no outcome yet, raise a retryable error, so that the next try continues with these rows."""
     if not unfinished:
         return
-    # The text of an unexpected exception is omitted, because it can contain the file name of an image, and such a name
+    # The text of an unexpected exception is omitted, because it can contain the file name of a picture, and such a name
     # possibly identifies a person.
     text = f": {problem}" if isinstance(problem, api.FacekiError | OSError) else ""
     cause = f" ({type(problem).__name__}{text})" if problem is not None else ""

@@ -335,21 +335,22 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 class FacekiApiOperator(FacekiOperator):
     """Make any FACEKI API call that has no operator of its own.
 
-    A call that is not idempotent is sent only once. If the response of such a call is lost or cannot be written, the
-    task fails and is not retried.
+    A call that is not idempotent is sent only once. If the answer to such a call is lost or cannot be written, the task
+    fails and is not retried.
 
-    XCom: the content of the response without FACEKI's envelope. If ``output_path`` is set, the response is written
-    there, and XCom contains the path. The response can contain personal data, and XCom is not encrypted. Values that
-    Airflow's databases cannot store are replaced. U+0000 and halves of surrogate pairs become U+FFFD, and integers with
-    more than 64 bits become strings.
+    XCom: the content of FACEKI's answer, without the outer JSON object (envelope). If ``output_path`` is set, the
+    answer is written there, and XCom contains the path. The answer can contain personal data, and XCom is not
+    encrypted. Values that Airflow's databases cannot store are replaced. U+0000 and halves of surrogate pairs become
+    U+FFFD, and integers with more than 64 bits become strings.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL, such as ``/api/v3/workflows/rules``.
     :param query: Query parameters.
     :param json: Document that is sent as JSON.
     :param data: Form fields that are sent URL-encoded. ``data`` and ``json`` cannot be combined.
-    :param files: Mapping of part names to URIs of images, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. The images
-        are checked before the call and streamed as ``multipart/form-data``, together with the fields of ``data``.
+    :param files: Mapping of part names to URIs of pictures, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. The
+        pictures are checked before the call and streamed as ``multipart/form-data``, together with the fields of
+        ``data``.
     :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if a URI
         contains a Connection.
     :param authenticated: Whether the access token is sent. Default ``True``. FACEKI's calls by link need no token.
@@ -358,9 +359,9 @@ class FacekiApiOperator(FacekiOperator):
     :param output_path: URI of the output file in any storage that Airflow supports.
     :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
         is one.
-    :param max_xcom_bytes: Maximum size of a response that is stored as XCom, in bytes of its JSON text. A larger
-        response fails the task. Default 48 KiB, because XCom is stored in Airflow's database. If ``do_xcom_push`` is
-        off, there is no limit.
+    :param max_xcom_bytes: Maximum size of an answer that is stored as XCom, in bytes of its JSON text. A larger answer
+        fails the task. Default 48 KiB, because XCom is stored in Airflow's database. If ``do_xcom_push`` is off, there
+        is no limit.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -423,7 +424,7 @@ class FacekiApiOperator(FacekiOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Make the call and return its response, or the path of the written response."""
+        """Make the call and return its answer, or the path of the written answer."""
         with translate_errors():
             self.check_rendered()
             endpoint = api.RawCall(

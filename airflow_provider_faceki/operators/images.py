@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators for API calls about one image, and for the PDF report."""
+"""Operators for API calls about one picture, and for the PDF report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: An image that is reduced before it is sent can be larger than the Connection's limit ``max_image_bytes``. Its
+#: A picture that is reduced before it is sent can be larger than the Connection's limit ``max_image_bytes``. Its
 #: original size in bytes can be at most this number of times ``max_image_bytes``.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
@@ -43,15 +43,15 @@ def load_image(
     resize_to: int | None = None,
     policy: AccessPolicy | None = None,
 ) -> api.Image:
-    """Load an image, check it, and return it. If ``resize_to`` is set, reduce the image to this length.
+    """Load a picture, check it, and return it. If ``resize_to`` is set, reduce the picture to this length.
 
     :param hook: Hook whose Connection defines ``max_image_bytes``.
-    :param name: Role of the image, such as ``selfie``. Error messages contain this name.
-    :param uri: URI of the image.
-    :param conn_id: Connection for the storage of the image.
-    :param resize_to: Maximum length of the longer side in pixels. Default: the image is not reduced.
-    :param policy: Policy that defines from which folders images are accepted. Default: any folder.
-    :raises ValidationError: if the image is missing, empty, too large, not an image, or not allowed.
+    :param name: Role of the picture, such as ``selfie``. Error messages contain this name.
+    :param uri: URI of the picture.
+    :param conn_id: Connection for the storage of the picture.
+    :param resize_to: Maximum length of the longer side in pixels. Default: the picture is not reduced.
+    :param policy: Policy that defines from which folders pictures are accepted. Default: any folder.
+    :raises ValidationError: if the picture is missing, empty, too large, of another file type, or not allowed.
     """
     from airflow_provider_faceki import storage
 
@@ -71,7 +71,7 @@ def load_image(
 
 
 def images_fingerprint(selfie: object, documents: object) -> str:
-    """Return a digest of the image URIs. Verifications with different image URIs have different digests.
+    """Return a digest of the picture URIs. Verifications with different picture URIs have different digests.
 
     :param selfie: Rendered URI of the selfie.
     :param documents: Rendered list of documents. Each document is a URI, or a mapping with ``front`` and ``back``.
@@ -107,7 +107,7 @@ def check_resize_to(resize_to: object) -> None:
 
 
 class _ImageOperator(FacekiOperator):
-    """Base class of the operators that process one image. It contains their common parameters."""
+    """Base class of the operators that process one picture. It contains their common parameters."""
 
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
@@ -131,10 +131,10 @@ class _ImageOperator(FacekiOperator):
         self._remember_given("image_conn_id", "allowed_image_prefixes")
 
     def load(self, name: str, uri: str) -> api.Image:
-        """Load an image, check it, reduce it if ``resize_to`` is set, and return it.
+        """Load a picture, check it, reduce it if ``resize_to`` is set, and return it.
 
-        :param name: Role of the image, such as ``selfie``, for error messages.
-        :param uri: URI of the image.
+        :param name: Role of the picture, such as ``selfie``, for error messages.
+        :param uri: URI of the picture.
         """
         with translate_errors():
             return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, self._access_policy())
@@ -167,10 +167,10 @@ class _ImageOperator(FacekiOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # Before the call, a mark was stored. It means that the call is possibly sent. This error shows that the
-                # call has ended, so the mark is removed. If the outcome of the call is unknown, the task fails and is
-                # not retried. If the task is killed or times out during the call, the mark is not removed, and the next
-                # try does not repeat the call.
+                # Before the call, a mark was stored. It means that the call is possibly sent. A ``FacekiError`` shows
+                # that the call has ended, so the mark is removed. If the outcome of the call is unknown, the task fails
+                # and is not retried. If the task is killed or times out during the call, there is no ``FacekiError``.
+                # Then the mark remains, and the next try does not repeat the call.
                 state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None
@@ -184,27 +184,28 @@ class _ImageOperator(FacekiOperator):
 class FacekiFaceMatchOperator(_ImageOperator):
     """Search for a face among the people who were verified before. Each call is charged.
 
-    If the response to a call is lost, its result cannot be looked up later. Therefore the operator does not send the
-    call again: the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an
-    earlier try was killed. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and charges
-    the call a second time. To prevent this, set ``retries=0``.
+    If the answer to a call is lost, its result cannot be looked up later. Therefore the operator does not send the call
+    again: the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
+    was killed. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and charges the call a
+    second time. To prevent this, set ``retries=0``.
 
-    If the response has arrived and the found records cannot be written to ``output_path``, the next try does not search
+    If the answer has arrived and the found records cannot be written to ``output_path``, the next try does not search
     again. Airflow has stored the ids of the found records, and the next try fetches these records by id, which is free.
     Before Airflow 3.3, the task fails without a retry instead, and pushes the summaries as XCom ``found``.
 
     XCom: a list of summaries without personal data. The list is empty if no person was found.
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    :param selfie: URI of the image, in any storage that Airflow supports.
+    :param selfie: URI of the picture, in any storage that Airflow supports.
     :param output_path: URI to which the full records are written as a JSON array. The file contains personal data.
     :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
         is one.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is one.
-    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which needs
-        the package extra ``images``. Default: the image is not reduced.
-    :param allowed_image_prefixes: Folders from which the image is accepted, as absolute local paths or as URIs without
-        a Connection. Default: any folder. Set this parameter if the image's URI comes from outside the DAG.
+    :param image_conn_id: Connection for the storage of the picture. Default: the Connection in the URI, if there is
+        one.
+    :param resize_to: Maximum length in pixels of the longer side. A larger picture is reduced to this length, which
+        needs the package extra ``images``. Default: the picture is not reduced.
+    :param allowed_image_prefixes: Folders from which the picture is accepted, as absolute local paths or as URIs
+        without a Connection. Default: any folder. Set this parameter if the picture's URI comes from outside the DAG.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -262,9 +263,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
         return [self._whole(match) for match in matches]
 
     def _size(self) -> int | None:
-        """Return the size of the image in bytes. If the image cannot be loaded, return ``None``.
+        """Return the size of the picture in bytes. If the picture cannot be loaded, return ``None``.
 
-        If the size has changed since an earlier try, another image is now stored at the same URI. In this case the
+        If the size has changed since an earlier try, another picture is now stored at the same URI. In this case the
         earlier result must not be used.
         """
         try:
@@ -283,7 +284,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
         if not self.output_path:
             return False
-        # The size of a reduced image differs between versions of Pillow, so only the size of an original image is
+        # The size of a reduced picture differs between versions of Pillow, so only the size of an original picture is
         # saved.
         size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
@@ -315,11 +316,12 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
     XCom: ``{"min_age", "max_age", "gender", "gender_confidence", "face_detection_confidence", "liveness_score"}``.
     These values are personal data. A value that FACEKI does not report is ``None``.
 
-    :param selfie: URI of the image, in any storage that Airflow supports.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is one.
-    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which needs
-        the package extra ``images``. Default: the image is not reduced.
-    :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
+    :param selfie: URI of the picture, in any storage that Airflow supports.
+    :param image_conn_id: Connection for the storage of the picture. Default: the Connection in the URI, if there is
+        one.
+    :param resize_to: Maximum length in pixels of the longer side. A larger picture is reduced to this length, which
+        needs the package extra ``images``. Default: the picture is not reduced.
+    :param allowed_image_prefixes: Folders from which the picture is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -342,16 +344,17 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
 
 
 class FacekiCheckImageOperator(_ImageOperator):
-    """Check the quality of an image before the charged verification. As far as is known, this call is free.
+    """Check the quality of a picture before the charged verification. As far as is known, this call is free.
 
     XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds for these values.
     FACEKI's SDKs require a quality of 110 (front sides) or 80 (back sides) and a liveness score above 0.7.
 
-    :param image: URI of the image, in any storage that Airflow supports.
-    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is one.
-    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which needs
-        the package extra ``images``. Default: the image is not reduced.
-    :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
+    :param image: URI of the picture, in any storage that Airflow supports.
+    :param image_conn_id: Connection for the storage of the picture. Default: the Connection in the URI, if there is
+        one.
+    :param resize_to: Maximum length in pixels of the longer side. A larger picture is reduced to this length, which
+        needs the package extra ``images``. Default: the picture is not reduced.
+    :param allowed_image_prefixes: Folders from which the picture is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -364,7 +367,7 @@ class FacekiCheckImageOperator(_ImageOperator):
         self._remember_given("image")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check the image and return its quality."""
+        """Check the picture and return its quality."""
         with translate_errors():
             self.check_rendered()
         found = asdict(self.call(api.CheckImage(self.load("image", self.image))))

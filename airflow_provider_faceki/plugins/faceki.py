@@ -45,7 +45,7 @@ def _make_apps() -> list[dict[str, Any]]:
     try:
         enabled = conf.getboolean("faceki", "webhook_enabled", fallback=False)
     except AirflowConfigException:
-        # This wrong setting must not prevent the start of the whole API server, so it is only logged.
+        # A wrong value of ``webhook_enabled`` must not prevent the start of the whole API server, so it is only logged.
         log.error("[faceki] webhook_enabled is neither true nor false; FACEKI's webhooks are not received")  # noqa: TRY400
         return []
     if not enabled:
