@@ -23,8 +23,8 @@ _lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    # In the child process, the threads of the parent process do not exist. If one of them held the lock, nothing would
-    # release it. Therefore the child process creates a new lock.
+    # After a fork, the threads of the parent process do not exist in the child process. If one of them held the lock,
+    # nothing would release the lock. Therefore the child process creates a new lock.
     global _lock
     _lock = threading.Lock()
 

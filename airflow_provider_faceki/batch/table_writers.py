@@ -56,7 +56,7 @@ class ColumnPolicy:
         """
         default = "drop" if column.personal else "keep"
         # ``choices`` says which columns are written, dropped or hashed. The name ``table.*`` stands for all columns of
-        # the table that contain personal data. It has no effect on the other columns, because one of them is the key
+        # the table that contain personal data. It has no effect on the other columns. Otherwise it could drop the key
         # that joins the tables.
         starred = self.choices.get(f"{table}.*", default) if column.personal else default
         return self.choices.get(f"{table}.{column.name}", starred)

@@ -377,7 +377,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
 
 class FacekiBatchFetchRecordsOperator(_BatchOperator):
-    """Fetch the records of many identifiers into the tables verifications, documents, aml_hits and images.
+    """Fetch the records of many identifiers into the tables verifications, documents, aml_hits and pictures.
 
     By default, all columns with data about the person are dropped. The parameter ``personal_data`` changes this.
     ``docs/batch.md`` lists the columns. A rerun of a DAG run replaces only the files of this DAG run. A later try
@@ -474,8 +474,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
         }
 
     def _report_tables(self, export: RecordExport, total: int) -> None:
-        # All runs and partitions write to the same table. Therefore the lineage contains the root folder of the table
-        # and not the folder of one partition.
+        # Each DAG run writes its files below the root folder of the table, possibly to a subfolder for its date. All of
+        # these files belong to one table. Therefore the lineage contains the root folder and not a subfolder.
         root = self.output_path.rstrip("/")
         written = {f"{root}/{table}": rows for table, rows in export.written.items()}
         failed = export.failures.total()
