@@ -377,7 +377,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
 
 class FacekiBatchFetchRecordsOperator(_BatchOperator):
-    """Fetch the records of many identifiers into the tables verifications, documents, aml_hits and pictures.
+    """Fetch the records of many identifiers into the tables verifications, documents, aml_hits and images.
 
     By default, all columns with data about the person are dropped. The parameter ``personal_data`` changes this.
     ``docs/batch.md`` lists the columns. A rerun of a DAG run replaces only the files of this DAG run. A later try
