@@ -149,7 +149,8 @@ class ConnectionSettings:
     base_url: str = _field(
         "base_url",
         "API base URL",
-        "Without a scheme, https is used. A path is allowed. http is allowed only for localhost, 127.x.x.x and [::1].",
+        "If the URL has no scheme, the Connection's field schema is used, or https if schema is empty. A path is "
+        "allowed. http is allowed only for localhost, 127.x.x.x and [::1].",
         default=FACEKI.base_url,
         column="host",
         placeholder=f"{FACEKI.base_url} (default)",
@@ -308,7 +309,8 @@ class ConnectionSettings:
     auth_scheme: str = _field(
         "auth_scheme",
         "Token scheme",
-        f"Word before the access token in the HTTP header. {NO_AUTH_SCHEME}: the header contains only the token.",
+        "Word before the access token in the HTTP header. "
+        f"With the value {NO_AUTH_SCHEME}, the header contains only the token.",
         default=FACEKI.auth_scheme,
         in_form=False,
     )
@@ -319,8 +321,8 @@ class ConnectionSettings:
     null_result: str = _field(
         "choice",
         "Null in place of records",
-        "Meaning of an answer with null in the place of records. error: the meaning is unknown, so the task fails and "
-        "sends no charged call. no_record: there is no record.",
+        "Meaning of an answer with null in the place of records. With error, the meaning is unknown, so the task fails "
+        "and sends no charged call. With no_record, null means that there is no record.",
         default=FACEKI.null_result,
         choices=NULL_RESULTS,
         in_form=False,

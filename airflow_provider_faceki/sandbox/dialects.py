@@ -228,7 +228,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "records-bare": Dialect("records as a list without an envelope", {"records": _without_envelope}),
     "record-object": Dialect(
-        "one record as an object, no list",
+        "a single record as an object and not in a list",
         {"records": _result(lambda found: found[0] if len(found) == 1 else found)},
     ),
     "records-null": Dialect("records as `result: null`", {"records": _result(lambda found: None)}),
@@ -253,7 +253,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     # Dialects (simulated differences from FACEKI's documentation) that change the answer of a verification, which is
     # the billed call.
     "verdict-list": Dialect(
-        "a verdict as a list of one", _same(_result(lambda verdict: [verdict]), *_VERIFY)
+        "a verdict as a list with one element", _same(_result(lambda verdict: [verdict]), *_VERIFY)
     ),
     "verdict-nested": Dialect(
         'a verdict as `result: {"result": {…}}`',
@@ -353,10 +353,10 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "a hosted page on another host, without `kycverify` in its path",
         {"link": lambda document: {**document, "url": f"https://pages.example/{document['data']}"}},
     ),
-    "v2-account": Dialect("links without `workflowId`, as V2 accounts make them", needs_workflow=False),
+    "v2-account": Dialect("links are created without `workflowId`, as in V2 accounts", needs_workflow=False),
     # Dialects (simulated differences from FACEKI's documentation) that change paths, filters or hosts.
     "records-elsewhere": Dialect(
-        "records at another path; HTTP 404 with a web page at the documented one",
+        "records at another path; HTTP 404 with a web page at the documented path",
         paths={"records": ("/api/v3/records",)},
         connection={"records_path": "/api/v3/records"},
     ),
@@ -399,14 +399,23 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "failures-bare": Dialect('failures as HTTP 200 `{"message": …}`', failures=_bare_failure),
     "failures-listed": Dialect('failures as `{"errors": [{"message": …}]}`', failures=_error_list),
-    "records-empty": Dialect("HTTP 204 from the records call", responses={"records": _empty}),
+    "records-empty": Dialect(
+        "HTTP 204 as the answer to a request for records", responses={"records": _empty}
+    ),
     "records-nan": Dialect("`NaN` in records", responses={"records": _with_nan}),
-    "records-not-gzip": Dialect("records declared as gzip that are not", responses={"records": _not_gzip}),
+    "records-not-gzip": Dialect(
+        "records with the header `Content-Encoding: gzip` that are not compressed",
+        responses={"records": _not_gzip},
+    ),
     "records-latin-1": Dialect("records in Latin-1", responses={"records": _latin_1}),
     # Dialects (simulated differences from FACEKI's documentation) that change the PDF report.
-    "pdf-by-post": Dialect("the report by POST", pdf_method="POST", connection={"pdf_report_method": "POST"}),
+    "pdf-by-post": Dialect(
+        "the report is fetched by POST instead of GET",
+        pdf_method="POST",
+        connection={"pdf_report_method": "POST"},
+    ),
     "pdf-after-logo": Dialect(
-        "the URL of a logo before the report's (with the setting `pdf_form` `json-url`)",
+        "the URL of a logo, then the URL of the report (needs the setting `pdf_form` with the value `json-url`)",
         {"pdf": _result(lambda report: {"logo": "https://logo.example/faceki.png", **report})},
     ),
     "pdf-after-newline": Dialect("a line break before `%PDF`", responses={"pdf": _newline_first}),
@@ -416,7 +425,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "a webhook with `request_id` and `decision`",
         webhook=lambda body: _renamed(body, requestId="request_id", status="decision"),
     ),
-    "webhook-list": Dialect("a webhook as a list of one", webhook=lambda body: [body]),
+    "webhook-list": Dialect("a webhook as a list with one element", webhook=lambda body: [body]),
     "webhook-form": Dialect("a webhook as a form", webhook_as_form=True),
 }
 

@@ -33,7 +33,7 @@ from airflow_provider_faceki.charged_call import MAX_SUSPENSION_SECONDS
 from airflow_provider_faceki.connection.schema import SPECS
 from airflow_provider_faceki.get_provider_info import get_provider_info
 from airflow_provider_faceki.hooks import workflow_rules
-from airflow_provider_faceki.operators.batch import _BatchOperator
+from airflow_provider_faceki.operators.batch import FacekiBatchVerificationOperator, _BatchOperator
 from airflow_provider_faceki.operators.verification import DEFAULT_RESUBMIT_AFTER_SECONDS
 from airflow_provider_faceki.triggers import shared_poller
 from tests.airflow.running import AIRFLOW_3
@@ -111,6 +111,10 @@ def batch_default(name: str) -> object:
     return inspect.signature(_BatchOperator.__init__).parameters[name].default
 
 
+def verification_default(name: str) -> object:
+    return inspect.signature(FacekiBatchVerificationOperator.__init__).parameters[name].default
+
+
 #: Page, sentence, and the numbers in the sentence: each constant with its value on the page.
 NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ("billing", "`upload_timeout` (120 s)", [(default("upload_timeout"), 120)]),
@@ -122,7 +126,7 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ("faq", "than `resubmit_after` (150 s)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
     ("faq", "within five minutes", [(shared_poller.CLIENT_TTL_SECONDS, 300)]),
     ("connection", "within five minutes", [(shared_poller.CLIENT_TTL_SECONDS, 300)]),
-    ("connection", "otherwise for one hour", [(auth.DEFAULT_LIFETIME_SECONDS, 3600)]),
+    ("connection", "is valid for one hour", [(auth.DEFAULT_LIFETIME_SECONDS, 3600)]),
     ("connection", "look for the token four times a second", [(shared.POLL_SECONDS, 0.25)]),
     ("connection", "wait half a minute", [(session.MAX_LOCK_WAIT_SECONDS, 30)]),
     ("connection", "hangs for more than 5 s", [(shared.MAX_OPERATION_SECONDS, 5)]),
@@ -136,6 +140,7 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ("batch", "at least 100 rows are finished", [(runner.MIN_ROWS_FOR_ERROR_RATE, 100)]),
     ("batch", "the first ten error rows", [(runner.MAX_LOGGED_ERRORS, 10)]),
     ("batch", "one every ten minutes", [(workflow_rules.CACHE_TTL_SECONDS, 600)]),
+    ("batch", "for `lookup_timeout` seconds (30)", [(verification_default("lookup_timeout"), 30)]),
     ("batch", "in flight at once (default 16)", [(batch_default("concurrency"), 16)]),
     ("batch", "`max_concurrency` (32)", [(default("max_concurrency"), 32)]),
     (
@@ -145,7 +150,7 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ),
     (
         "batch",
-        "for four times `concurrency` rows at once, but for at most 200 rows",
+        "of at most `4 * concurrency` rows, and of at most 200 rows",
         [(verify.INTENTS_PER_THREAD, 4), (verify.MAX_INTENTS_AT_ONCE, 200)],
     ),
     ("batch", "more than 256 MiB", [(readers.MAX_PAGES_BYTES, 256 * MIB)]),

@@ -23,7 +23,7 @@ def connection_table() -> str:
 
 
 def _row(name: str, spec: FieldSpec) -> str:
-    default = "required" if spec.required else "none"
+    default = "required" if spec.required else "not set"
     if spec.default is not None:
         default = f"`{stored_form(spec.default)}`"
     meaning = spec.help
