@@ -144,20 +144,20 @@ _TOKEN_FORM = _Question(
     "Which token form works?",
     "FACEKI's documentation has printed four forms, the V2 pages and the SDKs two more",
 )
-_LIFETIME = _Question("How long is a token good?", "5 minutes or 3600 s are documented")
+_LIFETIME = _Question("How long is a token valid?", "5 minutes or 3600 s are documented")
 _TOKEN_IS_SENT = _Question("How is the token sent?", "the token's header is documented, and not shown in use")
 _RECORDS_ARE = _Question("Where are records?", "two paths are documented")
 _NOTHING_IS = _Question(
     'What is "nothing found"?', "not documented; an empty list, code 8013, null and 404 are plausible"
 )
 _WRONG_TOKEN = _Question(
-    "What does a token look like that is no longer good?",
+    "How does FACEKI refuse an expired token?",
     "not documented; HTTP 401, 403 and 200 with a code are seen elsewhere",
 )
 _RULES = _Question("What are the rules of the default workflow?", "the route is in FACEKI's SDKs only")
 _REPORT = _Question("How are PDF reports fetched?", "neither path nor method is in a public source")
 _LINK = _Question(
-    "What does a link look like?", "the host of the hosted page is documented and seen differently"
+    "Which host is in a new link?", "FACEKI's documentation and other sources show different hosts"
 )
 
 
