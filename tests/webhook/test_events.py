@@ -54,7 +54,9 @@ def test_a_further_event_of_a_group_costs_few_queries(listening: Path, conn_id: 
     with _counted_queries() as many:
         stored = store_events(conn_id, [_notification() for _ in range(1 + GROUP)], LIMIT)
     assert stored == [Outcome.STORED] * (1 + GROUP)
-    assert len(many) - len(one) <= GROUP * MAX_QUERIES_PER_EVENT, "\n".join(many[:40])
+    # Before Airflow 3.2 this asset starts two DAGs by plain events, and Airflow needs three statements for each DAG.
+    more = 3 if conn_id == "faceki_mixed" and not HAS_PARTITIONS else 0
+    assert len(many) - len(one) <= GROUP * (MAX_QUERIES_PER_EVENT + more), "\n".join(many[:40])
 
 
 @pytest.mark.skipif(not HAS_PARTITIONS, reason="there are no partitions before Airflow 3.2")
