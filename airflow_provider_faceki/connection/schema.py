@@ -201,8 +201,8 @@ class ConnectionSettings:
         "token_store",
         "Token store",
         "Where the access token is stored. With file, all tasks of this machine share one token in an encrypted file. "
-        "With memory, each process has its own token. With the URI of a folder, such as s3://aws_default@bucket/tokens, "
-        "or the absolute path of a directory on a shared volume, all machines share one encrypted token there.",
+        "With memory, each process has its own token. With the URI of a folder, such as s3://aws_default@bucket/tokens,"
+        " or the absolute path of a directory on a shared volume, all machines share one encrypted token there.",
         default=TOKEN_STORES[0],
     )
     verify: bool | str = _field(
