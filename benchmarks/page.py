@@ -17,11 +17,11 @@ RESULTS = DOCS / "benchmarks.json"
 PAGE = DOCS / "performance.md"
 #: The alternative text of each plot (plots.py), by the name of the benchmark.
 PLOTTED = {
-    "tokens": "Token requests: the provider needs one for 100 calls, and one for 20 processes",
-    "waits": "CPU and memory of 1 000 waits in one triggerer, and of two other ways to wait",
+    "tokens": "Token requests for 100 calls, and for 20 processes; the provider makes one in each case",
+    "waits": "CPU and memory of 1 000 waits in one triggerer, with the provider and with two other programs",
     "uploads": "Memory and CPU of an upload of seven pictures of 5 MB",
-    "batch": "Verifications a second with 16 and with 64 requests at the same time",
-    "first_call": "CPU time of the first call of a new task, beside bare requests and the http provider",
+    "batch": "Verifications per second, with 16 and with 64 concurrent requests",
+    "first_call": "CPU time of a task's first call: this provider, plain requests, and the http provider",
     "calls": "Time of a GET with one hook and with a new hook for each call",
 }
 #: Matches a generated part of the page. Each such part is between two HTML comments: the first contains the name of a
