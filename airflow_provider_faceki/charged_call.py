@@ -53,9 +53,9 @@ MIN_FENCE_SECONDS = 1.0
 #: whether another execution has overwritten it. The wait lasts at least this factor times the duration of the first
 #: read and the write.
 _FENCE_FACTOR = 3.0
-#: While a verification is sent, its pictures are read in pieces. This is the maximum number of seconds between two
+#: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
 #: reads. If more time passes, the process was suspended, and it stops sending. Before the hook repeats a failed
-#: request, it possibly pauses, and it reads no picture during this pause. Therefore the longest such pause
+#: request, it possibly pauses, and it reads no image during this pause. Therefore the longest such pause
 #: (``max_wait`` of the Connection) is added to the maximum. The reason for the maximum is this: if a worker sends no
 #: heartbeat for 300 seconds, Airflow starts the next try. The next try waits another 150 seconds, and then looks for
 #: the record at FACEKI. A suspended try must send its request before this lookup, or not at all. Otherwise the person
@@ -78,7 +78,7 @@ class ChargedCallState:
     """State of one task instance's charged call in Airflow's task state store.
 
     :param identifier: Identifier under which FACEKI stores the result. ``None`` for a call that leaves no record.
-    :param images: Fingerprint of the pictures. It detects other pictures that are sent under the same identifier.
+    :param images: Fingerprint of the images. It detects other images that are sent under the same identifier.
     """
 
     def __init__(self, context: Context, identifier: str | None = None, images: str | None = None) -> None:
@@ -112,9 +112,9 @@ class ChargedCallState:
         return isinstance(mark, Mapping) and mark.get("try_number") == self._ti.try_number
 
     def check_images(self) -> None:
-        """Refuse to use a saved outcome if it belongs to other pictures.
+        """Refuse to use a saved outcome if it belongs to other images.
 
-        :raises AirflowFailException: if other pictures were sent, or possibly sent, under the same identifier.
+        :raises AirflowFailException: if other images were sent, or possibly sent, under the same identifier.
         """
         if self._images is None:
             return
@@ -176,7 +176,7 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        :raises AirflowException: in three cases: a picture could not be read, a picture has changed, or this process
+        :raises AirflowException: in three cases: an image could not be read, an image has changed, or this process
             was suspended. In all three cases FACEKI has not received the complete call.
         :raises FacekiError: if the call fails; see ``hook.call``.
         """
@@ -190,7 +190,7 @@ class ChargedCallState:
         except api.ValidationError as error:
             self.clear()
             # The arguments were already checked. Therefore a ``ValidationError`` here means that the storage failed, or
-            # that the picture is still being written. In both cases the next try can succeed.
+            # that the image is still being written. In both cases the next try can succeed.
             raise AirflowException(str(error)) from None
         except api.FacekiError as error:
             if not error.is_ambiguous:
@@ -254,8 +254,8 @@ class ChargedCallState:
         Return ``False`` if Airflow has no task state store, because then nothing can be saved.
 
         :param records: Records of the persons that the search found.
-        :param location: URI of the picture with the face.
-        :param size: Size of the sent picture in bytes. ``None`` if the picture was resized before it was sent, because
+        :param location: URI of the image with the face.
+        :param size: Size of the sent image in bytes. ``None`` if the image was resized before it was sent, because
             its size then depends on the version of Pillow.
         """
         if self._store is None:
@@ -268,10 +268,10 @@ class ChargedCallState:
         return True
 
     def load_matches(self, location: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
-        """Return the records that an earlier try found with the same picture, or ``None`` if no such records are saved.
+        """Return the records that an earlier try found with the same image, or ``None`` if no such records are saved.
 
-        :param location: URI of the picture.
-        :param size: Function that returns the current size of the picture in bytes, or ``None`` if it is unknown.
+        :param location: URI of the image.
+        :param size: Function that returns the current size of the image in bytes, or ``None`` if it is unknown.
         """
         saved = self._load(_MATCHES_KEY)
         found = saved.get("found") if isinstance(saved, Mapping) else None

@@ -11,7 +11,7 @@ These errors fail a task at once, because another try cannot help:
 - ChargeLimitError: the Connection's limit of charged calls must be raised.
 - QuotaError: the wallet must be topped up, or a limit must be raised.
 - LinkError: a used or expired link does not become valid again.
-- VerificationError: the same pictures get the same answer, and FACEKI charges again.
+- VerificationError: the same images get the same answer, and FACEKI charges again.
 - TlsError: certificates must be repaired.
 - Any error with ``needs_consent``: because of another try, FACEKI would possibly act or charge a second time.
 
@@ -67,7 +67,7 @@ def is_poll_retryable(error: api.FacekiError) -> bool:
 def are_rules_unavailable(error: api.FacekiError) -> bool:
     """Return whether the rules of a workflow are unavailable for a reason that does not affect the verification.
 
-    The rules say which pictures a workflow requires. FACEKI does not document the endpoint of the rules, which is known
+    The rules say which images a workflow requires. FACEKI does not document the endpoint of the rules, which is known
     only from SDKs. Therefore a missing endpoint, an unreadable answer or a missing answer does not prevent a
     verification. FACEKI itself checks the rules during the verification.
 

@@ -2,7 +2,7 @@
 """Datasets that a task has read and written, for OpenLineage and for Airflow's hook lineage.
 
 The name of a dataset is the location of the file or folder. The name contains no Connection id, no query of a web
-address, and no identifier of a person. A picture is not reported as a dataset, because the file name of a picture
+address, and no identifier of a person. An image is not reported as a dataset, because the file name of an image
 usually identifies a person.
 """
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Reduce the size of a picture before it is sent, in limited memory. FACEKI has refused large pictures (HTTP 413)."""
+"""Reduce the size of an image before it is sent, in limited memory. FACEKI has refused large images (HTTP 413)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_faceki.api.uploads import Image
 
-#: Maximum number of pixels of a picture that is resized. The largest phone cameras have 200 million pixels.
+#: Maximum number of pixels of an image that is resized. The largest phone cameras have 200 million pixels.
 MAX_PIXELS = 250_000_000
-#: Maximum memory in bytes for resizing pictures, in all threads of the process together. A single picture that needs
+#: Maximum memory in bytes for resizing images, in all threads of the process together. A single image that needs
 #: more memory is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
-# Pillow's JPEG quality of a resized picture. At this quality, neither a person nor text recognition (OCR) notices a
+# Pillow's JPEG quality of a resized image. At this quality, neither a person nor text recognition (OCR) notices a
 # loss, and the file has a tenth of the size of the original file.
 _JPEG_QUALITY = 90
 # Pillow can decode a JPEG at a half, a quarter or an eighth of its size. To preserve the quality, the decoded size is
@@ -44,17 +44,17 @@ _SIXTEEN_BIT_WHITE = 65535
 
 
 def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
-    """Return ``image`` as a JPEG whose longer side has at most ``longest`` pixels. Small pictures are not enlarged.
+    """Return ``image`` as a JPEG whose longer side has at most ``longest`` pixels. Small images are not enlarged.
 
     The orientation in the camera's metadata is applied. All other metadata, such as location and device, is removed.
     Transparent pixels become white.
 
-    :param name: Purpose of the picture. Errors contain this name.
-    :param image: A JPEG, PNG or WEBP picture.
+    :param name: Purpose of the image. Errors contain this name.
+    :param image: A JPEG, PNG or WEBP image.
     :param longest: Maximum length of the longer side in pixels.
     :param max_bytes: Maximum size of the result in bytes.
     :raises ConfigurationError: if Pillow is not installed (extra ``images``).
-    :raises ValidationError: if Pillow cannot read the picture, the picture has too many pixels, or the result is still
+    :raises ValidationError: if Pillow cannot read the image, the image has too many pixels, or the result is still
         too large. Pillow alone cannot read HEIC.
     """
     try:
@@ -62,8 +62,8 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
     except ImportError:
         raise ConfigurationError("resize_to needs Pillow: install airflow-provider-faceki[images]") from None
     with tempfile.TemporaryFile() as file:
-        # The picture is copied before Pillow reads it. Otherwise a storage failure would be reported as a corrupt
-        # picture.
+        # The image is copied before Pillow reads it. Otherwise a storage failure would be reported as a corrupt
+        # image.
         with image.open() as source:
             shutil.copyfileobj(source, file)
         file.seek(0)
@@ -73,17 +73,17 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
         except ValidationError:
             raise
         except Exception as problem:
-            # For a corrupt picture, Pillow has no common error class. It raises the error of the code that reads the
+            # For a corrupt image, Pillow has no common error class. It raises the error of the code that reads the
             # image format, such as OSError, SyntaxError or struct.error. Therefore every exception is caught.
             raise ValidationError(f"{name} cannot be made smaller: Pillow cannot read it") from problem
     return image.of_bytes(name, content, max_bytes)
 
 
-def _encode(picture: PillowImage) -> bytes:
+def _encode(image: PillowImage) -> bytes:
     # If the metadata remained, Pillow would copy the comment of the input file to the output.
-    picture.info.clear()
+    image.info.clear()
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
 
 
@@ -94,22 +94,22 @@ def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> Pillow
         size = _webp_size(file)
         needed = size[0] * size[1] * (_WEBP_PIXEL_BYTES + 2 * 4) + _averaging_bytes(size, longest, 4)
         _check_pixels(name, size, needed)
-        with _budget.reserve(needed), _open(file, media_type) as picture:
-            return _shrink(picture, longest)
-    with _open(file, media_type) as picture:
-        size = picture.size
+        with _budget.reserve(needed), _open(file, media_type) as image:
+            return _shrink(image, longest)
+    with _open(file, media_type) as image:
+        size = image.size
         _check_pixels(name, size, 0)
         if media_type == "image/jpeg":
-            _decode_reduced(picture, longest)
-        needed = _needed_bytes(picture, size, file)
-        needed += _averaging_bytes(picture.size, longest, 1 if picture.mode == "L" else 4)
+            _decode_reduced(image, longest)
+        needed = _needed_bytes(image, size, file)
+        needed += _averaging_bytes(image.size, longest, 1 if image.mode == "L" else 4)
         _check_pixels(name, size, needed)
         with _budget.reserve(needed):
-            return _shrink(picture, longest)
+            return _shrink(image, longest)
 
 
 def _open(file: BinaryIO, media_type: str) -> ImageFile:
-    """Open a JPEG, PNG or WEBP picture with Pillow.
+    """Open a JPEG, PNG or WEBP image with Pillow.
 
     For a WEBP, Pillow reads the whole file and allocates the memory for its pixels. For a JPEG or PNG, Pillow reads
     only the part of the file before the pixels.
@@ -141,30 +141,30 @@ def _check_pixels(name: str, size: tuple[int, int], needed_bytes: int) -> None:
         )
 
 
-def _decode_reduced(picture: ImageFile, longest: int) -> None:
+def _decode_reduced(image: ImageFile, longest: int) -> None:
     """Configure the JPEG decoder to produce a half, a quarter or an eighth of the full size, if this is large enough.
 
     The decoded size remains at least ``_REDUCING_GAP`` times the requested size ``longest``.
     """
-    factor = _REDUCING_GAP * longest / max(picture.size)
+    factor = _REDUCING_GAP * longest / max(image.size)
     if factor < 1:
-        picture.draft(None, (math.ceil(picture.width * factor), math.ceil(picture.height * factor)))
+        image.draft(None, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
 
 
-def _needed_bytes(picture: ImageFile, full_size: tuple[int, int], file: BinaryIO) -> int:
+def _needed_bytes(image: ImageFile, full_size: tuple[int, int], file: BinaryIO) -> int:
     """Return the memory in bytes that Pillow needs to decode an opened JPEG or PNG and to convert its pixels."""
-    a_pixel = _PIXEL_BYTES.get(picture.mode, 4)
-    if _has_transparency(picture):
-        # The needed memory includes two copies of the picture. For the first copy, the picture is converted to RGBA.
-        # For the second copy, Pillow multiplies the colours by alpha, before it shrinks the picture.
-        a_pixel += 4 + (0 if picture.mode == "RGBA" else 4)
-    elif picture.mode.startswith("I;16"):
+    a_pixel = _PIXEL_BYTES.get(image.mode, 4)
+    if _has_transparency(image):
+        # The needed memory includes two copies of the image. For the first copy, the image is converted to RGBA.
+        # For the second copy, Pillow multiplies the colours by alpha, before it shrinks the image.
+        a_pixel += 4 + (0 if image.mode == "RGBA" else 4)
+    elif image.mode.startswith("I;16"):
         a_pixel += 4 + 4
-    elif picture.mode not in {"L", "RGB", "CMYK", "YCbCr"}:
+    elif image.mode not in {"L", "RGB", "CMYK", "YCbCr"}:
         a_pixel += 4
-    needed = picture.width * picture.height * a_pixel
-    if picture.format == "JPEG" and (picture.info.get("progressive") or _has_many_scans(picture, file)):
-        layers = [(layer[1], layer[2]) for layer in picture.layer]  # type: ignore[attr-defined]
+    needed = image.width * image.height * a_pixel
+    if image.format == "JPEG" and (image.info.get("progressive") or _has_many_scans(image, file)):
+        layers = [(layer[1], layer[2]) for layer in image.layer]  # type: ignore[attr-defined]
         share = sum(h * v for h, v in layers) / (max(h for h, _ in layers) * max(v for _, v in layers))
         needed += math.ceil(full_size[0] * full_size[1] * share * _COEFFICIENT_BYTES)
     return needed
@@ -180,7 +180,7 @@ def _averaging_bytes(size: tuple[int, int], longest: int, pixel_bytes: int) -> i
     return math.ceil(width * factor * (height + height * factor)) * pixel_bytes
 
 
-def _has_many_scans(picture: ImageFile, file: BinaryIO) -> bool:
+def _has_many_scans(image: ImageFile, file: BinaryIO) -> bool:
     """Return whether the first scan of a JPEG contains only some of the colour components.
 
     Such a JPEG has several scans. If the structure of the file is invalid, return ``True`` too.
@@ -195,7 +195,7 @@ def _has_many_scans(picture: ImageFile, file: BinaryIO) -> bool:
             if marker[1] == 0xFF:
                 file.seek(-1, os.SEEK_CUR)
             elif marker[1] == 0xDA:
-                return file.read(3)[2:] < bytes([picture.layers])  # type: ignore[attr-defined]
+                return file.read(3)[2:] < bytes([image.layers])  # type: ignore[attr-defined]
             elif not (marker[1] == 0x01 or 0xD0 <= marker[1] <= 0xD8):
                 file.seek(int.from_bytes(file.read(2), "big") - 2, os.SEEK_CUR)
     finally:
@@ -219,46 +219,46 @@ def _webp_size(file: BinaryIO) -> tuple[int, int]:
     raise OSError("not a WEBP")
 
 
-def _has_transparency(picture: PillowImage) -> bool:
-    return picture.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in picture.info
+def _has_transparency(image: PillowImage) -> bool:
+    return image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info
 
 
-def _shrink(picture: PillowImage, longest: int) -> PillowImage:
+def _shrink(image: PillowImage, longest: int) -> PillowImage:
     from PIL import Image, ImageOps
 
     size = (longest, longest)
-    if picture.mode.startswith(("I", "F")):
-        # Pillow computes averages of pixels to shrink a picture. Averages of large integers would overflow. Therefore
-        # the picture is converted to floats.
-        small = (picture.convert("I") if picture.mode.startswith("I;16") else picture).convert("F")
+    if image.mode.startswith(("I", "F")):
+        # Pillow computes averages of pixels to shrink an image. Averages of large integers would overflow. Therefore
+        # the image is converted to floats.
+        small = (image.convert("I") if image.mode.startswith("I;16") else image).convert("F")
         small.thumbnail(size)
-        small = _to_eight_bits(small, (1, 255) if picture.mode == "F" else ())
-    elif _has_transparency(picture):
-        small = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        small = _to_eight_bits(small, (1, 255) if image.mode == "F" else ())
+    elif _has_transparency(image):
+        small = image if image.mode == "RGBA" else image.convert("RGBA")
         small.thumbnail(size)
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small)
     else:
-        # Pillow computes averages of pixels to shrink a picture. Averages of palette indices or of single bits have no
-        # meaning. Therefore the picture is converted to RGB.
-        small = picture.convert("RGB") if picture.mode in {"1", "P"} else picture
+        # Pillow computes averages of pixels to shrink an image. Averages of palette indices or of single bits have no
+        # meaning. Therefore the image is converted to RGB.
+        small = image.convert("RGB") if image.mode in {"1", "P"} else image
         small.thumbnail(size)
-    small.info.setdefault("exif", picture.info.get("exif", b""))
+    small.info.setdefault("exif", image.info.get("exif", b""))
     return ImageOps.exif_transpose(small).convert("RGB")
 
 
-def _to_eight_bits(picture: PillowImage, scales: tuple[int, ...]) -> PillowImage:
-    """Return a picture of large integers or floats as a picture with 256 shades of grey.
+def _to_eight_bits(image: PillowImage, scales: tuple[int, ...]) -> PillowImage:
+    """Return an image of large integers or floats as an image with 256 shades of grey.
 
-    :param picture: Pillow image in mode ``F``.
+    :param image: Pillow image in mode ``F``.
     :param scales: Numbers that possibly stand for white, in ascending order. The file does not say which number stands
         for white. Therefore the first number that is not below the brightest pixel is used. The number for 16 bits is
         tried last.
     """
-    low, high = cast("tuple[float, float]", picture.getextrema())
+    low, high = cast("tuple[float, float]", image.getextrema())
     white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)
     black = min(low, 0)
     factor = 255 / ((white - black) or 1)
-    return picture.point(lambda value: value * factor - black * factor).convert("L")
+    return image.point(lambda value: value * factor - black * factor).convert("L")
 
 
 class _MemoryBudget:
@@ -286,10 +286,10 @@ class _MemoryBudget:
 
 
 class _StrictDecoding:
-    """Make Pillow refuse truncated pictures while at least one thread of the process resizes a picture.
+    """Make Pillow refuse truncated images while at least one thread of the process resizes an image.
 
     Other code of the process possibly sets Pillow's ``LOAD_TRUNCATED_IMAGES``. With this setting, Pillow replaces the
-    missing part of a picture by grey. The incomplete picture would then be sent and billed.
+    missing part of an image by grey. The incomplete image would then be sent and billed.
     """
 
     def __init__(self) -> None:
@@ -299,7 +299,7 @@ class _StrictDecoding:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """While this context is active, make Pillow refuse truncated pictures.
+        """While this context is active, make Pillow refuse truncated images.
 
         Pillow's setting is the same for all threads of the process, and several threads can be in the context at the
         same time. The last thread that leaves the context restores the setting.

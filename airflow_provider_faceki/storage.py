@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 #: Location of a file: its absolute local path, its URI, or a path object.
 FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 
-# Numbers of bytes that are requested from an object store in advance. The first number is for the check of a picture.
-# The second number is for its upload. fsspec's default of 5 MiB is too much, because each picture is opened for both.
+# Numbers of bytes that are requested from an object store in advance. The first number is for the check of an image.
+# The second number is for its upload. fsspec's default of 5 MiB is too much, because each image is opened for both.
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
@@ -157,7 +157,7 @@ class AccessPolicy:
                     f"allowed prefix {redact_uri(prefix)}: give an absolute local folder or a URI such as "
                     "s3://bucket/folder/, without a Connection"
                 )
-        # Symbolic links in the allowed local folders are resolved only once, and not again for each picture of a batch.
+        # Symbolic links in the allowed local folders are resolved only once, and not again for each image of a batch.
         local = [
             re.sub(r"^\w+://", "", prefix) for prefix in self.prefixes or () if _has_local_scheme(prefix)
         ]
@@ -284,11 +284,11 @@ def image(
     conn_id: str | None = None,
     policy: AccessPolicy = UNRESTRICTED,
 ) -> Image:
-    """Check the picture at ``uri``, and return an object that opens the file again for the upload.
+    """Check the image at ``uri``, and return an object that opens the file again for the upload.
 
     The check needs the size and the first bytes of the file. The rest is read only during the upload.
 
-    :param name: Name of the picture in error texts, such as ``selfie``.
+    :param name: Name of the image in error texts, such as ``selfie``.
     :param uri: Absolute local path or URI of a file.
     :param max_bytes: Maximum accepted size in bytes; see :meth:`Image.checked`.
     :param conn_id: Connection for the storage, as for :func:`write_json`.

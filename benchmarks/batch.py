@@ -26,7 +26,7 @@ from benchmarks.loopback import Loopback, loopback
 
 LATENCY = 0.3
 #: Size of a test image in bytes. uploads.py measures the upload of larger images.
-PICTURE = 20_000
+IMAGE = 20_000
 #: For each number of requests in flight: the lowest throughput with which the benchmark passes. It is a share of the
 #: theoretical maximum.
 SHARES = {16: 0.95, 64: 0.93}
@@ -99,7 +99,7 @@ def _memory(server: Loopback, directory: Path) -> list[Row]:
 
 
 def _overhead(server: Loopback, directory: Path) -> list[Row]:
-    people = write_manifest(directory / "people", PEOPLE, os.urandom(PICTURE))
+    people = write_manifest(directory / "people", PEOPLE, os.urandom(IMAGE))
     took = scheduled.seconds(server, people, directory / "whole-airflow")
     one, mapped = (took[dag_id] / PEOPLE for dag_id in (scheduled.ONE_TASK, scheduled.MAPPED_TASKS))
     return [counted("a row of 200 in a whole Airflow", "a mapped task each", mapped, one, "s", None)]
@@ -111,7 +111,7 @@ def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, se
     The number of rows is chosen so that the batch takes ``seconds`` at the maximal throughput.
     """
     rows = concurrency * round(seconds / LATENCY)
-    folder = write_manifest(directory / f"{name}-{concurrency}", rows, os.urandom(PICTURE))
+    folder = write_manifest(directory / f"{name}-{concurrency}", rows, os.urandom(IMAGE))
     return run_process(server, name, folder, concurrency)
 
 

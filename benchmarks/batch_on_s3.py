@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import clients
-from benchmarks.batch import LATENCY, PICTURE, run_process
+from benchmarks.batch import IMAGE, LATENCY, run_process
 from benchmarks.batching import FETCH, MANIFEST, VERIFY, WORKFLOW, write_manifest
 from benchmarks.frame import Row, Target, counted
 from benchmarks.loopback import Loopback, loopback
@@ -98,7 +98,7 @@ def _work_off(
     server: Loopback, store: S3, directory: Path, name: str, rows: int, *, on_s3: bool
 ) -> tuple[_Found, Counter[str]]:
     """Process a batch with ``rows`` rows. Return the measurements and the number of S3 requests by kind."""
-    folder = write_manifest(directory / f"{name}-{rows}-{on_s3}", rows, os.urandom(PICTURE))
+    folder = write_manifest(directory / f"{name}-{rows}-{on_s3}", rows, os.urandom(IMAGE))
     place = str(folder)
     if on_s3:
         place = f"s3://{CONN_ID}@{BUCKET}/{folder.name}"

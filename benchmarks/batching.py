@@ -42,11 +42,11 @@ _TIMEOUT = 60.0
 Work = Callable[[Path, int], int]
 
 
-def write_manifest(folder: Path, rows: int, picture: bytes = b"") -> Path:
+def write_manifest(folder: Path, rows: int, image: bytes = b"") -> Path:
     """Write images, and a manifest with ``rows`` rows that all use these images. Return the folder."""
     folder.mkdir()
     for side in SIDES:
-        (folder / f"{side}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + picture)
+        (folder / f"{side}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + image)
     same = {side: str(folder / f"{side}.jpg") for side in SIDES}
     with _manifest(folder).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps({COLUMN: f"case-{number:06d}", **same}) + "\n" for number in range(rows))

@@ -19,7 +19,7 @@ PAGE = DOCS / "performance.md"
 PLOTTED = {
     "tokens": "Token requests for 100 calls, and for 20 processes; the provider makes one in each case",
     "waits": "CPU and memory of 1 000 waits in one triggerer, with the provider and with two other programs",
-    "uploads": "Memory and CPU of an upload of seven pictures of 5 MB",
+    "uploads": "Memory and CPU of an upload of seven images of 5 MB",
     "batch": "Verifications per second, with 16 and with 64 concurrent requests",
     "first_call": "CPU time of a task's first call: this provider, plain requests, and the http provider",
     "calls": "Time of a GET with one hook and with a new hook for each call",

@@ -80,7 +80,7 @@ def _waits(measured: Measured) -> list[Bars]:
 
 def _uploads(measured: Measured) -> list[Bars]:
     return [
-        bars(measured, "upload of 7 x 5 MB, TLS, memory", "Memory for an upload of 7 pictures of 5 MB, MiB"),
+        bars(measured, "upload of 7 x 5 MB, TLS, memory", "Memory for an upload of 7 images of 5 MB, MiB"),
         bars(measured, "upload of 7 x 5 MB, TLS, CPU", "CPU of the same upload, ms"),
     ]
 

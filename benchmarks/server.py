@@ -12,7 +12,7 @@ Its routes are:
 POST  ``/auth/api/generate-token``           a new token
 GET   ``/api/v3/kyc_verification``           one record; an empty list if the query is for a ``link``
                                              or a ``record_identifier``; needs a valid token
-POST  ``/api/v3/kyc_verification``           a decision; the pictures are discarded; needs a valid token
+POST  ``/api/v3/kyc_verification``           a decision; the images are discarded; needs a valid token
 GET   ``/api/v3/workflows/rules``            the rules of a workflow, which require one identity card;
                                              needs a valid token
 GET   ``/-/counters``                        the number of requests so far

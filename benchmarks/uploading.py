@@ -26,7 +26,7 @@ from benchmarks.loopback import RECORDS_PATH, trusting
 
 OURS, FLOOR = "ours", "64 KiB at a time, read and sent"
 FILES, HTTP, TOOLBELT = "requests, files=", "http provider, files=", "requests-toolbelt"
-PICTURES = ("selfie", *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")))
+IMAGES = ("selfie", *(f"document_{number}_{side}" for number in (1, 2, 3) for side in ("front", "back")))
 FIELDS = {"workflowId": "benchmark", "record_identifier": "case-0001"}
 
 _CHUNK = 64 * 1024
@@ -59,7 +59,7 @@ def _ours() -> Upload:
 
     def upload(folder: Path) -> None:
         limit = hook.settings.max_image_bytes
-        selfie, *sides = (storage.image(name, folder / f"{name}.jpg", limit) for name in PICTURES)
+        selfie, *sides = (storage.image(name, folder / f"{name}.jpg", limit) for name in IMAGES)
         documents = [api.Document(*pair) for pair in zip(sides[::2], sides[1::2], strict=True)]
         made = hook.call(
             api.PerformKycVerification(
@@ -86,7 +86,7 @@ def _floor(url: str, certificate: Path) -> Upload:
     connection = trusting(certificate).wrap_socket(plain, server_hostname=parts.hostname)
 
     def upload(folder: Path) -> None:
-        files = [folder / f"{name}.jpg" for name in PICTURES]
+        files = [folder / f"{name}.jpg" for name in IMAGES]
         length = sum(file.stat().st_size for file in files)
         head = f"POST {RECORDS_PATH} HTTP/1.1\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n"
         connection.sendall(head.encode())
@@ -156,7 +156,7 @@ def _opened(folder: Path) -> Iterator[dict[str, tuple[str, Any, str]]]:
     with ExitStack() as stack:
         yield {
             name: (f"{name}.jpg", stack.enter_context((folder / f"{name}.jpg").open("rb")), "image/jpeg")
-            for name in PICTURES
+            for name in IMAGES
         }
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import clients
 from benchmarks.frame import Row, Target, counted, measure_rounds
 from benchmarks.loopback import Loopback, loopback
-from benchmarks.uploading import FLOOR, OURS, PICTURES, candidates
+from benchmarks.uploading import FLOOR, IMAGES, OURS, candidates
 
 LARGE, SMALL = 5_000_000, 1_000
 ROUNDS = 15
@@ -27,7 +27,7 @@ PROCESSES = 3
 
 def measure(directory: Path) -> list[Row]:
     """Measure CPU and memory of the uploads, and return the rows of the result table."""
-    large, small = _pictures(directory / "large", LARGE), _pictures(directory / "small", SMALL)
+    large, small = _images(directory / "large", LARGE), _images(directory / "small", SMALL)
     with loopback(directory) as server:
         clients.connect(server, tls=True)
         return _cpu(server, large) + _memory(server, small, large)
@@ -77,9 +77,9 @@ def _growth(server: Loopback, name: str, small: Path, large: Path) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def _pictures(folder: Path, size: int) -> Path:
+def _images(folder: Path, size: int) -> Path:
     """Write seven files with the signature of a JPEG file and random content. Return the folder."""
     folder.mkdir()
-    for name in PICTURES:
+    for name in IMAGES:
         (folder / f"{name}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + os.urandom(size - 4))
     return folder

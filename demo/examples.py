@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_faceki.sandbox import SandboxProcess
 
 # The content begins with the signature of a JPEG file. This is sufficient, because the sandbox does not decode images.
-PICTURE = bytes.fromhex("ffd8ffe000104a46494600010100000100010000") + bytes(64) + bytes.fromhex("ffd9")
+IMAGE = bytes.fromhex("ffd8ffe000104a46494600010100000100010000") + bytes(64) + bytes.fromhex("ffd9")
 
 
 #: Two records that the example DAGs fetch: each record identifier and its decision. `make ui` adds the records to the
@@ -29,14 +29,14 @@ def connection_to(faceki: SandboxProcess) -> dict[str, Any]:
 
 def example_places(work: Path) -> dict[str, str]:
     """Create the input files of the examples, and return environment variables that contain the URIs of all folders."""
-    pictures = work / "pictures"
-    _write_pictures(pictures)
+    images = work / "images"
+    _write_images(images)
     batches = work / "batches"
     write_manifest(batches, BATCH)
     for identifier in KNOWN:
         _new(work / "open" / identifier).touch()
     return {
-        "FACEKI_EXAMPLE_PICTURES": pictures.as_uri(),
+        "FACEKI_EXAMPLE_IMAGES": images.as_uri(),
         "FACEKI_EXAMPLE_RECORDS": (work / "records").as_uri(),
         "FACEKI_EXAMPLE_REPORTS": (work / "reports").as_uri(),
         "FACEKI_EXAMPLE_BATCHES": batches.as_uri(),
@@ -48,17 +48,17 @@ def write_manifest(folder: Path, identifiers: Iterable[str]) -> str:
     """Write a manifest and the images that it names, and return the URI of the manifest."""
     with _new(folder / "manifest.ndjson").open("w") as manifest:
         for identifier in identifiers:
-            row = {"record_identifier": identifier, **_write_pictures(folder / "images" / identifier)}
+            row = {"record_identifier": identifier, **_write_images(folder / "images" / identifier)}
             manifest.write(json.dumps(row) + "\n")
     return (folder / "manifest.ndjson").as_uri()
 
 
-def _write_pictures(folder: Path) -> dict[str, str]:
+def _write_images(folder: Path) -> dict[str, str]:
     """Write the three images of a person, and return their URIs by the name of the manifest column."""
     columns = {"selfie": "selfie.jpg", "document_1_front": "front.jpg", "document_1_back": "back.jpg"}
     for name in columns.values():
         # Each image has different content, as real images have.
-        _new(folder / name).write_bytes(PICTURE + str(folder / name).encode())
+        _new(folder / name).write_bytes(IMAGE + str(folder / name).encode())
     return {column: (folder / name).as_uri() for column, name in columns.items()}
 
 

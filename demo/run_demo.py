@@ -194,7 +194,7 @@ class Demo:
         who, decision = result["record_identifier"], result["decision"]
         if dag_id == LINK_DAG:
             self._expect(f"decision on {who}", decision, DECIDING[who][-1])
-        who = who if dag_id == LINK_DAG else "by pictures"
+        who = who if dag_id == LINK_DAG else "by images"
         ran = {task["task_id"] for task in self.airflow.tasks(dag_id, run_id)}
         return f"{who}: {decision}, so {', '.join(ran & BRANCHES)}"
 

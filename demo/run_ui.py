@@ -67,7 +67,7 @@ From a link to a decision
 The result of a task is on its page, in Airflow 3.3 under Storage, then XCom: the decision and ids, no personal data.
 
 Also there
-  {airflow.url}/dags/{VERIFY_DAG}   by pictures; Trigger, they are prepared
+  {airflow.url}/dags/{VERIFY_DAG}   by images; Trigger, they are prepared
   {airflow.url}/dags/{BATCH_DAG}   a manifest of {len(BATCH)} people; Trigger, it is prepared
   {airflow.url}/dags/{HUMAN_REVIEW_DAG}   asks you to decide; Trigger with the
      identifier {TO_REVIEW}, then open Required Actions in the run

@@ -1,14 +1,14 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """
-### Verify a person by pictures and pay only once
+### Verify a person by images and pay only once
 
 The DAG sends a selfie and a document to FACEKI. The decision selects the next task. If the person is accepted, the DAG
 stores FACEKI's PDF report.
 
 The verification is billed only once, even if the task is killed, times out or is cleared. The next try first checks
-whether the previous try has already sent the pictures.
+whether the previous try has already sent the images.
 
-Trigger this DAG with the URIs of three pictures. The task `report` needs `pdf_report_path` in the Connection's extra.
+Trigger this DAG with the URIs of three images. The task `report` needs `pdf_report_path` in the Connection's extra.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 
 log = logging.getLogger(__name__)
 
-#: The URIs of two folders: one for the pictures of the person, one for the PDF reports. The folders can be in any
+#: The URIs of two folders: one for the images of the person, one for the PDF reports. The folders can be in any
 #: storage that Airflow supports, for example s3://…, gs://…, abfs://… or file://….
-PICTURES = os.environ.get("FACEKI_EXAMPLE_PICTURES", f"file://{gettempdir()}/faceki_pictures")
+IMAGES = os.environ.get("FACEKI_EXAMPLE_IMAGES", f"file://{gettempdir()}/faceki_images")
 REPORTS = os.environ.get("FACEKI_EXAMPLE_REPORTS", f"file://{gettempdir()}/faceki_reports")
 
 with DAG(
@@ -41,9 +41,9 @@ with DAG(
     # failed. In the next try, the task finds the verification that the failed try has sent.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=10)},
     params={
-        "selfie": Param(f"{PICTURES}/selfie.jpg", type="string", description="URI of the selfie"),
-        "front": Param(f"{PICTURES}/front.jpg", type="string", description="URI of the document's front"),
-        "back": Param(f"{PICTURES}/back.jpg", type="string", description="URI of the document's back"),
+        "selfie": Param(f"{IMAGES}/selfie.jpg", type="string", description="URI of the selfie"),
+        "front": Param(f"{IMAGES}/front.jpg", type="string", description="URI of the document's front"),
+        "back": Param(f"{IMAGES}/back.jpg", type="string", description="URI of the document's back"),
     },
     doc_md=__doc__,
     tags=["faceki", "example"],

@@ -74,7 +74,7 @@ class Image(File):
         :param name: Name of the argument that contains the image, for the error message.
         :param opener: Function that opens the image at its first byte.
         :param size: Size of the image in bytes.
-        :param max_bytes: Maximum size in bytes. FACEKI publishes no limit, but it has answered raw camera pictures
+        :param max_bytes: Maximum size in bytes. FACEKI publishes no limit, but it has answered raw camera images
             with HTTP 413.
         :raises ValidationError: if the image is empty, too large, or not a JPEG, PNG, WEBP or HEIC.
         """

@@ -9,7 +9,7 @@ their rows:
 - If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch then stops, and no
   row gets an error.
 
-A storage can also fail for every picture. If many consecutive rows fail in this way, the batch stops too.
+A storage can also fail for every image. If many consecutive rows fail in this way, the batch stops too.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed
 
 #: If no row has succeeded and this number of rows were refused with the same error, the batch stops. The cause is then
-#: assumed to be the batch and not the rows. The number is also used for the storage of the pictures: if the storage has
-#: not delivered any picture in this try, the batch stops after this number of consecutive storage failures.
+#: assumed to be the batch and not the rows. The number is also used for the storage of the images: if the storage has
+#: not delivered any image in this try, the batch stops after this number of consecutive storage failures.
 MIN_ALIKE = 20
-#: Number of consecutive storage failures that stops the batch, if the storage has delivered pictures in this try.
+#: Number of consecutive storage failures that stops the batch, if the storage has delivered images in this try.
 MIN_ALIKE_LATER = 50
 
 
@@ -34,7 +34,7 @@ MIN_ALIKE_LATER = 50
 class SystemicErrorGuard:
     """Decide whether the errors of rows concern only these rows, or the whole batch, which then has to stop.
 
-    The guard collects the rows that FACEKI refused. It also counts the consecutive rows whose pictures the storage
+    The guard collects the rows that FACEKI refused. It also counts the consecutive rows whose images the storage
     could not deliver.
 
     :param is_released: Whether a row has succeeded, in this try or in an earlier try. If so, each later refusal
@@ -71,12 +71,12 @@ class SystemicErrorGuard:
         return True
 
     def storage_failed(self, error: OSError) -> None:
-        """Count a row that could not be processed: the storage of one of its pictures failed."""
+        """Count a row that could not be processed: the storage of one of its images failed."""
         self._storage_failures[_storage_kind(error)] += 1
         self._last_failure = error
 
     def storage_worked(self) -> None:
-        """Record that all pictures of a row could be read. This resets the count of consecutive storage failures."""
+        """Record that all images of a row could be read. This resets the count of consecutive storage failures."""
         self._storage_worked = True
         self._storage_failures.clear()
 
@@ -131,7 +131,7 @@ class SystemicErrorGuard:
         if count < needed or self._last_failure is None:
             return None
         return OSError(
-            f"the storage of the pictures failed for {count} rows in succession, so the cause is likely not in the "
+            f"the storage of the images failed for {count} rows in succession, so the cause is likely not in the "
             f"rows, and none of them counts as an error: {self._last_failure}"
         )
 

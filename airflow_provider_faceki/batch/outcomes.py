@@ -27,11 +27,11 @@ _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
     (
         api.ValidationError,
         "INVALID_INPUT",
-        "mend the row, or the picture that it names, and put it into a new batch",
+        "mend the row, or the image that it names, and put it into a new batch",
     ),
     (api.InvalidRequestError, "INVALID_REQUEST", "mend the row, and put it into a new batch"),
     (api.WorkflowError, "WORKFLOW", "mend the workflow in FACEKI's portal, and put the row into a new batch"),
-    (api.VerificationError, "NOT_PASSED", "ask the person for other pictures"),
+    (api.VerificationError, "NOT_PASSED", "ask the person for other images"),
     (api.LinkError, "LINK", "make another link"),
     (api.NotFoundError, "NOT_FOUND", "check the id, or ask again later"),
     (api.UnexpectedResponseError, "UNEXPECTED_RESPONSE", "see whether the Connection's addresses are right"),
@@ -185,15 +185,15 @@ def triage(
 
 
 def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
-    """Return the error line of a row that FACEKI refused, or that contains an invalid value or picture."""
+    """Return the error line of a row that FACEKI refused, or that contains an invalid value or image."""
     word, advice = next((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind))
     code = word if error.code is None else str(error.code)
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 
 
 def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
-    """Return the error line of a row with a picture that cannot be read from its storage."""
-    advice = "see why the storage does not give the picture, and put the row into a new batch"
+    """Return the error line of a row with an image that cannot be read from its storage."""
+    advice = "see why the storage does not give the image, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Process one manifest row in a worker thread: look it up at FACEKI, check its pictures, and send it.
+"""Process one manifest row in a worker thread: look it up at FACEKI, check its images, and send it.
 
 If the outcome of a sent row is unknown, the row is looked up again later.
 """
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 LoadImage = Callable[[str, str], "api.Image"]
 
 DOCUMENT_NUMBERS = (1, 2, 3)
-#: Pauses in seconds before a verification is sent again. It is sent again if the storage of the pictures delivered only
-#: a part of a picture.
+#: Pauses in seconds before a verification is sent again. It is sent again if the storage of the images delivered only
+#: a part of an image.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
 #: Assumed maximum difference in seconds between the clocks of FACEKI and of this machine. Because of such a difference,
 #: a record can seem to be created before its row was sent. A record that seems too old by at most this number of
 #: seconds is still accepted as the result of the row.
 CLOCK_MARGIN_SECONDS = 300.0
-#: Number of consecutive rows with unreadable pictures after which a failed read of a picture is not repeated. Otherwise
+#: Number of consecutive rows with unreadable images after which a failed read of an image is not repeated. Otherwise
 #: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
 #: Maximum number of workflows for which the identifier of one row is stored in memory. The row has the decision
@@ -51,7 +51,7 @@ MAX_WORKFLOWS = 1000
 
 @dataclass(slots=True, repr=False)
 class VerificationGateway:
-    """The calls to FACEKI and to the picture storage for one batch. The class is thread-safe.
+    """The calls to FACEKI and to the image storage for one batch. The class is thread-safe.
 
     :param hook: Hook for the calls to FACEKI.
     :param load_image: Function that returns a checked image for a name and a URI.
@@ -61,7 +61,7 @@ class VerificationGateway:
         lost.
     :param record_delay: Maximum time in seconds that FACEKI needs before it returns the record of a new verification.
     :param fence: Function that raises an error if a newer try has started, so that this try must not send rows. It is
-        called while the pictures are read for sending.
+        called while the images are read for sending.
     :param clock: Clock of this machine. Tests replace it.
     """
 
@@ -79,23 +79,23 @@ class VerificationGateway:
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
-    #: For each storage: column name and URI of one picture that was read successfully. If the reading of another
-    #: picture fails, this stored URI is read again. If this also fails, the whole storage has failed.
+    #: For each storage: column name and URI of one image that was read successfully. If the reading of another
+    #: image fails, this stored URI is read again. If this also fails, the whole storage has failed.
     _readable: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
     ) -> api.PerformKycVerification:
-        """Check a row and its pictures, and return the call that verifies the row. Do not send the call yet.
+        """Check a row and its images, and return the call that verifies the row. Do not send the call yet.
 
         :param row: The row.
         :param not_before: Unix time. A record that FACEKI created before this time belongs to another verification.
             ``None`` means that a record of any age is accepted.
         :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are not
             accepted as the result of this call.
-        :raises ValidationError: If the row or one of its pictures is not valid.
+        :raises ValidationError: If the row or one of its images is not valid.
         :raises ConfigurationError: If neither the row nor the batch nor the Connection contains a workflow.
-        :raises OSError: If the storage does not deliver a picture. The message does not contain the URI of the picture.
+        :raises OSError: If the storage does not deliver an image. The message does not contain the URI of the image.
         """
         workflow_id = self._workflow(row)
         documents = list(self._documents(row.values))
@@ -150,25 +150,25 @@ class VerificationGateway:
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
         """Return the full record of a verification. If FACEKI stores no record, return ``None``."""
-        # FACEKI's response to a verification sometimes contains no request id, for example if a picture was refused. In
+        # FACEKI's response to a verification sometimes contains no request id, for example if an image was refused. In
         # this case, the record is selected by the identifier.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
         return api.latest(self.hook.call(api.FetchRecords(**by)))
 
     def is_storage_healthy(self, row: Row) -> bool:
-        """Return whether each storage of the row's pictures can still deliver a picture that it delivered before.
+        """Return whether each storage of the row's images can still deliver an image that it delivered before.
 
-        If it can, an unreadable picture is an error of the row and not of the storage.
+        If it can, an unreadable image is an error of the row and not of the storage.
         """
         hosts = {_host_of(row.values[name]) for name in _image_names(row.values)}
         return all(map(self._is_readable, hosts))
 
     def _is_readable(self, host: tuple[str, str]) -> bool:
-        picture = self._readable.get(host)
-        if picture is None:
+        image = self._readable.get(host)
+        if image is None:
             return False
         try:
-            self.load_image(*picture)
+            self.load_image(*image)
         except Exception:  # noqa: BLE001 - a storage can raise any exception, and each means that it is not readable
             return False
         return True
@@ -223,7 +223,7 @@ class VerificationGateway:
         try:
             image = self.load_image(name, place)
         except api.ValidationError as error:
-            # The URI is removed from the error message, because the file name of a picture often contains a person's
+            # The URI is removed from the error message, because the file name of an image often contains a person's
             # name.
             raise api.ValidationError(storage.without_uri(error.message, place)) from None
         except api.FacekiError:
@@ -242,7 +242,7 @@ class VerificationGateway:
 class RowProcessor:
     """Processor of single manifest rows in one try of a batch. The class is thread-safe.
 
-    :param gateway: The calls to FACEKI and to the picture storage.
+    :param gateway: The calls to FACEKI and to the image storage.
     :param lease: Lease of this try, which is checked before each billed call. Only the newest try has a valid lease.
     :param started: Unix time at which this try began.
     :param resubmit: ``if_absent``, ``never`` or ``always``; see the parameter of the operator.
@@ -394,8 +394,8 @@ class RowProcessor:
         except LeaseLostError as error:
             return Abort(row, error, sent_by=None)
         except api.ValidationError as error:
-            # The pictures were readable a moment ago, and now they are not. Either the storage fails, or another
-            # process is changing the pictures. Both can be temporary, so the row is processed again in the second pass
+            # The images were readable a moment ago, and now they are not. Either the storage fails, or another
+            # process is changing the images. Both can be temporary, so the row is processed again in the second pass
             # or in the next try. The row gets an error only in the last pass of this try, and only if the storage
             # works.
             is_own = is_last and self.gateway.is_storage_healthy(row)
@@ -437,7 +437,7 @@ class RowProcessor:
             except LeaseLostError:
                 raise
             except api.ValidationError:
-                # A picture file was shorter than expected while it was sent. FACEKI received an incomplete request and
+                # An image file was shorter than expected while it was sent. FACEKI received an incomplete request and
                 # did not process it, so the row can be sent again.
                 self.clock.sleep(pause)
         return self.gateway.verify(endpoint)
@@ -446,7 +446,7 @@ class RowProcessor:
 def row_of(line: Mapping[str, object]) -> Row:
     """Return a row that contains only the identifier from a line of the output folder ``results``.
 
-    :param line: Line of a row that has a result, as a JSON object. It contains no pictures, so neither does the
+    :param line: Line of a row that has a result, as a JSON object. It contains no images, so neither does the
         returned row.
     """
     return Row(0, {"record_identifier": str(line.get("record_identifier"))})

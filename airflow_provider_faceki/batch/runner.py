@@ -131,7 +131,7 @@ class WorkerPool:
                 outcome = Crashed(error)
             self._outcomes.put(outcome)
             # The variables are deleted. Otherwise an idle thread would keep its last job and outcome in memory, and
-            # possibly a picture to which they refer.
+            # possibly an image to which they refer.
             del job, outcome
 
 
@@ -364,7 +364,7 @@ class BatchRunner:
     def _count_failures(self, outcome: Outcome) -> None:
         error = outcome.error if isinstance(outcome, Deferred) else None
         if isinstance(error, OSError):
-            # An OSError means that a storage has failed, usually the storage of a picture. It is not counted as a
+            # An OSError means that a storage has failed, usually the storage of an image. It is not counted as a
             # failure of FACEKI.
             if is_of_whole_storage(error):
                 self._guard.storage_failed(error)

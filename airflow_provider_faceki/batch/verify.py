@@ -80,8 +80,8 @@ class BatchVerification:
     """One try of a batch verification, that is one execution of the Airflow task.
 
     :param hook: Hook for the calls to FACEKI.
-    :param load_image: Function that loads and checks a picture. Its arguments are a name for error messages, and the
-        picture's URI.
+    :param load_image: Function that loads and checks an image. Its arguments are a name for error messages, and the
+        image's URI.
     :param journal: Journal of the batch, already loaded.
     :param lease: Lease of this try, already acquired.
     :param options: Options of the batch.

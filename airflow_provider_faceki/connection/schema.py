@@ -177,7 +177,7 @@ class ConnectionSettings:
     upload_timeout: float = _field(
         "number",
         "Upload timeout (s)",
-        "Seconds for each phase of a call that sends pictures. If the request is not sent completely in this time, the "
+        "Seconds for each phase of a call that sends images. If the request is not sent completely in this time, the "
         "attempt ends. Waiting for the answer can take the same time again.",
         default=120,
         limits=(0.1, 3600),
@@ -221,7 +221,7 @@ class ConnectionSettings:
     max_image_bytes: int = _field(
         "integer",
         "Largest image (bytes)",
-        "Larger pictures are refused before anything is sent.",
+        "Larger images are refused before anything is sent.",
         default=10 * 1024 * 1024,
         limits=(1, 1024 * 1024 * 1024),
     )

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.storage import FilePath
 
-    #: Bytes of a picture, its absolute local path, its URI, or an ``Image``, which is a picture that is already
+    #: Bytes of an image, its absolute local path, its URI, or an ``Image``, which is an image that is already
     #: checked.
-    Picture: TypeAlias = bytes | FilePath | Image
-    #: Accepted types for one document: a ``Document``, a mapping with the pictures ``front`` and ``back``, or only the
-    #: picture of the front, if the document has no back.
-    DocumentSource: TypeAlias = Document | Picture | Mapping[str, Any]
+    ImageSource: TypeAlias = bytes | FilePath | Image
+    #: Accepted types for one document: a ``Document``, a mapping with the images ``front`` and ``back``, or only the
+    #: image of the front, if the document has no back.
+    DocumentSource: TypeAlias = Document | ImageSource | Mapping[str, Any]
 
 
 def load_documents(load: Callable[[str, Any], Image], documents: object) -> list[Document]:
-    """Load the pictures of the documents, and return the documents as ``Document`` objects.
+    """Load the images of the documents, and return the documents as ``Document`` objects.
 
-    :param load: Function that checks a picture and returns an ``Image``. Its arguments are a name for error messages,
-        and the picture.
-    :param documents: One to three documents. Each is a ``Document``, ``{"front": picture, "back": picture}``, or the
-        picture of its front. If the back is a value such as ``None`` or an empty text, the document has no back.
+    :param load: Function that checks an image and returns an ``Image``. Its arguments are a name for error messages,
+        and the image.
+    :param documents: One to three documents. Each is a ``Document``, ``{"front": image, "back": image}``, or the
+        image of its front. If the back is a value such as ``None`` or an empty text, the document has no back.
     :raises ValidationError: if ``documents`` has another form.
     """
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
@@ -45,13 +45,13 @@ def _document(load: Callable[[str, Any], Image], name: str, item: object) -> Doc
     front, back = sides.get("front"), sides.get("back")
     given = [side for side in (front, back) if not is_missing(side)]
     if is_missing(front) or any(map(_is_no_place, given)) or set(sides) - {"front", "back"}:
-        raise api.ValidationError(f'{name} must be a picture, or {{"front": picture, "back": picture}}')
+        raise api.ValidationError(f'{name} must be an image, or {{"front": image, "back": image}}')
     return api.Document(
         load(f"{name} front", front), None if is_missing(back) else load(f"{name} back", back)
     )
 
 
 def _is_no_place(side: object) -> bool:
-    # A number or a list is refused here, because it cannot be the location of a picture. The storage checks whether a
+    # A number or a list is refused here, because it cannot be the location of an image. The storage checks whether a
     # location is valid.
     return isinstance(side, int | float | Sequence | Mapping) and not isinstance(side, str | bytes)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.connection.schema import ConnectionSettings
     from airflow_provider_faceki.connection.settings import StoredConnection
-    from airflow_provider_faceki.hooks.documents import DocumentSource, Picture
+    from airflow_provider_faceki.hooks.documents import DocumentSource, ImageSource
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ class FacekiHook(BaseHook):
     def perform_kyc_verification(
         self,
         *,
-        selfie: Picture,
+        selfie: ImageSource,
         documents: Sequence[DocumentSource],
         record_identifier: str,
         workflow_id: str | None = None,
@@ -182,18 +182,18 @@ class FacekiHook(BaseHook):
         stores nothing between two tries of a task, so FACEKI possibly charges a retry of the task again. To avoid this,
         use ``FacekiKycVerificationOperator``, which first searches for a verification that an earlier try sent.
 
-        :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
-        :param documents: One to three documents. Each document is the picture of its front, ``{"front": picture,
-            "back": picture}``, or a ``Document``.
+        :param selfie: Image of the person: its bytes, its absolute local path, its URI, or an ``Image``.
+        :param documents: One to three documents. Each document is the image of its front, ``{"front": image,
+            "back": image}``, or a ``Document``.
         :param record_identifier: Your own id of this verification.
         :param workflow_id: Id of a workflow in the FACEKI portal. Default: the Connection's default workflow.
-        :param image_conn_id: Connection for the storage of the pictures.
+        :param image_conn_id: Connection for the storage of the images.
         :param lookup_timeout: Maximum time in seconds of the lookup after a lost answer.
         :raises FacekiError: if the call fails; see :meth:`call`.
         """
         from airflow_provider_faceki.hooks.documents import load_documents
 
-        def load(name: str, source: Picture) -> Image:
+        def load(name: str, source: ImageSource) -> Image:
             return self.image(source, name=name, conn_id=image_conn_id)
 
         with self._with_conn_id():
@@ -207,23 +207,23 @@ class FacekiHook(BaseHook):
         return self.call(endpoint)
 
     def match_face(
-        self, selfie: Picture, *, image_conn_id: str | None = None
+        self, selfie: ImageSource, *, image_conn_id: str | None = None
     ) -> tuple[VerificationRecord, ...]:
         """Search for a face among the persons that FACEKI has verified before. FACEKI charges for each call.
 
-        :param selfie: Picture of the person: its bytes, its absolute local path, its URI, or an ``Image``.
-        :param image_conn_id: Connection for the storage of the picture.
+        :param selfie: Image of the person: its bytes, its absolute local path, its URI, or an ``Image``.
+        :param image_conn_id: Connection for the storage of the image.
         :returns: The records of the persons with this face, or an empty tuple if no person has this face.
         :raises FacekiError: if the call fails; see :meth:`call`.
         """
         return self.call(api.FaceMatch(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
-    def analyze_face(self, selfie: Picture, *, image_conn_id: str | None = None) -> FaceAnalysis:
+    def analyze_face(self, selfie: ImageSource, *, image_conn_id: str | None = None) -> FaceAnalysis:
         """Estimate age, gender and liveness of a face. Parameters and errors are as for :meth:`match_face`."""
         return self.call(api.AnalyzeFace(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
-    def check_image(self, image: Picture, *, image_conn_id: str | None = None) -> ImageCheck:
-        """Check the quality of a picture. As far as is known, FACEKI does not charge for this call.
+    def check_image(self, image: ImageSource, *, image_conn_id: str | None = None) -> ImageCheck:
+        """Check the quality of an image. As far as is known, FACEKI does not charge for this call.
 
         Parameters and errors are as for :meth:`match_face`.
         """
@@ -256,7 +256,7 @@ class FacekiHook(BaseHook):
             return check_identifier("workflow_id", chosen)
 
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
-        """Return the rules of a workflow, for example which pictures it requires. They are cached in this process.
+        """Return the rules of a workflow, for example which images it requires. They are cached in this process.
 
         :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not
             prevent a verification, such as an unknown URL or no answer. A warning is then logged.
@@ -268,18 +268,18 @@ class FacekiHook(BaseHook):
         key = (self.settings.base_url, self.settings.client_id, workflow_id)
         return cached_rules(key, lambda: self.get_workflow_rules(workflow_id))
 
-    def image(self, source: Picture, *, name: str = "image", conn_id: str | None = None) -> Image:
-        """Check a picture and return it as an ``Image`` for a call such as ``AnalyzeFace``.
+    def image(self, source: ImageSource, *, name: str = "image", conn_id: str | None = None) -> Image:
+        """Check an image and return it as an ``Image`` for a call such as ``AnalyzeFace``.
 
-        A picture in a storage is checked, but not loaded into memory. If a picture is larger than the Connection's
+        An image in a storage is checked, but not loaded into memory. If an image is larger than the Connection's
         ``max_image_bytes``, it is refused. This method reads the storage, so an event loop must not call it.
 
-        :param source: Bytes of the picture, its absolute local path, its URI, or an ``Image``. An ``Image`` is returned
+        :param source: Bytes of the image, its absolute local path, its URI, or an ``Image``. An ``Image`` is returned
             unchanged.
-        :param name: Name of the picture in error messages, such as ``selfie``.
+        :param name: Name of the image in error messages, such as ``selfie``.
         :param conn_id: Connection for the storage. Default: the Connection in the URI. If the URI contains no
             Connection, none is used.
-        :raises ValidationError: if the picture is missing, empty, too large, or of another file type.
+        :raises ValidationError: if the image is missing, empty, too large, or of another file type.
         """
         from airflow_provider_faceki import storage
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which the rules of a workflow are cached. The rules say which pictures the workflow requires. Users
+#: Seconds for which the rules of a workflow are cached. The rules say which images the workflow requires. Users
 #: change the rules by hand in FACEKI's portal, so the rules change rarely.
 CACHE_TTL_SECONDS = 600.0
 #: Seconds for which a failed request for the rules of a workflow is cached. This is shorter than the time for rules,

@@ -168,8 +168,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         costs one additional request for each row. Default ``False``.
     :param check_rules: Whether documents are checked against the workflow's rules before the charged call. Default
         ``True``.
-    :param resize_to: Maximum length in pixels of the longer side. Larger pictures are reduced to this length, which
-        needs the package extra ``images``. Default: pictures are sent unchanged.
+    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
+        needs the package extra ``images``. Default: images are sent unchanged.
     :param resubmit: What happens in two cases. Case A: FACEKI already has a verification under the row's identifier.
         Case B: an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``.
         ``"if_absent"`` (default): in case A the row is not sent. In case B it is sent again, or becomes an error row if
@@ -189,10 +189,10 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         stops early.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
         contains no Connection, the storage library uses its default credentials.
-    :param image_conn_id: Connection for the storage of the pictures. Default: the same rule as for
+    :param image_conn_id: Connection for the storage of the images. Default: the same rule as for
         ``manifest_conn_id``.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
-    :param allowed_image_prefixes: Folders from which pictures are accepted, as absolute local paths or as URIs without
+    :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without
         a Connection, such as ``s3://bucket/kyc/``. Default: any folder of a remote storage, and no local file.
     :param allowed_image_conn_ids: Connections that the manifest is allowed to name before the ``@`` of a URI. Default:
         none.
@@ -558,7 +558,7 @@ def _check_finished(unfinished: int, problem: Exception | None, total: int) -> N
     """If some rows have no outcome yet, raise a retryable error, so that the next try continues with these rows."""
     if not unfinished:
         return
-    # The text of an unexpected exception is omitted, because it can contain the file name of a picture, and such a name
+    # The text of an unexpected exception is omitted, because it can contain the file name of an image, and such a name
     # possibly identifies a person.
     text = f": {problem}" if isinstance(problem, api.FacekiError | OSError) else ""
     cause = f" ({type(problem).__name__}{text})" if problem is not None else ""

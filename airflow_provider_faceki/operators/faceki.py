@@ -348,8 +348,8 @@ class FacekiApiOperator(FacekiOperator):
     :param query: Query parameters.
     :param json: Document that is sent as JSON.
     :param data: Form fields that are sent URL-encoded. ``data`` and ``json`` cannot be combined.
-    :param files: Mapping of part names to URIs of pictures, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. The
-        pictures are checked before the call and streamed as ``multipart/form-data``, together with the fields of
+    :param files: Mapping of part names to URIs of images, such as ``{"selfie_image": "s3://…/selfie.jpg"}``. The
+        images are checked before the call and streamed as ``multipart/form-data``, together with the fields of
         ``data``.
     :param files_conn_id: Connection for the storage of ``files``. Default: the Connection in each URI, if a URI
         contains a Connection.

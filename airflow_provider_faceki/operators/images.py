@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators for API calls about one picture, and for the PDF report."""
+"""Operators for API calls about one image, and for the PDF report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: A picture that is reduced before it is sent can be larger than the Connection's limit ``max_image_bytes``. Its
+#: An image that is reduced before it is sent can be larger than the Connection's limit ``max_image_bytes``. Its
 #: original size in bytes can be at most this number of times ``max_image_bytes``.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
@@ -43,15 +43,15 @@ def load_image(
     resize_to: int | None = None,
     policy: AccessPolicy | None = None,
 ) -> api.Image:
-    """Load a picture, check it, and return it. If ``resize_to`` is set, reduce the picture to this length.
+    """Load an image, check it, and return it. If ``resize_to`` is set, reduce the image to this length.
 
     :param hook: Hook whose Connection defines ``max_image_bytes``.
-    :param name: Role of the picture, such as ``selfie``. Error messages contain this name.
-    :param uri: URI of the picture.
-    :param conn_id: Connection for the storage of the picture.
-    :param resize_to: Maximum length of the longer side in pixels. Default: the picture is not reduced.
-    :param policy: Policy that defines from which folders pictures are accepted. Default: any folder.
-    :raises ValidationError: if the picture is missing, empty, too large, of another file type, or not allowed.
+    :param name: Role of the image, such as ``selfie``. Error messages contain this name.
+    :param uri: URI of the image.
+    :param conn_id: Connection for the storage of the image.
+    :param resize_to: Maximum length of the longer side in pixels. Default: the image is not reduced.
+    :param policy: Policy that defines from which folders images are accepted. Default: any folder.
+    :raises ValidationError: if the image is missing, empty, too large, of another file type, or not allowed.
     """
     from airflow_provider_faceki import storage
 
@@ -71,7 +71,7 @@ def load_image(
 
 
 def images_fingerprint(selfie: object, documents: object) -> str:
-    """Return a digest of the picture URIs. Verifications with different picture URIs have different digests.
+    """Return a digest of the image URIs. Verifications with different image URIs have different digests.
 
     :param selfie: Rendered URI of the selfie.
     :param documents: Rendered list of documents. Each document is a URI, or a mapping with ``front`` and ``back``.
@@ -107,7 +107,7 @@ def check_resize_to(resize_to: object) -> None:
 
 
 class _ImageOperator(FacekiOperator):
-    """Base class of the operators that process one picture. It contains their common parameters."""
+    """Base class of the operators that process one image. It contains their common parameters."""
 
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
@@ -131,10 +131,10 @@ class _ImageOperator(FacekiOperator):
         self._remember_given("image_conn_id", "allowed_image_prefixes")
 
     def load(self, name: str, uri: str) -> api.Image:
-        """Load a picture, check it, reduce it if ``resize_to`` is set, and return it.
+        """Load an image, check it, reduce it if ``resize_to`` is set, and return it.
 
-        :param name: Role of the picture, such as ``selfie``, for error messages.
-        :param uri: URI of the picture.
+        :param name: Role of the image, such as ``selfie``, for error messages.
+        :param uri: URI of the image.
         """
         with translate_errors():
             return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, self._access_policy())
@@ -196,16 +196,16 @@ class FacekiFaceMatchOperator(_ImageOperator):
     XCom: a list of summaries without personal data. The list is empty if no person was found.
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
-    :param selfie: URI of the picture, in any storage that Airflow supports.
+    :param selfie: URI of the image, in any storage that Airflow supports.
     :param output_path: URI to which the full records are written as a JSON array. The file contains personal data.
     :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
         is one.
-    :param image_conn_id: Connection for the storage of the picture. Default: the Connection in the URI, if there is
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is
         one.
-    :param resize_to: Maximum length in pixels of the longer side. A larger picture is reduced to this length, which
-        needs the package extra ``images``. Default: the picture is not reduced.
-    :param allowed_image_prefixes: Folders from which the picture is accepted, as absolute local paths or as URIs
-        without a Connection. Default: any folder. Set this parameter if the picture's URI comes from outside the DAG.
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which
+        needs the package extra ``images``. Default: the image is not reduced.
+    :param allowed_image_prefixes: Folders from which the image is accepted, as absolute local paths or as URIs
+        without a Connection. Default: any folder. Set this parameter if the image's URI comes from outside the DAG.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -263,9 +263,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
         return [self._whole(match) for match in matches]
 
     def _size(self) -> int | None:
-        """Return the size of the picture in bytes. If the picture cannot be loaded, return ``None``.
+        """Return the size of the image in bytes. If the image cannot be loaded, return ``None``.
 
-        If the size has changed since an earlier try, another picture is now stored at the same URI. In this case the
+        If the size has changed since an earlier try, another image is now stored at the same URI. In this case the
         earlier result must not be used.
         """
         try:
@@ -284,7 +284,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
         if not self.output_path:
             return False
-        # The size of a reduced picture differs between versions of Pillow, so only the size of an original picture is
+        # The size of a reduced image differs between versions of Pillow, so only the size of an original image is
         # saved.
         size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
@@ -316,12 +316,12 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
     XCom: ``{"min_age", "max_age", "gender", "gender_confidence", "face_detection_confidence", "liveness_score"}``.
     These values are personal data. A value that FACEKI does not report is ``None``.
 
-    :param selfie: URI of the picture, in any storage that Airflow supports.
-    :param image_conn_id: Connection for the storage of the picture. Default: the Connection in the URI, if there is
+    :param selfie: URI of the image, in any storage that Airflow supports.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is
         one.
-    :param resize_to: Maximum length in pixels of the longer side. A larger picture is reduced to this length, which
-        needs the package extra ``images``. Default: the picture is not reduced.
-    :param allowed_image_prefixes: Folders from which the picture is accepted. Default: any folder.
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which
+        needs the package extra ``images``. Default: the image is not reduced.
+    :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -344,17 +344,17 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
 
 
 class FacekiCheckImageOperator(_ImageOperator):
-    """Check the quality of a picture before the charged verification. As far as is known, this call is free.
+    """Check the quality of an image before the charged verification. As far as is known, this call is free.
 
     XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds for these values.
     FACEKI's SDKs require a quality of 110 (front sides) or 80 (back sides) and a liveness score above 0.7.
 
-    :param image: URI of the picture, in any storage that Airflow supports.
-    :param image_conn_id: Connection for the storage of the picture. Default: the Connection in the URI, if there is
+    :param image: URI of the image, in any storage that Airflow supports.
+    :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is
         one.
-    :param resize_to: Maximum length in pixels of the longer side. A larger picture is reduced to this length, which
-        needs the package extra ``images``. Default: the picture is not reduced.
-    :param allowed_image_prefixes: Folders from which the picture is accepted. Default: any folder.
+    :param resize_to: Maximum length in pixels of the longer side. A larger image is reduced to this length, which
+        needs the package extra ``images``. Default: the image is not reduced.
+    :param allowed_image_prefixes: Folders from which the image is accepted. Default: any folder.
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
@@ -367,7 +367,7 @@ class FacekiCheckImageOperator(_ImageOperator):
         self._remember_given("image")
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check the picture and return its quality."""
+        """Check the image and return its quality."""
         with translate_errors():
             self.check_rendered()
         found = asdict(self.call(api.CheckImage(self.load("image", self.image))))

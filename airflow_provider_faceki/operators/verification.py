@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operator that verifies a person by pictures and is billed only once, even if the task is killed or retried."""
+"""Operator that verifies a person by images and is billed only once, even if the task is killed or retried."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ _DERIVED: Any = _Derived()
 class FacekiKycVerificationOperator(FacekiOperator):
     """Verify a person by a selfie and one to three documents. By default, each verification is billed only once.
 
-    Before anything is sent, the operator checks the pictures and searches for a verification under this task's
+    Before anything is sent, the operator checks the images and searches for a verification under this task's
     ``record_identifier``. If such a verification exists, it becomes the result. If an earlier try possibly sent a
     verification that FACEKI is still processing, the task waits for this verification (``resubmit_after``) before it
     sends a new verification. See ``docs/billing.md``.
 
     XCom: the summary of the record (ids, decision, codes, flags, times, ``retake_selfie``), without personal data. By
     default, the task also succeeds if the person is declined (see ``fail_on_decline``). It also succeeds if FACEKI's
-    checks reject a picture.
+    checks reject an image.
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
     :param selfie: URI of the selfie, in any storage that Airflow supports. JPEG, PNG, WEBP or HEIC.
@@ -88,7 +88,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param record_identifier: Your own id of this verification. Use each id only once. Default: an id that is derived
         from the task instance. The derived id is the same for all retries, and it does not depend on the person.
         Therefore set an id of your own if the task can be cleared, or mapped again, for a different person.
-    :param image_conn_id: Connection for the storage of the pictures. Default: the Connection in the URI, if there is
+    :param image_conn_id: Connection for the storage of the images. Default: the Connection in the URI, if there is
         one.
     :param output_path: URI to which the full record is written as JSON. The file contains personal data.
     :param output_conn_id: Connection for the storage of ``output_path``. Default: the Connection in the URI, if there
@@ -96,10 +96,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
         ``True``. FACEKI does not document the URL of the rules. Therefore the check is skipped if the rules cannot be
         fetched. An error about credentials, credit or the workflow fails the task nevertheless.
-    :param resize_to: Maximum length in pixels of the longer side. Larger pictures are reduced to this length, which
-        needs the package extra ``images``. FACEKI's SDKs use 1920. Default: pictures are sent unchanged.
-    :param allowed_image_prefixes: Folders from which pictures are accepted, as absolute local paths or as URIs without
-        a Connection. Default: any folder. Set this parameter if the pictures' URIs come from outside the DAG.
+    :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
+        needs the package extra ``images``. FACEKI's SDKs use 1920. Default: images are sent unchanged.
+    :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without
+        a Connection. Default: any folder. Set this parameter if the images' URIs come from outside the DAG.
     :param resubmit: What happens if FACEKI has no verification under the identifier, although an earlier try possibly
         sent one. ``"if_absent"`` (default): the verification is sent again after ``resubmit_after``. If the workflow
         stores no records, the task fails instead. ``"never"``: the task fails, so the verification is sent at most
@@ -212,9 +212,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         with translate_errors():
             self._check_arguments(context)
         if context["ti"].try_number == 1:
-            # Only the first try checks the pictures before everything else. A later try first looks for the
-            # verification at FACEKI. If it finds the verification, it needs no pictures, so it also succeeds if the
-            # pictures no longer exist. It loads the pictures only if it has to send them.
+            # Only the first try checks the images before everything else. A later try first looks for the
+            # verification at FACEKI. If it finds the verification, it needs no images, so it also succeeds if the
+            # images no longer exist. It loads the images only if it has to send them.
             with translate_errors():
                 self.log.info("A selfie and %d document(s) can be sent", len(self._images[1]))
         if self.resubmit == "always":

@@ -29,7 +29,7 @@ APP_VERSION = "v3.0.0"
 class Upload:
     """The size in bytes and the SHA-256 hash of an uploaded file.
 
-    The hash is sufficient to recognise the same file again. The content is not stored, so no picture can leak.
+    The hash is sufficient to recognise the same file again. The content is not stored, so no image can leak.
     """
 
     size: int

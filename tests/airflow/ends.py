@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Expected end state of each task of `every_path` and `every_picture`.
+"""Expected end state of each task of `every_path` and `every_image`.
 
 If a task ended in another state, the leak tests would not prove anything about it.
 """
 
 from __future__ import annotations
 
+from tests.airflow.dags.every_image import BADLY, WELL
 from tests.airflow.dags.every_path import BROKEN, DEAD_LINKS, FAILS, FAULTS
-from tests.airflow.dags.every_picture import BADLY, WELL
 
 _PATHS = {
     **dict.fromkeys(("makes_link", "makes_link_in_query", "writes_records", "calls"), "success"),
@@ -17,7 +17,7 @@ _PATHS = {
 }
 ENDS = {
     "every_path": _PATHS,
-    "every_picture": {
+    "every_image": {
         **dict.fromkeys(WELL, "success"),
         **dict.fromkeys(BADLY, "failed"),
         "not_chosen": "skipped",

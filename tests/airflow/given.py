@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Input of the tasks of `every_picture` and of the examples: pictures and manifests that contain personal data.
+"""Input of the tasks of `every_image` and of the examples: images and manifests that contain personal data.
 
-The personal data is in the bytes of the pictures, in manifest columns that the provider does not read, and in the names
-of pictures in the manifests. Task arguments contain no personal data, because Airflow displays them.
+The personal data is in the bytes of the images, in manifest columns that the provider does not read, and in the names
+of images in the manifests. Task arguments contain no personal data, because Airflow displays them.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _NAME = PERSON["last_name"]
 _JPEG = b"\xff\xd8\xff\xe0"
 
 
-def pictures(folder: Path) -> None:
-    """Write pictures: some with only an image header, a real image, a text file, and one named after the person."""
+def images(folder: Path) -> None:
+    """Write images: some with only an image header, a real image, a text file, and one named after the person."""
     folder.mkdir(parents=True)
     for number, name in enumerate(("selfie", "front", "back", _NAME)):
         content = _JPEG + f"{number} {_WORDS} ".encode() * 100
         (folder / f"{name}.jpg").write_bytes(content)
-    (folder / "text.jpg").write_text(f"no picture of {_WORDS}")
+    (folder / "text.jpg").write_text(f"no image of {_WORDS}")
     exif = Image.Exif()
     exif[0x010E] = _WORDS  # tag ImageDescription
     Image.new("RGB", (64, 48)).save(folder / "large.jpg", exif=exif)
 
 
 def people(folder: Path, name: str, kind: str) -> None:
-    """Write a manifest of three people; the last person's picture does not exist.
+    """Write a manifest of three people; the last person's image does not exist.
 
     `kind` makes the identifiers unique.
     """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A sandbox that contains canaries, and Connections with each fault, for `every_path` and `every_picture`."""
+"""A sandbox that contains canaries, and Connections with each fault, for `every_path` and `every_image`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.airflow import given
 from tests.airflow.canaries import CLIENT_ID, OTHER_SECRET, PERSON, PROXY_PASSWORD, SECRET
+from tests.airflow.dags.every_image import VERIFY_FAULTS
 from tests.airflow.dags.every_path import DEAD_LINKS, FAULTS
-from tests.airflow.dags.every_picture import VERIFY_FAULTS
 
 UNKNOWN_LINK = "0b5cde5e-3a52-4e8c-9f0f-6a0c1d2e3f40"
 IN_QUERY = {"auth_flow": "access_token_query"}
@@ -45,7 +45,7 @@ def planted(folder: Path) -> Iterator[Planted]:
         faceki.control.post("settings", person=PERSON)
         inputs = folder.with_name("given")
         _give(faceki, inputs)
-        conf = {**_fates(faceki), **_picture_fates(faceki)}
+        conf = {**_fates(faceki), **_image_fates(faceki)}
         environment = {
             **{
                 f"AIRFLOW_CONN_{name.upper()}": json.dumps(made)
@@ -54,7 +54,7 @@ def planted(folder: Path) -> Iterator[Planted]:
             "EVERY_PATH_OUTPUT": folder.as_uri(),
             "EVERY_PATH_GIVEN": inputs.as_uri(),
             "FACEKI_EXAMPLE_RECORDS": folder.as_uri(),
-            "FACEKI_EXAMPLE_PICTURES": inputs.as_uri(),
+            "FACEKI_EXAMPLE_IMAGES": inputs.as_uri(),
             "FACEKI_EXAMPLE_REPORTS": f"{folder.as_uri()}/reports",
             "FACEKI_EXAMPLE_BATCHES": f"{inputs.as_uri()}/example",
         }
@@ -63,7 +63,7 @@ def planted(folder: Path) -> Iterator[Planted]:
 
 
 def _give(faceki: SandboxProcess, folder: Path) -> None:
-    given.pictures(folder)
+    given.images(folder)
     given.people(folder, "many", "many")
     given.people(folder, "many-more", "more")
     (folder / "example").mkdir()
@@ -73,7 +73,7 @@ def _give(faceki: SandboxProcess, folder: Path) -> None:
     given.links(folder, answered, UNKNOWN_LINK)
 
 
-def _picture_fates(faceki: SandboxProcess) -> dict[str, str]:
+def _image_fates(faceki: SandboxProcess) -> dict[str, str]:
     control = faceki.control
     for name, fault in VERIFY_FAULTS.items():
         control.post("faults", route="verify", record_identifier=name, count=None, **fault)

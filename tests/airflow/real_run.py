@@ -19,7 +19,7 @@ from tests.airflow.whole_airflow import WholeAirflow
 
 LINK_DAG = "example_faceki_kyc_link"
 SCHEDULED = ("example_faceki_fetch_records", "example_faceki_hook_taskflow")
-EVERY = ("every_path", "every_picture")
+EVERY = ("every_path", "every_image")
 ENDED = {"success", "failed"}
 
 

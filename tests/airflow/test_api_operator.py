@@ -18,7 +18,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.airflow.conftest import Connect
 from tests.airflow.fakes import execute
-from tests.billing.pictures import picture
+from tests.billing.image_files import image_bytes
 
 RECORDS = "/api/v3/kyc_verification"
 LINK = "/kycverify/api/kycverify/kyc-verify-link"
@@ -54,7 +54,7 @@ def v2_files(tmp_path: Path) -> dict[str, str]:
     made = {}
     for part in ("selfie_image", "doc_front_image", "doc_back_image"):
         path = tmp_path / f"{part}.jpg"
-        path.write_bytes(picture())
+        path.write_bytes(image_bytes())
         made[part] = path.as_uri()
     return made
 

@@ -20,7 +20,7 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.fakes import StateStore, TaskInstance, context
-from tests.billing.pictures import write
+from tests.billing.image_files import write
 
 RECORDS = "/api/v3/kyc_verification"
 

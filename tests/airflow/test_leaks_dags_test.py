@@ -36,7 +36,7 @@ AIRFLOWS_OWN_MESSAGES = re.compile(rb"\[debug +\] (Sending request|Received mess
 AIRFLOWS_OWN_IDENTIFIERS = re.compile(
     rb"(\[debug +\]|DEBUG -) (Updating task params |Setting xcom for operator extra link )"
 )
-#: Lines of fsspec, which Airflow's object storage uses. It logs each local file that it opens. In this test, pictures
+#: Lines of fsspec, which Airflow's object storage uses. It logs each local file that it opens. In this test, images
 #: in manifests are named after the person, although docs/personal-data.md advises against it.
 STORAGES_OWN = re.compile(rb"(\[debug +\]|DEBUG -) open file: ")
 

@@ -22,7 +22,7 @@ from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK_SECONDS, WaitLimit
 from airflow_provider_faceki.triggers.poll_log import format_duration
 from tests.airflow.fakes import TaskInstance, context
-from tests.billing.pictures import write
+from tests.billing.image_files import write
 
 MINUTE = timedelta(minutes=1)
 

@@ -19,7 +19,7 @@ from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from airflow_provider_faceki.triggers.deferral import DecisionEvent
 from tests.airflow.fakes import StateStore, TaskInstance, context
 from tests.api.fake_server import FakeServer, reply_bytes, reply_json
-from tests.billing.pictures import write
+from tests.billing.image_files import write
 
 TOKEN = {"responseCode": 0, "data": {"access_token": "made-up", "expires_in": 3600}}
 #: Texts from FACEKI that a database refuses, or that forge a log line.

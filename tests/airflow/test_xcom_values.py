@@ -18,7 +18,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from tests.airflow.conftest import Connect
 from tests.airflow.fakes import context
-from tests.billing.pictures import write
+from tests.billing.image_files import write
 
 #: Longest error text. An error is stored in logs, and a value of 10 MB must not be in it.
 MAX_ERROR_CHARACTERS = 3000

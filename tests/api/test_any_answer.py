@@ -43,7 +43,7 @@ from tests.api.fake_driver import FakeDriver, token
 from tests.api.fake_server import RECORDS_PATH, FakeServer, reply_raw
 from tests.api.sample_files import NAMES, sample
 
-PICTURE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
+IMAGE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
 ENDPOINTS: list[Endpoint[object]] = [
     GenerateKycLink(workflow_id="w", record_identifier="case-1"),
     FetchRecords(record_identifier="case-1"),
@@ -52,12 +52,12 @@ ENDPOINTS: list[Endpoint[object]] = [
     RawCall("GET", "/anything"),
     RawCall("HEAD", "/anything"),
     PerformKycVerification(
-        workflow_id="w", selfie=PICTURE, documents=[Document(PICTURE)], record_identifier="case-1"
+        workflow_id="w", selfie=IMAGE, documents=[Document(IMAGE)], record_identifier="case-1"
     ),
     FindKycVerification(request_id="3f6f2a52-7f0e-4c35-9d3b-0a8f4f1c2d71"),
-    FaceMatch(PICTURE),
-    AnalyzeFace(PICTURE),
-    CheckImage(PICTURE),
+    FaceMatch(IMAGE),
+    AnalyzeFace(IMAGE),
+    CheckImage(IMAGE),
     FetchPdfReport("r-1"),
 ]
 HERE = Service(base_url="https://kyc.example/prefix", pdf_report_path="/reports/{requestId}")

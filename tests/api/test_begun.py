@@ -108,7 +108,7 @@ def test_a_verification_whose_answer_is_lost_is_billed_once(
 ) -> None:
     authority.server_context()
     pem = authority.folder / "127.0.0.1-False.pem"
-    picture = Image.of_bytes("selfie", b"\xff\xd8\xff\xe0" + b"0" * 1000)
+    image = Image.of_bytes("selfie", b"\xff\xd8\xff\xe0" + b"0" * 1000)
     with FacekiSandbox(tls=(pem, pem) if "https" in way else None) as sandbox:
         sandbox.add_fault(kind, route="verify", count=4)
         known = replace(client, client_id=sandbox.client_id, client_secret=sandbox.client_secret)
@@ -116,8 +116,8 @@ def test_a_verification_whose_answer_is_lost_is_billed_once(
             _to(sandbox.url, known, way, proxy),
             PerformKycVerification(
                 workflow_id=DEFAULT_WORKFLOW,
-                selfie=picture,
-                documents=[Document(picture, picture)],
+                selfie=image,
+                documents=[Document(image, image)],
                 record_identifier="accepted-1",
                 lookup_timeout=5.0,
             ),

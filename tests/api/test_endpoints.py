@@ -542,7 +542,7 @@ def test_how_the_token_is_sent(header: str, scheme: str, sent: tuple[str, str]) 
     assert FetchRecords(link="l-1").request().with_token("t0ken", header, scheme).headers[-1] == sent
 
 
-PICTURE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
+IMAGE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
 
 
 @pytest.mark.parametrize(
@@ -551,11 +551,11 @@ PICTURE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
         pytest.param(FetchRecords(link="l-1"), id="records"),
         pytest.param(LINKS, id="link"),
         pytest.param(GetWorkflowRules(workflow_id="w"), id="rules"),
-        pytest.param(RawCall("POST", "/x", files={"a": PICTURE}), id="raw"),
-        pytest.param(FaceMatch(PICTURE), id="face match"),
+        pytest.param(RawCall("POST", "/x", files={"a": IMAGE}), id="raw"),
+        pytest.param(FaceMatch(IMAGE), id="face match"),
         pytest.param(
             PerformKycVerification(
-                workflow_id="w", selfie=PICTURE, documents=[Document(PICTURE)], record_identifier="mine"
+                workflow_id="w", selfie=IMAGE, documents=[Document(IMAGE)], record_identifier="mine"
             ),
             id="verification",
         ),

@@ -171,13 +171,13 @@ def test_what_is_left_over_goes_to_nobody(
     assert {received.connection for received in remote.received} == {1, 2}
 
 
-PICTURE_BYTES = 24 * 1024 * 1024
+IMAGE_BYTES = 24 * 1024 * 1024
 
 
 def _upload(server: FakeServer, path: str = "/upload") -> HttpRequest:
     """Return a request that is larger than the kernel buffers of both ends of a connection."""
-    picture = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"a" * PICTURE_BYTES, 2 * PICTURE_BYTES)
-    return image_request(f"{server.url}{path}", (), [("selfie", picture)], authenticated=False)
+    image = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"a" * IMAGE_BYTES, 2 * IMAGE_BYTES)
+    return image_request(f"{server.url}{path}", (), [("selfie", image)], authenticated=False)
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_an_interim_response_does_not_end_an_upload(
     transport = Transport(remote_client.transport)
     for _ in range(2):
         assert json.loads(transport.send(_upload(remote)).body) == OWN
-    assert len(remote.received[0].body) > PICTURE_BYTES
+    assert len(remote.received[0].body) > IMAGE_BYTES
     assert {received.connection for received in remote.received} == {1}
 
 

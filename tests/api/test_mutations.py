@@ -33,7 +33,7 @@ from tests.api.fake_driver import FakeDriver, token
 from tests.api.sample_files import REQUEST_ID, sample
 
 IDENTIFIER = "case-4711"
-PICTURE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
+IMAGE = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
 
 
 def _lone(decision: str) -> Json:
@@ -210,8 +210,8 @@ def test_paid_outcomes(documents: tuple[Json, Json], is_recorded: bool) -> None:
     driver.store.set(token("t0"))
     call = PerformKycVerification(
         workflow_id="w",
-        selfie=PICTURE,
-        documents=[Document(PICTURE)],
+        selfie=IMAGE,
+        documents=[Document(IMAGE)],
         record_identifier=IDENTIFIER,
         lookup_timeout=0.0,
     )

@@ -43,8 +43,8 @@ from tests.api.fake_server import (
 
 SECRET = "canary-secret"
 PERSON = "Canary-Person"
-PICTURE = b"canary-picture"
-CANARIES = (SECRET, "token-1", "token-2", PERSON, PICTURE.decode())
+IMAGE = b"canary-image"
+CANARIES = (SECRET, "token-1", "token-2", PERSON, IMAGE.decode())
 FETCH = FetchRecords(record_identifier="r-1")
 RECORD: Json = {"requestId": "r-1", "firstName": PERSON}
 
@@ -174,7 +174,7 @@ def test_calls_with_a_token(
 
 @pytest.mark.parametrize("case", ["refused", "lost", "slow"])
 def test_uploads(call: CallMode, server: FakeServer, secret_client: FacekiClient, case: str) -> None:
-    match = FaceMatch(Image.of_bytes("selfie", b"\xff\xd8\xff" + PICTURE * 1_000_000, 99_000_000))
+    match = FaceMatch(Image.of_bytes("selfie", b"\xff\xd8\xff" + IMAGE * 1_000_000, 99_000_000))
     path = match.request(Service(server.url)).url.removeprefix(server.url)
     over = threading.Event()
     server.before_body = lambda handler: over.wait(5) if case == "slow" and handler.path == path else None  # type: ignore[assignment]  # the returned value is not used

@@ -102,17 +102,17 @@ def test_an_upload_ends_when_its_time_is_over(
     assert slow.server.received == []
 
 
-class _SlowPicture(BytesIO):
+class _SlowImage(BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         time.sleep(0.05)
         return super().read(size)
 
 
-def test_so_it_does_where_the_picture_is_read_slowly(slow: Slow) -> None:
+def test_so_it_does_where_the_image_is_read_slowly(slow: Slow) -> None:
     content = b"\xff\xd8\xff" + b"a" * LARGE
-    picture = Image(lambda: _SlowPicture(content), len(content), "image/jpeg", "jpg")
+    image = Image(lambda: _SlowImage(content), len(content), "image/jpeg", "jpg")
     with pytest.raises(errors.TransportError, match="upload_timeout"):
-        slow.send(1.0, picture)
+        slow.send(1.0, image)
 
 
 class _Counted(BytesIO):

@@ -26,7 +26,7 @@ from airflow_provider_faceki.api.values import (
     storable,
 )
 
-PICTURE = api.Image.of_bytes("picture", b"\xff\xd8\xff" + b"a" * 20)
+IMAGE = api.Image.of_bytes("image", b"\xff\xd8\xff" + b"a" * 20)
 
 MISSING_WORDS = [
     *("", " ", "\t\n", "\u00a0", "\u200b", "\ufeff", "''", '""'),
@@ -89,8 +89,8 @@ def test_a_value_that_is_given(value: object) -> None:
 def _verify(workflow_id: str, record_identifier: str) -> object:
     return api.PerformKycVerification(
         workflow_id=workflow_id,
-        selfie=PICTURE,
-        documents=[api.Document(PICTURE)],
+        selfie=IMAGE,
+        documents=[api.Document(IMAGE)],
         record_identifier=record_identifier,
     )
 

@@ -27,15 +27,15 @@ from tests.api.test_secrets_in_frames import PERSON, leaks
 IDENTIFIER = "case-7"
 REQUEST_ID = "3f6f2a52-7f0e-4c35-9d3b-0a8f4f1c2d71"
 OTHER_ID = "b8f1c7de-52c4-4b7a-8f39-6d1e0c9a7742"
-PICTURE = api.Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
+IMAGE = api.Image.of_bytes("selfie", b"\xff\xd8\xff" + b"x" * 20)
 RECORD: dict[str, Any] = {"requestId": REQUEST_ID, "record_identifier": IDENTIFIER, "decision": "ACCEPTED"}
 OK: dict[str, Any] = {"status": True, "code": 200}
 FETCH = api.FetchRecords(record_identifier=IDENTIFIER)
 FIND = api.FindKycVerification(record_identifier=IDENTIFIER)
 VERIFY = api.PerformKycVerification(
     workflow_id="w",
-    selfie=PICTURE,
-    documents=[api.Document(PICTURE)],
+    selfie=IMAGE,
+    documents=[api.Document(IMAGE)],
     record_identifier=IDENTIFIER,
     lookup_timeout=0.0,
 )
@@ -236,7 +236,7 @@ NULLS = [
     pytest.param({"data": {"records": {}}}, id="empty object of records"),
     pytest.param(None, id="bare null"),
 ]
-MATCH = api.FaceMatch(PICTURE)
+MATCH = api.FaceMatch(IMAGE)
 
 
 @pytest.mark.parametrize("document", NULLS)
@@ -323,8 +323,8 @@ def test_the_answer_of_another_verification_is_no_result(record: Json) -> None:
     own: Json = {**RECORD, "decision": "DECLINED"}
     call = api.PerformKycVerification(
         workflow_id="w",
-        selfie=PICTURE,
-        documents=[api.Document(PICTURE)],
+        selfie=IMAGE,
+        documents=[api.Document(IMAGE)],
         record_identifier=IDENTIFIER,
         lookup_timeout=0.0,
         known_request_ids=frozenset({OTHER_ID}),
@@ -570,7 +570,7 @@ def test_uploads_by_the_generic_call() -> None:
     call = api.RawCall(
         "POST",
         "/kycverify/api/kycverify/kyc-verification",
-        files={"selfie_image": PICTURE, "doc_front_image": PICTURE},
+        files={"selfie_image": IMAGE, "doc_front_image": IMAGE},
         data={"applicationId": IDENTIFIER},
     )
     played = Played(HttpResponse(502))
@@ -598,14 +598,12 @@ def test_calls_without_a_token() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param({"method": "GET", "files": {"a": PICTURE}}, id="GET"),
+        pytest.param({"method": "GET", "files": {"a": IMAGE}}, id="GET"),
         pytest.param({"method": "POST", "files": {"a": b"x"}}, id="bytes"),
-        pytest.param({"method": "POST", "files": [PICTURE]}, id="list"),
-        pytest.param({"method": "POST", "files": {'a"; x="': PICTURE}}, id="a name that ends the header"),
-        pytest.param(
-            {"method": "POST", "files": {"a": PICTURE}, "data": {"a\r\nb": "x"}}, id="a field's name"
-        ),
-        pytest.param({"method": "POST", "files": {"a": PICTURE}, "json": {}}, id="json too"),
+        pytest.param({"method": "POST", "files": [IMAGE]}, id="list"),
+        pytest.param({"method": "POST", "files": {'a"; x="': IMAGE}}, id="a name that ends the header"),
+        pytest.param({"method": "POST", "files": {"a": IMAGE}, "data": {"a\r\nb": "x"}}, id="a field's name"),
+        pytest.param({"method": "POST", "files": {"a": IMAGE}, "json": {}}, id="json too"),
         pytest.param({"method": "POST", "authenticated": "no"}, id="authenticated as text"),
     ],
 )

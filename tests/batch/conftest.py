@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fixtures: a sandbox, a manifest of fictional people with their pictures, and the operators without a DAG run."""
+"""Fixtures: a sandbox, a manifest of fictional people with their images, and the operators without a DAG run."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def faceki(faceki_sandbox: FacekiSandbox, connect: Connect) -> FacekiSandbox:
 
 @pytest.fixture
 def people(tmp_path: Path) -> People:
-    """The manifests, pictures and outputs of one test."""
+    """The manifests, images and outputs of one test."""
     return People(tmp_path)

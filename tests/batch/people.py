@@ -19,14 +19,14 @@ from airflow_provider_faceki.operators.batch import (
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import Workflow
 from tests.airflow.fakes import context
-from tests.billing.pictures import write
+from tests.billing.image_files import write
 
 #: Content of a manifest row, with fictional data.
 Line = dict[str, object]
 
 
 class People:
-    """The files of one test: pictures, manifests, and the folder ``out`` to which a batch writes."""
+    """The files of one test: images, manifests, and the folder ``out`` to which a batch writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

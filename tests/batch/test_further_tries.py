@@ -19,7 +19,7 @@ from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import IMPATIENT, Connect
 from tests.batch.people import People, begin, names, once
 from tests.batch.stores import StoreDown, attached, now_and_then
-from tests.billing.pictures import picture
+from tests.billing.image_files import image_bytes
 from tests.waiting import wait_until
 
 
@@ -344,11 +344,11 @@ def test_nothing_is_sent_that_is_not_written_down(faceki: FacekiSandbox, people:
     assert faceki.ledger == {}
 
 
-def test_pictures_in_a_store_that_fails_now_and_then(faceki: FacekiSandbox, people: People) -> None:
+def test_images_in_a_store_that_fails_now_and_then(faceki: FacekiSandbox, people: People) -> None:
     store = attached()
     uris = {}
     for name in ("selfie", "document_1_front", "document_1_back"):
-        store.pipe_file(f"/bucket/{name}.jpg", picture())
+        store.pipe_file(f"/bucket/{name}.jpg", image_bytes())
         uris[name] = f"flaky://bucket/{name}.jpg"
     store.fails = now_and_then(0.05, 2, ("open",))
     manifest = people.manifest(people.line(name, **uris) for name in names(100))

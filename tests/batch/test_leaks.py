@@ -18,13 +18,13 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import NOWHERE, PERSON, files_below
 from tests.batch.people import Line, People
 from tests.batch.stores import attached
-from tests.billing.pictures import picture, write
+from tests.billing.image_files import image_bytes, write
 
 NAME = "-".join(PERSON.values())
 
 
 def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
-    """Return rows whose pictures are named after a person."""
+    """Return rows whose images are named after a person."""
     folder = people.folder / NAME
     folder.mkdir()
     painted = io.BytesIO()
@@ -33,10 +33,10 @@ def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
         write(people.folder, name, painted.getvalue())
     good, text, empty = (
         write(folder, f"{NAME}-{number}.jpg", content)
-        for number, content in enumerate([painted.getvalue(), b"no picture", b""])
+        for number, content in enumerate([painted.getvalue(), b"no image", b""])
     )
     store = attached()
-    store.pipe_file(f"/bucket/{NAME}.jpg", picture())
+    store.pipe_file(f"/bucket/{NAME}.jpg", image_bytes())
     store.pipe_file("/bucket/good.jpg", painted.getvalue())
 
     def fails(operation: str, path: str) -> None:
@@ -55,10 +55,10 @@ def everything_that_can_be_wrong(people: People) -> list[Line | str | bytes]:
         "half": f"file://{NAME}.jpg",
         "scheme": f"gopher://{NAME}/{NAME}.jpg",
         "connection": f"flaky://nobodys@bucket/{NAME}.jpg",
-        "quotes": f'/{NAME}\'s "picture"/{NAME}.jpg',
+        "quotes": f'/{NAME}\'s "image"/{NAME}.jpg',
         "password": f"ftp://me:{NAME}@127.0.0.1:9/{NAME}.jpg",
         "query": f"http://127.0.0.1:9/{NAME}.jpg?{NAME}",
-        # A storage that delivers no picture at all is treated as down, so one row has a readable picture.
+        # A storage that delivers no image at all is treated as down, so one row has a readable image.
         "alive": "flaky://bucket/good.jpg",
         "dead": f"flaky://bucket/{NAME}.jpg",
         "long": f"/{NAME * 20}.jpg",
@@ -100,7 +100,7 @@ def test_of_a_batch(
     assert set(PERSON) <= NOWHERE.found_in(records)
 
 
-def test_of_a_batch_whose_pictures_cannot_be_had_at_all(
+def test_of_a_batch_whose_images_cannot_be_had_at_all(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(batch_store, "RETRY_PAUSES_SECONDS", (0.0,))

@@ -21,7 +21,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
 from tests.batch.conftest import Connect
 from tests.batch.people import People, names, once
-from tests.billing.pictures import picture
+from tests.billing.image_files import image_bytes
 from tests.object_store import CONN_ID, FAULTY_CONN_ID, Fault, ObjectStore
 
 pytestmark = pytest.mark.process
@@ -54,7 +54,7 @@ Encode = Callable[[Rows], bytes]
 
 
 def rows_on_s3(store: ObjectStore, identifiers: list[str]) -> Rows:
-    store.put("images/face.jpg", picture())
+    store.put("images/face.jpg", image_bytes())
     uri = "s3://kyc/images/face.jpg"
     return [
         {"record_identifier": name, "selfie": uri, "document_1_front": uri, "document_1_back": uri}
@@ -150,7 +150,7 @@ def test_a_report_and_an_image_on_s3(
     path, _ = execute(FacekiPdfReportOperator(task_id="report", request_id=request_id, output_path=target))
     assert path == target
     assert object_store.get("reports/a.pdf").startswith(b"%PDF")
-    image = object_store.put("images/a.jpg", picture())
+    image = object_store.put("images/a.jpg", image_bytes())
     checked, _ = execute(FacekiCheckImageOperator(task_id="check", image=image))
     assert isinstance(checked, dict)
 

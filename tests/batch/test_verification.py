@@ -22,7 +22,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import TaskInstance, context
 from tests.batch.conftest import Connect
 from tests.batch.people import People, once
-from tests.billing.pictures import picture, write
+from tests.billing.image_files import image_bytes, write
 
 
 def test_results_counts_and_paths(faceki: FacekiSandbox, people: People) -> None:
@@ -100,7 +100,7 @@ def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
     """Return name, line, code, and a part of the problem of each kind of bad row."""
     text, empty, short = (
         write(people.folder, name, content)
-        for name, content in (("text.jpg", b"hello"), ("empty.jpg", b""), ("short.jpg", picture(40)))
+        for name, content in (("text.jpg", b"hello"), ("empty.jpg", b""), ("short.jpg", image_bytes(40)))
     )
     folder = people.folder.as_uri()
     os.mkfifo(people.folder / "pipe.jpg")
@@ -170,7 +170,7 @@ def every_bad_row(people: People) -> list[tuple[str, Any, str, str]]:
         ),
         ("no back side", line("e19", document_1_back=None), "INVALID_INPUT", "without a back side"),
         ("FACEKI says no", line("code-5006-e20"), "5006", "document"),
-        ("short picture", line("fine-1", selfie=short), "", ""),
+        ("short image", line("fine-1", selfie=short), "", ""),
         ("fine", line("fine-2"), "", ""),
     ]
 

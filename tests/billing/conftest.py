@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Fixtures: a sandbox that bills, a person's pictures, and a task instance with or without a state store."""
+"""Fixtures: a sandbox that bills, a person's images, and a task instance with or without a state store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox, SandboxProcess
 from tests.airflow.running import EXAMPLES, bundles
-from tests.billing.pictures import write
+from tests.billing.image_files import write
 from tests.billing.tries import KeptInFile, Tries
 
 DAGS = Path(__file__).parent / "billed_dags"
@@ -64,7 +64,7 @@ def hook(sandbox: FacekiSandbox) -> FacekiHook:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Any]:
+def images(tmp_path: Path) -> dict[str, Any]:
     """Arguments of the operator: a selfie and an identity card."""
     return {
         "selfie": write(tmp_path, "selfie.jpg"),
@@ -82,11 +82,11 @@ Verify = Callable[..., Tries]
 
 
 @pytest.fixture
-def verify(pictures: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSandbox) -> Verify:
+def verify(images: dict[str, Any], store: KeptInFile | None, sandbox: FacekiSandbox) -> Verify:
     """Function that returns a task: `verify("accepted-1", resubmit_after=1)` verifies under that identifier."""
 
     def task(record_identifier: str | None = None, **arguments: Any) -> Tries:
-        given = {"resubmit_after": 1.0, "lookup_timeout": 1.0, **pictures, **arguments}
+        given = {"resubmit_after": 1.0, "lookup_timeout": 1.0, **images, **arguments}
 
         def make() -> FacekiKycVerificationOperator:
             return FacekiKycVerificationOperator(

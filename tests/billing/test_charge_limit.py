@@ -39,29 +39,29 @@ def limited(faceki_sandbox: FacekiSandbox, connect: Connect) -> FacekiSandbox:
     return faceki_sandbox
 
 
-def verify(hook: FacekiHook, pictures: dict[str, Any], number: int) -> object:
-    return hook.perform_kyc_verification(record_identifier=f"accepted-{number}", **pictures)
+def verify(hook: FacekiHook, images: dict[str, Any], number: int) -> object:
+    return hook.perform_kyc_verification(record_identifier=f"accepted-{number}", **images)
 
 
-def match(hook: FacekiHook, pictures: dict[str, Any], _: int) -> object:
-    return hook.match_face(pictures["selfie"])
+def match(hook: FacekiHook, images: dict[str, Any], _: int) -> object:
+    return hook.match_face(images["selfie"])
 
 
-def analyze(hook: FacekiHook, pictures: dict[str, Any], _: int) -> object:
-    return hook.analyze_face(pictures["selfie"])
+def analyze(hook: FacekiHook, images: dict[str, Any], _: int) -> object:
+    return hook.analyze_face(images["selfie"])
 
 
-def analyze_async(hook: FacekiHook, pictures: dict[str, Any], _: int) -> object:
-    return asyncio.run(hook.acall(api.AnalyzeFace(hook.image(pictures["selfie"]))))
+def analyze_async(hook: FacekiHook, images: dict[str, Any], _: int) -> object:
+    return asyncio.run(hook.acall(api.AnalyzeFace(hook.image(images["selfie"]))))
 
 
-def analyze_by_client(hook: FacekiHook, pictures: dict[str, Any], _: int) -> object:
-    return hook.get_conn().call(api.AnalyzeFace(hook.image(pictures["selfie"])))
+def analyze_by_client(hook: FacekiHook, images: dict[str, Any], _: int) -> object:
+    return hook.get_conn().call(api.AnalyzeFace(hook.image(images["selfie"])))
 
 
-def raw(hook: FacekiHook, pictures: dict[str, Any], _: int) -> object:
+def raw(hook: FacekiHook, images: dict[str, Any], _: int) -> object:
     call = api.RawCall(
-        "POST", "/api/v3/kyc_verification/analyzeFace", files={"selfie": hook.image(pictures["selfie"])}
+        "POST", "/api/v3/kyc_verification/analyzeFace", files={"selfie": hook.image(images["selfie"])}
     )
     return hook.call(call)
 
@@ -80,22 +80,22 @@ Send = Callable[[FacekiHook, dict[str, Any], int], object]
         pytest.param(raw, id="a call without an endpoint class"),
     ],
 )
-def test_no_way_around(limited: FacekiSandbox, pictures: dict[str, Any], send: Send) -> None:
+def test_no_way_around(limited: FacekiSandbox, images: dict[str, Any], send: Send) -> None:
     for number in range(LIMIT):
-        send(FacekiHook(), pictures, number)
+        send(FacekiHook(), images, number)
     sent = limited.counters.total
     with pytest.raises(api.ChargeLimitError, match=REACHED):
-        send(FacekiHook(), pictures, LIMIT)
+        send(FacekiHook(), images, LIMIT)
     assert limited.counters.total == sent
 
 
-def test_free_calls_go_on(limited: FacekiSandbox, pictures: dict[str, Any]) -> None:
+def test_free_calls_go_on(limited: FacekiSandbox, images: dict[str, Any]) -> None:
     hook = FacekiHook()
     for number in range(LIMIT):
-        verify(hook, pictures, number)
+        verify(hook, images, number)
     assert len(hook.fetch_records(record_identifier="accepted-0")) == 1
     hook.generate_kyc_link()
-    hook.check_image(pictures["selfie"])
+    hook.check_image(images["selfie"])
 
 
 @pytest.mark.parametrize(
@@ -106,32 +106,32 @@ def test_free_calls_go_on(limited: FacekiSandbox, pictures: dict[str, Any]) -> N
     ],
 )
 def test_what_is_counted(
-    limited: FacekiSandbox, pictures: dict[str, Any], fault: dict[str, Any], is_counted: bool
+    limited: FacekiSandbox, images: dict[str, Any], fault: dict[str, Any], is_counted: bool
 ) -> None:
     hook = FacekiHook()
     limited.add_fault(fault.pop("name"), route="analyze_face", **fault)
     with suppress(api.QuotaError, api.ResponseLostError, api.OutcomeUnknownError):
-        analyze(hook, pictures, 0)
+        analyze(hook, images, 0)
     for number in range(LIMIT - is_counted):
-        analyze(hook, pictures, number)
+        analyze(hook, images, number)
     with pytest.raises(api.ChargeLimitError):
-        analyze(hook, pictures, LIMIT)
+        analyze(hook, images, LIMIT)
 
 
 def test_each_try_has_the_whole_limit(
-    limited: FacekiSandbox, pictures: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    limited: FacekiSandbox, images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
         monkeypatch.setattr(charge_limit, "_current_try", lambda number=number: f"try {number}")
         for _ in range(LIMIT):
-            analyze(FacekiHook(), pictures, 0)
+            analyze(FacekiHook(), images, 0)
         with pytest.raises(api.ChargeLimitError):
-            analyze(FacekiHook(), pictures, 0)
+            analyze(FacekiHook(), images, 0)
 
 
-def test_an_operator_fails_without_a_retry(limited: FacekiSandbox, pictures: dict[str, Any]) -> None:
+def test_an_operator_fails_without_a_retry(limited: FacekiSandbox, images: dict[str, Any]) -> None:
     def run() -> object:
-        return FacekiFaceMatchOperator(task_id="match", selfie=pictures["selfie"]).execute(context())
+        return FacekiFaceMatchOperator(task_id="match", selfie=images["selfie"]).execute(context())
 
     for _ in range(LIMIT):
         run()

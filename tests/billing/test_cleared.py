@@ -15,7 +15,7 @@ from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.people import keep_no_records
-from tests.billing.pictures import picture, write
+from tests.billing.image_files import image_bytes, write
 from tests.billing.tries import KeptInFile, Tries
 
 
@@ -36,8 +36,8 @@ class Someone:
 
 
 @pytest.fixture
-def someone(sandbox: FacekiSandbox, store: KeptInFile | None, pictures: dict[str, Any]) -> Someone:
-    return Someone(store, resubmit_after=0.5, lookup_timeout=0.2, **pictures)
+def someone(sandbox: FacekiSandbox, store: KeptInFile | None, images: dict[str, Any]) -> Someone:
+    return Someone(store, resubmit_after=0.5, lookup_timeout=0.2, **images)
 
 
 def written(place: Path) -> object:
@@ -69,9 +69,9 @@ def test_and_so_where_no_records_are_kept(
 
 
 def test_what_is_open_of_one_holds_up_nobody_else_and_is_not_forgotten(
-    sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path
+    sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path
 ) -> None:
-    someone = Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=7.0, lookup_timeout=0.1, **pictures)
+    someone = Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=7.0, lookup_timeout=0.1, **images)
     sandbox.add_fault("reset_then_process", route="verify", delay=5.0)
     with pytest.raises(api.OutcomeUnknownError):
         someone.now(record_identifier="accepted-anna")
@@ -95,14 +95,14 @@ def test_after_never_a_person_decides_by_another_resubmit(sandbox: FacekiSandbox
 
 
 @pytest.fixture
-def derived(sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path) -> Someone:
+def derived(sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path) -> Someone:
     """A task without an identifier of its own, on an Airflow with a state store."""
-    return Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=1.0, lookup_timeout=0.1, **pictures)
+    return Someone(KeptInFile(tmp_path / "store.json"), resubmit_after=1.0, lookup_timeout=0.1, **images)
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["verified", "perhaps verified"])
 @pytest.mark.parametrize("which", ["selfie", "a back", "one more document"])
-def test_a_derived_identifier_is_not_shared_by_pictures_of_others(
+def test_a_derived_identifier_is_not_shared_by_images_of_others(
     sandbox: FacekiSandbox, derived: Someone, tmp_path: Path, which: str, lost: bool
 ) -> None:
     mine, other = dict(derived.given), write(tmp_path, "other.jpg")
@@ -127,7 +127,7 @@ def test_a_derived_identifier_is_not_shared_by_pictures_of_others(
     assert bob["decision"] == "DECLINED"
 
 
-def test_where_nothing_was_sent_pictures_may_change(
+def test_where_nothing_was_sent_images_may_change(
     sandbox: FacekiSandbox, derived: Someone, tmp_path: Path
 ) -> None:
     sandbox.add_fault("code", route="verify", code=5003)
@@ -136,15 +136,15 @@ def test_where_nothing_was_sent_pictures_may_change(
     assert derived.now(selfie=write(tmp_path, "other.jpg"))["decision"] == "ACCEPTED"
 
 
-def test_always_verifies_other_pictures_too(sandbox: FacekiSandbox, derived: Someone, tmp_path: Path) -> None:
+def test_always_verifies_other_images_too(sandbox: FacekiSandbox, derived: Someone, tmp_path: Path) -> None:
     first = derived.now(resubmit="always")
     second = derived.now(selfie=write(tmp_path, "other.jpg"))
     assert first["request_id"] != second["request_id"]
-    # The stored outcome belongs to the last pictures.
+    # The stored outcome belongs to the last images.
     assert derived.now(resubmit="if_absent")["request_id"] == second["request_id"]
 
 
-def test_an_identifier_of_its_own_may_be_of_any_pictures(
+def test_an_identifier_of_its_own_may_be_of_any_images(
     sandbox: FacekiSandbox, someone: Someone, tmp_path: Path
 ) -> None:
     first = someone.now(record_identifier="accepted-anna")
@@ -155,13 +155,13 @@ def test_an_identifier_of_its_own_may_be_of_any_pictures(
 @pytest.mark.parametrize(
     ("how", "found", "bills"),
     [
-        pytest.param("another picture", ["bob"], 2, id="another picture"),
+        pytest.param("another image", ["bob"], 2, id="another image"),
         pytest.param("another in its place", ["bob"], 2, id="another in the same place"),
         pytest.param("gone", ["anna"], 1, id="the same, which has gone"),
         pytest.param("same", ["anna"], 1, id="the same"),
     ],
 )
-def test_matches_are_of_their_picture(
+def test_matches_are_of_their_image(
     sandbox: FacekiSandbox,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -169,7 +169,7 @@ def test_matches_are_of_their_picture(
     found: list[str],
     bills: int,
 ) -> None:
-    anna, bob = picture(seed=5), picture(5000, seed=6)
+    anna, bob = image_bytes(seed=5), image_bytes(5000, seed=6)
     sandbox.add_record("anna", selfie=anna)
     sandbox.add_record("bob", selfie=bob)
     given = {"selfie": write(tmp_path, "anna.jpg", anna)}
@@ -181,7 +181,7 @@ def test_matches_are_of_their_picture(
         full.setattr(storage, "write_json", _full)
         with pytest.raises(OSError, match="no space left"):
             task.go()
-    if how == "another picture":
+    if how == "another image":
         given["selfie"] = write(tmp_path, "bob.jpg", bob)
     elif how == "another in its place":
         write(tmp_path, "anna.jpg", bob)
@@ -198,7 +198,7 @@ def _full(*_: object) -> str:
     raise OSError("no space left")
 
 
-def test_pictures_are_kept_as_hashes(sandbox: FacekiSandbox, derived: Someone) -> None:
+def test_images_are_kept_as_hashes(sandbox: FacekiSandbox, derived: Someone) -> None:
     derived.now()
     assert derived.task.store is not None
     assert "selfie" not in derived.task.store.path.read_text()

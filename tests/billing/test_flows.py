@@ -15,7 +15,7 @@ from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.running import EXAMPLES, bundles, run
 from tests.billing.conftest import DAGS, IMPATIENT
-from tests.billing.pictures import picture, write
+from tests.billing.image_files import image_bytes, write
 
 PEOPLE = ("accepted-1", "declined-2", "review-3", "decision-frozen-4", "code-8009-5")
 
@@ -27,7 +27,7 @@ def flows(
     """The finished run, the folder that it read from and wrote to, and the sandbox that it used."""
     folder = tmp_path_factory.mktemp("billed")
     for number in range(len(PEOPLE)):
-        write(folder, f"selfie-{number}.jpg", picture(seed=number))
+        write(folder, f"selfie-{number}.jpg", image_bytes(seed=number))
     for name in ("front.jpg", "back.jpg"):
         write(folder, name)
     with FacekiSandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
@@ -83,9 +83,9 @@ def test_mapped_reports(flows: Flows) -> None:
         assert done.xcom(f"verify[{index}]")["request_id"].encode() in content
 
 
-def test_mapped_pictures(flows: Flows) -> None:
+def test_mapped_images(flows: Flows) -> None:
     done, _, _ = flows
-    # The first picture is also the selfie in the tasks before the branches.
+    # The first image is also the selfie in the tasks before the branches.
     for index, who in enumerate(("accepted-1", "declined-2")):
         assert who in [summary["record_identifier"] for summary in done.xcom(f"match[{index}]")]
         assert done.xcom(f"analyze[{index}]")["gender"] == "Female"
@@ -116,7 +116,7 @@ def test_one_token_and_one_look_at_the_rules_of_each_workflow(flows: Flows) -> N
 def example(airflow: Path, sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("selfie.jpg", "front.jpg", "back.jpg"):
         write(tmp_path, name)
-    monkeypatch.setenv("FACEKI_EXAMPLE_PICTURES", tmp_path.as_uri())
+    monkeypatch.setenv("FACEKI_EXAMPLE_IMAGES", tmp_path.as_uri())
     monkeypatch.setenv("FACEKI_EXAMPLE_REPORTS", f"{tmp_path.as_uri()}/reports")
     return airflow
 

@@ -36,7 +36,7 @@ from airflow_provider_faceki.storage import NOT_ALLOWED
 from tests.airflow.fakes import execute
 from tests.airflow.running import AIRFLOW_3
 from tests.billing.conftest import Connect, Verify
-from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
+from tests.billing.image_files import HEIC, JPEG, PNG, WEBP, image_bytes, verification, write
 from tests.billing.tries import KeptInFile
 from tests.forks import exit_code, fork
 
@@ -61,7 +61,9 @@ def store(tmp_path: Path) -> KeptInFile:
         pytest.param(b"\xff\xd8", "selfie is not an image", id="two bytes"),
         pytest.param(b"\x00\x00\x00\x18ftypmp42" + bytes(50), "selfie is not an image", id="film"),
         pytest.param(
-            picture(LIMIT + 1), f"selfie has 20001 bytes, more than max_image_bytes={LIMIT}.*413", id="large"
+            image_bytes(LIMIT + 1),
+            f"selfie has 20001 bytes, more than max_image_bytes={LIMIT}.*413",
+            id="large",
         ),
     ],
 )
@@ -78,7 +80,7 @@ def test_refused_before_any_request(
 
 
 @pytest.mark.parametrize("name", ["there.jpg", "missing.jpg", "text.txt"])
-def test_a_picture_outside_the_allowed_folders(sandbox: FacekiSandbox, tmp_path: Path, name: str) -> None:
+def test_an_image_outside_the_allowed_folders(sandbox: FacekiSandbox, tmp_path: Path, name: str) -> None:
     for folder in ("in", "out"):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder, "there.jpg")
@@ -102,25 +104,25 @@ def test_a_picture_outside_the_allowed_folders(sandbox: FacekiSandbox, tmp_path:
         pytest.param(["{0}"] * 4, "one to three documents, not 4", id="four"),
         pytest.param("{0}", "a list of documents, not str", id="a URI instead of a list"),
         pytest.param({"front": "{0}"}, "a list of documents, not dict", id="a mapping instead of a list"),
-        pytest.param([{"back": "{0}"}], r"documents\[0\] must be a picture, or", id="no front"),
+        pytest.param([{"back": "{0}"}], r"documents\[0\] must be an image, or", id="no front"),
         pytest.param(
-            [{"front": "{0}", "rear": "{0}"}], r"documents\[0\] must be a picture, or", id="a third side"
+            [{"front": "{0}", "rear": "{0}"}], r"documents\[0\] must be an image, or", id="a third side"
         ),
-        pytest.param(["{0}", 7], r"documents\[1\] must be a picture, or", id="a number"),
+        pytest.param(["{0}", 7], r"documents\[1\] must be an image, or", id="a number"),
         pytest.param(
             [{"front": "{0}", "back": "/no/such"}], r"documents\[0\] back: cannot read", id="no such back"
         ),
     ],
 )
 def test_documents_of_the_wrong_shape(
-    sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any], documents: Any, told: str
+    sandbox: FacekiSandbox, verify: Verify, images: dict[str, Any], documents: Any, told: str
 ) -> None:
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: filled(item) for name, item in value.items()}
         if isinstance(value, list):
             return [filled(item) for item in value]
-        return pictures["selfie"] if value == "{0}" else value
+        return images["selfie"] if value == "{0}" else value
 
     with pytest.raises(AirflowFailException, match=f"(ValidationError|StorageFileNotFoundError): .*{told}"):
         verify("accepted-1", documents=filled(documents)).go()
@@ -156,7 +158,7 @@ def load_nothing(name: str, source: object) -> api.Image:
 
 @pytest.mark.parametrize("value", NO_VALUES)
 def test_a_back_that_means_no_value_is_not_given(value: object) -> None:
-    image = api.Image.of_bytes("front", picture())
+    image = api.Image.of_bytes("front", image_bytes())
 
     def load(name: str, source: object) -> api.Image:
         return image if source == "/front.jpg" else load_nothing(name, source)
@@ -168,7 +170,7 @@ def test_a_back_that_means_no_value_is_not_given(value: object) -> None:
 @pytest.mark.parametrize("sides", ["front alone", "front with a back", "no mapping"])
 def test_a_front_that_means_no_value_is_refused(value: object, sides: str) -> None:
     document = {"front alone": {"front": value}, "front with a back": {"front": value, "back": "/b.jpg"}}
-    with pytest.raises(api.ValidationError, match=r"documents\[0\] must be a picture, or"):
+    with pytest.raises(api.ValidationError, match=r"documents\[0\] must be an image, or"):
         load_documents(load_nothing, [document.get(sides, value)])
 
 
@@ -189,9 +191,9 @@ WITH_BACK, WITHOUT = {"front": True, "back": True}, {"front": True}
     ],
 )
 def test_documents_that_the_workflow_cannot_work_with(
-    sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any], workflow: str, documents: Any, told: str
+    sandbox: FacekiSandbox, verify: Verify, images: dict[str, Any], workflow: str, documents: Any, told: str
 ) -> None:
-    given = [dict.fromkeys(sides, pictures["selfie"]) for sides in documents]
+    given = [dict.fromkeys(sides, images["selfie"]) for sides in documents]
     with pytest.raises(AirflowFailException, match=f"ValidationError: .*{told}"):
         verify("accepted-1", documents=given, workflow_id=workflow).go()
     assert "verify" not in sandbox.counters.requests
@@ -209,9 +211,9 @@ def test_documents_that_the_workflow_cannot_work_with(
     ],
 )
 def test_documents_that_do(
-    sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any], workflow: str, documents: Any
+    sandbox: FacekiSandbox, verify: Verify, images: dict[str, Any], workflow: str, documents: Any
 ) -> None:
-    given = [dict.fromkeys(sides, pictures["selfie"]) for sides in documents]
+    given = [dict.fromkeys(sides, images["selfie"]) for sides in documents]
     assert verify("accepted-1", documents=given, workflow_id=workflow).go()["decision"] == "ACCEPTED"
 
 
@@ -260,7 +262,7 @@ def test_rules_are_asked_for_once_by_many_at_once(sandbox: FacekiSandbox) -> Non
     ids=["JPEG", "PNG", "WEBP", "HEIC"],
 )
 def test_recognised(sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, first: bytes, kind: str) -> None:
-    content = picture(5000, first)
+    content = image_bytes(5000, first)
     assert api.Image.of_bytes("selfie", content).media_type == kind
     # The file name has no influence on the detected type.
     selfie = write(tmp_path, "selfie.txt", content)
@@ -277,17 +279,17 @@ def memory() -> Iterator[Any]:
 
 
 def test_from_another_storage(sandbox: FacekiSandbox, verify: Verify, memory: Any) -> None:
-    memory.pipe_file("/people/selfie", picture(seed=7))
-    memory.pipe_file("/people/card", picture(seed=8))
+    memory.pipe_file("/people/selfie", image_bytes(seed=7))
+    memory.pipe_file("/people/card", image_bytes(seed=8))
     card = {"front": "memory://people/card", "back": "memory://people/card"}
     task = verify("accepted-1", selfie="memory://people/selfie", documents=[card])
     assert task.go()["decision"] == "ACCEPTED"
-    # The picture arrived unchanged, because the sandbox finds the face by its bytes.
-    assert len(FacekiHook().call(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=7))))) == 1
+    # The image arrived unchanged, because the sandbox finds the face by its bytes.
+    assert len(FacekiHook().call(api.FaceMatch(api.Image.of_bytes("selfie", image_bytes(seed=7))))) == 1
 
 
 class Opened:
-    """A picture with different content each time it is opened: first for the check, then for sending."""
+    """An image with different content each time it is opened: first for the check, then for sending."""
 
     def __init__(self, *contents: bytes | Exception) -> None:
         self.contents = list(contents)
@@ -301,7 +303,7 @@ class Opened:
 
 class FailingHalfway(io.BytesIO):
     def __init__(self, problem: Exception) -> None:
-        super().__init__(picture(300_000))
+        super().__init__(image_bytes(300_000))
         self.problem = problem
 
     def read(self, size: int | None = -1) -> bytes:
@@ -322,8 +324,8 @@ def sent(opener: Callable[[], BinaryIO], size: int) -> api.PerformKycVerificatio
 @pytest.mark.parametrize(
     ("then", "told"),
     [
-        pytest.param(picture(200_000), "selfie became shorter while it was sent", id="shorter"),
-        pytest.param(picture(300_001), "selfie became longer while it was sent", id="longer"),
+        pytest.param(image_bytes(200_000), "selfie became shorter while it was sent", id="shorter"),
+        pytest.param(image_bytes(300_001), "selfie became longer while it was sent", id="longer"),
         pytest.param(b"", "selfie became shorter", id="nothing left"),
         pytest.param(FileNotFoundError("gone"), "selfie could not be read to its end", id="gone"),
         pytest.param(
@@ -333,7 +335,7 @@ def sent(opener: Callable[[], BinaryIO], size: int) -> api.PerformKycVerificatio
 )
 def test_changed_while_it_is_sent(hook: FacekiHook, sandbox: FacekiSandbox, then: Any, told: str) -> None:
     with pytest.raises(api.ValidationError, match=told) as caught:
-        hook.call(sent(Opened(picture(300_000), then), 300_000))
+        hook.call(sent(Opened(image_bytes(300_000), then), 300_000))
     assert not caught.value.is_ambiguous
     assert "secret" not in str(caught.value)
     assert sandbox.bills == ()
@@ -350,7 +352,7 @@ def test_changed_while_it_is_sent(hook: FacekiHook, sandbox: FacekiSandbox, then
     ids=lambda problem: type(problem).__name__,
 )
 def test_storage_that_fails_halfway(hook: FacekiHook, sandbox: FacekiSandbox, problem: Exception) -> None:
-    opened: list[BinaryIO] = [io.BytesIO(picture(300_000)), FailingHalfway(problem)]
+    opened: list[BinaryIO] = [io.BytesIO(image_bytes(300_000)), FailingHalfway(problem)]
     with pytest.raises(api.ValidationError, match="selfie could not be read to its end"):
         hook.call(sent(lambda: opened.pop(0), 300_000))
     assert sandbox.bills == ()
@@ -365,7 +367,7 @@ def test_the_task_may_try_again(
     memory: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    memory.pipe_file("/people/selfie", picture(300_000))
+    memory.pipe_file("/people/selfie", image_bytes(300_000))
     really, openings = memory.open, itertools.count(1)
 
     def flaky(*where: Any, **how: Any) -> BinaryIO:
@@ -417,18 +419,18 @@ def test_so_do_the_others(endpoint: Any) -> None:
         endpoint("a.jpg")
 
 
-def test_a_picture_for_another_operator(sandbox: FacekiSandbox, tmp_path: Path) -> None:
+def test_an_image_for_another_operator(sandbox: FacekiSandbox, tmp_path: Path) -> None:
     with pytest.raises(AirflowFailException, match="image is empty"):
         execute(FacekiCheckImageOperator(task_id="check", image=write(tmp_path, "empty.jpg", b"")))
     assert sandbox.counters.requests == {}
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["from a storage", "as bytes"])
-def test_the_hook_s_pictures_keep_to_the_connection_s_limit(
+def test_the_hook_s_images_keep_to_the_connection_s_limit(
     sandbox: FacekiSandbox, connect: Connect, tmp_path: Path, stored: bool
 ) -> None:
     def given(size: int) -> Any:
-        return write(tmp_path, f"{size}.jpg", picture(size)) if stored else picture(size)
+        return write(tmp_path, f"{size}.jpg", image_bytes(size)) if stored else image_bytes(size)
 
     connect(sandbox, max_image_bytes=500)
     with pytest.raises(api.ValidationError, match="selfie has 1009 bytes.*connection 'faceki_default'"):
@@ -446,9 +448,9 @@ def test_the_hook_s_pictures_keep_to_the_connection_s_limit(
 def test_one_default_for_the_limit() -> None:
     assert SPECS["max_image_bytes"].default == MAX_IMAGE_BYTES
     with pytest.raises(api.ValidationError, match="more than max_image_bytes=10485760"):
-        api.Image.of_bytes("selfie", picture(MAX_IMAGE_BYTES + 1))
+        api.Image.of_bytes("selfie", image_bytes(MAX_IMAGE_BYTES + 1))
 
 
-def test_reprs_show_no_picture() -> None:
-    assert repr(api.Image.of_bytes("selfie", picture(100))) == "<Image image/jpeg, 100 bytes>"
+def test_reprs_show_no_image() -> None:
+    assert repr(api.Image.of_bytes("selfie", image_bytes(100))) == "<Image image/jpeg, 100 bytes>"
     assert repr(verification("mine", "workflow")) == "<PerformKycVerification with 1 document(s)>"

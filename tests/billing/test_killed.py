@@ -19,7 +19,7 @@ import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from tests.billing.conftest import IMPATIENT
-from tests.billing.pictures import picture, write
+from tests.billing.image_files import image_bytes, write
 from tests.billing.task_process import Death, Task
 from tests.thorough import THOROUGH
 
@@ -143,8 +143,8 @@ class KillScenario:
 @pytest.fixture(params=[pytest.param(True, id="store"), pytest.param(False, id="no store")])
 def scenario(request: pytest.FixtureRequest, sandbox_process: SandboxProcess, tmp_path: Path) -> KillScenario:
     sandbox_process.control.post("reset")
-    # The picture is large enough that a try can be killed while it is sending.
-    content = picture(1_500_000)
+    # The image is large enough that a try can be killed while it is sending.
+    content = image_bytes(1_500_000)
     front, back = (write(tmp_path, name, content) for name in ("front.jpg", "back.jpg"))
     arguments = {
         "selfie": write(tmp_path, "selfie.jpg", content),

@@ -16,7 +16,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.billing.conftest import Connect
-from tests.billing.pictures import verification
+from tests.billing.image_files import verification
 from tests.waiting import patch_sleep
 
 Ask = Callable[[FacekiHook, Any], Any]

@@ -22,7 +22,7 @@ from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_THREE_DOC
 from airflow_provider_faceki.sandbox.messages import Upload
 from airflow_provider_faceki.sandbox.transport import FormReader
 from tests.billing.conftest import Connect
-from tests.billing.pictures import HEIC, JPEG, PNG, WEBP, picture, verification, write
+from tests.billing.image_files import HEIC, JPEG, PNG, WEBP, image_bytes, verification, write
 
 pytestmark = pytest.mark.process
 
@@ -57,11 +57,11 @@ def test_the_local_faceki_reads_what_was_given(
 
 def test_python_reads_what_was_given() -> None:
     kinds = [(JPEG, "jpg"), (PNG, "png"), (WEBP, "webp"), (HEIC, "heic")]
-    pictures = {
-        f"document_{number}": picture(CHUNK_BYTES * number + 7, first)
+    contents = {
+        f"document_{number}": image_bytes(CHUNK_BYTES * number + 7, first)
         for number, (first, _) in enumerate(kinds)
     }
-    images = tuple((name, api.Image.of_bytes(name, content)) for name, content in pictures.items())
+    images = tuple((name, api.Image.of_bytes(name, content)) for name, content in contents.items())
     body = Multipart((("workflowId", "w-1"), ("record_identifier", 'Zoë "7" \\ %0D')), images, "b" * 32)
     said = message_from_bytes(
         b"Content-Type: " + body.media_type.encode() + b"\r\n\r\n" + b"".join(body.chunks())
@@ -69,9 +69,9 @@ def test_python_reads_what_was_given() -> None:
     parts = said.get_payload()
     assert isinstance(parts, list)
     told = [part.get_param("name", header="content-disposition") for part in parts]  # type: ignore[union-attr]
-    assert told == ["workflowId", "record_identifier", *pictures]
+    assert told == ["workflowId", "record_identifier", *contents]
     content = [part.get_payload(decode=True) for part in parts]  # type: ignore[union-attr]
-    assert content == [b"w-1", 'Zoë "7" \\ %0D'.encode(), *pictures.values()]
+    assert content == [b"w-1", 'Zoë "7" \\ %0D'.encode(), *contents.values()]
     # The file name on the disk is possibly the name of a person, so the field name is sent instead.
     names = [part.get_filename() for part in parts[2:]]  # type: ignore[union-attr]
     assert names == [f"document_{number}.{ending}" for number, (_, ending) in enumerate(kinds)]
@@ -94,7 +94,7 @@ def test_the_very_bytes() -> None:
 
 
 def test_it_can_be_read_as_often_as_it_is_sent() -> None:
-    body = Multipart((), (("selfie", image(picture(200_000))),), "b")
+    body = Multipart((), (("selfie", image(image_bytes(200_000))),), "b")
     assert b"".join(body.chunks()) == b"".join(body.chunks())
     assert max(map(len, body.chunks())) < CHUNK_BYTES + 1024
 
@@ -108,7 +108,7 @@ def test_every_request_draws_its_own_boundary() -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_parts_of_a_verification(number: int) -> None:
-    front, back = (api.Image.of_bytes(name, picture()) for name in ("front", "back"))
+    front, back = (api.Image.of_bytes(name, image_bytes()) for name in ("front", "back"))
     documents = [api.Document(front, back), api.Document(front), api.Document(front, back)][:number]
     body = verification("mine", "flow", documents=documents).request().body
     assert isinstance(body, Multipart)
@@ -125,27 +125,27 @@ def test_the_parts_of_a_verification(number: int) -> None:
 
 
 @pytest.fixture
-def seven_pictures(tmp_path: Path) -> Iterator[list[Image]]:
+def seven_images(tmp_path: Path) -> Iterator[list[Image]]:
     """Seven files of 5 MiB."""
     made = []
     for number in range(7):
-        uri = write(tmp_path, f"{number}.jpg", picture(5 * MEBI, seed=number))
-        made.append(storage.image(f"picture {number}", uri, 10 * MEBI))
+        uri = write(tmp_path, f"{number}.jpg", image_bytes(5 * MEBI, seed=number))
+        made.append(storage.image(f"image {number}", uri, 10 * MEBI))
     return made  # type: ignore[return-value]
 
 
 def test_memory_stays_flat(
-    sandbox_process: SandboxProcess, connect: Connect, seven_pictures: list[Image]
+    sandbox_process: SandboxProcess, connect: Connect, seven_images: list[Image]
 ) -> None:
     sandbox_process.control.post("reset")
     connect(sandbox_process, upload_timeout=60)
     hook = FacekiHook()
-    hook.call(verification("accepted-0", WORKFLOW_THREE_DOCUMENTS, documents=_three(seven_pictures)))
+    hook.call(verification("accepted-0", WORKFLOW_THREE_DOCUMENTS, documents=_three(seven_images)))
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         call = verification(
-            "accepted-1", WORKFLOW_THREE_DOCUMENTS, selfie=seven_pictures[0], documents=_three(seven_pictures)
+            "accepted-1", WORKFLOW_THREE_DOCUMENTS, selfie=seven_images[0], documents=_three(seven_images)
         )
         assert hook.call(call).decision is api.Decision.ACCEPTED
         _, most = tracemalloc.get_traced_memory()
@@ -154,12 +154,12 @@ def test_memory_stays_flat(
     assert most - before < MEBI, f"{(most - before) / 1024:.0f} KiB"
 
 
-def test_it_goes_out_in_pieces_worth_a_call_of_the_system(seven_pictures: list[Image]) -> None:
-    body = Multipart((), tuple((f"p{number}", each) for number, each in enumerate(seven_pictures)), "b")
+def test_it_goes_out_in_pieces_worth_a_call_of_the_system(seven_images: list[Image]) -> None:
+    body = Multipart((), tuple((f"p{number}", each) for number, each in enumerate(seven_images)), "b")
     pieces = list(map(len, body.chunks()))
     assert sum(pieces) == body.length > 35 * MEBI
     assert len(pieces) <= body.length / CHUNK_BYTES + 1
 
 
-def _three(pictures: list[Image]) -> list[api.Document]:
-    return [api.Document(*pictures[number : number + 2]) for number in (1, 3, 5)]
+def _three(contents: list[Image]) -> list[api.Document]:
+    return [api.Document(*contents[number : number + 2]) for number in (1, 3, 5)]

@@ -22,7 +22,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, Workflow
 from tests.airflow.fakes import TaskInstance
 from tests.billing.conftest import Connect, Verify
-from tests.billing.pictures import verification
+from tests.billing.image_files import verification
 from tests.billing.tries import KeptInFile, Tries, mark
 
 WAYS = ["sleeping", "deferred", "deferred, and resumed as if begun anew"]
@@ -186,13 +186,13 @@ def test_a_finished_task_that_is_run_again_returns_what_it_has(
     assert sandbox.ledger == {"code-8009-x": 1}
 
 
-def test_pictures_may_have_gone_meanwhile(
-    sandbox: FacekiSandbox, verify: Verify, pictures: dict[str, Any]
+def test_images_may_have_gone_meanwhile(
+    sandbox: FacekiSandbox, verify: Verify, images: dict[str, Any]
 ) -> None:
     sandbox.add_fault("reset_then_process", route="verify", delay=0.6)
     task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=3.0)
     lose(task)
-    Path(pictures["selfie"].removeprefix("file://")).unlink()
+    Path(images["selfie"].removeprefix("file://")).unlink()
     assert task.go()["decision"] == "ACCEPTED"
 
 

@@ -219,7 +219,7 @@ DECISIONS = [
     pytest.param(api.ValidationError("x"), "fail", None, id="a wrong argument"),
     pytest.param(api.QuotaError("x", code=5003), "fail", None, id="no credit"),
     pytest.param(api.ChargeLimitError("x"), "fail", None, id="the Connection's limit of charged calls"),
-    pytest.param(api.VerificationError("x"), "fail", None, id="the same picture once more"),
+    pytest.param(api.VerificationError("x"), "fail", None, id="the same image once more"),
     pytest.param(api.LinkError("x"), "fail", None, id="a dead link"),
     pytest.param(api.TlsError("x"), "fail", None, id="certificates"),
     pytest.param(api.OutcomeUnknownError("x"), "fail", None, id="sent, and maybe billed"),
@@ -294,11 +294,11 @@ def test_an_identifier_that_is_no_text_is_refused(
     assert sandbox.ledger == {}
 
 
-def test_no_identifier_in_a_mapped_task_is_refused(sandbox: FacekiSandbox, pictures: dict[str, Any]) -> None:
+def test_no_identifier_in_a_mapped_task_is_refused(sandbox: FacekiSandbox, images: dict[str, Any]) -> None:
     context: Any = {"ti": TaskInstance(map_index=1), "params": {}}
     # The first call is what expand(record_identifier=["a", None]) creates; the last call omits the argument.
     with pytest.raises(AirflowFailException, match="record_identifier is None in a mapped task"):
-        FacekiKycVerificationOperator(task_id="verify", record_identifier=None, **pictures).execute(context)
+        FacekiKycVerificationOperator(task_id="verify", record_identifier=None, **images).execute(context)
     assert sandbox.ledger == {}
-    derived = FacekiKycVerificationOperator(task_id="verify", **pictures).execute(context)
+    derived = FacekiKycVerificationOperator(task_id="verify", **images).execute(context)
     assert derived["record_identifier"].startswith("airflow-")

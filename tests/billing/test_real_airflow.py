@@ -22,7 +22,7 @@ from tests.airflow.running import AIRFLOW_3, HAS_STATE_STORE, bundles, reading
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.billing.billed_dags.killed import DEFERRED, SLEEPING
 from tests.billing.conftest import DAGS
-from tests.billing.pictures import picture, write
+from tests.billing.image_files import image_bytes, write
 
 pytestmark = pytest.mark.airflow
 
@@ -99,7 +99,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The finished scenario: all Airflow processes have ended; the files and the sandbox still exist."""
     folder = tmp_path_factory.mktemp("killed")
     for name in ("selfie-0.jpg", "front.jpg", "back.jpg"):
-        write(folder, name, picture(2_000_000))
+        write(folder, name, image_bytes(2_000_000))
     with SandboxProcess(client_id=CLIENT_ID, client_secret=SECRET) as faceki:
         faceki.control.post("settings", person=PERSON)
         faceki.control.post("faults", kind="status", status=429, retry_after=1, record_identifier="throttled")

@@ -183,7 +183,7 @@ def test_a_body_that_ends_before_it_can_be_told(body: bytes) -> None:
     ("reply", "told"),
     [
         pytest.param(reply_bytes(b"<html>sign in</html>"), "not JSON", id="a page"),
-        pytest.param(reply_bytes(b"\x89PNG\r\n\x1a\n"), "not JSON", id="a picture"),
+        pytest.param(reply_bytes(b"\x89PNG\r\n\x1a\n"), "not JSON", id="an image"),
         pytest.param(
             reply_json({"status": True, "code": 200, "result": {"pdf": "JVBERthis is no base64"}}),
             "neither",

@@ -23,7 +23,7 @@ from airflow_provider_faceki.resize import resized
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
 from tests.billing.conftest import Connect, Verify
-from tests.billing.pictures import HEIC, picture, write
+from tests.billing.image_files import HEIC, image_bytes, write
 
 pytestmark = pytest.mark.process
 
@@ -128,7 +128,7 @@ def outcome(content: bytes) -> str:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_broken_picture_is_told(kind: str) -> None:
+def test_a_broken_image_is_told(kind: str) -> None:
     content = encoded(portrait(300, 200), kind) if kind != "JPEG" else talkative()
     dice = random.Random(7)
     told = set()
@@ -143,7 +143,7 @@ def test_a_broken_picture_is_told(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [pytest.param(picture(500), id="noise"), pytest.param(HEIC + bytes(500), id="HEIC")],
+    [pytest.param(image_bytes(500), id="noise"), pytest.param(HEIC + bytes(500), id="HEIC")],
 )
 def test_what_pillow_cannot_read(
     sandbox: FacekiSandbox, verify: Verify, tmp_path: Path, content: bytes
@@ -155,7 +155,7 @@ def test_what_pillow_cannot_read(
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_truncated_picture_is_refused_although_other_code_lets_pillow_read_it(
+def test_a_truncated_image_is_refused_although_other_code_lets_pillow_read_it(
     monkeypatch: pytest.MonkeyPatch, kind: str, threads: int
 ) -> None:
     monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
@@ -174,7 +174,7 @@ def test_a_truncated_picture_is_refused_although_other_code_lets_pillow_read_it(
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-def test_storage_that_fails_is_no_broken_picture() -> None:
+def test_storage_that_fails_is_no_broken_image() -> None:
     content, opened = talkative(), [io.BytesIO(talkative())]
 
     def opener() -> io.BytesIO:
@@ -231,9 +231,9 @@ import io, sys
 sys.modules["PIL"] = None
 from airflow_provider_faceki import api
 from airflow_provider_faceki.resize import resized
-picture = api.Image.of_bytes("selfie", b"\\xff\\xd8\\xff" + bytes(100))
+image = api.Image.of_bytes("selfie", b"\\xff\\xd8\\xff" + bytes(100))
 try:
-    resized("selfie", picture, 100, 1000)
+    resized("selfie", image, 100, 1000)
 except api.ConfigurationError as error:
     print(error)
 """

@@ -52,24 +52,24 @@ def seen_through(mode: str) -> Pillow.Image:
     return black
 
 
-def encode(picture: Pillow.Image, kind: str, **more: Any) -> bytes:
+def encode(image: Pillow.Image, kind: str, **more: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **more)
+    image.save(buffer, kind, **more)
     return buffer.getvalue()
 
 
-def shown(picture: Pillow.Image) -> list[float]:
+def shown(image: Pillow.Image) -> list[float]:
     """Return the mean grey values of eight columns, from left to right."""
-    small = picture.convert("L").resize((8, 1), Pillow.Resampling.BOX)
+    small = image.convert("L").resize((8, 1), Pillow.Resampling.BOX)
     return [float(small.getpixel((x, 0))) for x in range(8)]  # type: ignore[arg-type]
 
 
 RAMP = [16.0 + 32 * column for column in range(8)]
 
 
-def check_ramp(picture: Pillow.Image, tolerance: float = 6) -> None:
-    assert picture.mode == "RGB"
-    found = shown(picture)
+def check_ramp(image: Pillow.Image, tolerance: float = 6) -> None:
+    assert image.mode == "RGB"
+    found = shown(image)
     assert all(abs(a - b) <= tolerance for a, b in zip(found, RAMP, strict=True)), found
 
 
@@ -111,7 +111,7 @@ def test_it_shows_what_the_image_shows(
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         pytest.param(numbers("I", 65535), id="I of 16 bits"),
         pytest.param(numbers("I", 2**30), id="I of 30 bits"),
@@ -121,16 +121,16 @@ def test_it_shows_what_the_image_shows(
         pytest.param(numbers("F", 1e9), id="F up to something else"),
     ],
 )
-def test_modes_that_no_accepted_format_has(picture: Pillow.Image) -> None:
-    check_ramp(_shrink(picture, 100))
+def test_modes_that_no_accepted_format_has(image: Pillow.Image) -> None:
+    check_ramp(_shrink(image, 100))
 
 
 def test_a_transparent_colour_of_a_palette_is_white() -> None:
-    picture = Pillow.new("P", (200, 200), 1)
-    picture.putpalette([255, 0, 0, 0, 0, 0])
-    for content in (encode(picture, "PNG", transparency=1), encode(picture, "PNG", transparency=b"\xff\x00")):
+    image = Pillow.new("P", (200, 200), 1)
+    image.putpalette([255, 0, 0, 0, 0, 0])
+    for content in (encode(image, "PNG", transparency=1), encode(image, "PNG", transparency=b"\xff\x00")):
         assert shown(smaller(content)) == [255.0] * 8
-    assert shown(smaller(encode(picture, "PNG"))) == [0.0] * 8
+    assert shown(smaller(encode(image, "PNG"))) == [0.0] * 8
     grey = Pillow.new("L", (200, 200), 7)
     assert shown(smaller(encode(grey, "PNG", transparency=7))) == [255.0] * 8
 
@@ -237,8 +237,8 @@ from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugi
 def peak():
     # Not getrusage: what it tells is no less than the parent's.
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1024
-picture, before = api.Image.of_bytes("selfie", sys.stdin.buffer.read()), peak()
-threads = [threading.Thread(target=resized, args=("selfie", picture, 1920, 10**7)) for _ in range(int(sys.argv[1]))]
+image, before = api.Image.of_bytes("selfie", sys.stdin.buffer.read()), peak()
+threads = [threading.Thread(target=resized, args=("selfie", image, 1920, 10**7)) for _ in range(int(sys.argv[1]))]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(peak() - before)

@@ -18,7 +18,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.billing.conftest import NOWHERE, Connect, Verify
-from tests.billing.pictures import picture, verification, write
+from tests.billing.image_files import image_bytes, verification, write
 from tests.billing.tries import KeptInFile
 
 UNKNOWN_WORKFLOW = "5a4db0c5-0000-4000-8000-00000000000f"
@@ -242,7 +242,7 @@ def test_too_large_for_faceki(
     sandbox: FacekiSandbox, verify: Verify, store: KeptInFile, tmp_path: Path
 ) -> None:
     sandbox.settings.max_upload_bytes = 100_000
-    selfie = write(tmp_path, "large.jpg", picture(1_000_000))
+    selfie = write(tmp_path, "large.jpg", image_bytes(1_000_000))
     with pytest.raises(
         AirflowFailException, match=r"InvalidRequestError: the images are too large.*HTTP 413"
     ):

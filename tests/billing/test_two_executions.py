@@ -78,14 +78,14 @@ def both(make: Callable[[], Any], path: Path, offset: float) -> list[Any]:
 
 @pytest.mark.parametrize("offset", OFFSETS)
 def test_a_verification_is_billed_once(
-    sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path, offset: float
+    sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path, offset: float
 ) -> None:
     # The latency is long enough for the second execution to find the call that the first execution is sending.
     sandbox.settings.latency = 0.2
 
     def make() -> FacekiKycVerificationOperator:
         return FacekiKycVerificationOperator(
-            task_id="verify", record_identifier="accepted-1", resubmit_after=20.0, **pictures
+            task_id="verify", record_identifier="accepted-1", resubmit_after=20.0, **images
         )
 
     found = both(make, tmp_path / "store.json", offset)
@@ -99,9 +99,9 @@ def test_a_verification_is_billed_once(
     [(FacekiFaceMatchOperator, "search_by_face"), (FacekiAnalyzeFaceOperator, "analyze_face")],
 )
 def test_a_call_without_a_record_is_made_once(
-    sandbox: FacekiSandbox, pictures: dict[str, Any], tmp_path: Path, kind: Any, route: str, offset: float
+    sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path, kind: Any, route: str, offset: float
 ) -> None:
-    found = both(lambda: kind(task_id="search", selfie=pictures["selfie"]), tmp_path / "store.json", offset)
+    found = both(lambda: kind(task_id="search", selfie=images["selfie"]), tmp_path / "store.json", offset)
     refused = [each for each in found if isinstance(each, str)]
     assert len(refused) == 1
     assert "another execution of this try" in refused[0]

@@ -68,7 +68,7 @@ def _connections(faceki: SandboxProcess, store: ObjectStore) -> dict[str, str]:
 
 def _examples(store: ObjectStore) -> dict[str, str]:
     """Return the variables of the example DAGs. Their URIs name no Connection, so boto reads its own variables."""
-    folders = ("PICTURES", "RECORDS", "REPORTS", "BATCHES")
+    folders = ("IMAGES", "RECORDS", "REPORTS", "BATCHES")
     return {
         **{f"FACEKI_EXAMPLE_{name}": EXAMPLES_FOLDER for name in folders},
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}",

@@ -13,7 +13,7 @@ from typing import Any
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.canaries import PERSON
-from tests.billing.pictures import picture
+from tests.billing.image_files import image_bytes
 from tests.distributed.cluster import ENDED, Cluster
 from tests.object_store import BUCKET, ObjectStore
 
@@ -74,7 +74,7 @@ class Batch:
     def begin(self) -> None:
         """Write the manifest and start the run."""
         store = self.site.store
-        store.put(f"{self.name}/face.jpg", picture())
+        store.put(f"{self.name}/face.jpg", image_bytes())
         image = f"s3://{BUCKET}/{self.name}/face.jpg"
         card = {"document_1_front": image, "document_1_back": image}
         rows = [{"record_identifier": each, "selfie": image, **card, **PERSON} for each in self.identifiers]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
-from tests.billing.pictures import picture
+from tests.billing.image_files import image_bytes
 from tests.distributed.cluster import ENDED, WORKERS
 from tests.distributed.conftest import EXAMPLES_FOLDER
 from tests.distributed.site import FAST_SECONDS, Site
@@ -42,9 +42,9 @@ def runs(site: Site) -> dict[str, DagResult]:
 
 
 def _put_inputs(site: Site) -> None:
-    """Write the pictures of one verification, and a manifest with a picture."""
+    """Write the images of one verification, and a manifest with an image."""
     for name in ("selfie", "front", "back"):
-        site.store.put(f"examples/{name}.jpg", picture())
+        site.store.put(f"examples/{name}.jpg", image_bytes())
     image = f"{EXAMPLES_FOLDER}/selfie.jpg"
     images = {"selfie": image, "document_1_front": image, "document_1_back": image}
     rows = [json.dumps({"record_identifier": each, **images}) for each in BATCH]

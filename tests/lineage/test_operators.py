@@ -51,7 +51,7 @@ class Collector:
 
 @pytest.fixture
 def people(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> People:
-    """A sandbox with one person's record, its Connection, and the person's pictures."""
+    """A sandbox with one person's record, its Connection, and the person's images."""
     connection = faceki_sandbox.connection(
         portal_record_url="https://portal.example/{requestId}",
         pdf_report_path=faceki_sandbox.settings.pdf_path,
@@ -60,7 +60,7 @@ def people(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.Mo
     faceki_sandbox.add_record(record_identifier=PERSON, decision="ACCEPTED")
     (tmp_path / "in").mkdir()
     found = People(tmp_path / "in")
-    # The folder of a picture possibly identifies the person, so the output is in another folder.
+    # The folder of an image possibly identifies the person, so the output is in another folder.
     found.out = tmp_path / "out"
     return found
 

@@ -111,7 +111,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, _object_store_server: Object
             ),
             "AIRFLOW__OPENLINEAGE__NAMESPACE": "tested",
             "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
-            "TEST_PICTURES": str(folder),
+            "TEST_IMAGES": str(folder),
             "TEST_PERSON": PERSON,
         }
         with WholeAirflow(folder / "home", environment) as airflow:

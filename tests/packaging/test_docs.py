@@ -157,7 +157,7 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ("batch", "If a value has more than 64 KiB", [(readers.MAX_CELL_BYTES, 64 * KIB)]),
     ("batch", "more than 4 KiB on average", [(readers.MAX_AVERAGE_CELL_BYTES, 4 * KIB)]),
     ("batch", "older than five seconds", [(lease.MAX_UNCHECKED_SECONDS, 5)]),
-    ("batch", "part of a picture (64 KiB)", [(uploads.CHUNK_BYTES, 64 * KIB)]),
+    ("batch", "part of an image (64 KiB)", [(uploads.CHUNK_BYTES, 64 * KIB)]),
     ("decisions/file-token-store", "the other hosts wait 30 s", [(session.MAX_LOCK_WAIT_SECONDS, 30)]),
     ("decisions/file-token-store", "After two minutes a lock", [(shared.MAX_LOCK_AGE_SECONDS, 120)]),
     ("decisions/batch-journal", "up to 200 rows", [(verify.MAX_INTENTS_AT_ONCE, 200)]),

@@ -119,9 +119,9 @@ def test_quickstart(folder: Path, of_the_readme: str) -> None:
     [
         pytest.param("link-to-webhook", ["| success |"], id="link to webhook"),
         pytest.param(
-            "pictures",
+            "images",
             ["Welcome", "Declined: ", "{'case-1': 1, 'declined-2': 1, 'code-8006-3': 1}"],
-            id="pictures",
+            id="images",
         ),
         pytest.param(
             "nightly-batch",

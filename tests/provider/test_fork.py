@@ -20,7 +20,7 @@ import pytest
 import airflow_provider_faceki
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.billing.pictures import write
+from tests.billing.image_files import write
 from tests.forks import exit_code, fork
 
 pytestmark = [

@@ -19,7 +19,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
 from tests.api.certificates import Authority
 from tests.api.fake_server import FakeServer
-from tests.billing.pictures import picture, write
+from tests.billing.image_files import image_bytes, write
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def hook(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> Face
     return FacekiHook()
 
 
-SELFIE = picture(seed=1)
-CARD = [{"front": picture(seed=2), "back": picture(seed=3)}]
+SELFIE = image_bytes(seed=1)
+CARD = [{"front": image_bytes(seed=2), "back": image_bytes(seed=3)}]
 
 
 def verified(hook: FacekiHook, identifier: str = "accepted-1") -> api.KycVerification:
@@ -70,19 +70,19 @@ def test_faces(hook: FacekiHook) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        pytest.param(lambda folder: picture(), id="bytes"),
+        pytest.param(lambda folder: image_bytes(), id="bytes"),
         pytest.param(lambda folder: folder / "selfie.jpg", id="path"),
         pytest.param(lambda folder: str(folder / "selfie.jpg"), id="path as text"),
         pytest.param(lambda folder: (folder / "selfie.jpg").as_uri(), id="URI"),
-        pytest.param(lambda folder: api.Image.of_bytes("selfie", picture()), id="Image"),
+        pytest.param(lambda folder: api.Image.of_bytes("selfie", image_bytes()), id="Image"),
     ],
 )
-def test_a_picture_in_every_shape(hook: FacekiHook, tmp_path: Path, source: Callable[[Path], Any]) -> None:
-    write(tmp_path, "selfie.jpg", picture())
+def test_an_image_in_every_shape(hook: FacekiHook, tmp_path: Path, source: Callable[[Path], Any]) -> None:
+    write(tmp_path, "selfie.jpg", image_bytes())
     given = source(tmp_path)
-    assert hook.image(given).size == len(picture())
+    assert hook.image(given).size == len(image_bytes())
     assert hook.check_image(given).quality
-    front = api.Document(api.Image.of_bytes("front", picture()))
+    front = api.Document(api.Image.of_bytes("front", image_bytes()))
     for documents in ([given], [{"front": given}], [{"front": given, "back": given}], [front]):
         made = hook.perform_kyc_verification(
             selfie=given,
@@ -99,7 +99,7 @@ def test_a_picture_in_every_shape(hook: FacekiHook, tmp_path: Path, source: Call
         pytest.param(lambda hook: hook.fetch_records(), "exactly one", id="no filter"),
         pytest.param(lambda hook: hook.fetch_records(link="a b\0"), "link", id="no id"),
         pytest.param(lambda hook: hook.generate_kyc_link(redirect_url="x"), "redirect_url", id="redirect"),
-        pytest.param(lambda hook: hook.match_face(b"text"), "selfie is not an image", id="no picture"),
+        pytest.param(lambda hook: hook.match_face(b"text"), "selfie is not an image", id="no image"),
         pytest.param(lambda hook: hook.analyze_face("relative.jpg"), "selfie", id="relative path"),
         pytest.param(lambda hook: hook.check_image(b""), "image is empty", id="empty"),
         pytest.param(lambda hook: hook.get_pdf_report(""), "request_id", id="no request id"),

@@ -18,7 +18,7 @@ from airflow_provider_faceki import metrics
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.batch.people import People
-from tests.billing.pictures import write
+from tests.billing.image_files import write
 
 pytestmark = pytest.mark.process
 

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 
-PICTURE = ("selfie", "*", "image_conn_id")
+IMAGE = ("selfie", "*", "image_conn_id")
 HOOK = {
     "get_conn": (),
     "aget_conn": (),
@@ -26,9 +26,9 @@ HOOK = {
         "*",
         *("selfie", "documents", "record_identifier", "workflow_id", "image_conn_id", "lookup_timeout"),
     ),
-    "match_face": PICTURE,
-    "analyze_face": PICTURE,
-    "check_image": ("image", *PICTURE[1:]),
+    "match_face": IMAGE,
+    "analyze_face": IMAGE,
+    "check_image": ("image", *IMAGE[1:]),
     "get_pdf_report": ("request_id",),
     "workflow": ("workflow_id",),
     "workflow_rules": ("workflow_id",),

@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.billing.pictures import picture
+from tests.billing.image_files import image_bytes
 
 CANARIES = {
     "password": "canary-client-secret-1",
@@ -83,7 +83,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, sandbox: FacekiSandbox, **changes: 
 
 def verify(hook: FacekiHook) -> object:
     return hook.perform_kyc_verification(
-        selfie=picture(), documents=[picture(seed=2)], record_identifier="accepted-1"
+        selfie=image_bytes(), documents=[image_bytes(seed=2)], record_identifier="accepted-1"
     )
 
 

@@ -18,7 +18,7 @@ from airflow_provider_faceki.sandbox.dialects import DIALECTS
 
 CALLS = ("records", "no records", "rules", "link", "verification", "report", "records, new token")
 RECORDS = ("records", "no records", "records, new token")
-PICTURE = b"\xff\xd8\xff\xe0 no picture, but it begins as one"
+IMAGE = b"\xff\xd8\xff\xe0 no image, but it begins as one"
 #: Maps each dialect to the calls that end with an error. Each call is mapped to a part of the error text.
 ERRORS: dict[str, dict[str, str]] = {
     "records-null": dict.fromkeys(RECORDS, "set null_result to no_record"),
@@ -44,9 +44,9 @@ def outcomes(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> 
     hook = FacekiHook()
 
     def verify() -> object:
-        document = {"front": PICTURE, "back": PICTURE}
+        document = {"front": IMAGE, "back": IMAGE}
         done = hook.perform_kyc_verification(
-            selfie=PICTURE, documents=[document], record_identifier="order-2", lookup_timeout=2
+            selfie=IMAGE, documents=[document], record_identifier="order-2", lookup_timeout=2
         )
         return done.decision
 

@@ -198,7 +198,7 @@ class Backend:
         :param decision: the decision of the record. If None, the record identifier of the link selects the outcome.
         :param selfie: the SHA-256 digest of the selfie. If empty, no selfie was uploaded.
         :raises Refused: If the link cannot be used, if the credit is used up, or if the outcome is an error code that
-            is not in `REJECTIONS`. An error code in `REJECTIONS` means that the pictures were examined and rejected. In
+            is not in `REJECTIONS`. An error code in `REJECTIONS` means that the images were examined and rejected. In
             this case a record with the decision DECLINED is returned.
         """
         with self.lock:
@@ -223,7 +223,7 @@ class Backend:
     # Methods of the simulated FACEKI service for verifications and their records.
 
     def verify(self, workflow: Workflow, record_identifier: str, link: Link | None, selfie: str) -> Record:
-        """Verify the pictures of an API call and return the new record.
+        """Verify the images of an API call and return the new record.
 
         The record identifier selects the outcome.
 

@@ -69,7 +69,7 @@ NAMES: Final[dict[int, str]] = {
     8019: "FACE_BLUR",
 }
 
-# These codes mean that the pictures were examined and rejected. A rejection is the result of a verification, so the
+# These codes mean that the images were examined and rejected. A rejection is the result of a verification, so the
 # sandbox bills it and stores a record. This is an assumption, because FACEKI does not document whether it bills a
 # rejection.
 REJECTIONS: Final = frozenset(

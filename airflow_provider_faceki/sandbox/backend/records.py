@@ -176,9 +176,9 @@ def _summary(decision: str) -> dict[str, bool]:
 
 
 def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the storage keys of the pictures of a verification.
+    """Return the storage keys of the images of a verification.
 
-    A key is not a URL. FACEKI does not document how a client can fetch a picture by its key.
+    A key is not a URL. FACEKI does not document how a client can fetch an image by its key.
     """
     sides = [("selfie", "front")]
     for kind in kinds:

@@ -44,9 +44,9 @@ class Workflow:
 
     @property
     def backs_needed(self) -> int:
-        """The number of required pictures of the back sides of documents.
+        """The number of required images of the back sides of documents.
 
-        A passport has no back side. If the person can choose a passport, no picture of a back side is required.
+        A passport has no back side. If the person can choose a passport, no image of a back side is required.
         """
         if self.optional:
             return 0 if PASSPORT in self.documents else 1

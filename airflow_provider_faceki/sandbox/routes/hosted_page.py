@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The hosted page: the web page that a person opens with a verification link.
 
-In the sandbox, the developer selects the decision on this page or uploads any pictures. The page is plain HTML without
+In the sandbox, the developer selects the decision on this page or uploads any images. The page is plain HTML without
 scripts.
 
 The URL of the page is a secret, because anyone who knows the URL can use the link. The response headers therefore

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The API calls for tokens, links, rules, verifications, records, faces, pictures and PDF reports.
+"""The API calls for tokens, links, rules, verifications, records, faces, images and PDF reports.
 
 Source: https://docs.faceki.com/api-integration/verification-apis/ , one page for each call: authentication,
 generate-kyc-link, perform-kyc-verification, fetch-records, face-match-api.
@@ -191,8 +191,8 @@ def _verify(
         raise Refused(5002)
     sides = [[request.upload(f"document_{n}_{side}") for n in (1, 2, 3)] for side in ("front", "back")]
     fronts, backs = (sum(each is not None for each in side) for side in sides)
-    # FACEKI recognises the kinds of the documents in the pictures. The sandbox cannot do this. It only checks that
-    # the request contains at least as many pictures as the workflow needs.
+    # FACEKI recognises the kinds of the documents in the images. The sandbox cannot do this. It only checks that
+    # the request contains at least as many images as the workflow needs.
     if fronts < workflow.documents_needed or backs < workflow.backs_needed:
         raise Refused(5006)
     record = backend.verify(workflow, record_identifier, link, selfie.sha256)

@@ -22,7 +22,7 @@ ROOT = "memory://batch"
 START = 1_750_000_000.0
 WORKFLOW = "5a4db0c5-0000-4000-8000-000000000001"
 #: Bytes that are recognised as a JPEG.
-PICTURE = b"\xff\xd8\xff\xe0" + b"\0" * 60
+IMAGE = b"\xff\xd8\xff\xe0" + b"\0" * 60
 
 
 class FakeClock(Clock):
@@ -225,8 +225,8 @@ def rows(*identifiers: str) -> list[Row]:
 
 
 def load_image(name: str, place: str) -> api.Image:
-    """Return the only picture."""
-    return api.Image.of_bytes(name, PICTURE)
+    """Return the only image."""
+    return api.Image.of_bytes(name, IMAGE)
 
 
 DEFAULTS: dict[str, Any] = {

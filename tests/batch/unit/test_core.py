@@ -283,12 +283,12 @@ def test_a_try_that_is_suspended_between_two_rows_sends_no_further_row() -> None
     assert world.journal().done == 30
 
 
-def test_a_try_that_is_suspended_while_it_reads_a_picture_does_not_send_it() -> None:
+def test_a_try_that_is_suspended_while_it_reads_an_image_does_not_send_it() -> None:
     world = World()
     other = run_another_try(world, 10)
 
     def before(kind: str, identifier: str) -> None:
-        # The lease was checked just before, but the picture is not read yet.
+        # The lease was checked just before, but the image is not read yet.
         if kind == "verify" and identifier == "p4":
             world.clock.suspended += 100.0
             other()

@@ -17,8 +17,8 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 
 # The values are not in the run's conf, because Airflow's own lineage contains the conf.
 STORE = "s3://aws_kyc@kyc"
-PICTURES = os.environ.get("TEST_PICTURES", "/")
-SELFIE, FRONT = f"file://{PICTURES}/selfie.jpg", f"file://{PICTURES}/front.jpg"
+IMAGES = os.environ.get("TEST_IMAGES", "/")
+SELFIE, FRONT = f"file://{IMAGES}/selfie.jpg", f"file://{IMAGES}/front.jpg"
 PERSON = os.environ.get("TEST_PERSON", "nobody")
 
 with DAG("datasets", schedule=None, start_date=timezone.datetime(2026, 1, 1), catchup=False) as dag:
@@ -33,7 +33,7 @@ with DAG("datasets", schedule=None, start_date=timezone.datetime(2026, 1, 1), ca
         task_id="verify",
         manifest=f"{STORE}/people.ndjson",
         output_path=f"{STORE}/verified",
-        allowed_image_prefixes=[PICTURES],
+        allowed_image_prefixes=[IMAGES],
         lookup_timeout=2.0,
         outlets=[Asset("s3://kyc/verified")],
     )

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""A picture that its storage does not deliver is an error of its row or of the storage; its name is never shown."""
+"""An image that its storage does not deliver is an error of its row or of the storage; its name is never shown."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.canaries import files_below
 from tests.batch.people import People, names, once
 from tests.batch.stores import FlakyStore, StoreDown, attached
-from tests.billing.pictures import picture
+from tests.billing.image_files import image_bytes
 
-#: A picture in the same storage. A storage that delivers no picture at all is treated as down.
+#: An image in the same storage. A storage that delivers no image at all is treated as down.
 GOOD = "flaky://bucket/good.jpg"
-#: A person's name that is used as the name of a picture.
+#: A person's name that is used as the name of an image.
 PERSON = "quirinazze-zzyzxdottir"
 
 
@@ -31,15 +31,15 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def never_given(error: Exception) -> tuple[FlakyStore, str]:
-    """Return a store, and the URI of a picture that the store does not deliver."""
+    """Return a store, and the URI of an image that the store does not deliver."""
 
     def fails(operation: str, path: str) -> None:
         if PERSON in path:
             raise error
 
     store = attached()
-    store.pipe_file(f"/bucket/{PERSON}.jpg", picture())
-    store.pipe_file("/bucket/good.jpg", picture())
+    store.pipe_file(f"/bucket/{PERSON}.jpg", image_bytes())
+    store.pipe_file("/bucket/good.jpg", image_bytes())
     store.fails = fails
     return store, f"flaky://bucket/{PERSON}.jpg"
 
@@ -51,7 +51,7 @@ def never_given(error: Exception) -> tuple[FlakyStore, str]:
         pytest.param(StoreDown(PERSON), "selfie cannot be read now: StoreDown", id="the store's own"),
     ],
 )
-def test_a_picture_that_no_storage_gives_is_an_error_of_its_row(
+def test_an_image_that_no_storage_gives_is_an_error_of_its_row(
     faceki: FacekiSandbox,
     people: People,
     caplog: pytest.LogCaptureFixture,
@@ -120,7 +120,7 @@ def test_what_nobody_foresaw_before_anything_is_sent_is_an_error_of_its_row(
     assert people.lines("errors")[0]["problem"] == "selfie cannot be read now: LookupError"
 
 
-def test_a_connection_for_all_pictures_that_is_not_there_is_no_rows_fault(
+def test_a_connection_for_all_images_that_is_not_there_is_no_rows_fault(
     faceki: FacekiSandbox, people: People
 ) -> None:
     with pytest.raises(AirflowFailException, match="image_conn_id: there is no Connection 'nobodys'"):
@@ -144,7 +144,7 @@ def test_a_storage_that_fails_alike_for_all_rows_ends_the_try_soon_and_leaves_th
     store, uri = never_given(error)
     manifest = people.manifest(people.line(name, selfie=uri) for name in names(200))
     with pytest.raises(
-        OSError, match=r"the storage of the pictures failed for \d+ rows in succession"
+        OSError, match=r"the storage of the images failed for \d+ rows in succession"
     ) as caught:
         people.verify(manifest)
     assert PERSON not in str(caught.value)
@@ -177,9 +177,7 @@ def test_credentials_that_expire_within_a_batch_leave_the_rest_open(
     assert faceki.ledger == once(names(40))
 
 
-def test_one_picture_whose_access_is_refused_leaves_its_row_open(
-    faceki: FacekiSandbox, people: People
-) -> None:
+def test_one_image_whose_access_is_refused_leaves_its_row_open(faceki: FacekiSandbox, people: People) -> None:
     _, uri = never_given(PermissionError(PERSON))
     lines = [people.line("bad", selfie=uri), *(people.line(name, selfie=GOOD) for name in names(3))]
     with pytest.raises(api.OutcomeUnknownError, match="1 of 4 rows could not be finished") as caught:

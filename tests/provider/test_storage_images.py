@@ -21,21 +21,21 @@ except ImportError:
     from airflow.io.store import attach
 
 MEBI = 1024 * 1024
-PICTURE = b"\xff\xd8\xff" + bytes(range(253)) * (8 * MEBI // 253)
-URI = "picturestore://bucket/selfie.jpg"
+IMAGE = b"\xff\xd8\xff" + bytes(range(253)) * (8 * MEBI // 253)
+URI = "imagestore://bucket/selfie.jpg"
 
 
 class _Ranged(AbstractBufferedFile):
     """File that fetches ranges, like the files of S3, GCS and Azure."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        part = PICTURE[start:end]
+        part = IMAGE[start:end]
         self.fs.fetched.append(len(part))
         return part
 
 
 class _Store(fsspec.AbstractFileSystem):
-    protocol = "picturestore"
+    protocol = "imagestore"
     cachable = False
 
     def __init__(self, **options: object) -> None:
@@ -43,42 +43,42 @@ class _Store(fsspec.AbstractFileSystem):
         self.fetched: list[int] = []
 
     def info(self, path: str, **_: object) -> dict[str, object]:
-        return {"name": path, "size": len(PICTURE), "type": "file"}
+        return {"name": path, "size": len(IMAGE), "type": "file"}
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: object) -> _Ranged:
         options.pop("autocommit", None)
         return _Ranged(self, path, mode, block_size or "default", **options)
 
 
-fsspec.register_implementation("picturestore", _Store, clobber=True)
+fsspec.register_implementation("imagestore", _Store, clobber=True)
 
 
 @pytest.fixture
 def store() -> _Store:
     made = _Store()
-    attached = attach("picturestore", fs=made)
+    attached = attach("imagestore", fs=made)
     attached.fs = made
     return made
 
 
-def test_to_look_at_a_picture_is_not_to_fetch_it(store: _Store) -> None:
-    picture = storage.image("selfie", URI, 20 * MEBI)
-    assert (picture.media_type, picture.size) == ("image/jpeg", len(PICTURE))
+def test_to_look_at_an_image_is_not_to_fetch_it(store: _Store) -> None:
+    image = storage.image("selfie", URI, 20 * MEBI)
+    assert (image.media_type, image.size) == ("image/jpeg", len(IMAGE))
     assert sum(store.fetched) < 16 * 1024
 
 
-def test_a_picture_passes_through_in_small_pieces(store: _Store) -> None:
-    picture = storage.image("selfie", URI, 20 * MEBI)
+def test_an_image_passes_through_in_small_pieces(store: _Store) -> None:
+    image = storage.image("selfie", URI, 20 * MEBI)
     digest = hashlib.sha256()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        with picture.open() as file:
+        with image.open() as file:
             while chunk := file.read(64 * 1024):
                 digest.update(chunk)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert digest.digest() == hashlib.sha256(PICTURE).digest()
+    assert digest.digest() == hashlib.sha256(IMAGE).digest()
     assert most - before < MEBI, f"{(most - before) / 1024:.0f} KiB"
-    assert sum(store.fetched) < len(PICTURE) + 64 * 1024, "nothing is fetched twice"
+    assert sum(store.fetched) < len(IMAGE) + 64 * 1024, "nothing is fetched twice"

@@ -22,7 +22,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
 from tests.api.fake_server import FakeServer, reply_bytes, reply_json
 from tests.billing.conftest import NOWHERE, Connect
-from tests.billing.pictures import picture, verification, write
+from tests.billing.image_files import image_bytes, verification, write
 from tests.billing.tries import KeptInFile, Tries, mark
 
 SEARCH = "/api/v3/kyc_verification/search-by-face"
@@ -42,13 +42,13 @@ CHARGED = [
 
 @pytest.fixture
 def selfie(tmp_path: Path) -> str:
-    return write(tmp_path, "selfie.jpg", picture(seed=9))
+    return write(tmp_path, "selfie.jpg", image_bytes(seed=9))
 
 
 def test_face_match(sandbox: FacekiSandbox, selfie: str, tmp_path: Path) -> None:
     for identifier in ("a", "b"):
-        sandbox.add_record(identifier, selfie=picture(seed=9))
-    sandbox.add_record("somebody else", selfie=picture(seed=10))
+        sandbox.add_record(identifier, selfie=image_bytes(seed=9))
+    sandbox.add_record("somebody else", selfie=image_bytes(seed=10))
     made = FacekiFaceMatchOperator(task_id="match", selfie=selfie, output_path=str(tmp_path / "found.json"))
     found, pushed = execute(made)
     assert [summary["record_identifier"] for summary in found] == ["a", "b"]
@@ -78,7 +78,7 @@ def test_a_bare_404_is_nobody_s_absence(reply: Any) -> None:
         server.on(SEARCH, reply)
         client = api.FacekiClient("client", server.url, service=api.Service(base_url=server.url))
         with pytest.raises(api.NotFoundError):
-            client.call(api.FaceMatch(api.Image.of_bytes("selfie", picture())))
+            client.call(api.FaceMatch(api.Image.of_bytes("selfie", image_bytes())))
 
 
 def test_face_analysis(sandbox: FacekiSandbox, selfie: str) -> None:
@@ -204,7 +204,7 @@ def test_records_that_cannot_be_written_are_not_paid_for_again(
     monkeypatch: pytest.MonkeyPatch,
     keeps_records: bool,
 ) -> None:
-    sandbox.add_record("a", "DECLINED", selfie=picture(seed=9))
+    sandbox.add_record("a", "DECLINED", selfie=image_bytes(seed=9))
     store, output = KeptInFile(tmp_path / "store.json"), tmp_path / "found.json"
     task = Tries(lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=str(output)), store)
     for _ in range(2):
@@ -227,7 +227,7 @@ def test_records_that_cannot_be_written_are_not_paid_for_again(
 def test_where_nothing_is_remembered_records_that_cannot_be_written_leave_their_summaries(
     sandbox: FacekiSandbox, selfie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sandbox.add_record("a", selfie=picture(seed=9))
+    sandbox.add_record("a", selfie=image_bytes(seed=9))
     output = str(tmp_path / "found.json")
     monkeypatch.setattr(storage, "write_json", _full)
     task = Tries(lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=output), None)
@@ -241,16 +241,16 @@ def _full(*_: object) -> str:
     raise OSError("no space left")
 
 
-def test_a_picture_that_is_being_written_may_be_complete_next_time(
+def test_an_image_that_is_being_written_may_be_complete_next_time(
     sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "growing.jpg"
-    place.write_bytes(picture(1000))
+    place.write_bytes(image_bytes(1000))
     looks: Callable[..., api.Image] = api.Image.checked
 
     def grows(*arguments: Any) -> api.Image:
         looked_at = looks(*arguments)
-        place.write_bytes(picture(2000))
+        place.write_bytes(image_bytes(2000))
         return looked_at
 
     store = KeptInFile(tmp_path / "store.json")
@@ -264,5 +264,5 @@ def test_a_picture_that_is_being_written_may_be_complete_next_time(
 
 def test_face_match_after_a_verification(sandbox: FacekiSandbox, hook: FacekiHook, selfie: str) -> None:
     hook.call(verification("declined-1", sandbox.connection()["extra"]["workflow_id"]))  # type: ignore[index]
-    found = hook.call(api.FaceMatch(api.Image.of_bytes("selfie", picture(seed=1))))
+    found = hook.call(api.FaceMatch(api.Image.of_bytes("selfie", image_bytes(seed=1))))
     assert [record.decision for record in found] == [api.Decision.DECLINED]

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""DAG with each operator that sends pictures, fetches a report, branches, or processes a manifest, for the leak tests.
+"""DAG with each operator that sends images, fetches a report, branches, or processes a manifest, for the leak tests.
 
-Like `every_path`, it contains paths that succeed and paths that fail. `tests/airflow/given.py` creates the pictures and
+Like `every_path`, it contains paths that succeed and paths that fail. `tests/airflow/given.py` creates the images and
 manifests.
 """
 
@@ -29,16 +29,16 @@ GIVEN = os.environ.get("EVERY_PATH_GIVEN", "file:///tmp/every-path-given")
 OUTPUT = os.environ.get("EVERY_PATH_OUTPUT", "file:///tmp/every-path")
 #: Identifiers of verifications, by task. For some identifiers, a scenario of the sandbox determines the outcome.
 VERIFIED = {
-    "accepted": "accepted-picture",
-    "refused_picture": "code-5004-picture",
-    "review": "review-picture",
+    "accepted": "accepted-image",
+    "refused_image": "code-5004-image",
+    "review": "review-image",
     "reviewed": "reviewed",
     "answer_lost": "answer_lost",
     "reduced": "accepted-reduced",
-    "declined_fails": "declined-picture",
+    "declined_fails": "declined-image",
     "outcome_unknown": "outcome_unknown",
     "wallet_empty": "wallet_empty",
-    "no_picture": "no_picture",
+    "no_image": "no_image",
     "not_reduced": "not_reduced",
 }
 #: Faults that the sandbox applies to a verification, by identifier.
@@ -57,21 +57,21 @@ MORE: dict[str, dict[str, Any]] = {
         "resize_to": 16,
     },
     "declined_fails": {"fail_on_decline": True},
-    "no_picture": {"selfie": f"{GIVEN}/text.jpg"},
+    "no_image": {"selfie": f"{GIVEN}/text.jpg"},
     "not_reduced": {"resize_to": 16},
 }
 #: Expected end state of each task: success in WELL, failed in BADLY.
 WELL = (
-    *("accepted", "refused_picture", "review", "reviewed", "answer_lost", "reduced"),
+    *("accepted", "refused_image", "review", "reviewed", "answer_lost", "reduced"),
     *("matches", "analyzes", "checks", "reports", "chooses", "verifies_many", "fetches_many"),
 )
 BADLY = (
-    *("declined_fails", "outcome_unknown", "wallet_empty", "no_picture", "not_reduced"),
+    *("declined_fails", "outcome_unknown", "wallet_empty", "no_image", "not_reduced"),
     *("matches_text", "analyzes_nowhere", "checks_text", "reports_nothing", "chooses_nothing"),
     *("too_many_errors", "fetches_many_refused"),
 )
 
-with DAG(dag_id="every_picture", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:
+with DAG(dag_id="every_image", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:
     verifications = {
         name: FacekiKycVerificationOperator(
             task_id=name,

@@ -14,15 +14,15 @@ WEBP = b"RIFF\x10\x00\x00\x00WEBP"
 HEIC = b"\x00\x00\x00\x18ftypheic"
 
 
-def picture(size: int = 4096, first: bytes = JPEG, seed: int = 1) -> bytes:
-    """Return bytes that are recognised as a picture; a different seed gives a different face."""
+def image_bytes(size: int = 4096, first: bytes = JPEG, seed: int = 1) -> bytes:
+    """Return bytes that are recognised as an image; a different seed gives a different face."""
     return (first + random.Random(seed).randbytes(size))[:size]
 
 
 def write(folder: Path, name: str, content: bytes | None = None) -> str:
-    """Write a picture and return its URI."""
+    """Write an image and return its URI."""
     place = folder / name
-    place.write_bytes(picture() if content is None else content)
+    place.write_bytes(image_bytes() if content is None else content)
     return place.as_uri()
 
 
@@ -30,10 +30,11 @@ def verification(record_identifier: str, workflow_id: str, **more: object) -> ap
     """Return the verification call, with a selfie and an identity card."""
     arguments: dict[str, object] = {
         "workflow_id": workflow_id,
-        "selfie": api.Image.of_bytes("selfie", picture(seed=1)),
+        "selfie": api.Image.of_bytes("selfie", image_bytes(seed=1)),
         "documents": [
             api.Document(
-                api.Image.of_bytes("front", picture(seed=2)), api.Image.of_bytes("back", picture(seed=3))
+                api.Image.of_bytes("front", image_bytes(seed=2)),
+                api.Image.of_bytes("back", image_bytes(seed=3)),
             )
         ],
         "record_identifier": record_identifier,
