@@ -23,6 +23,7 @@ from tests.airflow.running import AIRFLOW_3, reading
 
 #: Timeouts in seconds. On an idle machine with two cores, less than a tenth of them is sufficient.
 MAX_WAIT_SECONDS = 900.0
+MAX_COMMANDS_SECONDS = 1500.0
 END_SECONDS = 15.0
 PROCESS_END_SECONDS = 10.0
 DATABASE_SECONDS = 120.0
@@ -170,7 +171,7 @@ class WholeAirflow:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=self.environment,
-            timeout=MAX_WAIT_SECONDS,
+            timeout=MAX_COMMANDS_SECONDS,
             check=False,
         )
         with (self.printed / "commands.log").open("a") as output:
