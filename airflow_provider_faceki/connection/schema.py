@@ -243,8 +243,8 @@ class ConnectionSettings:
         "integer",
         "Charged calls per try",
         "Maximum number of charged calls in one try of a task. A call above the limit is not sent, and the task fails. "
-        "A batch keeps the rows that were not sent for a later try. To continue, raise the limit and clear the task. "
-        "If it is not set, there is no limit.",
+        "To continue, raise the limit and clear the task. A batch then sends the rows that were not sent. If it is not "
+        "set, there is no limit.",
         limits=(1, 100_000_000),
     )
     webhook_token: str | None = _field(
@@ -352,8 +352,8 @@ class ConnectionSettings:
     webhook_statuses: tuple[str, ...] | None = _field(
         "words",
         "Webhook statuses",
-        "Only webhooks with one of these statuses are stored. The value is a list, or text with commas between the "
-        "statuses. If it is not set, all webhooks are stored.",
+        "List of statuses, or text with commas between them. Only webhooks with a status in this list are stored. If "
+        "it is not set, all webhooks are stored.",
         choices=("ACCEPTED", "DECLINED", "REVIEW", "OTHER"),
         in_form=False,
     )

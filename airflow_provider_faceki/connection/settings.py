@@ -109,7 +109,7 @@ class WebhookSettings:
     :param status_field: Name of the body field that contains the decision.
     :param hmac_timestamp_header: HTTP header that contains the time of the signature. ``None`` means that only the body
         is signed.
-    :param statuses: Only webhooks with one of these statuses are stored. ``None`` means that all webhooks are stored.
+    :param statuses: Statuses of the webhooks that are stored. ``None`` means that all webhooks are stored.
     :param max_per_day: Maximum number of webhooks that are stored in 24 hours.
     """
 

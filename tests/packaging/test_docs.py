@@ -121,7 +121,7 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ("billing", "for `lookup_timeout` seconds (60)", [(DEFAULT_LOOKUP_TIMEOUT_SECONDS, 60)]),
     ("billing", "`resubmit_after` seconds (150)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
     ("billing", "about the last two seconds", [(runner.FLUSH_SECONDS, 2)]),
-    ("billing", "with a margin of five minutes", [(row_processor.CLOCK_MARGIN_SECONDS, 300)]),
+    ("billing", "is more than five minutes before the time", [(row_processor.CLOCK_MARGIN_SECONDS, 300)]),
     ("cost", "1 every ten minutes", [(workflow_rules.CACHE_TTL_SECONDS, 600)]),
     ("faq", "than `resubmit_after` (150 s)", [(DEFAULT_RESUBMIT_AFTER_SECONDS, 150)]),
     ("faq", "within five minutes", [(shared_poller.CLIENT_TTL_SECONDS, 300)]),
@@ -150,7 +150,7 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ),
     (
         "batch",
-        "of at most `4 * concurrency` rows, and of at most 200 rows",
+        "of at most `4 * concurrency` rows, but never of more than 200 rows",
         [(verify.INTENTS_PER_THREAD, 4), (verify.MAX_INTENTS_AT_ONCE, 200)],
     ),
     ("batch", "more than 256 MiB", [(readers.MAX_PAGES_BYTES, 256 * MIB)]),

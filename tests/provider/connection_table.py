@@ -28,7 +28,8 @@ def _row(name: str, spec: FieldSpec) -> str:
         default = f"`{stored_form(spec.default)}`"
     meaning = spec.help
     if spec.choices:
-        meaning += " One of " + ", ".join(f"`{choice}`" for choice in spec.choices) + "."
+        lead = "Allowed in the list:" if spec.kind == "words" else "One of"
+        meaning += f" {lead} " + ", ".join(f"`{choice}`" for choice in spec.choices) + "."
     if spec.limits:
         meaning += f" From {spec.limits[0]} to {spec.limits[1]}."
     label = spec.label if spec.in_form else "(*Extra Fields JSON*)"
