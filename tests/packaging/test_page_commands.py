@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.airflow.running import AIRFLOW_3
@@ -75,7 +75,8 @@ def run_in(folder: Path, lines: list[str]) -> str:
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     }
     script = subprocess.Popen(
-        ["sh", "-eux", "-c", "\n".join(lines)],
+        # A reader's shell has job control (-m). Without it, the processes in the background would ignore SIGINT.
+        ["bash", "-eumx", "-c", "\n".join(lines)],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -86,12 +87,25 @@ def run_in(folder: Path, lines: list[str]) -> str:
     )
     try:
         output, _ = script.communicate(timeout=MAX_SECONDS)
+        _, left = psutil.wait_procs(processes_of(folder), timeout=60)
     finally:
-        # The group of the script contains the servers that a failed script has not stopped.
-        with suppress(ProcessLookupError):
-            os.killpg(script.pid, signal.SIGKILL)
-    assert script.returncode == 0, output[-8000:]
+        for process in processes_of(folder):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert (script.returncode, left) == (0, []), output[-8000:]
     return output
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Return the running processes whose home directory is ``home``."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
 
 
 @pytest.fixture(scope="module")

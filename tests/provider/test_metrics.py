@@ -29,9 +29,13 @@ import asyncio, sys, time
 try:
     from airflow.sdk.observability import stats
     from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
-    stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
 except ImportError:
-    pass  # before Airflow 3.3 the statistics configure themselves
+    pass  # before Airflow 3.2 the statistics configure themselves
+else:
+    if hasattr(stats, "initialize"):
+        stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
+    else:  # Airflow 3.2
+        stats.Stats.initialize(factory=get_stats_factory(stats.Stats))
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor

@@ -106,7 +106,7 @@ class Stack(Served):
         """Return the states of all tasks of a run."""
         return dict(self.rows("SELECT task_id, state FROM task_instance WHERE run_id = ?", run_id))
 
-    def finished(self, dag_id: str, key: str, seconds: float = 120.0) -> dict[str, str]:
+    def finished(self, dag_id: str, key: str, seconds: float = 600.0) -> dict[str, str]:
         """Wait until the run of a partition has finished, and return the states of its tasks."""
         self.until("a run to finish", lambda: self.run_of(dag_id, key)[1] in ("success", "failed"), seconds)
         return self.tasks(self.run_of(dag_id, key)[0])

@@ -93,7 +93,7 @@ def _servers(environment: dict[str, str], count: int) -> Iterator[list[tuple[int
 
 
 def _wait_until_alive(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while True:
         assert process.poll() is None
         assert time.monotonic() < deadline

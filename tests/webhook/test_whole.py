@@ -168,7 +168,7 @@ def test_relay(stack: Stack) -> None:
     assert answers == [200, 409, 409]
     run_id = f"faceki__{request_id}__ACCEPTED"
     state = "SELECT state FROM dag_run WHERE run_id = ?"
-    stack.until("the relayed run", lambda: stack.rows(state, run_id) == [("success",)], 120)
+    stack.until("the relayed run", lambda: stack.rows(state, run_id) == [("success",)], 600)
     assert stack.tasks(run_id) == {"fetch": "success", "act": "success"}
     for wrong in (b"", b"[]", b'{"requestId": "../../variables", "status": "ACCEPTED"}'):
         with pytest.raises(ValueError, match=r"."):
