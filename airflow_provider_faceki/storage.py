@@ -54,6 +54,9 @@ FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
+# Bytes of one part of an upload. s3fs keeps some copies of a part in memory, and its own default is 50 MiB. S3 allows
+# at most 10 000 parts of at least 5 MiB, so a file can have 78 GiB. Google Cloud Storage needs a multiple of 256 KiB.
+_UPLOAD_PART_BYTES = 8 * 1024 * 1024
 # Number of characters of a path that errors show. Keys in S3 have at most this length.
 _MAX_SHOWN_CHARACTERS = 1024
 
@@ -600,7 +603,7 @@ def _upload(file: _File, source: BinaryIO) -> None:
     """Copy ``source`` to an object store. The object becomes visible when the upload is closed."""
     from fsspec.spec import AbstractBufferedFile
 
-    target = file.filesystem.open(file.path, "wb")
+    target = file.filesystem.open(file.path, "wb", block_size=_UPLOAD_PART_BYTES)
     try:
         shutil.copyfileobj(source, target)
     except BaseException:
