@@ -434,7 +434,13 @@ def test_a_damaged_page_header(cut: str) -> None:
     [
         *(pytest.param({"compression": name}, id=name) for name in ("none", "snappy", "gzip", "zstd", "lz4")),
         pytest.param({"data_page_version": "2.0"}, id="second version of a page"),
-        pytest.param({"write_page_checksum": True}, id="checksums"),
+        pytest.param(
+            {"write_page_checksum": True},
+            id="checksums",
+            marks=pytest.mark.skipif(
+                int(pyarrow.__version__.partition(".")[0]) < 15, reason="PyArrow 14 writes no checksums"
+            ),
+        ),
         pytest.param({"use_dictionary": False, "data_page_size": 500}, id="small pages"),
         pytest.param({"row_group_size": 7}, id="small row groups"),
         pytest.param({"write_statistics": False}, id="no statistics"),

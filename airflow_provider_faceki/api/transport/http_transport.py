@@ -173,7 +173,7 @@ class Transport:
                 f"{_host(request)} did not take the whole request within {setting}={timeout:g} s; the rest of it was "
                 "not sent"
             )
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as problem:
             failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
             if upload is not None and not upload.begun:
                 # No byte of the body was sent, so FACEKI cannot have acted on the request.
@@ -387,7 +387,9 @@ def _map_exception(
         # response as an unreachable proxy, and the same TLS errors occur in a handshake and in a response. Therefore
         # the class is not checked in this case.
         return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
-    if isinstance(problem, _MALFORMED):
+    # With requests 2.33, a header with a line break reaches http.client, which raises a plain ValueError with its text.
+    # A subclass is not meant: an untrusted certificate is a ValueError too.
+    if isinstance(problem, _MALFORMED) or type(problem) is ValueError:
         return ConfigurationError(
             f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
         )
