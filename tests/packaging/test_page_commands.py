@@ -29,6 +29,13 @@ ROOT = Path(__file__).resolve().parents[2]
 MAX_SECONDS = 900
 
 
+TERMINAL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 def commands(page: str) -> list[str]:
     """Return a shell script with all commands of a page. A block that is to be saved becomes a file.
 
@@ -75,8 +82,9 @@ def run_in(folder: Path, lines: list[str]) -> str:
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     }
     script = subprocess.Popen(
-        # A reader's shell has job control (-m). Without it, the processes in the background would ignore SIGINT.
-        ["bash", "-eumx", "-c", "\n".join(lines)],
+        # In a reader's terminal, processes in the background do not ignore SIGINT: the shell has job control (-m), and
+        # is not itself a child of a process that ignores SIGINT, as the processes of a CI system often are.
+        [sys.executable, "-c", TERMINAL, "bash", "-eumx", "-c", "\n".join(lines)],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
