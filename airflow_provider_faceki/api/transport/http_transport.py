@@ -173,13 +173,15 @@ class Transport:
                 f"{_host(request)} did not take the whole request within {setting}={timeout:g} s; the rest of it was "
                 "not sent"
             )
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as problem:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as problem:
             failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
             if upload is not None and not upload.begun:
                 # No byte of the body was sent, so FACEKI cannot have acted on the request.
                 failure.is_ambiguous = False
         except BaseException as problem:  # noqa: BLE001 - raised again below
             failure = without_frames(problem)
+            if type(problem) is ValueError:
+                failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
         # `failure` is raised outside the except blocks, because inside a block it would have the original error as its
         # context. The original error contains the URL with its query. The local variables in its traceback contain
         # bodies and bearer tokens.
@@ -388,7 +390,7 @@ def _map_exception(
         # the class is not checked in this case.
         return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
     # With requests 2.33, a header with a line break reaches http.client, which raises a plain ValueError with its text.
-    # A subclass is not meant: an untrusted certificate is a ValueError too.
+    # Subclasses have other causes: an untrusted certificate and a changed image are ValueErrors too.
     if isinstance(problem, _MALFORMED) or type(problem) is ValueError:
         return ConfigurationError(
             f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
