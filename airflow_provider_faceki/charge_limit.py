@@ -14,6 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
+# These names are imported at the top. On Airflow 2.11, each access to such a name first tries to import a module that
+# does not exist, under the lock of this module. A forked child process would wait for a lock that a thread of its
+# parent held.
+from airflow.providers.common.compat.sdk import AirflowException, get_current_context
+
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
 
 #: Number of charged calls, by Connection id and try. The client does not store the number, because a changed
@@ -71,8 +76,6 @@ def _charging(conn_id: str, maximum: int) -> Iterator[None]:
 
 def _current_try() -> str:
     """Return a text that identifies the running try of a task. If no task is running, identify this process."""
-    from airflow.providers.common.compat.sdk import AirflowException, get_current_context
-
     try:
         ti = get_current_context()["ti"]
     except (RuntimeError, AirflowException):  # RuntimeError in Airflow 3, AirflowException in Airflow 2

@@ -32,6 +32,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+# These names are imported at the top. On Airflow 2.11, each access to such a name first tries to import a module that
+# does not exist, under the lock of this module. A forked child process would wait for a lock that a thread of its
+# parent held.
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 from airflow_provider_faceki.local_files import (
@@ -42,8 +47,6 @@ from airflow_provider_faceki.local_files import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     from airflow_provider_faceki.api.uploads import Image
 
 #: Location of a file: its absolute local path, its URI, or a path object.
@@ -409,8 +412,6 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
 
     :raises ValidationError: if ``uri`` is not the location of a file, or if ``policy`` does not allow the file.
     """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     # str() of an Airflow path preserves its scheme and its Connection. os.fspath() would remove both.
     text = str(uri) if isinstance(uri, ObjectStoragePath) else uri
     text = os.fspath(text) if isinstance(text, os.PathLike) else text
@@ -455,8 +456,6 @@ def _local_file(text: str) -> _File:
 
 
 def _connect(uri: str, conn_id: str | None) -> _File:
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
-
     # Airflow 2.11 accepts a scheme only in lower case.
     scheme, separator, rest = uri.partition("://")
     text = f"{scheme.lower()}{separator}{rest}"
