@@ -82,9 +82,9 @@ def run_in(folder: Path, lines: list[str]) -> str:
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     }
     script = subprocess.Popen(
-        # In a reader's terminal, processes in the background do not ignore SIGINT: the shell has job control (-m), and
+        # In a terminal, processes in the background do not ignore SIGINT: the shell has job control (set -m), and it
         # is not itself a child of a process that ignores SIGINT, as the processes of a CI system often are.
-        [sys.executable, "-c", TERMINAL, "bash", "-eumx", "-c", "\n".join(lines)],
+        [sys.executable, "-c", TERMINAL, "bash", "-eux", "-c", "\n".join(["set -m", *lines])],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
