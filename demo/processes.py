@@ -61,21 +61,25 @@ def free_port() -> int:
 class Processes:
     """The processes of one run. At the end of the `with` block, all processes are ended, even after an exception.
 
+    Children that this process already had before the block, and their descendants, are not ended.
+
     :param logs: the directory for the log files.
     """
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._others: list[psutil.Process] = []
 
     def __enter__(self) -> Processes:
         if sys.platform == "linux":
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._others = psutil.Process().children()
         return self
 
     def __exit__(self, *reason: object) -> None:
         with _ignored_signals():
-            _end_descendants()
+            _end_descendants(self._others)
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Path:
         """Start a command in its own session, and return the path of the log file with its output."""
@@ -116,18 +120,29 @@ class Processes:
         return "".join(found)
 
 
-def _end_descendants() -> None:
-    """End all descendants of this process: first with SIGTERM and then, after `GRACE_SECONDS`, with SIGKILL.
+def _end_descendants(others: Sequence[psutil.Process]) -> None:
+    """End the descendants of this process, except `others` and their descendants.
+
+    They get SIGTERM first and, after `GRACE_SECONDS`, SIGKILL.
 
     If a descendant ends in the first step, its children become children of this process, so the second step finds
     them. The components of Airflow are ended directly, because `airflow standalone` leaves them running on SIGTERM.
     """
     for send, limit in ((psutil.Process.terminate, GRACE_SECONDS), (psutil.Process.kill, KILL_SECONDS)):
-        left = psutil.Process().children(recursive=True)
+        kept = {process for each in others for process in _family(each)}
+        left = [process for process in psutil.Process().children(recursive=True) if process not in kept]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 send(process)
         psutil.wait_procs(left, timeout=limit)
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    """Return a process and all its descendants. If the process has ended, return an empty list."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 @contextlib.contextmanager

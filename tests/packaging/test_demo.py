@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 
 from airflow_provider_faceki.sandbox import SandboxProcess
 from demo.airflow_stack import Airflow
 from demo.processes import Processes
 from demo.run_demo import LINK_DAG, Demo
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.airflow
 
@@ -119,3 +123,16 @@ def test_the_error_is_told(
         (log / f"attempt={number}.log").write_text("not JSON\n" + "\n".join(map(json.dumps, lines)))
     (tmp_path / "airflow.log").write_text(f"[info] fine\n{scheduler}\n")
     assert airflow.error_of(task("failed")).startswith(told)
+
+
+def test_children_of_others_go_on(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "300"]) as other:
+        try:
+            before = set(psutil.Process().children(recursive=True))
+            with Processes(tmp_path) as processes:
+                processes.start("own", ["sh", "-c", "sleep 300 & sleep 300"], dict(os.environ))
+                wait_until(lambda: len(set(psutil.Process().children(recursive=True)) - before) == 3)
+            assert other.poll() is None
+            assert set(psutil.Process().children(recursive=True)) <= before
+        finally:
+            other.kill()
