@@ -262,7 +262,7 @@ def _ask(method: str, url: str, document: object = None, token: str | None = Non
     request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310 - always http://127.0.0.1
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=300) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         text = error.read(500).decode(errors="replace")

@@ -79,7 +79,7 @@ def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def rows_of(database: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the table name and content of every row in every table."""
-    opened = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
+    opened = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=300)
     try:
         names = [name for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for name in names:

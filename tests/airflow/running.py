@@ -45,7 +45,7 @@ def bundles(*folders: Path) -> dict[str, str]:
 @contextmanager
 def reading(database: Path) -> Iterator[sqlite3.Connection]:
     """Open Airflow's database read-only, while Airflow is running."""
-    opened = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
+    opened = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=300)
     try:
         yield opened
     finally:

@@ -49,7 +49,7 @@ class Api:
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
         headers = {} if path == "/auth/token" else {"authorization": f"Bearer {self._token}"}
-        response = requests.request(method, self._url + path, json=body, headers=headers, timeout=30)
+        response = requests.request(method, self._url + path, json=body, headers=headers, timeout=300)
         response.raise_for_status()
         return response.json()
 

@@ -59,7 +59,7 @@ def new_page(browser: Browser) -> Page:
 
 def _answers(served: Airflow) -> bool:
     try:
-        with urllib.request.urlopen(f"{served.url}/api/v2/monitor/health", timeout=5):  # noqa: S310 - loopback
+        with urllib.request.urlopen(f"{served.url}/api/v2/monitor/health", timeout=60):  # noqa: S310 - loopback
             return True
     except OSError:
         return False

@@ -152,10 +152,10 @@ def _links(airflow: WholeAirflow) -> dict[str, dict[str, str | None]]:
         assert len(lines) == len(paths), done.stderr
         return dict(zip(paths, map(json.loads, lines), strict=True))
     url = airflow.environment["AIRFLOW__API__BASE_URL"]
-    token = requests.get(f"{url}/auth/token", timeout=30).json()["access_token"]
+    token = requests.get(f"{url}/auth/token", timeout=300).json()["access_token"]
     headers = {"authorization": f"Bearer {token}"}
     return {
-        name: requests.get(url + path, headers=headers, timeout=30).json()["extra_links"]
+        name: requests.get(url + path, headers=headers, timeout=300).json()["extra_links"]
         for name, path in paths.items()
     }
 

@@ -92,18 +92,18 @@ class Served:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         with requests.Session() as session:
             session.trust_env = False
-            return session.post(url, data=data, headers=headers, timeout=30)
+            return session.post(url, data=data, headers=headers, timeout=300)
 
     def raw(self, data: bytes) -> socket.socket:
         """Open a connection, send these bytes, and return the socket."""
         host, port = self.url.removeprefix("http://").split(":")
-        line = socket.create_connection((host, int(port)), timeout=30)
+        line = socket.create_connection((host, int(port)), timeout=300)
         line.sendall(data)
         return line
 
     def rows(self, query: str, *values: object) -> list[Any]:
         """Return the rows of a database query."""
-        with sqlite3.connect(self.database, timeout=30) as opened:
+        with sqlite3.connect(self.database, timeout=300) as opened:
             found = list(opened.execute(query, values))
         opened.close()
         return found

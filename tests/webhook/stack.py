@@ -53,7 +53,7 @@ class LockedAirflow(Airflow):
         """Call the REST API as the only user."""
         if self._token is None:
             login = {"username": "ada", "password": PASSWORD}
-            self._token = requests.post(f"{self.url}/auth/token", json=login, timeout=60).json()[
+            self._token = requests.post(f"{self.url}/auth/token", json=login, timeout=300).json()[
                 "access_token"
             ]
         return super().call(method, path, document)
@@ -83,8 +83,8 @@ class Stack(Served):
     def decide(self, record_identifier: str, decision: str) -> str:
         """Create a link, open its page and press a button, as a browser does. Return the request id."""
         page, pressed = self.hosted_page(record_identifier), {"decision": decision}
-        assert requests.get(page, timeout=30).status_code == 200
-        assert requests.post(page, data=pressed, timeout=30, allow_redirects=False).status_code == 303
+        assert requests.get(page, timeout=300).status_code == 200
+        assert requests.post(page, data=pressed, timeout=300, allow_redirects=False).status_code == 303
         return self.request_id(record_identifier)
 
     def request_id(self, record_identifier: str) -> str:

@@ -98,7 +98,7 @@ def _wait_until_alive(port: int, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None
         assert time.monotonic() < deadline
         try:
-            urlopen(f"http://127.0.0.1:{port}/alive", timeout=10).close()
+            urlopen(f"http://127.0.0.1:{port}/alive", timeout=300).close()
         except OSError:
             time.sleep(0.2)
         else:
