@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import sys
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,16 @@ def fresh_directory(name: str) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory
+
+
+def create_database(path: Path) -> None:
+    """Create an empty SQLite database with a write-ahead log.
+
+    With the log, a process that reads does not block a process that writes. By default it does, and on a busy machine
+    Airflow's processes then get errors because the database is locked. The file of the database stores this setting.
+    """
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
 
 
 @dataclass
@@ -86,14 +98,15 @@ class Airflow:
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             # On a busy machine, the first response of the API server to a task can take longer than Airflow's default
-            # timeout. Therefore the timeout is 60 seconds.
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+            # timeout. Therefore the timeout is 120 seconds.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
             "NO_COLOR": "1",
         }
 
     def start(self, processes: Processes, extra: Mapping[str, str]) -> Path:
         config = self.home / "config"
         config.mkdir(parents=True, exist_ok=True)
+        create_database(self.home / "airflow.db")
         shutil.copy(SQLITE_TIMEOUT, config)
         database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": f"{SQLITE_TIMEOUT.stem}.connect_args"}
         command = [str(Path(sys.executable).parent / "airflow"), "standalone"]

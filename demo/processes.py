@@ -129,7 +129,7 @@ def _end_descendants(others: Sequence[psutil.Process]) -> None:
     them. The components of Airflow are ended directly, because `airflow standalone` leaves them running on SIGTERM.
     """
     for send, limit in ((psutil.Process.terminate, GRACE_SECONDS), (psutil.Process.kill, KILL_SECONDS)):
-        kept = {process for each in others for process in _family(each)}
+        kept = {process for each in others for process in family(each)}
         left = [process for process in psutil.Process().children(recursive=True) if process not in kept]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -137,7 +137,7 @@ def _end_descendants(others: Sequence[psutil.Process]) -> None:
         psutil.wait_procs(left, timeout=limit)
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
+def family(process: psutil.Process) -> list[psutil.Process]:
     """Return a process and all its descendants. If the process has ended, return an empty list."""
     try:
         return [process, *process.children(recursive=True)]

@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.airflow.canaries import NOWHERE, PERSON, Canaries, files_below, logs_clean_of, rows_of
 from tests.airflow.ends import ENDS
 from tests.airflow.real_run import EVERY, LINK_DAG, SCHEDULED, RealRun, real_run
 from tests.airflow.running import AIRFLOW_3, reading
+from tests.processes import running_with
 
 pytestmark = pytest.mark.airflow
 
@@ -101,15 +101,7 @@ def test_what_the_user_interface_shows_of_a_link(real: RealRun) -> None:
 
 
 def test_no_process_is_left(real: RealRun) -> None:
-    home = str(real.airflow.home)
-    left = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("AIRFLOW_HOME") == home and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(process.cmdline())
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    assert left == []
+    assert running_with("AIRFLOW_HOME", str(real.airflow.home)) == []
 
 
 def test_no_task_is_left_half_way(real: RealRun) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from typing import Self
 import psutil
 
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
+from demo.airflow_stack import create_database
+from demo.processes import family, free_port
 from tests.airflow.running import AIRFLOW_3, reading
 
 #: Timeouts in seconds. On an idle machine with two cores, less than a tenth of them is sufficient.
@@ -57,7 +58,7 @@ class WholeAirflow:
         self.home = home
         self.printed = home / "printed"
         self.database = home / "airflow.db"
-        port = _free_port()
+        port = free_port()
         self.environment = {
             **os.environ,
             # Airflow 2 starts its tasks with the command `airflow`, which is found by PATH.
@@ -65,6 +66,9 @@ class WholeAirflow:
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
             "AIRFLOW__CORE__PARALLELISM": "3",
+            # On a busy machine, the first response to a task that starts can take longer than Airflow's default timeout
+            # of 5 s. After five timeouts the task fails.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "600",
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
@@ -72,8 +76,8 @@ class WholeAirflow:
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
             # Free ports are used because another Airflow is possibly running on this machine on the default ports.
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_free_port()),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
@@ -88,6 +92,7 @@ class WholeAirflow:
 
     def __enter__(self) -> Self:
         self.printed.mkdir(parents=True)
+        create_database(self.database)
         self.tell(["db", "migrate"])
         for service in self.services:
             self.start(service)
@@ -97,9 +102,9 @@ class WholeAirflow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # All services get the signal before the first of them is waited for.
-        families = {service: self._signal(service, self.last_signal) for service in reversed(self._running)}
-        for service, family in families.items():
-            self._see_off(service, family)
+        ending = {service: self._signal(service, self.last_signal) for service in reversed(self._running)}
+        for service, processes in ending.items():
+            self._see_off(service, processes)
 
     def start(self, service: str) -> None:
         """Start a service in a session of its own."""
@@ -135,7 +140,7 @@ class WholeAirflow:
         """Return the process of a service and all its descendants. It is possible only while the service is alive."""
         # The process group is not sufficient, because tasks have sessions of their own.
         pid = self._running[service].pid
-        return [psutil.Process(each) for each in (pid, *_descendants(pid)) if psutil.pid_exists(each)]
+        return family(psutil.Process(pid)) if psutil.pid_exists(pid) else []
 
     def _signal(self, service: str, number: signal.Signals) -> list[psutil.Process]:
         process, found = self._running[service], self.processes(service)
@@ -148,9 +153,9 @@ class WholeAirflow:
             os.killpg(process.pid, number)
         return found
 
-    def _see_off(self, service: str, family: list[psutil.Process]) -> None:
+    def _see_off(self, service: str, processes: list[psutil.Process]) -> None:
         process = self._running.pop(service)
-        _, left = psutil.wait_procs(family, timeout=END_SECONDS)
+        _, left = psutil.wait_procs(processes, timeout=END_SECONDS)
         for each in left:
             each.kill()
         psutil.wait_procs(left, timeout=END_SECONDS)
@@ -225,17 +230,3 @@ class WholeAirflow:
     def _tails(self) -> str:
         logs = sorted(self.printed.glob("*.log"))
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)
-
-
-def _descendants(pid: int) -> list[int]:
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -17,6 +17,7 @@ from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.transport.retry import INITIAL_WAIT_SECONDS, RetryPolicy, may_repeat
+from demo.processes import free_port
 from tests.api.conftest import CallMode, RecordedSleeps, with_timeout
 from tests.api.fake_server import (
     LINK_PATH,
@@ -223,13 +224,6 @@ def test_the_caller_of_a_call_decides(
     assert len(server.requests_to("/x")) == sent
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("endpoint", [pytest.param(FETCH, id="get"), pytest.param(MAKE, id="post")])
 def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps, endpoint: FetchRecords
@@ -239,7 +233,7 @@ def test_where_nobody_listens_nothing_was_sent_so_anything_is_repeated(
     # This client has a valid token and a base URL at a port without a server.
     token = client._account.tokens.peek()
     assert token is not None
-    gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{_free_port()}"))
+    gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{free_port()}"))
     gone._account.tokens.set(token)
     with pytest.raises(errors.ConnectError, match="refused") as caught:
         call(gone, endpoint)
@@ -277,7 +271,7 @@ def test_while_handling_a_failure_a_lost_answer_is_still_a_lost_answer(
     call: CallMode, server: FakeServer, client: FacekiClient, sleeps: RecordedSleeps
 ) -> None:
     """Check that an earlier error, which Python chains as the context, does not change the class of the new error."""
-    gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{_free_port()}"))
+    gone = replace(client, service=Service(base_url=f"http://127.0.0.1:{free_port()}"))
     server.on(LINK_PATH, close_connection_silently, MADE)
     try:
         call(gone, FETCH)

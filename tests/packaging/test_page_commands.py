@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,7 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from demo.processes import free_port
 from tests.airflow.running import AIRFLOW_3
+from tests.processes import running_with
 
 pytestmark = [
     pytest.mark.process,
@@ -61,12 +62,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("empty")
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def run_in(folder: Path, lines: list[str]) -> str:
     """Run a shell script as on a fresh machine, and return its output. Stop everything that it has started."""
     kept = {
@@ -79,7 +74,7 @@ def run_in(folder: Path, lines: list[str]) -> str:
         "REPOSITORY": str(ROOT),
         "PORT": str(free_port()),
         # On a busy machine a task that starts cannot reach the API server within Airflow's five seconds.
-        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
     }
     script = subprocess.Popen(
         # In a terminal, processes in the background do not ignore SIGINT: the shell has job control (set -m), and it
@@ -95,25 +90,13 @@ def run_in(folder: Path, lines: list[str]) -> str:
     )
     try:
         output, _ = script.communicate(timeout=MAX_SECONDS)
-        _, left = psutil.wait_procs(processes_of(folder), timeout=60)
+        _, left = psutil.wait_procs(running_with("HOME", str(folder)), timeout=60)
     finally:
-        for process in processes_of(folder):
+        for process in running_with("HOME", str(folder)):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
     assert (script.returncode, left) == (0, []), output[-8000:]
     return output
-
-
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Return the running processes whose home directory is ``home``."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")
