@@ -159,20 +159,21 @@ def _write_part(source: BinaryIO, name: str, folder: int) -> None:
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     with os.fdopen(handle, "wb") as file:
         _lock(handle)
-        try:
+        with _deleted_after_exception(part, folder):
             _copy(source, file)
-        except BaseException:
-            # The partial file possibly contains personal data. Therefore it is deleted after any exception, also if the
-            # task is killed.
-            with suppress(FileNotFoundError):
-                os.unlink(part, dir_fd=folder)
-            raise
         _replace(part, name, folder)
 
 
 def _replace(part: str, name: str, folder: int) -> None:
-    try:
+    with _deleted_after_exception(part, folder):
         os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+@contextmanager
+def _deleted_after_exception(part: str, folder: int) -> Iterator[None]:
+    """Delete a temporary file if the ``with`` block raises an exception."""
+    try:
+        yield
     except BaseException:
         # The partial file possibly contains personal data. Therefore it is deleted after any exception, also if the
         # task is killed.

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 
 from airflow_provider_faceki.api import errors
 from airflow_provider_faceki.api.client import FacekiClient
@@ -396,6 +397,18 @@ def test_a_secret_that_no_header_can_carry_is_a_wrong_setting_and_is_not_shown(
     assert "s-" not in str(caught.value)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     assert (server.received, sleeps.seconds) == ([], [])
+
+
+def test_a_secret_in_an_error_of_the_http_library_is_not_shown(
+    client: FacekiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """requests before 2.34 does not check such a header. Then http.client raises a ValueError that contains it."""
+    monkeypatch.setattr(requests.models, "check_header_validity", lambda header: None)
+    secret = replace(client, client_secret="s\nx: y", auth_flow=AuthFlow.ACCESS_TOKEN_HEADERS)
+    with pytest.raises(errors.ConfigurationError, match="a header is malformed") as caught:
+        secret.call(FETCH)
+    assert "x: y" not in str(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 @pytest.mark.parametrize(

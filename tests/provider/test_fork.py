@@ -98,6 +98,30 @@ def use(faceki_sandbox: FacekiSandbox, tmp_path: Path, monkeypatch: pytest.Monke
     return work
 
 
+class _Searched:
+    """Finder that records the name of each module that Python searches, and finds none."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        self.names.append(name)
+
+
+def test_no_module_is_searched_after_the_first_use(
+    use: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python holds a lock while it searches a module. A child that is forked in this moment waits for it forever.
+
+    A module that does not exist is searched again at each import. common-compat tries such modules.
+    """
+    assert use()
+    searched = _Searched()
+    monkeypatch.setattr(sys, "meta_path", [searched, *sys.meta_path])
+    assert use()
+    assert searched.names == []
+
+
 def test_a_child_forked_while_every_lock_is_held(use: Callable[[], bool]) -> None:
     assert use()
     held = _shared_locks()

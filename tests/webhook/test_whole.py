@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Start one Airflow for all tests of this file. The tests depend on their order."""
+    """Start one Airflow for all tests of this file."""
     with running(tmp_path_factory.mktemp("whole")) as found:
         yield found
 
@@ -64,13 +65,17 @@ def test_however_it_comes(stack: Stack, mode: str) -> None:
 
 def test_a_forged_one_costs_one_request(stack: Stack) -> None:
     forged = str(uuid.uuid4())
-    before = stack.faceki.control.get("counters")
+    before = _requests(stack)
     stack.faceki.control.post("fake-webhook", request_id=forged, status="ACCEPTED", full_name=NAME)
     assert stack.finished(LISTENER, forged) == {"fetch": "skipped", "act": "skipped"}
-    after = stack.faceki.control.get("counters")
-    assert isinstance(before, dict)
-    assert isinstance(after, dict)
-    assert after["total"] - before["total"] == 1
+    # The task requests a token only if no earlier test did.
+    assert _requests(stack) - before - Counter(token=1) == Counter(records=1)
+
+
+def _requests(stack: Stack) -> Counter[str]:
+    counters = stack.faceki.control.get("counters")
+    assert isinstance(counters, dict)
+    return Counter(counters["requests"])
 
 
 def test_two_hundred_at_once(stack: Stack) -> None:
@@ -176,6 +181,7 @@ def test_relay(stack: Stack) -> None:
 
 
 def test_nothing_leaked(stack: Stack) -> None:
+    stack.expect_whole_loop(stack.decide("customer-searched", "ACCEPTED"), "ACCEPTED", time.monotonic())
     state = stack.faceki.control.get("state")
     assert isinstance(state, dict)
     links = {str(each["link"]) for each in state["links"]}
@@ -183,7 +189,7 @@ def test_nothing_leaked(stack: Stack) -> None:
     hidden = {TOKEN, PREVIOUS, SECRET, WEAK, PASSWORD, NAME, *PERSON.values(), *links}
     files = [path for path in stack.log.parent.rglob("*") if path.is_file() and "passwords" not in path.name]
     assert any(path.name.startswith("attempt=") for path in files)
-    assert stack.log.read_text().count("/faceki/webhook/***/***") > 200
+    assert "/faceki/webhook/***/***" in stack.log.read_text()
     leaks = [(path.name, each) for path in files for each in hidden if each.encode() in path.read_bytes()]
     # The summary of a record contains its link, and Airflow stores XCom in the database. The link is already used then.
     assert [
