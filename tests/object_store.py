@@ -124,7 +124,7 @@ def _object_store_server() -> Iterator[ObjectStore]:
         proxy.server_close()
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(120)
         if server.stdout is not None:
             server.stdout.close()
 

@@ -14,7 +14,7 @@ import pytest
 T = TypeVar("T")
 
 
-def wait_until(is_done: Callable[[], object], timeout: float = 60.0) -> None:
+def wait_until(is_done: Callable[[], object], timeout: float = 300.0) -> None:
     """Poll ``is_done`` until it returns a true value. Fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not is_done():

@@ -168,7 +168,7 @@ class FakeServer(ThreadingHTTPServer):
     ) -> None:
         self.shutdown()
         self.server_close()
-        self._thread.join(5)
+        self._thread.join(120)
 
 
 def reply_json(document: Json, status: int = 200, *headers: tuple[str, str]) -> Reply:
@@ -246,7 +246,7 @@ def waits(released: threading.Event, then: Reply, reached: threading.Event | Non
     def reply(handler: Handler) -> None:
         if reached is not None:
             reached.set()
-        released.wait(30)
+        released.wait(120)
         then(handler)
 
     return reply

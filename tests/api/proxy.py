@@ -133,4 +133,4 @@ class RecordingProxy(ThreadingHTTPServer):
     ) -> None:
         self.shutdown()
         self.server_close()
-        self._thread.join(5)
+        self._thread.join(120)

@@ -211,4 +211,4 @@ def test_a_proxy_whose_word_drips_is_not_waited_for(call: CallMode, client: Face
             call(with_timeout(replace(away, service=Service(base_url="https://kyc.invalid")), 0.3), MAKE)
         assert time.monotonic() - begun < 30
         over.set()
-        server.join(5)
+        server.join(120)

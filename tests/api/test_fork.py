@@ -149,7 +149,7 @@ def test_nor_when_its_parent_is_killed(tmp_path: Path, warned: RecordedWarnings)
         store = FileTokenStore(folder, ACCOUNT, warned)
         assert store.try_lock() is None
         parent.send_signal(signal.SIGKILL)
-        parent.wait(10)
+        parent.wait(120)
         # The child still runs, and ends when its stdin is closed. It possibly needs a moment to release the lock.
         wait_until(lambda: store.try_lock() is not None, 10)
     assert warned.messages == []
@@ -171,7 +171,7 @@ def test_a_child_forked_in_the_middle_of_many_threads(server: FakeServer, sharin
     finally:
         over.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(120)
     assert server.token_requests == 1
 
 

@@ -233,9 +233,9 @@ def test_not_even_while_one_of_ours_is_under_way(
     server.on("/theirs", reply_json({}))
     ours = threading.Thread(target=client.call, args=(FETCH,))
     ours.start()
-    assert reached.wait(5)
+    assert reached.wait(120)
     requests.get(f"{server.url}/theirs?name=other", timeout=5)
     released.set()
-    ours.join(5)
+    ours.join(120)
     assert "GET /theirs?name=other" in caplog.text
     assert "canary" not in caplog.text

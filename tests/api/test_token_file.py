@@ -288,7 +288,7 @@ def test_no_reader_ever_sees_half_a_file(folder: Path, warned: RecordedWarnings)
         seen = {len(found.value) if (found := _fresh(folder, warned).read()) else 0 for _ in range(2000)}
     finally:
         over.set()
-        writing.join(10)
+        writing.join(120)
     assert seen == {10, 6000}
     assert warned.messages == []
 

@@ -87,7 +87,7 @@ def _at_once(*jobs: Callable[[], object]) -> None:
     start = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], object]) -> None:
-        start.wait(10)
+        start.wait(120)
         job()
 
     with ThreadPoolExecutor(len(jobs)) as threads:
@@ -263,7 +263,7 @@ def test_a_cancelled_task_holds_nobody_up(
         def slow_lock(turn: int) -> object:
             lock = take(turn)
             reached.set()
-            released.wait(10)
+            released.wait(120)
             return lock
 
         monkeypatch.setattr(store, "try_lock", slow_lock)
@@ -282,5 +282,5 @@ def test_a_cancelled_task_holds_nobody_up(
     released.set()
     requests_to = threading.Thread(target=client.call, args=(FETCH,), daemon=True)
     requests_to.start()
-    requests_to.join(5)
+    requests_to.join(120)
     assert not requests_to.is_alive()

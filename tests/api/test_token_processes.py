@@ -58,13 +58,13 @@ class Worker:
     def kill(self) -> None:
         """Kill the process with SIGKILL."""
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(120)
 
     def end(self) -> None:
         """End the process and close its pipes."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait(10)
+        self._process.wait(120)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 try:
@@ -120,7 +120,7 @@ def test_a_fetcher_that_is_killed_holds_nobody_up(
     server.on(TOKEN_PATH, waits(released, issue_token(), reached), issue_token())
     fetcher, waiting, late = start(3)
     fetcher.tell()
-    assert reached.wait(10)
+    assert reached.wait(120)
     waiting.tell()
     # The second process waits for the lock, so it sends no token request.
     time.sleep(0.3)

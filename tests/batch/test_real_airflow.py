@@ -128,7 +128,7 @@ def test_killed_at_five_moments_and_tried_again(airflow: dict[str, Batch]) -> No
         pid = batch.pid()
         assert pid is not None, f"try {number} had ended before it could be killed"
         os.kill(pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=120)
         assert batch.billed < PEOPLE
     batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
     assert batch.run.state == "success"

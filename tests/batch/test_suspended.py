@@ -42,7 +42,7 @@ def test_a_suspended_worker_that_wakes_up_bills_no_row_again(
             assert done["decisions"] == {"ACCEPTED": len(everybody)}
         finally:
             os.kill(older.pid, signal.SIGCONT)
-        older.join(60)
+        older.join(120)
         assert older.exitcode == 1
     assert "another try has begun to work on this output_path" in (people.folder / "try.log").read_text()
     assert faceki_sandbox.ledger == once(everybody)

@@ -208,7 +208,7 @@ def test_threads_share_the_memory() -> None:
                 if running > 2:
                     crowd.set()
             # The memory budget is large enough for two threads at once, but not for three.
-            pair.wait(30)
+            pair.wait(300)
             # A third thread would come in this time, if it did not have to wait.
             crowd.wait(0.1)
             with lock:
@@ -218,7 +218,7 @@ def test_threads_share_the_memory() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
     assert (most, running, budget._free) == (2, 0, 100)
 
 
@@ -263,7 +263,7 @@ def test_memory(make: Callable[[], bytes], threads: int, most: int) -> None:
         [sys.executable, "-c", MEMORY, str(threads)],
         input=make(),
         capture_output=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     assert int(done.stdout) < most

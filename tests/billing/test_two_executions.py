@@ -73,7 +73,7 @@ def both(make: Callable[[], Any], path: Path, offset: float) -> list[Any]:
     store, begin = SlowStore(path), time.time() + 0.1
     with ThreadPoolExecutor(2) as pool:
         executions = [pool.submit(_execute, make, store, begin + after) for after in (0.0, offset)]
-        return [each.result(timeout=60) for each in executions]
+        return [each.result(timeout=300) for each in executions]
 
 
 @pytest.mark.parametrize("offset", OFFSETS)

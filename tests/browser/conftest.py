@@ -25,7 +25,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     served = Airflow(tmp_path_factory.mktemp("airflow"))
     command = str(Path(sys.executable).parent / "airflow")
     subprocess.run(
-        [command, "db", "migrate"], env=served.environment(), check=True, capture_output=True, timeout=300
+        [command, "db", "migrate"], env=served.environment(), check=True, capture_output=True, timeout=900
     )
     with Processes(served.home) as processes:
         processes.start("api-server", [command, "api-server", "--workers", "1"], served.environment())

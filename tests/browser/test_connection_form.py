@@ -24,7 +24,7 @@ def cli(airflow: Airflow, *arguments: str) -> str:
     """What Airflow's own command line says."""
     command = [str(Path(sys.executable).parent / "airflow"), *arguments]
     done = subprocess.run(
-        command, env=airflow.environment(), capture_output=True, text=True, timeout=240, check=False
+        command, env=airflow.environment(), capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

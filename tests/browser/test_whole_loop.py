@@ -35,7 +35,7 @@ def test_from_a_dags_link_over_the_page_to_a_finished_run(stack: Stack, browser:
     # The run that made the link looks by itself, and goes on with what it finds.
     ((run_id,),) = stack.rows("SELECT run_id FROM dag_run WHERE dag_id = ?", LINK_DAG)
     ended = "SELECT state FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
-    stack.until("the link's own run to finish", lambda: bool(stack.rows(ended, run_id)), 240)
+    stack.until("the link's own run to finish", lambda: bool(stack.rows(ended, run_id)))
     assert stack.tasks(run_id) == {
         **dict.fromkeys(("make_link", "send", "wait_for_decision", "choose", "welcome"), "success"),
         **dict.fromkeys(("decline", "ask_a_person"), "skipped"),
@@ -52,7 +52,7 @@ def test_a_reviewer_decides_on_the_same_page(stack: Stack, browser: Browser) -> 
     first, _ = stack.run_of(LISTENER, request_id)
     pressed = press(hosted, "DECLINED")
     expect(hosted.get_by_role("heading", name="Verification finished")).to_be_visible()
-    stack.until("a second run", lambda: stack.run_of(LISTENER, request_id)[0] != first, 60)
+    stack.until("a second run", lambda: stack.run_of(LISTENER, request_id)[0] != first)
     stack.expect_whole_loop(request_id, "DECLINED", pressed)
 
 

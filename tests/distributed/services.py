@@ -31,7 +31,7 @@ def redis() -> Iterator[str]:
             yield f"redis://127.0.0.1:{port}"
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(120)
 
 
 def _listens(port: int) -> bool:

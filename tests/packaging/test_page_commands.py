@@ -90,7 +90,7 @@ def run_in(folder: Path, lines: list[str]) -> str:
     )
     try:
         output, _ = script.communicate(timeout=MAX_SECONDS)
-        _, left = psutil.wait_procs(running_with("HOME", str(folder)), timeout=60)
+        _, left = psutil.wait_procs(running_with("HOME", str(folder)), timeout=300)
     finally:
         for process in running_with("HOME", str(folder)):
             with suppress(psutil.NoSuchProcess):

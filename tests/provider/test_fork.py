@@ -163,12 +163,12 @@ def test_a_child_forked_while_a_thread_looks_up_the_connection(
     thread = threading.Thread(target=use)
     thread.start()
     try:
-        assert begun.wait(10)
+        assert begun.wait(120)
         child = fork(use)
         assert exit_code(child) == 0
     finally:
         ended.set()
-        thread.join(30)
+        thread.join(120)
 
 
 def test_children_forked_while_threads_use_everything(use: Callable[[], bool]) -> None:
@@ -190,5 +190,5 @@ def test_children_forked_while_threads_use_everything(use: Callable[[], bool]) -
     finally:
         over.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
     assert outcomes == [0] * len(outcomes)

@@ -78,7 +78,7 @@ def test_a_write_that_is_killed(tmp_path: Path, way: str, exists: bool) -> None:
     # A daemon is ended with this process, also if an assertion fails before it is killed.
     writer = context.Process(target=_write, args=(str(target), started, way == "named"), daemon=True)
     writer.start()
-    assert started.wait(60)
+    assert started.wait(120)
     left = set(os.listdir(tmp_path)) - {"r.json"}
     assert len(left) == (way == "named")
     # No other process is allowed to delete a file that is being written.
@@ -87,7 +87,7 @@ def test_a_write_that_is_killed(tmp_path: Path, way: str, exists: bool) -> None:
     storage.write_bytes(f"{tmp_path}/other.json", b"1")
     assert left <= set(os.listdir(tmp_path))
     writer.kill()
-    writer.join(10)
+    writer.join(120)
     local_files._swept_folders.clear()
     for name in left:
         os.utime(tmp_path / name, (OLD, OLD))

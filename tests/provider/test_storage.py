@@ -128,7 +128,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     writer = context.Process(target=_write_for_ever, args=(uri, started))
     writer.start()
     try:
-        assert started.wait(60)
+        assert started.wait(120)
         seen = set()
         for _ in range(100):
             with storage.open_binary(uri) as file:
@@ -138,7 +138,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
             seen.add(values[0])
     finally:
         writer.kill()
-        writer.join(10)
+        writer.join(120)
     assert len(seen) > 1, "the file did change while it was read"
 
 

@@ -377,7 +377,7 @@ def test_a_process_that_is_killed_leaves_parts_for_the_lifecycle_rule(object_sto
         assert stalled.wait(120)
     finally:
         writer.kill()
-        writer.join(10)
+        writer.join(120)
     assert object_store.get("reports/r.pdf") == b"old"
     (left,) = object_store.client.list_multipart_uploads(Bucket=BUCKET)["Uploads"]
     assert left["Key"] == "reports/r.pdf"

@@ -59,7 +59,7 @@ def test_what_it_prints_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
     with started(tmp_path, "--client-id", "it's me") as (process, url):
         get(f"{url}/kycverify/a-secret-link?also=secret")
         process.send_signal(signal.SIGINT)
-        said, logged = process.communicate(timeout=10)
+        said, logged = process.communicate(timeout=120)
     first, export = said.splitlines()
     assert url in first
     assert f"{url}/kycverify/<link>" in first
@@ -87,9 +87,9 @@ def test_webhooks_to_an_airflow_carry_the_token_of_the_printed_connection(tmp_pa
         with started(tmp_path, "--airflow-url", airflow) as (process, url):
             webhook = {"request_id": str(uuid.uuid4()), "status": "ACCEPTED"}
             ControlClient(url).post("fake-webhook", **webhook)
-            path = paths.get(timeout=30)
+            path = paths.get(timeout=120)
             process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=30)[0]
+            said = process.communicate(timeout=120)[0]
         receiver.shutdown()
     export = shlex.split(said.splitlines()[1])[1]
     token = json.loads(export.partition("=")[2])["extra"]["webhook_token"]
@@ -123,7 +123,7 @@ def test_it_ends_with_its_parent(eventually: Callable[[Callable[[], object]], No
     url = parent.stdout.readline().strip()
     assert get(f"{url}/_sandbox/state").status_code == 200
     parent.kill()
-    parent.communicate(timeout=60)
+    parent.communicate(timeout=120)
 
     def gone() -> bool:
         with socket.socket() as line:

@@ -64,6 +64,6 @@ def postgres() -> Iterator[str]:
         yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)
         shutil.rmtree(data, ignore_errors=True)
         printed.unlink()

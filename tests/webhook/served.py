@@ -157,13 +157,13 @@ def serving(app: Any, database: Path, prefix: str = "/faceki") -> Iterator[Serve
         yield Served(f"http://127.0.0.1:{port}", database, lines)
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(300)
         logger.removeHandler(keeper)
         logger.level = before
     assert not thread.is_alive()
 
 
-def until(done: Callable[[], object], seconds: float = 20.0) -> None:
+def until(done: Callable[[], object], seconds: float = 300.0) -> None:
     """Wait until done() returns true."""
     deadline = time.monotonic() + seconds
     while not done():

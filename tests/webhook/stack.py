@@ -106,9 +106,9 @@ class Stack(Served):
         """Return the states of all tasks of a run."""
         return dict(self.rows("SELECT task_id, state FROM task_instance WHERE run_id = ?", run_id))
 
-    def finished(self, dag_id: str, key: str, seconds: float = 600.0) -> dict[str, str]:
+    def finished(self, dag_id: str, key: str) -> dict[str, str]:
         """Wait until the run of a partition has finished, and return the states of its tasks."""
-        self.until("a run to finish", lambda: self.run_of(dag_id, key)[1] in ("success", "failed"), seconds)
+        self.until("a run to finish", lambda: self.run_of(dag_id, key)[1] in ("success", "failed"))
         return self.tasks(self.run_of(dag_id, key)[0])
 
     def expect_whole_loop(self, request_id: str, decision: str, pressed: float) -> None:
@@ -123,7 +123,7 @@ class Stack(Served):
         assert (record["request_id"], record["decision"]) == (request_id, decision)
         assert self.airflow.xcom(LISTENER, run_id, "act") == decision
 
-    def until(self, what: str, done: Callable[[], bool], seconds: float) -> float:
+    def until(self, what: str, done: Callable[[], bool], seconds: float = 600.0) -> float:
         """Wait until done() returns true. Return the duration in seconds."""
         began = time.monotonic()
         wait_for(what, done, seconds, self.processes)
@@ -133,7 +133,7 @@ class Stack(Served):
         """Trigger a DAG, wait until its run has finished, and return the states of its tasks."""
         made = self.airflow.trigger(dag_id, {})
         query = "SELECT 1 FROM dag_run WHERE run_id = ? AND state IN ('success', 'failed')"
-        self.until(f"{dag_id} to finish", lambda: bool(self.rows(query, made)), 240)
+        self.until(f"{dag_id} to finish", lambda: bool(self.rows(query, made)))
         return self.tasks(made)
 
 

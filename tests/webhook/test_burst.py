@@ -89,7 +89,7 @@ def _servers(environment: dict[str, str], count: int) -> Iterator[list[tuple[int
         for _, process in servers:
             process.kill()
         for _, process in servers:
-            process.wait(30)
+            process.wait(120)
 
 
 def _wait_until_alive(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -73,7 +73,7 @@ def test_size(served: Served, body: bytes, status: int, chunked: bool) -> None:
     import requests
 
     pieces = iter([body[:1000], body[1000:]])
-    answer = requests.post(served.at(), data=pieces if chunked else body, timeout=30)
+    answer = requests.post(served.at(), data=pieces if chunked else body, timeout=300)
     assert answer.status_code == status
 
 
@@ -242,7 +242,7 @@ def test_several_api_servers_store_once(served: Served) -> None:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    new = [int(process.communicate(timeout=180)[0].splitlines()[-1]) for process in started]
+    new = [int(process.communicate(timeout=900)[0].splitlines()[-1]) for process in started]
     assert sum(new) == len(ids)
     assert [served.statuses(each) for each in ids] == [["ACCEPTED"]] * len(ids)
 
@@ -254,7 +254,7 @@ def test_what_waits_is_stored_together_in_its_order() -> None:
     def store(conn_id: str, notifications: Sequence[WebhookNotification], _: int) -> list[events.Outcome]:
         groups.append((conn_id, [each.status for each in notifications]))
         first_is_under_way.set()
-        assert goes_on.wait(30)
+        assert goes_on.wait(300)
         if conn_id == "broken":
             raise OSError("no disk")
         return [events.Outcome.STORED] * len(notifications)
@@ -292,7 +292,7 @@ def test_who_gave_up_is_not_stored_any_more(monkeypatch: pytest.MonkeyPatch) -> 
     goes_on = threading.Event()
 
     def store(conn_id: str, notifications: Sequence[WebhookNotification], _: int) -> list[events.Outcome]:
-        assert goes_on.wait(30)
+        assert goes_on.wait(300)
         stored.extend(each.status for each in notifications)
         return [events.Outcome.STORED] * len(notifications)
 

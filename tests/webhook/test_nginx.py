@@ -35,7 +35,7 @@ class Proxy:
     upstream: list[str]
 
     def request(self, method: str, path: str, body: bytes = b"{}") -> int:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.request(method, path, body)
             return connection.getresponse().status
@@ -103,7 +103,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     process = subprocess.Popen([command, "-p", str(folder), "-c", str(config)], stderr=subprocess.PIPE)
     proxy = Proxy(port, folder, seen)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while True:
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < deadline
@@ -117,7 +117,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         assert "POST /elsewhere" in proxy.logs
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(300)
         server.shutdown()
         server.server_close()
 
@@ -164,7 +164,7 @@ def test_airflow_that_cannot_be_reached_is_not_logged_with_the_token(nginx: Prox
     command = shutil.which("nginx") or "/usr/sbin/nginx"
     process = subprocess.Popen([command, "-p", str(nginx.folder), "-c", str(other)])
     try:
-        proxy, deadline = Proxy(port, nginx.folder, []), time.monotonic() + 30
+        proxy, deadline = Proxy(port, nginx.folder, []), time.monotonic() + 300
         while True:
             assert time.monotonic() < deadline
             try:
@@ -175,6 +175,6 @@ def test_airflow_that_cannot_be_reached_is_not_logged_with_the_token(nginx: Prox
         assert proxy.request("POST", "/elsewhere") == 502
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(300)
     assert "/elsewhere" in (nginx.folder / "error.log").read_text()
     assert TOKEN not in nginx.logs

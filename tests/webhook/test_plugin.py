@@ -45,7 +45,7 @@ def _python(code: str, *arguments: str, **environment: str) -> tuple[Any, str]:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -45,7 +45,7 @@ def test_a_review_and_its_end_are_two_runs(stack: Stack) -> None:
     first, _ = stack.run_of(LISTENER, request_id)
     assert stack.airflow.xcom(LISTENER, first, "act") == "REVIEW"
     stack.faceki.control.post("decide", request_id=request_id, decision="DECLINED")
-    stack.until("a second run", lambda: stack.run_of(LISTENER, request_id)[0] != first, 60)
+    stack.until("a second run", lambda: stack.run_of(LISTENER, request_id)[0] != first)
     stack.finished(LISTENER, request_id)
     second, _ = stack.run_of(LISTENER, request_id)
     assert stack.airflow.xcom(LISTENER, second, "act") == "DECLINED"
@@ -57,7 +57,7 @@ def test_however_it_comes(stack: Stack, mode: str) -> None:
     stack.faceki.control.post("settings", webhook_mode=mode, webhook_delay=1)
     ids = [stack.decide(f"customer-{mode}-{number}", "ACCEPTED") for number in range(2)]
     stack.faceki.control.post("settings", webhook_mode="normal")
-    stack.until("both events", lambda: all(stack.statuses(each) for each in ids), 60)
+    stack.until("both events", lambda: all(stack.statuses(each) for each in ids))
     for each in ids:
         assert stack.finished(LISTENER, each) == {"fetch": "success", "act": "success"}
         assert stack.statuses(each) == ["ACCEPTED"]
@@ -88,7 +88,7 @@ def test_two_hundred_at_once(stack: Stack) -> None:
     wanted = {str(body["requestId"]) for body in bodies}
     assert sorted(str(key) for key, _ in stack.events("faceki_burst")) == sorted(wanted)
     query = "SELECT partition_key FROM dag_run WHERE dag_id = 'burst'"
-    took = stack.until("200 runs", lambda: len(stack.rows(query)) >= 200, 240)
+    took = stack.until("200 runs", lambda: len(stack.rows(query)) >= 200)
     log.info("200 runs were there %.1f s later", took)
     assert sorted(key for (key,) in stack.rows(query)) == sorted(wanted)
 
@@ -133,7 +133,7 @@ def test_bad_ones_store_nothing_and_harm_nobody(stack: Stack) -> None:
         return {part["status"] for part in health.values()} == {"healthy"}
 
     # A busy machine possibly delays a heartbeat, so one unhealthy status is not a failure.
-    stack.until("all components to be healthy", healthy, 300)
+    stack.until("all components to be healthy", healthy)
 
 
 def test_what_webhooks_missed(stack: Stack) -> None:
@@ -141,7 +141,7 @@ def test_what_webhooks_missed(stack: Stack) -> None:
     missed, waiting = stack.decide("case-missed", "DECLINED"), stack.decide("case-review", "REVIEW")
     stack.faceki.control.post("settings", webhook_mode="normal")
     told = stack.decide("case-told", "ACCEPTED")
-    stack.until("the webhook", lambda: bool(stack.statuses(told)), 30)
+    stack.until("the webhook", lambda: bool(stack.statuses(told)))
     stack.cases.mkdir()
     for case in ("case-missed", "case-review", "case-told", "case-unanswered"):
         (stack.cases / case).write_text("{}")
@@ -173,7 +173,7 @@ def test_relay(stack: Stack) -> None:
     assert answers == [200, 409, 409]
     run_id = f"faceki__{request_id}__ACCEPTED"
     state = "SELECT state FROM dag_run WHERE run_id = ?"
-    stack.until("the relayed run", lambda: stack.rows(state, run_id) == [("success",)], 600)
+    stack.until("the relayed run", lambda: stack.rows(state, run_id) == [("success",)])
     assert stack.tasks(run_id) == {"fetch": "success", "act": "success"}
     for wrong in (b"", b"[]", b'{"requestId": "../../variables", "status": "ACCEPTED"}'):
         with pytest.raises(ValueError, match=r"."):
