@@ -105,10 +105,10 @@ TABLES: dict[str, tuple[Column, ...]] = {
 _ITEMS = {"documents": "document_data", "aml_hits": "aml", "images": "images"}
 
 
-# The columns of each table. Each item consists of a column, an outer name and an inner name. The outer name is the name
-# of a field in FACEKI's record, in lower case and without `_`, as `plain` returns it. If the inner name is empty, the
-# column contains the value of this field. Otherwise this field contains an object, and the column contains the value of
-# the object's field with the inner name.
+# The columns of each table. Each column is followed by two names, which are the place of its value in FACEKI's record.
+# If the second name is empty, the value is in the field with the first name. Otherwise the field with the first name
+# contains an object, and the value is in the object's field with the second name. The first name is in lower case and
+# without `_`, as `plain` returns it.
 _SOURCES = {
     table: [
         (column, plain(column.source.partition(".")[0]), column.source.partition(".")[2])
@@ -192,7 +192,7 @@ def _lookup(by_name: Mapping[str, Json], outer: str, inner: str) -> Json:
 
 
 def _unmapped(document: Mapping[str, Json], table: str, values: Mapping[str, object]) -> dict[str, Json]:
-    """Return the fields of ``document`` that are in no column of the table.
+    """Return the fields of ``document`` that are in no column of the table with the name ``table``.
 
     These are unknown fields, and fields with a value of another type than their column.
     """

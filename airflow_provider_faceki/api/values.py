@@ -92,7 +92,10 @@ def is_missing(value: object) -> bool:
 
 
 def _is_not_equal_to_itself(value: object) -> bool:
-    """Return whether ``value`` is not equal to itself, as NaN of ``float``, ``Decimal`` and numpy, and as NaT."""
+    """Return whether ``value`` is not equal to itself.
+
+    Examples are NaT, and the NaN of ``float``, ``Decimal`` and numpy.
+    """
     try:
         return bool(value != value)
     except Exception:  # noqa: BLE001 - comparisons of other libraries raise any exception; arrays have no truth value
@@ -144,9 +147,10 @@ def is_identifier(value: object) -> bool:
 
 
 def as_identifier(value: object) -> str | None:
-    """Return ``value`` from an answer if :func:`check_identifier` accepts it, otherwise ``None``.
+    """Return ``value`` if :func:`check_identifier` accepts it, otherwise ``None``.
 
-    Such a value is possibly a record identifier, which is the caller's own id of a verification.
+    The value comes from a response of FACEKI. An example is the record identifier, which is the caller's own id of a
+    verification.
     """
     return value if isinstance(value, str) and is_identifier(value) else None
 

@@ -117,7 +117,8 @@ class SystemicErrorGuard:
             for failed in self._held
             if failed.refusal is not None and _kind(failed.refusal.error) == kind
         )
-        # The message is changed in a copy of the error, because the original error still belongs to its row.
+        # The new message is about the whole batch. It is set in a copy of the error, because the original error is
+        # still the refusal of a single row.
         error = copy.copy(first)
         error.message = (
             f"no row has succeeded and {count} rows were refused alike, so the cause is likely not in the rows, and "

@@ -157,7 +157,10 @@ class RecordExport:
             self._publish()
 
     def uri(self, table: str) -> str:
-        """Return the URI of this run's file for a table or for ``errors``."""
+        """Return the URI of the file that this run writes for ``table``.
+
+        :param table: Name of a table, or ``errors``. The file for ``errors`` contains the errors of the failed rows.
+        """
         return self._uri(table, self.options.format if table in TABLES else "ndjson", self.options.partition)
 
     def _uri(self, table: str, suffix: str, partition: str) -> str:
@@ -220,8 +223,8 @@ class RecordExport:
         shown = self.options.policy.row("verifications", {by: line["record_identifier"]})
         named = {by: shown[by]} if by in shown else {}
         error = {"row": content.pop("row"), **named, **content}
-        # The batch runner counts and logs the row number, the code and the problem of each error. It reads them at the
-        # top level of the journal line.
+        # The batch runner logs the row number, the code and the problem of each error, and counts the errors by code.
+        # It reads these values at the top level of the journal line.
         shown = {name: line[name] for name in ("row", "code", "problem")}
         return {**self._head(key), "error": error, **shown}
 

@@ -77,7 +77,8 @@ class SegmentLog:
         self._number = 0
         self._lines: list[bytes] = []
         self._segment: tuple[str, list[bytes]] | None = None
-        #: Names of the segments that are not read, because an export has already written their rows to tables.
+        #: Names of the segments (files of this log) that are not read, because an export has already written their rows
+        #: to tables.
         self.tombstones: set[str] = set()
 
     def add(self, line: Mapping[str, object]) -> None:
@@ -86,7 +87,7 @@ class SegmentLog:
 
     @property
     def buffered(self) -> int:
-        """Number of lines that are not written yet."""
+        """Number of lines that are in the buffer, but not in the storage yet."""
         return len(self._lines) + (len(self._segment[1]) if self._segment else 0)
 
     def write(self) -> None:
@@ -333,12 +334,12 @@ class Journal:
             self.index.mark_recorded(_key(line))
 
     def delete(self) -> None:
-        """Delete the segments of results and errors. An export calls this when its tables contain their rows.
+        """Delete the segments (files) of results and errors. An export calls this when its tables contain their rows.
 
-        First, tombstones with the names of these segments are written. If a segment cannot be deleted, later tries
-        ignore it because of its tombstone.
+        First, a tombstone for each of these segments is written. A tombstone is an entry with the name of a segment
+        that later tries ignore. Thus a segment is ignored even if it cannot be deleted.
 
-        :raises OSError: If a segment can neither be deleted nor get a tombstone.
+        :raises OSError: If the tombstones cannot be written. Then no segment is deleted.
         """
         self._tombstones.add({"segments": self.results.names() + self.errors.names()})
         retry_storage(self._tombstones.write, self._clock.sleep)
@@ -349,7 +350,10 @@ class Journal:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def log_intents(self, identifiers: Iterable[str]) -> None:
-        """Record intents for the rows that are sent next. :meth:`flush_intents` writes these intents to the storage."""
+        """Record an intent for each row that is sent next. :meth:`flush_intents` writes these intents to the storage.
+
+        An intent is a journal entry for a row that is going to be sent.
+        """
         now = self._clock.time()
         for identifier in identifiers:
             self._intents.add({"record_identifier": identifier, "at": now})
@@ -389,7 +393,7 @@ class Journal:
 
     @property
     def buffered(self) -> int:
-        """Number of lines that are not written yet."""
+        """Number of lines that are in the buffer, but not in the storage yet."""
         return sum(segment_log.buffered for segment_log in self._flushed)
 
     def flush(self) -> None:

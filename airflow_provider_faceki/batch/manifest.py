@@ -182,10 +182,10 @@ def split(
 
 
 def _problem_of_identifier(field: str, value: object) -> str:
-    """Return the reason why ``value`` is not an identifier.
+    """Return the reason why ``value``, which is not a text, is not accepted as an identifier.
 
-    A number is not accepted as an identifier. Jinja's native rendering possibly converted the text ``007`` to the
-    number 7, which possibly identifies another person.
+    For example, a number is not accepted. Jinja's native rendering possibly converted the text ``007`` to the number 7,
+    which possibly identifies another person.
     """
     try:
         check_identifier(f"an identifier, or an object's {field!r},", value)

@@ -75,9 +75,8 @@ class Deferred:
 
     :param row: The row.
     :param error: Exception that prevented the processing. It is ``None`` if the row only has to wait.
-    :param sent_by: Latest Unix time at which the row was possibly sent. Before a row is sent, an entry for it is
-        written to the journal, which is called its intent. ``None`` means that FACEKI has certainly not verified the
-        row after its last intent.
+    :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
+        verified the row after its last intent. An intent is a journal entry that is written before a row is sent.
     :param is_pending: Whether FACEKI already has a verification of the row from an earlier run, without a decision.
     """
 
@@ -106,9 +105,8 @@ class Abort:
 
     :param row: The row during which the error occurred.
     :param error: Reason why the batch stops.
-    :param sent_by: Latest Unix time at which the row was possibly sent. Before a row is sent, an entry for it is
-        written to the journal, which is called its intent. ``None`` means that FACEKI has certainly not verified the
-        row after its last intent.
+    :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
+        verified the row after its last intent. An intent is a journal entry that is written before a row is sent.
     """
 
     row: Row
@@ -150,8 +148,8 @@ class Triage(NamedTuple):
         if an earlier row has the same identifier, it contains the row number instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
-    :param is_first: Whether this row is the first with this key in this pass over the manifest. ``False`` means that an
-        earlier row has the same row number, because the key of a row with a repeated identifier is its row number.
+    :param is_first: Whether ``key`` is new in this pass over the manifest. The key of a row with a repeated identifier
+        is its row number, so this key is usually new too. ``False`` means that an earlier row has the same row number.
     """
 
     key: str
@@ -204,9 +202,8 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
     :param row: The refused row.
     :param error: The error that FACEKI reported.
-    :param sent_by: Latest Unix time at which the row was possibly sent. Before a row is sent, an entry for it is
-        written to the journal, which is called its intent. ``None`` means that FACEKI has certainly not verified the
-        row after its last intent.
+    :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
+        verified the row after its last intent. An intent is a journal entry that is written before a row is sent.
     """
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None

@@ -74,8 +74,9 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
         body.
     """
     found = _read(body, service)
-    # The body contains personal data. The error is raised here, so that neither the local variables nor the context of
-    # the error contain the body. Error trackers report both.
+    # The body contains personal data. Error trackers report the local variables of each function that an exception
+    # leaves, and the exceptions that caused it. Therefore `_read` returns the text of the error, and the exception is
+    # raised here, after `body` was emptied.
     body = b""
     if isinstance(found, str):
         raise InvalidWebhookError(found)
@@ -116,8 +117,8 @@ def _parse_form(body: bytes) -> dict[str, Json] | None:
 def _find(document: dict[str, Json], service: Service) -> tuple[Json, Json]:
     """Return the request id and the decision in a webhook.
 
-    Both come from the first object that contains both. If no object contains both, the first request id and the first
-    decision are returned.
+    A webhook is a JSON object that possibly contains other objects. Both values come from the first of these objects
+    that contains both. If no object contains both, the first request id and the first decision are returned.
     """
     ids: list[Json] = []
     statuses: list[Json] = []
@@ -141,9 +142,10 @@ def _holders(document: dict[str, Json]) -> Iterator[dict[str, Json]]:
 
 
 def _status(holder: dict[str, Json], service: Service) -> Json:
-    """Return the text of the decision in an object.
+    """Return the text of the decision in ``holder``, which is one object of a webhook.
 
-    Other fields than ``status`` are searched too, because ``status`` is possibly a boolean that reports success.
+    The field ``status`` of this object is possibly a boolean that reports success. Therefore other fields of the object
+    are searched too.
     """
     names = (service.webhook_status_field, "status", "decision", "verification_status", "kyc_status")
     values = [value for name in names if isinstance(value := field(holder, name), str)]

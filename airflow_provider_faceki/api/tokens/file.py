@@ -61,8 +61,11 @@ class FileTokenStore:
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
         """Acquire a refresh lock of this host. If files cannot be used, acquire a refresh lock of this process only.
 
+        There are several locks, numbered from 0, because the owner of a lock possibly hangs; see :class:`TokenStore`.
+        If all locks that are tried have an owner, return ``None``.
+
         :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
-            passes 1 if the owner of lock 0 has not released it in time; see :class:`TokenStore`.
+            passes 1 if the owner of lock 0 has not released it in time.
         """
         return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
@@ -149,7 +152,9 @@ class FileTokenStore:
             directory.remove(f"{self._seal.name}.token")
 
     def _lock_file(self, generation: int) -> int:
-        """Lock one of the numbered lock files of the account. Return the key of the open file in ``_open_locks``.
+        """Lock one of the numbered lock files of the account, and add the file to the dictionary ``_open_locks``.
+
+        Return the key of the file in this dictionary.
 
         :param generation: Number of the lock file.
         :raises BlockingIOError: if another process has locked this file.
@@ -157,13 +162,13 @@ class FileTokenStore:
         name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
-        # After a fork, the child process closes all files in `_open_locks`. Otherwise, it would keep the lock after the
-        # end of this process. Another thread can fork a child process at any time. Therefore the file is added to
-        # `_open_locks` before it is locked.
+        # `_open_locks` contains the lock files that this process has opened. After a fork, the child process closes
+        # them. Otherwise the child process would keep them locked after this process has ended. Another thread can fork
+        # a child process at any time. Therefore the file is added to `_open_locks` before it is locked.
         key = next(_lock_keys)
         _open_locks[key] = descriptor
         try:
-            # If the owner's process ends, the kernel releases the lock, even after SIGKILL.
+            # If this process ends, the kernel releases the lock, even after SIGKILL.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             del _open_locks[key]
@@ -210,8 +215,8 @@ _open_locks: dict[int, int] = {}
 
 
 def _after_fork() -> None:
-    # The locks belong to the parent process. If the child process did not close the files, the locks would remain after
-    # the parent process has ended.
+    # This function runs in a child process after a fork. The locks belong to the parent process. If the child process
+    # did not close the lock files, they would remain locked after the parent process has ended.
     while _open_locks:
         with suppress(OSError):
             os.close(_open_locks.popitem()[1])

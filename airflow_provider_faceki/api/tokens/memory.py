@@ -30,14 +30,19 @@ class MemoryTokenStore:
         return self._token
 
     def read(self) -> AccessToken | None:
-        """Return the token, or ``None``. Other processes do not share this store, so the result equals :meth:`peek`."""
+        """Return the token in the memory of this process, or ``None``.
+
+        There is no other place to read, because this store is not shared with other processes.
+        """
         return self._token
 
     def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
         """Acquire a refresh lock and return it. If all locks that are tried have an owner, return ``None``.
 
+        There are several locks, numbered from 0, because the owner of a lock possibly hangs; see :class:`TokenStore`.
+
         :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
-            passes 1 if the owner of lock 0 has not released it in time; see :class:`TokenStore`.
+            passes 1 if the owner of lock 0 has not released it in time.
         """
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 

@@ -175,8 +175,11 @@ class SharedTokenStore:
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
         """Acquire a refresh lock for all hosts. If the storage fails, acquire a refresh lock for this host only.
 
+        There are several locks, numbered from 0, because the owner of a lock possibly hangs; see :class:`TokenStore`.
+        If no lock was acquired, return ``None``.
+
         :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
-            passes 1 if the owner of lock 0 has not released it in time; see :class:`TokenStore`.
+            passes 1 if the owner of lock 0 has not released it in time.
         """
         local = self._local.try_lock(generation)
         if local is None:

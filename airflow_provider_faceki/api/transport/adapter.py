@@ -86,9 +86,9 @@ class _SocketReader(io.RawIOBase):
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
-        # http.client possibly closes its socket object before the body is read. Python closes the network connection
-        # only when the socket object and all file objects of the socket are closed. This file object is never read. It
-        # only keeps the network connection open until `close` is called.
+        # `self._file` is never read. It only keeps the network connection open until `close` is called. http.client
+        # possibly closes its socket object before the body is read. Python closes the network connection only when the
+        # socket object and all its file objects are closed.
         self._file = sock.makefile("rb", buffering=0)
         self._deadline = 0.0
         self._early = bytearray()
@@ -248,8 +248,8 @@ class _Connection(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
-            # The connection is established first, because it has its own timeout and a CONNECT to the proxy is not part
-            # of the request.
+            # The connection is established before the deadline for sending is set. Connecting has its own timeout, and
+            # a CONNECT request to a proxy is not part of this request.
             self.connect()
         self._stream = None
         self._poll_events = select.POLLIN | select.POLLOUT
@@ -350,7 +350,11 @@ class SharedTLSAdapter(HTTPAdapter):
         return {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port}, {}
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing, because the TLS context verifies the certificate."""
+        """Do nothing.
+
+        ``requests`` calls this method to configure the check of the server's certificate. Here, the TLS context already
+        contains this configuration.
+        """
 
 
 def _install_connection_class(manager: Any) -> None:

@@ -182,9 +182,9 @@ class Transport:
             failure = without_frames(problem)
             if type(problem) is ValueError:
                 failure = _map_exception(request, problem, begun=state.begun, verify=self._settings.verify)
-        # `failure` is raised outside the except blocks, because inside a block it would have the original error as its
-        # context. The original error contains the URL with its query. The local variables in its traceback contain
-        # bodies and bearer tokens.
+        # `failure` is the error for the caller. It is raised outside the except blocks. Inside a block, Python would
+        # attach the original error to `failure` as its context. The original error contains the URL with its query. The
+        # local variables in the traceback of the original error contain request bodies and bearer tokens.
         raise failure
 
     async def run_in_thread(self, operation: Callable[[], T]) -> T:
@@ -385,12 +385,13 @@ def _map_exception(
     reason = next((link.strerror for link in chain if isinstance(link, OSError) and link.strerror), None)
     suffix = f" ({reason})" if reason else ""
     if begun:
-        # A byte of the request was possibly sent. The class of an exception does not show this: urllib3 reports a lost
-        # response as an unreachable proxy, and the same TLS errors occur in a handshake and in a response. Therefore
-        # the class is not checked in this case.
+        # A byte of the request was possibly sent. Therefore every exception means a lost response here, whatever its
+        # class is. The class is not reliable: urllib3 reports a lost response as an unreachable proxy, and the same TLS
+        # errors occur in a handshake and in a response.
         return ResponseLostError(f"the answer of {host} was lost{suffix}; the request may have arrived")
-    # With requests 2.33, a header with a line break reaches http.client, which raises a plain ValueError with its text.
-    # Subclasses have other causes: an untrusted certificate and a changed image are ValueErrors too.
+    # With requests 2.33, a header with a line break reaches http.client. For this header, http.client raises a plain
+    # ValueError, whose text contains the header. Therefore a plain ValueError means a malformed header. Subclasses of
+    # ValueError have other causes, such as an untrusted certificate or a changed image.
     if isinstance(problem, _MALFORMED) or type(problem) is ValueError:
         return ConfigurationError(
             f"no request can be made for {host}: an address, a proxy's address or a header is malformed"
