@@ -32,9 +32,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-# These names are imported at the top. On Airflow 2.11, each access to such a name first tries to import a module that
-# does not exist, under the lock of this module. A forked child process would wait for a lock that a thread of its
-# parent held.
+# The two names below are imported at the top and not inside functions. On Airflow 2.11, each access to such a name
+# first tries to import a module that does not exist, and holds an import lock meanwhile. If a process forked while
+# another thread holds this lock, the child process would wait for the lock forever.
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 
 from airflow_provider_faceki.api.errors import ValidationError
@@ -57,8 +57,9 @@ FilePath: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath"
 _HEADER_READ_AHEAD_BYTES = 4 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024
-# Bytes of one part of an upload. s3fs keeps some copies of a part in memory, and its own default is 50 MiB. S3 allows
-# at most 10 000 parts of at least 5 MiB, so a file can have 78 GiB. Google Cloud Storage needs a multiple of 256 KiB.
+# Size in bytes of one part of an upload: 8 MiB. The default of s3fs, 50 MiB, is too much, because s3fs keeps several
+# copies of a part in memory. S3 allows at most 10 000 parts, so a file of up to 78 GiB can be uploaded. S3 requires at
+# least 5 MiB for a part, and Google Cloud Storage requires a multiple of 256 KiB.
 _UPLOAD_PART_BYTES = 8 * 1024 * 1024
 # Number of characters of a path that errors show. Keys in S3 have at most this length.
 _MAX_SHOWN_CHARACTERS = 1024
@@ -143,7 +144,7 @@ class AccessPolicy:
         symbolic links are resolved before the check. ``None`` allows every folder of a remote storage.
     :param conn_ids: Connections that a URI is allowed to name before its ``@``. ``None`` allows every Connection.
     :param allow_local: Whether local files are allowed if ``prefixes`` is ``None``.
-    :raises ValidationError: if a prefix has another form.
+    :raises ValidationError: if a prefix is a relative path, or a URI that is incomplete or names a Connection.
     """
 
     prefixes: tuple[str, ...] | None = None
@@ -353,7 +354,7 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
 
 
 def locate(uri: FilePath, conn_id: str | None = None) -> tuple[Any, str]:
-    """Return the fsspec filesystem of a file or folder, and its path there.
+    """Return the fsspec filesystem that contains a file or folder, and the path of the file or folder in it.
 
     ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
     """
@@ -374,7 +375,7 @@ def size(uri: FilePath, conn_id: str | None = None) -> int:
 
 
 def without_uri(message: str, uri: str) -> str:
-    """Return an error text without the URI of the file."""
+    """Return the error text ``message`` with the URI ``uri`` removed or replaced by ``…``."""
     shown = redact_uri(uri)
     return message.replace(f" ({shown})", "").replace(shown, "…")
 
@@ -447,7 +448,10 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
 
 
 def _local_file(text: str) -> _File:
-    """Return a local file. Airflow's path object is not needed for it, and costs more than to open the file."""
+    """Return a local file, without the use of ``ObjectStoragePath``.
+
+    Creating an ``ObjectStoragePath`` would take longer than opening the file.
+    """
     from fsspec.implementations.local import LocalFileSystem
 
     return _File(
@@ -474,8 +478,8 @@ def _connect(uri: str, conn_id: str | None) -> _File:
             "it installed, with all that it needs?"
         ) from None
     except ValueError:
-        # The text of this error is not shown. If the error comes from Airflow, its text names only the scheme. If the
-        # error comes from a storage library, its text can contain values of the Connection, such as a secret.
+        # The text of the ValueError is not shown. If Airflow raised it, the text names only the scheme of the URI. If a
+        # storage library raised it, the text can contain values of the Connection, such as a secret.
         raise ValidationError(
             f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
@@ -500,7 +504,8 @@ def _check_shape(text: str) -> None:
 
 def _is_encodable(text: str) -> bool:
     try:
-        # A local file name with undecodable bytes contains surrogates, which this encoding accepts.
+        # Python represents undecodable bytes in a local file name as surrogates. os.fsencode accepts these surrogates,
+        # but str.encode does not.
         os.fsencode(text)
     except UnicodeEncodeError:
         return False
@@ -606,7 +611,7 @@ def _upload(file: _File, source: BinaryIO) -> None:
     try:
         shutil.copyfileobj(source, target)
     except BaseException:
-        # The upload is discarded and not closed, because closing it would publish an incomplete object.
+        # If the copy fails, the upload is discarded and not closed. To close it would publish an incomplete object.
         if isinstance(target, AbstractBufferedFile):
             target.discard()
             target.closed = True

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class FacekiTaskMixin:
-    """Mixin for task classes that call FACEKI. It must precede Airflow's base class."""
+    """Mixin for operators and sensors that call FACEKI.
+
+    In the list of base classes, the mixin must stand before Airflow's base class.
+    """
 
     # White text on dark green is readable on light pages and on dark pages.
     ui_color = "#12675c"

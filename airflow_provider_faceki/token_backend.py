@@ -36,10 +36,10 @@ class ObjectStorageTokenBackend:
     """``TokenBackend`` that stores tokens in an object storage.
 
     On S3, GCS and Azure, creating an object fails if the object already exists, so only one of several hosts fetches a
-    token. On other storages, two hosts that start at the same time possibly fetch one token each. This has no other
-    effect.
+    token. On other storages, two hosts that start at the same time possibly fetch one token each, which does no harm.
 
-    :param uri: URI of the folder. It contains the id of the storage's Connection before an ``@``.
+    :param uri: URI of the folder that contains the tokens. The part before the ``@`` is the id of the storage's
+        Connection.
     """
 
     def __init__(self, uri: str) -> None:

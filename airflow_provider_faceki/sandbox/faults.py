@@ -199,7 +199,8 @@ class Faults:
         self._queue: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        # The queue stores a copy, because `take` changes the fault and the caller possibly adds the same object again.
+        # The queue stores a copy of the fault. The method `take` changes only the copy, so the caller can add the same
+        # object again.
         self._queue.append(copy(fault))
 
     def clear(self) -> None:

@@ -38,12 +38,13 @@ MAX_CONTROL_BYTES = 1024 * 1024
 # An idle connection stays open longer than the usual pause between two polls, so that a client can reuse its
 # connection. A real load balancer behaves in the same way.
 KEEP_ALIVE_SECONDS = 65
-# uvicorn's `on_tick` expects ten calls per second.
+# The main loop calls uvicorn's method `on_tick` ten times per second, as uvicorn's own main loop does. At every tenth
+# call, `on_tick` updates the time in the Date header of responses.
 _TICK_SECONDS = 0.1
 _TICKS_A_DAY = 864_000
 _CANCEL_TIMEOUT_SECONDS = 1.0
-# The value switches SO_LINGER on, with a timeout of 0 s. With this option, close() drops the unsent data and sends RST,
-# so that the client sees a connection reset and not a normal end.
+# Value of the socket option SO_LINGER: the option is on, with a timeout of 0 s. If a socket with this value is closed,
+# the system drops the unsent data and sends a TCP RST. The client then sees a connection reset and not a normal end.
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _LOG = logging.getLogger(__name__)
@@ -166,9 +167,9 @@ class ConnectionTracker:
 
 
 def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
-    """Return a subclass of uvicorn's protocol class that reports each opened and closed connection.
+    """Return a subclass of uvicorn's protocol class that tells the tracker which connections open and close.
 
-    :param tracker: the object that receives these reports. It stores the open connections.
+    :param tracker: the object that stores the open connections.
     """
 
     class Protocol(H11Protocol):

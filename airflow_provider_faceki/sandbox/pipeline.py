@@ -145,10 +145,10 @@ class RequestPipeline:
         return await self._apply_fault(fault, route, request)
 
     async def _read(self, route: Route, http_request: HTTPRequest, generation: int) -> Request:
-        """Read a request, and give its filters their documented names.
+        """Read a request, and give the parameters that select records their documented names.
 
-        The setting `dialect` selects a form of FACEKI's API that differs from the documentation. In this form, the
-        filters possibly have other names.
+        A dialect is a simulated difference from FACEKI's documentation. In some dialects, these parameters have other
+        names, or are in the path instead of the query.
         """
         dialect = self._backend.dialect
         path = dict(http_request.path_params)

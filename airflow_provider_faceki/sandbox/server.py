@@ -165,9 +165,10 @@ class FacekiSandbox(Backend):
             runner.run(serve())
 
     async def _answer_links(self) -> None:
-        """Verify the person of each link when the delay in the setting `auto_answer` is over.
+        """Repeatedly create the records of all links whose automatic verification is due.
 
-        This also happens if the sandbox receives no requests.
+        The setting `auto_answer` is a number of seconds. When a link is this old, the sandbox decides about the link by
+        itself, although no person has uploaded images. This also happens if the sandbox receives no requests.
         """
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)

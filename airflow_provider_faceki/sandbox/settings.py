@@ -24,7 +24,7 @@ Check = Callable[[object], object]
 
 def _one_of(*allowed: object) -> Check:
     def check(value: object) -> object:
-        # The types are compared too, because 1 == True and 200 == 200.0 in Python.
+        # A value must also have the type of the allowed value, because 1 == True and 200 == 200.0 in Python.
         if not any(value == each and type(value) is type(each) for each in allowed):
             raise ValueError("one of " + ", ".join(repr(each) for each in allowed))
         return value

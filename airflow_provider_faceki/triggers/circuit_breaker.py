@@ -59,10 +59,10 @@ class CircuitBreaker:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # A probe is one poll that tests whether FACEKI responds again. After a probe has started, the next failure
-            # counts as its failure and doubles the time for which polls are blocked. A failure before the start of a
-            # probe does not change this time. It belongs to a poll that began before polls were blocked, so it contains
-            # no new information.
+            # A probe is one poll that tests whether FACEKI responds again. The first failure after the start of a probe
+            # is taken as a failure of the probe. This failure doubles the blocking time, during which no poll is
+            # allowed. A failure before the start of the probe comes from a poll that began before polls were blocked.
+            # Such a failure says nothing new, so the blocking time stays the same.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds

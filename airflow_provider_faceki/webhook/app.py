@@ -241,9 +241,9 @@ class Receiver:
         A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. All
         other Connections are unexpected.
 
-        A separate rate limit restricts the requests with a wrong token. Each such request is counted once, usually
-        after the token was compared. If a request starts the lookup of an unexpected Connection, it is counted before
-        the lookup. If its token is then right, the count is undone.
+        A separate rate limit restricts the requests with a wrong token. A request is counted when its token turns out
+        to be wrong. There is one exception: a request that starts the lookup of an unexpected Connection is counted
+        before the lookup. If the token of this request turns out to be right, the count is undone.
 
         :raises RefusedError: with the HTTP status 401 if the token is wrong, 429 if the rate limit is reached, or 503
             if the lookup failed.

@@ -57,7 +57,8 @@ class Credentials:
 
     :param token_hashes: SHA-256 hashes of the accepted tokens. Because all hashes have the same length, the duration of
         a comparison does not depend on the length of the token.
-    :param service: Defines which fields of a webhook's body contain the request id and the status.
+    :param service: Description of the FACEKI installation that sends the webhooks. It defines which fields of a
+        webhook's body contain the request id and the status.
     :param denied: Reason why no token is accepted. If it is empty, the token of a sender is compared with the hashes.
     """
 

@@ -44,8 +44,8 @@ LOCK_TIMEOUT_SECONDS = 20.0
 #: Maximum time in seconds to wait until an event is written to the database. The time is long, because the event is
 #: useful even if the sender no longer waits for the answer.
 STORE_TIMEOUT_SECONDS = 60.0
-#: A notification is compared with the latest event of the same verification. If both have the same status, the
-#: notification is a repetition and is not stored. An event that is older than this time is ignored in the comparison.
+#: Time for which an event is used to recognise repetitions. A notification is a repetition, and is not stored, if the
+#: latest event of its verification has the same status. An event that is older than one day is ignored.
 REPEAT_WINDOW = timedelta(days=1)
 #: Maximum number of notifications in one transaction. The number is small, because other API servers must wait for the
 #: end of the transaction, which locks the asset.
@@ -228,8 +228,9 @@ def _cached_reads(session: Session) -> Iterator[None]:
         mapper = query.bind_mapper
         if mapper is None or mapper.class_ not in classes or not isinstance(query.statement, Select):
             return None
-        # The private method ``_generate_cache_key`` is used, because SQLAlchemy's own recipe for caching queries uses
-        # it too. It returns None for a query that cannot be cached. Such a query is then run as usual.
+        # The private method ``_generate_cache_key`` returns equal keys for queries of the same form. SQLAlchemy's own
+        # example of a query cache uses the same method. For a query that cannot be cached, the method returns None.
+        # Such a query is run as usual.
         cache_key = query.statement._generate_cache_key()
         if cache_key is None:
             return None
@@ -293,8 +294,8 @@ def _lock_asset(session: Session, uri: str) -> AssetModel | None:
     from sqlalchemy import select, update
 
     this = (AssetModel.name == uri) & (AssetModel.uri == uri)
-    # The update locks the row and changes no value. It contains the old value of updated_at, because SQLAlchemy would
-    # otherwise set updated_at to the current time.
+    # This UPDATE statement locks the row of the asset and changes no value. The statement sets updated_at to its old
+    # value, because SQLAlchemy would otherwise set updated_at to the current time.
     session.execute(
         update(AssetModel).where(this).values(updated_at=AssetModel.updated_at),
         execution_options={"synchronize_session": False},

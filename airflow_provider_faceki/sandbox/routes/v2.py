@@ -94,7 +94,10 @@ def _verify(backend: Backend, request: Request, images: tuple[str, ...], by_link
 
 
 def _kyc(record: Record) -> dict[str, object]:
-    """Return the JSON object by which answers of the V2 API describe the verification of a record."""
+    """Return the JSON object that describes the result of a verification in the form of the V2 API.
+
+    :param record: the record of the verification, which contains the decision.
+    """
     passed = record.decision == "ACCEPTED"
     documents = record.document["document_data"]
     confidences = record.document["document_data_confidence"]

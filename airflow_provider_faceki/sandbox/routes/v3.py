@@ -59,9 +59,10 @@ def access_token_by_get(backend: Backend, request: Request) -> Response:
 
 
 def _by_headers(backend: Backend, request: Request, form: str) -> Response | None:
-    """Answer a token request that contains the client id or the client secret in a header.
+    """Return the response to a token request that contains the client id or the client secret in a header.
 
-    If the request has neither header, return None.
+    The response contains an access token, or an error if the credentials are wrong or incomplete. If the request has
+    neither header, return None.
     """
     client_id, client_secret = request.headers.get("clientid"), request.headers.get("clientsecret")
     if client_id is None and client_secret is None:
@@ -83,7 +84,7 @@ def _issue(backend: Backend, form: str, client_id: object, client_secret: object
         missing_by_field = settings.missing_secret == "field"
         return json_response({"clientSecret": ""}, 422) if missing_by_field else validation("")
     if not (_equal(client_id, settings.client_id) and _equal(client_secret, settings.client_secret)):
-        # The default answer to wrong credentials is an assumption, because FACEKI does not document its answer.
+        # FACEKI documents no response to wrong credentials. The code 1 and the HTTP status 401 are assumptions.
         return backend.dialect.wrong_credentials or legacy_error(1, 401)
     backend.accounts.tokens_by_form[form] += 1
     lifetime = settings.token_lifetime
@@ -252,9 +253,10 @@ def _nothing_found(backend: Backend) -> Response:
 
 
 def _link_error(backend: Backend, link_id: str | None) -> Response | None:
-    """Return an error if a link is unknown, used up or expired, so that no record can follow. Otherwise return None.
+    """Return the error of a link that is unknown, used up or expired.
 
-    The setting `link_errors` selects which of these errors are reported.
+    The setting `link_errors` selects which of these three errors are reported. Return None if the error is not
+    selected, if the link can still be used, or if `link_id` is None.
     """
     if link_id is None:
         return None
