@@ -70,10 +70,12 @@ class FacekiTaskMixin:
             context["ti"].xcom_push(key=key, value=url)
 
     def _remember_given(self, *names: str) -> None:
-        """Remember which arguments have a value. Call this method at the end of ``__init__``.
+        """Remember which of the named template fields the author of the DAG has set.
 
-        :param names: Names of template fields that have a default. If the author of the DAG has set such a field, and
-            it renders to an empty value, the default must not be used.
+        Call this method at the end of ``__init__``. The method :meth:`check_rendered` later refuses a remembered field
+        that renders to an empty value.
+
+        :param names: Names of template fields that the author is allowed to omit.
         """
         self._given |= {name for name in names if getattr(self, name) is not None}
 

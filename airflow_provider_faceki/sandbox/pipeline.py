@@ -77,9 +77,10 @@ class RequestPipeline:
     async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
         """Answer a request to a path that is not in the table of routes.
 
-        The table contains only documented paths. Two other kinds of paths are answered too: the path of the PDF report,
-        which the setting `pdf_path` defines, and the paths by which the dialect (a simulated difference from FACEKI's
-        documentation) replaces documented paths. For all other paths, the answer is the error for an unknown URL.
+        The table contains only documented paths. Two kinds of paths are known but not in the table. The first is the
+        path of the PDF report, which the setting `pdf_path` defines. The second is a path that replaces a documented
+        path in the dialect (a simulated difference from FACEKI's documentation). The response to a request to any other
+        path is the error for an unknown URL.
         """
         dialect = self._backend.dialect
         if request.method == dialect.pdf_method:

@@ -200,7 +200,7 @@ class TruncatedResponse(HTTPResponse):
 
 
 class ConnectionReset(HTTPResponse):
-    """A response object that sends no response and resets the connection."""
+    """A substitute for a response: the client receives nothing, and its connection is reset."""
 
     def __init__(self, abort: Abort) -> None:
         super().__init__(b"", 499)

@@ -161,8 +161,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         """
         given = DecisionEvent.from_payload(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
-        # The worker now polls FACEKI once. If the trigger has stopped because of an error, a failure of this poll must
-        # raise an error and not be tolerated. Therefore, in this case, the count of failed polls starts at the maximum.
+        # The worker now polls FACEKI once. If an error has stopped the trigger, the count of failed polls is first set
+        # to its maximum. A failure of the worker's poll then raises an error and is not tolerated.
         self._failed_polls = self.max_failures if given.status in {"failed", "refused"} else 0
         found = self._poll(context)
         if found is not None:

@@ -59,11 +59,11 @@ class DecisionEvent(NamedTuple):
 
 
 def raise_for_status(event: DecisionEvent, conn_id: str) -> None:
-    """Raise an error if the triggerer has given up, although this worker can reach FACEKI.
+    """Raise an error if the event reports that the triggerer could not poll FACEKI.
 
-    Call this function only after a poll of the worker received a response. Without the error, the task would defer
-    again, and the triggerer would give up again. The task's ``retries`` apply to the errors below, because they are not
-    converted to Airflow's exception for a permanent failure.
+    Call this function only after a poll of this worker has received a response, so the worker itself can reach FACEKI.
+    Without the error, the task would defer again, and the triggerer would fail again. Airflow applies the task's
+    ``retries`` to both errors, because neither is converted to Airflow's exception for a permanent failure.
 
     :raises ConfigurationError: if the triggerer cannot call FACEKI with its current Connection.
     :raises TransportError: if the triggerer received no response in too many consecutive polls.

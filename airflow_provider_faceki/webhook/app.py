@@ -266,8 +266,8 @@ class Receiver:
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
         # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. A
         # request for an expected Connection waits until the lookup is finished. A request for any other Connection
-        # waits for a limited time. If the lookup is not finished then, the request is refused. The limit is 0.9 times
-        # the shortest delay of a refusal. So the delay of the refusal does not reveal the duration of the lookup.
+        # waits at most 0.9 times the shortest delay of a refusal. If the lookup is not finished then, the request is
+        # refused after this shortest delay. So the delay of the refusal does not reveal the duration of the lookup.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
