@@ -16,10 +16,10 @@ from urllib.parse import quote, unquote, urlsplit
 from airflow_provider_faceki.api.errors import ValidationError
 
 #: If FACEKI's answer to a verification is lost, the record of the verification is looked up for this number of seconds.
-#: The call waits at most two minutes for the answer by default, like FACEKI's own apps. FACEKI performs the
-#: verification in this time. So one minute more is usually enough for the record to appear. The verification operator
-#: has the same default. This constant is defined in this module, so that parsing a DAG file does not import the code of
-#: the verification call.
+#: By default, the verification call waits at most two minutes for the answer, like FACEKI's own apps. FACEKI performs
+#: the verification during these two minutes. So 60 seconds more are usually enough for the record to appear. The
+#: verification operator has the same default. This constant is defined in this module, so that parsing a DAG file does
+#: not import the code of the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
 #: Maximum length of a URL or path in characters. Servers refuse a longer one with HTTP 414.
 MAX_URL_CHARACTERS = 8000
@@ -88,8 +88,8 @@ def check_seconds(name: str, value: object) -> None:
 
 def check_minutes(name: str, value: object) -> None:
     """Raise an error if ``value`` (minutes) is not an integer, or if it is negative. ``None`` is accepted."""
-    # The number is sent as JSON. Some JSON readers convert each number to a float, which represents only the integers
-    # below 2**53 exactly. Therefore the number must be below 2**53.
+    # The number of minutes is sent as JSON. Some JSON readers convert each number to a float, which represents only
+    # the integers below 2**53 exactly. Therefore the number of minutes must be below 2**53.
     if value is not None and (
         not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53
     ):
@@ -130,8 +130,9 @@ def _is_sendable(value: object) -> bool:
     try:
         str(value).encode()
     except ValueError:
-        # There are two causes of this error. UTF-8 cannot encode a text with a lone surrogate, which is half of a
-        # surrogate pair. And Python does not convert an integer with thousands of digits to text.
+        # The value cannot be sent. The ValueError has two possible causes. UTF-8 cannot encode a text with a lone
+        # surrogate, which is half of a surrogate pair. And Python does not convert an integer with thousands of digits
+        # to text.
         return False
     return True
 

@@ -107,15 +107,17 @@ class FacekiError(Exception):
             f"request id {self.request_id}" if self.request_id is not None else None,
         ]
         details = ", ".join(fact for fact in facts if fact)
-        # The details are in round brackets, because Airflow's command line removes square brackets as markup.
+        # The details of the error, such as the HTTP status, are in round brackets, because Airflow's command line
+        # removes square brackets as markup.
         return f"{self.message} ({details})" if details else self.message
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # An attribute of this error whose value is a SecretText is left out of the pickle. Otherwise the pickle would
-        # contain the secret in plain text, and Airflow possibly stores the pickle.
+        # A SecretText is a text whose `repr` hides the content. If an attribute of this error has such a value, the
+        # attribute is left out of the pickle. Otherwise the pickle would contain the secret in plain text, and Airflow
+        # possibly stores the pickle.
         state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
         return (_rebuild, (type(self), self.message, state))
 
@@ -193,11 +195,11 @@ class WorkflowError(ResponseError):
 
 
 class QuotaError(ResponseError):
-    """The wallet is empty (5003) or a verification limit is reached (8017)."""
+    """The FACEKI account has no credit (code 5003), or a limit of verifications is reached (code 8017)."""
 
 
 class LinkError(ResponseError):
-    """The verification link is unknown (8014), expired (8015), used up (5009) or otherwise unusable."""
+    """The verification link is unknown (code 8014), expired (code 8015), used up (code 5009) or otherwise unusable."""
 
 
 class NotFoundError(ResponseError):

@@ -56,7 +56,8 @@ _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = 1e9, 1e10
 # A creation time from FACEKI is possibly incomplete, and this module then reads it as an earlier time. A time without a
 # zone is read as UTC, which is up to 12 hours too early. A date without a time is read as midnight, which is up to 24
-# hours too early. This constant is the maximum error in seconds: 12 hours, 24 hours and a reserve of two hours.
+# hours too early. This constant is the maximum error in seconds: 12 hours, 24 hours and a reserve of two hours. The
+# method `is_older_than` adds it to an incomplete time, so that no record seems older than it is.
 _MAX_ZONE_ERROR_SECONDS = 38 * 3600.0
 
 
@@ -98,7 +99,7 @@ class Decision(StrEnum):
 
 
 class CodeSummary(TypedDict):
-    """One of FACEKI's codes and its published name. An unknown code or an unknown name is ``None``."""
+    """One of FACEKI's codes and its published name. If only one of the two is known, the other is ``None``."""
 
     code: int | None
     name: str | None

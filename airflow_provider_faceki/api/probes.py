@@ -92,7 +92,10 @@ _MAX_KEYS = 12
 
 
 class Level(StrEnum):
-    """Result of the test requests for one question, for example whether the user has to change a setting."""
+    """Level of the answer to one question about the FACEKI installation.
+
+    The level says whether the user has to change a setting of the Airflow Connection, or why this is unknown.
+    """
 
     #: The settings of the Connection work, so the user does not have to change them.
     OK = "ok"
@@ -521,8 +524,8 @@ def _setting_row(
     :param question: The question that the finding answers.
     :param changes: All settings that the user has to change, with their new values.
     :param names: Names of the settings that the finding is about.
-    :param shape: Description of the answer that FACEKI sends if it has no record. It is empty if the finding does not
-        show this description.
+    :param shape: Description of the answer that FACEKI sends if it has no record. The finding shows this description.
+        If ``shape`` is empty, the finding shows no description.
     """
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"
@@ -564,7 +567,8 @@ def _status(error: FacekiError) -> str:
 
 
 def _error_text(error: FacekiError) -> str:
-    # str(error) is not used, because it contains FACEKI's request id and the Connection id.
+    # A finding must not contain ids. str(error) contains FACEKI's request id and the Connection id. Therefore only the
+    # error's message, class, status and code are used.
     message = error.message.replace(f"; {CHECK_ADVICE}", "")
     return f"{message} ({_status(error)})"
 

@@ -49,8 +49,8 @@ class RawCall:
         other methods it is ``False``, because FACEKI has no idempotency keys and some calls cost credit.
     :param files: Mapping of part names to files, which are sent as ``multipart/form-data``. A value is a :class:`File`,
         or an :class:`Image` if its format has to be checked.
-    :param authenticated: Whether to send an access token. Use ``False`` for routes without a token, such as the V2
-        routes by link.
+    :param authenticated: Whether to send an access token. Use ``False`` for routes that need no token, such as the V2
+        routes that receive the id of a verification link instead.
     :raises ValidationError: if an argument is invalid.
     """
 

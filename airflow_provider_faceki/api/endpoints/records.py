@@ -24,13 +24,14 @@ from airflow_provider_faceki.api.values import check_identifier, is_missing
 #: so that the records of such an app can be fetched. All other calls of this package refuse it.
 SDK_MISSING_IDENTIFIER = "undefined"
 
-#: Advice for an answer that contains null in the place of records.
+#: Advice in the error message for an answer that contains null in the place of records.
 NULL_ADVICE = (
     "If FACEKI answers so where it has no record, set null_result to no_record in the Connection's extra: "
     "`airflow faceki check` finds that out. Otherwise check records_path"
 )
 
-# Usual status words for a verification without a decision. No public source contains the words that FACEKI uses.
+# Usual status words for a verification that has no decision yet. No public source contains the words that FACEKI uses.
+# A record with one of these words is accepted. Another unknown word raises an error, because it is possibly a decision.
 _PENDING_WORDS = frozenset(
     {
         *("PENDING", "IN_PROGRESS", "INPROGRESS", "IN PROGRESS", "PROCESSING"),
@@ -178,9 +179,10 @@ def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
 
 def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
     found = find_objects(answer.document, is_record)
-    # If the content of the answer is null, an empty tuple is returned. The setting `null_result` decides in
-    # `read_records` whether null means "no record" or is an error. If the answer has no body, the body was possibly
-    # lost. Then `None` is returned, and `read_records` always raises an error.
+    # The content of the answer is possibly null. Then this function returns an empty tuple, and its caller
+    # `read_records` checks the setting `null_result`. If the setting is `no_record`, the tuple is the result. Otherwise
+    # `read_records` raises an error. If the answer has no body, the body was possibly lost. Then this function returns
+    # `None`, and `read_records` always raises an error.
     if found is None and answer.result is None and not answer.is_empty:
         return ()
     if found is None:

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The call that fetches the PDF report of a verification.
 
-A menu of FACEKI mentions the report, but no public source contains the URL and the format of the report.
+The menu of FACEKI's documentation mentions the report, but no public source contains its URL and format.
 """
 
 from __future__ import annotations

@@ -229,8 +229,9 @@ class PerformKycVerification:
         began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
             found = yield from self._look_up(account, reason)
-            # Seconds since the first lookup. The system clock also counts the duration of the requests. If the clock
-            # was set back in the meantime, its value is too small. Then the sum of the pauses is larger and is used.
+            # Seconds since the first lookup began. They are measured with the system clock, so they include the
+            # duration of the requests. If the system clock was set back since then, the measured time is too short.
+            # In this case, the sum of all pauses between the lookups is used instead.
             waited = max(paused, account.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found

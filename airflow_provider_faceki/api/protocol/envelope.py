@@ -51,7 +51,8 @@ _WORD_FIELDS = (
     *("message", "messages", "msg", *_ERROR_FIELDS),
     *("errormessage", "errordescription", "detail", "reason"),
 )
-# These fields describe an answer. Any other field with a value is part of the content of the answer.
+# These fields contain codes, statuses, messages or technical details. Any other field with a value is content, such as
+# records. If an answer has content, an error field or a message alone does not make the answer a failure.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,
@@ -62,7 +63,8 @@ _ENVELOPE_FIELDS = frozenset(
         *("reason", "hint", "instance", "trace", "requestid", "traceid", "correlationid", "metadata", "meta"),
     }
 )
-# These fields belong to FACEKI's own envelopes and not to the result.
+# These fields belong to the outer object (envelope) of FACEKI's answers. If an envelope has neither the field `result`
+# nor the field `data`, all its fields except these are the result.
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
 _CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
@@ -224,7 +226,7 @@ def _is_enveloped(document: Mapping[str, Json]) -> bool:
 
 
 def _failure_code(by_name: Mapping[str, Json]) -> int | None:
-    """Return the first code in an answer that does not mean success, or ``None``.
+    """Return the first code that does not mean success, or ``None`` if the answer contains no such code.
 
     The code is possibly in a nested object, such as ``data.error`` in the V2 API.
     """

@@ -54,7 +54,8 @@ class HttpRequest:
         return replace(self, headers=(*self.headers, (header.lower(), value)))
 
     def __repr__(self) -> str:
-        # Query, headers and body are omitted, because they contain links, secrets, tokens and personal data.
+        # The `repr` of a request omits the query, headers and body, because they contain links, secrets, tokens and
+        # personal data.
         return f"<HttpRequest {self.method} {urlsplit(self.url).path}>"
 
 

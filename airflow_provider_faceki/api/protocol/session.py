@@ -107,7 +107,11 @@ class MultiStep(Protocol):
     """A kind of API call that sends more than one request, or that handles errors itself."""
 
     def steps(self, account: AuthSession) -> Steps[object]:
-        """Perform the call and return a result of the same type as ``read()``."""
+        """Perform the call and return its typed result.
+
+        The method is a generator. It yields effects, such as "send this request", and returns the same type as the
+        method ``read`` of the endpoint.
+        """
 
 
 @dataclass(frozen=True, slots=True, repr=False)

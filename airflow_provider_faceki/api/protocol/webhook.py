@@ -24,7 +24,7 @@ MAX_FORM_FIELDS = 100
 
 
 class InvalidWebhookError(ValueError):
-    """The body is not a webhook of FACEKI. The message names the missing field and the keys of the body."""
+    """The body is not a webhook of FACEKI. The error message names the missing field and the keys of the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
     and other spellings of the two field names are accepted too.
 
     :param service: Settings that contain the names of the fields for the request id and the decision.
-    :raises InvalidWebhookError: if the body contains no request id or no decision. The message names the keys of the
-        body.
+    :raises InvalidWebhookError: if the body contains no request id or no decision. The error message names the keys of
+        the body.
     """
     found = _read(body, service)
     # The body contains personal data. Error trackers report the local variables of each function that an exception
