@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-# These names are imported at the top. On Airflow 2.11, each access to such a name first tries to import a module that
-# does not exist, under the lock of this module. A forked child process would wait for a lock that a thread of its
-# parent held.
+# The two names below are imported at the top and not inside functions. On Airflow 2.11, each access to such a name
+# first tries to import a module that does not exist, and holds an import lock meanwhile. If a process forked while
+# another thread holds this lock, the child process would wait for the lock forever.
 from airflow.providers.common.compat.sdk import AirflowException, get_current_context
 
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Before an execution sends a charged call, it stores a mark with a random value (nonce). Later it reads the stored
-#: mark again, to see whether another execution has overwritten it. This is the minimum number of seconds between this
-#: write and this read. It must be longer than another execution needs to read and to write the mark. These are two
-#: requests to Airflow's API server.
+#: Minimum seconds that an execution waits before it sends a charged call. Before the wait, it stores a mark with a
+#: random value (nonce). After the wait, it reads the stored mark, to see whether another execution has overwritten the
+#: mark. The wait must be longer than another execution needs to read and to write the mark. These are two requests to
+#: Airflow's API server.
 MIN_FENCE_SECONDS = 1.0
 #: Before an execution sends a charged call, it reads the stored mark and writes its own mark. A mark is a stored value
 #: that means: a charged call was possibly sent. Then the execution waits, and reads the stored mark again, to see
@@ -54,12 +54,14 @@ MIN_FENCE_SECONDS = 1.0
 #: read and the write.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
-#: reads. If more time passes, the process was suspended, and it stops sending. Before the hook repeats a failed
-#: request, it possibly pauses, and it reads no image during this pause. Therefore the longest such pause
-#: (``max_wait`` of the Connection) is added to the maximum. The reason for the maximum is this: if a worker sends no
-#: heartbeat for 300 seconds, Airflow starts the next try. The next try waits another 150 seconds, and then looks for
-#: the record at FACEKI. A suspended try must send its request before this lookup, or not at all. Otherwise the person
-#: is verified and billed twice.
+#: reads. If more time passes, the process was suspended, and it stops sending.
+#:
+#: The reason: if a worker sends no heartbeat for 300 seconds, Airflow starts the next try. The next try waits another
+#: 150 seconds, and then looks for the record at FACEKI. A suspended try must send its request before this lookup, or
+#: not at all. Otherwise the person is verified and billed twice.
+#:
+#: The hook possibly pauses before it repeats a failed request, and reads no image during this pause. Therefore the
+#: longest such pause (``max_wait`` of the Connection) is added to the maximum.
 MAX_SUSPENSION_SECONDS = 180.0
 #: Clock that also counts the time in which the machine is suspended, if the system has such a clock.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -135,11 +137,11 @@ class ChargedCallState:
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         """
-        # ``resubmit_after`` is counted from the start of this try. An earlier try sends nothing after this start; see
-        # ``MAX_SUSPENSION_SECONDS``. The time in the mark of the earlier try can be too early: after writing the mark,
-        # the process was possibly suspended. Then it sent its last byte much later, shortly before the start of this
-        # try. If Airflow has not set the start time of this try, as in `dag.test()` of Airflow 2, the current time is
-        # used as the start.
+        # FACEKI needs at most ``resubmit_after`` seconds after the last byte of a call. It is not known when an earlier
+        # try sent the last byte. Its mark contains the time before the call. After that, the earlier try was possibly
+        # suspended, and sent the last byte much later. However, an earlier try sends nothing after the start of this
+        # try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If Airflow
+        # has not set this start time, as in `dag.test()` of Airflow 2, the current time is used.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -189,8 +191,9 @@ class ChargedCallState:
             raise AirflowException(str(error)) from None
         except api.ValidationError as error:
             self.clear()
-            # The arguments were already checked. Therefore a ``ValidationError`` here means that the storage failed, or
-            # that the image is still being written. In both cases the next try can succeed.
+            # The arguments of the call were checked earlier. Therefore a ``ValidationError`` during the call means
+            # that the storage of an image failed, or that the image is still being written. In both cases the next try
+            # can succeed.
             raise AirflowException(str(error)) from None
         except api.FacekiError as error:
             if not error.is_ambiguous:

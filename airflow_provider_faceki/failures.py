@@ -13,7 +13,8 @@ These errors fail a task at once, because another try cannot help:
 - LinkError: a used or expired link does not become valid again.
 - VerificationError: the same images get the same answer, and FACEKI charges again.
 - TlsError: certificates must be repaired.
-- Any error with ``needs_consent``: because of another try, FACEKI would possibly act or charge a second time.
+- Any error with ``needs_consent``: FACEKI has possibly acted on the call already. With another try, FACEKI would
+  possibly act or charge a second time.
 
 All other errors are raised unchanged, so the task's ``retries`` apply to them. These are connection failures, lost
 answers, throttling, a failing service, and answers that are unreadable or have an unknown code. Two further errors are

@@ -101,7 +101,8 @@ class RecordExport:
     failures: Counter[str] = field(default_factory=Counter)
     #: Number of rows that were written to each table.
     written: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*TABLES, "errors"), 0)))
-    #: Number of rows that could not be fetched in this try, and the last exception of such a row.
+    #: Number of rows that could not be fetched in this try. ``problem`` is the last exception that prevented the
+    #: fetching of such a row.
     unfinished: int = 0
     problem: Exception | None = None
     journal: Journal = field(init=False)

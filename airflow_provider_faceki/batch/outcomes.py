@@ -183,24 +183,27 @@ def triage(
 
 
 def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
-    """Return the error line of a row that FACEKI refused, or that contains an invalid value or image."""
+    """Return the line for the output folder ``errors`` of a row with an error.
+
+    FACEKI has refused the row, or the row contains an invalid value or image.
+    """
     word, advice = next((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind))
     code = word if error.code is None else str(error.code)
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 
 
 def storage_line(row: Row, error: Exception) -> Mapping[str, object]:
-    """Return the error line of a row with an image that cannot be read from its storage."""
+    """Return the line for the output folder ``errors`` of a row with an image that cannot be read from its storage."""
     advice = "see why the storage does not give the image, and put the row into a new batch"
     return _line(row.number, row.values.get("record_identifier"), "STORAGE", str(error), advice)
 
 
 def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refusal | None:
-    """Return a ``Refusal`` if the cause of ``error`` is possibly a mistake that affects all rows of the batch.
+    """Return a ``Refusal`` if FACEKI's refusal of a row possibly applies to every row of the batch.
 
-    An example is a wrong setting. For any other error, return ``None``.
+    The cause is then possibly a mistake in the batch, such as a wrong setting. Otherwise return ``None``.
 
-    :param row: The refused row.
+    :param row: The row that FACEKI refused.
     :param error: The error that FACEKI reported.
     :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
         verified the row after its last intent. An intent is a journal entry that is written before a row is sent.
@@ -224,7 +227,7 @@ def is_systemic(error: api.FacekiError) -> bool:
 
 
 def is_transient(error: api.FacekiError) -> bool:
-    """Return whether a later attempt of the same row can succeed."""
+    """Return whether a row that failed with ``error`` can succeed in a later attempt."""
     return error.is_transient or isinstance(error, api.OutcomeUnknownError)
 
 

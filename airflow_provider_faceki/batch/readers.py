@@ -184,8 +184,8 @@ def _check_header(
     header: Collection[str], columns: Collection[str], required: Collection[str], hint: str = ""
 ) -> None:
     names = list(header)
-    # The error message does not contain the column names. If the file has no header, the first row is read as names,
-    # and these names are personal data.
+    # An error message contains the number of columns, but not the header of the file. If the file has no header, its
+    # first row is read as the header, and this row contains personal data.
     found = f"it has {len(names)} column(s){hint}"
     if missing := [column for column in required if column not in names]:
         raise ValidationError(f"manifest: there is no column {', '.join(map(repr, missing))}; {found}")

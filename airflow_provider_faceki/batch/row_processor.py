@@ -44,8 +44,8 @@ CLOCK_MARGIN_SECONDS = 300.0
 #: Number of consecutive rows with unreadable images after which a failed read of an image is not repeated. Otherwise
 #: the repetitions would need seconds for each row while the storage is down.
 UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
-#: Maximum number of workflows for which the identifier of one row is stored in memory. The row has the decision
-#: ACCEPTED. A lookup of its identifier shows whether FACEKI stores records of the workflow.
+#: Maximum number of workflows for which an identifier is stored in memory. For each workflow, it is the identifier of
+#: one row with the decision ACCEPTED. A lookup of this identifier shows whether FACEKI stores records of the workflow.
 MAX_WORKFLOWS = 1000
 
 
@@ -260,14 +260,16 @@ class RowProcessor:
 
     @property
     def _accepts_older_records(self) -> bool:
-        # If this property is true, each row is looked up before it is sent, and a record of any age is its result.
+        # An older record is a record with the identifier of the row from the time before this batch. If older records
+        # are accepted, each row is looked up before it is sent, and a record of any age is the result of the row.
         return self.resubmit != "always" and not self.assume_new
 
     def still_open(self, row: Row) -> Deferred:
-        """Return the outcome that postpones a row to the second pass. This try has not sent the row.
+        """Return the outcome of a row that is not done, so that the row is processed again later.
 
-        An earlier try possibly sent it. The earlier try stopped sending before this try started. Therefore the start of
-        this try is the latest possible time at which the row was sent.
+        This try has not sent the row, but an earlier try possibly sent it. An earlier try stops sending before this try
+        starts. Therefore the outcome contains the start of this try as the latest time at which the row was possibly
+        sent.
         """
         return Deferred(row, None, sent_by=self.started)
 
@@ -369,10 +371,10 @@ class RowProcessor:
     def _problem_of_resubmitting(self, row: Row) -> str | None:
         if self.resubmit == "always":
             return None
-        # An earlier lookup has found no record that FACEKI created after the row was sent. Here, all records of the
-        # row's identifier are looked up. An older record usually belongs to another verification. But if FACEKI's clock
-        # differs by more than CLOCK_MARGIN_SECONDS, the record can belong to this row. A second request would then
-        # possibly be billed again. Therefore the row is not sent and gets an error.
+        # An earlier lookup has found no record that FACEKI created after the row was sent. This lookup also finds older
+        # records of the row's identifier. An older record usually belongs to another verification. But if FACEKI's
+        # clock differs by more than CLOCK_MARGIN_SECONDS, the record can belong to this row, and a second request would
+        # possibly be billed again. Therefore, if there is an older record, the row is not sent and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
         if self.resubmit == "never":
@@ -444,10 +446,9 @@ class RowProcessor:
 
 
 def row_of(line: Mapping[str, object]) -> Row:
-    """Return a row that contains only the identifier from a line of the output folder ``results``.
+    """Return a row with the identifier of a row that has a result. The returned row contains nothing else.
 
-    :param line: Line of a row that has a result, as a JSON object. It contains no images, so neither does the
-        returned row.
+    :param line: Line of the row in the output folder ``results``, as a JSON object. It contains no images.
     """
     return Row(0, {"record_identifier": str(line.get("record_identifier"))})
 

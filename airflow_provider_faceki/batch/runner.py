@@ -130,8 +130,8 @@ class WorkerPool:
             except Exception as error:  # noqa: BLE001 - the outcome passes the exception to the main thread
                 outcome = Crashed(error)
             self._outcomes.put(outcome)
-            # The variables are deleted. Otherwise an idle thread would keep its last job and outcome in memory, and
-            # possibly an image to which they refer.
+            # The last job and its outcome are deleted. Otherwise a thread that waits for its next job would keep them
+            # in memory, and possibly an image to which they refer.
             del job, outcome
 
 

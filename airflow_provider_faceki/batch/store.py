@@ -101,7 +101,8 @@ def _warn(state: RetryCallState) -> None:
 
 
 def _pause(state: RetryCallState) -> float:
-    # tenacity also calls this function after the last attempt. It then ignores the result, because no attempt follows.
+    # tenacity calls this function after each failed attempt, to get the pause before the next attempt. It also calls
+    # it after the last attempt. The pause is then 0.0 and is not used, because no attempt follows.
     return (*RETRY_PAUSES_SECONDS, 0.0)[state.attempt_number - 1]
 
 

@@ -98,7 +98,8 @@ class BatchVerification:
     is_killed: Callable[[], bool]
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
-    #: Number of rows that have neither a result nor an error after this try, and the last exception of such a row.
+    #: Number of rows that have neither a result nor an error after this try. ``problem`` is the last exception that
+    #: prevented the processing of such a row.
     unfinished: int = 0
     problem: Exception | None = None
     #: Number of rows that were not sent, because the limit ``max_verifications`` was reached.
@@ -172,9 +173,10 @@ class BatchVerification:
         self._runner.drain()
 
     def _triage(self, row: Row) -> RowState | None:
-        """Return the state of a row that has to be processed. Return ``None`` for all other rows.
+        """Return the journal's state of a row, such as whether the row was possibly sent before.
 
-        If a row is not valid, the error of the row is written to the journal, and the row is not processed.
+        If the row must not be processed, return ``None``. This is the case if the row already has a result or an error,
+        or if it is not valid. The error of a row that is not valid is written to the journal.
         """
         key, line, _ = outcomes.triage(row, self.journal.index.mark_seen)
         state = self.journal.index.state(key)
@@ -232,9 +234,10 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except api.ValidationError as error:
-            # An intent is a journal entry for a row that is going to be sent. A ``ValidationError`` means that the
-            # folder is not writable, or that a newer try has the lease. It is not known which intents were written.
-            # Therefore no intent is cancelled, and later tries treat all of these rows as possibly sent.
+            # An intent is a journal entry for a row that is going to be sent. The intents of the rows could not be
+            # written, because the output folder is not writable, or because a newer try has the lease. It is not known
+            # which intents were written. Therefore no intent is cancelled, and later tries treat all of these rows as
+            # possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()
@@ -306,8 +309,9 @@ class BatchVerification:
 
     def _check_lease(self) -> None:
         try:
-            # If the storage cannot list the lease files, the lease is not necessarily lost, so this error is ignored.
-            # The check is repeated before each billed call, and a row is sent only if that check succeeds.
+            # An OSError means that the storage cannot list the lease files. The lease is not necessarily lost, so the
+            # OSError is ignored. The lease is checked again before each billed call, and a row is sent only if that
+            # check succeeds.
             with suppress(OSError):
                 self.lease.ensure_held()
         except api.ValidationError as error:

@@ -297,9 +297,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def records_path(value: object, _: FieldSpec) -> str:
-    """Check the path for fetching records. It is allowed to contain at most one placeholder.
+    """Check the URL path for fetching records. It is allowed to contain at most one placeholder.
 
-    A placeholder is the name of a record filter in braces, such as ``{requestId}``. The id replaces it in a request.
+    A placeholder is a name in braces, such as ``{requestId}``. In a request, the id with this name replaces it.
 
     :raises InvalidValue: If the value is not a path, or if it has more than one placeholder.
     """

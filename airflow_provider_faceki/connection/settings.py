@@ -106,10 +106,11 @@ class WebhookSettings:
     :param hmac_secret: Key of the HMAC signature of the webhook body. ``None`` means that no signature is required.
     :param hmac_header: HTTP header that contains the signature.
     :param request_id_field: Name of the body field that contains the request id.
-    :param status_field: Name of the body field that contains the decision.
+    :param status_field: Name of the body field that contains the status, which is FACEKI's decision.
     :param hmac_timestamp_header: HTTP header that contains the time of the signature. ``None`` means that only the body
         is signed.
-    :param statuses: Statuses of the webhooks that are stored. ``None`` means that all webhooks are stored.
+    :param statuses: A webhook is stored only if its status is one of these. ``None`` means that all webhooks are
+        stored.
     :param max_per_day: Maximum number of webhooks that are stored in 24 hours.
     """
 

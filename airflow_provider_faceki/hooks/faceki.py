@@ -302,8 +302,9 @@ class FacekiHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Test the Connection: request one token from FACEKI. Return success or failure, and a message.
 
-        The token store is not used. FACEKI does not charge for this call. If FACEKI does not know the form of the token
-        request, each other form is tried once.
+        The token store is not used. FACEKI does not charge for this call. FACEKI's documentation and SDKs contain
+        several forms of the token request. If FACEKI does not know the configured form, the other forms are tried until
+        one of them works.
         """
         from dataclasses import replace
 
@@ -323,7 +324,7 @@ class FacekiHook(BaseHook):
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
-        """Try the forms of the token request that are not configured, until one of them works.
+        """Try all forms of the token request except the configured form, until one of them works.
 
         Return a sentence that names the form that works. If no form works, return an empty text.
         """
@@ -460,9 +461,10 @@ def _token_backend(settings: ConnectionSettings) -> TokenBackend | None:
 
 
 def _connect_token_backend(client: FacekiClient) -> None:
-    """Look up the Connection for the storage of the shared token store, if a shared token store is used.
+    """Look up the Connection for the storage of a shared token store, before the token store is used.
 
-    Errors are ignored here, because the token store logs them later.
+    Airflow can look up a Connection only on certain threads, and the token store is possibly used on another thread. If
+    the client has no shared token store, do nothing. Errors are ignored here, because the token store logs them later.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:
