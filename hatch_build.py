@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Build hook that makes the links of the README absolute, because relative links do not work on a package index."""
+"""Make the links of the README absolute when the package is built.
+
+The module is a plugin of the build tool Hatchling. Relative links do not work on a package index.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]" + _RELATIVE)
 
 
 class ReadmeHook(MetadataHookInterface):
-    """Build hook that sets the field `readme` of the package. The settings of the hook are in pyproject.toml."""
+    """Hatchling plugin that sets the field `readme` of the package. The plugin's settings are in pyproject.toml."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Make the links of the README absolute, and add this README to the metadata of the package."""

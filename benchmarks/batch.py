@@ -30,10 +30,10 @@ IMAGE = 20_000
 #: For each number of requests in flight: the lowest throughput with which the benchmark passes. It is a share of the
 #: theoretical maximum.
 SHARES = {16: 0.95, 64: 0.93}
-#: The number of rows of a batch is chosen so that the batch takes this time in seconds at the maximal throughput.
-#: ``LONG`` is for the batch of our provider whose throughput has a target. ``SHORT`` is for all other batches, for
-#: example the batches with plain calls of the library ``requests``. These calls need almost no time before the first
-#: request is sent, so a shorter measurement is sufficient.
+#: Two durations of a batch in seconds. The number of rows is chosen so that the batch takes this time at the maximal
+#: throughput. ``LONG`` is for the batch of our provider whose throughput has a target. It is long, so that the time
+#: before the first verification is only a small share. ``SHORT`` is for all batches without a target. A shorter
+#: measurement is sufficient for them.
 LONG, SHORT = 50, 20
 FEW, MANY = 1_000, 100_000
 PEOPLE = 200
@@ -107,7 +107,7 @@ def _overhead(server: Loopback, directory: Path) -> list[Row]:
 
 
 def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, seconds: int) -> _Found:
-    """Process a batch in a new process, and return what the process prints.
+    """Run a batch as a separate operating system process, and return the measurements that it prints.
 
     The number of rows is chosen so that the batch takes ``seconds`` at the maximal throughput.
     """
@@ -117,7 +117,9 @@ def _work_off(server: Loopback, name: str, directory: Path, concurrency: int, se
 
 
 def run_process(server: Loopback, name: str, folder: Path, concurrency: int, place: str = "") -> _Found:
-    """Process a manifest with ``benchmarks/batching.py`` in a new process, and return what the process prints.
+    """Run ``benchmarks/batching.py`` for one manifest as a separate operating system process.
+
+    Return the measurements that ``benchmarks/batching.py`` prints.
 
     :param server: The server that receives the requests.
     :param name: The kind of batch: ``verify``, ``looked_up``, ``fetch`` or ``pool``; see ``benchmarks/batching.py``.

@@ -1,11 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Process one manifest in this process, and print the time and the memory that this needs.
+"""Program that verifies or fetches all rows of one manifest, and prints the time and the memory that this needs.
 
 The command is ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``. FOLDER contains the
 images. PLACE is the folder or URI that contains the manifest. The batch also writes its output files to PLACE.
 
-The command prints JSON with the number of rows, the seconds, the CPU seconds, and the memory of the process in MiB
-before the work and at its peak.
+The command prints JSON with the number of rows, the seconds, the CPU seconds, and the program's memory in MiB before
+the first row and at the peak.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks import clients, memory
 from benchmarks.loopback import RECORDS_PATH
 
 VERIFY, LOOKED_UP, FETCH, POOL = "verify", "looked_up", "fetch", "pool"
-#: The default workflow of the Connection.
+#: The FACEKI workflow of all verifications. It is the default workflow of our provider's Connection.
 WORKFLOW = "benchmark"
 MANIFEST = "people.ndjson"
 COLUMN = "record_identifier"
@@ -84,7 +84,8 @@ def _execute(make: Callable[..., Any], place: str, concurrency: int) -> int:
         output_path=f"{place}/out",
         concurrency=concurrency,
     )
-    # The operator reads only these attributes of the Airflow task instance.
+    # This object replaces Airflow's task instance, because the batch operator runs outside of Airflow here. The
+    # operator reads only these attributes of a task instance.
     ti = SimpleNamespace(dag_id="benchmark", run_id="benchmark", task_id="benchmark", map_index=-1)
     decisions: dict[str, int] = operator.execute({"ti": ti})["decisions"]
     assert list(decisions) == ["ACCEPTED"]
@@ -92,9 +93,9 @@ def _execute(make: Callable[..., Any], place: str, concurrency: int) -> int:
 
 
 def _pool(url: str, certificate: str) -> Work:
-    """Return the function of a task that a user would write without our operator.
+    """Return a function that verifies all rows of a manifest, as a user would write it without our operator.
 
-    It uses the library ``requests`` and a thread pool, and keeps all results in memory.
+    The function uses the library ``requests`` and a thread pool, and keeps all results in memory.
     """
 
     def work(folder: Path, concurrency: int) -> int:

@@ -52,9 +52,10 @@ BESIDE = {
 #: Libraries that must not be imported when a DAG is parsed. Only a running task needs them.
 HEAVY = ("aiohttp", "asgiref", "cryptography", "requests", "requests_toolbelt", "tenacity", "urllib3")
 
-#: Number of rounds for our modules, and for the modules of the other providers. Each round is slow, because Airflow
-#: needs seconds to start. The other providers are much slower than ours, so an exact measurement of them is not
-#: necessary. Therefore few rounds are enough for them.
+#: Two numbers of rounds. The first is for our modules and for the lightest modules of Airflow itself. The second is for
+#: the modules of the other providers. The second is smaller, because each import needs a new process, and Airflow
+#: needs seconds to start there. Two rounds are enough for these modules: they are much slower than ours, so an exact
+#: measurement is not necessary.
 ROUNDS, PEER_ROUNDS = 5, 2
 
 

@@ -24,15 +24,17 @@ PLOTTED = {
     "first_call": "CPU time of a task's first call: this provider, plain requests, and the http provider",
     "calls": "Time of a GET with one hook and with a new hook for each call",
 }
-#: Matches a generated part of the page. Each such part is between two HTML comments: the first contains the name of a
-#: benchmark, and the second marks the end.
+#: Matches a generated part of docs/performance.md. Each such part is between two HTML comments: the first contains the
+#: name of a benchmark, and the second marks the end.
 _GENERATED = re.compile(r"(<!-- results of (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 def fill(page: str, results: Mapping[str, Measured]) -> str:
-    """Return the text of the page. The old plots and tables in it are replaced by the plots and tables of ``results``.
+    """Return the text of docs/performance.md with its old plots and tables replaced by those of ``results``.
 
-    :raises ValueError: If the page has no place for the results of a benchmark.
+    :param page: The old text of docs/performance.md.
+    :param results: The result of each benchmark, by the name of the benchmark.
+    :raises ValueError: If ``page`` has no place for the results of a benchmark.
     """
     places = {name for _, name, _ in _GENERATED.findall(page)}
     if missing := sorted(set(results) - places):

@@ -155,9 +155,10 @@ def _environment(directory: Path, place: Path | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))
     }
-    # PYTHONDONTWRITEBYTECODE is removed, so that Python writes bytecode, as for an installed package. Without bytecode,
-    # the import benchmark would measure the compiler. The other variables contain paths of CA files. They are removed,
-    # because the library ``requests`` would use these files instead of the CA file of its session.
+    # Three environment variables are removed. Without PYTHONDONTWRITEBYTECODE, Python writes bytecode, as for an
+    # installed package. If Python wrote no bytecode, the import benchmark would measure the compiler.
+    # REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE contain paths of CA files. The library ``requests`` would use these files
+    # instead of the certificate of the benchmark's server.
     for name in ("PYTHONDONTWRITEBYTECODE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         kept.pop(name, None)
     kept["AIRFLOW_HOME"] = str(directory / "airflow")

@@ -83,8 +83,9 @@ def measure(directory: Path) -> list[Row]:
 
 
 def _rows(server: Loopback, scenario: Scenario) -> list[Row]:
-    # A file is used only if several processes must share the token. In all other scenarios the token is stored in
-    # memory, so that the processes do not find the token of an earlier scenario.
+    # Our provider stores the token in a file only if a scenario has several processes, because these must share the
+    # token. In all other scenarios, our provider stores the token in memory. Otherwise a scenario would find the token
+    # of an earlier scenario in the file.
     clients.connect(server, shared_file=scenario.processes > 1)
     ours = _count(server, scenario, _ours_new if scenario.new_hooks else _ours_one)
     theirs = {name: _count(server, scenario, make) for name, make in _candidates(server).items()}

@@ -24,8 +24,8 @@ from benchmarks.loopback import RECORDS_PATH, trusting
 from benchmarks.waits import HTTP, LATENCY, NAIVE, OURS
 
 INTERVAL = 60.0
-#: To measure how long the event loop is blocked, a task sleeps for this time in seconds again and again. The delay of
-#: each wake-up is the time for which the loop was blocked.
+#: To measure how long the event loop is blocked, a coroutine sleeps for this time in seconds again and again. If it
+#: wakes up too late, the delay is the time for which the event loop was blocked.
 PULSE = 0.02
 
 Poll = Callable[[], Awaitable[object]]
@@ -75,8 +75,9 @@ async def _main(name: str, count: int, url: str, certificate: str) -> dict[str, 
     found = {
         "cpu": 100 * (time.process_time() - cpu) / took,
         "polls": (watch.polls - polls) / took,
-        # The memory of the connection pool does not depend on the number of waits, so it must not be counted here.
-        # Therefore the start value `memory` was read after the first waits had filled the pool.
+        # This value is the memory for one wait. The memory of the connection pool must not be part of it, because that
+        # memory does not depend on the number of waits. Therefore the start value `memory` was read after the first
+        # waits had filled the pool.
         "memory": (_resident() - memory) / count,
         "late_p50": 1e3 * statistics.median(watch.late),
         "late_p99": 1e3 * statistics.quantiles(watch.late, n=100)[98],
@@ -95,11 +96,11 @@ async def _after(seconds: float, wait: Callable[[], Awaitable[None]]) -> None:
 
 
 def _set_aside() -> float:
-    """Run one garbage collection, and exclude all remaining objects from later collections.
+    """Run one garbage collection, and exclude all objects that exist now from later collections.
 
-    Nine tenths of these objects belong to Airflow itself. In a triggerer, each garbage collection scans them, with or
-    without our provider. Therefore they must not be part of the measurement. The objects of most waits are created
-    later, so later collections scan them as usual.
+    Nine tenths of the objects that exist now belong to Airflow itself. A triggerer scans the objects of Airflow in each
+    garbage collection, with or without our provider. Therefore the CPU time for this is not part of the measurement.
+    Most waits start after this call. Later collections scan the objects of these waits as usual.
 
     :returns: Duration of the collection in seconds.
     """
@@ -187,8 +188,8 @@ def _naive(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitab
 def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitable[None]]:
     import requests
 
-    # Both modules are loaded by ``import_module``, because the type checker's environment does not contain their
-    # packages. The type checker would report import statements as errors.
+    # The modules of ``aiohttp`` and of the http provider are loaded by ``import_module``, because the type checker's
+    # environment does not contain these packages. The type checker would report import statements as errors.
     aiohttp: Any = import_module("aiohttp")
     hooks: Any = import_module("airflow.providers.http.hooks.http")
     session = requests.Session()

@@ -53,8 +53,9 @@ def fresh_directory(name: str) -> Path:
 def create_database(path: Path) -> None:
     """Create an empty SQLite database with a write-ahead log.
 
-    With the log, a process that reads does not block a process that writes. By default it does, and on a busy machine
-    Airflow's processes then get errors because the database is locked. The file of the database stores this setting.
+    With the log, a process that reads does not block a process that writes. Without the log, a reading process blocks a
+    writing process. On a busy machine, Airflow's processes then get errors because the database is locked. The file of
+    the database stores this setting.
     """
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")

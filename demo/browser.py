@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import shutil
 
-#: Without the first option, Chromium does not start as root. Most other options prevent requests to Google's servers.
+#: The command-line options of Chromium. Without `--no-sandbox`, Chromium does not start as root. Most other options
+#: prevent requests to Google's servers.
 CHROMIUM_OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",

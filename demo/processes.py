@@ -30,7 +30,8 @@ PR_SET_CHILD_SUBREAPER = 36  # The value is defined in linux/prctl.h.
 # their tasks.
 GRACE_SECONDS = 15.0
 KILL_SECONDS = 5.0
-#: The number of error lines of each log that a failed wait shows.
+#: The maximal number of error lines from each log in a message. The message is shown if a condition, for example that
+#: Airflow has started, does not become true in time.
 MAX_ERROR_LINES = 10
 _ERROR = re.compile(r"\b(?:error|critical|Traceback|exited|\w+Error)\b", re.IGNORECASE)
 

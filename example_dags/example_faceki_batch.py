@@ -2,8 +2,8 @@
 """
 ### Verify a large batch of people in parallel
 
-The DAG splits a manifest into shards. One mapped task verifies the people of each shard. The last task adds up the
-counts.
+The DAG splits a manifest into shards. One mapped task verifies the people of each shard. The last task adds up how many
+people have each decision or error.
 
 Each person is billed only once, even if this DAG runs several times:
 
@@ -91,7 +91,10 @@ with DAG(
 
     @task
     def add_up(shards: list[dict[str, Any]]) -> dict[str, Any]:
-        """Add up the counts of the shards."""
+        """Return, for all shards together, how many people have each decision or error.
+
+        The number `found` counts the people who already had a record, so that they were not billed again.
+        """
         decisions, errors = Counter[str](), Counter[str]()
         for shard in shards:
             decisions.update(shard["decisions"])

@@ -77,7 +77,7 @@ with DAG(
 
     @task(outlets=[verifications], map_index_template="{{ hint['request_id'] }}")
     def announce(hint: dict[str, str], outlet_events: Any = None) -> None:
-        """Emit one event, with the same content as after a webhook."""
+        """Emit one event of the asset `verifications`, with the same content as the event after a webhook."""
         event = outlet_events[verifications]
         event.extra = hint
         if hasattr(event, "add_partitions"):

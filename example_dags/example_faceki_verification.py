@@ -72,7 +72,7 @@ with DAG(
 
     @task
     def decline(summary: dict[str, object]) -> None:
-        """Inform the person about the refusal, and ask for another selfie if it possibly helps."""
+        """Inform the person about the refusal. Ask for another selfie if this can change the decision."""
         log.info("Declined; another selfie may help: %s", summary["retake_selfie"])
 
     @task

@@ -310,8 +310,9 @@ def _latest_statuses(
     from airflow.models.asset import AssetEvent
     from sqlalchemy import JSON, select, type_coerce
 
-    # The query finds events by the request id in their data. It does not use the partition key, because some events
-    # have none: all events before Airflow 3.2, and the events for DAGs that are not partitioned.
+    # This database query finds the asset events of verifications by the request id in `extra`, the data of an event.
+    # It does not use the partition key of the events, because some events have no partition key: all events before
+    # Airflow 3.2, and the events for DAGs that are not partitioned.
     request_id = type_coerce(AssetEvent.extra, JSON)["request_id"].as_string()
     found = session.scalars(
         select(AssetEvent.extra)
