@@ -49,7 +49,7 @@ def test_whose_result_was_lost_is_found_at_once(faceki: FacekiSandbox, people: P
     forget_results(people)
     began = time.monotonic()
     done = people.verify(manifest, resubmit_after=60)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60, "it waited for resubmit_after"
     assert done["decisions"] == {"ACCEPTED": 10}
     assert faceki.ledger == once(names(10))
     assert set(people.results()) == set(names(10))
@@ -196,7 +196,7 @@ def test_no_credit_stops_at_once_and_goes_on_after_topping_up(
     faceki.clear_faults()
     began = time.monotonic()
     done = people.verify(manifest, resubmit_after=60, assume_new=True)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60, "it waited for resubmit_after"
     assert done["decisions"] == {"ACCEPTED": 100}
     assert asked(faceki, "records") == 0
     assert faceki.ledger == once(names(100))
