@@ -50,7 +50,8 @@ class Lineage:
 
     :param inputs: Datasets that were read.
     :param outputs: Datasets that were written.
-    :param counts: Row counts of a batch by name of the count, over all tries of the task.
+    :param counts: Number of rows of a batch by outcome, such as ``succeeded`` or ``failed``, over all tries of the
+        task. The key ``rows`` contains the total. The mapping is empty if the task is not a batch.
     """
 
     inputs: Sequence[Dataset] = ()
@@ -121,8 +122,8 @@ def _texts(value: object) -> Iterator[str]:
         for item in value:
             yield from _texts(item)
     elif isinstance(value, str) and "/" in value:
-        # A text with a slash is the location of a file. The names of the file and of its folder possibly identify the
-        # person. Therefore both names are treated as identifiers.
+        # A value with a slash is the location of a file, such as the URI of a selfie. The names of the file and of its
+        # folder possibly identify the person. Therefore both names are treated as identifiers of the person.
         yield from filter(None, re.sub(r"\.\w+$", "", value).split("/")[-2:])
     elif isinstance(value, str | int) and str(value):
         yield str(value)
@@ -179,7 +180,10 @@ def to_openlineage(lineage: Lineage) -> Any:
 
 
 def _name(uri: str) -> tuple[str, str]:
-    """Return OpenLineage's namespace and name of a dataset, in the form that Airflow's own converters produce."""
+    """Return the namespace and the name of a dataset for OpenLineage.
+
+    Both have the same form as in the lineage of Airflow's other providers.
+    """
     scheme, _, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     if scheme == "file":

@@ -62,7 +62,7 @@ def incr(name: str, **tags: str) -> None:
     """Increment a counter by 1.
 
     :param name: Name of the counter, without the prefix ``faceki.``.
-    :param tags: Tags of the metric. Their values are also appended to the name, in this order.
+    :param tags: Tags of the metric. Their values are also appended to the name, in the order of the arguments.
     """
     if is_on():
         _emit("incr", name, tags)
@@ -85,7 +85,7 @@ def gauge(name: str, value: int, **tags: str) -> None:
     """Set a gauge to a value.
 
     :param name: Name of the gauge, without the prefix ``faceki.``.
-    :param tags: Tags of the metric. Their values are also appended to the name, in this order.
+    :param tags: Tags of the metric. Their values are also appended to the name, in the order of the arguments.
     """
     if is_on():
         _emit("gauge", name, tags, value)

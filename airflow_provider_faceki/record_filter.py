@@ -24,7 +24,7 @@ def record_filter(
 
     Exactly one argument must be set. The link id is registered as a secret, so Airflow masks it in logs.
 
-    :param link: Link id, URL of the hosted page, or output of the link task.
+    :param link: Link id, URL of the hosted page, or output of the task that created the link.
     :param request_id: FACEKI's id of one verification.
     :param record_identifier: Your own identifier of the verification.
     :param face_id: FACEKI's id of a person.

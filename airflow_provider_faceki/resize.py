@@ -35,7 +35,8 @@ _JPEG_QUALITY = 90
 _REDUCING_GAP = 2
 # Bytes for each pixel in Pillow's memory, by Pillow's image mode. All other modes, including RGB, use 4 bytes.
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
-# Bytes for each pixel that libwebp needs. It allocates two canvases in addition to the canvas that it returns.
+# Bytes that libwebp needs for each pixel of a WEBP. It allocates three buffers with 4 bytes for each pixel: one for the
+# decoded image, and two for its own use.
 _WEBP_PIXEL_BYTES = 12
 # Bytes for each coefficient of a JPEG. If the JPEG has several scans, all coefficients remain in memory while it is
 # decoded.
@@ -142,9 +143,11 @@ def _check_pixels(name: str, size: tuple[int, int], needed_bytes: int) -> None:
 
 
 def _decode_reduced(image: ImageFile, longest: int) -> None:
-    """Configure the JPEG decoder to produce a half, a quarter or an eighth of the full size, if this is large enough.
+    """Configure the JPEG decoder to produce a smaller image, which needs less memory.
 
-    The decoded size remains at least ``_REDUCING_GAP`` times the requested size ``longest``.
+    The decoder can produce a half, a quarter or an eighth of the full size. It uses the smallest size that is at least
+    ``_REDUCING_GAP`` times the requested size ``longest``. If none of these sizes is large enough, the decoder produces
+    the full size.
     """
     factor = _REDUCING_GAP * longest / max(image.size)
     if factor < 1:
@@ -251,8 +254,8 @@ def _to_eight_bits(image: PillowImage, scales: tuple[int, ...]) -> PillowImage:
 
     :param image: Pillow image in mode ``F``.
     :param scales: Numbers that possibly stand for white, in ascending order. The file does not say which number stands
-        for white. Therefore the first number that is not below the brightest pixel is used. The number for 16 bits is
-        tried last.
+        for white. Therefore the first number that is not below the brightest pixel is used. If all these numbers are
+        too low, 65535 (white in 16 bits) is tried. If that is too low, the brightest pixel is white.
     """
     low, high = cast("tuple[float, float]", image.getextrema())
     white = next((scale for scale in (*scales, _SIXTEEN_BIT_WHITE) if high <= scale), high)

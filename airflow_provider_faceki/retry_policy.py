@@ -23,7 +23,7 @@ from airflow_provider_faceki.failures import is_task_retryable
 try:
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 except ImportError:
-    # Airflow before 3.3 has no retry policies.
+    # Airflow before 3.3 has no retry policies. Therefore this module does not define FACEKI_RETRY_POLICY there.
     __all__: list[str] = []
 else:
     __all__ = ["FACEKI_RETRY_POLICY"]

@@ -317,8 +317,8 @@ class FacekiHook(BaseHook):
             text = str(error)
             if isinstance(error, api.ConfigurationError) and error.http_status is not None:
                 text += self._suggest_auth_flow()
-            # Square brackets are replaced, because Airflow's command line interprets them as markup and fails on text
-            # such as `[/x]`.
+            # Square brackets in the error text are replaced. Otherwise Airflow's command line would interpret them as
+            # markup and fail on text such as `[/x]`.
             return False, text.translate(str.maketrans("[]", "()"))
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
@@ -370,8 +370,9 @@ class FacekiHook(BaseHook):
                 if cached.client.token_backend is not None:
                     from asgiref.sync import sync_to_async
 
-                    # This call looks up the Connection for the storage of the token store. In a triggerer, Airflow can
-                    # look up a Connection only on threads of asgiref. Therefore the call runs on such a thread.
+                    # Processes can share access tokens through a storage that has a Connection of its own. This call
+                    # looks up that Connection. In a triggerer, Airflow can look up a Connection only on threads of
+                    # asgiref. Therefore the call runs on such a thread.
                     await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)

@@ -37,8 +37,8 @@ class _AddressLink(BaseOperatorLink):
         """
         if self.key is not None and hasattr(ti_key, "xcom_push"):
             # The worker of Airflow 3 calls ``get_link`` directly after the execution of the task. In the worker,
-            # reading an XCom that does not exist logs an error. Therefore the link's address is read from the operator,
-            # not from XCom.
+            # reading an XCom that does not exist logs an error. Therefore, only in the worker, the link's address is
+            # read from the operator's attribute ``link_urls``. All other processes read it from XCom.
             return str(getattr(operator, "link_urls", {}).get(self.key, ""))
         # The import is here and not at the top, because it loads Airflow's database models, which DAG parsing does not
         # need.

@@ -75,7 +75,8 @@ class _BatchOperator(FacekiOperator):
         self.manifest_conn_id = manifest_conn_id
         self.output_conn_id = output_conn_id
         self._remember_given("output_path", "manifest_conn_id", "output_conn_id")
-        # ``_killed`` is a plain boolean, because Airflow copies operators, and a lock or an event cannot be copied.
+        # Whether Airflow has called ``on_kill``. It is a plain boolean, because Airflow copies operators, and a
+        # ``threading.Event`` cannot be copied.
         self._killed = False
 
     def on_kill(self) -> None:
@@ -170,12 +171,12 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         ``True``.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
         needs the package extra ``images``. Default: images are sent unchanged.
-    :param resubmit: What happens in two cases. Case A: FACEKI already has a verification under the row's identifier.
-        Case B: an earlier try possibly sent the row, and FACEKI has no record of it after ``resubmit_after``.
-        ``"if_absent"`` (default): in case A the row is not sent. In case B it is sent again, or becomes an error row if
-        the workflow stores no records. ``"never"``: in case A the row is not sent. In case B it becomes an error row.
-        ``"always"``: the row is sent and billed in both cases. A row that already has a result or an error in this
-        batch is never sent again.
+    :param resubmit: What happens to a row that was possibly sent before. ``"if_absent"`` (default): if FACEKI already
+        has a verification under the row's identifier, the row is not sent. If an earlier try possibly sent the row, but
+        FACEKI has no record of it after ``resubmit_after``, the row is sent again. If the workflow stores no records,
+        this row becomes an error row instead. ``"never"``: like ``"if_absent"``, but a row that would be sent again
+        becomes an error row. ``"always"``: the row is sent and billed, even if FACEKI already has a verification under
+        its identifier. With every value, a row that already has a result or an error in this batch is never sent again.
     :param assume_new: Whether rows are sent without a previous lookup. This saves one free request for each row. Use it
         only for identifiers that FACEKI certainly does not have. Default ``False``.
     :param max_verifications: Maximum number of rows that are billed, over all tries and runs of the batch. Rows above
@@ -183,8 +184,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         Default: no limit.
     :param resubmit_after: Seconds to wait after a row was possibly sent. FACEKI is assumed to store the row's record
         within this time. If there is still no record after this time, the row is treated as not sent. Default 150.
-    :param lookup_timeout: If the answer to a row is lost, the task searches for the row's record at once. This is the
-        maximum duration of the search in seconds. Default 30.
+    :param lookup_timeout: If the answer to the request of a row is lost, the task searches for the row's record at
+        once. This is the maximum duration of the search in seconds. Default 30.
     :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1, so the batch never
         stops early.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
@@ -293,8 +294,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.verify import BatchVerification
 
         lease = Lease(ObjectStore(self.output_conn_id), journal.leases, batch_id)
-        # The lease prevents that two tries send rows at the same time. It is written to output_path. Therefore, if
-        # output_path is not writable, the task fails here, before any charged call.
+        # A lease is a file in output_path that shows which try is the newest. Only the newest try is allowed to send
+        # rows. If output_path is not writable, the task fails here, before any charged call.
         lease.acquire()
         self._load(journal)
         self.log.info("%d rows, %d of them done by earlier tries", progress.total, journal.done)

@@ -246,7 +246,7 @@ class FacekiFetchRecordsOperator(FacekiOperator):
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
     :param request_id: FACEKI's id of one verification.
-    :param link: Link id, URL of the hosted page, or output of the link task.
+    :param link: Link id, URL of the hosted page, or output of the task that created the link.
     :param record_identifier: Your own id of the verification.
     :param face_id: FACEKI's id of a person.
     :param output_path: URI of the output file in any storage that Airflow supports (``s3://…``, ``gs://…``,

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: An image that is reduced before it is sent can be larger than the Connection's limit ``max_image_bytes``. Its
-#: original size in bytes can be at most this number of times ``max_image_bytes``.
+#: Factor for the size limit of images that are reduced before they are sent. Before the reduction, such an image can
+#: have up to this factor times the bytes that the Connection's ``max_image_bytes`` allows.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
 
@@ -167,10 +167,11 @@ class _ImageOperator(FacekiOperator):
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
-                # Before the call, a mark was stored. It means that the call is possibly sent. A ``FacekiError`` shows
-                # that the call has ended, so the mark is removed. If the outcome of the call is unknown, the task fails
-                # and is not retried. If the task is killed or times out during the call, there is no ``FacekiError``.
-                # Then the mark remains, and the next try does not repeat the call.
+                # ``acquire`` has stored a mark, which means that the call was possibly sent. A try that finds the mark
+                # does not send the call. Here the mark is no longer needed. If the outcome of the call is unknown,
+                # ``AirflowFailException`` prevents another try. After any other error, the next try is allowed to send
+                # the call. If the task is killed or times out during the call, this code does not run. Then the mark
+                # remains, and the next try does not send the call.
                 state.clear()
                 if isinstance(error, api.OutcomeUnknownError):
                     raise AirflowFailException(str(error)) from None
@@ -284,8 +285,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
         if not self.output_path:
             return False
-        # The size of a reduced image differs between versions of Pillow, so only the size of an original image is
-        # saved.
+        # The next try compares the saved size with the current size, to find out whether the image has changed. The
+        # size of a reduced image is not saved, because it differs between versions of Pillow.
         size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
 
@@ -346,8 +347,10 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
 class FacekiCheckImageOperator(_ImageOperator):
     """Check the quality of an image before the charged verification. As far as is known, this call is free.
 
-    XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. FACEKI publishes no thresholds for these values.
-    FACEKI's SDKs require a quality of 110 (front sides) or 80 (back sides) and a liveness score above 0.7.
+    XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. ``objects`` is the list of the objects that FACEKI
+    found in the image. FACEKI publishes no thresholds for these values. FACEKI's React SDK requires a quality of at
+    least 110 (front sides) or 80 (back sides), and a liveness score of at least 0.87. FACEKI's other SDKs require a
+    liveness score above 0.7.
 
     :param image: URI of the image, in any storage that Airflow supports.
     :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is

@@ -317,8 +317,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         :param resubmit_at: Unix time. If FACEKI has no record at this time, it is assumed that nothing was sent.
             ``None`` if no earlier try has possibly sent a verification.
         :param given: Event of the trigger. ``None`` if this call does not follow a deferral.
-        :param expired: The time limit that ended the wait. ``None`` if the wait has another end or there was no wait.
-            If ``execution_timeout`` ended the wait before ``resubmit_at``, the task fails. Other limits are ignored.
+        :param expired: The time limit that ended the wait. ``None`` if there was no wait, or if something else ended
+            it. If ``execution_timeout`` ended the wait before ``resubmit_at``, the task fails. A limit by any other
+            parameter has no effect here.
         """
         found = self._find(context)
         may_resubmit = resubmit_at is None or time.time() >= resubmit_at

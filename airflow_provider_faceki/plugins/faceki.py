@@ -37,8 +37,9 @@ class _LazyApps:
 
 
 def _make_apps() -> list[dict[str, Any]]:
-    # Airflow's configuration is read with the ``conf`` object of the API server. The ``conf`` object of common.compat
-    # raises a different error class for a wrong value, which the code below would not catch.
+    # The setting is read with the ``conf`` object of Airflow's core. For a setting that is neither true nor false, this
+    # object raises ``AirflowConfigException``. The package ``airflow.providers.common.compat`` has another ``conf``
+    # object. It raises a different error class, which the code below would not catch.
     from airflow.configuration import conf
     from airflow.exceptions import AirflowConfigException
 

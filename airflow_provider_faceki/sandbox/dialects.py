@@ -51,7 +51,8 @@ class Dialect:
         the token.
     :param dead_token: the answer to a token that is unknown, expired or revoked. If None, the documented answer is
         returned.
-    :param wrong_credentials: the answer to a wrong client id or client secret. If None, the default answer is returned.
+    :param wrong_credentials: the answer to a wrong client id or client secret. If None, the answer has HTTP status 401.
+        This is an assumption, because FACEKI does not document its answer.
     :param webhook: a function that changes the body of a webhook.
     :param webhook_as_form: whether a webhook is sent URL-encoded as a form instead of as JSON.
     :param needs_workflow: whether a request that creates a link is refused if it contains no workflow.

@@ -45,7 +45,8 @@ class Backend:
 
     :param settings: the settings of the sandbox. They can be changed at any time.
     :param clock: the clock that measures the lifetimes of tokens and links.
-    :param route_names: the names of the routes for which a fault can be queued.
+    :param route_names: the names of the API calls (routes) of the sandbox. A test can queue a fault, which is a
+        simulated error, for one of these names.
     """
 
     def __init__(self, settings: Settings, clock: Clock, route_names: tuple[str, ...]) -> None:
@@ -64,9 +65,10 @@ class Backend:
         self.generation = 0
 
     def reset(self) -> None:
-        """Restore the initial settings and delete all tokens, links, records, bills, faults and counters.
+        """Restore the initial settings, and delete all other state. Only the clock is not changed.
 
-        The clock is not changed.
+        The deleted state is: tokens, links, records, charges, counters, queued faults (simulated errors) and webhooks
+        that are not sent yet.
         """
         with self.lock:
             self.generation += 1

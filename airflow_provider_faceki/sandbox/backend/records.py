@@ -208,7 +208,7 @@ class Person:
         return f"{self.first_name} {self.last_name}"
 
     def age(self, now: float) -> int:
-        """Return the age in full years.
+        """Return the age of the person in full years.
 
         :param now: the time of the verification in seconds since the epoch.
         """

@@ -16,9 +16,9 @@ MAX_POLLS_KEPT = 1000
 
 
 class Refused(Exception):
-    """The sandbox refuses a call with one of FACEKI's error codes.
+    """Error: the sandbox refuses a call. The answer to the call contains one of FACEKI's error codes.
 
-    :param code: the error code.
+    :param code: the error code in the answer.
     :param status: the HTTP status of the answer.
     :param record: the record that the refused call created. If None, the call created no record.
     """
@@ -100,7 +100,8 @@ class Store:
     def add(self, record: Record) -> None:
         self._records[record.request_id] = record
         for name in ("requestId", "face_id", "link", "record_identifier"):
-            # An empty value is not indexed, because the records call ignores an empty filter.
+            # A record is not indexed by a field that is empty in this record. No search needs such an entry, because
+            # the records call ignores an empty filter.
             if value := record.document[name]:
                 self._index[name, str(value)].append(record)
 
