@@ -349,8 +349,8 @@ class FacekiCheckImageOperator(_ImageOperator):
 
     XCom: ``{"objects", "quality", "is_live", "liveness_score"}``. ``objects`` is the list of the objects that FACEKI
     found in the image. FACEKI publishes no thresholds for these values. FACEKI's React SDK requires a quality of at
-    least 110 (front sides) or 80 (back sides), and a liveness score of at least 0.87. FACEKI's other SDKs require a
-    liveness score above 0.7.
+    least 110 (front sides) or 80 (back sides), and a liveness score of at least 0.87. Its Android and React Native
+    SDKs require a liveness score above 0.7.
 
     :param image: URI of the image, in any storage that Airflow supports.
     :param image_conn_id: Connection for the storage of the image. Default: the Connection in the URI, if there is
