@@ -30,7 +30,7 @@ def those(summaries: Any, decision: str) -> list[str]:
 
 with DAG(dag_id="branches", schedule=None, start_date=timezone.datetime(2026, 1, 1)) as dag:
     decisions = FacekiKycDecisionSensor.partial(
-        task_id="decisions", wait_for_review=False, poke_interval=0.5, timeout=60
+        task_id="decisions", wait_for_review=False, poke_interval=0.5, timeout=86_400
     ).expand(record_identifier=list(PEOPLE))
 
     FacekiDecisionBranchOperator(task_id="of_many", summary=decisions.output, **ways("of_many_")) >> [

@@ -27,7 +27,7 @@ with DAG(dag_id="mapped", schedule=None, start_date=timezone.datetime(2026, 1, 1
 
     for name, deferrable in (("wait_poking", False), ("wait_deferred", True)):
         wait = FacekiKycDecisionSensor.partial(
-            task_id=name, deferrable=deferrable, poke_interval=0.5, timeout=60
+            task_id=name, deferrable=deferrable, poke_interval=0.5, timeout=86_400
         ).expand_kwargs(make.output.map(_wait_for))
 
     wait >> FacekiFetchRecordsOperator.partial(task_id="fetch").expand_kwargs(

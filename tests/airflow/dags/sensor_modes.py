@@ -41,7 +41,7 @@ with DAG(dag_id="sensor_modes", schedule=None, start_date=timezone.datetime(2026
                 by = "link" if outcome == "expired_link" else "record_identifier"
                 told = {
                     "poke_interval": 0.5,
-                    "timeout": 600,
+                    "timeout": 86_400,
                     by: f"{{{{ dag_run.conf['{name}'] }}}}" if by == "link" else name,
                     "soft_fail": soft,
                 }
