@@ -92,9 +92,10 @@ _MAX_KEYS = 12
 
 
 class Level(StrEnum):
-    """Level of the answer to one question about the FACEKI installation.
+    """Result of one finding of the command ``airflow faceki check``.
 
-    The level says whether the user has to change a setting of the Airflow Connection, or why this is unknown.
+    It says whether the user has to change a setting of the Airflow Connection, or that the check could not find this
+    out.
     """
 
     #: The settings of the Connection work, so the user does not have to change them.

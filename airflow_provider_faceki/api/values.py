@@ -22,7 +22,8 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 MAX_IDENTIFIER_LENGTH = 512
 #: Maximum nesting depth of stored JSON. MySQL accepts 100 levels.
 MAX_STORED_DEPTH = 64
-#: Largest absolute value of a response code.
+#: Largest absolute value that is accepted as a response code. A larger number is treated as no code. Each number
+#: with at most nine digits fits into a 32-bit integer.
 MAX_CODE = 999_999_999
 
 # Texts, in lower case, that Python, Jinja, JSON, YAML, SQL dumps, JavaScript, pandas, pyarrow, R and spreadsheets write

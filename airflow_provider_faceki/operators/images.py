@@ -285,8 +285,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
         if not self.output_path:
             return False
-        # The next try compares the saved size with the current size, to find out whether the image has changed. The
-        # size of a reduced image is not saved, because it differs between versions of Pillow.
+        # The size in bytes is saved, so that the next try can find out whether the image has changed. If Pillow reduces
+        # the image before it is sent, no size is saved: another version of Pillow makes a file of another size.
         size = self._image.size if self.resize_to is None else None
         return ChargedCallState(context).save_matches(records, self.selfie, size)
 

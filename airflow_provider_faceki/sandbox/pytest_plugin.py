@@ -41,10 +41,10 @@ class _Session:
             from airflow_provider_faceki.sandbox.server import FacekiSandbox
 
             self._sandbox = self._stack.enter_context(FacekiSandbox())
-        # A late request of an earlier test must not be counted in the next test. The call below opens a new network
-        # connection. The server accepts connections in the order of their arrival. Therefore, when this call is
-        # answered, the server has begun all requests of earlier tests. The reset below sets the counters to zero. A
-        # request that began before the reset is not counted after it.
+        # The reset sets the counters to zero, so that a late request of an earlier test is not counted in the next
+        # test. This works only for requests that the server has begun before the reset. `get` ensures this: it opens a
+        # new network connection, and the server accepts connections in the order of their arrival. Therefore, when
+        # `get` returns, the server has begun all earlier requests.
         ControlClient(self._sandbox.url).get("counters")
         self._sandbox.reset()
         self._tests += 1
@@ -65,8 +65,8 @@ def faceki_sandbox(
 ) -> FacekiSandbox:
     """Provide an empty sandbox on loopback, and set `AIRFLOW_CONN_FACEKI_DEFAULT` to a Connection to it.
 
-    The optional parameter of the fixture is a mapping of settings, or the name of a dialect. A dialect is a set of
-    differences between FACEKI's answers and its documentation. Example:
+    The optional parameter of the fixture is a mapping of the sandbox's settings, or the name of a dialect. A dialect is
+    a set of differences between FACEKI's answers and its documentation. Example:
     `@pytest.mark.parametrize("faceki_sandbox", ["path-ids"], indirect=True)`. If a dialect is set, the Connection also
     contains the values that the provider needs for this dialect.
     """

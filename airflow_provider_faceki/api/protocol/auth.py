@@ -33,7 +33,7 @@ RENEWAL_MARGIN_SECONDS = 60.0
 #: such a token, :data:`RENEWAL_MARGIN_SECONDS` (one minute) would be too large a part of the lifetime. At a lifetime of
 #: exactly this number of seconds, both margins are equal.
 SHORT_LIFETIME_SECONDS = 600.0
-#: Fraction of a short lifetime that remains when the token is replaced.
+#: Fraction of the lifetime that remains when such a token is replaced.
 SHORT_LIFETIME_MARGIN = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
 #: at https://docs.faceki.com/api-integration/verification-apis/authentication .

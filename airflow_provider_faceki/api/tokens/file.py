@@ -84,7 +84,7 @@ class FileTokenStore:
         return FileRefreshLock(inner, key)
 
     def set(self, token: AccessToken) -> None:
-        """Store ``token`` in the memory of this process and, if possible, in the file."""
+        """Store ``token`` in the memory of this process and, if possible, in the token file."""
         self.memory.set(token)
         self._best_effort(lambda: self._save(token))
 

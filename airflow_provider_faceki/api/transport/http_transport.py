@@ -290,7 +290,7 @@ def without_frames(error: BaseException) -> BaseException:
     return error
 
 
-#: Default headers of each request. The request's own headers replace them.
+#: Default headers of each request. A header of the request itself replaces the default header with the same name.
 _DEFAULT_HEADERS = {
     "user-agent": "airflow-provider-faceki",
     "accept-encoding": "gzip, deflate",
