@@ -9,9 +9,8 @@ import secrets
 import socket
 import sqlite3
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import requests
 
 from demo.processes import free_port
 from tests.airflow.running import HAS_PARTITIONS
+from tests.waiting import wait_until
 
 TOKEN = f"current-{secrets.token_urlsafe(32)}"
 PREVIOUS = f"previous-{secrets.token_urlsafe(32)}"
@@ -153,7 +153,7 @@ def serving(app: Any, database: Path, prefix: str = "/faceki") -> Iterator[Serve
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        until(lambda: server.started)
+        wait_until(lambda: server.started)
         yield Served(f"http://127.0.0.1:{port}", database, lines)
     finally:
         server.should_exit = True
@@ -161,11 +161,3 @@ def serving(app: Any, database: Path, prefix: str = "/faceki") -> Iterator[Serve
         logger.removeHandler(keeper)
         logger.level = before
     assert not thread.is_alive()
-
-
-def until(done: Callable[[], object], seconds: float = 300.0) -> None:
-    """Wait until done() returns true."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
