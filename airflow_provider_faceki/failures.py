@@ -66,7 +66,7 @@ def is_poll_retryable(error: api.FacekiError) -> bool:
 
 
 def are_rules_unavailable(error: api.FacekiError) -> bool:
-    """Return whether the rules of a workflow are unavailable for a reason that does not affect the verification.
+    """Return whether a verification can go on although the request for the workflow's rules failed with ``error``.
 
     The rules say which images a workflow requires. FACEKI does not document the endpoint of the rules, which is known
     only from SDKs. Therefore a missing endpoint, an unreadable answer or a missing answer does not prevent a

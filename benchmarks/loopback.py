@@ -52,7 +52,7 @@ class Loopback:
         self._ask("POST", "/-/revoke")
 
     def reset(self) -> None:
-        """Set the counters to 0 and revoke all tokens."""
+        """Set the counters of requests to 0 and revoke all tokens."""
         self._ask("POST", "/-/reset")
 
     def connection(self, *, tls: bool = False, shared_file: bool = False, **extra: object) -> str:

@@ -17,7 +17,7 @@ CHROMIUM_OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-#: The time limit for one step in a browser. On an idle machine, a step needs one or two hundred milliseconds.
+#: The time limit for one step in a browser. On an idle machine, a step takes 100 to 200 milliseconds.
 TIMEOUT_MILLISECONDS = 60_000
 
 

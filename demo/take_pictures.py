@@ -36,7 +36,7 @@ MAX_COLORS = 256
 SCALE = 1.5
 #: Margin in CSS pixels around the parts of a page that a screenshot shows.
 MARGIN = 8
-#: The time limit for one step in the browser, for a busy machine.
+#: The time limit for one step in the browser. It is generous, because the machine is possibly busy.
 TIMEOUT_MILLISECONDS = 180_000
 #: The time limit for the whole command. On an idle machine with two cores, it needs about two minutes.
 MAX_SECONDS = 1_500

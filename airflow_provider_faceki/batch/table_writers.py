@@ -116,7 +116,7 @@ class TableWriter(Protocol):
     """Writer that writes one table to a temporary file."""
 
     def add(self, row: Mapping[str, object]) -> None:
-        """Add a row to the table. Dates and times in ``row`` are ISO 8601 text."""
+        """Write a row to the file of the table. Dates and times in ``row`` are ISO 8601 text."""
 
     def finish(self) -> BinaryIO:
         """Return the complete file, positioned at its beginning. The file is deleted when the caller closes it."""

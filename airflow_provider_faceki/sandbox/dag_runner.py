@@ -23,6 +23,19 @@ from typing import Any
 MIGRATION_TIMEOUT_SECONDS = 300
 _BUNDLE = "faceki_tests"
 
+#: Airflow 3.4 stores these tables in another form. Each query returns the columns that the table has before 3.4.
+_TABLES_FROM_3_4 = {
+    "task_instance": "SELECT *, region_index AS map_index FROM task_instance WHERE working_set",
+    "xcom": (
+        "SELECT dag_id, run_id, task_id, region_index AS map_index, key, value, timestamp"
+        " FROM xcom_v2 JOIN task_instance ON task_instance.id = task_instance_id WHERE working_set"
+    ),
+    "rendered_task_instance_fields": (
+        "SELECT dag_id, run_id, task_id, region_index AS map_index, rendered_fields"
+        " FROM rtif_v2 JOIN task_instance ON task_instance.id = task_instance_id WHERE working_set"
+    ),
+}
+
 
 class DagError(Exception):
     """The DAG cannot be loaded or run. The message contains the reason."""
@@ -44,7 +57,7 @@ class DagResult:
     @property
     def state(self) -> str:
         """The state of the DAG run. After the end of the run, the state is `success` or `failed`."""
-        return str(self._rows("SELECT state FROM dag_run")[0][0])
+        return str(self._rows("state", "dag_run")[0][0])
 
     @property
     def states(self) -> Mapping[str, str]:
@@ -52,8 +65,14 @@ class DagResult:
 
         The key of a mapped task instance is the task id and the map index, for example `fetch[2]`.
         """
-        rows = self._rows("SELECT task_id, map_index, state FROM task_instance")
+        rows = self._rows("task_id, map_index, state", "task_instance")
         return {_instance(task_id, map_index): state for task_id, map_index, state in rows}
+
+    @property
+    def tries(self) -> Mapping[str, int]:
+        """The number of the last try of each task instance, by task id as in `states`. The first try has number 1."""
+        rows = self._rows("task_id, map_index, try_number", "task_instance")
+        return {_instance(task_id, map_index): number for task_id, map_index, number in rows}
 
     def xcom(self, task: str, key: str = "return_value") -> Any:
         """Return the value of an XCom in the form in which Airflow stored it.
@@ -62,7 +81,7 @@ class DagResult:
         :param key: the key of the XCom.
         :raises KeyError: If the XCom does not exist.
         """
-        rows = self._rows("SELECT task_id, map_index, key, value FROM xcom", "timestamp")
+        rows = self._rows("task_id, map_index, key, value", "xcom", "timestamp")
         found = {(_instance(task_id, index), name): value for task_id, index, name, value in rows}
         if (task, key) not in found:
             raise KeyError(f"no XCom {key!r} of task {task!r}; there are {sorted(found)}")
@@ -73,15 +92,17 @@ class DagResult:
 
         :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
         """
-        rows = self._rows("SELECT task_id, map_index, rendered_fields FROM rendered_task_instance_fields")
+        rows = self._rows("task_id, map_index, rendered_fields", "rendered_task_instance_fields")
         found = {_instance(task_id, map_index): fields for task_id, map_index, fields in rows}
         fields: Mapping[str, Any] = _decoded(found[task])
         return fields
 
-    def _rows(self, query: str, order: str = "1") -> list[Any]:
+    def _rows(self, columns: str, table: str, order: str = "1") -> list[Any]:
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as database:
-            matching = f"{query} WHERE dag_id = ? AND run_id = ? ORDER BY {order}"
-            return list(database.execute(matching, (self.dag_id, self.run_id)))
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'xcom_v2'").fetchone():
+                table = f"({_TABLES_FROM_3_4[table]})" if table in _TABLES_FROM_3_4 else table
+            query = f"SELECT {columns} FROM {table} WHERE dag_id = ? AND run_id = ? ORDER BY {order}"  # noqa: S608 - constants
+            return list(database.execute(query, (self.dag_id, self.run_id)))
 
 
 def _decoded(value: object) -> Any:

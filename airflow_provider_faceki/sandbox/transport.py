@@ -41,7 +41,7 @@ class TooLarge(Exception):
 
 
 class FormError(ValueError):
-    """The content type of a request is not that of a form, or the body cannot be parsed as a form."""
+    """Exception: the content type of a request is not that of a form, or the body cannot be parsed as a form."""
 
 
 async def read_limited(request: Request, limit: int, consume: Callable[[bytes], None]) -> None:

@@ -38,8 +38,8 @@ FAILURE_TTL_SECONDS = 5.0
 #: Maximum time in seconds of a Connection lookup. The time is limited, because a secrets backend is possibly slow or
 #: unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: Seconds for which the duration of the slowest Connection lookup is remembered. During this time, each refusal is
-#: delayed longer than this duration. So the delay does not reveal whether a Connection was looked up.
+#: Each refusal is delayed until it has taken longer than the slowest Connection lookup of the last hour (in seconds).
+#: So the time of a refusal does not reveal whether a Connection was looked up.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300

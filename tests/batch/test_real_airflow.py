@@ -70,9 +70,11 @@ class Batch:
         """Return the process id of the task if, according to Airflow, the task is running."""
         with reading(self.airflow.database) as database:
             found = database.execute(
-                "SELECT pid, state FROM task_instance WHERE run_id = ? AND task_id = 'verify'", (self.name,)
+                "SELECT pid FROM task_instance WHERE run_id = ? AND task_id = 'verify'"
+                " AND state = 'running' AND pid IS NOT NULL",
+                (self.name,),
             ).fetchone()
-        return int(found[0]) if found and found[1] == "running" and found[0] else None
+        return int(found[0]) if found else None
 
     def tries(self) -> int:
         return len(list((self.people.out / "_journal" / "tries").glob("try-*")))

@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_faceki.sandbox import SandboxProcess
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.airflow.canaries import CLIENT_ID, NOWHERE, PERSON, SECRET, files_below, logs_clean_of, rows_of
-from tests.airflow.running import AIRFLOW_3, HAS_STATE_STORE, bundles, reading
+from tests.airflow.running import AIRFLOW_3, HAS_STATE_STORE, bundles
 from tests.airflow.whole_airflow import WholeAirflow
 from tests.billing.billed_dags.killed import DEFERRED, SLEEPING
 from tests.billing.conftest import DAGS
@@ -86,13 +86,6 @@ class Scene:
     def ledger(self) -> dict[str, int]:
         return cast("dict[str, Any]", self.faceki.control.get("state"))["ledger"]  # type: ignore[no-any-return]
 
-    def tries(self, dag_id: str) -> dict[str, int]:
-        with reading(self.airflow.database) as database:
-            rows = database.execute(
-                "SELECT task_id, map_index, try_number FROM task_instance WHERE dag_id = ?", (dag_id,)
-            )
-            return {f"{task_id}[{index}]" if index >= 0 else task_id: tries for task_id, index, tries in rows}
-
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
@@ -148,7 +141,7 @@ def test_every_task_ends_with_the_right_decision(scene: Scene) -> None:
 def test_airflow_did_try_again(scene: Scene) -> None:
     # Each killed process is one try. Airflow 3.3 possibly makes more tries: of a deferred task whose wait ends before
     # the scheduler has noticed the deferral. These tries must not bill twice either.
-    assert sum(scene.tries("killed").values()) >= len(PLACES) + KILLS
+    assert sum(scene.run.tries.values()) >= len(PLACES) + KILLS
 
 
 def test_the_records_are_whole(scene: Scene) -> None:
@@ -161,7 +154,7 @@ def test_the_records_are_whole(scene: Scene) -> None:
 def test_the_retry_policy_in_a_task_of_ones_own(scene: Scene) -> None:
     own = scene.airflow.run("own_tasks", "k")
     assert own.states == {"hopeless": "failed", "throttled": "success"}
-    assert scene.tries("own_tasks") == {"hopeless": 1, "throttled": 2}
+    assert own.tries == {"hopeless": 1, "throttled": 2}
 
 
 def test_nothing_got_out(scene: Scene) -> None:

@@ -53,9 +53,9 @@ class PostgresResult(DagResult):
 
     url: str
 
-    def _rows(self, query: str, order: str = "1") -> list[Any]:
-        matching = f"{query} WHERE dag_id = %s AND run_id = %s ORDER BY {order}"
-        return rows(self.url, matching, self.dag_id, self.run_id)
+    def _rows(self, columns: str, table: str, order: str = "1") -> list[Any]:
+        query = f"SELECT {columns} FROM {table} WHERE dag_id = %s AND run_id = %s ORDER BY {order}"  # noqa: S608 - constants
+        return rows(self.url, query, self.dag_id, self.run_id)
 
 
 def rows(url: str, query: str, *values: object) -> list[Any]:

@@ -154,10 +154,10 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return the records in an answer, at any level of nesting.
+    """Return all records that FACEKI's answer contains, at any level of nesting.
 
-    An empty list means that there are no records. The value ``null`` has the same meaning only if the setting
-    ``null_result`` is ``no_record``.
+    If the answer contains an empty list instead of records, there are none, and the result is empty. A ``null`` in the
+    answer means the same only if the setting ``null_result`` is ``no_record``.
 
     :raises UnexpectedResponseError: if the answer does not show whether there are records, if an item is not a record,
         or if the decision of a record has an unknown format.

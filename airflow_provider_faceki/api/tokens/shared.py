@@ -226,11 +226,11 @@ class SharedTokenStore:
         return None if sealed is None else self._seal.unseal(sealed)
 
     def _create_lock(self, generation: int) -> str:
-        """Acquire the first free refresh lock with a number from 0 to ``generation``.
+        """Try once to acquire one of the refresh locks 0 to ``generation``, without waiting.
 
-        There are several locks, because the owner of a lock possibly hangs. Lock 1 is tried only if the owner of lock 0
-        does not release it in time. A host acquires a lock by creating an object in the storage. Return the name of
-        this object. If other hosts own all these locks, return ``_HELD_ELSEWHERE``.
+        There are several locks, because the owner of a lock possibly hangs: after lock 0 has been held for too long,
+        the caller raises ``generation`` to 1, and so on. A host acquires a lock by creating an object in the storage.
+        Return the name of this object. If other hosts hold all these locks, return ``_HELD_ELSEWHERE``.
         """
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
