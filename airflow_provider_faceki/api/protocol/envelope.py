@@ -401,7 +401,7 @@ def _retry_after(response: HttpResponse) -> float | None:
     If the header contains a date, the date in the header ``Date`` of the answer is subtracted from it.
     """
     text = response.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", text):
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
         return min(float(text), MAX_RETRY_AFTER_SECONDS)
     try:
         until, now = (parsedate_to_datetime(date) for date in (text, response.headers.get("date", "")))
