@@ -149,23 +149,18 @@ def _link(handle: int, name: str, folder: int) -> None:
     except FileExistsError:
         _lock(handle)
         part = _new_part_name()
-        link(part)
-        _replace(part, name, folder)
+        with _deleted_after_exception(part, folder):
+            link(part)
+            os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _write_part(source: BinaryIO, name: str, folder: int) -> None:
     """Write a temporary file, and rename it to ``name`` when it is complete."""
     part = _new_part_name()
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    with os.fdopen(handle, "wb") as file:
+    with _deleted_after_exception(part, folder), os.fdopen(handle, "wb") as file:
         _lock(handle)
-        with _deleted_after_exception(part, folder):
-            _copy(source, file)
-        _replace(part, name, folder)
-
-
-def _replace(part: str, name: str, folder: int) -> None:
-    with _deleted_after_exception(part, folder):
+        _copy(source, file)
         os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,8 @@ class ObjectStorageTokenBackend:
 
     def delete(self, name: str) -> None:
         filesystem, path = self._locate(name)
-        try:
+        with suppress(FileNotFoundError):
             filesystem.rm_file(path)
-        except FileNotFoundError:
-            return
 
     def _locate(self, name: str) -> tuple[Any, str]:
         filesystem, folder = self.connect()

@@ -49,24 +49,14 @@ class FileTokenStore:
         return self.memory.peek()
 
     def read(self) -> AccessToken | None:
-        """Return the newer one of the two tokens in the file and in memory.
-
-        A file is ignored if another user owns it, if other users can access it, or if it is not a regular file.
-        """
+        """Copy the token of the file to the memory if it is newer. Return the token in memory."""
         found = self._best_effort(self._load)
         if found is not None:
             self.memory.merge(found)
         return self.memory.read()
 
     def try_lock(self, generation: int = 0) -> FileRefreshLock | None:
-        """Acquire a refresh lock of this host. If files cannot be used, acquire a refresh lock of this process only.
-
-        There are several locks, numbered from 0, because the owner of a lock possibly hangs; see :class:`TokenStore`.
-        If all locks that are tried have an owner, return ``None``.
-
-        :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
-            passes 1 if the owner of lock 0 has not released it in time.
-        """
+        """Acquire a refresh lock of this host. If files cannot be used, acquire a refresh lock of this process only."""
         return next(filter(None, map(self._try_lock_generation, range(generation + 1))), None)
 
     def _try_lock_generation(self, generation: int) -> FileRefreshLock | None:
@@ -88,18 +78,10 @@ class FileTokenStore:
         self.memory.set(token)
         self._best_effort(lambda: self._save(token))
 
-    def merge(self, token: AccessToken) -> bool:
-        """Store a token that another host has fetched.
-
-        If the token is not newer than the stored token, ignore it. If FACEKI has refused this token in a call of this
-        process, also ignore it.
-
-        :return: Whether the token was stored.
-        """
-        is_taken = self.memory.merge(token)
-        if is_taken:
+    def merge(self, token: AccessToken) -> None:
+        """Store a token that another host has fetched, unless :meth:`MemoryTokenStore.merge` ignores it."""
+        if self.memory.merge(token):
             self._best_effort(lambda: self._save(token))
-        return is_taken
 
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from the memory of this process. If possible, also remove the file that contains it.
@@ -188,7 +170,6 @@ class FileRefreshLock:
         self._key = key
 
     def release(self) -> None:
-        """Release the file lock and the refresh lock of this process."""
         self._unlock()
         self._inner.release()
 
@@ -235,13 +216,9 @@ class _Directory:
         self._path = path
 
     def __enter__(self) -> _Directory:
-        try:
-            os.mkdir(self._path, 0o700)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            # `exist_ok` is set, because another process possibly creates the directory at the same time.
-            os.makedirs(self._path, 0o700, exist_ok=True)
+        # If the path is a file or a link, `os.open` reports it.
+        with suppress(FileExistsError):
+            self._path.mkdir(0o700, parents=True, exist_ok=True)
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as problem:

@@ -30,28 +30,13 @@ class MemoryTokenStore:
         return self._token
 
     def read(self) -> AccessToken | None:
-        """Return the token in the memory of this process, or ``None``.
-
-        There is no other place to read, because this store is not shared with other processes.
-        """
         return self._token
 
     def try_lock(self, generation: int = 0) -> MemoryRefreshLock | None:
-        """Acquire a refresh lock and return it. If all locks that are tried have an owner, return ``None``.
-
-        There are several locks, numbered from 0, because the owner of a lock possibly hangs; see :class:`TokenStore`.
-
-        :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
-            passes 1 if the owner of lock 0 has not released it in time.
-        """
         return next(filter(None, map(self.try_lock_generation, range(generation + 1))), None)
 
     def try_lock_generation(self, generation: int) -> MemoryRefreshLock | None:
-        """Acquire the refresh lock with the number ``generation``. If another caller owns this lock, return ``None``.
-
-        There are several locks, because the owner of a lock possibly hangs. Lock 1 is used only if the owner of lock 0
-        does not release it in time.
-        """
+        """Acquire the refresh lock with the number ``generation``. If this lock has an owner, return ``None``."""
         with self._mutex:
             held = self._locks.get(generation)
             if held is not None and held() is not None:
@@ -103,14 +88,13 @@ class MemoryTokenStore:
 
 
 class MemoryRefreshLock:
-    """Refresh lock that the threads of one process share. The owner of the lock fetches the next access token."""
+    """Refresh lock that the threads of one process share."""
 
     def __init__(self, store: MemoryTokenStore, generation: int) -> None:
         self._store = store
         self.generation = generation
 
     def release(self) -> None:
-        """Release the lock."""
         self._store._release(self)
 
 

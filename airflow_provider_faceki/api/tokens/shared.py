@@ -83,7 +83,6 @@ class DirectoryTokenBackend:
 
     @property
     def place(self) -> str:
-        """Path of the directory, for a log line."""
         return repr(str(self.path))
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
@@ -95,7 +94,6 @@ class DirectoryTokenBackend:
             return file.read(max_bytes)
 
     def write(self, name: str, content: bytes) -> None:
-        """Create or replace a file atomically."""
         draft = f"{name}.{os.urandom(8).hex()}"
         if self.create(draft, content):
             with self._removing_on_error(draft):
@@ -173,14 +171,7 @@ class SharedTokenStore:
         return self._local.read()
 
     def try_lock(self, generation: int = 0) -> SharedRefreshLock | None:
-        """Acquire a refresh lock for all hosts. If the storage fails, acquire a refresh lock for this host only.
-
-        There are several locks, numbered from 0, because the owner of a lock possibly hangs; see :class:`TokenStore`.
-        If no lock was acquired, return ``None``.
-
-        :param generation: Number of the last lock to try. The method tries the locks from 0 to this number. A caller
-            passes 1 if the owner of lock 0 has not released it in time.
-        """
+        """Acquire a refresh lock for all hosts. If the storage fails, acquire a refresh lock for this host only."""
         local = self._local.try_lock(generation)
         if local is None:
             return None
