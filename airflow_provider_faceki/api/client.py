@@ -72,7 +72,8 @@ class FacekiClient(_SharedValue):
         with mode 0700. If it is ``None``, the token is stored in the memory of this process only.
     :param token_backend: Storage through which several hosts share the encrypted access token. ``token_directory`` is
         then a cache for this storage.
-    :param secret_masker: Functions that mask access tokens in log lines.
+    :param secret_masker: Functions that mask access tokens in log lines. The default is ``None``, because this package
+        itself writes no log lines that contain secrets.
     :param warn: Function that logs a warning. It is called with one sentence if ``token_directory`` or
         ``token_backend`` cannot be used.
     :param observer: Object that counts requests for metrics. It is called for each request.
@@ -88,7 +89,7 @@ class FacekiClient(_SharedValue):
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     token_directory: Path | None = None
     token_backend: TokenBackend | None = None
-    secret_masker: SecretMasker = field(default_factory=SecretMasker)
+    secret_masker: SecretMasker | None = None
     warn: Callable[[str], None] = warnings.warn
     observer: RequestObserver | None = None
     charge_limit: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -34,28 +34,16 @@ from airflow_provider_faceki.api.transport.retry import RetryPolicy
 T = TypeVar("T")
 
 
-def _no_mask(_value: str) -> None:
-    """Do nothing. This is the default function for masking a secret value in log lines.
-
-    The Airflow hook uses Airflow's function instead. Without Airflow, no masking is needed, because this package itself
-    writes no log lines that could contain secrets.
-    """
-
-
-async def _no_mask_async(_value: str) -> None:
-    """Asynchronous form of :func:`_no_mask`. It does nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class SecretMasker:
-    """Functions that mask a secret value in log lines, one for each driver. By default, they do nothing.
+    """Functions that mask a secret value in log lines, one for each driver.
 
     :param mask: Function that the synchronous driver calls with the secret.
     :param mask_async: Coroutine function that the asynchronous driver calls with the secret.
     """
 
-    mask: Callable[[str], None] = _no_mask
-    mask_async: Callable[[str], Awaitable[None]] = _no_mask_async
+    mask: Callable[[str], None]
+    mask_async: Callable[[str], Awaitable[None]]
 
 
 class RequestObserver(Protocol):
@@ -76,7 +64,7 @@ class _Driver:
     """Base class of the synchronous and the asynchronous driver. A driver is the code that does the I/O of a call.
 
     :param policy: Rules for sending a failed request again.
-    :param secret_masker: Functions that mask access tokens in log lines.
+    :param secret_masker: Functions that mask access tokens in log lines, or ``None``.
     :param observer: Observer of all requests, for metrics, or ``None``.
     """
 
@@ -84,8 +72,8 @@ class _Driver:
         self,
         transport: Transport,
         policy: RetryPolicy,
-        secret_masker: SecretMasker,
-        observer: RequestObserver | None = None,
+        secret_masker: SecretMasker | None,
+        observer: RequestObserver | None,
     ) -> None:
         self._transport = transport
         self._secret_masker = secret_masker
@@ -107,15 +95,11 @@ class _Driver:
 
 
 class SyncDriver(_Driver):
-    """Driver that executes the effects of a call on the caller's thread, and so blocks the caller.
-
-    Effects are instructions to the driver, such as "send this request".
-    """
+    """Driver that executes the effects of a call on the caller's thread."""
 
     def run(self, steps: Steps[T]) -> T:
         """Run the steps of a call to their end and return the result of the call.
 
-        :param steps: Generator of effects, which are instructions to this driver, such as "send this request".
         :raises FacekiError: if the call failed. The frames of the steps are removed from its traceback, because their
             local variables contain responses.
         """
@@ -144,7 +128,7 @@ class SyncDriver(_Driver):
                 return operation()
             case Sleep(seconds):
                 time.sleep(seconds)
-            case MaskSecret(value):
+            case MaskSecret(value) if self._secret_masker is not None:
                 self._secret_masker.mask(value)
         return None
 
@@ -161,7 +145,6 @@ class AsyncDriver(_Driver):
     async def run(self, steps: Steps[T]) -> T:
         """Run the steps of a call to their end and return the result of the call.
 
-        :param steps: Generator of effects, which are instructions to this driver, such as "send this request".
         :raises FacekiError: if the call failed, as in :meth:`SyncDriver.run`.
         """
         advance: Callable[[], Effect] = partial(next, steps)
@@ -190,7 +173,7 @@ class AsyncDriver(_Driver):
                 return await self._transport.run_in_thread(operation)
             case Sleep(seconds):
                 await asyncio.sleep(seconds)
-            case MaskSecret(value):
+            case MaskSecret(value) if self._secret_masker is not None:
                 await self._secret_masker.mask_async(value)
         return None
 

@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Any
 
 from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_random
-from tenacity.retry import RetryBaseT
-from tenacity.stop import StopBaseT
-from tenacity.wait import WaitBaseT
 
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
@@ -20,16 +16,6 @@ INITIAL_WAIT_SECONDS = 0.5
 
 # The pause has a random part, so that requests that failed at the same time are not repeated at the same time.
 _BACKOFF = wait_exponential(multiplier=INITIAL_WAIT_SECONDS) + wait_random(0, INITIAL_WAIT_SECONDS)
-
-
-class RetryArguments(TypedDict):
-    """Keyword arguments for ``tenacity.Retrying`` and ``tenacity.AsyncRetrying``."""
-
-    stop: StopBaseT
-    wait: WaitBaseT
-    retry: RetryBaseT
-    reraise: bool
-    before_sleep: NotRequired[Callable[[RetryCallState], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +30,8 @@ class RetryPolicy:
     max_attempts: int = 4
     max_wait: float = 30.0
 
-    def arguments(self) -> RetryArguments:
-        """Return the keyword arguments for tenacity.
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments for ``tenacity.Retrying`` and ``tenacity.AsyncRetrying``.
 
         The function that tenacity repeats must have the HTTP request as its first argument.
         """
