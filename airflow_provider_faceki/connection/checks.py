@@ -44,10 +44,12 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _AUTH_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
 _JSON_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 # Pattern of the location of a shared token store. It is either the URI of a folder in a storage, with an optional
-# Connection id before an @, or a local directory.
+# Connection id before an @, or an absolute local directory, with or without file://.
 _STORE_PLACE = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+@)?[^\s?#@/:][^\s?#@]*|(?:[Ff][Ii][Ll][Ee]://)?/[^\s?#@]+"
+    r"(?!(?i:file|local):)[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_.-]+@)?[^\s?#@/:][^\s?#@]*"
+    r"|(?:(?i:file)://)?/[^\s?#@]+"
 )
+_WRONG_LOCAL_URI = re.compile(r"(?i:file://(?!/)|local:)")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _PLACEHOLDERS = tuple(FILTER_PLACEHOLDERS.values())
 _REQUEST_ID = FILTER_PLACEHOLDERS["request_id"]
@@ -186,9 +188,12 @@ def token_store(value: object, _: FieldSpec) -> str:
     """
     if isinstance(value, str) and (value in TOKEN_STORES or _STORE_PLACE.fullmatch(value)):
         return value
+    # The text after file:// would be a path below the working directory, so each process would have its own store.
+    is_relative = isinstance(value, str) and _WRONG_LOCAL_URI.match(value)
     raise InvalidValue(
         f"{', '.join(TOKEN_STORES)}, the URI of a folder such as s3://aws_default@bucket/tokens, or the absolute path "
-        "of a directory"
+        "of a directory",
+        "a local directory's URI begins with file:///" if is_relative else "",
     )
 
 

@@ -298,6 +298,19 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         pytest.param({"auth_flow": 1}, "1 (int)", id="flow is a number"),
         pytest.param({"token_store": "redis"}, "file, memory, the URI of a folder", id="unknown store"),
         pytest.param({"token_store": "tokens/here"}, "file, memory, the URI", id="relative directory"),
+        pytest.param(
+            {"token_store": "file://shared/tokens"},
+            "URI begins with file:///",
+            id="relative directory as a URI",
+        ),
+        pytest.param(
+            {"token_store": "FILE://localhost/mnt/x"}, "begins with file:///", id="host in a file URI"
+        ),
+        pytest.param({"token_store": "file://aws@mnt/x"}, "begins with file:///", id="user in a file URI"),
+        pytest.param(
+            {"token_store": "local://shared/x"}, "begins with file:///", id="relative, scheme local"
+        ),
+        pytest.param({"token_store": "local:///mnt/x"}, "begins with file:///", id="scheme local"),
         pytest.param({"token_store": "s3://"}, "file, memory, the URI", id="no bucket"),
         pytest.param({"token_store": "s3://key:secret@kyc/x"}, "file, memory, the URI", id="secret in a URI"),
         pytest.param({"token_store": "s3://kyc/x?version=1"}, "file, memory, the URI", id="query in a URI"),
