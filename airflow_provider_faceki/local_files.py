@@ -1,9 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Read and write local files with personal data: atomically, readable by the owner only, without leftover files.
+"""Read local files, and write files with personal data: atomically, and readable by the owner only.
 
 If the system supports it (Linux ``O_TMPFILE``), a file has no name until it is complete, so a killed task leaves no
 file behind. On other systems, and during the replacement of an existing file, the temporary name is ``.faceki-….part``.
-If a killed task leaves such a file, the next process that writes to the folder deletes it.
+If a killed task leaves such a file, a later process deletes it before its first file in the folder, if the file is
+older than a minute and the filesystem has locks.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _swept_folders: set[str] = set()
 def open_regular(path: str) -> BinaryIO:
     """Open a regular file for reading, without buffering.
 
-    :raises OSError: if the file is missing, or is a folder, device, pipe or socket. Reading a device, pipe or socket
-        possibly never ends.
+    :raises OSError: if the file cannot be opened, or is a folder, device, pipe or socket. Reading a device, pipe or
+        socket possibly never ends.
     """
     # Without O_NONBLOCK, opening a pipe would wait for its writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -43,9 +44,9 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def check_replaceable(path: str) -> None:
-    """Refuse a path that cannot be replaced by a file, because it is a folder or a device such as ``/dev/null``.
+    """Refuse to replace a folder, a pipe, a socket, or a device such as ``/dev/null`` by a file.
 
-    :raises OSError: if the path is refused.
+    :raises OSError: if the path is refused, or cannot be examined.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -60,7 +61,7 @@ def check_replaceable(path: str) -> None:
 def check_folder_writable(path: str) -> None:
     """Refuse a path in a folder in which this process is not allowed to create files. Nothing is written.
 
-    If the folder does not exist, the nearest existing folder above it is checked, because the folder is created there.
+    If the folder does not exist, the nearest existing path above it is checked, because the folder is created there.
 
     :raises PermissionError: if the path is refused.
     """
@@ -170,8 +171,8 @@ def _deleted_after_exception(part: str, folder: int) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # The partial file possibly contains personal data. Therefore it is deleted after any exception, also if the
-        # task is killed.
+        # The file possibly contains personal data. Therefore it is deleted after any exception, including the exception
+        # with which Airflow ends a killed task.
         with suppress(FileNotFoundError):
             os.unlink(part, dir_fd=folder)
         raise
@@ -190,8 +191,8 @@ def _new_part_name() -> str:
 
 def _lock(handle: int) -> None:
     # A process locks its temporary file while it writes the file. The system removes the lock when this process ends.
-    # Therefore, if another process can lock the file, the writing process has ended, and the file can be deleted.
-    # Errors are ignored, because some filesystems have no locks.
+    # Therefore, if another process can lock a file that is not new, the writing process has ended, and the file can be
+    # deleted. Errors are ignored, because some filesystems have no locks.
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

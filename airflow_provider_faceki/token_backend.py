@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Store access tokens in any storage of Airflow's ``ObjectStoragePath``, so that hosts can share one access token.
 
-The Connection's ``token_store`` contains the location of the tokens. It is a URI such as
+The Connection's ``token_store`` contains the location of the tokens. Here it is a URI such as
 ``s3://aws_default@bucket/faceki-tokens``, or the absolute path of a directory on a shared volume. The stored tokens are
 encrypted with a key that is derived from the client secret.
 """
@@ -39,8 +39,8 @@ class ObjectStorageTokenBackend:
     On S3, GCS and Azure, creating an object fails if the object already exists, so only one of several hosts fetches a
     token. On other storages, two hosts that start at the same time possibly fetch one token each, which does no harm.
 
-    :param uri: URI of the folder that contains the tokens. The part before the ``@`` is the id of the storage's
-        Connection.
+    :param uri: URI of the folder that contains the tokens. If it contains an ``@``, the part before it is the id of the
+        storage's Connection.
     """
 
     def __init__(self, uri: str) -> None:
@@ -62,7 +62,7 @@ class ObjectStorageTokenBackend:
         return storage.redact_uri(self._uri)
 
     def connect(self) -> tuple[Any, str]:
-        """Look up the storage's Connection and return the filesystem and the folder's path in it.
+        """Return the filesystem and the folder's path in it. Look up the storage's Connection once in each process.
 
         Airflow can look up a Connection only on certain threads. Therefore the hook calls this method before it uses
         the token store. In a task, the hook calls this method on the task's thread. In a triggerer, the hook calls it
@@ -82,7 +82,7 @@ class ObjectStorageTokenBackend:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            # EINVAL means that the object is empty, because the storage cannot return its first byte (HTTP 416).
+            # Some storages report EINVAL for an empty object, because they cannot return its first byte (HTTP 416).
             return b""
         return content
 

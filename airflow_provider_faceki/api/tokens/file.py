@@ -3,8 +3,8 @@
 
 A directory with mode 0700 contains a token file and lock files for each account. All files have mode 0600. All files
 are opened relative to the directory's descriptor and never through a symbolic link. A file or directory is not used if
-another user owns it, if other users can access it, or if it has another type. The methods never wait for a lock. If a
-file cannot be used, the store logs one warning and uses the memory of the process instead.
+another user owns it, if other users can access it, or if it has another type. The methods never wait for a refresh
+lock. If the directory or a file cannot be used, the store logs one warning and uses the memory of the process instead.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class FileTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from the memory of this process. If possible, also remove the file that contains it.
 
-        The file is removed only while this method owns the refresh lock. If another caller owns the lock, the file
-        remains, because that caller soon replaces it.
+        The file is removed only while this method owns refresh lock 0. If another caller owns this lock, the file
+        remains, because that caller probably replaces it soon.
         """
         self.memory.invalidate(token)
         lock = self.try_lock()
@@ -139,14 +139,15 @@ class FileTokenStore:
         Return the key of the file in this dictionary.
 
         :param generation: Number of the lock file.
-        :raises BlockingIOError: if another process has locked this file.
+        :raises BlockingIOError: if the file is already locked.
+        :raises OSError: if the file cannot be opened, or if the file system has no locks.
+        :raises UntrustedError: if the directory or the file is not trusted.
         """
         name = f"{self._seal.name}.lock.{generation}" if generation else f"{self._seal.name}.lock"
         with _Directory(self._directory) as directory:
             descriptor = directory.open(name, os.O_RDWR | os.O_CREAT)
-        # `_open_locks` contains the lock files that this process has opened. After a fork, the child process closes
-        # them. Otherwise the child process would keep them locked after this process has ended. Another thread can fork
-        # a child process at any time. Therefore the file is added to `_open_locks` before it is locked.
+        # After a fork, the child process closes the files in `_open_locks`. Another thread can fork a child process at
+        # any time. Therefore the file is added to `_open_locks` before it is locked.
         key = next(_lock_keys)
         _open_locks[key] = descriptor
         try:
@@ -160,9 +161,12 @@ class FileTokenStore:
 
 
 class FileRefreshLock:
-    """Refresh lock that the processes of one host share. The owner of the lock fetches the next access token.
+    """Refresh lock that the processes of one host share.
 
-    It consists of a file lock and a refresh lock of this process.
+    It consists of a refresh lock of this process and, if files can be used, of a file lock.
+
+    :param inner: The refresh lock of this process.
+    :param key: Key of the lock file in ``_open_locks``, or ``None`` if there is no file lock.
     """
 
     def __init__(self, inner: MemoryRefreshLock, key: int | None) -> None:
@@ -177,9 +181,9 @@ class FileRefreshLock:
         descriptor = None if self._key is None else _open_locks.pop(self._key, None)
         if descriptor is None:
             return
-        # The file is unlocked explicitly before it is closed. If a child process was forked in the meantime, it has the
-        # same file open. Then closing the file in this process alone would not release the lock. Errors are ignored,
-        # because the connection to a network file system possibly breaks while the lock is held.
+        # The file is unlocked explicitly before it is closed. A child process that was forked in the meantime possibly
+        # still has the same file open. Then closing the file in this process alone would not release the lock. Errors
+        # are ignored, because the connection to a network file system possibly breaks while the lock is held.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         with suppress(OSError):
@@ -191,7 +195,7 @@ class FileRefreshLock:
 
 
 _lock_keys = itertools.count()
-#: Descriptors of locked files by a unique key. Descriptor numbers are not the keys, because the system reuses them.
+#: Descriptors of lock files by a unique key. Descriptor numbers are not the keys, because the system reuses them.
 _open_locks: dict[int, int] = {}
 
 
@@ -209,7 +213,7 @@ os.register_at_fork(after_in_child=_after_fork)
 class _Directory:
     """The directory of the token files, as a context manager.
 
-    The directory is opened once, so that another process cannot replace it between two operations.
+    The directory is opened once, so that another process cannot replace it between the check and the operations.
     """
 
     def __init__(self, path: Path) -> None:
@@ -240,6 +244,7 @@ class _Directory:
 
         :raises UntrustedError: if another user owns the file, if other users can access it, or if it is not a regular
             file.
+        :raises OSError: if the file cannot be opened for another reason.
         """
         try:
             descriptor = os.open(name, flags | _OPEN_FLAGS, 0o600, dir_fd=self._fd)
@@ -255,9 +260,9 @@ class _Directory:
         return descriptor
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file in this directory.
+        """Return the content of a file in this directory. The errors are those of :meth:`open`.
 
-        :raises UntrustedError: if :meth:`open` does not accept the file, or if the file is too large.
+        :raises UntrustedError: also if the file is larger than :data:`MAX_SEALED_BYTES`.
         """
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as file:
             content = file.read(MAX_SEALED_BYTES + 1)

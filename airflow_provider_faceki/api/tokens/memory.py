@@ -21,9 +21,9 @@ class MemoryTokenStore:
         self._mutex = threading.Lock()
         self._token: AccessToken | None = None
         self._refused: str | None = None
-        # The refresh locks that have an owner. Each key is the number of a lock. The references are weak, so a lock
-        # becomes free as soon as its owner no longer refers to it. If an asyncio task is cancelled before it receives
-        # its lock, the task cannot release the lock. Because of the weak reference, the lock becomes free nevertheless.
+        # The refresh locks by their number. The references are weak, so a lock becomes free as soon as its owner no
+        # longer refers to it. If an asyncio task is cancelled before it receives its lock, the task cannot release the
+        # lock. Because of the weak reference, the lock becomes free nevertheless.
         self._locks: dict[int, weakref.ref[MemoryRefreshLock]] = {}
 
     def peek(self) -> AccessToken | None:
@@ -51,10 +51,10 @@ class MemoryTokenStore:
             self._refused = None
 
     def merge(self, token: AccessToken) -> bool:
-        """Store a token that another process has fetched.
+        """Store a token that possibly another process has fetched.
 
-        If the token is not newer than the stored token, ignore it. If FACEKI has refused this token in a call of this
-        process, also ignore it.
+        If the token is not newer than the stored token, ignore it. If it is the last token that was passed to
+        :meth:`invalidate`, also ignore it.
 
         :return: Whether the token was stored.
         """
@@ -66,7 +66,7 @@ class MemoryTokenStore:
             return True
 
     def invalidate(self, token: AccessToken) -> None:
-        """Remove ``token`` and remember that FACEKI refused it. If a newer token is stored, the newer token remains."""
+        """Remove ``token`` and remember that FACEKI refused it. If another token is stored, the other token remains."""
         with self._mutex:
             self._refused = token.value
             if self._token is not None and self._token.value == token.value:
@@ -81,7 +81,7 @@ class MemoryTokenStore:
     def reset_after_fork(self) -> None:
         """Release the mutex and all refresh locks in a forked child process.
 
-        The owners of the locks are threads that do not exist in the child process.
+        The mutex and the locks belong to threads of the parent process, which cannot release them in the child process.
         """
         self._mutex = threading.Lock()
         self._locks = {}
@@ -103,7 +103,7 @@ _shared_mutex = threading.Lock()
 
 
 def shared_store(key: Hashable, make: Callable[[], TokenStore]) -> TokenStore:
-    """Return the token store for ``key``. All clients of the process share it.
+    """Return the token store that all clients of the process share for ``key``.
 
     The first call with a key creates the store with ``make``.
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 
-#: Maximum size of an encrypted token in bytes. A token of FACEKI has about one kilobyte.
+#: Maximum number of bytes that are read from a stored token or lock. A token has about one kilobyte (assumption).
 MAX_SEALED_BYTES = 64 * 1024
 
 
@@ -40,7 +40,8 @@ class TokenSeal:
         parts = [account.base_url, account.client_id, account.flow.value]
         if not verified:
             parts.append("unverified")
-        #: Name of the token in each store. It is a hash, so it does not reveal the account.
+        #: Beginning of the names of the token and its locks in each store. It is a hash, so it does not reveal the
+        #: account.
         self.name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
         self._fernet = Fernet(_derive_key(account.client_secret, self.name))
 
@@ -52,7 +53,8 @@ class TokenSeal:
     def unseal(self, sealed: bytes) -> AccessToken | None:
         """Decrypt ``sealed`` and return the token. Return ``None`` if the key is different or the content is corrupt.
 
-        :raises UntrustedError: if another version of this provider wrote the content.
+        :raises UntrustedError: if the decrypted content has another format, because another version of this provider
+            wrote it.
         """
         try:
             document = json.loads(self._fernet.decrypt(sealed))

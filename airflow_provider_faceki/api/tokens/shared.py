@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Token store that several hosts share. It stores the encrypted token in a shared directory or an object storage.
 
-Without this store, each host and each Kubernetes pod fetches its own token, and FACEKI charges for needless tokens. The
-storage must be able to create an object only if the object does not exist yet. The token stores of the process and of
-the host are caches. A process reads the shared storage if no cache contains a usable token. If the storage fails, hangs
-or contains corrupt data, the process logs one warning and does not use the storage for one minute.
+Without this store, each host and each Kubernetes pod fetches its own token. FACEKI asks its users to use a token until
+it expires (https://docs.faceki.com/api-integration/verification-apis/authentication). The token stores of the process
+and of the host are caches. A process reads the shared storage only if no cache contains a usable token. If the storage
+cannot create an object exclusively, two hosts possibly fetch one token each. If the storage fails, hangs, or contains a
+token of another version of this provider, the process logs at most one warning and does not use the storage for one
+minute.
 """
 
 from __future__ import annotations
@@ -29,25 +31,25 @@ from airflow_provider_faceki.api.tokens.sealing import MAX_SEALED_BYTES, TokenSe
 
 #: Maximum seconds for one operation of the storage. Object storages answer within tenths of a second.
 MAX_OPERATION_SECONDS = 5.0
-#: A host acquires the refresh lock by creating an object in the storage, the lock object. Then the host writes the
-#: content of the object within milliseconds. If a lock object is still empty after this number of seconds, it is
-#: treated as corrupt.
+#: A host acquires a refresh lock by creating an object in the storage, the lock object. In a directory, the object is
+#: empty at first, and the host writes its content within milliseconds. If a lock object is still empty after this
+#: number of seconds, it is treated as corrupt.
 EMPTY_LOCK_SECONDS = 1.0
 #: Seconds for which the storage is not used after a failure.
 SUSPEND_SECONDS = 60.0
-#: Seconds between two reads of the storage while another host fetches the access token. Object storages charge for each
-#: read.
+#: Minimum seconds between two uses of the storage while another host fetches the access token. Object storages charge
+#: for each use.
 POLL_SECONDS = 0.25
 #: Age in seconds from which another host replaces a lock object. The host that creates a lock object deletes it after
-#: it has fetched the token. If this host is killed, the lock object remains. The age is larger than the duration of a
-#: token request with retries. It is also larger than the usual difference between the clocks of two hosts.
+#: the token request. If this host is killed, the lock object remains. The age is larger than the usual duration of a
+#: token request with retries, and larger than the usual difference between the clocks of two hosts.
 MAX_LOCK_AGE_SECONDS = 120.0
 
 T = TypeVar("T")
 
 
 class TokenBackend(Protocol):
-    """A storage for small named objects. The methods block, and they are allowed to raise any exception.
+    """A storage for small named objects. The methods block, and they are allowed to raise any ``Exception``.
 
     Two backends with the same location must be equal and have the same hash, so that clients share one token store.
     """
@@ -74,7 +76,7 @@ class DirectoryTokenBackend:
     """:class:`TokenBackend` that stores its objects as files with mode 0600.
 
     Unlike :class:`FileTokenStore`, this class does not use file locks, which many network file systems do not support.
-    All network file systems can create a file only if it does not exist yet. Such a file is sufficient as a lock.
+    Instead, a lock is a file that is created only if it does not exist yet. NFS since version 3 and SMB support this.
 
     :param path: The directory. If it does not exist, it is created with mode 0700.
     """
@@ -159,8 +161,9 @@ class SharedTokenStore:
     def read(self) -> AccessToken | None:
         """Return the token that is stored on this host, or a newer token that another host has stored.
 
-        The storage that several hosts share is read only if the token of this host is missing or expires soon. The
-        returned token can be expired too, so the caller has to check it. If there is no token, return ``None``.
+        The storage that several hosts share is not read while the token of this host is usable, and not for
+        :data:`POLL_SECONDS` after another host had the lock. The returned token can be expired, so the caller has to
+        check it. If there is no token, return ``None``.
         """
         found = self._local.read()
         if (found is not None and found.usable(time.time())) or time.monotonic() < self._next_look:
@@ -194,8 +197,8 @@ class SharedTokenStore:
     def invalidate(self, token: AccessToken) -> None:
         """Remove ``token`` from this host. If possible, also remove it from the storage that several hosts share.
 
-        The storage is changed only while this method owns the refresh lock. If another caller owns the lock, the token
-        remains in the storage, because that caller soon replaces it.
+        The storage is changed only while this method owns refresh lock 0. If another caller owns this lock, the token
+        remains in the storage, because that caller probably replaces it soon.
         """
         self._local.invalidate(token)
         lock = self.try_lock()
@@ -217,11 +220,10 @@ class SharedTokenStore:
         return None if sealed is None else self._seal.unseal(sealed)
 
     def _create_lock(self, generation: int) -> str:
-        """Try once to acquire one of the refresh locks 0 to ``generation``, without waiting.
+        """Try once to acquire one of the refresh locks 0 to ``generation``; see :class:`TokenStore`.
 
-        There are several locks, because the owner of a lock possibly hangs: after lock 0 has been held for too long,
-        the caller raises ``generation`` to 1, and so on. A host acquires a lock by creating an object in the storage.
-        Return the name of this object. If other hosts hold all these locks, return ``_HELD_ELSEWHERE``.
+        A host acquires a lock by creating an object in the storage. Return the name of this object. If other callers
+        own all these locks, return ``_HELD_ELSEWHERE``.
         """
         content = json.dumps({"locked_at": time.time(), "by": os.urandom(8).hex()}).encode()
         for number in range(generation + 1):
@@ -230,8 +232,8 @@ class SharedTokenStore:
                 return name
             found = self._backend.read(name, MAX_SEALED_BYTES)
             if found == b"":
-                # A new lock file is empty until its owner has written the content. After a pause, the file is still
-                # empty only if the owner crashed in between.
+                # A new lock file is empty until its owner has written the content. If the file is still empty after a
+                # pause, the owner has probably crashed in between.
                 time.sleep(EMPTY_LOCK_SECONDS)
                 found = self._backend.read(name, MAX_SEALED_BYTES)
             if _is_void(found):
@@ -264,12 +266,12 @@ class SharedTokenStore:
         )
 
 
-#: The method ``SharedTokenStore._create_lock`` returns this value if other hosts own all locks that it has tried.
+#: The method ``SharedTokenStore._create_lock`` returns this value if other callers own all locks that it has tried.
 _HELD_ELSEWHERE = ""
 
 
 class SharedRefreshLock:
-    """Refresh lock that all hosts share. The owner of the lock fetches the next access token.
+    """Refresh lock that all hosts share.
 
     It consists of a lock object in the storage and the refresh lock of this host. If the storage fails, it consists of
     the refresh lock of this host only.
@@ -283,10 +285,7 @@ class SharedRefreshLock:
         self._name = name
 
     def release(self) -> None:
-        """Release the lock.
-
-        The deletion of the lock object is blocking I/O. Therefore, on an event loop, a new thread deletes the object.
-        """
+        # The deletion of the lock object is blocking I/O. Therefore, on an event loop, a new thread deletes the object.
         name, self._name = self._name, None
         if name is not None:
             if asyncio._get_running_loop() is None:
@@ -297,7 +296,7 @@ class SharedRefreshLock:
 
 
 def _is_void(content: bytes | None) -> bool:
-    """Return whether a lock object has to be deleted, because it is too old or corrupt.
+    """Return whether a lock object has to be deleted, because it is corrupt, or its time is too far from now.
 
     :param content: Content of the lock object. ``None`` means that the object does not exist, because its owner has
         just released the lock. Then there is nothing to delete, and the result is ``False``.
