@@ -193,14 +193,18 @@ def _has_many_scans(image: ImageFile, file: BinaryIO) -> bool:
         file.seek(2)
         while True:
             marker = file.read(2)
-            if len(marker) < 2 or marker[0] != 0xFF:
+            if len(marker) < 2 or marker[0] != 0xFF or marker[1] == 0:
                 return True
             if marker[1] == 0xFF:
                 file.seek(-1, os.SEEK_CUR)
             elif marker[1] == 0xDA:
                 return file.read(3)[2:] < bytes([image.layers])  # type: ignore[attr-defined]
             elif not (marker[1] == 0x01 or 0xD0 <= marker[1] <= 0xD8):
-                file.seek(int.from_bytes(file.read(2), "big") - 2, os.SEEK_CUR)
+                length = int.from_bytes(file.read(2), "big")
+                # The length contains its own two bytes. Without this check, the loop could go back and never end.
+                if length < 2:
+                    return True
+                file.seek(length - 2, os.SEEK_CUR)
     finally:
         file.seek(position)
 

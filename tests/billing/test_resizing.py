@@ -9,6 +9,9 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from PIL import ImageDraw, ImageFile, PngImagePlugin
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators.images import FacekiAnalyzeFaceOperator, FacekiCheckImageOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
-from airflow_provider_faceki.resize import resized
+from airflow_provider_faceki.resize import _has_many_scans, resized
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
 from tests.billing.conftest import Connect, Verify
@@ -124,6 +127,37 @@ def outcome(content: bytes) -> str:
     except api.ValidationError as error:
         return str(error)
     return "read"
+
+
+START, FRAME, END = "ffd8", "ffc0000b080010001001011100", "ffd9"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(START + FRAME + END, id="no scan"),
+        pytest.param(START + FRAME + "fff00004" + "ffd9" + END, id="an unknown segment, and no scan"),
+        pytest.param(START + FRAME + "fff00000", id="a segment that is shorter than its own length"),
+        pytest.param(START + FRAME + "fff0" + "0001" + END, id="a segment that goes back by a byte"),
+        pytest.param(START + FRAME + "fff0ffff" + END, id="a segment that goes beyond the end"),
+        pytest.param(START + FRAME + "ffff" * 9, id="only padding"),
+    ],
+)
+def test_a_jpeg_without_a_scan_ends(content: str) -> None:
+    assert answer_in_time(bytes.fromhex(content)) == "selfie cannot be made smaller: Pillow cannot read it"
+
+
+def test_a_scan_behind_bytes_that_decoders_skip_is_found() -> None:
+    one_of_three, three_of_three = "ffda0008010100003f00", "ffda000c03010002110311003f00"
+    hidden = bytes.fromhex(START + "ff00" + "000c" + one_of_three + three_of_three)
+    assert _has_many_scans(SimpleNamespace(layers=3), io.BytesIO(hidden))  # type: ignore[arg-type]
+
+
+def answer_in_time(content: bytes) -> str:
+    """Return what is said about an image. The thread is a daemon, so that an endless loop fails only this test."""
+    said: Queue[str] = Queue()
+    Thread(target=lambda: said.put(outcome(content)), daemon=True).start()
+    return said.get(timeout=60)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
