@@ -8,6 +8,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,16 @@ def test_a_body_that_ends_before_it_can_be_told(body: bytes) -> None:
             reply_json({"url": "http://elsewhere.example/r.pdf"}), "is not https", id="not encrypted"
         ),
         pytest.param(reply_json({"url": "https://[elsewhere"}), "gave for the report is none", id="no URL"),
+        pytest.param(
+            reply_bytes(b"", 302, ("Location", "https://[elsewhere")),
+            "gave for the report is none",
+            id="a redirect to no URL",
+        ),
+        pytest.param(
+            reply_bytes(b"", 302, ("Location", "http://elsewhere.example/r.pdf")),
+            "is not https",
+            id="a redirect that is not encrypted",
+        ),
     ],
 )
 def test_what_is_no_report(reply: Reply, told: str) -> None:
@@ -244,6 +255,28 @@ def test_it_follows_once_only() -> None:
         ):
             fetch(server, reply_json({"url": f"{server.url}/again"}))
         assert len(server.requests_to("/again")) == 1
+
+
+def test_metrics_name_the_call() -> None:
+    class Counted:
+        names: set[str]
+
+        def __init__(self) -> None:
+            self.names = set()
+
+        def sent(self, endpoint: str, status: int | None) -> None:
+            self.names.add(endpoint)
+
+        def retried(self, endpoint: str) -> None:
+            self.names.add(endpoint)
+
+    with FakeServer() as server:
+        server.on("/files/r-1", reply_bytes(b"", 503), reply_bytes(PDF))
+        server.on(REPORT, reply_json({"url": f"{server.url}/files/r-1"}))
+        counted = Counted()
+        retry = api.RetryPolicy(max_attempts=2, max_wait=0.01)
+        replace(client(server), observer=counted, retry=retry).call(api.FetchPdfReport("r-1")).file.close()
+        assert counted.names == {"", "FetchPdfReport"}
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])

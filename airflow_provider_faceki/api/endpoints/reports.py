@@ -103,8 +103,7 @@ class FetchPdfReport:
                 raise
             # One redirect is followed. The request to the target of the redirect contains no access token, because the
             # target is possibly not a host of FACEKI.
-            base = self.request(account.service).url
-            found = (_Followed(SecretText(urljoin(base, error.location)), self, with_token=False),)
+            found = (_Followed(error.location, self, redirected_from=self.request(account.service).url),)
         if isinstance(found, PdfReport):
             return found
         failure: FacekiError | None = None
@@ -175,22 +174,25 @@ class _Locate:
 class _Followed:
     """A request for the report at a URL that FACEKI's first answer contained.
 
-    :param with_token: Whether to send the access token if the URL belongs to FACEKI's host.
+    :param url: Absolute URL, or the target of a redirect, which is possibly relative.
+    :param redirected_from: URL of the request whose answer was a redirect to ``url``. It is empty if ``url`` comes from
+        a JSON document. The access token is sent only in this case, and only if the URL belongs to FACEKI's host.
     """
 
     url: SecretText
     report: FetchPdfReport
-    with_token: bool = True
+    redirected_from: str = ""
 
     def request(self, service: Service = FACEKI) -> HttpRequest:
         try:
-            ours, theirs = urlsplit(service.base_url), urlsplit(self.url)
+            url = SecretText(urljoin(self.redirected_from, self.url))
+            ours, theirs = urlsplit(service.base_url), urlsplit(url)
         except ValueError:
             raise UnexpectedResponseError("the URL that FACEKI gave for the report is none") from None
         same = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
         if theirs.scheme != "https" and not same:
             raise UnexpectedResponseError("the URL that FACEKI gave for the report is not https")
-        return _request(self.url, authenticated=same and self.with_token)
+        return _request(url, authenticated=same and not self.redirected_from)
 
     def read(self, answer: Payload) -> PdfReport:
         return self.report.read(answer)
@@ -208,6 +210,7 @@ def _request(url: str, *, authenticated: bool, post: str | None = None) -> HttpR
         idempotent=True,
         upload=True,
         download=True,
+        endpoint=FetchPdfReport.__name__,
     )
 
 

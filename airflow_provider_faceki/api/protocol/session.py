@@ -201,7 +201,8 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 
     :raises FacekiError: if the call failed.
     """
-    request = replace(endpoint.request(account.service), endpoint=type(endpoint).__name__)
+    request = endpoint.request(account.service)
+    request = replace(request, endpoint=request.endpoint or type(endpoint).__name__)
     try:
         if request.authenticated:
             answer: Payload = yield from _call_with_token(account, request)
