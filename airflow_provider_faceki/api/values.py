@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from airflow_provider_faceki.api.errors import ValidationError
@@ -20,6 +20,9 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 #: Maximum length of an identifier in characters. A UUID has 36 characters.
 MAX_IDENTIFIER_LENGTH = 512
+#: Maximum nesting depth of FACEKI's answers. A complete record has about five levels. Python's recursive functions,
+#: such as ``json.dumps``, fail at a depth of some hundred levels.
+MAX_JSON_DEPTH = 100
 #: Maximum nesting depth of stored JSON. MySQL accepts 100 levels.
 MAX_STORED_DEPTH = 64
 #: Largest absolute value that is accepted as a response code. A larger number is treated as no code. Each number
@@ -41,8 +44,12 @@ _MISSING_WORDS = frozenset(
 # must not import these libraries.
 _MISSING_TYPES = frozenset({"NAType", "NaTType", "NullScalar", "Null"})
 # These characters are removed from both ends of a text before the text is compared with the words for a missing value.
-# They are white space, quotation marks and invisible characters (zero-width spaces, joiners, byte order mark).
-_AROUND = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\"'`"
+# They are all characters that `str.isspace` accepts, invisible characters (zero-width spaces, joiners, byte order mark)
+# and quotation marks.
+_AROUND = (
+    " \t\r\n\f\v\x1c\x1d\x1e\x1f\x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\"'`"
+)
 
 #: Pattern of a UUID, which is the documented form of FACEKI's ids.
 UUID_PATTERN = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
@@ -237,6 +244,42 @@ def as_code_name(value: object) -> str | None:
         isinstance(value, str) and len(value) <= _MAX_CODE_NAME_LENGTH and re.fullmatch(_CODE_NAME, value)
     )
     return value if isinstance(value, str) and is_name else None
+
+
+def parse_json(text: str | bytes) -> Json:
+    """Parse a JSON text from FACEKI.
+
+    :raises ValueError: if the text is not JSON, contains NaN or Infinity, contains an integer with thousands of digits,
+        or is nested deeper than :data:`MAX_JSON_DEPTH` levels.
+    """
+    try:
+        document: Json = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    # Counting brackets is fast, and almost every answer has so few brackets that it cannot be nested too deeply.
+    brackets = (
+        text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    )
+    if brackets > MAX_JSON_DEPTH and _is_deep(document):
+        raise ValueError("nested too deeply")
+    return document
+
+
+def _refuse(constant: str) -> Json:
+    # Python's JSON parser accepts NaN and Infinity. They are refused here, because they are not valid JSON and
+    # databases cannot store them.
+    raise ValueError(constant)
+
+
+def _is_deep(document: Json) -> bool:
+    # One level after the other is visited, because a recursive function would fail at a large depth.
+    level: list[Any] = [document]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        containers = [item for item in level if isinstance(item, list | dict)]
+        level = [
+            inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return bool(containers)
 
 
 def storable(document: T) -> T:

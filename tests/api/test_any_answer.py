@@ -72,7 +72,20 @@ _KEYS = st.sampled_from(
 )
 _WORDS = st.sampled_from(
     (
-        *("ACCEPTED", "REVIEW", " ", "", "0", "200", "5003", "1e999", "2026-03-02T09:15:30.123Z", "\ud800"),
+        *(
+            "ACCEPTED",
+            "REVIEW",
+            " ",
+            "\u3000",
+            "\x1f",
+            "",
+            "0",
+            "200",
+            "5003",
+            "1e999",
+            "2026-03-02T09:15:30.123Z",
+            "\ud800",
+        ),
         *("https://[", "https://a.example/x", "JVBERi0=", "undefined", "A_B"),
     )
 )
@@ -125,7 +138,7 @@ HEADERS = st.dictionaries(
     st.sampled_from(["retry-after", "date", "content-type", "location"]),
     st.text(st.characters(max_codepoint=255), max_size=30)
     | st.sampled_from(
-        ["5", "Wed, 04 Nov 2026 10:00:20 GMT", "Wed, 04 Nov 2026 10:00:20 -0000", "1 Jan , 10"]
+        ["5", "Wed, 04 Nov 2026 10:00:20 GMT", "Wed, 04 Nov 2026 10:00:20 -0000", "1 Jan , 10", "https://[b"]
     ),
     max_size=3,
 )

@@ -364,6 +364,11 @@ def test_a_link_for_another_record_is_not_handed_out() -> None:
         pytest.param([None], UNREADABLE, id="null in it"),
         pytest.param([{"a": 1}, "x"], UNREADABLE, id="a string in it"),
         pytest.param("x", UNREADABLE, id="string"),
+        pytest.param('[{"requestId": "1"}]', ({"requestId": "1"},), id="JSON in a string"),
+        pytest.param('[{"requestId": "1", "score": NaN}]', UNREADABLE, id="NaN in a string"),
+        pytest.param(
+            '[{"requestId": "1", "deep": ' + "[" * 200 + "]" * 200 + "}]", UNREADABLE, id="deep in a string"
+        ),
         pytest.param(7, UNREADABLE, id="number"),
         pytest.param(False, UNREADABLE, id="false"),
     ],

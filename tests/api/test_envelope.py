@@ -198,6 +198,7 @@ def test_an_empty_success(body: bytes) -> None:
         pytest.param(b"<html>sign in</html>", id="page"),
         pytest.param(b"\xff\xfe\xfd", id="no text"),
         pytest.param(b"[" * 100_000, id="too deep"),
+        pytest.param(b'{"result":' + b"[" * 200 + b"]" * 200 + b"}", id="deeper than answers are"),
         pytest.param(b'{"quality":NaN}', id="NaN"),
         pytest.param(b'{"quality":-Infinity}', id="infinity"),
         pytest.param(b'{"a":' + b"9" * 5000 + b"}", id="a number beyond Python's digits"),

@@ -147,6 +147,8 @@ def test_decisions_travel(word: str, protocol: int) -> None:
         pytest.param(None, id="null"),
         pytest.param("", id="empty"),
         pytest.param("  ", id="blank"),
+        pytest.param("\u3000", id="ideographic space"),
+        pytest.param("\x1f\u200b\x85", id="control and invisible characters"),
         pytest.param(1, id="number"),
         pytest.param("None", id="a word for missing"),
         pytest.param(["ACCEPTED", "DECLINED"], id="list"),

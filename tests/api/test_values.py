@@ -28,8 +28,9 @@ from airflow_provider_faceki.api.values import (
 
 IMAGE = api.Image.of_bytes("image", b"\xff\xd8\xff" + b"a" * 20)
 
+WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x110000))))
 MISSING_WORDS = [
-    *("", " ", "\t\n", "\u00a0", "\u200b", "\ufeff", "''", '""'),
+    *("", " ", "\t\n", "\u00a0", "\u200b", "\ufeff", "''", '""', WHITE_SPACE, "\u3000nan\x85"),
     *("None", "none", "NONE", " None ", "null", "NULL", "Null", '"null"', "nil", "undefined", "Undefined"),
     *("nan", "NaN", "-nan", "NaT", "<NA>", "NA", "N/A", "n/a", "#N/A", "#NA", "#REF!", "#VALUE!", "#DIV/0!"),
     *("\\N", "(null)", "<null>", "~", "[object Object]", "1.#QNAN"),

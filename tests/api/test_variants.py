@@ -180,6 +180,7 @@ NOT_UNDERSTOOD = [
     pytest.param({"message": f"hello {PERSON}"}, "the keys message", id="message"),
     pytest.param({**OK, "result": {"name": PERSON}}, "in it the keys name", id="no known key"),
     pytest.param({**OK, "result": {PERSON + " Invented": 1}}, "in it 1 keys", id="a key that is a value"),
+    pytest.param({**OK, "result": {OTHER_ID: 1}}, "in it 1 keys", id="a key that is an id"),
     pytest.param({**OK, "result": f"text about {PERSON}"}, "the keys code, result, status", id="text"),
     pytest.param({**OK, "result": 7}, "is not understood", id="number"),
     pytest.param({**OK, "result": [RECORD, PERSON]}, "is not understood", id="a record and a text"),

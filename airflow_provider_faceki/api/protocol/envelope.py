@@ -16,7 +16,6 @@ none of these envelopes, the whole document is the result. The image check has s
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from airflow_provider_faceki.api.models import VerificationRecord, is_record
 from airflow_provider_faceki.api.protocol.fields import as_flag, describe, field, find_objects, plain
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.secrets import SecretText
-from airflow_provider_faceki.api.values import as_code, as_code_name, as_faceki_id, as_identifier
+from airflow_provider_faceki.api.values import as_code, as_code_name, as_faceki_id, as_identifier, parse_json
 
 #: Maximum value of ``Retry-After`` in seconds. A larger value of this header is reduced to this maximum.
 MAX_RETRY_AFTER_SECONDS = 86_400.0
@@ -143,8 +142,8 @@ def _read(response: HttpResponse) -> Payload | ResponseError:
     if is_good and response.body[:1024].lstrip().startswith(b"%PDF"):
         return Payload(None, None, io.BytesIO(response.body.lstrip()), response.status)
     try:
-        document: Json = json.loads(response.body, parse_constant=_refuse) if response.body.strip() else None
-    except (ValueError, RecursionError):
+        document = parse_json(response.body) if response.body.strip() else None
+    except ValueError:
         if is_good:
             return _not_json(response)
         return _error(response, None, {})
@@ -169,12 +168,6 @@ def is_token_refusal(error: ResponseError) -> bool:
     return error.http_status == 401 or error.code in {REFUSED, 401}
 
 
-def _refuse(constant: str) -> Json:
-    # Python's JSON parser accepts NaN and Infinity. They are refused here, because they are not valid JSON and
-    # databases cannot store them.
-    raise ValueError(constant)
-
-
 def _not_json(response: HttpResponse) -> UnexpectedResponseError:
     body = response.body
     start = body[:512].lstrip().lower()
@@ -194,7 +187,7 @@ def _not_json(response: HttpResponse) -> UnexpectedResponseError:
     elif re.search(rb"\b(?:NaN|-?Infinity)\b", body):
         found = "text with NaN or Infinity, which JSON does not have"
     elif start.startswith((b"{", b"[")):
-        found = "JSON that is cut off or broken"
+        found = "JSON that is cut off or broken, or nested too deeply"
     else:
         found = "plain text; check the API base URL"
     return UnexpectedResponseError(

@@ -8,12 +8,11 @@ in ``data`` and in ``{"result": {"records": […]}}``.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
-from airflow_provider_faceki.api.values import Json
+from airflow_provider_faceki.api.values import Json, parse_json
 
 #: Maximum number of nested levels of a JSON document that a search visits.
 MAX_WRAPPINGS = 6
@@ -26,8 +25,9 @@ _WRAPPERS = (
     *("result", "data", "results", "records", "record", "items", "item", "list", "rows", "docs", "content"),
     *("response", "payload", "body", "verification", "verifications", "kycrecords", "kycresponse", "rules"),
 )
-# A JSON key is possibly personal data. Therefore an error message shows a key only if it looks like a field name.
-_KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,39}")
+# A JSON key is possibly personal data or an id. Therefore an error message shows a key only if it looks like a field
+# name: an id almost always has digits elsewhere than in its last two characters.
+_KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z_$-]{0,39}[0-9]{0,2}")
 
 
 @lru_cache(maxsize=1024)
@@ -137,10 +137,9 @@ def embedded(value: Json) -> Json:
     if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
         return value
     try:
-        inner: Json = json.loads(value)
-    except (ValueError, RecursionError):
+        return parse_json(value)
+    except ValueError:
         return value
-    return inner
 
 
 def texts(value: Json, depth: int = 3, *, in_lists: bool = True) -> Iterator[tuple[str, str]]:
