@@ -9,7 +9,7 @@ personal data.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import secrets
 import time
@@ -37,17 +37,14 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.models import VerificationRecord
-from airflow_provider_faceki.api.protocol.auth import (
-    AccessToken,
-    RefreshLock,
-    TokenRequest,
-    TokenStore,
-)
+from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, AuthFlow, Service
+from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore
 from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
+from airflow_provider_faceki.api.values import parse_json
 
 T = TypeVar("T")
 
@@ -165,23 +162,8 @@ _LINK = _Question(
 )
 
 
-class _FixedTokenStore:
-    """Token store with one fixed token. Other tokens are not stored, and the fixed token is never removed."""
-
-    def __init__(self, token: AccessToken | None) -> None:
-        self._token = token
-
-    def peek(self) -> AccessToken | None:
-        return self._token
-
-    def read(self) -> AccessToken | None:
-        return self._token
-
-    def try_lock(self, turn: int = 0) -> RefreshLock | None:
-        return None
-
-    def set(self, token: AccessToken) -> None:
-        pass
+class _FixedTokenStore(MemoryTokenStore):
+    """Token store whose token is never removed, so that a refused token does not cause a request for another token."""
 
     def invalidate(self, token: AccessToken) -> None:
         pass
@@ -214,8 +196,12 @@ class _ProbeClient(FacekiClient):
     def _shared_transport(self) -> Transport:
         return self.recorder  # type: ignore[return-value]  # the driver uses only `send` and `rate_limiter`
 
-    def _store(self, request: TokenRequest) -> TokenStore:
-        return _FixedTokenStore(self.token)
+    def _store(self, request: TokenRequest) -> MemoryTokenStore:
+        store = _FixedTokenStore()
+        if self.token is not None:
+            # Without an end, so that a token with a short lifetime is not replaced during the check.
+            store.set(replace(self.token, lifetime=math.inf))
+        return store
 
 
 @dataclass(frozen=True, slots=True)
@@ -584,8 +570,8 @@ def describe(response: HttpResponse) -> str:
     if response.file is not None:
         return ", ".join([*parts, "a PDF"])
     try:
-        document = json.loads(response.body) if response.body.strip() else None
-    except (ValueError, RecursionError):
+        document = parse_json(response.body) if response.body.strip() else None
+    except ValueError:
         return ", ".join([*parts, f"{len(response.body)} bytes that are no JSON"])
     if isinstance(document, dict):
         parts.append(f"{_envelope(document)} with {_keys(document)}")

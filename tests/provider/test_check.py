@@ -22,6 +22,7 @@ from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.dialects import DIALECTS
 from tests.airflow.running import AIRFLOW_VERSION
+from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, TOKEN_PATH, FakeServer, issue_token, reply_json
 
 pytestmark = pytest.mark.process
 
@@ -63,6 +64,27 @@ def test_a_faceki_as_documented(
         assert private not in report
     assert "generate_token, as configured" in report
     assert "3600 s" in report
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("lifetime", [0, 1e-9])
+def test_a_token_that_ends_before_the_check_does(lifetime: float) -> None:
+    with FakeServer() as server:
+        server.on(TOKEN_PATH, issue_token(lifetime))
+        server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
+        client = api.FacekiClient("client", "secret", service=api.Service(base_url=server.url))
+        found = {finding.question: finding for finding in probes.Diagnosis(client).findings()}
+        assert found["How long is a token valid?"].answer == "0 s"
+        assert found["Where are records?"].answer == "as configured"
+        assert len(server.requests_to(TOKEN_PATH)) == 1
+        assert {received.bearer for received in server.requests_to(RECORDS_PATH)} > {"token-1"}
+
+
+@pytest.mark.parametrize("bracket", [b"[]", b"{}"])
+def test_a_deep_answer_is_described_in_a_line(bracket: bytes) -> None:
+    deep = bracket[:1] * 900 + bracket[1:] * 900 if bracket == b"[]" else b'{"a":' * 900 + b"1" + b"}" * 900
+    described = probes.describe(HttpResponse(200, {"content-type": "application/json"}, deep))
+    assert described == f"HTTP 200, application/json, {len(deep)} bytes that are no JSON"
 
 
 TOKEN_FORMS = [flow.value for flow in api.AuthFlow]
