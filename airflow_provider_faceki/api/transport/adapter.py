@@ -3,8 +3,8 @@
 
 The timeouts of urllib3 apply to each socket operation, not to a whole phase, so a slow server could block a worker for
 hours. urllib3 also treats interim responses (RFC 9110, section 15.2) other than 100 as final responses. Therefore this
-module extends urllib3's connection classes. The extended classes also reuse a connection only if client and server
-certainly agree about the end of the last response. See docs/decisions/deadlines.md.
+module extends urllib3's connection classes. If client and server possibly disagree about the end of the last response,
+the extended classes do not reuse the connection. See docs/decisions/deadlines.md.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
-#: Maximum number of response bytes that are read while the request is still sent. These bytes show whether the server
-#: has already answered with a final status. Every status line is shorter than this number.
+#: Maximum number of response bytes that one operation reads while the request is still sent. If this number of bytes is
+#: stored, no more bytes are read early. The bytes show whether the server has already answered with a final status. The
+#: beginning of a status line, up to the status, is shorter than this number.
 _MAX_EARLY_BYTES = 16 * 1024
 _INTERIM_RESPONSE = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b.*?\r?\n\r?\n", re.DOTALL)
 _FINAL_STATUS = re.compile(rb"HTTP/1\.\d [2-9]")
@@ -99,7 +100,7 @@ class _SocketReader(io.RawIOBase):
         self._deadline = time.monotonic() + seconds
 
     def stop(self) -> None:
-        """Stop reading from the socket. Later reads return the end of the stream."""
+        """Stop reading from the socket. Later reads return the other early bytes and then the end of the stream."""
         self._is_stopped = True
 
     def readable(self) -> bool:
@@ -121,9 +122,9 @@ class _SocketReader(io.RawIOBase):
         return received
 
     def read_early(self) -> bool:
-        """Read and keep the response bytes that have already arrived, without waiting.
+        """Read and keep response bytes that have already arrived, at most ``_MAX_EARLY_BYTES``, without waiting.
 
-        Return ``False`` if the server has sent its last byte, or if ``_MAX_EARLY_BYTES`` are reached. Otherwise return
+        Return ``False`` if the server has sent its last byte, or if ``_MAX_EARLY_BYTES`` are stored. Otherwise return
         ``True``, because a later call possibly reads more bytes.
         """
         self._socket.settimeout(0.0)
@@ -160,7 +161,8 @@ class _SocketReader(io.RawIOBase):
 class _ResponseStream(io.BufferedReader):
     """Stream of the bytes that the server sends as the response to one request."""
 
-    #: Whether all received bytes had been read when the stream was closed. If not, the connection is not reused.
+    #: Whether no byte was left in the buffers of Python and TLS when the stream was closed. If a byte was left, the
+    #: connection is not reused. urllib3 itself checks the buffer of the operating system.
     is_drained = False
 
     def __init__(self, sock: Any) -> None:
@@ -203,8 +205,8 @@ class _Response(HTTPResponse):
         self._stream.reader.set_timeout(self._timeout)
 
     def _check_framing(self) -> None:
-        # In each of the following cases, client and server possibly disagree about where the next response begins.
-        # Therefore the connection is closed after this response.
+        # If client and server possibly disagree about where the next response begins, the connection is closed after
+        # this response. A response with status 204 or 304 has no body. Only with 304, headers may describe a body.
         coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
         has_body = bool(coding) or length not in {None, "0"}
         if self.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
@@ -276,9 +278,11 @@ class _Connection(HTTPConnection):
             raise SendTimeout from None
 
     def _send_body(self, sock: socket.socket, data: bytes, deadline: float) -> None:
-        """Send a part of the request body. If a final response arrives before all bytes are sent, stop sending.
+        """Send a part of the request body.
 
         :param deadline: Time of the monotonic clock until which all bytes must be sent.
+        :raises BrokenPipeError: if a final response arrives before all bytes are sent.
+        :raises SendTimeout: if the deadline passes before all bytes are sent.
         """
         unsent = memoryview(data)
         poll = select.poll()
@@ -319,7 +323,7 @@ class SharedTLSAdapter(HTTPAdapter):
     The standard adapter of ``requests`` loads the CA bundle for each connection, which needs 25 ms.
 
     :param context: TLS context that verifies the certificates of all servers.
-    :param max_connections: Maximum number of idle connections that remain open.
+    :param max_connections: Maximum number of idle connections to one host that remain open.
     """
 
     def __init__(self, context: ssl.SSLContext, max_connections: int) -> None:
@@ -371,7 +375,7 @@ def _install_connection_class(manager: Any) -> None:
 
 
 #: Environment variables of ``requests`` for the CA bundle. This module reads them, because ``requests`` reads them only
-#: after the TLS context has been created.
+#: in a ``Session``, which the transport does not use.
 _BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -394,8 +398,7 @@ def ca_bundle(verify: bool | str) -> tuple[str, str | None]:
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """Return a TLS context for the setting ``verify`` of a transport.
 
-    :raises ConfigurationError: if the CA bundle cannot be read. Its path is ``verify`` or the value of an environment
-        variable.
+    :raises ConfigurationError: if the CA bundle cannot be read; see :func:`ca_bundle`.
     """
     source, bundle = ca_bundle(verify)
     is_directory = bundle is not None and os.path.isdir(bundle)
@@ -417,7 +420,7 @@ def _is_not_ours(_record: logging.LogRecord) -> bool:
 
 
 # urllib3 logs the path and query of each request at level DEBUG. It logs the whole URL at level WARNING if the headers
-# of a response are malformed. The query is possibly a link id, or the client secret in a legacy form of the token
+# of a response are malformed. The query possibly contains a link id, or the client secret in a legacy form of the token
 # request. Therefore these log lines are dropped. Log lines about requests of other libraries are not filtered.
 for _name in ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_is_not_ours)

@@ -2,8 +2,8 @@
 """Drivers, which run the steps of a call. They contain no logic of FACEKI's protocol.
 
 The steps are a generator (see ``protocol/session.py``). The generator yields effects, such as "send this request" or
-"wait", and the driver executes each effect. :class:`SyncDriver` blocks the caller's thread. :class:`AsyncDriver` never
-blocks its event loop.
+"wait", and the driver executes each effect. :class:`SyncDriver` blocks the caller's thread. :class:`AsyncDriver` does
+blocking work in threads, so that it does not block its event loop.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class RequestObserver(Protocol):
     """Observer of all requests, for metrics. Its methods are called from several threads and must not raise errors."""
 
     def sent(self, endpoint: str, status: int | None) -> None:
-        """Record one request and the HTTP status of its response. If there was no response, the status is ``None``.
+        """Record one attempt of a request, and the HTTP status of the response, or ``None`` if there was no response.
 
         :param endpoint: Name of the class that describes the call, such as ``FetchRecords``. It is empty for a token
             request.
         """
 
     def retried(self, endpoint: str) -> None:
-        """Record that a request failed and will be sent again."""
+        """Record that a request failed and will be sent again after a pause."""
 
 
 class _Driver:

@@ -3,8 +3,7 @@
 
 All clients in a process with the same account and settings share one transport, with one adapter and one thread pool.
 The transport does not use ``requests.Session``. A session follows redirects, stores cookies and possibly replaces the
-bearer token with an entry of ``.netrc``. With a session, about a third of the CPU time of each call is spent in the
-session itself.
+bearer token with an entry of ``.netrc``. A session would also need about a third of the CPU time of each call.
 """
 
 from __future__ import annotations
@@ -49,7 +48,8 @@ from airflow_provider_faceki.api.transport.adapter import (
 )
 from airflow_provider_faceki.api.uploads import Multipart
 
-#: Maximum seconds to wait for a connection. A reachable host accepts it within one round trip.
+#: Maximum seconds for one step of a new connection: TCP to one address, or an answer during the TLS handshake. A
+#: reachable host answers within one round trip. A shorter ``timeout`` applies here too.
 MAX_CONNECT_SECONDS = 10.0
 #: Maximum size of a decompressed response body in bytes. A record has a few kilobytes, so long lists of records fit.
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
@@ -57,16 +57,16 @@ MAX_RESPONSE_BYTES = 32 * 1024 * 1024
 #: held in memory.
 MAX_DOWNLOAD_BYTES = 256 * 1024 * 1024
 #: Default of ``max_concurrency``, the maximum number of concurrent requests. With a response time of 200 ms, the
-#: default allows 160 requests per second. ``max_concurrency`` is also the maximum number of open connections, and of
-#: the threads that send the requests of asynchronous code.
+#: default allows 160 requests per second. ``max_concurrency`` is also the maximum number of open connections to one
+#: host, and of the threads that do the blocking work of asynchronous code.
 DEFAULT_MAX_CONCURRENCY = 32
 
 _CHUNK_BYTES = 64 * 1024
 # Only these values of the header `content-encoding` are accepted. Combinations of codings are refused, because a few
 # bytes would expand to a very large body.
 _CONTENT_CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
-# The cached proxies are read again if one of these environment variables has changed. REQUEST_METHOD is one of them,
-# because Python ignores HTTP_PROXY if REQUEST_METHOD is set.
+# The cached proxies are read again if the host or one of these environment variables has changed. REQUEST_METHOD is one
+# of them, because Python ignores HTTP_PROXY if REQUEST_METHOD is set.
 _PROXY_VARIABLES = tuple(
     spelling
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
@@ -82,16 +82,18 @@ class TransportSettings:
     """Settings of one transport.
 
     :param timeout: Maximum seconds for each of the three phases of a request. These are sending the request, waiting
-        for the head of the response, and reading the body. Default: 30.
-    :param upload_timeout: Maximum seconds for each phase of a request with files. Default: 120, as in FACEKI's Android
-        SDK.
+        for the head of the response, and reading the body. Default: 30. :data:`MAX_CONNECT_SECONDS` is the limit for
+        connecting.
+    :param upload_timeout: Maximum seconds for each phase of a request with files, and of a download of a report.
+        Default: 120, as in FACEKI's Android SDK.
     :param verify: ``True`` trusts the CA bundle of the environment variables ``REQUESTS_CA_BUNDLE`` or
         ``CURL_CA_BUNDLE``, otherwise the public certificate authorities. A text is the path of a CA bundle, which is a
         file or a directory. ``False`` disables the check of certificates.
     :param proxies: Pairs of a scheme and a proxy URL. ``None``, the default, uses the proxies of the environment,
         except for loopback addresses. An empty tuple, or a scheme with an empty URL, means no proxy.
-    :param max_concurrency: Maximum number of concurrent requests. Default: 32.
-    :param max_requests_per_second: Maximum number of requests per second. ``None``, the default, means no limit.
+    :param max_concurrency: Maximum number of concurrent requests of the transport. Default: 32.
+    :param max_requests_per_second: Maximum number of requests per second of the transport. ``None``, the default, means
+        no limit.
     """
 
     timeout: float = 30.0
@@ -103,7 +105,7 @@ class TransportSettings:
 
 
 class RateLimiter:
-    """Rate limiter that assigns a time slot to each request. The time between two slots is constant.
+    """Rate limiter that assigns a time slot to each request. The minimum time between two slots is constant.
 
     The limit is optional, because FACEKI publishes no maximum rate. FACEKI charges extra for a high number of requests
     per day. Source: https://docs.faceki.com/api-integration/verification-apis/authentication .
@@ -156,10 +158,15 @@ class Transport:
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send ``request`` once and return the complete response, whatever its HTTP status is.
 
+        An error of another class, such as one of an image that is read while it is sent, is raised without its
+        traceback.
+
+        :raises ConfigurationError: if the CA bundle cannot be read, or if an address or a header is malformed.
         :raises ConnectError: if no connection was established, so the request was not sent.
         :raises TlsError: if the server is not trusted, so the request was not sent.
         :raises TransportError: if the request was not sent completely, so FACEKI cannot act on it.
         :raises ResponseLostError: if the request was possibly sent, and no complete response was received.
+        :raises UnexpectedResponseError: if the response is too large, or has an unknown compression.
         """
         upload = _Upload(request.body) if isinstance(request.body, Multipart) else None
         timeout = self._settings.upload_timeout if request.upload else self._settings.timeout

@@ -11,7 +11,8 @@ from tenacity import RetryCallState, stop_after_attempt, wait_exponential, wait_
 from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 
-#: Pause in seconds before the second attempt of a request. The pause is doubled before each further attempt.
+#: Pause in seconds before the second attempt of a request, without its random part. It is doubled before each further
+#: attempt, up to the maximum of the retry policy.
 INITIAL_WAIT_SECONDS = 0.5
 
 # The pause has a random part, so that requests that failed at the same time are not repeated at the same time.
@@ -22,8 +23,9 @@ _BACKOFF = wait_exponential(multiplier=INITIAL_WAIT_SECONDS) + wait_random(0, IN
 class RetryPolicy:
     """Limits for the repetition of one request inside one call.
 
-    :param max_attempts: Maximum number of attempts, including the first. The default is 4, because the three pauses of
-        about 0.5, 1 and 2 seconds are longer than the restart of a gateway and block a worker only for a short time.
+    :param max_attempts: Maximum number of attempts, including the first. The default is 4. The three pauses of at least
+        0.5, 1 and 2 seconds are probably longer than the restart of a gateway, and block a worker only for a short
+        time.
     :param max_wait: Maximum pause in seconds, even if ``Retry-After`` is longer. Default: 30.
     """
 
