@@ -127,12 +127,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         while not ended.wait(PARENT_CHECK_SECONDS):
             if chosen.exit_with_parent not in (None, os.getppid()):
                 break
+    except OSError as wrong:  # The file of `--port-file` or the standard output cannot be written.
+        command.exit(2, f"faceki-sandbox: {wrong}\n")
     finally:
         sandbox.stop()
         if log is not None:
             log.flush()
         if chosen.port_file is not None:
-            chosen.port_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                chosen.port_file.unlink()
     return 0
 
 

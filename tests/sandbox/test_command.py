@@ -167,6 +167,8 @@ def test_a_process_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) 
         pytest.param(["--token-lifetime", "nan"], "finite number", id="no lifetime"),
         pytest.param(["--client-id", ""], "client_id", id="no client"),
         pytest.param(["--port", "70000"], "--port", id="no port"),
+        pytest.param(["--port-file", "/nowhere/url"], "No such file", id="no folder"),
+        pytest.param(["--port-file", "/dev/null/url"], "Not a directory", id="a file as the folder"),
     ],
 )
 def test_it_refuses_to_start(

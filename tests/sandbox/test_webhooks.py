@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_faceki.sandbox import FacekiSandbox
-from airflow_provider_faceki.sandbox.backend.webhooks import post
+from airflow_provider_faceki.sandbox import FacekiSandbox, Settings
+from airflow_provider_faceki.sandbox.backend.webhooks import WebhookSender, post
 from tests.sandbox.conftest import Caller
 
 Eventually = Callable[[Callable[[], object]], None]
@@ -177,6 +178,32 @@ def test_a_reset_drops_queued_webhooks(sandbox: FacekiSandbox, receiver: Receive
     assert receiver.bodies == []
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "http://127.0.0.1:99999/x", "https://127.0.0.1:9/x"])
+def test_a_webhook_from_before_a_reset_is_not_counted_after_it() -> None:
+    counted: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        sender = WebhookSender(Settings(webhook_url=url), counted.append)
+        sender.start()
+        sender.send("r-1", {})
+        line, _ = listener.accept()
+        sender.clear()
+        line.close()
+        # The second webhook has the same request id, so it is sent after the first webhook is finished.
+        sender.send("r-1", {})
+        listener.accept()[0].close()
+        sender.stop()
+    assert counted == ["no answer"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/x",
+        "http://127.0.0.1:99999/x",
+        "https://127.0.0.1:9/x",
+        "http://127.0.0.1:9/é",
+        pytest.param(f"http://{'x' * 64}.example/", id="a label that is too long"),
+    ],
+)
 def test_an_unreachable_receiver_is_counted(url: str) -> None:
     assert post(url, b"{}") == "no answer"

@@ -15,6 +15,7 @@ import http.client
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import count
 from urllib.parse import urlsplit
@@ -56,7 +57,8 @@ class WebhookSender:
     for a webhook.
 
     :param settings: the settings of the sandbox, from which the URL, the mode and the delay are read.
-    :param on_sent: a function that is called after each POST, on the sending thread, with the result of `post`.
+    :param on_sent: a function that is called after each POST, on the sending thread, with the result of `post`. It is
+        not called if `clear` was called during the POST.
     """
 
     def __init__(self, settings: Settings, on_sent: Callable[[str], None]) -> None:
@@ -168,26 +170,24 @@ class WebhookSender:
         for body, content_type in delivery.bodies:
             if self._stopped or delivery.generation != self._generation:
                 return
-            self._on_sent(post(delivery.url, body, content_type))
+            outcome = post(delivery.url, body, content_type)
+            if delivery.generation == self._generation:
+                self._on_sent(outcome)
 
 
 def post(url: str, body: bytes, content_type: str = "application/json") -> str:
     """Send one webhook as a POST, and return the HTTP status of the response as text.
 
-    If the receiver sends no valid HTTP response, return `no answer`. Redirects are not followed.
+    If the URL is invalid, or the receiver sends no valid HTTP response, return `no answer`. Redirects are not followed.
     """
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = {"Content-Type": content_type, "User-Agent": "faceki-sandbox"}
     try:
-        connection = kind(parts.hostname or "", parts.port, timeout=SEND_TIMEOUT_SECONDS)
-    except (http.client.InvalidURL, ValueError):
+        with closing(kind(parts.hostname or "", parts.port, timeout=SEND_TIMEOUT_SECONDS)) as connection:
+            connection.request("POST", target, body, headers)
+            return str(connection.getresponse().status)
+    # ValueError: the port is invalid, the path is not ASCII, or the host has no IDNA form.
+    except (OSError, http.client.HTTPException, ValueError):
         return "no answer"
-    try:
-        headers = {"Content-Type": content_type, "User-Agent": "faceki-sandbox"}
-        connection.request("POST", target, body, headers)
-        return str(connection.getresponse().status)
-    except (OSError, http.client.HTTPException):
-        return "no answer"
-    finally:
-        connection.close()
