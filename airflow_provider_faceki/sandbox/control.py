@@ -107,16 +107,18 @@ def _credit(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _advance_clock(backend: Backend, document: Mapping[str, object]) -> object:
-    backend.clock.advance(document.get("advance", 0))
+    backend.clock.advance(_only(document, "advance").get("advance"))
     backend.answer_due_links()
     return {"now": backend.clock.now()}
 
 
 def _revoke_tokens(backend: Backend, document: Mapping[str, object]) -> object:
+    _only(document)
     return {"revoked": backend.revoke_tokens()}
 
 
 def _decide(backend: Backend, document: Mapping[str, object]) -> object:
+    _only(document, "link", "request_id", "decision")
     return backend.decide(_text(document, "link", "request_id"), _text(document, "decision"))
 
 
@@ -168,16 +170,17 @@ CONTROL_CALLS: dict[tuple[str, str], Handler] = {
 
 
 def _text(document: Mapping[str, object], *names: str) -> str:
-    """Search a JSON object for several members, and return the first value that is a text and not empty.
+    """Search a JSON object for several members, and return the first value that is not empty.
 
     :param names: the names of the members, in the order of the search.
-    :raises ValueError: If no member has such a value.
+    :raises ValueError: If no member has such a value, or the value is not a text.
     """
     for name in names:
-        value = document.get(name)
-        if isinstance(value, str) and value:
+        if value := document.get(name):
+            if not isinstance(value, str):
+                raise ValueError(f"{name}: found {type(value).__name__}, allowed is text")
             return value
-    raise ValueError(f"{' or '.join(names)}: missing, allowed is text")
+    raise ValueError(f"{' or '.join(names)}: missing or empty, allowed is text")
 
 
 def _only(document: Mapping[str, object], *names: str) -> dict[str, object]:

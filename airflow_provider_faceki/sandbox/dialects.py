@@ -88,7 +88,7 @@ class Dialect:
         if self.failures is None and route not in self.answers:
             return response
         document = json.loads(response.body)
-        if _is_failure(document, response.status):
+        if response is self.wrong_credentials or _is_failure(document, response.status):
             if self.failures is None:
                 return response
             document, status = self.failures(document, response.status)

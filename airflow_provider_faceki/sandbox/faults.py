@@ -14,7 +14,8 @@ from typing import Final
 
 ANY_ROUTE: Final = "*"
 
-# Maps each kind of fault to the options that the kind accepts.
+_COMMON_OPTIONS: Final = frozenset({"route", "record_identifier", "count", "skip"})
+# Maps each kind of fault to its options. Each kind has the common options too.
 KINDS: Final[dict[str, frozenset[str]]] = {
     "status": frozenset({"status", "retry_after", "processed"}),
     "code": frozenset({"code", "processed"}),
@@ -91,7 +92,7 @@ class Fault:
     processed: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if self.kind not in list(KINDS):  # The search in a dict fails for a list, which JSON can contain.
             raise ValueError(f"fault kind: found {self.kind!r}, allowed is one of {', '.join(KINDS)}")
         self._check_options()
         self._check_types()
@@ -107,11 +108,12 @@ class Fault:
             )
 
     def _check_options(self) -> None:
+        options = _COMMON_OPTIONS | KINDS[self.kind]
         for each in fields(self):
-            if each.name in _WHEN or each.name in KINDS[self.kind]:
-                continue
-            if getattr(self, each.name) != each.default:
-                raise ValueError(f"fault {each.name}: {self.kind} has no such option")
+            if each.name != "kind" and each.name not in options and getattr(self, each.name) != each.default:
+                raise ValueError(
+                    f"fault {each.name}: no such option; allowed for {self.kind} is {', '.join(sorted(options))}"
+                )
 
     def _check_types(self) -> None:
         _whole("count", self.count, 1, 1_000_000_000, none=True)
@@ -131,13 +133,6 @@ class Fault:
         if self.route not in (ANY_ROUTE, route):
             return False
         return self.record_identifier is None or record_identifier.startswith(self.record_identifier)
-
-    @property
-    def before_body(self) -> bool:
-        return self.kind == "reset"
-
-
-_WHEN: Final = frozenset({"kind", "route", "record_identifier", "count", "skip"})
 
 
 def _whole(name: str, value: object, low: int, high: int, none: bool = False) -> None:
@@ -167,7 +162,8 @@ def _prefix(name: str, value: object) -> None:
 def _retry_after(value: object) -> None:
     if isinstance(value, str) and value.isascii() and value.isprintable():
         return
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    # Python can compare an integer of any size with a float, but cannot convert each integer to a float.
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf:
         return
     if value is not None:
         raise ValueError(f"fault retry_after: found {value!r}, allowed is seconds or an HTTP date")
@@ -212,12 +208,12 @@ class Faults:
     def next_is_reset(self, route: str) -> bool:
         """Return whether the next fault of a route is certainly a `reset`, which occurs before the body is read.
 
-        If the next fault is restricted to a record identifier, return false, because the record identifier of a request
-        is known only after the body is read.
+        If an earlier fault in the queue is restricted to a record identifier, return false, because the record
+        identifier of a request is known only after the body is read.
         """
         for fault in self._queue:
-            if fault.route in (ANY_ROUTE, route):
-                return fault.before_body and fault.skip == 0
+            if fault.route in (ANY_ROUTE, route) and (fault.record_identifier is not None or not fault.skip):
+                return fault.kind == "reset"
         return False
 
     def take(self, route: str, record_identifier: str) -> Fault | None:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
@@ -32,7 +32,7 @@ from airflow_provider_faceki.sandbox.control import call_control, is_loopback
 from airflow_provider_faceki.sandbox.messages import json_response
 from airflow_provider_faceki.sandbox.pipeline import Log, RequestPipeline
 from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
-from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, read_limited
+from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, read_limited, whole
 
 MAX_CONTROL_BYTES = 1024 * 1024
 # An idle connection stays open longer than the usual pause between two polls, so that a client can reuse its
@@ -72,7 +72,7 @@ def _internal_error(request: Request, error: Exception) -> Response:
     with a fault.
     """
     _LOG.error("the sandbox itself failed", exc_info=error)
-    return JSONResponse({"error": "the sandbox itself failed; its log says where"}, 500)
+    return _json({"error": "the sandbox itself failed; its log says where"}, 500)
 
 
 def _endpoint(pipeline: RequestPipeline, route: Route) -> Endpoint:
@@ -87,7 +87,7 @@ def _control(backend: Backend) -> Endpoint:
         document: object = dict(request.query_params)
         if request.method == "POST":
             if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
-                return JSONResponse({"error": "Content-Type: allowed is application/json"}, 415)
+                return _json({"error": "Content-Type: allowed is application/json"}, 415)
             body = bytearray()
             try:
                 await read_limited(request, MAX_CONTROL_BYTES, body.extend)
@@ -101,11 +101,15 @@ def _control(backend: Backend) -> Endpoint:
             except (ValueError, RecursionError):
                 document = None
         if not isinstance(document, Mapping):
-            return JSONResponse({"error": "body: allowed is a JSON object"}, 422)
+            return _json({"error": "body: allowed is a JSON object"}, 422)
         status, answer = call_control(backend, request.method, request.path_params["name"], document)
-        return JSONResponse(answer, status)
+        return _json(answer, status)
 
     return endpoint
+
+
+def _json(document: object, status: int) -> Response:
+    return whole(json_response(document, status))
 
 
 class _LoopbackOnly:
@@ -120,7 +124,7 @@ class _LoopbackOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not is_loopback(_host(scope)):
-            await JSONResponse({"error": "Host: allowed is a loopback address"}, 403)(scope, receive, send)
+            await _json({"error": "Host: allowed is a loopback address"}, 403)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

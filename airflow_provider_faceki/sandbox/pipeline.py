@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
@@ -84,13 +84,13 @@ class RequestPipeline:
         """
         dialect = self._backend.dialect
         if request.method == dialect.pdf_method:
-            values = _match(self._backend.settings.pdf_path, request.url.path)
+            values = _match(self._backend.settings.pdf_path, request)
             if values is not None:
                 request.scope["path_params"] = values
                 return await self.handle(PDF, request)
         for route in ROUTES:
             for path in dialect.paths.get(route.name, ()):
-                values = _match(path, request.url.path)
+                values = _match(path, request)
                 if values is not None and request.method == route.method:
                     request.scope["path_params"] = values
                     return await self._handle_counted(route, request)
@@ -186,11 +186,13 @@ class RequestPipeline:
             request.text("record_identifier")
             or request.member("applicationId")
             or request.query.get("record_identifier")
+            or request.query.get("referenceId")
         )
         if isinstance(named, str) and named:
             return named
-        link_id = request.path.get("link") or request.query.get("link") or request.text("link")
-        link = self._backend.store.links.get(link_id)
+        query = (request.query.get(name, "") for name in ("link", "linkId", "url"))
+        link_ids = (request.path.get("link", ""), request.text("link"), *query)
+        link = self._backend.store.links.get(next(filter(None, link_ids), ""))
         return link.record_identifier if link else ""
 
     # Methods that compute the answer to a request, without the effect of a fault (injected error).
@@ -284,14 +286,18 @@ def _replacement(fault: Fault, envelope: Envelope) -> Response:
     return replace(error(envelope, 500 if status >= 500 else 400, status), headers=headers)
 
 
-def _match(template: str, path: str) -> dict[str, str] | None:
-    """Match a path against a template such as `/report/{requestId}`, and return the values of the names in braces.
+def _match(template: str, request: HTTPRequest) -> dict[str, str] | None:
+    """Match the path of a request against a template such as `/report/{requestId}`.
 
-    If the path does not match the template, return None.
+    :returns: the values of the names in braces. If the path does not match the template, None.
     """
-    pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template))
+    # A value can contain each character, also a slash. So the path is split before it is decoded.
+    path = "/".join(
+        quote(unquote(each), safe="") for each in request.scope["raw_path"].decode("ascii").split("/")
+    )
+    pattern = re.sub(r"%7B(\w+)%7D", r"(?P<\1>[^/]+)", re.escape(quote(template)))
     found = re.fullmatch(pattern, path)
-    return found.groupdict() if found else None
+    return {name: unquote(value) for name, value in found.groupdict().items()} if found else None
 
 
 async def _read_body(route: Route, http_request: HTTPRequest, request: Request, limit: int) -> Request:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from urllib.parse import urlsplit
 
@@ -70,13 +71,14 @@ def _text(value: object) -> object:
 
 
 def _http_url(value: object) -> object:
-    if (
-        not isinstance(value, str)
-        or urlsplit(value).scheme not in ("http", "https")
-        or not urlsplit(value).hostname
-    ):
-        raise ValueError("an http or https URL")
-    return value
+    with suppress(ValueError):  # `urlsplit` cannot parse each text.
+        if (
+            isinstance(value, str)
+            and urlsplit(value).scheme in ("http", "https")
+            and urlsplit(value).hostname
+        ):
+            return value
+    raise ValueError("an http or https URL")
 
 
 def _report_path(value: object) -> object:

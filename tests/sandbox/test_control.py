@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox import Clock, FacekiSandbox
+from airflow_provider_faceki.sandbox.backend.clock import iso
 from airflow_provider_faceki.sandbox.control import ControlClient, ControlError
 from tests.sandbox.conftest import Caller
 
@@ -75,8 +76,20 @@ def test_what_is_secret_is_not_shown(sandbox: FacekiSandbox, control: ControlCli
         ("settings", {"client_secret": 7}, "found int, allowed is text"),
         ("faults", {"status": 500}, "fault kind: missing"),
         ("faults", {"kind": "status", "status": True}, "found True"),
-        ("decide", {"decision": "ACCEPTED"}, "link or request_id: missing"),
-        ("decide", {"link": "x"}, "decision: missing"),
+        ("faults", {"kind": []}, "fault kind: found []"),
+        (
+            "faults",
+            {"kind": "drip", "code": 5003},
+            "fault code: no such option; allowed for drip is count, delay, record_identifier, route, skip",
+        ),
+        ("decide", {"decision": "ACCEPTED"}, "link or request_id: missing or empty, allowed is text"),
+        ("decide", {"link": "x"}, "decision: missing or empty"),
+        ("decide", {"link": 7, "decision": "ACCEPTED"}, "link: found int, allowed is text"),
+        (
+            "decide",
+            {"link": "x", "decision": "ACCEPTED", "by": "me"},
+            "'by': no such member; allowed is link",
+        ),
         (
             "decide",
             {"link": "nope", "decision": "ACCEPTED"},
@@ -92,11 +105,19 @@ def test_what_is_secret_is_not_shown(sandbox: FacekiSandbox, control: ControlCli
         ("records", {"fields": 7}, "fields: allowed is an object"),
         ("records", {"record_identifier": 7}, "record_identifier: found int"),
         ("links", {"minutes": "x"}, "minutes: found 'x'"),
+        ("links", {"minutes": float("inf")}, "minutes: found inf, allowed is a number from 0 to 5256000"),
+        ("links", {"minutes": float("nan")}, "minutes: found nan"),
+        ("links", {"minutes": 10**400}, "minutes: found 1000"),
         ("links", {"workflow_id": "no"}, "code 5001"),
         ("end-link", {"link": "x", "how": "expired"}, "link: found 'x', allowed is a link of this sandbox"),
         ("end-link", {"link": "x", "how": "burnt"}, "'expired' or 'used_up'"),
         ("clock", {"advance": -1}, "found -1"),
         ("clock", {"advance": "x"}, "found 'x'"),
+        ("clock", {"advance": 1e11}, "found 100000000000.0, allowed is a number from 0 to "),
+        ("clock", {"seconds": 60}, "'seconds': no such member; allowed is advance"),
+        ("clock", {}, "found None"),
+        ("revoke-tokens", {"all": True}, "'all': no such member; allowed is none"),
+        ("settings", {"webhook_url": "http://[x/"}, "allowed is an http or https URL, or None"),
         ("credit", {"credit": -1}, "found -1"),
         ("fake-webhook", {"status": "ACCEPTED"}, "request_id: missing"),
         (
@@ -170,6 +191,20 @@ def test_wrong_settings_are_refused(sandbox: FacekiSandbox, name: str, value: ob
 )
 def test_a_web_page_cannot_control_it(anonymous: Caller, more: dict[str, Any], status: int) -> None:
     assert anonymous("POST", "/_sandbox/reset", **more).status_code == status
+
+
+def test_half_a_character_does_not_prevent_the_answer(sandbox: FacekiSandbox, control: ControlClient) -> None:
+    control.post("links", record_identifier="\ud800")
+    state: Any = control.get("state")
+    assert [each["record_identifier"] for each in state["links"]] == ["\ud800"]
+
+
+def test_the_clock_never_leaves_the_calendar() -> None:
+    clock = Clock()
+    clock.advance(9e9)
+    with pytest.raises(ValueError, match="allowed is a number from 0 to 1000000000.0"):
+        clock.advance(9e9)
+    assert iso(clock.now()) < "2400"
 
 
 @pytest.mark.parametrize("path", ["/_sandbox/state", "/kycverify/x", "/api/v3/kyc_verification"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -272,6 +273,33 @@ def test_dialects_can_be_combined(sandbox: FacekiSandbox, call: Caller) -> None:
     assert list(call("POST", LINKS, json={"workflowId": DEFAULT_WORKFLOW}).json()) == ["linkId"]
     assert dialect_of("v2-account,webhook-form").webhook_as_form
     assert not dialect_of("v2-account,webhook-form").needs_workflow
+
+
+@pytest.mark.parametrize("token_dialect", ["token-bare", "token-camel-case"])
+@pytest.mark.parametrize("wrong", ["credentials-field", "credentials-oauth"])
+def test_a_token_dialect_does_not_change_an_answer_without_a_token(
+    sandbox: FacekiSandbox, anonymous: Caller, token_dialect: str, wrong: str
+) -> None:
+    sandbox.settings.dialect = f"{token_dialect},{wrong}"
+    answer = _ask_token(anonymous, "wrong")
+    assert (answer.status_code, "access_token" in answer.text) == (200, False)
+    assert answer.json() in ({"clientSecret": ""}, {"error": "invalid_client"})
+
+
+@pytest.mark.parametrize("identifier", ["a?b", "a#b", "a/b", "a%2Fb", "a b", "é", "{link}"])
+def test_an_id_in_the_path_can_have_any_character(
+    sandbox: FacekiSandbox, call: Caller, identifier: str
+) -> None:
+    sandbox.settings.dialect = "path-ids"
+    record = sandbox.add_record(identifier)
+    answer = call("GET", f"{RECORDS}/record_identifier/{quote(identifier, safe='')}")
+    assert answer.json()["result"] == [record]
+
+
+def test_the_path_of_the_report_can_have_any_character(sandbox: FacekiSandbox, call: Caller) -> None:
+    sandbox.settings.pdf_path = "/a report (é)/{requestId}.pdf"
+    path = f"/a report (é)/{sandbox.add_record()['requestId']}.pdf"
+    assert call("GET", path).content.startswith(b"%PDF")
 
 
 @pytest.mark.parametrize("value", ["klingon", "", "records-nested,", None, 7])

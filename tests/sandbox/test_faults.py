@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from airflow_provider_faceki.sandbox import FacekiSandbox, Fault
+from airflow_provider_faceki.sandbox.faults import Faults
 from tests.sandbox.conftest import Caller
 
 Eventually = Callable[[Callable[[], object]], None]
@@ -41,7 +42,7 @@ def test_a_status_is_answered_instead(
     assert sandbox.counters.faults_fired == 1
 
 
-@pytest.mark.parametrize("value", [7, 0.5, "Wed, 21 Oct 2037 07:28:00 GMT"])
+@pytest.mark.parametrize("value", [7, 0.5, pytest.param(10**400, id="huge"), "Wed, 21 Oct 2037 07:28:00 GMT"])
 def test_retry_after_is_sent_as_given(sandbox: FacekiSandbox, call: Caller, value: float | str) -> None:
     sandbox.add_fault("status", status=429, retry_after=value)
     assert call.records(requestId="x").headers["Retry-After"] == str(value)
@@ -253,6 +254,7 @@ def test_a_request_that_began_before_a_reset_is_not_counted_after_it(
     ("given", "complaint"),
     [
         ({"kind": "explode"}, "fault kind: found 'explode'"),
+        ({"kind": ["status"]}, r"fault kind: found \['status'\]"),
         ({"kind": "status", "status": 99}, "fault status: found 99"),
         ({"kind": "status", "status": "503"}, "fault status: found '503'"),
         ({"kind": "status", "count": 0}, "fault count: found 0"),
@@ -264,7 +266,7 @@ def test_a_request_that_began_before_a_reset_is_not_counted_after_it(
         ({"kind": "redirect", "status": 200}, "fault status: found 200"),
         ({"kind": "redirect", "location": "x\ny"}, "fault location"),
         ({"kind": "slow", "delay": True}, "fault delay: found True"),
-        ({"kind": "slow", "code": 5003}, "fault code: slow has no such option"),
+        ({"kind": "slow", "code": 5003}, "fault code: no such option; allowed for slow is "),
         ({"kind": "reset", "record_identifier": "x"}, "use reset_after_body"),
         ({"kind": "status", "route": "recrods"}, "fault route: found 'recrods'"),
         ({"kind": "status", "flavour": "salt"}, "fault 'flavour': no such option"),
@@ -280,3 +282,31 @@ def test_a_wrong_fault_is_refused(sandbox: FacekiSandbox, given: dict[str, Any],
 def test_a_fault_can_be_made_beforehand(sandbox: FacekiSandbox, call: Caller) -> None:
     sandbox.add_fault(Fault("code", code=1, route="records"))
     assert json.loads(call.records(requestId="x").content)["code"] == 1
+
+
+def test_a_fault_that_is_skipped_does_not_delay_a_reset() -> None:
+    """Check that the reset comes before the body is read, although an earlier fault in the queue waits."""
+    faults = Faults()
+    faults.add(Fault("status", skip=5))
+    faults.add(Fault("reset", route="verify"))
+    assert faults.next_is_reset("verify")
+    assert not faults.next_is_reset("records")
+    faults.add(Fault("reset", skip=1))
+    assert not faults.next_is_reset("records")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("reference", "referenceId"),
+        pytest.param("link", "linkId", id="link"),
+        pytest.param("validate-kyc-verify-link", "url", id="rules of a link"),
+    ],
+)
+def test_a_fault_finds_the_identifier_in_a_v2_call(
+    sandbox: FacekiSandbox, call: Caller, path: str, name: str
+) -> None:
+    value = "order-1" if name == "referenceId" else sandbox.create_link("order-1")
+    sandbox.add_fault("status", record_identifier="order-1", status=503)
+    answer = call("GET", f"/kycverify/api/kycverify/{path}", params={name: value})
+    assert answer.status_code == 503

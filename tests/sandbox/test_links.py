@@ -126,6 +126,17 @@ def test_a_link_that_is_over_says_so(sandbox: FacekiSandbox, call: Caller, how: 
     assert call.records(link=link).json()["result"] == []
 
 
+@pytest.mark.parametrize(("reported", "code"), [("expired", 8015), ("used_up", 5009)])
+def test_each_state_of_a_link_is_reported_on_its_own(
+    sandbox: FacekiSandbox, call: Caller, reported: str, code: int
+) -> None:
+    link = sandbox.create_link()
+    for how in ("expired", "used_up"):
+        sandbox.end_link(link, how)
+    sandbox.settings.link_errors = (reported,)
+    assert call.records(link=link).json()["code"] == code
+
+
 def test_an_answered_link_shows_its_record_even_when_it_has_expired(
     sandbox: FacekiSandbox, call: Caller
 ) -> None:

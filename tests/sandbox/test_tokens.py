@@ -130,6 +130,7 @@ def test_a_token_ends_when_its_time_is_over(sandbox: FacekiSandbox, anonymous: C
     assert call.records(requestId="x").json()["code"] == 200
     sandbox.clock.advance(2)
     assert call.records(requestId="x").status_code == 401
+    assert sandbox.revoke_tokens() == 0, "an expired token is not revoked"
 
 
 def test_a_token_ends_when_it_is_revoked(sandbox: FacekiSandbox, call: Caller) -> None:

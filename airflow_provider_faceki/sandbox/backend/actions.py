@@ -35,6 +35,7 @@ from airflow_provider_faceki.sandbox.faults import ANY_ROUTE, Fault, Faults, fau
 from airflow_provider_faceki.sandbox.settings import Settings
 
 LINK_ENDS = ("expired", "used_up")
+MAX_LINK_MINUTES = 10 * 365 * 24 * 60
 
 
 class Backend:
@@ -107,7 +108,7 @@ class Backend:
     def revoke_tokens(self) -> int:
         """Revoke every token and return the number of revoked tokens."""
         with self.lock:
-            return self.tokens.revoke_all()
+            return self.tokens.revoke_all(self.clock.now())
 
     def is_authorized(self, headers: Mapping[str, str]) -> bool:
         """Return whether the headers contain a valid token.
@@ -153,8 +154,10 @@ class Backend:
         :raises Refused: If the workflow does not exist.
         """
         _require_texts(record_identifier=record_identifier, redirect_url=redirect_url)
-        if minutes is not None and (isinstance(minutes, bool) or not _is_number(minutes) or minutes < 0):
-            raise ValueError(f"minutes: found {minutes!r}, allowed is a number from 0, or None")
+        if minutes is not None and not _is_number(minutes, MAX_LINK_MINUTES):
+            raise ValueError(
+                f"minutes: found {minutes!r}, allowed is a number from 0 to {MAX_LINK_MINUTES}, or None"
+            )
         with self.lock:
             now = self.clock.now()
             link = Link(
@@ -407,8 +410,8 @@ class Backend:
             return self.accounts.polls(f"{name}={value}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+def _is_number(value: object, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= high
 
 
 def _require_texts(**values: object) -> None:

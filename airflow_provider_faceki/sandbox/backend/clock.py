@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 
 #: A monotonic clock. If the system has CLOCK_BOOTTIME, the clock also advances while the computer is suspended.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+#: The limit of all calls of `Clock.advance` together, about 300 years. Python has no date after the year 9999.
+MAX_ADVANCE_SECONDS = 1e10
 _EPOCH_OFFSET_SECONDS = time.time() - time.clock_gettime(_STEADY_CLOCK)
 
 #: The original `asyncio.sleep`. A test that patches the name `asyncio.sleep` does not change this reference.
@@ -47,10 +49,11 @@ class Clock:
 
         The clock cannot move backward, so an expired token or link never becomes valid again.
 
-        :raises ValueError: If `seconds` is not a number, or is negative.
+        :raises ValueError: If `seconds` is not a number, is negative, or makes the sum of all calls too large.
         """
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
-            raise ValueError(f"seconds to advance: found {seconds!r}, allowed is a number from 0")
+        left = MAX_ADVANCE_SECONDS - self._advanced
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= left:
+            raise ValueError(f"seconds to advance: found {seconds!r}, allowed is a number from 0 to {left}")
         self._advanced += float(seconds)
 
 

@@ -111,7 +111,7 @@ class Store:
         return [
             record
             for record in self._index.get((name, value), ())
-            if all(record.document[other] == wanted for other, wanted in others)
+            if all(str(record.document[other]) == wanted for other, wanted in others)
         ]
 
     def latest(self, link: str) -> Record | None:
@@ -157,9 +157,9 @@ class Tokens:
     def is_valid(self, token: str, now: float) -> bool:
         return self._valid_until.get(token, 0.0) > now
 
-    def revoke_all(self) -> int:
-        """Revoke every token and return the number of revoked tokens."""
-        revoked = len(self._valid_until)
+    def revoke_all(self, now: float) -> int:
+        """Revoke every token and return the number of revoked tokens. An expired token does not count."""
+        revoked = self.count(now)
         self._valid_until.clear()
         return revoked
 

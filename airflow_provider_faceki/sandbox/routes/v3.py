@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import hmac
 
-from airflow_provider_faceki.sandbox.backend.actions import Backend
+from airflow_provider_faceki.sandbox.backend.actions import MAX_LINK_MINUTES, Backend
 from airflow_provider_faceki.sandbox.backend.store import Link, Refused
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
 from airflow_provider_faceki.sandbox.messages import (
@@ -33,7 +33,6 @@ from airflow_provider_faceki.sandbox.messages import (
     validation,
 )
 
-MAX_LINK_MINUTES = 10 * 365 * 24 * 60
 #: The value of `callbackURL` if no webhook URL is set. Official SDKs parse it as a URL, so an empty text is invalid.
 NO_CALLBACK_URL = "https://callback.example/none"
 _FILTERS = ("requestId", "face_id", "link", "record_identifier")
@@ -264,10 +263,10 @@ def _link_error(backend: Backend, link_id: str | None) -> Response | None:
     reported = backend.settings.link_errors
     if link is None:
         return v3_error(8014) if "unknown" in reported else None
-    if link.uses_left <= 0:
-        return v3_error(5009) if "used_up" in reported else None
-    if link.expired(backend.clock.now()):
-        return v3_error(8015) if "expired" in reported else None
+    if link.uses_left <= 0 and "used_up" in reported:
+        return v3_error(5009)
+    if link.expired(backend.clock.now()) and "expired" in reported:
+        return v3_error(8015)
     return None
 
 
