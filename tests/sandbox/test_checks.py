@@ -8,6 +8,7 @@ import base64
 import pytest
 
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
 from tests.sandbox.conftest import RECORDS, Caller
 
 SELFIE = {"selfie": ("me.jpg", b"a face")}
@@ -148,6 +149,15 @@ def test_v2_uploads(sandbox: FacekiSandbox, call: Caller, path: str, images: tup
     assert data["verification"]["passed"] is True
     assert data["responseID"]
     assert sandbox.ledger == {"order-1": 1}
+
+
+def test_a_v2_upload_by_link_uses_the_workflow_of_the_link(sandbox: FacekiSandbox, anonymous: Caller) -> None:
+    link = sandbox.create_link("order-1", workflow_id=WORKFLOW_PASSPORT)
+    files = {name: (f"{name}.jpg", name.encode()) for name in SINGLE}
+    anonymous("POST", f"{V2}/request-kyc", data={"link": link}, files=files)
+    (record,) = sandbox.store.find(link=link)
+    assert record.workflow_id == WORKFLOW_PASSPORT
+    assert record.document["document_data"][0]["reference"] == "Passport 1"  # type: ignore[index]  # It is a list.
 
 
 def test_a_v2_upload_that_fails_names_the_code_in_its_data(call: Caller) -> None:

@@ -136,6 +136,23 @@ def test_fields_can_have_any_value(sandbox: FacekiSandbox, call: Caller) -> None
     assert {name: record[name] for name in odd} == odd
 
 
+@pytest.mark.parametrize("documents", [[], [{}], ["none"], None])
+def test_a_record_without_a_name_can_be_decided_and_found(
+    sandbox: FacekiSandbox, call: Caller, documents: object
+) -> None:
+    odd = {"document_data": documents, "document_data_confidence": documents}
+    record = sandbox.add_record("order-1", "REVIEW", selfie=b"a face", fields=odd)
+    assert sandbox.decide(str(record["requestId"]), "ACCEPTED")["decision"] == "ACCEPTED"
+    answer = call("POST", "/facelink/api/face-check", files={"selfie_image": b"a face"})
+    assert [each["_id"] for each in answer.json()["data"]["kyc_records"]] == [record["requestId"]]
+
+
+def test_two_filters_find_a_number_as_one_filter_does(sandbox: FacekiSandbox, call: Caller) -> None:
+    record = sandbox.add_record(fields={"requestId": "r-1", "record_identifier": 7})
+    assert call.records(record_identifier="7").json()["result"] == [record]
+    assert call.records(requestId="r-1", record_identifier="7").json()["result"] == [record]
+
+
 def test_polls_are_timed(sandbox: FacekiSandbox, call: Caller) -> None:
     link = sandbox.create_link()
     for _ in range(3):

@@ -69,9 +69,16 @@ class Record:
 
     @property
     def full_name(self) -> str:
-        documents = self.document.get("document_data")
-        first = documents[0] if isinstance(documents, list) and documents else None
-        return str(first["full_name"]) if isinstance(first, dict) else ""
+        return str(self.first_of("document_data").get("full_name", ""))
+
+    def first_of(self, name: str) -> Mapping[str, object]:
+        """Return the first JSON object in a list of the record.
+
+        If a test has replaced the list by another value, return an empty mapping.
+        """
+        values = self.document[name]
+        first = values[0] if isinstance(values, list) and values else None
+        return first if isinstance(first, dict) else {}
 
     def decide(self, decision: str, now: float, by: str) -> None:
         """Change the decision, as a reviewer does in FACEKI's portal.

@@ -78,13 +78,15 @@ def verify_several_by_link(backend: Backend, request: Request) -> Response:
 def _verify(backend: Backend, request: Request, images: tuple[str, ...], by_link: bool) -> Response:
     link: Link | None = None
     try:
+        workflow = WORKFLOWS[DEFAULT_WORKFLOW]
         if by_link:
             link = backend.open_link(request.text("link"))
+            workflow = backend.workflow(link.workflow_id)
         uploads = [request.upload(name) for name in images]
         if uploads[0] is None or None in uploads:
             raise Refused(8001)
         identifier = request.text("record_identifier") or (link.record_identifier if link else "")
-        record = backend.verify(WORKFLOWS[DEFAULT_WORKFLOW], identifier, link, uploads[0].sha256)
+        record = backend.verify(workflow, identifier, link, uploads[0].sha256)
     except Refused as refused:
         if refused.record is None:
             return legacy_error(refused.code, refused.status)
@@ -99,13 +101,11 @@ def _kyc(record: Record) -> dict[str, object]:
     :param record: the record of the verification, which contains the decision.
     """
     passed = record.decision == "ACCEPTED"
-    documents = record.document["document_data"]
-    confidences = record.document["document_data_confidence"]
     return {
         "verification": {"passed": passed, "result": {"face": passed, "notexpired": True}},
         "face": {"isIdentical": passed, "confidence": 0.99 if passed else 0.41},
-        "confidence": confidences[0] if isinstance(confidences, list) else {},
-        "result": documents[0] if isinstance(documents, list) else {},
+        "confidence": record.first_of("document_data_confidence"),
+        "result": record.first_of("document_data"),
         "authentication": {},
         "aml": record.document["aml"],
         "responseID": record.request_id,
