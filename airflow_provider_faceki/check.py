@@ -2,8 +2,8 @@
 """Check a FACEKI Connection by ``airflow faceki check`` or ``python -m airflow_provider_faceki.check``.
 
 Exit status 0 means that the Connection is usable. Exit status 1 means that the user must change the settings that the
-output names, and that the Connection is usable then. Exit status 2 means that the Connection does not exist, or that a
-call failed with all settings that the check has tried.
+output names. Exit status 2 means that a call failed with all settings that the check has tried, that the Connection
+does not exist, or that the command has a wrong argument.
 
 For every ``airflow`` command, Airflow 3.2 and later import this module to find the commands ``airflow faceki``. To keep
 all these commands fast, this module imports the code of the check only when a check runs.
@@ -18,7 +18,6 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -75,16 +74,22 @@ def check(chosen: argparse.Namespace) -> int:
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-    from airflow_provider_faceki.api.errors import ConfigurationError
+    from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
     from airflow_provider_faceki.api.probes import FREE_CALLS, Diagnosis
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
+    # The file is opened before the first request, because a report that cannot be written is not worth the requests.
+    if chosen.report is not None and not _write(chosen.report, "a", ""):
+        return CANNOT_WORK
     hook = FacekiHook(chosen.conn_id)
     try:
         settings = hook.settings
     except ConfigurationError as error:
-        print(str(error))
+        print(error)
         return SETTING_HAS_TO_CHANGE
+    except ValidationError as error:  # the id is empty or a word such as None
+        print(error)
+        return CANNOT_WORK
     except AirflowNotFoundException:
         print(f"There is no Connection {chosen.conn_id!r}.")
         return CANNOT_WORK
@@ -101,29 +106,28 @@ def check(chosen: argparse.Namespace) -> int:
     status = exit_status(findings)
     for line in _conclusion(chosen.conn_id, settings.base_url, findings, status):
         print(line)
-    if chosen.report:
-        Path(chosen.report).write_text(report(findings, status), encoding="utf-8")
+    if chosen.report is not None and _write(chosen.report, "w", report(findings, status)):
         print(f"Report written to {chosen.report}; it holds no secret, id or person.")
     return status
 
 
-def exit_status(findings: Sequence[Finding]) -> int:
-    """Return the exit status of the check.
+def _write(path: str, mode: str, text: str) -> bool:
+    """Write a text to a file. If this fails, print the reason and return ``False``."""
+    try:
+        with open(path, mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        print(f"The report cannot be written: {path!r}: {error.strerror}")
+        return False
+    return True
 
-    :param findings: Questions about the FACEKI installation, each with the answer that the check has found.
-    """
+
+def exit_status(findings: Sequence[Finding]) -> int:
+    """Return the exit status of the check."""
     levels = {finding.level for finding in findings}
     if "broken" in levels:
         return CANNOT_WORK
     return SETTING_HAS_TO_CHANGE if "change" in levels else USABLE
-
-
-def needed_settings(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return the settings that the user must add to the Connection's extra, by key.
-
-    :param findings: Questions about the FACEKI installation, each with the answer that the check has found.
-    """
-    return {name: value for finding in findings for name, value in finding.settings.items()}
 
 
 def report(findings: Sequence[Finding], status: int) -> str:
@@ -168,7 +172,7 @@ def _print_row(finding: Finding) -> None:
 
 def _conclusion(conn_id: str, base_url: str, findings: Sequence[Finding], status: int) -> list[str]:
     lines = ["=" * sum(_WIDTHS)]
-    settings = needed_settings(findings)
+    settings = {name: value for finding in findings for name, value in finding.settings.items()}
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if settings and os.environ.get(variable):
         lines += _change_variable(variable, settings)

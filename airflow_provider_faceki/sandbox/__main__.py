@@ -124,6 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.exit(2, f"faceki-sandbox: {wrong}\n")
     try:
         _announce(sandbox, chosen)
+    except OSError as wrong:
+        sandbox.stop()
+        command.exit(2, f"faceki-sandbox: {wrong}\n")
+    try:
         while not ended.wait(PARENT_CHECK_SECONDS):
             if chosen.exit_with_parent not in (None, os.getppid()):
                 break

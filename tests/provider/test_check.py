@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -202,6 +203,57 @@ def test_no_such_connection(capsys: pytest.CaptureFixture[str]) -> None:
     checked = Checked(capsys, "no_such_connection")
     assert checked.status == 2
     assert "There is no Connection 'no_such_connection'." in checked.output
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "told"),
+    [
+        pytest.param("", "faceki_conn_id is empty", id="an unset variable of the shell"),
+        pytest.param("None", "faceki_conn_id is 'None'", id="a missing value as text"),
+    ],
+)
+def test_an_unusable_connection_id(capsys: pytest.CaptureFixture[str], conn_id: str, told: str) -> None:
+    checked = Checked(capsys, conn_id)
+    assert checked.status == 2
+    assert told in checked.output
+
+
+@pytest.mark.parametrize("place", ["no-such-folder/report.md", ".", "unset variable"])
+def test_a_report_that_cannot_be_written_is_told_before_any_request(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    place: str,
+) -> None:
+    connect(monkeypatch, faceki_sandbox)
+    report = "" if place == "unset variable" else str(tmp_path / place)
+    checked = Checked(capsys, "--report", report)
+    assert checked.status == 2
+    assert f"The report cannot be written: {report!r}" in checked.output
+    assert faceki_sandbox.counters.requests == {}
+
+
+def test_a_report_that_can_no_longer_be_written_leaves_the_status(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """The folder of the report is removed while the check asks its question."""
+    connect(monkeypatch, faceki_sandbox)
+    folder = tmp_path / "reports"
+    folder.mkdir()
+
+    def reply(question: str) -> str:
+        shutil.rmtree(folder)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", reply)
+    checked = Checked(capsys, "--make-link", "--report", str(folder / "report.md"))
+    assert checked.status == 0
+    assert "The report cannot be written" in checked.output
+    assert "Report written" not in checked.output
 
 
 def test_an_unknown_workflow_is_named(

@@ -110,6 +110,20 @@ def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:
     assert not (tmp_path / "url").exists()
 
 
+@pytest.mark.parametrize("place", ["no-such-folder/url", "."])
+def test_a_port_file_that_cannot_be_written_is_told(tmp_path: Path, place: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--port-file", str(tmp_path / place)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("faceki-sandbox: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_it_ends_with_its_parent(eventually: Callable[[Callable[[], object]], None]) -> None:
     code = (
         "from airflow_provider_faceki.sandbox import SandboxProcess\n"
