@@ -15,10 +15,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.sandbox.backend.clock import real_monotonic
@@ -110,16 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (chosen.tls_cert is None) != (chosen.tls_key is None):
         command.error("--tls-cert and --tls-key go together")
     ended = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        ended.set()
-
     # The signal handlers are installed before the server starts, so that a signal during the start is handled too.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, lambda number, frame: ended.set())
     try:
         log = None if chosen.quiet else LineLog(STDERR)
-        sandbox = _sandbox(chosen, log or _no_log).start()
+        sandbox = _sandbox(chosen, log).start()
     except (ValueError, OSError) as wrong:
         command.exit(2, f"faceki-sandbox: {wrong}\n")
     try:
@@ -143,9 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _sandbox(chosen: argparse.Namespace, log: Callable[[str], None]) -> FacekiSandbox:
+def _sandbox(chosen: argparse.Namespace, log: LineLog | None) -> FacekiSandbox:
     from airflow_provider_faceki.sandbox.control import is_loopback
-    from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox
+    from airflow_provider_faceki.sandbox.server import ExposureError, FacekiSandbox, no_log
 
     if not is_loopback(chosen.host) and not (chosen.expose and chosen.i_know_this_is_a_toy):
         raise ExposureError(
@@ -170,7 +165,7 @@ def _sandbox(chosen: argparse.Namespace, log: Callable[[str], None]) -> FacekiSa
         port=chosen.port,
         tls=(chosen.tls_cert, chosen.tls_key) if chosen.tls_cert else None,
         expose=chosen.expose and chosen.i_know_this_is_a_toy,
-        log=log,
+        log=log or no_log,
     )
 
 
@@ -227,10 +222,6 @@ class LineLog:
             with suppress(OSError):
                 os.write(self._descriptor, f"{line}\n".encode())
             self._lines.task_done()
-
-
-def _no_log(line: str) -> None:
-    return None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -216,8 +216,8 @@ def _dag(source: object, dag_id: str | None) -> Any:
         source = source.__file__
     if isinstance(source, str | os.PathLike):
         return _dag_of_file(Path(source).absolute(), dag_id)
-    if isinstance(source, Callable) and not hasattr(source, "test"):  # type: ignore[arg-type]  # Callable is an ABC.
-        source = source()  # type: ignore[operator]  # The condition above checks that `source` is callable.
+    if callable(source) and not hasattr(source, "test"):
+        source = source()
     if not hasattr(source, "test"):
         raise DagError(
             f"found {type(source).__name__}, allowed is a DAG, a @dag function, a module or a path"

@@ -141,10 +141,6 @@ def _renamed(value: Any, **names: str) -> dict[str, object]:
     return {names.get(name, name): each for name, each in value.items()}
 
 
-def _without_envelope(document: Any) -> object:
-    return document["result"]
-
-
 def _loose_types(record: Any) -> dict[str, object]:
     """Return a copy of a record in which error codes are objects, `createdAt` is a number, and booleans are texts."""
     return {
@@ -201,17 +197,12 @@ def _latin_1(response: Response) -> Response:
     return replace(response, body=body.encode("latin-1", "replace"))
 
 
-def _same(change: Change, *routes: str) -> dict[str, Change]:
-    return dict.fromkeys(routes, change)
-
-
 _VERIFY: Final = ("verify", "verify_by_link")
 _RULES: Final = ("rules", "rules_by_link")
-_STATUS_FIRST: Final = {"decision": "status"}
 
 DIALECTS: Final[dict[str, Dialect]] = {
     DOCUMENTED: Dialect("as documented"),
-    # Dialects (simulated differences from FACEKI's documentation) that put the records at a different place in the
+    # Dialects that put the records at a different place in the
     # JSON.
     "records-nested": Dialect(
         'records as `result: {"records": […]}`', {"records": _result(lambda found: {"records": found})}
@@ -227,7 +218,9 @@ DIALECTS: Final[dict[str, Dialect]] = {
         'records as `{"data": {"items": […]}}`',
         {"records": lambda document: {"data": {"items": document["result"]}}},
     ),
-    "records-bare": Dialect("records as a list without an envelope", {"records": _without_envelope}),
+    "records-bare": Dialect(
+        "records as a list without an envelope", {"records": lambda document: document["result"]}
+    ),
     "record-object": Dialect(
         "a single record as an object and not in a list",
         {"records": _result(lambda found: found[0] if len(found) == 1 else found)},
@@ -239,52 +232,55 @@ DIALECTS: Final[dict[str, Dialect]] = {
         connection={"null_result": "no_record"},
     ),
     "records-text": Dialect("records as a text", {"records": _result(lambda found: "OK")}),
-    # Dialects (simulated differences from FACEKI's documentation) that change the names or the types of fields.
+    # Dialects that change the names or the types of fields.
     "decision-in-status": Dialect(
         "the decision under the key `status`",
         {
-            "records": _each_record(lambda record: _renamed(record, **_STATUS_FIRST)),
-            **_same(_result(lambda verdict: _renamed(verdict, **_STATUS_FIRST)), *_VERIFY),
+            "records": _each_record(lambda record: _renamed(record, decision="status")),
+            **dict.fromkeys(_VERIFY, _result(lambda verdict: _renamed(verdict, decision="status"))),
         },
     ),
     "loose-types": Dialect(
         "error codes as objects, times as numbers or without a zone, flags as texts",
         {"records": _each_record(_loose_types)},
     ),
-    # Dialects (simulated differences from FACEKI's documentation) that change the answer of a verification, which is
+    # Dialects that change the answer of a verification, which is
     # the billed call.
     "verdict-list": Dialect(
-        "a verdict as a list with one element", _same(_result(lambda verdict: [verdict]), *_VERIFY)
+        "a verdict as a list with one element", dict.fromkeys(_VERIFY, _result(lambda verdict: [verdict]))
     ),
     "verdict-nested": Dialect(
         'a verdict as `result: {"result": {…}}`',
-        _same(_result(lambda verdict: {"result": verdict}), *_VERIFY),
+        dict.fromkeys(_VERIFY, _result(lambda verdict: {"result": verdict})),
     ),
-    "verdict-null": Dialect("a verdict as `result: null`", _same(_result(lambda verdict: None), *_VERIFY)),
+    "verdict-null": Dialect(
+        "a verdict as `result: null`", dict.fromkeys(_VERIFY, _result(lambda verdict: None))
+    ),
     "verdict-text": Dialect(
-        "a verdict as a text", _same(_result(lambda verdict: verdict["decision"]), *_VERIFY)
+        "a verdict as a text", dict.fromkeys(_VERIFY, _result(lambda verdict: verdict["decision"]))
     ),
     "verdict-false": Dialect(
         "a verdict beside `code: 200` and `status: false`",
-        _same(lambda document: {**document, "status": False}, *_VERIFY),
+        dict.fromkeys(_VERIFY, lambda document: {**document, "status": False}),
     ),
-    # Dialects (simulated differences from FACEKI's documentation) that change the answer of the rules calls. These
+    # Dialects that change the answer of the rules calls. These
     # calls return the rules of a workflow: the documents that it requires and its other settings.
     "rules-nested": Dialect(
         'rules as `{"rules": {…}}`, documents as objects',
-        _same(
+        dict.fromkeys(
+            _RULES,
             _result(
                 lambda rules: {
                     "rules": {**rules, "documents": [{"name": each} for each in rules["documents"]]}
                 }
             ),
-            *_RULES,
         ),
     ),
     "rules-without-documents": Dialect(
-        "rules with `documents: null`", _same(_result(lambda rules: {**rules, "documents": None}), *_RULES)
+        "rules with `documents: null`",
+        dict.fromkeys(_RULES, _result(lambda rules: {**rules, "documents": None})),
     ),
-    # Dialects (simulated differences from FACEKI's documentation) that change the token call, or the answer to an
+    # Dialects that change the token call, or the answer to an
     # invalid token.
     "token-camel-case": Dialect(
         "token as `accessToken` with `Bearer ` before it, lifetime as `expiresIn`",
@@ -340,7 +336,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         )
         for form in TOKEN_FORMS
     },
-    # Dialects (simulated differences from FACEKI's documentation) that change the answer to a call that creates a link.
+    # Dialects that change the answer to a call that creates a link.
     "link-short": Dialect(
         'a link as `{"link", "url"}`',
         {"link": lambda document: {"link": document["data"], "url": document["url"]}},
@@ -355,7 +351,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         {"link": lambda document: {**document, "url": f"https://pages.example/{document['data']}"}},
     ),
     "v2-account": Dialect("links are created without `workflowId`, as in V2 accounts", needs_workflow=False),
-    # Dialects (simulated differences from FACEKI's documentation) that change paths, filters or hosts.
+    # Dialects that change paths, filters or hosts.
     "records-elsewhere": Dialect(
         "records at another path; HTTP 404 with a web page at the documented path",
         paths={"records": ("/api/v3/records",)},
@@ -393,7 +389,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     ),
     "web-page": Dialect("a web page with HTTP 200 in place of every answer", responses={"*": _web_page}),
     "moved": Dialect("HTTP 301 to another host in place of every answer", responses={"*": _moved}),
-    # Dialects (simulated differences from FACEKI's documentation) that change the JSON of an error answer, or that
+    # Dialects that change the JSON of an error answer, or that
     # return an answer without usable content.
     "failures-hidden": Dialect(
         'failures as HTTP 200 `{"success": false, "message": …}`', failures=_hidden_failure
@@ -409,7 +405,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         responses={"records": _not_gzip},
     ),
     "records-latin-1": Dialect("records in Latin-1", responses={"records": _latin_1}),
-    # Dialects (simulated differences from FACEKI's documentation) that change the PDF report.
+    # Dialects that change the PDF report.
     "pdf-by-post": Dialect(
         "the report is fetched by POST instead of GET",
         pdf_method="POST",
@@ -420,7 +416,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         {"pdf": _result(lambda report: {"logo": "https://logo.example/faceki.png", **report})},
     ),
     "pdf-after-newline": Dialect("a line break before `%PDF`", responses={"pdf": _newline_first}),
-    # Dialects (simulated differences from FACEKI's documentation) that change the webhook.
+    # Dialects that change the webhook.
     "webhook-nested": Dialect('a webhook as `{"data": {…}}`', webhook=lambda body: {"data": body}),
     "webhook-renamed": Dialect(
         "a webhook with `request_id` and `decision`",
@@ -440,13 +436,11 @@ def dialect_of(names: str) -> Dialect:
     :param names: one name, or several names separated by commas. If two dialects change the same answer, the change
         of the last dialect is applied.
     """
+    plain = DIALECTS[DOCUMENTED]
     first, *more = [DIALECTS[name.strip()] for name in names.split(",")]
     for each in more:
-        changed = {name: value for name, value in vars(each).items() if value != getattr(_PLAIN, name)}
+        changed = {name: value for name, value in vars(each).items() if value != getattr(plain, name)}
         for name in ("answers", "responses", "paths", "filters", "connection"):
-            changed[name] = {**getattr(first, name), **changed.get(name, {})}
+            changed[name] = {**getattr(first, name), **getattr(each, name)}
         first = replace(first, **changed)
     return first
-
-
-_PLAIN: Final = DIALECTS[DOCUMENTED]

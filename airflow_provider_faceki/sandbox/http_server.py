@@ -32,7 +32,7 @@ from airflow_provider_faceki.sandbox.control import call_control, is_loopback
 from airflow_provider_faceki.sandbox.messages import json_response
 from airflow_provider_faceki.sandbox.pipeline import Log, RequestPipeline
 from airflow_provider_faceki.sandbox.routes.table import ROUTES, Route
-from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, read_limited, whole
+from airflow_provider_faceki.sandbox.transport import EarlyResponse, TooLarge, WholeResponse, read_limited
 
 MAX_CONTROL_BYTES = 1024 * 1024
 # An idle connection stays open longer than the usual pause between two polls, so that a client can reuse its
@@ -109,7 +109,7 @@ def _control(backend: Backend) -> Endpoint:
 
 
 def _json(document: object, status: int) -> Response:
-    return whole(json_response(document, status))
+    return WholeResponse(json_response(document, status))
 
 
 class _LoopbackOnly:
@@ -153,7 +153,7 @@ class ConnectionTracker:
         if client is not None:
             self._open.pop(client, None)
 
-    def abort(self, client: tuple[str, int] | None, reset: bool = True) -> None:
+    def abort(self, client: tuple[str, int] | None, reset: bool) -> None:
         """Close the connection of a client at once.
 
         :param reset: whether the connection is closed with a TCP RST instead of a normal end.

@@ -44,8 +44,8 @@ from airflow_provider_faceki.sandbox.transport import (
     SlowResponse,
     TooLarge,
     TruncatedResponse,
+    WholeResponse,
     read_limited,
-    whole,
 )
 
 MAX_JSON_BYTES = 1024 * 1024
@@ -119,6 +119,9 @@ class RequestPipeline:
             return response
         except ClientDisconnect:
             return HTTPResponse(status_code=499)
+        except Exception:  # A bug of the sandbox. Starlette then answers with HTTP 500.
+            status = 500
+            raise
         finally:
             with self._backend.lock:
                 ledger.request_ends(status)
@@ -142,7 +145,7 @@ class RequestPipeline:
         with self._backend.lock:
             fault = self._take_fault(route, self._identifier(request), generation)
         if fault is None:
-            return whole(await self._process(route, request))
+            return WholeResponse(await self._process(route, request))
         return await self._apply_fault(fault, route, request)
 
     async def _read(self, route: Route, http_request: HTTPRequest, generation: int) -> Request:
@@ -235,11 +238,11 @@ class RequestPipeline:
                 self._run_later(self._process_later(fault.delay, route, request))
                 return ConnectionReset(self._abort)
             case "slow":
-                return whole(await self._process_slowly(fault, route, request))
+                return WholeResponse(await self._process_slowly(fault, route, request))
             case "status" | "code" | "redirect" | "huge":
                 if fault.processed:
                     await self._process(route, request)
-                return whole(_replacement(fault, route.envelope))
+                return WholeResponse(_replacement(fault, route.envelope))
         return self._corrupt(fault, await self._process(route, request))
 
     async def _process_slowly(self, fault: Fault, route: Route, request: Request) -> Response:
@@ -253,12 +256,12 @@ class RequestPipeline:
     def _corrupt(self, fault: Fault, response: Response) -> HTTPResponse:
         match fault.kind:
             case "truncated":
-                return whole(replace(response, body=response.body[: len(response.body) // 2]))
+                return WholeResponse(replace(response, body=response.body[: len(response.body) // 2]))
             case "cut_off":
                 return TruncatedResponse(response, self._abort)
             case "drip":
                 return SlowResponse(response, fault.delay)
-        return whole(replace(response, content_type=fault.content_type))
+        return WholeResponse(replace(response, content_type=fault.content_type))
 
     async def _process_later(self, delay: float, route: Route, request: Request) -> None:
         await real_sleep(delay)

@@ -112,10 +112,4 @@ def faceki_run_dag(faceki_sandbox: FacekiSandbox, _faceki_airflow_home: AirflowH
     directory with its own database. The database is created once for all tests.
     """
     with _faceki_airflow_home.used():
-
-        def run_dag(
-            source: object, dag_id: str | None = None, *, conf: Mapping[str, object] | None = None
-        ) -> DagResult:
-            return _faceki_airflow_home.run(source, dag_id, conf)
-
-        yield run_dag
+        yield _faceki_airflow_home.run

@@ -46,7 +46,7 @@ class ExposureError(ValueError):
     """
 
 
-def _no_log(line: str) -> None:
+def no_log(line: str) -> None:
     return None
 
 
@@ -74,7 +74,7 @@ class FacekiSandbox(Backend):
         tls: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
         clock: Clock | None = None,
         expose: bool = False,
-        log: Callable[[str], None] = _no_log,
+        log: Callable[[str], None] = no_log,
     ) -> None:
         if not expose and not is_loopback(host):
             raise ExposureError(

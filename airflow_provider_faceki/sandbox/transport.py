@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -157,18 +158,21 @@ class FormReader:
         self._finished = True
 
 
-def whole(response: Response) -> HTTPResponse:
-    return HTTPResponse(response.body, response.status, dict(response.headers), response.content_type)
+class WholeResponse(HTTPResponse):
+    """A complete response, which is sent at once."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.body, response.status, dict(response.headers), response.content_type)
 
 
-class SlowResponse(HTTPResponse):
+class SlowResponse(WholeResponse):
     """A complete response with a body that is sent in pieces.
 
     :param seconds: the time in seconds over which the pieces are spread.
     """
 
     def __init__(self, response: Response, seconds: float) -> None:
-        super().__init__(response.body, response.status, dict(response.headers), response.content_type)
+        super().__init__(response)
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,14 +185,14 @@ class SlowResponse(HTTPResponse):
         await send({"type": "http.response.body", "body": b""})
 
 
-class TruncatedResponse(HTTPResponse):
+class TruncatedResponse(WholeResponse):
     """An incomplete response, which declares the full Content-Length but sends only half of the body.
 
     The connection is then closed.
     """
 
     def __init__(self, response: Response, abort: Abort) -> None:
-        super().__init__(response.body, response.status, dict(response.headers), response.content_type)
+        super().__init__(response)
         self._abort = abort
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -211,16 +215,14 @@ class ConnectionReset(HTTPResponse):
         await _wait_for_disconnect(receive)
 
 
-class EarlyResponse(HTTPResponse):
+class EarlyResponse(WholeResponse):
     """A response that is sent before the complete body of the request has arrived.
 
     After the response, the rest of the request body is read and discarded.
     """
 
     def __init__(self, response: Response) -> None:
-        super().__init__(
-            response.body, response.status, {**response.headers, "Connection": "close"}, response.content_type
-        )
+        super().__init__(replace(response, headers={**response.headers, "Connection": "close"}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send(_start(self))

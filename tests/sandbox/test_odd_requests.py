@@ -63,6 +63,7 @@ def test_its_own_failure_is_not_taken_for_a_fault(
     assert record["odd"] == {1, 2}
     answer = call.records(record_identifier="order-1")
     assert (answer.status_code, "the sandbox itself failed" in answer.text) == (500, True)
+    assert sandbox.counters.statuses == {"200": 1, "500": 1}
     assert "the sandbox itself failed" in caplog.text
 
 

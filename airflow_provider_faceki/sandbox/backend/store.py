@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from airflow_provider_faceki.sandbox.backend.outcomes import DECISIONS, name_of
 from airflow_provider_faceki.sandbox.backend.records import Record
 
+#: The filters of the records call. Each filter is also a field of a record.
+FILTERS = ("requestId", "face_id", "link", "record_identifier")
 MAX_POLLS_KEPT = 1000
 
 
@@ -99,7 +101,7 @@ class Store:
 
     def add(self, record: Record) -> None:
         self._records[record.request_id] = record
-        for name in ("requestId", "face_id", "link", "record_identifier"):
+        for name in FILTERS:
             # A record is not indexed by a field that is empty in this record. No search needs such an entry, because
             # the records call ignores an empty filter.
             if value := record.document[name]:

@@ -50,7 +50,6 @@ _V2_KYC: Final = "/kycverify/api/kycverify"
 
 # Arguments of `Route` that several routes of the V2 API share. Each tuple contains the values of `body`, `bearer`,
 # `envelope` and `takes_time`.
-_V2_BY_LINK: Final = (Body.NONE, False, LEGACY, False)
 _V2_UPLOAD: Final = (Body.FORM, True, LEGACY, True)
 _V2_UPLOAD_BY_LINK: Final = (Body.FORM, False, LEGACY, True)
 
@@ -84,7 +83,14 @@ ROUTES: Final = (
     Route("v2_link", "GET", f"{_V2_KYC}/link", v2.by_link, envelope=LEGACY),
     Route("v2_reference", "GET", f"{_V2_KYC}/reference", v2.by_reference, envelope=LEGACY),
     Route("v2_summary", "GET", f"{_V2_KYC}/kyc-verify-summary", v2.summary, envelope=LEGACY),
-    Route("v2_validate_link", "GET", f"{_V2_KYC}/validate-kyc-verify-link", v2.validate_link, *_V2_BY_LINK),
+    Route(
+        "v2_validate_link",
+        "GET",
+        f"{_V2_KYC}/validate-kyc-verify-link",
+        v2.validate_link,
+        bearer=False,
+        envelope=LEGACY,
+    ),
     Route("v2_verify", "POST", f"{_V2_KYC}/kyc-verification", v2.verify, *_V2_UPLOAD),
     Route("v2_verify_several", "POST", f"{_V2_KYC}/multi-kyc-verification", v2.verify_several, *_V2_UPLOAD),
     Route("v2_verify_by_link", "POST", f"{_V2_KYC}/request-kyc", v2.verify_by_link, *_V2_UPLOAD_BY_LINK),

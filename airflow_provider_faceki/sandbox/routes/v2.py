@@ -15,7 +15,7 @@ Source: https://kycdocv2.faceki.com
 from __future__ import annotations
 
 from airflow_provider_faceki.sandbox.backend.actions import Backend
-from airflow_provider_faceki.sandbox.backend.outcomes import name_of
+from airflow_provider_faceki.sandbox.backend.outcomes import ACCEPTED, name_of
 from airflow_provider_faceki.sandbox.backend.records import Record
 from airflow_provider_faceki.sandbox.backend.store import Link, Refused
 from airflow_provider_faceki.sandbox.backend.workflows import COMPANY_ID, DEFAULT_WORKFLOW, WORKFLOWS
@@ -100,7 +100,7 @@ def _kyc(record: Record) -> dict[str, object]:
 
     :param record: the record of the verification, which contains the decision.
     """
-    passed = record.decision == "ACCEPTED"
+    passed = record.decision == ACCEPTED
     return {
         "verification": {"passed": passed, "result": {"face": passed, "notexpired": True}},
         "face": {"isIdentical": passed, "confidence": 0.99 if passed else 0.41},

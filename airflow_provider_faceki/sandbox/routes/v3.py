@@ -16,7 +16,7 @@ import base64
 import hmac
 
 from airflow_provider_faceki.sandbox.backend.actions import MAX_LINK_MINUTES, Backend
-from airflow_provider_faceki.sandbox.backend.store import Link, Refused
+from airflow_provider_faceki.sandbox.backend.store import FILTERS, Link, Refused
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
 from airflow_provider_faceki.sandbox.messages import (
     ABSENT,
@@ -35,7 +35,6 @@ from airflow_provider_faceki.sandbox.messages import (
 
 #: The value of `callbackURL` if no webhook URL is set. Official SDKs parse it as a URL, so an empty text is invalid.
 NO_CALLBACK_URL = "https://callback.example/none"
-_FILTERS = ("requestId", "face_id", "link", "record_identifier")
 
 
 def generate_token(backend: Backend, request: Request) -> Response:
@@ -202,18 +201,17 @@ def _verify(
 def _refuse(backend: Backend, refused: Refused) -> Response:
     """Return the error answer for a refused verification.
 
-    The HTTP status of most error codes is 200, because official SDKs expect this status. The setting `rejection_result`
-    selects whether the member `result` is an object, null or missing.
+    The HTTP status is 200, because official SDKs expect this status. The setting `rejection_result` selects whether the
+    member `result` is an object, null or missing. If the refusal created no record, null is used instead of an object.
     """
     shape = backend.settings.rejection_result
-    status = 200 if refused.code == 5002 else refused.status
     if refused.record is not None and shape == "object":
-        return v3_error(refused.code, status, refused.record.answer())
-    return v3_error(refused.code, status, ABSENT if shape == "missing" else None)
+        return v3_error(refused.code, result=refused.record.answer())
+    return v3_error(refused.code, result=ABSENT if shape == "missing" else None)
 
 
 def records(backend: Backend, request: Request) -> Response:
-    return _find(backend, request, _FILTERS)
+    return _find(backend, request, FILTERS)
 
 
 def records_by_request(backend: Backend, request: Request) -> Response:
