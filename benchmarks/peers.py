@@ -1,8 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Install the peers, which are the packages that the provider is compared with, into a separate directory.
 
-Only the benchmarks search this directory for packages. In the normal environment, Airflow would load the peers as its
-providers, and the measurements of our provider would include this work.
+The directory is not part of the environment. Only the benchmarks search it for packages.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ def install(work: Path) -> Path | None:
         return place
     draft = place.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
-    # The file ``peers.txt`` lists the peers and all their dependencies except Airflow. With --no-deps, pip does not
-    # install a second copy of Airflow.
+    # The file ``peers.txt`` lists the peers and those of their dependencies that Airflow does not install. With
+    # --no-deps, pip installs nothing else, for example no second copy of Airflow.
     pip = [
         sys.executable,
         "-m",
@@ -62,4 +61,5 @@ def install(work: Path) -> Path | None:
 
 def available() -> bool:
     """Return whether this process can import the peers, which are the packages that the provider is compared with."""
-    return importlib.util.find_spec("airflow.providers.http") is not None
+    # The other peers are possibly in the environment too, as dependencies of test packages.
+    return importlib.util.find_spec("airflow.providers.dbt") is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page, results
+from benchmarks import page, peers, results
 from benchmarks.run import BENCHMARKS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,3 +46,8 @@ def test_results_without_a_place_on_the_page_are_refused() -> None:
 def test_a_place_without_results_says_so() -> None:
     empty = "<!-- results of calls -->\n<!-- end of results -->"
     assert "no results yet" in page.fill(empty, {})
+
+
+def test_peers_that_are_not_installed_are_not_measured() -> None:
+    # The tests do not search the directory of the peers.
+    assert not peers.available()
