@@ -2,9 +2,10 @@
 """Throughput, memory and overhead of a batch task.
 
 The throughput is compared with the theoretical maximum of a server that needs 300 ms for each verification. Each
-number comes from a fresh process (``benchmarks/batching.py``). The time of a batch includes everything from reading
-the manifest to writing the last result. It also includes the token request and the request for the rules of the
-workflow, which take as long as two rows. To make their share small, each batch has about one minute of work.
+throughput and each memory comes from a fresh process (``benchmarks/batching.py``). The time of a batch includes
+everything from reading the manifest to writing the last result. It also includes the token request and the request for
+the rules of the workflow, which take as long as two rows. To make their share small, a batch whose throughput has a
+target has 50 seconds of work.
 
 The memory is measured while the batch fetches records from a server without latency. The time of one row is compared
 with the time of one mapped task, in a complete Airflow installation (``benchmarks/scheduled.py``).
@@ -31,9 +32,8 @@ IMAGE = 20_000
 #: theoretical maximum.
 SHARES = {16: 0.95, 64: 0.93}
 #: Two durations of a batch in seconds. The number of rows is chosen so that the batch takes this time at the maximal
-#: throughput. ``LONG`` is for the batch of our provider whose throughput has a target. It is long, so that the time
-#: before the first verification is only a small share. ``SHORT`` is for all batches without a target. A shorter
-#: measurement is sufficient for them.
+#: throughput of one request for each row. ``LONG`` is for the batch of our provider whose throughput has a target.
+#: ``SHORT`` is for the other batches of verifications. A shorter measurement is sufficient for them.
 LONG, SHORT = 50, 20
 FEW, MANY = 1_000, 100_000
 PEOPLE = 200
@@ -125,7 +125,8 @@ def run_process(server: Loopback, name: str, folder: Path, concurrency: int, pla
     :param name: The kind of batch: ``verify``, ``looked_up``, ``fetch`` or ``pool``; see ``benchmarks/batching.py``.
     :param folder: Folder with the images.
     :param concurrency: Number of requests in flight.
-    :param place: Folder or URI with the manifest. The output is written there too. Default: ``folder``.
+    :param place: Folder or URI with the manifest. The output is written there too. Default: ``folder``. ``pool`` does
+        not use it.
     """
     arguments = (
         name,

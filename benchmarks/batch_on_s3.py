@@ -2,11 +2,11 @@
 """Time, memory and requests of a batch with manifest, journal and output on an S3 server.
 
 The same batch is also measured on local files. The ratio is the throughput on S3 divided by the throughput on local
-files. The S3 server (``benchmarks/s3.py``) runs on the same machine and is slower than a real S3 service, so this ratio
-is a lower bound. The S3 server counts requests, because a real S3 service charges for requests.
+files. The S3 server (``benchmarks/s3.py``) runs on the same machine and is slower than a real S3 service (assumption),
+so this ratio is a lower bound. The S3 server counts requests, because a real S3 service charges for requests.
 
 Two servers simulate FACEKI. The server for verifications needs 300 ms for an answer. The server for records has no
-latency. Each number comes from a fresh process (``benchmarks/batching.py``). The environment variable
+latency. Each batch runs in a fresh process (``benchmarks/batching.py``). The environment variable
 ``FACEKI_BENCHMARK_SHARE`` makes the batches smaller. With the value 0.1, a batch has a tenth of the rows.
 """
 
@@ -126,7 +126,6 @@ def _listing(store: S3) -> list[Row]:
     found = storage.list_files(f"s3://{CONN_ID}@{BUCKET}/parts", None)
     seconds = time.perf_counter() - began
     assert len(found) == PARTS
-    # One response of S3 contains at most 1,000 names.
     pages = -(-PARTS // 1_000)
     requests = store.counters().total()
     target = Target("ratio", "≤", 2.0)

@@ -1,8 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Program that verifies or fetches all rows of one manifest, and prints the time and the memory that this needs.
 
-The command is ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``. FOLDER contains the
-images. PLACE is the folder or URI that contains the manifest. The batch also writes its output files to PLACE.
+The command is ``python -m benchmarks.batching NAME FOLDER CONCURRENCY URL CERTIFICATE PLACE``. NAME is ``verify``,
+``looked_up``, ``fetch`` or ``pool``. FOLDER contains the images. PLACE is the folder or URI that contains the manifest.
+The batch also writes its output files to PLACE. Only ``pool``, a batch without our provider, uses URL and CERTIFICATE.
+It reads the manifest from FOLDER, and writes no files.
 
 The command prints JSON with the number of rows, the seconds, the CPU seconds, and the program's memory in MiB before
 the first row and at the peak.
@@ -37,8 +39,8 @@ SIDES = ("selfie", "document_1_front", "document_1_back")
 
 _TIMEOUT = 60.0
 
-#: Function with two arguments: a folder, and the number of concurrent requests. It processes the manifest in the folder
-#: and returns the number of processed rows.
+#: Function with two arguments: the folder with the images, and the number of concurrent requests. It processes the
+#: manifest and returns the number of processed rows.
 Work = Callable[[Path, int], int]
 
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Time of one authenticated GET, compared with a bare shared ``requests.Session``.
+"""Time of one authenticated GET, compared with a bare shared ``requests.Session`` and with Airflow's http provider.
 
 A new hook fetches its Connection from Airflow, which takes about half as long as the GET itself. Therefore a new hook
-is compared with two bare sessions. One of them also fetches the Connection.
+is compared with the bare session twice: once alone, and once with a fetch of the Connection before each GET.
 """
 
 from __future__ import annotations

@@ -5,11 +5,13 @@ The command is ``python -m benchmarks.first_call_process CANDIDATE URL CERTIFICA
 
 - CANDIDATE is the program that makes the call: ``ours`` (our hook), ``bare requests`` (the library ``requests`` alone)
   or ``http provider`` (Airflow's http provider).
-- URL is the address of the server. CERTIFICATE is the file with its TLS certificate.
+- URL is the address of the server. CERTIFICATE is the file with its TLS certificate. Only ``bare requests`` uses them.
+  The other two read an Airflow Connection.
 - TOKEN is a valid access token. Our hook does not use it, because it reads a token from the token store.
 - STARTED is the value of ``time.monotonic()`` directly before this process was started.
 
-Only modules of the standard library are imported at the top, because the time of all other imports is measured.
+Apart from the sample record, only modules of the standard library are imported at the top, because the time of all
+other imports is measured.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Import time of our operators, sensors and triggers. Airflow imports them whenever it parses a DAG that uses them.
+"""Import time of our operators, sensors and triggers.
+
+Airflow imports operators and sensors whenever it parses a DAG that uses them, and triggers when a task is deferred.
 
 Each import runs in a fresh process that has already imported ``airflow.sdk`` and Airflow's base classes. The CPU time
 is measured, because an import does not wait, and because CPU time hardly depends on other load.
@@ -28,10 +30,10 @@ OURS = {
 HTTP = "http provider"
 #: Maximum import time of our modules. The time depends on the machine, so the target is a share of the import time of
 #: the http provider. When the target was set, the operators of the http provider needed 156 ms, and 3 ms were allowed
-#: for ours. The share is 3/156.
+#: for ours. The share is 3/156, rounded.
 MAX_SHARE = Target("ratio", "≤", 0.02)
-#: The modules that are compared with ours: the lightest module of Airflow itself, and the modules of the http and
-#: dbt-cloud providers, which call a web API too.
+#: The modules that are compared with ours: a light module of Airflow's standard provider, and the modules of the http
+#: and dbt-cloud providers, which call a web API too.
 BESIDE = {
     "operators": {
         "BashOperator": "airflow.providers.standard.operators.bash",
@@ -49,11 +51,11 @@ BESIDE = {
         "dbt-cloud provider": "airflow.providers.dbt.cloud.triggers.dbt",
     },
 }
-#: Libraries that must not be imported when a DAG is parsed. Only a running task needs them.
+#: Libraries that our modules must not import. Only a running task or trigger needs them.
 HEAVY = ("aiohttp", "asgiref", "cryptography", "requests", "requests_toolbelt", "tenacity", "urllib3")
 
-#: Two numbers of rounds. The first is for our modules and for the lightest modules of Airflow itself. The second is for
-#: the modules of the other providers. The second is smaller, because each import needs a new process, and Airflow
+#: Two numbers of rounds. The first is for our modules and for the light modules of the standard provider. The second is
+#: for the modules of the other providers. The second is smaller, because each import needs a new process, and Airflow
 #: needs seconds to start there. Two rounds are enough for these modules: they are much slower than ours, so an exact
 #: measurement is not necessary.
 ROUNDS, PEER_ROUNDS = 5, 2

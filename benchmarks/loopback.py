@@ -43,7 +43,7 @@ class Loopback:
     certificate: Path
 
     def counters(self) -> dict[str, int]:
-        """Return the number of token requests, of answered calls and of rejected calls."""
+        """Return the numbers of token requests, of answered calls and of rejected calls since the last reset."""
         found: dict[str, int] = json.loads(self._ask("GET", "/-/counters"))
         return found
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""CPU time that the code for metrics costs if metrics are disabled, for one GET and for one row of a batch."""
+"""Time that the code for metrics costs if metrics are disabled: CPU time for one GET, time for one row of a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.loopback import loopback
 
 OURS, FLOOR = "ours, metrics off", "ours without the code for metrics"
 ROW, EMPTY = "counters of one row, metrics off", "two calls of an empty function"
-#: Name of our client's method that contains the code for metrics. The benchmark replaces this method to measure a call
+#: Name of our drivers' method that contains the code for metrics. The benchmark replaces this method to measure a call
 #: without metrics.
 PATCHED = "_exchange"
 ROUNDS, CALLS = 60, 8
@@ -28,8 +28,8 @@ def measure(directory: Path) -> list[Row]:
     """Measure the time that the code for metrics needs while metrics are switched off.
 
     The first measurement compares a GET with this code and a GET without it. For each row of a batch, two counters are
-    increased. The second measurement is the time of these two increases. Return the results as rows of the result
-    table.
+    increased. The second measurement compares the time of these two increases with two calls of an empty function.
+    Return the results as rows of the result table.
     """
     with loopback(directory) as server:
         clients.connect(server)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Draw SVG plots that compare this provider with other packages, from the file of benchmark results."""
+"""Draw SVG plots that compare this provider with other programs, from the file of benchmark results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw_all(results: Mapping[str, Measured]) -> None:
 
 
 def bars(measured: Measured, measure: str, title: str) -> Bars:
-    """Return the bars for one measure: our value and the values of all competitors."""
+    """Return the bars for one measure: our value and the values of the measured competitors."""
     rows = [row for row in measured.rows if row.measure == measure]
     peers = {row.peer: row.theirs for row in rows if row.theirs is not None}
     return Bars(title, {OURS: rows[0].ours, **peers})

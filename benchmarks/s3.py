@@ -52,7 +52,7 @@ class S3:
 
 @contextmanager
 def s3() -> Iterator[S3]:
-    """Start the S3 server, and set an environment variable with an Airflow Connection to the server."""
+    """Run the S3 server during the ``with`` block. Set an environment variable with an Airflow Connection to it."""
     with server_process("s3", log_requests=False) as port:
         found = S3(f"http://127.0.0.1:{int(port)}")
         extra = {

@@ -15,7 +15,7 @@ GET   ``/api/v3/kyc_verification``           one record; an empty list if the qu
 POST  ``/api/v3/kyc_verification``           a decision; the images are discarded; needs a valid token
 GET   ``/api/v3/workflows/rules``            the rules of a workflow, which require one identity card;
                                              needs a valid token
-GET   ``/-/counters``                        the number of requests so far
+GET   ``/-/counters``                        the numbers of requests since the last reset
 POST  ``/-/revoke``                          revokes all issued tokens
 POST  ``/-/reset``                           sets the counters to 0 and revokes all issued tokens
 ====  =====================================  =======================================================

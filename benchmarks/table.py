@@ -60,6 +60,9 @@ def target_text(target: Target | None, unit: str) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """Return the text of a value with its unit. A value that is no integer has at least three significant digits."""
+    """Return the text of a value with its unit.
+
+    The value is rounded to three significant digits. From 100, it is rounded to an integer.
+    """
     figures = f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
     return f"{figures} {unit}".strip()

@@ -46,8 +46,8 @@ class Scenario:
     :param calls: Number of calls of each thread.
     :param processes: Number of processes.
     :param new_hooks: Whether our provider uses a new hook for each call.
-    :param revoked: Whether the token is revoked after half of the calls.
-    :param tokens: Target for the number of token requests.
+    :param revoked: Whether the token is revoked when half of the calls have begun.
+    :param tokens: Target for the number of token requests: the largest allowed number.
     """
 
     name: str
@@ -122,8 +122,8 @@ def _ours_new() -> Call:
 def _kept(base_url: str) -> Call:
     """Return a function that makes one call to the server each time it is called.
 
-    The function requests a token only at its first call, and uses this token again in all later calls. Several
-    providers of Airflow work in this way.
+    The function requests a token only if it has none yet, and uses this token in all later calls. Several providers of
+    Airflow work in this way.
     """
     kept: list[str] = []
 

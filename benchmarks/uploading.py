@@ -122,8 +122,8 @@ def _http_provider(url: str, certificate: Path) -> Upload:
 
 
 def _toolbelt(url: str, certificate: Path) -> Upload:
-    # The package ``requests_toolbelt`` is loaded by ``import_module``, because the type checker's environment does not
-    # contain this package. The type checker would report an import statement as an error.
+    # The package ``requests_toolbelt`` is loaded by ``import_module``, because this project does not depend on it.
+    # Without it, the type checker would report an import statement as an error.
     encoder: Any = import_module("requests_toolbelt").MultipartEncoder
     session, headers = _session(certificate), _headers(url, certificate)
 

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Memory and CPU time for sending seven images of 5 MB over TLS, compared with copying the files to a socket.
+"""Memory and CPU time for sending seven images of 5 MB over TLS.
 
-The CPU time is measured in this process, in rounds. In each round, every client is measured once. The memory is the
-peak growth in a fresh process for each client (``benchmarks/uploading.py``).
+Our client is compared with copying the files to a socket, and with other clients. The CPU time is measured in this
+process, in rounds. In each round, every client is measured once. The memory is the peak growth in a fresh process
+(``benchmarks/uploading.py``), the median of three processes for each client.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ async def _main(name: str, count: int, url: str, certificate: str) -> dict[str, 
         "polls": (watch.polls - polls) / took,
         # This value is the memory for one wait. The memory of the connection pool must not be part of it, because that
         # memory does not depend on the number of waits. Therefore the start value `memory` was read after the first
-        # waits had filled the pool.
+        # waits had filled the pool. These waits, one of thirty, are missing in the value.
         "memory": (_resident() - memory) / count,
         "late_p50": 1e3 * statistics.median(watch.late),
         "late_p99": 1e3 * statistics.quantiles(watch.late, n=100)[98],
@@ -188,8 +188,8 @@ def _naive(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitab
 def _http(watch: Stopwatch, url: str, certificate: str) -> Callable[[], Awaitable[None]]:
     import requests
 
-    # The modules of ``aiohttp`` and of the http provider are loaded by ``import_module``, because the type checker's
-    # environment does not contain these packages. The type checker would report import statements as errors.
+    # The modules of ``aiohttp`` and of the http provider are loaded by ``import_module``, because this project does not
+    # depend on these packages. Without them, the type checker would report import statements as errors.
     aiohttp: Any = import_module("aiohttp")
     hooks: Any = import_module("airflow.providers.http.hooks.http")
     session = requests.Session()

@@ -81,7 +81,7 @@ class RefreshLock(Protocol):
     """Lock whose owner fetches the next access token. The other callers wait until the lock is released or expires."""
 
     def release(self) -> None:
-        """Release the lock. The method does not wait for a network on an event loop, and can be called twice."""
+        """Release the lock. The method can be called on an event loop, and it can be called twice."""
 
 
 class TokenStore(Protocol):
