@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki import api, storage
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
 
 LoadImage = Callable[[str, str], "api.Image"]
+_Host: TypeAlias = "tuple[str, str] | None"
 
 DOCUMENT_NUMBERS = (1, 2, 3)
 #: Pauses in seconds before a verification is sent again. It is sent again if the storage of the images delivered only
@@ -81,7 +82,7 @@ class VerificationGateway:
     _asking: threading.Lock = field(default_factory=threading.Lock)
     #: For each storage: column name and URI of one image that was read successfully. If the reading of another
     #: image fails, this stored URI is read again. If this also fails, the whole storage has failed.
-    _readable: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    _readable: dict[_Host, tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
         self, row: Row, not_before: float | None, known_request_ids: frozenset[str]
@@ -160,10 +161,10 @@ class VerificationGateway:
 
         If it can, an unreadable image is an error of the row and not of the storage.
         """
-        hosts = {_host_of(row.values[name]) for name in _image_names(row.values)}
-        return all(map(self._is_readable, hosts))
+        images = (place for name, place in row.values.items() if name.startswith(("selfie", "document_")))
+        return all(self._is_readable(host) for host in set(map(_host_of, images)) if host is not None)
 
-    def _is_readable(self, host: tuple[str, str]) -> bool:
+    def _is_readable(self, host: _Host) -> bool:
         image = self._readable.get(host)
         if image is None:
             return False
@@ -493,10 +494,10 @@ def _lookup_failed(row: Row, error: api.FacekiError, sent_by: float | None) -> O
     return Abort(row, error, sent_by) if outcomes.is_systemic(error) else Deferred(row, error, sent_by)
 
 
-def _image_names(values: Mapping[str, str]) -> list[str]:
-    return [name for name in values if name == "selfie" or name.startswith("document_")]
-
-
-def _host_of(place: str) -> tuple[str, str]:
-    parts = urlsplit(place)
+def _host_of(place: str) -> _Host:
+    """Return the scheme and the host of an image's URI. If no image can have this URI, return ``None``."""
+    try:
+        parts = urlsplit(place)
+    except ValueError:
+        return None
     return parts.scheme, parts.netloc

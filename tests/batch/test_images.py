@@ -73,6 +73,16 @@ def test_an_image_that_no_storage_gives_is_an_error_of_its_row(
     assert PERSON not in left + caplog.text + "".join(capsys.readouterr())
 
 
+def test_a_uri_that_cannot_be_parsed_beside_an_image_that_no_storage_gives(
+    faceki: FacekiSandbox, people: People
+) -> None:
+    _, uri = never_given(OSError(5, "archived"))
+    bad = people.line("bad", selfie="s3://[x/selfie.jpg") | {"document_1_front": uri}
+    good = [people.line(name, selfie=GOOD) for name in names(3)]
+    done = people.verify(people.manifest([bad, *good]))
+    assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 3}, {"STORAGE": 1})
+
+
 def test_many_of_them_at_the_head_stop_nobody(
     faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
