@@ -117,8 +117,6 @@ class _CompactParser:
 
         A page header of a Parquet file is such a struct. The values of its fields can be structs too.
         """
-        if depth > _MAX_DEPTH:
-            raise PageError
         found: dict[int, object] = {}
         number = 0
         while (head := self._byte()) != 0:
@@ -129,6 +127,8 @@ class _CompactParser:
         return found
 
     def _value(self, kind: int, depth: int) -> object:
+        if depth > _MAX_DEPTH:
+            raise PageError
         if kind in _INTEGERS:
             return self._integer()
         if kind == _STRUCT:
@@ -149,7 +149,7 @@ class _CompactParser:
         head = self._byte()
         count = head >> 4
         for _ in range(self._varint() if count == 0x0F else count):
-            self._value(head & 0x0F, depth)
+            self._value(head & 0x0F, depth + 1)
 
     def _byte(self) -> int:
         byte = self._data[self.position]

@@ -47,6 +47,9 @@ MAX_PAGES_BYTES = 256 * 1024 * 1024
 #: contains the largest value of the file.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
+# Arrow types whose values can have any length.
+_SIZED_TYPES = {"string", "large_string", "binary", "large_binary"}
+_VIEW_TYPES = {"string_view", "binary_view"}
 # Some programs write this byte order mark before the first line of a UTF-8 file.
 _BOM = b"\xef\xbb\xbf"
 
@@ -256,15 +259,20 @@ def _chunks(metadata: Any, used: Collection[str]) -> Iterator[Any]:
     """Yield the column chunks of the used columns. A Parquet column has one chunk in each row group."""
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
-            if chunk.path_in_schema.partition(".")[0] in used:
+            if _is_used(chunk.path_in_schema, used):
                 yield chunk
+
+
+def _is_used(path: str, used: Collection[str]) -> bool:
+    # A dot in a path separates the names of nested columns, and can also be a part of a name.
+    return any(f"{path}.".startswith(f"{name}.") for name in used)
 
 
 def _check_no_lists(schema: Any, used: Collection[str]) -> None:
     # List columns are refused. A list of a few bytes in the file can have any number of values, and pyarrow reads a
     # list as a whole.
     for column in map(schema.column, range(len(schema))):
-        if column.max_repetition_level and column.path.partition(".")[0] in used:
+        if column.max_repetition_level and _is_used(column.path, used):
             raise ValidationError(
                 f"manifest: column {column.path!r} of the Parquet file holds lists, not text"
             )
@@ -347,12 +355,17 @@ def _cells(name: str, column: Any) -> list[object]:
 
 
 def _sizes(column: Any) -> list[int | None]:
-    import pyarrow
-    from pyarrow import compute
+    from pyarrow import compute, types
 
-    if not pyarrow.types.is_binary(column.type) and not pyarrow.types.is_string(column.type):
+    if types.is_dictionary(column.type):
+        sizes = _sizes(column.dictionary)
+        return [None if index is None else sizes[index] for index in column.indices.to_pylist()]
+    if str(column.type) in _VIEW_TYPES:
+        # Arrow cannot compute the lengths of these types.
+        column = column.cast("large_binary")
+    if str(column.type) not in _SIZED_TYPES:
         return [None] * len(column)
-    sizes: list[int | None] = compute.binary_length(column).to_pylist()
+    sizes = compute.binary_length(column).to_pylist()
     return sizes
 
 

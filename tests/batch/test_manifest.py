@@ -406,10 +406,49 @@ def test_a_few_bytes_of_parquet_do_not_become_any_number_of_values(
         list(read_manifest(place.as_uri(), COLUMNS))
 
 
-@pytest.mark.parametrize("cut", ["not a header", "before the file", "in the header"])
+@pytest.mark.parametrize(
+    ("values", "how", "told"),
+    [
+        pytest.param(
+            ["x" * 50_000_000], {}, "column 'person.id' of .* holds 500.* bytes in 1", id="one value"
+        ),
+        pytest.param([["a"]], {}, "column 'person.id.* holds lists", id="list"),
+        pytest.param(
+            ["x" * 3_000] * 100,
+            {"use_dictionary": False, "column_encoding": {"person.id": "DELTA_BYTE_ARRAY"}},
+            "column 'person.id' .* delta encoding",
+            id="delta",
+        ),
+    ],
+)
+def test_a_dot_in_the_name_of_a_parquet_column_removes_no_limit(
+    tmp_path: Path, values: list[object], how: dict[str, object], told: str
+) -> None:
+    place = tmp_path / "people.parquet"
+    write_parquet(place, {"person.id": values}, compression="zstd", **how)
+    with pytest.raises(ValidationError, match=told):
+        list(read_manifest(place.as_uri(), {"record_identifier": "person.id"}))
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "large_binary", "string_view", "dictionary"])
+def test_a_large_value_of_any_type_spoils_its_own_row(tmp_path: Path, kind: str) -> None:
+    if kind == "string_view" and not hasattr(pyarrow, "string_view"):
+        pytest.skip("this version of PyArrow does not have the type")
+    ids = pyarrow.array(["x" * 100_000, *["a"] * 9])
+    place = tmp_path / "people.parquet"
+    write_parquet(
+        place, {"id": ids.dictionary_encode() if kind == "dictionary" else ids.cast(getattr(pyarrow, kind)())}
+    )
+    first, *others = read_manifest(place.as_uri(), COLUMNS)
+    assert first.problem == "column 'id' holds 100000 bytes, more than 65536"
+    assert len(others) == 9
+
+
+@pytest.mark.parametrize("cut", ["not a header", "nested lists", "before the file", "in the header"])
 def test_a_damaged_page_header(cut: str) -> None:
     content, start = {
         "not a header": (b"\xff" * 2_000_000, 0),
+        "nested lists": (b"\x19" * 2_000_000, 0),
         "before the file": (b"", -4),
         "in the header": (b"\x15\x00\x15", 0),
     }[cut]
