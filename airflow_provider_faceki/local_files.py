@@ -207,7 +207,8 @@ def _delete_abandoned_parts(folder: int) -> None:
 
 
 def _delete_if_abandoned(part: str, folder: int) -> None:
-    handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    # On NFS, a file that is not open for writing cannot be locked exclusively.
+    handle = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         status = os.fstat(handle)
         is_old = time.time() - status.st_mtime > _MIN_PART_AGE_SECONDS

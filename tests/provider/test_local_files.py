@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -129,6 +130,23 @@ def test_what_is_deleted(tmp_path: Path, name: str, kind: str, age: int, is_dele
         storage.write_bytes(f"{folder}/r.json", b"1")
     assert os.path.lexists(part) is not is_deleted
     assert victim.read_text() == "untouched"
+
+
+def test_what_is_left_behind_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS, an exclusive lock needs a file that is open for writing: flock(2), "NFS details"."""
+    flock = fcntl.flock
+
+    def flock_of_nfs(handle: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    part = tmp_path / ".faceki-1.part"
+    part.write_text("full record")
+    os.utime(part, (OLD, OLD))
+    storage.write_bytes(f"{tmp_path}/r.json", b"1")
+    assert os.listdir(tmp_path) == ["r.json"]
 
 
 def test_a_folder_is_searched_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
