@@ -337,7 +337,7 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
     :param uri: Absolute local path or URI of the folder.
     :param conn_id: Connection for the storage, as for :func:`write_json`.
     """
-    folder = _resolve(str(uri).rstrip("/"), conn_id)
+    folder = _resolve(str(uri).rstrip("/"), conn_id, is_folder=True)
     with _translate_errors("list", folder):
         try:
             entries = folder.filesystem.ls(folder.path, detail=True)
@@ -358,8 +358,8 @@ def locate(uri: FilePath, conn_id: str | None = None) -> tuple[Any, str]:
 
     ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
     """
-    file = _resolve(uri, conn_id)
-    return file.filesystem, file.path
+    file = _resolve(uri, conn_id, is_folder=True)
+    return file.filesystem, file.path.rstrip("/")
 
 
 def delete(uri: FilePath, conn_id: str | None = None) -> None:
@@ -408,9 +408,12 @@ class _File:
     is_local: bool = False
 
 
-def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICTED) -> _File:
+def _resolve(
+    uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICTED, *, is_folder: bool = False
+) -> _File:
     """Return the file at ``uri``.
 
+    :param is_folder: Whether ``uri`` can also be a bucket, such as ``s3://bucket``.
     :raises ValidationError: if ``uri`` is not the location of a file, or if ``policy`` does not allow the file.
     """
     # str() of an Airflow path preserves its scheme and its Connection. os.fspath() would remove both.
@@ -420,7 +423,7 @@ def _resolve(uri: object, conn_id: str | None, policy: AccessPolicy = UNRESTRICT
         raise ValidationError(f"storage path: {_ALLOWED}")
     if conn_id or not isinstance(conn_id, str | None):
         check_identifier("the storage's Connection id", conn_id)
-    _check_shape(text)
+    _check_shape(text, is_folder=is_folder)
     if conn_id and _user_part(text):
         raise ValidationError(
             f"storage path {redact_uri(text)}: it names a Connection before the @, but the task has an explicit one "
@@ -486,7 +489,7 @@ def _connect(uri: str, conn_id: str | None) -> _File:
     return _File(path.fs, str(path.path), uri, _is_local(path.fs))
 
 
-def _check_shape(text: str) -> None:
+def _check_shape(text: str, *, is_folder: bool) -> None:
     # Relative paths are refused, because Airflow versions interpret them differently. Airflow 2.11 interprets "a.json"
     # as "/a.json". Airflow 3 interprets it as a file in the worker's current folder. Both interpret "file://a/b" as the
     # relative path "a/b".
@@ -498,7 +501,11 @@ def _check_shape(text: str) -> None:
         key = text
     elif scheme.lower() in _LOCAL_SCHEMES and host:
         raise ValidationError(f"storage path {redact_uri(text)}: a local file's URI begins with {scheme}:///")
-    if not key or key.endswith("/"):
+    elif "?" in host or "#" in host:
+        # A host ends at these characters, so the "@" after them is a part of the key. The check of the allowed folders
+        # would take the text after this "@" for the host.
+        raise ValidationError(f"storage path {redact_uri(text)}: {_ALLOWED}")
+    if not (key or (is_folder and host)) or key.endswith("/"):
         raise ValidationError(f"storage path {redact_uri(text)}: this is a folder; name a file in it")
 
 

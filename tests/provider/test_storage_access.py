@@ -146,6 +146,14 @@ def test_images_of_a_manifest_on_s3(object_store: ObjectStore, uri: str, expecte
     assert reason(uri, AccessPolicy.for_manifest(["s3://kyc/in"], [])) == REFUSED
 
 
+@pytest.mark.parametrize(
+    "uri", ["https://internal?@kyc.example/a.jpg", "https://internal#@kyc.example/a.jpg"]
+)
+def test_a_host_that_url_parsers_read_differently(uri: str) -> None:
+    policy = AccessPolicy.for_manifest(["https://kyc.example/"], None)
+    assert "give the absolute path or the URI of a file" in str(reason(uri, policy))
+
+
 def test_an_image_that_is_too_large_may_be_told_of(object_store: ObjectStore) -> None:
     object_store.put("large.jpg", JPEG * 100)
     object_store.put("large.txt", b"x" * 10_000)

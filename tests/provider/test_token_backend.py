@@ -100,6 +100,18 @@ def test_eight_fresh_homes_fetch_one_token(
     assert b"token-1" not in object_store.get(key)
 
 
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_a_bucket_without_a_folder(
+    server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook], ending: str
+) -> None:
+    place = object_store.uri("").rstrip("/") + ending
+    for home in ("a", "b"):
+        fresh_home(place, home).call(FETCH)
+    assert server.token_requests == 1
+    (key,) = object_store.keys()
+    assert "/" not in key
+
+
 def test_what_it_costs_in_requests_to_the_storage(
     server: FakeServer, object_store: ObjectStore, fresh_home: Callable[[str, str], FacekiHook]
 ) -> None:
