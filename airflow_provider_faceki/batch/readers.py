@@ -365,8 +365,8 @@ def _sizes(column: Any) -> list[int | None]:
         column = column.cast("large_binary")
     if str(column.type) not in _SIZED_TYPES:
         return [None] * len(column)
-    sizes = compute.binary_length(column).to_pylist()
-    return sizes
+    lengths: list[int | None] = compute.binary_length(column).to_pylist()
+    return lengths
 
 
 def _cell(name: str, value: Any, size: int | None) -> object:
