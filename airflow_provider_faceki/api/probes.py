@@ -14,10 +14,10 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from functools import partial
 from urllib.parse import urlsplit
 
 from airflow_provider_faceki.api.client import FacekiClient
@@ -36,7 +36,6 @@ from airflow_provider_faceki.api.errors import (
     UnexpectedResponseError,
     WorkflowError,
 )
-from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.protocol.session import Endpoint
@@ -45,8 +44,6 @@ from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore
 from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
 from airflow_provider_faceki.api.values import parse_json
-
-T = TypeVar("T")
 
 #: Maximum number of requests for records that one run of ``airflow faceki check`` sends. The requests contain random
 #: identifiers, so no record matches. The answers show whether FACEKI knows the path and the filter, and how FACEKI
@@ -117,48 +114,37 @@ class Finding:
     """
 
     question: str
-    answer: str
     uncertainty: str
+    answer: str
     level: Level = Level.OK
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Question(NamedTuple):
-    """A question about the FACEKI installation, with the reason why its answer is not known from the documentation."""
-
-    text: str
-    uncertainty: str
-
-    def answer(
-        self, answer: str, level: Level = Level.OK, settings: Mapping[str, str] | None = None
-    ) -> Finding:
-        """Return a :class:`Finding`, which is this question with its answer.
-
-        :param answer: The answer that the test requests have shown.
-        :param level: Whether the user has to change settings of the Airflow Connection.
-        :param settings: The settings that the user has to change, with their new values.
-        """
-        return Finding(self.text, answer, self.uncertainty, level, settings or {})
-
-
-_TOKEN_FORM = _Question(
+# The questions. A finding is one of them with its answer.
+_TOKEN_FORM = partial(
+    Finding,
     "Which token form works?",
     "FACEKI's documentation has printed four forms, the V2 pages and the SDKs two more",
 )
-_LIFETIME = _Question("How long is a token valid?", "5 minutes or 3600 s are documented")
-_TOKEN_IS_SENT = _Question("How is the token sent?", "the token's header is documented, and not shown in use")
-_RECORDS_ARE = _Question("Where are records?", "two paths are documented")
-_NOTHING_IS = _Question(
-    'What is "nothing found"?', "not documented; an empty list, code 8013, null and 404 are plausible"
+_LIFETIME = partial(Finding, "How long is a token valid?", "5 minutes or 3600 s are documented")
+_TOKEN_IS_SENT = partial(
+    Finding, "How is the token sent?", "the token's header is documented, and not shown in use"
 )
-_WRONG_TOKEN = _Question(
+_RECORDS_ARE = partial(Finding, "Where are records?", "two paths are documented")
+_NOTHING_IS = partial(
+    Finding,
+    'What is "nothing found"?',
+    "not documented; an empty list, code 8013, null and 404 are plausible",
+)
+_WRONG_TOKEN = partial(
+    Finding,
     "How does FACEKI refuse an expired token?",
     "not documented; HTTP 401, 403 and 200 with a code are seen elsewhere",
 )
-_RULES = _Question("What are the rules of the default workflow?", "the route is in FACEKI's SDKs only")
-_REPORT = _Question("How are PDF reports fetched?", "neither path nor method is in a public source")
-_LINK = _Question(
-    "Which host is in a new link?", "FACEKI's documentation and other sources show different hosts"
+_RULES = partial(Finding, "What are the rules of the default workflow?", "the route is in FACEKI's SDKs only")
+_REPORT = partial(Finding, "How are PDF reports fetched?", "neither path nor method is in a public source")
+_LINK = partial(
+    Finding, "Which host is in a new link?", "FACEKI's documentation and other sources show different hosts"
 )
 
 
@@ -241,11 +227,6 @@ class Diagnosis:
         self._refusals: list[tuple[AuthFlow, FacekiError]] = []
         self._unused_identifier = f"faceki-check-{secrets.token_hex(8)}"
 
-    @property
-    def service(self) -> Service:
-        """The configured URLs, paths and field names, with the changes that the test requests have found so far."""
-        return self._client.service
-
     def findings(self, *, make_link: bool = False) -> Iterator[Finding]:
         """Send the test requests in order. For each question about the FACEKI installation, yield the finding.
 
@@ -258,7 +239,8 @@ class Diagnosis:
         yield token
         if token.level is Level.BROKEN:
             return
-        yield self._lifetime()
+        found = self._client.token
+        yield _LIFETIME(f"{found.lifetime:.0f} s" if found else "unknown")
         place = yield from self._records()
         if place:
             yield self._wrong_token()
@@ -275,14 +257,14 @@ class Diagnosis:
         configured = self._client.auth_flow
         error = self._try_auth_flow(configured)
         if error is None:
-            return _TOKEN_FORM.answer(f"{configured.value}, as configured")
+            return _TOKEN_FORM(f"{configured.value}, as configured")
         if isinstance(error, TransportError):
-            return _TOKEN_FORM.answer(_error_text(error), Level.BROKEN)
+            return _TOKEN_FORM(_error_text(error), Level.BROKEN)
         found = self.other_auth_flow()
         if found is None:
-            return _TOKEN_FORM.answer(_no_form(self._refusals), Level.BROKEN)
+            return _TOKEN_FORM(_no_form(self._refusals), Level.BROKEN)
         answer = f"{found.value}; not {configured.value} ({_error_text(error)})"
-        return _TOKEN_FORM.answer(answer, Level.CHANGE, {"auth_flow": found.value})
+        return _TOKEN_FORM(answer, Level.CHANGE, {"auth_flow": found.value})
 
     def other_auth_flow(self) -> AuthFlow | None:
         """Try all forms of the token request except the configured form, and return the first form that works.
@@ -307,11 +289,6 @@ class Diagnosis:
         self._client = replace(client, token=token)
         return None
 
-    def _lifetime(self) -> Finding:
-        token = self._client.token
-        seconds = f"{token.lifetime:.0f} s" if token else "unknown"
-        return _LIFETIME.answer(seconds)
-
     def _records(self) -> Generator[Finding, None, bool]:
         configured, changes = self._client.service, dict[str, str]()
         outcome = self._fetch("record_identifier", configured)
@@ -324,11 +301,12 @@ class Diagnosis:
         if found is not None:
             changes, shape = found
         elif error is not None:
-            question = _TOKEN_IS_SENT if _is_about_token(error) else _RECORDS_ARE
+            is_about_token = isinstance(error, AuthenticationError) and error.http_status not in {404, 405}
+            question = _TOKEN_IS_SENT if is_about_token else _RECORDS_ARE
             answer = _error_text(error)
             if not isinstance(error, TransportError):
                 answer = f"nowhere that was tried: {answer}; the answer was: {shape}"
-            yield question.answer(answer, Level.BROKEN)
+            yield question(answer, Level.BROKEN)
             return False
         yield _setting_row(_TOKEN_IS_SENT, changes, ("auth_header", "auth_scheme"))
         yield _setting_row(_RECORDS_ARE, changes, ("records_path",))
@@ -357,16 +335,16 @@ class Diagnosis:
     def _filter(self, name: str) -> Finding:
         question = _found_by(name)
         outcome = self._fetch(name, self._client.service)
-        if outcome.error is None and outcome.service == self.service:
-            return question.answer(f"as configured; nothing found is: {outcome.shape}")
+        if outcome.error is None and outcome.service == self._client.service:
+            return question(f"as configured; nothing found is: {outcome.shape}")
         if outcome.error is None:
             settings, shape = self._use_service(outcome)
-            return question.answer(f"otherwise; nothing found is: {shape}", Level.CHANGE, settings)
+            return question(f"otherwise; nothing found is: {shape}", Level.CHANGE, settings)
         found = self._first_that_works(name, self._other_filters(name))
         if found is None:
             error = _error_text(outcome.error)
-            return question.answer(f"not found out: {error}; {outcome.shape}", Level.OPEN)
-        return question.answer(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
+            return question(f"not found out: {error}; {outcome.shape}", Level.OPEN)
+        return question(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
         """Try several settings for fetching records, and stop at the first settings that work.
@@ -390,43 +368,35 @@ class Diagnosis:
 
         Return the settings that differ from the previous settings, and the description of the answer.
         """
-        configured = self.service
-        self._use(service=outcome.service)
+        configured = self._client.service
+        self._client = replace(self._client, service=outcome.service)
         return _differences(configured, outcome.service), outcome.shape
 
     def _fetch(self, name: str, service: Service) -> _Outcome:
         value = self._unused_identifier if name == "record_identifier" else str(uuid.uuid4())
         endpoint = FetchRecords(**{name: value})
-
-        def understand(records: tuple[VerificationRecord, ...]) -> FacekiError | None:
-            # The request contains a new random identifier, which no record has. If FACEKI returns records nevertheless,
-            # FACEKI has ignored the filter.
-            return (
-                UnexpectedResponseError("records of others are answered: the filter is not known")
-                if records
-                else None
-            )
-
         before = self._recorder.sent
-        outcome = self._ask(endpoint, service, understand)
+        outcome = self._ask(endpoint, service)
         if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
             # The request contains a new random identifier, which no record has. Therefore null in the answer means that
             # there is no record.
-            outcome = self._ask(endpoint, replace(service, null_result="no_record"), understand)
+            outcome = self._ask(endpoint, replace(service, null_result="no_record"))
         self._records_requests += self._recorder.sent - before
+        if outcome.result:
+            # No record has the random identifier of the request. So FACEKI has ignored the filter.
+            ignored = UnexpectedResponseError("records of others are answered: the filter is not known")
+            return replace(outcome, error=ignored)
         # A LinkError means that FACEKI looked for the random link of the request and did not find it. So FACEKI did not
         # ignore the filter `link`. Therefore the test of this filter is successful.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
-    def _ask(
-        self, endpoint: Endpoint[T], service: Service, understand: Callable[[T], FacekiError | None]
-    ) -> _Outcome:
+    def _ask(self, endpoint: Endpoint[object], service: Service) -> _Outcome:
         client = replace(self._client, service=service)
         try:
             result = client.call(endpoint)
         except FacekiError as error:
             return _Outcome(None, error, self._recorder.last, service)
-        return _Outcome(result, understand(result), self._recorder.last, service)
+        return _Outcome(result, None, self._recorder.last, service)
 
     def _wrong_token(self) -> Finding:
         made_up = AccessToken(f"made-up-{secrets.token_hex(16)}", time.time(), 3600.0)
@@ -434,75 +404,69 @@ class Diagnosis:
         try:
             client.call(FetchRecords(record_identifier=self._unused_identifier))
         except AuthenticationError:
-            return _WRONG_TOKEN.answer(f"recognised: {self._recorder.last}")
+            return _WRONG_TOKEN(f"recognised: {self._recorder.last}")
         except FacekiError as error:
             answer = f"not recognised as such ({_error_text(error)}): {self._recorder.last}"
-            return _WRONG_TOKEN.answer(answer, Level.OPEN)
-        return _WRONG_TOKEN.answer(f"accepted: {self._recorder.last}", Level.OPEN)
+            return _WRONG_TOKEN(answer, Level.OPEN)
+        return _WRONG_TOKEN(f"accepted: {self._recorder.last}", Level.OPEN)
 
     def _rules(self) -> Finding:
         if self._workflow_id is None:
-            return _RULES.answer("the Connection has no default workflow", Level.OPEN)
-        outcome = self._ask(
-            GetWorkflowRules(workflow_id=self._workflow_id), self._client.service, lambda _: None
-        )
+            return _RULES("the Connection has no default workflow", Level.OPEN)
+        outcome = self._ask(GetWorkflowRules(workflow_id=self._workflow_id), self._client.service)
         if isinstance(outcome.result, WorkflowRules):
             kept = "kept" if outcome.result.stores_records else "not kept, so nothing can be looked up"
-            return _RULES.answer(
+            return _RULES(
                 f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
             )
         if isinstance(outcome.error, WorkflowError):
             answer = f"FACEKI does not know it: {_error_text(outcome.error)}"
-            return _RULES.answer(answer, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"})
+            return _RULES(answer, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"})
         error = _error_text(outcome.error) if outcome.error else "nothing"
-        return _RULES.answer(f"not found out: {error}; {outcome.shape}", Level.OPEN)
+        return _RULES(f"not found out: {error}; {outcome.shape}", Level.OPEN)
 
     def _report(self) -> Finding:
         if self._client.service.pdf_report_path is None:
-            return _REPORT.answer("pdf_report_path is not set; needed for PDF reports only", Level.OPEN)
+            return _REPORT("pdf_report_path is not set; needed for PDF reports only", Level.OPEN)
         configured, first = self._client.service, None
         for method in dict.fromkeys((configured.pdf_report_method, "GET", "POST")):
             service = replace(configured, pdf_report_method=method)
-            outcome = self._ask(FetchPdfReport(str(uuid.uuid4())), service, lambda _: None)
+            outcome = self._ask(FetchPdfReport(str(uuid.uuid4())), service)
             first = first or outcome
-            is_route = outcome.error is None or _is_answer_about_a_report(outcome.error)
+            error = outcome.error
+            is_route = error is None or (isinstance(error, NotFoundError) and error.is_stated)
             if is_route and service == configured:
-                return _REPORT.answer(f"as configured; no such report is: {outcome.shape}")
+                return _REPORT(f"as configured; no such report is: {outcome.shape}")
             if is_route:
-                self._use(service=service)
+                self._client = replace(self._client, service=service)
                 answer = f"by {method}; no such report is: {outcome.shape}"
-                return _REPORT.answer(answer, Level.CHANGE, _differences(configured, service))
-        return _REPORT.answer(f"not found out: {first.shape if first else ''}", Level.OPEN)
+                return _REPORT(answer, Level.CHANGE, _differences(configured, service))
+        return _REPORT(f"not found out: {first.shape if first else ''}", Level.OPEN)
 
     def _link(self) -> Finding:
         if self._workflow_id is None:
-            return _LINK.answer("not made: the Connection has no default workflow", Level.OPEN)
+            return _LINK("not made: the Connection has no default workflow", Level.OPEN)
         endpoint = GenerateKycLink(
             workflow_id=self._workflow_id, record_identifier=self._unused_identifier, expires_in_minutes=1
         )
-        outcome = self._ask(endpoint, self._client.service, lambda _: None)
+        outcome = self._ask(endpoint, self._client.service)
         if outcome.error is not None:
-            return _LINK.answer(f"none: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN)
+            return _LINK(f"none: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN)
         url = getattr(outcome.result, "url", None)
         host = f"a page at {urlsplit(url).hostname}" if url else "no page's address with it"
-        return _LINK.answer(f"made, with {host}; {outcome.shape}")
-
-    def _use(self, **changes: object) -> None:
-        self._client = replace(self._client, **changes)  # type: ignore[arg-type]  # values of the client's fields
+        return _LINK(f"made, with {host}; {outcome.shape}")
 
 
-def _found_by(name: str) -> _Question:
-    return _Question(
-        f"How are records found by {name}?", "FACEKI's documents and SDKs spell the filters differently"
+def _found_by(name: str) -> partial[Finding]:
+    return partial(
+        Finding,
+        f"How are records found by {name}?",
+        "FACEKI's documents and SDKs spell the filters differently",
     )
 
 
-def _is_about_token(error: FacekiError) -> bool:
-    return isinstance(error, AuthenticationError) and error.http_status not in {404, 405}
-
-
 def _setting_row(
-    question: _Question, changes: Mapping[str, str], names: Iterable[str], shape: str = ""
+    question: partial[Finding], changes: Mapping[str, str], names: Iterable[str], shape: str = ""
 ) -> Finding:
     """Return the finding (question and answer) about some settings of the Airflow Connection.
 
@@ -517,11 +481,7 @@ def _setting_row(
     settings = {name: changes[name] for name in names if name in changes}
     answer = "otherwise" if settings else "as configured"
     answer += f"; nothing found is: {shape}" if shape else ""
-    return question.answer(answer, Level.CHANGE if settings else Level.OK, settings)
-
-
-def _is_answer_about_a_report(error: FacekiError) -> bool:
-    return isinstance(error, NotFoundError) and error.is_stated
+    return question(answer, Level.CHANGE if settings else Level.OK, settings)
 
 
 def _differences(before: Service, after: Service) -> dict[str, str]:
