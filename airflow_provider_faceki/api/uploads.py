@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import io
 import re
+import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO, cast
 
@@ -117,35 +118,22 @@ def with_fence(image: Image, fence: Callable[[], None]) -> Image:
     request. When the suspended process continues, the fence raises a ``ValidationError``. Its request remains
     incomplete, so FACEKI cannot act on it.
     """
-    return replace(image, open=partial(_open_fenced, image.open, fence))
-
-
-def _open_fenced(opener: Callable[[], BinaryIO], fence: Callable[[], None]) -> BinaryIO:
-    return cast("BinaryIO", _FencedFile(opener(), fence))
+    return replace(image, open=lambda: cast("BinaryIO", _FencedFile(image.open(), fence)))
 
 
 class _FencedFile:
-    """Wrapper of an image file. After each read, it calls the function ``fence``.
-
-    This function raises an error if another process has possibly sent the same request.
-    """
+    """Wrapper of an image file. After each read, it calls the function ``fence``."""
 
     def __init__(self, file: BinaryIO, fence: Callable[[], None]) -> None:
         self._file = file
         self._fence = fence
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes of the image.
-
-        After the read, the method calls the function ``fence``. This function raises an error if another process has
-        possibly sent the same request. This method raises the same error.
-        """
         content = self._file.read(size)
         self._fence()
         return content
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> _FencedFile:
@@ -166,7 +154,7 @@ class Multipart:
 
     fields: tuple[tuple[str, str], ...]
     files: tuple[tuple[str, File], ...]
-    boundary: str
+    boundary: str = field(default_factory=partial(secrets.token_hex, 16))
 
     @property
     def media_type(self) -> str:

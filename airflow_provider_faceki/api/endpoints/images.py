@@ -17,7 +17,7 @@ from airflow_provider_faceki.api.errors import (
 )
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.fields import as_flag, field, find_objects, plain
+from airflow_provider_faceki.api.protocol.fields import as_flag, field, find_objects, has_field
 from airflow_provider_faceki.api.protocol.http import HttpRequest, Json, image_request
 from airflow_provider_faceki.api.protocol.session import AuthSession, Endpoint, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
@@ -27,12 +27,12 @@ from airflow_provider_faceki.api.values import as_number
 T = TypeVar("T")
 
 # A JSON object with a field of `_ANALYSIS_FIELDS` is a face analysis. A JSON object with a field of `_CHECK_FIELDS` is
-# the result of an image check. The names are in lower case and without `_`, because `plain` converts FACEKI's field
-# names to this form before they are compared.
-_ANALYSIS_FIELDS = frozenset(
-    {"minage", "maxage", "gender", "genderconfidence", "livenessscore", "facedetectionconfidence"}
+# the result of an image check.
+_ANALYSIS_FIELDS = (
+    *("minAge", "maxAge", "gender", "genderConfidence"),
+    *("livenessScore", "faceDetectionConfidence"),
 )
-_CHECK_FIELDS = frozenset({"objectsdetected", "quality", "liveness"})
+_CHECK_FIELDS = ("objects_detected", "quality", "liveness")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,6 @@ class FaceMatch(_SelfieCall):
     :raises ValidationError: if ``selfie`` is not an :class:`Image`.
     """
 
-    #: If an answer contains a record with a decision, the record is accepted even if the outer object of the answer
-    #: (its envelope) reports a failure.
     reads_records: ClassVar[bool] = True
     _route: ClassVar[str] = "search-by-face"
 
@@ -217,8 +215,8 @@ def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         ) from error
 
 
-def _object(answer: Payload, what: str, names: frozenset[str]) -> dict[str, Json]:
-    found = find_objects(answer.document, lambda item: any(plain(key) in names for key in item))
+def _object(answer: Payload, what: str, names: tuple[str, ...]) -> dict[str, Json]:
+    found = find_objects(answer.document, lambda item: has_field(item, *names))
     if not found:
         raise answer.unexpected(f"FACEKI's answer holds no {what}")
     return found[0]

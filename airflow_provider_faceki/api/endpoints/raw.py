@@ -26,7 +26,6 @@ from airflow_provider_faceki.api.protocol.http import (
     HttpRequest,
     Json,
     json_body,
-    multipart_body,
 )
 from airflow_provider_faceki.api.protocol.session import AuthSession, Steps, call_once
 from airflow_provider_faceki.api.service import FACEKI, Service
@@ -123,7 +122,7 @@ class RawCall:
             # the JSON document.
             raise ValidationError("json holds something that JSON has no form for")
         if self.files:
-            body = multipart_body(_query(self.data or {}), tuple(self.files.items()))
+            body = Multipart(_query(self.data or {}), tuple(self.files.items()))
             return body, (("content-type", body.media_type), *ACCEPT_JSON)
         if self.data is not None:
             form = ("content-type", "application/x-www-form-urlencoded")
@@ -139,8 +138,8 @@ class RawCall:
 
 
 def _query(params: Scalars) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _query_text(value)) for name, value in params.items() if value is not None)
-
-
-def _query_text(value: str | int | float | bool | None) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return tuple(
+        (name, str(value).lower() if isinstance(value, bool) else str(value))
+        for name, value in params.items()
+        if value is not None
+    )

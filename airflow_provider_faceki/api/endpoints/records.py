@@ -58,8 +58,6 @@ class FetchRecords:
     :raises ValidationError: if not exactly one filter is set, or if the filter is not a valid id.
     """
 
-    #: If an answer contains a record with a decision, the record is accepted even if the outer object of the answer
-    #: (its envelope) reports a failure.
     reads_records: ClassVar[bool] = True
 
     request_id: str | None = None
@@ -68,12 +66,7 @@ class FetchRecords:
     face_id: str | None = None
 
     def __post_init__(self) -> None:
-        name = check_exactly_one(
-            request_id=self.request_id,
-            link=self.link,
-            record_identifier=self.record_identifier,
-            face_id=self.face_id,
-        )
+        name = check_exactly_one(**{name: getattr(self, name) for name in FILTER_PLACEHOLDERS})
         if self.record_identifier != SDK_MISSING_IDENTIFIER:
             check_identifier(name, getattr(self, name))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
@@ -24,7 +23,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.models import VerificationRecord
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import texts
-from airflow_provider_faceki.api.protocol.http import Header, HttpRequest, Json, json_body
+from airflow_provider_faceki.api.protocol.http import Header, HttpRequest, json_body
 from airflow_provider_faceki.api.protocol.session import AuthSession, Steps, call_once
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
@@ -106,33 +105,28 @@ class FetchPdfReport:
             found = (_Followed(error.location, self, redirected_from=self.request(account.service).url),)
         if isinstance(found, PdfReport):
             return found
-        failure: FacekiError | None = None
+        failures: list[FacekiError] = []
         for followed in found:
             try:
                 return (yield from call_once(account, followed))
             except FacekiError as error:
-                failure = failure or error
-        raise _gone(failure)
+                failures.append(error)
+        raise _gone(failures[0])
 
     def _check_is_own(self, answer: Payload) -> None:
-        if self._names_another(answer.document):
+        inner = answer.document.values() if isinstance(answer.document, dict) else ()
+        records = (VerificationRecord(item) for item in inner if isinstance(item, dict))
+        if any(record.matches("request_id", self.request_id) is False for record in records):
             raise UnexpectedResponseError(
                 "FACEKI answers with the report of another verification", http_status=answer.status
             )
 
-    def _names_another(self, document: Json) -> bool:
-        inner = document.values() if isinstance(document, dict) else ()
-        records = (VerificationRecord(item) for item in inner if isinstance(item, dict))
-        return any(record.matches("request_id", self.request_id) is False for record in records)
 
-
-def _gone(failure: FacekiError | None) -> FacekiError:
+def _gone(failure: FacekiError) -> FacekiError:
     """Return the error to raise if no URL in FACEKI's answer returned the report.
 
-    :param failure: Error of the request to the first URL, or ``None`` if FACEKI's answer contained no URL.
+    :param failure: Error of the request to the first URL.
     """
-    if failure is None:
-        return UnexpectedResponseError("FACEKI's answer names no URL of a report")
     if (
         not isinstance(failure, ResponseError)
         or isinstance(failure, UnexpectedResponseError)
@@ -222,10 +216,10 @@ def _content(answer: Payload) -> PdfReport | None:
     return PdfReport(io.BytesIO(content)) if content is not None else None
 
 
-def _urls(answer: Payload) -> Iterator[str]:
-    """Yield the URLs in an answer. URLs that contain ``.pdf`` are yielded first."""
+def _urls(answer: Payload) -> list[str]:
+    """Return the URLs in an answer. URLs that contain ``.pdf`` are first."""
     found = [text for _, text in texts(answer.document) if text.startswith(("https://", "http://"))]
-    yield from sorted(dict.fromkeys(found), key=lambda url: ".pdf" not in url.lower())
+    return sorted(dict.fromkeys(found), key=lambda url: ".pdf" not in url.lower())
 
 
 def _decoded(text: str) -> bytes | None:

@@ -143,8 +143,6 @@ class PerformKycVerification:
     """
 
     is_charged: ClassVar[bool] = True
-    #: If an answer contains a record with a decision, the record is accepted even if the outer object of the answer
-    #: (its envelope) reports a failure.
     reads_records: ClassVar[bool] = True
 
     workflow_id: str
@@ -292,8 +290,6 @@ class FindKycVerification:
     :raises ValidationError: if not exactly one of the two ids is set, or if the id is not valid.
     """
 
-    #: If an answer contains a record with a decision, the record is accepted even if the outer object of the answer
-    #: (its envelope) reports a failure.
     reads_records: ClassVar[bool] = True
 
     record_identifier: str | None = None

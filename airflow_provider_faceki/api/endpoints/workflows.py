@@ -12,15 +12,15 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.protocol.envelope import Payload
-from airflow_provider_faceki.api.protocol.fields import as_flag, field, find_objects, plain
+from airflow_provider_faceki.api.protocol.fields import as_flag, field, find_objects, has_field
 from airflow_provider_faceki.api.protocol.http import ACCEPT_JSON, HttpRequest, Json
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import check_identifier
 
-# A JSON object with one of these fields contains the rules of a workflow. The names are in lower case and without `_`,
-# because `plain` converts FACEKI's field names to this form before they are compared.
-_RULES_FIELDS = frozenset(
-    {"documents", "documentoptional", "livenesstype", "storedata", "facematchscore", "allowedkycdocuments"}
+# A JSON object with one of these fields contains the rules of a workflow.
+_RULES_FIELDS = (
+    *("documents", "document_optional", "liveness_type", "store_data", "face_match_score"),
+    "allowedKycDocuments",
 )
 _NAME_FIELDS = ("name", "document", "documentName", "document_type", "type", "label", "title", "value")
 
@@ -110,16 +110,12 @@ class GetWorkflowRules:
         return f"<GetWorkflowRules by {'link' if self.link is not None else 'workflow_id'}>"
 
 
-def _is_rules(document: Mapping[str, Json]) -> bool:
-    return any(plain(key) in _RULES_FIELDS for key in document)
-
-
 def _find_rules(answer: Json) -> WorkflowRules | None:
     """Return the rules in an answer, or ``None`` if they contain no list of documents in a known format.
 
     An unknown format must not mean that the workflow requires no documents.
     """
-    found = find_objects(answer, _is_rules)
+    found = find_objects(answer, lambda item: has_field(item, *_RULES_FIELDS))
     if not found:
         return None
     document = found[0]

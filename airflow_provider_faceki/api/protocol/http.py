@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeAlias
@@ -97,7 +96,7 @@ def image_request(
 
     By default the request is not idempotent, because FACEKI charges most calls with images.
     """
-    body = multipart_body(fields, images)
+    body = Multipart(fields, tuple(images))
     headers = (("content-type", body.media_type), *ACCEPT_JSON)
     return HttpRequest(
         "POST",
@@ -108,11 +107,6 @@ def image_request(
         idempotent=idempotent,
         upload=True,
     )
-
-
-def multipart_body(fields: Sequence[tuple[str, str]], files: Sequence[tuple[str, File]]) -> Multipart:
-    """Return a multipart body of text fields and files, with a random boundary."""
-    return Multipart(tuple(fields), tuple(files), boundary=secrets.token_hex(16))
 
 
 def json_body(document: Json) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from airflow_provider_faceki.api.errors import FacekiError, NotFoundError, ResponseError, ValidationError
 from airflow_provider_faceki.api.protocol.auth import AccessToken, RefreshLock, TokenRequest, TokenStore
@@ -38,21 +38,16 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """Instruction ("effect") to send an HTTP request.
-
-    A call gives its effects to a driver, which is the code that does the I/O. The driver sends the request and returns
-    the content of FACEKI's answer. If the request fails and the retry policy allows it, the driver sends it again.
-    """
+    """Effect: send an HTTP request, again if the retry policy allows it. The result is the content of the answer."""
 
     request: HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Instruction ("effect") to run a short blocking function.
+    """Effect: run a short blocking function. The result is that of the function.
 
-    A call gives its effects to a driver, which is the code that does the I/O. The driver runs the function and returns
-    its result. The asynchronous driver runs the function in a thread, so that the event loop is not blocked.
+    The asynchronous driver runs the function in a thread, so that the event loop is not blocked.
     """
 
     operation: Callable[[], object]
@@ -60,58 +55,41 @@ class RunBlocking:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Instruction ("effect") to wait for a number of seconds. A call gives it to the driver, which does the I/O."""
+    """Effect: wait for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MaskSecret:
-    """Instruction ("effect") to mask a secret value in all later log lines.
-
-    A call gives it to the driver, which is the code that does the I/O.
-    """
+    """Effect: mask a secret value in all later log lines."""
 
     value: str
 
 
 Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret"
-# The steps of a call are a generator. It yields effects, such as "send this request". The driver, which does the I/O,
-# sends the result of each effect into the generator. The type of the result depends on the effect, so it is Any.
+# The driver sends the result of each effect into the generator. Its type depends on the effect, so it is Any.
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
 class Endpoint(Protocol[T_co]):
-    """One call of FACEKI's API. An endpoint creates the HTTP request and interprets the answer."""
+    """One call of FACEKI's API. An endpoint creates the HTTP request and interprets the answer.
+
+    An endpoint can have these members too:
+
+    * ``steps(account)``: Generator that performs the whole call, if the call needs more than :func:`call_once`.
+    * ``empty(error)``: Return the result for the case that FACEKI has no record. It raises a FacekiError if the
+      NotFoundError ``error`` does not prove this.
+    * ``reads_records = True``: An answer with a decision in each record is accepted, even if the outer object of the
+      answer (its envelope) reports a failure.
+    * ``is_charged = True``: The call counts against the limit of charged calls.
+    """
 
     def request(self, service: Service = ...) -> HttpRequest:
         """Return the HTTP request of this call, with the URL and the field names from ``service``."""
 
     def read(self, answer: Payload) -> T_co:
         """Convert FACEKI's answer into the typed result of the call and return it."""
-
-
-@runtime_checkable
-class OptionalResult(Protocol):
-    """An endpoint for which "not found" is a valid result."""
-
-    def empty(self, error: NotFoundError) -> object:
-        """Return the result of the call for the case that FACEKI has no record, for example an empty tuple.
-
-        :param error: The failure of the call.
-        :raises FacekiError: if ``error`` does not prove that FACEKI has no record.
-        """
-
-
-class MultiStep(Protocol):
-    """A kind of API call that sends more than one request, or that handles errors itself."""
-
-    def steps(self, account: AuthSession) -> Steps[object]:
-        """Perform the call and return its typed result.
-
-        The method is a generator. It yields effects, such as "send this request", and returns the same type as the
-        method ``read`` of the endpoint.
-        """
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -169,15 +147,11 @@ def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     :raises FacekiError: if the call failed.
     """
     _check_endpoint(endpoint)
-    if _is_multi_step(endpoint):
-        return (yield from endpoint.steps(account))  # type: ignore[return-value]  # steps() returns the type of read()
-    return (yield from call_once(account, endpoint))
-
-
-def _is_multi_step(endpoint: object) -> TypeGuard[MultiStep]:
-    # `hasattr` is used instead of `isinstance(endpoint, MultiStep)`. With Python 3.11, this `isinstance` would need 2 %
-    # of the CPU time of a call, because `MultiStep` is a runtime-checkable protocol.
-    return hasattr(endpoint, "steps")
+    steps = getattr(endpoint, "steps", None)
+    if steps is None:
+        return (yield from call_once(account, endpoint))
+    result: T = yield from steps(account)
+    return result
 
 
 def _check_endpoint(endpoint: object) -> None:
@@ -209,14 +183,17 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         else:
             answer = yield SendRequest(request)
     except NotFoundError as error:
-        if not isinstance(endpoint, OptionalResult):
+        empty = getattr(endpoint, "empty", None)
+        if empty is None:
             raise
         not_found = error
     else:
         if answer.failure is not None and not getattr(endpoint, "reads_records", False):
             raise answer.failure
         return endpoint.read(replace(answer, null_is_no_record=account.service.null_result == "no_record"))
-    return endpoint.empty(not_found)  # type: ignore[return-value]  # empty() and read() return the same type
+    # `empty` possibly raises an error. Here, outside of the except block, the caught error is not its `__context__`.
+    result: T = empty(not_found)
+    return result
 
 
 def token(account: AuthSession) -> Steps[AccessToken]:
