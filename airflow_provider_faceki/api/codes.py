@@ -98,6 +98,10 @@ CODES: dict[int, Code] = {
 }
 
 
+#: The number of each code, by its published name.
+CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
+
+
 def code_name(code: int) -> str | None:
     """Return the published name of ``code``, or ``None`` if no source contains the code."""
     known = CODES.get(code)

@@ -119,13 +119,7 @@ class FacekiError(Exception):
         # attribute is left out of the pickle. Otherwise the pickle would contain the secret in plain text, and Airflow
         # possibly stores the pickle.
         state = {name: value for name, value in self.__dict__.items() if not isinstance(value, SecretText)}
-        return (_rebuild, (type(self), self.message, state))
-
-
-def _rebuild(kind: type[FacekiError], message: str, state: dict[str, object]) -> FacekiError:
-    error = kind(message)
-    error.__dict__.update(state)
-    return error
+        return (type(self), (self.message,), state)
 
 
 class ConfigurationError(FacekiError):

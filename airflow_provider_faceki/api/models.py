@@ -8,13 +8,13 @@ https://docs.faceki.com/api-integration/verification-apis/fetch-records . Other 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypedDict
 
-from airflow_provider_faceki.api.codes import CODES, code_name
+from airflow_provider_faceki.api.codes import CODE_BY_NAME, code_name
 from airflow_provider_faceki.api.protocol.fields import as_flag, describe, field, has_field, plain
 from airflow_provider_faceki.api.values import (
     Json,
@@ -49,7 +49,6 @@ _WEAK_RECORD_FIELDS = frozenset(
 )
 _CREATED_FIELDS = ("createdAt", "created", "created_on", "creationDate")
 _CODE_FIELDS = ("code", "errorCode", "error_code", "responseCode", "statusCode", "id", "value")
-_CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
 # A number in this range is a Unix time in seconds, from 2001 to 2286. A number in the 1000 times larger range is a Unix
 # time in milliseconds.
@@ -227,7 +226,19 @@ class VerificationRecord:
 
         If only the name or only the number is known, the code is included nevertheless.
         """
-        return list(self._codes())
+        codes: list[CodeSummary] = []
+        items = field(self.document, "errorCodes", "error_code")
+        for item in items if isinstance(items, list) else (items,):
+            sent = field(item, *_CODE_FIELDS) if isinstance(item, dict) else item
+            name = as_code_name(field(item, "name") if isinstance(item, dict) and sent is None else sent)
+            code = as_code(sent)
+            if code is None and name is not None:
+                code = CODE_BY_NAME.get(name)
+            if code is not None:
+                codes.append({"code": code, "name": code_name(code)})
+            elif name is not None:
+                codes.append({"code": None, "name": name})
+        return codes
 
     @property
     def flags(self) -> dict[str, bool]:
@@ -306,19 +317,6 @@ class VerificationRecord:
         }[name]
         return field(self.document, *spellings)
 
-    def _codes(self) -> Iterator[CodeSummary]:
-        items = field(self.document, "errorCodes", "error_code")
-        for item in items if isinstance(items, list) else (items,):
-            sent = field(item, *_CODE_FIELDS) if isinstance(item, dict) else item
-            name = as_code_name(field(item, "name") if isinstance(item, dict) and sent is None else sent)
-            code = as_code(sent)
-            if code is None and name is not None:
-                code = _CODE_BY_NAME.get(name)
-            if code is not None:
-                yield {"code": code, "name": code_name(code)}
-            elif name is not None:
-                yield {"code": None, "name": name}
-
     def __repr__(self) -> str:
         return f"<VerificationRecord {self.request_id} {self.decision}>"
 
@@ -330,11 +328,8 @@ def latest(records: Iterable[VerificationRecord]) -> VerificationRecord | None:
     time, the last of these records is returned. One link can have several records, because a person can use it more
     than once.
     """
-    newest: VerificationRecord | None = None
-    for record in records:
-        if newest is None or _age(record) >= _age(newest):
-            newest = record
-    return newest
+    # Of equal records, `max` returns the first.
+    return max(reversed(list(records)), key=_created, default=None)
 
 
 def final_record(
@@ -352,7 +347,7 @@ def final_record(
     return newest if newest.decision.is_final or not wait_for_review else None
 
 
-def _age(record: VerificationRecord) -> float:
+def _created(record: VerificationRecord) -> float:
     return record.created_at.timestamp() if record.created_at else float("-inf")
 
 

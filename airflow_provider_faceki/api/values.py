@@ -96,14 +96,6 @@ def is_missing(value: object) -> bool:
         kind.__name__.endswith("Undefined") and kind.__module__.startswith("jinja2")
     ):
         return True
-    return _is_not_equal_to_itself(value)
-
-
-def _is_not_equal_to_itself(value: object) -> bool:
-    """Return whether ``value`` is not equal to itself.
-
-    Examples are NaT, and the NaN of ``float``, ``Decimal`` and numpy.
-    """
     try:
         return bool(value != value)
     except Exception:  # noqa: BLE001 - comparisons of other libraries raise any exception; arrays have no truth value
@@ -240,10 +232,9 @@ def as_number(value: object) -> float | None:
 
 def as_code_name(value: object) -> str | None:
     """Return ``value`` if it has the form of a code name, such as ``FACE_CROPPED``, otherwise ``None``."""
-    is_name = (
-        isinstance(value, str) and len(value) <= _MAX_CODE_NAME_LENGTH and re.fullmatch(_CODE_NAME, value)
-    )
-    return value if isinstance(value, str) and is_name else None
+    if not isinstance(value, str) or len(value) > _MAX_CODE_NAME_LENGTH:
+        return None
+    return value if re.fullmatch(_CODE_NAME, value) else None
 
 
 def parse_json(text: str | bytes) -> Json:

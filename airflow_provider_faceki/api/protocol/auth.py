@@ -29,12 +29,8 @@ from airflow_provider_faceki.api.values import as_number
 
 #: A token is replaced this number of seconds before it expires, so that the token does not expire on the way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
-#: A token whose lifetime is shorter than this number of seconds is replaced when one tenth of its lifetime remains. For
-#: such a token, :data:`RENEWAL_MARGIN_SECONDS` (one minute) would be too large a part of the lifetime. At a lifetime of
-#: exactly this number of seconds, both margins are equal.
-SHORT_LIFETIME_SECONDS = 600.0
-#: Fraction of the lifetime that remains when such a token is replaced.
-SHORT_LIFETIME_MARGIN = 0.1
+#: Maximum margin as a fraction of the lifetime. One minute would be too large a part of a lifetime below ten minutes.
+MAX_RENEWAL_MARGIN_FRACTION = 0.1
 #: Lifetime of a token in seconds if FACEKI's answer to the token request contains no lifetime. The value is documented
 #: at https://docs.faceki.com/api-integration/verification-apis/authentication .
 DEFAULT_LIFETIME_SECONDS = 3600.0
@@ -66,11 +62,7 @@ class AccessToken:
         If the token was obtained more than a minute after ``now``, the result is ``False``, because one of the clocks
         is wrong.
         """
-        margin = (
-            RENEWAL_MARGIN_SECONDS
-            if self.lifetime >= SHORT_LIFETIME_SECONDS
-            else self.lifetime * SHORT_LIFETIME_MARGIN
-        )
+        margin = min(RENEWAL_MARGIN_SECONDS, self.lifetime * MAX_RENEWAL_MARGIN_FRACTION)
         return self.obtained_at - RENEWAL_MARGIN_SECONDS <= now < self.obtained_at + self.lifetime - margin
 
     def __repr__(self) -> str:
@@ -222,12 +214,9 @@ class TokenRequest:
 
 def _find_token(document: Json, requested_at: float) -> AccessToken | None:
     found = find_objects(document, lambda item: _token_text(item) is not None)
-    if found:
-        holder, outer = found[0], document if isinstance(document, dict) else {}
-        value = _token_text(holder)
-    else:
-        holder, outer = {}, document if isinstance(document, dict) else {}
-        value = _bare_token(field(outer, "data", "result"))
+    outer = document if isinstance(document, dict) else {}
+    holder = found[0] if found else {}
+    value = _token_text(holder) or _bare_token(field(outer, "data", "result"))
     if value is None:
         return None
     names = ("expires_in", "expires", "ttl", "lifetime", "expires_in_seconds")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
-from airflow_provider_faceki.api.codes import CODES, DATA_NOT_FOUND, REFUSED, SUCCESS_CODES
+from airflow_provider_faceki.api.codes import CODE_BY_NAME, CODES, DATA_NOT_FOUND, REFUSED, SUCCESS_CODES
 from airflow_provider_faceki.api.errors import (
     CHECK_ADVICE,
     AuthenticationError,
@@ -65,7 +65,6 @@ _ENVELOPE_FIELDS = frozenset(
 # These fields belong to the outer object (envelope) of FACEKI's answers. If an envelope has neither the field `result`
 # nor the field `data`, all its fields except these are the result.
 _WRAPPING_FIELDS = frozenset({*_CODE_FIELDS, *_SUCCESS_FIELDS, "status", "message", "appversion"})
-_CODE_BY_NAME = {code.name: number for number, code in CODES.items()}
 
 # Services use these words if they refuse a token or credentials. A match determines only the error class and whether a
 # new token is fetched. The text itself is never stored or logged.
@@ -246,7 +245,7 @@ def _own_codes(by_name: Mapping[str, Json]) -> Iterator[int]:
         value = by_name.get(name)
         code = as_code(value)
         if code is None and isinstance(value, str):
-            code = _CODE_BY_NAME.get(value.strip().upper())
+            code = CODE_BY_NAME.get(value.strip().upper())
         if code is not None:
             yield code
 

@@ -57,13 +57,12 @@ def has_field(document: Mapping[str, Json], *names: str) -> bool:
 
 def holds_field(document: Json, name: str, depth: int = MAX_WRAPPINGS) -> bool:
     """Return whether any object in the document has a field ``name`` with a non-null value."""
-    if isinstance(document, list):
-        return any(holds_field(item, name, depth - 1) for item in document) if depth else False
-    if not isinstance(document, dict) or not depth:
+    if not depth or not isinstance(document, dict | list):
         return False
-    return field(document, name) is not None or any(
-        holds_field(item, name, depth - 1) for item in document.values() if isinstance(item, dict | list)
-    )
+    if isinstance(document, dict) and field(document, name) is not None:
+        return True
+    inner = document.values() if isinstance(document, dict) else document
+    return any(holds_field(item, name, depth - 1) for item in inner)
 
 
 def find_objects(
