@@ -120,7 +120,7 @@ def _clean(value: object, allowed: str) -> str:
 
 
 def key(value: object, _: FieldSpec) -> str:
-    """Check a secret key that the user has chosen. It must have a minimum length."""
+    """Check a secret key that the user has chosen: minimum length, and no whitespace around it."""
     allowed = f"{MIN_KEY_LENGTH} or more characters, without white space around them"
     given = _clean(value, allowed)
     if len(given) < MIN_KEY_LENGTH:
@@ -170,7 +170,7 @@ def choice(value: object, spec: FieldSpec) -> str:
 
 
 def words(value: object, spec: FieldSpec) -> tuple[str, ...]:
-    """Check a list of words that must all be allowed values. If the list is a text, it is split at its commas."""
+    """Check a list of words that must all be allowed values, in upper or lower case. A text is split at its commas."""
     allowed = f"some of {', '.join(spec.choices)}, as a list or with commas"
     found = value.split(",") if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
@@ -375,7 +375,7 @@ def _good_path(value: str) -> bool:
 def proxies(value: object, _: FieldSpec) -> tuple[tuple[str, str], ...]:
     """Check the proxy settings, an object with one proxy URL for each URL scheme. An empty object disables proxies.
 
-    The object can also be JSON text, because the Connection form of Airflow 2.11 and a Connection URI contain only
+    The object can also be JSON text, because the Connection form before Airflow 3.2 and a Connection URI contain only
     text.
     """
     allowed = (

@@ -34,7 +34,7 @@ _JSON_TYPES: dict[Kind, str] = {"number": "number", "integer": "integer", "proxi
 
 
 def conn_fields() -> dict[str, dict[str, object]]:
-    """Return label, help text and JSON schema of each field that is stored in a Connection's extra.
+    """Return label, help text and JSON schema of each field in a Connection's extra that the form shows.
 
     The format is the provider info that Airflow 3.2 and later read.
     """
@@ -98,7 +98,7 @@ def _json_schema(spec: FieldSpec) -> dict[str, object]:
 
 
 def form_widgets() -> dict[str, Any]:
-    """Return the fields in the Connection's extra as form widgets for Airflow 2.11 to 3.1.
+    """Return the fields in the Connection's extra that the form shows, as form widgets for Airflow 2.11 to 3.1.
 
     Call this only from ``get_connection_form_widgets``. Airflow 3.1 does not install the form libraries. It provides
     replacements for them only during that call.

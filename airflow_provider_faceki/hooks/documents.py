@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 def load_documents(load: Callable[[str, Any], Image], documents: object) -> list[Document]:
     """Load the images of the documents, and return the documents as ``Document`` objects.
 
+    An item that is already a ``Document`` is returned unchanged.
+
     :param load: Function that checks an image and returns an ``Image``. Its arguments are a name for error messages,
         and the image.
     :param documents: One to three documents. Each is a ``Document``, ``{"front": image, "back": image}``, or the
         image of its front. If the back is a value such as ``None`` or an empty text, the document has no back.
-    :raises ValidationError: if ``documents`` has another form.
+    :raises ValidationError: if ``documents`` or one of its items has another form.
     """
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
         raise api.ValidationError(f"documents must be a list of documents, not {type(documents).__name__}")
@@ -52,6 +54,6 @@ def _document(load: Callable[[str, Any], Image], name: str, item: object) -> Doc
 
 
 def _is_no_place(side: object) -> bool:
-    # A number or a list is refused here, because it cannot be the location of an image. The storage checks whether a
-    # location is valid.
+    # A number, a list or a mapping is refused here, because it cannot be the location of an image. The storage checks
+    # whether a location is valid.
     return isinstance(side, int | float | Sequence | Mapping) and not isinstance(side, str | bytes)

@@ -22,11 +22,12 @@ log = logging.getLogger(__name__)
 #: Seconds for which the rules of a workflow are cached. The rules say which images the workflow requires. Users
 #: change the rules by hand in FACEKI's portal, so the rules change rarely.
 CACHE_TTL_SECONDS = 600.0
-#: Seconds for which a failed request for the rules of a workflow is cached. This is shorter than the time for rules,
-#: because a user is possibly repairing the workflow at this moment.
+#: Seconds for which a failed request for the rules of a workflow is cached, unless it failed for a reason such as wrong
+#: credentials, which is not cached. This is shorter than the time for rules, because a user is possibly repairing the
+#: workflow at this moment.
 NEGATIVE_CACHE_TTL_SECONDS = 60.0
-#: Maximum number of workflows in the cache. A manifest usually names few workflows, but a template can produce a new
-#: name for each row.
+#: Maximum number of workflows in the cache. A full cache is emptied. A manifest usually names few workflows, but a
+#: template can produce a new name for each row.
 MAX_CACHED_WORKFLOWS = 1000
 
 #: Cache key: base URL, client id and workflow id.
@@ -46,12 +47,12 @@ os.register_at_fork(after_in_child=_locks.clear)
 
 
 def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | None:
-    """Return the rules of a workflow. If several threads need the same rules, only one thread fetches the rules.
+    """Return the rules of a workflow. If several threads need the same rules, the others wait while one fetches them.
 
     :param key: Base URL, client id and workflow id.
     :param fetch: Function that fetches the rules from FACEKI.
     :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not prevent a
-        verification, such as an unknown URL or no answer. A warning is then logged.
+        verification, such as an unknown URL or no answer. The request then logs a warning.
     :raises WorkflowError: if FACEKI answers that the workflow is unknown or has no rules.
     :raises FacekiError: if the request fails for another reason that also prevents a verification, such as wrong
         credentials.

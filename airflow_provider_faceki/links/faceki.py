@@ -32,7 +32,6 @@ class _AddressLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the web address to which the link leads. If the task has stored no address, return an empty text.
 
-        :param operator: Operator of the task.
         :param ti_key: Key of the task instance, including its map index.
         """
         if self.key is not None and hasattr(ti_key, "xcom_push"):
@@ -65,7 +64,7 @@ class FacekiRecordLink(_AddressLink):
 
 
 class FacekiOutputLink(_AddressLink):
-    """Link to the output files of a task. It has an address only if the storage of the files has web pages."""
+    """Link to the output of a task. It has an address only if ``web_address`` knows a page for it."""
 
     name = "FACEKI output"
     key = OUTPUT_URL_KEY

@@ -21,9 +21,10 @@ _FOR_ONE = "a branch is for one person: see docs/verification.md for many"
 class FacekiDecisionBranchOperator(BaseBranchOperator):
     """Select the downstream tasks by the decision in a summary, which a sensor or operator of this provider returns.
 
-    This operator handles the decision about one person. If ``summary`` contains the results of a mapped task, the task
-    fails, because the decision about one person would select the tasks for all persons. On Airflow 3.2 and later, the
-    task also fails in a mapped task group, because there Airflow also runs the tasks that were not selected
+    This operator handles the decision about one person. If ``summary`` contains the results of a mapped task, or if
+    this operator itself is mapped, the task fails, because the decision about one person would select the tasks for all
+    persons. On Airflow 3.2 and later, the task also fails in a mapped task group, because there Airflow also runs the
+    tasks that were not selected
     (https://github.com/apache/airflow/issues/67265). ``docs/verification.md`` shows how to route many decisions.
 
     :param summary: The summary, usually the output of another task. A list must contain only summaries of one person.
@@ -31,8 +32,8 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
     :param accepted: Task id or ids that run after the decision ACCEPTED.
     :param declined: Task id or ids that run after the decision DECLINED.
     :param review: Task id or ids that run after the decision REVIEW. Default: the value of ``otherwise``.
-    :param otherwise: Task id or ids that run after a summary without a decision, or with a decision that FACEKI has not
-        documented.
+    :param otherwise: Task id or ids that run after a summary without a decision, after an empty list, or after a
+        decision that FACEKI has not documented.
     """
 
     custom_operator_name = "FACEKI branch"
@@ -58,7 +59,10 @@ class FacekiDecisionBranchOperator(BaseBranchOperator):
         self.otherwise = otherwise
 
     def choose_branch(self, context: Context) -> str | list[str]:
-        """Return the ids of the selected downstream tasks."""
+        """Return the ids of the selected downstream tasks.
+
+        :raises AirflowFailException: if the task is mapped, or if ``summary`` or a task id has another form.
+        """
         self._check_that_airflow_follows(context)
         summary = self.summary
         if isinstance(summary, Sequence) and not isinstance(summary, str | list | tuple):

@@ -25,7 +25,10 @@ _API_SERVER = "airflow.api_fastapi.app"
 
 
 class _LazyApps:
-    """Descriptor for the plugin's list ``fastapi_apps``. It creates the list on first access, once in each process."""
+    """Descriptor for the plugin's list ``fastapi_apps``. An API server creates the list once, on the first access.
+
+    In every other process, the list is empty.
+    """
 
     def __init__(self) -> None:
         self._made: list[dict[str, Any]] | None = None

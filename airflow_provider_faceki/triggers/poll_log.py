@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Log the polls of a task that waits for FACEKI: at most one short line per minute, and a hint if no record appears."""
+"""Log the polls of a task that waits for FACEKI.
+
+At most one short line is logged per minute. A hint is added if no record appears, or if a record has no decision.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class PollLog:
         self._has_named_keys = False
 
     def polled(self, records: Sequence[api.VerificationRecord], next_in: float | None = None) -> None:
-        """Log a poll after which the task continues to wait.
+        """Count a poll after which the task continues to wait, and log it if a line is due.
 
         :param records: Records that the poll returned.
         :param next_in: Seconds until the next poll. It is ``None`` if the time is not known.

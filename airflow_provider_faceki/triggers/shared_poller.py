@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 #: change its values.
 CLIENT_TTL_SECONDS = 300.0
 #: Seconds until a failed read of the Connection is repeated, and the number of consecutive failed reads after which
-#: the triggers fail.
+#: the triggers fail. If the values of the Connection are wrong, they fail at once.
 REREAD_INTERVAL_SECONDS = 30.0
 MAX_FAILED_READS = 3
 
@@ -54,12 +54,13 @@ class SharedPoller:
         return self._circuit.retry_after(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
     async def poll(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
-        """Fetch records with a single request. It is not retried, because the trigger polls again later.
+        """Fetch records. A failed request is not retried, because the trigger polls again later.
 
         Single failures are not logged. A log line is written only when the circuit breaker opens or closes.
 
         :param endpoint: The call that selects the records.
-        :raises FacekiError: for the same reasons as ``FacekiHook.acall``.
+        :raises FacekiError: for the same reasons as ``FacekiHook.acall``. If the Connection cannot be read, the
+            exception of Airflow or of the secrets backend is raised.
         """
         try:
             client = await self._current_client()
