@@ -62,9 +62,6 @@ class StoredConnection:
         """
         return cls(*(getattr(conn, each.name) for each in dataclasses.fields(cls)))
 
-    def __repr__(self) -> str:
-        return "<StoredConnection>"
-
 
 def is_faceki_type(conn_type: object) -> bool:
     """Return whether a Connection of the type ``conn_type`` is accepted as a FACEKI Connection."""
@@ -74,8 +71,8 @@ def is_faceki_type(conn_type: object) -> bool:
 def settings_from_connection(conn_id: str, conn: StoredConnection) -> ConnectionSettings:
     """Return the checked settings of a Connection.
 
-    :raises ConfigurationError: if any field is wrong. The error lists all wrong fields. Its traceback reveals no
-        secret, even if local variables are printed.
+    :raises ConfigurationError: if the Connection has another type, or if any field is wrong. The error lists all wrong
+        fields. Its traceback reveals no secret, even if local variables are printed.
     """
     if not is_faceki_type(conn.conn_type):
         raise _wrong_type(conn_id, conn.conn_type)
@@ -101,17 +98,10 @@ def _wrong_type(conn_id: str, found: object) -> ConfigurationError:
 class WebhookSettings:
     """The webhook settings of a Connection. ``repr`` shows no secret.
 
+    Except for ``tokens``, an attribute has the value of the field ``webhook_…`` in ``schema.py``, without this prefix.
+
     :param tokens: Tokens that are accepted at the end of the webhook path. These are the current token and, if it is
         set, the previous token.
-    :param hmac_secret: Key of the HMAC signature of the webhook body. ``None`` means that no signature is required.
-    :param hmac_header: HTTP header that contains the signature.
-    :param request_id_field: Name of the body field that contains the request id.
-    :param status_field: Name of the body field that contains the status, which is FACEKI's decision.
-    :param hmac_timestamp_header: HTTP header that contains the time of the signature. ``None`` means that only the body
-        is signed.
-    :param statuses: A webhook is stored only if its status is one of these. ``None`` means that all webhooks are
-        stored.
-    :param max_per_day: Maximum number of webhooks that are stored in 24 hours.
     """
 
     tokens: tuple[str, ...] = field(repr=False)
@@ -151,7 +141,7 @@ def token_directory() -> Path:
 
 
 def _decode(extra: object) -> object:
-    """Return the decoded JSON of a Connection's extra. If the extra is not JSON, return it unchanged."""
+    """Return the decoded JSON of a Connection's extra: ``None`` for blank text. Text that is not JSON is unchanged."""
     if not isinstance(extra, str):
         return extra
     if not extra.strip():
@@ -272,15 +262,12 @@ class _FieldReader:
         return f"{self._safe_repr(value)} ({type(value).__name__})"
 
     def _safe_repr(self, value: object) -> str:
-        """Return ``repr(value)``. If the value contains a secret of another field, return only its length."""
+        """Return the first 80 characters of ``repr(value)``. If it contains a secret of a field, return its length."""
         shown = repr(value)
         secrets = (self._stored[key] for key in _SECRET_KEYS)
         if any(isinstance(secret, str) and len(secret) > 3 and secret in str(value) for secret in secrets):
             return f"text of {len(str(value))} characters"
         return shown if len(shown) <= 80 else f"{shown[:80]}…"
-
-    def __repr__(self) -> str:
-        return "<_FieldReader>"
 
 
 #: Warnings about unknown keys that this process has already logged, as pairs of Connection id and keys.

@@ -16,6 +16,7 @@ from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import check_identifier, is_identifier
 from airflow_provider_faceki.connection import form, schema
+from airflow_provider_faceki.connection.settings import StoredConnection
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.client import AsyncFacekiClient, FacekiClient
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.api.tokens.shared import TokenBackend
     from airflow_provider_faceki.api.uploads import Image
     from airflow_provider_faceki.connection.schema import ConnectionSettings
-    from airflow_provider_faceki.connection.settings import StoredConnection
     from airflow_provider_faceki.hooks.documents import DocumentSource, ImageSource
 
 T = TypeVar("T")
@@ -38,9 +38,9 @@ T = TypeVar("T")
 class FacekiHook(BaseHook):
     """Hook that calls FACEKI with the client id and secret of an Airflow Connection.
 
-    All hooks of a process share HTTP connections. All hooks that use the same FACEKI account share one access token. By
-    default, they share it with all processes of a machine. Before the first call, the hook does not read the Connection
-    and sends nothing.
+    In a process, hooks with the same account and the same network settings share HTTP connections. Hooks with the same
+    account and the same token store share one access token. By default, all processes of one user on a machine share
+    it. The creation of a hook does not read the Connection and sends nothing.
 
     :param faceki_conn_id: Id of a Connection of type ``faceki``; see ``docs/connection.md``.
     """
@@ -57,7 +57,7 @@ class FacekiHook(BaseHook):
     def __getstate__(self) -> dict[str, Any]:
         """Exclude the client from copies and pickles of the hook.
 
-        The client contains locks and secrets. If a copy of the hook needs a client, it creates a new one.
+        The client contains locks and secrets. If a copy of the hook needs a client, it reads its Connection again.
         """
         return {name: value for name, value in self.__dict__.items() if name != "_cached_connection"}
 
@@ -78,14 +78,15 @@ class FacekiHook(BaseHook):
     def settings(self) -> ConnectionSettings:
         """The checked settings of the Connection.
 
-        :raises ConfigurationError: if a field is wrong. The text names the Connection, the field and the allowed
-            values.
+        :raises ConfigurationError: if a field is wrong, or if the Connection has another type. The text names the
+            Connection, the field and the allowed values.
+        :raises ValidationError: if ``faceki_conn_id`` is not a valid id.
         """
         return self._cached_connection.settings
 
     def get_conn(self) -> FacekiClient:
         """Return the FACEKI client, which is independent of Airflow."""
-        return self._client
+        return self._cached_connection.client
 
     def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call to FACEKI and return its typed result.
@@ -95,7 +96,7 @@ class FacekiHook(BaseHook):
             id of the Connection.
         """
         with self._with_conn_id():
-            return self._client.call(endpoint)
+            return self.get_conn().call(endpoint)
 
     async def acall(self, endpoint: Endpoint[T]) -> T:
         """Perform one call to FACEKI without blocking the event loop. Parameters and errors are as for :meth:`call`."""
@@ -118,7 +119,7 @@ class FacekiHook(BaseHook):
         :param record_identifier: Your own id of the person or case.
         :param face_id: FACEKI's id of the person.
         :returns: The records in FACEKI's order, or an empty tuple if there are none.
-        :raises ValidationError: if no parameter or more than one parameter is set.
+        :raises ValidationError: if no parameter or more than one parameter is set, or if its value is not a valid id.
         :raises FacekiError: if the call fails; see :meth:`call`.
         """
         with self._with_conn_id():
@@ -158,7 +159,7 @@ class FacekiHook(BaseHook):
 
         :param workflow_id: Id of a workflow in the FACEKI portal. If neither ``workflow_id`` nor ``link`` is set, the
             Connection's default workflow is used.
-        :param link: Id of a link.
+        :param link: Id of a link. It cannot be combined with ``workflow_id``.
         :raises FacekiError: if the call fails; see :meth:`call`.
         """
         with self._with_conn_id():
@@ -178,9 +179,10 @@ class FacekiHook(BaseHook):
     ) -> KycVerification:
         """Verify one person. FACEKI charges for this call.
 
-        The request is sent once. If the answer is lost, the hook looks up the record by ``record_identifier``. The hook
-        stores nothing between two tries of a task, so FACEKI possibly charges a retry of the task again. To avoid this,
-        use ``FacekiKycVerificationOperator``, which first searches for a verification that an earlier try sent.
+        The request is sent again only if FACEKI certainly did not act on it. If the answer is lost or cannot be used,
+        the hook looks up the record by ``record_identifier``. The hook stores nothing between two tries of a task, so
+        FACEKI possibly charges a retry of the task again. To avoid this, use ``FacekiKycVerificationOperator``, which
+        first searches for a verification that an earlier try sent.
 
         :param selfie: Image of the person: its bytes, its absolute local path, its URI, or an ``Image``.
         :param documents: One to three documents. Each document is the image of its front, ``{"front": image,
@@ -219,13 +221,16 @@ class FacekiHook(BaseHook):
         return self.call(api.FaceMatch(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
     def analyze_face(self, selfie: ImageSource, *, image_conn_id: str | None = None) -> FaceAnalysis:
-        """Estimate age, gender and liveness of a face. Parameters and errors are as for :meth:`match_face`."""
+        """Estimate age, gender and liveness of a face. FACEKI possibly charges for each call.
+
+        Parameters and errors are as for :meth:`match_face`.
+        """
         return self.call(api.AnalyzeFace(self.image(selfie, name="selfie", conn_id=image_conn_id)))
 
     def check_image(self, image: ImageSource, *, image_conn_id: str | None = None) -> ImageCheck:
         """Check the quality of an image. As far as is known, FACEKI does not charge for this call.
 
-        Parameters and errors are as for :meth:`match_face`.
+        The parameter ``image`` is like ``selfie`` of :meth:`match_face`. The errors are the same.
         """
         return self.call(api.CheckImage(self.image(image, name="image", conn_id=image_conn_id)))
 
@@ -243,8 +248,8 @@ class FacekiHook(BaseHook):
     def workflow(self, workflow_id: str | None) -> str:
         """Return ``workflow_id``, or the Connection's default workflow.
 
-        :raises ValidationError: if ``workflow_id`` is empty and the Connection has no default workflow, or if
-            ``workflow_id`` is not an id.
+        :raises ValidationError: if ``workflow_id`` is ``None`` or empty and the Connection has no default workflow, or
+            if the result is not a valid id.
         """
         is_given = workflow_id is not None and workflow_id != ""
         chosen = workflow_id if is_given else self.settings.workflow_id
@@ -256,10 +261,12 @@ class FacekiHook(BaseHook):
             return check_identifier("workflow_id", chosen)
 
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
-        """Return the rules of a workflow, for example which images it requires. They are cached in this process.
+        """Return the rules of a workflow, for example which images it requires.
+
+        The process caches the rules for ten minutes. It caches a failure with the result ``None`` for one minute.
 
         :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not
-            prevent a verification, such as an unknown URL or no answer. A warning is then logged.
+            prevent a verification, such as an unknown URL or no answer. The request then logs a warning.
         :raises FacekiError: if the request fails for a reason that also prevents a verification, such as wrong
             credentials.
         """
@@ -272,7 +279,7 @@ class FacekiHook(BaseHook):
         """Check an image and return it as an ``Image`` for a call such as ``AnalyzeFace``.
 
         An image in a storage is checked, but not loaded into memory. If an image is larger than the Connection's
-        ``max_image_bytes``, it is refused. This method reads the storage, so an event loop must not call it.
+        ``max_image_bytes``, it is refused. This method possibly reads a storage, so an event loop must not call it.
 
         :param source: Bytes of the image, its absolute local path, its URI, or an ``Image``. An ``Image`` is returned
             unchanged.
@@ -280,6 +287,7 @@ class FacekiHook(BaseHook):
         :param conn_id: Connection for the storage. Default: the Connection in the URI. If the URI contains no
             Connection, none is used.
         :raises ValidationError: if the image is missing, empty, too large, or of another file type.
+        :raises OSError: if the storage fails.
         """
         from airflow_provider_faceki import storage
 
@@ -297,10 +305,10 @@ class FacekiHook(BaseHook):
         :raises FacekiError: if no token can be obtained.
         """
         with self._with_conn_id():
-            return self._client.get_access_token()
+            return self.get_conn().get_access_token()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Test the Connection: request one token from FACEKI. Return success or failure, and a message.
+        """Test the Connection: request a token from FACEKI. Return whether this succeeded, and a message.
 
         The token store is not used. FACEKI does not charge for this call. FACEKI's documentation and SDKs contain
         several forms of the token request. If FACEKI does not know the configured form, the other forms are tried until
@@ -311,7 +319,7 @@ class FacekiHook(BaseHook):
         from airflow_provider_faceki.api.transport.retry import RetryPolicy
 
         try:
-            once = replace(self._client, retry=RetryPolicy(max_attempts=1))
+            once = replace(self.get_conn(), retry=RetryPolicy(max_attempts=1))
             token = once.fetch_access_token()
         except api.FacekiError as error:
             text = str(error)
@@ -330,18 +338,14 @@ class FacekiHook(BaseHook):
         """
         from airflow_provider_faceki.api.probes import Diagnosis
 
-        found = Diagnosis(self._client).other_auth_flow()
+        found = Diagnosis(self.get_conn()).other_auth_flow()
         return f". FACEKI gives a token for auth_flow={found.value!r}: set that" if found else ""
-
-    @property
-    def _client(self) -> FacekiClient:
-        return self._cached_connection.client
 
     @lazy_property
     def _cached_connection(self) -> _CachedConnection:
         with self._with_conn_id():
             check_identifier("faceki_conn_id", self.faceki_conn_id)
-            stored = _stored(self.get_connection(self.faceki_conn_id))
+            stored = StoredConnection.of(self.get_connection(self.faceki_conn_id))
             cached = self._find_cached(stored)
             if cached is None:
                 cached = self._read(stored)
@@ -360,7 +364,7 @@ class FacekiHook(BaseHook):
 
         if "_cached_connection" not in self.__dict__:
             check_identifier("faceki_conn_id", self.faceki_conn_id)
-            stored = _stored(await get_async_connection(self.faceki_conn_id, hook=self))
+            stored = StoredConnection.of(await get_async_connection(self.faceki_conn_id, hook=self))
             cached = self._find_cached(stored)
             if cached is None:
                 with self._with_conn_id():
@@ -370,32 +374,30 @@ class FacekiHook(BaseHook):
                 if cached.client.token_backend is not None:
                     from asgiref.sync import sync_to_async
 
-                    # Processes can share access tokens through a storage that has a Connection of its own. This call
-                    # looks up that Connection. In a triggerer, Airflow can look up a Connection only on threads of
-                    # asgiref. Therefore the call runs on such a thread.
+                    # In a triggerer, Airflow can look up a Connection only on threads of asgiref.
                     await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)
                 _cached_connections[self.faceki_conn_id] = cached
             self.__dict__["_cached_connection"] = cached
-        return self._client.as_async()
+        return self.get_conn().as_async()
 
     def _find_cached(self, stored: StoredConnection) -> _CachedConnection | None:
         cached = _cached_connections.get(self.faceki_conn_id)
         return cached if cached is not None and cached.stored == stored else None
 
     def _read(self, stored: StoredConnection) -> _CachedConnection:
-        from airflow_provider_faceki.connection.settings import settings_from_connection
-
-        settings = settings_from_connection(self.faceki_conn_id, stored)
-        return _CachedConnection(stored, settings, self._make_client(settings))
-
-    def _make_client(self, settings: ConnectionSettings) -> FacekiClient:
         from airflow_provider_faceki.charge_limit import charge_limit
-        from airflow_provider_faceki.connection.settings import token_directory
+        from airflow_provider_faceki.connection.settings import settings_from_connection, token_directory
         from airflow_provider_faceki.metrics import request_metrics
 
-        return api.FacekiClient(
+        settings = settings_from_connection(self.faceki_conn_id, stored)
+        backend: TokenBackend | None = None
+        if settings.token_store not in schema.TOKEN_STORES:
+            from airflow_provider_faceki.token_backend import token_backend
+
+            backend = token_backend(settings.token_store)
+        client = api.FacekiClient(
             client_id=settings.client_id,
             client_secret=settings.client_secret,
             auth_flow=settings.auth_flow,
@@ -410,12 +412,13 @@ class FacekiHook(BaseHook):
             ),
             retry=api.RetryPolicy(settings.max_attempts, settings.max_wait),
             token_directory=token_directory() if settings.token_store != "memory" else None,  # noqa: S105
-            token_backend=_token_backend(settings),
+            token_backend=backend,
             secret_masker=api.SecretMasker(mask_secret, _mask_secret_async),
             warn=self.log.warning,
             observer=request_metrics(),
             charge_limit=charge_limit(settings.conn_id, settings.max_charged_calls),
         )
+        return _CachedConnection(stored, settings, client)
 
     @contextmanager
     def _with_conn_id(self) -> Iterator[None]:
@@ -435,8 +438,8 @@ class _CachedConnection(NamedTuple):
     client: FacekiClient
 
 
-#: Cache of the clients and checked settings that this process has created, by Connection id. Every new hook reads its
-#: Connection from Airflow again. If the fields of the Connection are the same as in the cache, the hook uses the
+#: Cache of the clients and checked settings that this process has created, by Connection id. Every hook reads its
+#: Connection from Airflow once. If the fields of the Connection are the same as in the cache, the hook uses the
 #: settings and the client from the cache. Otherwise it creates new ones.
 _cached_connections: dict[str, _CachedConnection] = {}
 
@@ -445,27 +448,10 @@ _cached_connections: dict[str, _CachedConnection] = {}
 os.register_at_fork(after_in_child=_cached_connections.clear)
 
 
-def _stored(conn: object) -> StoredConnection:
-    from airflow_provider_faceki.connection.settings import StoredConnection
-
-    return StoredConnection.of(conn)
-
-
-def _token_backend(settings: ConnectionSettings) -> TokenBackend | None:
-    from airflow_provider_faceki.connection.schema import TOKEN_STORES
-
-    if settings.token_store in TOKEN_STORES:
-        return None
-    from airflow_provider_faceki.token_backend import token_backend
-
-    return token_backend(settings.token_store)
-
-
 def _connect_token_backend(client: FacekiClient) -> None:
-    """Look up the Connection for the storage of a shared token store, before the token store is used.
+    """Look up the Connection for the storage of a shared token store, if the client has one.
 
-    Airflow can look up a Connection only on certain threads, and the token store is possibly used on another thread. If
-    the client has no shared token store, do nothing. Errors are ignored here, because the token store logs them later.
+    ``ObjectStorageTokenBackend.connect`` gives the reason. Errors are ignored, because the token store logs them later.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:
@@ -479,8 +465,8 @@ async def _mask_secret_async(value: str) -> None:
     except ImportError:
         from asgiref.sync import sync_to_async
 
-        # In Airflow versions without `amask_secret`, masking is a blocking call to Airflow's supervisor, so it must not
-        # run on the event loop. In a triggerer of Airflow 3.0 and 3.1, masking must run on a thread of asgiref. On any
+        # In Airflow 3 without `amask_secret`, masking is a blocking call to Airflow's supervisor, so it must not run on
+        # the event loop. In a triggerer of Airflow 3.0 and 3.1, masking must run on a thread of asgiref. On any
         # other thread, the triggerer would assign the supervisor's responses to the wrong requests and stop.
         await sync_to_async(mask_secret)(value)
     else:

@@ -272,7 +272,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
                 _check_pillow()
             total = self._count(self._rows())
             journal = Journal(self.output_path, ObjectStore(self.output_conn_id))
-            self.prepare_output(context, self.output_path, self.output_conn_id, is_folder=True)
+            self.push_output_link(context, self.output_path, self.output_conn_id, is_folder=True)
             self._run(journal, self.batch_id or _default_batch_id(context["ti"]), Progress(total))
         counts = {
             "rows": total,
@@ -455,7 +455,7 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
             export = RecordExport(self.hook, self._options(context), lambda: self._killed)
             total = self._total()
             export.check()
-            self.prepare_output(context, self.output_path, self.output_conn_id, is_folder=True)
+            self.push_output_link(context, self.output_path, self.output_conn_id, is_folder=True)
             self._load(export.journal)
             self.log.info("%d identifiers, %d of them fetched by earlier tries", total, export.journal.done)
             export.run(self._rows, Progress(total))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Base class of the FACEKI operators, and operators that create a link, fetch records, or make any other API call."""
+"""Base class of the operators that call FACEKI, and operators that create a link, fetch records or make any call."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ _FILTERS = ("request_id", "link", "record_identifier", "face_id")
 
 
 class FacekiOperator(FacekiTaskMixin, BaseOperator):
-    """Base class of the FACEKI operators. It resolves the Connection and decides which failures Airflow retries.
+    """Base class of the operators that call FACEKI. It resolves the Connection and decides which failures are retried.
 
     :param faceki_conn_id: Connection of type ``faceki``.
     """
 
     template_fields: Sequence[str] = ("faceki_conn_id",)
-    #: Template fields whose values possibly contain identifiers of a person.
+    #: Names of template fields that possibly contain identifiers of a person. In the lineage, the location of an output
+    #: file must not show these identifiers.
     _identifying: Sequence[str] = ()
 
     #: Lineage of this execution: the datasets that it has read and written. ``None`` before they are reported.
@@ -84,30 +85,12 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
 
         return to_openlineage(self._lineage or Lineage())
 
-    def prepare_output(
-        self, context: Context, uri: str | None, conn_id: str | None, *, is_folder: bool = False
-    ) -> None:
-        """Check the output file, and store the web address of the output for the task's extra link.
-
-        The file must be writable. If the output is a folder, it is not checked. If the storage has no web address, no
-        link is stored. Call this method before the API call, because the API call is possibly charged.
-
-        :param context: Context of the task.
-        :param uri: URI of the output file or folder. ``None`` means that the task writes no output.
-        :param conn_id: Connection for the storage of ``uri``.
-        :param is_folder: Whether ``uri`` is the URI of a folder.
-        :raises ValidationError: if the file is not writable.
-        """
-        if not is_folder:
-            check_output(uri, conn_id)
-        self.push_output_link(context, uri, conn_id, is_folder=is_folder)
-
     def write_json(self, uri: str, document: Any, conn_id: str | None) -> str:
         """Write a document as JSON, and return the location of the file.
 
         :param uri: URI of the output file.
-        :param document: The document.
         :param conn_id: Connection for the storage of ``uri``.
+        :raises ValidationError: if the file can never be written.
         :raises OSError: if the storage fails.
         """
         # The module ``storage`` is needed only to write a file. Only a running task writes files, so the module is
@@ -121,7 +104,9 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     ) -> None:
         """Store the output's web address for the task's extra link. If the storage has no web address, do nothing.
 
-        The parameters are those of :meth:`prepare_output`.
+        :param uri: URI of the output file or folder. ``None`` means that the task writes no output.
+        :param conn_id: Connection for the storage of ``uri``.
+        :param is_folder: Whether ``uri`` is the URI of a folder.
         """
         from airflow_provider_faceki.web_address import web_address
 
@@ -141,7 +126,8 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     def report_file(self, path: str, rows: int | None = None) -> None:
         """Report that this execution has written a file about one person.
 
-        The lineage contains only the folder of the file, because the file name possibly identifies the person.
+        The lineage contains only the folder of the file, because the file name possibly identifies the person. A folder
+        with an identifier of the person in its name is omitted too.
 
         :param path: Location of the file.
         :param rows: Number of records in the file.
@@ -156,8 +142,9 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
     """Create a link under which one person is verified in a browser.
 
     XCom: ``{"link", "url", "record_identifier", "expires_at"}``. ``link`` is the id of the link, and ``url`` is the
-    address of the page. Anyone who has either of them can open the page, so both are masked in logs. The user interface
-    shows the page as an extra link of the task.
+    address of the page. Anyone who has either of them can open the page, so the id is masked in logs, also in ``url``.
+    ``expires_at`` is computed from ``expires_in_minutes``. The user interface shows the page as an extra link of the
+    task.
     https://docs.faceki.com/api-integration/verification-apis/generate-kyc-link
 
     :param workflow_id: Id of a workflow from the FACEKI portal. Default: the workflow in the Connection.
@@ -309,7 +296,8 @@ class FacekiFetchRecordsOperator(FacekiOperator):
         with translate_errors():
             self.check_rendered()
             endpoint = record_filter(**{name: getattr(self, name) for name in _FILTERS})
-            self.prepare_output(context, self.output_path, self.output_conn_id)
+            check_output(self.output_path, self.output_conn_id)
+            self.push_output_link(context, self.output_path, self.output_conn_id)
         records = self.call(endpoint)
         self.log.info("FACEKI has %d record(s)%s", len(records), self._subject())
         if not records and self.skip_if_missing:
@@ -335,13 +323,13 @@ class FacekiFetchRecordsOperator(FacekiOperator):
 class FacekiApiOperator(FacekiOperator):
     """Make any FACEKI API call that has no operator of its own.
 
-    A call that is not idempotent is sent only once. If the answer to such a call is lost or cannot be written, the task
-    fails and is not retried.
+    A call that is not idempotent is sent again only if FACEKI certainly did not act on it. If the answer to such a call
+    is lost or cannot be written, the task fails and is not retried.
 
     XCom: the content of FACEKI's answer, without the outer JSON object (envelope). If ``output_path`` is set, the
     answer is written there, and XCom contains the path. The answer can contain personal data, and XCom is not
-    encrypted. Values that Airflow's databases cannot store are replaced. U+0000 and halves of surrogate pairs become
-    U+FFFD, and integers with more than 64 bits become strings.
+    encrypted. In XCom, values that Airflow's databases cannot store are replaced. For example, U+0000 and halves of
+    surrogate pairs become U+FFFD, and integers with more than 64 bits become strings.
 
     :param method: GET, HEAD, POST, PUT, PATCH or DELETE.
     :param path: Path below the base URL, such as ``/api/v3/workflows/rules``.
@@ -437,7 +425,8 @@ class FacekiApiOperator(FacekiOperator):
                 files=self._files(),
                 authenticated=self.authenticated,
             )
-            self.prepare_output(context, self.output_path, self.output_conn_id)
+            check_output(self.output_path, self.output_conn_id)
+            self.push_output_link(context, self.output_path, self.output_conn_id)
         document = self.call(endpoint)
         if self.output_path:
             path = self._write(self.output_path, document, endpoint)
@@ -485,9 +474,10 @@ class FacekiApiOperator(FacekiOperator):
 
 
 def check_output(uri: str | None, conn_id: str | None) -> None:
-    """Raise an error if the output file is not writable.
+    """Raise an error if it is already certain that the output file cannot be written.
 
-    The check runs before a call that is possibly charged, so that the result of the call is not lost.
+    The check runs before a call that is possibly charged, so that the result of the call is not lost. No request is
+    sent to a remote storage, so missing permissions there are not found.
 
     :param uri: URI of the output file. If it is ``None``, nothing is checked.
     :param conn_id: Connection for the storage of ``uri``.

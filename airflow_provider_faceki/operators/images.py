@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Operators for API calls about one image, and for the PDF report."""
+"""Operators for API calls about one image and for the PDF report, and the base class of operators with images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_faceki.api.values import storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import translate_errors
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
-from airflow_provider_faceki.operators.faceki import FacekiOperator
+from airflow_provider_faceki.operators.faceki import FacekiOperator, check_output
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -31,7 +31,6 @@ T = TypeVar("T")
 #: have up to this factor times the bytes that the Connection's ``max_image_bytes`` allows.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
 
-
 _DUPLICATE = "another execution of this try has sent this image, so it is not sent a second time"
 
 
@@ -43,7 +42,7 @@ def load_image(
     resize_to: int | None = None,
     policy: AccessPolicy | None = None,
 ) -> api.Image:
-    """Load an image, check it, and return it. If ``resize_to`` is set, reduce the image to this length.
+    """Check an image and return it. If it is larger than ``resize_to``, return a reduced copy.
 
     :param hook: Hook whose Connection defines ``max_image_bytes``.
     :param name: Role of the image, such as ``selfie``. Error messages contain this name.
@@ -52,6 +51,8 @@ def load_image(
     :param resize_to: Maximum length of the longer side in pixels. Default: the image is not reduced.
     :param policy: Policy that defines from which folders images are accepted. Default: any folder.
     :raises ValidationError: if the image is missing, empty, too large, of another file type, or not allowed.
+    :raises ConfigurationError: if ``resize_to`` is set and Pillow is not installed.
+    :raises OSError: if the storage fails.
     """
     from airflow_provider_faceki import storage
 
@@ -86,8 +87,8 @@ def images_fingerprint(selfie: object, documents: object) -> str:
 def as_prefixes(allowed_image_prefixes: object) -> tuple[str, ...] | None:
     """Return the rendered value of ``allowed_image_prefixes`` as a tuple.
 
-    :raises ValidationError: if the value is not a list of strings. A single string is also refused, because it would be
-        split into its letters.
+    :raises ValidationError: if the value is not a list of strings, or if the list is empty. A single string is also
+        refused, because it would be split into its letters.
     """
     if allowed_image_prefixes is None:
         return None
@@ -107,7 +108,7 @@ def check_resize_to(resize_to: object) -> None:
 
 
 class _ImageOperator(FacekiOperator):
-    """Base class of the operators that process one image. It contains their common parameters."""
+    """Base class of the operators that send images of one person. It contains their common parameters."""
 
     template_fields: Sequence[str] = (
         *FacekiOperator.template_fields,
@@ -131,10 +132,9 @@ class _ImageOperator(FacekiOperator):
         self._remember_given("image_conn_id", "allowed_image_prefixes")
 
     def load(self, name: str, uri: str) -> api.Image:
-        """Load an image, check it, reduce it if ``resize_to`` is set, and return it.
+        """Check an image and return it, with the settings of this task; see :func:`load_image`.
 
-        :param name: Role of the image, such as ``selfie``, for error messages.
-        :param uri: URI of the image.
+        :raises AirflowFailException: if the image is not accepted, or cannot be reduced.
         """
         with translate_errors():
             return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, self._access_policy())
@@ -147,10 +147,13 @@ class _ImageOperator(FacekiOperator):
     def call_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
         """Make a charged call whose outcome cannot be looked up afterwards.
 
-        If the try is killed before :meth:`save_outcome` is called, the next try does not repeat the charged call. This
-        protection needs Airflow 3.3 or later.
+        After the result is stored, call :meth:`ChargedCallState.finish`. If the try is killed before that, the next try
+        does not repeat the charged call. This protection needs Airflow 3.3 or later.
 
-        :raises AirflowFailException: if the outcome of the charged call, in this try or in an earlier one, is unknown.
+        :raises AirflowFailException: if the outcome of the charged call, in this try or in an earlier one, is unknown,
+            if another execution of this try has sent it, or if another try cannot succeed.
+        :raises AirflowException: if the call was not sent completely; see :meth:`ChargedCallState.send`.
+        :raises FacekiError: if another try can succeed.
         """
         state = ChargedCallState(context)
         if state.is_duplicate:
@@ -177,18 +180,14 @@ class _ImageOperator(FacekiOperator):
                     raise AirflowFailException(str(error)) from None
                 raise
 
-    def save_outcome(self, context: Context) -> None:
-        """Mark the charged call as finished. Call this method after the result of the call is stored."""
-        ChargedCallState(context).finish()
-
 
 class FacekiFaceMatchOperator(_ImageOperator):
     """Search for a face among the people who were verified before. Each call is charged.
 
     If the answer to a call is lost, its result cannot be looked up later. Therefore the operator does not send the call
     again: the task fails and is not retried. From Airflow 3.3 on, the task also fails without a retry if an earlier try
-    was killed. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and charges the call a
-    second time. To prevent this, set ``retries=0``.
+    was killed during the call. Before Airflow 3.3, no state survives a killed task, so a retry possibly sends and
+    charges the call a second time. To prevent this, set ``retries=0``.
 
     If the answer has arrived and the found records cannot be written to ``output_path``, the next try does not search
     again. Airflow has stored the ids of the found records, and the next try fetches these records by id, which is free.
@@ -238,7 +237,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
         """Search for the face and return the summaries of the matches."""
         with translate_errors():
             self.check_rendered()
-            self.prepare_output(context, self.output_path, self.output_conn_id)
+            check_output(self.output_path, self.output_conn_id)
+            self.push_output_link(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
             records = self.call_charged(context, api.FaceMatch(self._image))
@@ -247,8 +247,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
             path = self._write(context, self.output_path, records, is_kept)
             context["ti"].xcom_push(key="output_path", value=path)
             self.report_file(path, len(records))
-        self.save_outcome(context)
-        ChargedCallState(context).clear_matches()
+        state = ChargedCallState(context)
+        state.finish()
+        state.clear_matches()
         return [storable(record.summary()) for record in records]
 
     @lazy_property
@@ -339,7 +340,7 @@ class FacekiAnalyzeFaceOperator(_ImageOperator):
         with translate_errors():
             self.check_rendered()
         found = asdict(self.call_charged(context, api.AnalyzeFace(self.load("selfie", self.selfie))))
-        self.save_outcome(context)
+        ChargedCallState(context).finish()
         del found["document"]
         return storable(found)
 
@@ -416,7 +417,8 @@ class FacekiPdfReportOperator(FacekiOperator):
 
         with translate_errors():
             self.check_rendered()
-            self.prepare_output(context, self.output_path, self.output_conn_id)
+            check_output(self.output_path, self.output_conn_id)
+            self.push_output_link(context, self.output_path, self.output_conn_id)
             report = self.hook.call(api.FetchPdfReport(self.request_id))
             with report.file:
                 path = storage.write_file(self.output_path, report.file, self.output_conn_id)

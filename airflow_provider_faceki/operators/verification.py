@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,20 +18,12 @@ from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS, check_one_of, check_seconds
 from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import loggable, storable
-from airflow_provider_faceki.charged_call import ChargedCallState
+from airflow_provider_faceki.charged_call import ChargedCallState, digest
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
-from airflow_provider_faceki.operators.faceki import (
-    FacekiOperator,
-    check_output,
-)
-from airflow_provider_faceki.operators.images import (
-    as_prefixes,
-    check_resize_to,
-    images_fingerprint,
-    load_image,
-)
+from airflow_provider_faceki.operators.faceki import check_output
+from airflow_provider_faceki.operators.images import _ImageOperator, images_fingerprint
 from airflow_provider_faceki.triggers.deferral import (
     DEFAULT_MAX_WAIT_SECONDS,
     DecisionEvent,
@@ -49,7 +40,8 @@ if TYPE_CHECKING:
 #: Default of ``resubmit_after`` in seconds. FACEKI's own apps wait 120 seconds for the answer to a verification. If the
 #: record does not exist 30 seconds later, it is unlikely to appear.
 DEFAULT_RESUBMIT_AFTER_SECONDS = 150.0
-#: Initial and maximum seconds between two polls for the record of a verification that an earlier try possibly sent.
+#: Initial and maximum seconds between two polls for the record of a verification that an earlier try possibly sent. A
+#: task that waits in the worker always uses the initial value.
 MIN_RECONCILE_INTERVAL_SECONDS = 5.0
 MAX_RECONCILE_INTERVAL_SECONDS = 30.0
 #: Initial seconds between two polls for a reviewer's decision.
@@ -68,10 +60,10 @@ class _Derived:
 _DERIVED: Any = _Derived()
 
 
-class FacekiKycVerificationOperator(FacekiOperator):
+class FacekiKycVerificationOperator(_ImageOperator):
     """Verify a person by a selfie and one to three documents. By default, each verification is billed only once.
 
-    Before anything is sent, the operator checks the images and searches for a verification under this task's
+    Before a verification is sent, the operator checks the images and searches for a verification under this task's
     ``record_identifier``. If such a verification exists, it becomes the result. If an earlier try possibly sent a
     verification that FACEKI is still processing, the task waits for this verification (``resubmit_after``) before it
     sends a new verification. See ``docs/billing.md``.
@@ -119,13 +111,11 @@ class FacekiKycVerificationOperator(FacekiOperator):
     """
 
     template_fields: Sequence[str] = (
-        *FacekiOperator.template_fields,
+        *_ImageOperator.template_fields,
         "selfie",
         "documents",
         "workflow_id",
         "record_identifier",
-        "image_conn_id",
-        "allowed_image_prefixes",
         "output_path",
         "output_conn_id",
     )
@@ -133,10 +123,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
     custom_operator_name = "FACEKI verification"
     operator_extra_links = (FacekiRecordLink(), FacekiOutputLink())
 
-    #: State of the charged call. Airflow stores this state between tries. The attribute is ``None`` until this
-    #: execution uses the state for the first time.
+    #: State of the charged call. Airflow 3.3 and later store this state between tries. The attribute is ``None`` until
+    #: this execution uses the state for the first time.
     _state: ChargedCallState | None = None
-    _transient = (*FacekiOperator._transient, "_state")
+    _transient = (*_ImageOperator._transient, "_state")
     _identifying = ("record_identifier", "selfie", "documents")
 
     def __init__(
@@ -161,11 +151,15 @@ class FacekiKycVerificationOperator(FacekiOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            image_conn_id=image_conn_id,
+            resize_to=resize_to,
+            allowed_image_prefixes=allowed_image_prefixes,
+            **kwargs,
+        )
         check_one_of("resubmit", resubmit, RESUBMIT_CHOICES)
         if wait_for_review and not deferrable:
             raise ValueError("wait_for_review needs deferrable=True: a review takes hours or days")
-        check_resize_to(resize_to)
         check_seconds("resubmit_after", resubmit_after)
         check_seconds("lookup_timeout", lookup_timeout)
         check_seconds("review_timeout", review_timeout)
@@ -177,12 +171,9 @@ class FacekiKycVerificationOperator(FacekiOperator):
         # contains no identifier, which is an error.
         self._is_derived = record_identifier is _DERIVED
         self.record_identifier = None if self._is_derived else record_identifier
-        self.image_conn_id = image_conn_id
-        self.allowed_image_prefixes = allowed_image_prefixes
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.check_rules = check_rules
-        self.resize_to = resize_to
         self.resubmit = resubmit
         self.resubmit_after = resubmit_after
         self.lookup_timeout = lookup_timeout
@@ -190,14 +181,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
         self.wait_for_review = wait_for_review
         self.review_timeout = review_timeout
         self.deferrable = deferrable
-        self._remember_given(
-            "selfie",
-            "record_identifier",
-            "image_conn_id",
-            "allowed_image_prefixes",
-            "output_path",
-            "output_conn_id",
-        )
+        self._remember_given("selfie", "record_identifier", "output_path", "output_conn_id")
 
     def execute(self, context: Context) -> Any:
         """Return the verification under the task's identifier. If FACEKI has none, send a new verification.
@@ -244,11 +228,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
         The event is not trusted, so the method requests the record from FACEKI first.
 
-        :param context: Context of the task.
         :param event: Payload of the trigger event.
         :param resubmit_at: Unix time. If FACEKI has no record at this time, the task assumes that nothing was sent, and
-            sends the verification. The time was computed when the wait began. It cannot be computed again, because in
-            Airflow 3.0 to 3.2 each deferral changes the start time of the task
+            sends the verification or, with ``resubmit="never"``, fails. The time was computed when the wait began. It
+            cannot be computed again, because in Airflow 3.0 to 3.2 each deferral changes the start time of the task
             (https://github.com/apache/airflow/issues/63240). Airflow's ``dag.test()`` does not pass this argument.
         :param deadline: Unix time at which the wait ends: ``resubmit_at``, or an earlier time if ``execution_timeout``
             ends earlier. In the second case the task fails. The deadline was computed before the deferral.
@@ -277,7 +260,6 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
         The event is not trusted, so the method requests the record from FACEKI first.
 
-        :param context: Context of the task.
         :param event: Payload of the trigger event.
         :param deadline: Unix time at which the wait ends. It was computed before the deferral.
         :param parameter: Name of the parameter that set the deadline: ``review_timeout`` or ``execution_timeout``.
@@ -313,7 +295,6 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
         If an earlier try possibly sent a verification, wait until ``resubmit_at`` before a new verification is sent.
 
-        :param context: Context of the task.
         :param resubmit_at: Unix time. If FACEKI has no record at this time, it is assumed that nothing was sent.
             ``None`` if no earlier try has possibly sent a verification.
         :param given: Event of the trigger. ``None`` if this call does not follow a deferral.
@@ -440,13 +421,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     @lazy_property
     def _images(self) -> tuple[api.Image, list[api.Document]]:
-        return self._image("selfie", self.selfie), load_documents(self._image, self.documents)
-
-    def _image(self, name: str, uri: str) -> api.Image:
-        from airflow_provider_faceki.storage import AccessPolicy
-
-        policy = AccessPolicy(as_prefixes(self.allowed_image_prefixes))
-        return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, policy)
+        return self.load("selfie", self.selfie), load_documents(self.load, self.documents)
 
     def _identifier(self, context: Context) -> str:
         given = self.record_identifier
@@ -461,10 +436,10 @@ class FacekiKycVerificationOperator(FacekiOperator):
         return self._state
 
     def _find(self, context: Context) -> api.KycVerification | None:
-        """Ask FACEKI for the verification under the task's identifier, and return it.
+        """Ask FACEKI for the verification of this task, and return it.
 
-        If FACEKI has no record, return the outcome that an earlier try saved. If there is no saved outcome, return
-        ``None``.
+        It is looked up by the request id that an earlier try saved, or by the task's identifier. If FACEKI has no
+        record, return the outcome that an earlier try saved. If there is no saved outcome, return ``None``.
         """
         saved = self._open_state(context).load()
         with translate_errors():
@@ -500,7 +475,7 @@ class FacekiKycVerificationOperator(FacekiOperator):
 
     def _complete(self, context: Context, made: api.KycVerification) -> api.KycVerification:
         # FACEKI's answer contains little more than the decision. The reasons are only in the record, so the record is
-        # fetched if the reasons are needed and not known yet.
+        # fetched if the reasons are needed and not known yet, or if it must be written to ``output_path``.
         is_enough = made.decision is api.Decision.ACCEPTED or bool(made.record.error_codes)
         if made.is_whole or (is_enough and not self.output_path):
             return made
@@ -587,8 +562,7 @@ def derived_identifier(ti: Any) -> str:
 
     :param ti: Airflow's task instance.
     """
-    ids = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
-    return f"airflow-{hashlib.sha256(chr(0).join(ids).encode()).hexdigest()[:32]}"
+    return f"airflow-{digest(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)}"
 
 
 def _with_fence(
@@ -606,7 +580,8 @@ def _with_fence(
 def _loggable_id(record: api.VerificationRecord) -> str:
     """Return FACEKI's id of a verification for a log line.
 
-    An id without a digit is replaced by another text, because such an id is possibly the name of a person.
+    An id without a digit is replaced by another text, because such an id is possibly the name of a person. So is an id
+    that :func:`loggable` refuses.
     """
     request_id = record.request_id or ""
     return loggable(request_id if any(map(str.isdigit, request_id)) else None)

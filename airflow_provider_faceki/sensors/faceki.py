@@ -61,10 +61,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     """Wait until FACEKI has decided a verification.
 
     Select the verification by exactly one of ``link``, ``request_id`` and ``record_identifier``. If FACEKI has no
-    record yet, the sensor continues to wait. FACEKI reports a missing record in three ways, and the sensor recognises
-    all of them. If the link is unknown, expired or used up, the task fails at once. ``poke_interval``,
-    ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have the same meaning
-    with ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``.
+    record yet, the sensor continues to wait. If the link is unknown, expired or used up, the task fails at once.
+    ``poke_interval``, ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have
+    the same meaning with ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``.
 
     XCom: the summary of the record, without personal data.
 
@@ -77,9 +76,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     :param fail_on_decline: Whether the task fails if the decision is DECLINED. Default ``False``, because a declined
         person is a valid result.
     :param max_failures: Number of consecutive failed polls (FACEKI unreachable, overloaded, unreadable response) that
-        are tolerated. Default 10. A poll counts as failed only after the retries that the Connection configures. With
-        ``mode="reschedule"`` before Airflow 3.3, no state survives between pokes, so all failed polls are tolerated
-        until ``timeout``.
+        are tolerated. Default 10. In the worker, a poll counts as failed only after the retries that the Connection
+        configures. In the triggerer, a poll has no retries. With ``mode="reschedule"`` before Airflow 3.3, no state
+        survives between pokes, so all failed polls are tolerated until ``timeout``.
     :param poke_interval: Seconds between the first two polls. Default 60.
     :param exponential_backoff: Whether the pause doubles after each poll. Default ``True``.
     :param max_wait: Maximum pause between two polls, in seconds or as a time span. Default 40 minutes, so three days of
@@ -151,7 +150,6 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
         The content of the event is not trusted, so the method requests the record from FACEKI first.
 
-        :param context: Context of the task.
         :param event: Payload of the trigger event.
         :param deadline: Unix time at which the wait ends. It was computed before the deferral.
         :param parameter: Name of the parameter that set the deadline: ``timeout`` or ``execution_timeout``.
@@ -195,8 +193,8 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def _skipping(self) -> Iterator[None]:
         """If the block raises an error that ``soft_fail`` or ``never_fail`` covers, skip the task.
 
-        This is needed because Airflow applies both parameters only in its own poke loop, which a deferred sensor does
-        not use.
+        Airflow applies both parameters in its own poke loop, which a deferred sensor does not use, and to some errors
+        after a deferral. It never applies them to a :class:`FacekiError` after a deferral.
         """
         try:
             yield

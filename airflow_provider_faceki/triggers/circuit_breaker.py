@@ -27,19 +27,14 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether ordinary polls are blocked.
-
-        This is true while the circuit is open. It is also true while the circuit is half-open, because then only one
-        poll, the probe, is allowed.
-        """
+        """Whether ordinary polls are blocked: the circuit is open, or half-open, when only the probe is allowed."""
         return self.failures >= FAILURE_THRESHOLD
 
     def retry_after(self, now: float) -> float:
         """Return the number of seconds for which the caller must not poll.
 
-        If the result is 0, the caller is allowed to poll now. While the circuit is open, the polls of a Connection are
-        blocked for some time. After this time, one caller gets the result 0. Its poll is the probe, which tests whether
-        FACEKI responds again. All other callers have to wait.
+        0 allows a poll now. While the circuit is open, one caller gets 0 after each blocking time: its poll is the
+        probe.
         """
         if not self.is_open:
             return 0.0
@@ -51,18 +46,15 @@ class CircuitBreaker:
     def record_failure(self, now: float) -> bool:
         """Count a failed poll, and return whether this failure opens the circuit.
 
-        While the circuit is open, polls are blocked. If the circuit was already open or half-open before this failure,
-        the result is ``False``.
+        If the circuit was already open or half-open before this failure, the result is ``False``.
         """
         self.failures += 1
         if self.failures == FAILURE_THRESHOLD:
             self.open_seconds, self._next_probe = MIN_OPEN_SECONDS, now + MIN_OPEN_SECONDS
             return True
         if self._is_half_open:
-            # A probe is one poll that tests whether FACEKI responds again. The first failure after the start of a probe
-            # is taken as a failure of the probe. This failure doubles the blocking time, during which no poll is
-            # allowed. A failure before the start of the probe comes from a poll that began before polls were blocked.
-            # Such a failure says nothing new, so the blocking time stays the same.
+            # The first failure after the start of a probe counts as its failure and doubles the blocking time. Before
+            # that, a failure comes from a poll that began before polls were blocked, and says nothing new.
             self._is_half_open = False
             self.open_seconds = min(self.open_seconds * 2, MAX_OPEN_SECONDS)
             self._next_probe = now + self.open_seconds

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: requests.
 DEFAULT_MAX_WAIT_SECONDS = 2400.0
 #: Seconds by which Airflow's own timeout of a deferred task is later than the deadline of the trigger. Therefore
-#: Airflow's timeout ends the wait only if the triggerer does not run.
+#: Airflow's timeout normally ends the wait only if the triggerer does not run.
 DEFERRAL_SLACK_SECONDS = 60.0
 
 _STATUSES = ("decided", "timeout", "failed", "refused")
@@ -37,15 +37,6 @@ class DecisionEvent(NamedTuple):
 
     status: str
     request_id: str | None = None
-
-    @classmethod
-    def decided(cls, record: api.VerificationRecord) -> DecisionEvent:
-        """Return the trigger event that reports that FACEKI has decided this record."""
-        return cls("decided", as_faceki_id(record.request_id))
-
-    def to_dict(self) -> dict[str, str | None]:
-        """Return the event as a dictionary, which is the payload of Airflow's ``TriggerEvent``."""
-        return {"status": self.status, "request_id": self.request_id}
 
     @classmethod
     def from_payload(cls, payload: object) -> DecisionEvent:
@@ -102,11 +93,8 @@ class WaitLimit(NamedTuple):
 
     @property
     def timeout(self) -> timedelta:
-        """Timeout for Airflow's ``defer``: the time until the deadline of this limit, and some more seconds.
-
-        With these seconds, the trigger usually ends the wait, and not Airflow; see :func:`defer_timeout`.
-        """
-        return defer_timeout(self.deadline)
+        """Timeout for Airflow's ``defer``. It is later than the deadline, so that the trigger normally ends first."""
+        return timedelta(seconds=max(0.0, self.deadline - time.time()) + DEFERRAL_SLACK_SECONDS)
 
     def to_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments for the method with which the task continues after the deferral."""
@@ -131,13 +119,13 @@ class WaitLimit(NamedTuple):
 def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> WaitLimit:
     """Return the time limit that a task had before its deferral.
 
-    The result has the time ``deadline`` and the name ``parameter``. If ``deadline`` is missing, the result is
-    ``limit``.
+    The result has the time ``deadline`` and the name ``parameter``. If ``deadline`` is missing or not a number, the
+    result is ``limit``.
 
     :param deadline: Unix time of the original limit. The task passed it to Airflow before the deferral. It is possibly
         missing, because ``dag.test()`` of Airflow 3 does not return it.
     :param parameter: Name of the operator parameter that set the original limit, such as ``execution_timeout``. The
-        task also passed it to Airflow before the deferral.
+        task also passed it to Airflow before the deferral. If it is not text, the name of ``limit`` is used.
     :param limit: The limit, computed again after the deferral. Its time is possibly later than the original one,
         because in Airflow 3.0 to 3.2 each deferral changes the start time of the task (apache/airflow#63240).
     """
@@ -147,14 +135,6 @@ def restore_limit(deadline: object, parameter: object, limit: WaitLimit) -> Wait
     if not isinstance(parameter, str) or parameter == limit.parameter:
         return WaitLimit(known, limit.parameter, limit.seconds)
     return WaitLimit(known, parameter)
-
-
-def defer_timeout(deadline: float) -> timedelta:
-    """Return the timeout for Airflow's ``defer``, for a trigger that ends at the Unix time ``deadline``.
-
-    The timeout is some seconds longer, so that the trigger normally ends first.
-    """
-    return timedelta(seconds=max(0.0, deadline - time.time()) + DEFERRAL_SLACK_SECONDS)
 
 
 def parse_timestamp(value: object) -> float | None:

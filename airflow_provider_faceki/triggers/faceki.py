@@ -37,7 +37,8 @@ def _count_wait(change: int) -> None:
 class FacekiKycDecisionTrigger(BaseTrigger):
     """Trigger that polls FACEKI and fires one event when the wait for a decision ends.
 
-    The wait ends if FACEKI has decided, if the deadline has passed, or if no further poll can help.
+    The wait ends if FACEKI has decided, if the deadline has passed, if too many consecutive polls have failed, or if no
+    further poll can help.
 
     Airflow stores the arguments, so all of them are identifiers, numbers or flags. A restarted triggerer continues
     the wait with the stored arguments. Exactly one of ``link``, ``request_id`` and ``record_identifier`` must be set.
@@ -52,7 +53,8 @@ class FacekiKycDecisionTrigger(BaseTrigger):
     :param poke_interval: Seconds between the first two polls, at least :data:`MIN_POLL_INTERVAL_SECONDS`. The first
         poll happens at a random time within this interval, so that triggers that start together do not poll together.
     :param exponential_backoff: Whether the pause doubles after each poll.
-    :param max_wait: Maximum pause in seconds between two polls. ``None`` means no maximum.
+    :param max_wait: Maximum pause in seconds between two polls. ``None`` means no maximum. Each pause varies randomly
+        by up to 10 %.
     :param max_failures: Maximum number of consecutive failed polls. After one more failed poll, the trigger gives up.
     :param failed_polls: Number of consecutive failed polls of the task directly before it deferred to this trigger.
     """
@@ -122,7 +124,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
             event = await self._wait()
         finally:
             _count_wait(-1)
-        yield TriggerEvent(event.to_dict())
+        yield TriggerEvent(event._asdict())
 
     async def _wait(self) -> DecisionEvent:
         poller, endpoint = shared_poller(self.faceki_conn_id), api.FetchRecords(**self._key)
@@ -148,7 +150,7 @@ class FacekiKycDecisionTrigger(BaseTrigger):
                 failures = 0
                 found = api.final_record(records, wait_for_review=self.wait_for_review)
                 if found is not None:
-                    return DecisionEvent.decided(found)
+                    return DecisionEvent("decided", found.request_id)
                 poll_log.polled(records, None if is_last else pause)
             if is_last:
                 return DecisionEvent("timeout")

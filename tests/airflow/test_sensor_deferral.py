@@ -170,7 +170,7 @@ def test_what_the_trigger_gave_up_on_is_raised_by_the_worker(
 
 
 def test_the_event_is_small_and_says_no_more_than_it_must() -> None:
-    told = DecisionEvent("decided", "9d0f").to_dict()
+    told = DecisionEvent("decided", "9d0f")._asdict()
     assert json.loads(json.dumps(told)) == {"status": "decided", "request_id": "9d0f"}
     assert DecisionEvent.from_payload(told) == DecisionEvent("decided", "9d0f")
     assert DecisionEvent.from_payload({"status": "decided", "request_id": 7}) == DecisionEvent("decided")

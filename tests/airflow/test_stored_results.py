@@ -124,7 +124,7 @@ def test_a_trigger_s_event_holds_nothing_that_is_no_id(text: str) -> None:
     from airflow_provider_faceki import api
 
     record = api.VerificationRecord({"requestId": text, "decision": text})
-    assert DecisionEvent.decided(record).to_dict() == {"status": "decided", "request_id": None}
+    assert DecisionEvent("decided", record.request_id)._asdict() == {"status": "decided", "request_id": None}
     assert DecisionEvent.from_payload({"status": "decided", "request_id": text}).request_id is None
 
 
