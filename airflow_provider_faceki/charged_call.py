@@ -33,6 +33,7 @@ from uuid import uuid4
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import storable
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _PENDING_KEY = "faceki_submitting_since"
 _OUTCOME_KEY = "faceki_outcome"
 _MATCHES_KEY = "faceki_matches"
-_UNREAD = object()
 
 
 class SuspendedError(api.ValidationError):
@@ -91,17 +91,22 @@ class ChargedCallState:
         # Therefore the key contains a hash of the identifier.
         suffix = "" if identifier is None else f"_{digest(identifier)}"
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
-        #: The stored mark, as this execution found it at its first read. The mark means that the call was possibly
-        #: sent. An earlier try possibly wrote it.
-        self._mark: Any = _UNREAD
         #: Time of the last check by :meth:`ensure_not_suspended`, and the maximum seconds until the next check.
         self._checked_at = 0.0
         self._max_pause = MAX_SUSPENSION_SECONDS
 
+    @lazy_property
+    def _mark(self) -> Any:
+        """The stored mark as this execution found it at the first read. An earlier try possibly wrote it.
+
+        :meth:`acquire` and :meth:`clear` replace it. Other changes in the store are not visible here.
+        """
+        return self._load(self._pending_key)
+
     @property
     def has_pending(self) -> bool:
         """Whether an earlier try has started a call and has not finished it."""
-        mark = self._pending()
+        mark = self._mark
         return mark is not None and not (isinstance(mark, Mapping) and mark.get("is_finished"))
 
     @property
@@ -110,7 +115,7 @@ class ChargedCallState:
 
         Airflow increases the number for each try. Therefore such an execution is a duplicate of this execution.
         """
-        mark = self._pending()
+        mark = self._mark
         return isinstance(mark, Mapping) and mark.get("try_number") == self._ti.try_number
 
     def check_images(self) -> None:
@@ -120,7 +125,7 @@ class ChargedCallState:
         """
         if self._images is None:
             return
-        for saved in (self._pending(), self._load(self._outcome_key)):
+        for saved in (self._mark, self._load(self._outcome_key)):
             images = saved.get("images") if isinstance(saved, Mapping) else None
             if images not in (None, self._images):
                 raise AirflowFailException(
@@ -146,8 +151,7 @@ class ChargedCallState:
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
             return started + resubmit_after if self._ti.try_number > 1 else None
-        pending = self._pending()
-        since = pending.get("at") if isinstance(pending, Mapping) else None
+        since = self._mark.get("at") if isinstance(self._mark, Mapping) else None
         if not isinstance(since, int | float):
             return None
         return max(since, started) + resubmit_after
@@ -161,7 +165,7 @@ class ChargedCallState:
         self._checked_at = time.clock_gettime(_CLOCK)
         if self._store is None:
             return True
-        began, before = time.monotonic(), self._pending()
+        began, before = time.monotonic(), self._mark
         mine: dict[str, Any] = {
             "at": time.time(),
             "try_number": self._ti.try_number,
@@ -291,15 +295,6 @@ class ChargedCallState:
         """Remove the saved records of a face search, so that the next search calls FACEKI again."""
         if self._store is not None:
             self._store.delete(_MATCHES_KEY)
-
-    def _pending(self) -> Any:
-        """Return the stored mark, which means that the call was possibly sent.
-
-        The mark is read from the store once in each execution. Later changes in the store are not visible here.
-        """
-        if self._mark is _UNREAD:
-            self._mark = self._load(self._pending_key)
-        return self._mark
 
     def _load(self, key: str) -> Any:
         return self._store.get(key) if self._store is not None else None

@@ -218,10 +218,13 @@ def _cached_reads(session: Session) -> Iterator[None]:
     one transaction, the cached results can be used for all events: the asset is locked, and changes of DAGs in this
     short time can be ignored. Rows that the transaction itself writes are not cached.
     """
+    from airflow.models.asset import AssetAliasModel, AssetModel
+    from airflow.models.dag import DagModel
+    from airflow.models.serialized_dag import SerializedDagModel
     from sqlalchemy import event
     from sqlalchemy.sql import Select
 
-    classes = _unchanged_classes()
+    classes = {AssetModel, AssetAliasModel, DagModel, SerializedDagModel}
     results: dict[object, FrozenResult[Any]] = {}
 
     def answer(query: ORMExecuteState) -> Result[Any] | None:
@@ -246,14 +249,6 @@ def _cached_reads(session: Session) -> Iterator[None]:
         # The listener that returns the cached results of queries is removed from the database session. Airflow uses the
         # same session for the next transaction of this thread. That transaction would otherwise get old results.
         event.remove(session, "do_orm_execute", answer)
-
-
-def _unchanged_classes() -> frozenset[type]:
-    from airflow.models.asset import AssetAliasModel, AssetModel
-    from airflow.models.dag import DagModel
-    from airflow.models.serialized_dag import SerializedDagModel
-
-    return frozenset({AssetModel, AssetAliasModel, DagModel, SerializedDagModel})
 
 
 def _register(
