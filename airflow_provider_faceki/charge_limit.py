@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Limit the number of charged calls that one try of a task makes with one Connection.
 
-All threads of the try share the limit. Airflow runs each try in one process, so the count is stored in memory only.
-Outside a task, the calls of each process are counted separately.
+All threads of the try share the limit. The count is stored only in the memory of the process that runs the try. If a
+deferred try resumes in another process, the count starts from 0 there. Outside a task, the calls of each process are
+counted separately.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
     """Return a function that creates a context manager, which counts and limits charged calls.
+
+    With no limit, the calls are not counted either.
 
     ``FacekiClient`` runs each charged call inside such a context manager.
 

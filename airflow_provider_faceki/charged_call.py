@@ -44,22 +44,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Minimum seconds that an execution waits before it sends a charged call. Before the wait, it stores a mark with a
-#: random value (nonce). After the wait, it reads the stored mark, to see whether another execution has overwritten the
-#: mark. The wait must be longer than another execution needs to read and to write the mark. These are two requests to
-#: Airflow's API server.
+#: Minimum seconds between the write of the mark and the read that checks its nonce; see the module docstring. The wait
+#: must be longer than another execution needs to read and to write the mark, which are two requests to Airflow's API
+#: server.
 MIN_FENCE_SECONDS = 1.0
-#: Before an execution sends a charged call, it reads the stored mark and writes its own mark. A mark is a stored value
-#: that means: a charged call was possibly sent. Then the execution waits, and reads the stored mark again, to see
-#: whether another execution has overwritten it. The wait lasts at least this factor times the duration of the first
-#: read and the write.
+#: The wait lasts at least this factor times the duration of the read and the write before it.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
 #: reads. If more time passes, the process was suspended, and it stops sending.
 #:
-#: The reason: if a worker sends no heartbeat for 300 seconds, Airflow starts the next try. The next try waits another
-#: 150 seconds, and then looks for the record at FACEKI. A suspended try must send its request before this lookup, or
-#: not at all. Otherwise the person is verified and billed twice.
+#: The reason: if a worker sends no heartbeat for 300 seconds (Airflow's default), Airflow starts the next try. If
+#: FACEKI has no record within ``resubmit_after``, the next try sends the verification. Therefore a suspended try must
+#: send its request before the next try starts, or not at all. Otherwise the person is verified and billed twice.
 #:
 #: The hook possibly pauses before it repeats a failed request, and reads no image during this pause. Therefore the
 #: longest such pause (``max_wait`` of the Connection) is added to the maximum.
@@ -78,6 +74,8 @@ class SuspendedError(api.ValidationError):
 
 class ChargedCallState:
     """State of one task instance's charged call in Airflow's task state store.
+
+    Without this store, as before Airflow 3.3, nothing is saved, and nothing is found.
 
     :param identifier: Identifier under which FACEKI stores the result. ``None`` for a call that leaves no record.
     :param images: Fingerprint of the images. It detects other images that are sent under the same identifier.
@@ -105,7 +103,7 @@ class ChargedCallState:
 
     @property
     def has_pending(self) -> bool:
-        """Whether an earlier try has started a call and has not finished it."""
+        """Whether an earlier try or another execution has started a call and has not finished it."""
         mark = self._mark
         return mark is not None and not (isinstance(mark, Mapping) and mark.get("is_finished"))
 
@@ -119,9 +117,9 @@ class ChargedCallState:
         return isinstance(mark, Mapping) and mark.get("try_number") == self._ti.try_number
 
     def check_images(self) -> None:
-        """Refuse to use a saved outcome if it belongs to other images.
+        """Check that no other images were sent, or possibly sent, under the same identifier.
 
-        :raises AirflowFailException: if other images were sent, or possibly sent, under the same identifier.
+        :raises AirflowFailException: if the stored mark or the saved outcome belongs to other images.
         """
         if self._images is None:
             return
@@ -138,15 +136,17 @@ class ChargedCallState:
         """Return the Unix time by which FACEKI has finished the call, if an earlier try has sent it.
 
         If a lookup at this time or later finds no record, no earlier try has sent the call. If no earlier try has
-        started a call without finishing it, return ``None``.
+        started a call without finishing it, return ``None``. Without a task state store, this is unknown. Then only the
+        first try gets ``None``.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
         """
         # FACEKI needs at most ``resubmit_after`` seconds after the last byte of a call. It is not known when an earlier
         # try sent the last byte. Its mark contains the time before the call. After that, the earlier try was possibly
         # suspended, and sent the last byte much later. However, an earlier try sends nothing after the start of this
-        # try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If Airflow
-        # has not set this start time, as in `dag.test()` of Airflow 2, the current time is used.
+        # try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If the mark
+        # is newer, another execution of this try has written it, and the seconds are counted from the mark. If Airflow
+        # has not set the start time, as in `dag.test()` of Airflow 2, the current time is used instead.
         start: Any = self._ti.start_date
         started: float = start.timestamp() if start else time.time()
         if self._store is None:
@@ -159,8 +159,8 @@ class ChargedCallState:
     def acquire(self) -> bool:
         """Write a mark that the call is possibly sent, and return whether this execution is allowed to send the call.
 
-        ``False`` means that another execution of this task instance sends the call. Without a task state store, no mark
-        can be written. In this case the result is always ``True``.
+        ``False`` means that another execution of this task instance sends or has sent the call. Without a task state
+        store, the result is always ``True``.
         """
         self._checked_at = time.clock_gettime(_CLOCK)
         if self._store is None:
@@ -181,6 +181,9 @@ class ChargedCallState:
 
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
+
+        If the call fails and FACEKI has certainly not processed it, the stored mark is removed. After a suspension, the
+        mark remains.
 
         :raises AirflowException: in three cases: an image could not be read, an image has changed, or this process
             was suspended. In all three cases FACEKI has not received the complete call.
@@ -256,9 +259,9 @@ class ChargedCallState:
     def save_matches(
         self, records: Iterable[api.VerificationRecord], location: str, size: int | None
     ) -> bool:
-        """Save the records that a charged face search found, so that a later try does not search again.
+        """Save the records that a charged face search found, and mark the call as finished.
 
-        Return ``False`` if Airflow has no task state store, because then nothing can be saved.
+        A later try then does not search again. Return ``False`` if Airflow has no task state store.
 
         :param records: Records of the persons that the search found.
         :param location: URI of the image with the face.
@@ -278,7 +281,8 @@ class ChargedCallState:
         """Return the records that an earlier try found with the same image, or ``None`` if no such records are saved.
 
         :param location: URI of the image.
-        :param size: Function that returns the current size of the image in bytes, or ``None`` if it is unknown.
+        :param size: Function that returns the current size of the image in bytes, or ``None`` if it is unknown. If this
+            size or the saved size is unknown, only the URIs are compared.
         """
         saved = self._load(_MATCHES_KEY)
         found = saved.get("found") if isinstance(saved, Mapping) else None

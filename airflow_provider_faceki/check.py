@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def check(chosen: argparse.Namespace) -> int:
-    """Check the Connection, print the report, and return the exit status.
+    """Check the Connection, print the findings, write the report if it is wanted, and return the exit status.
 
     :param chosen: Parsed command line arguments, as declared in ``CHECK_ARGUMENTS``.
     """

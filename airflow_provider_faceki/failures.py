@@ -69,8 +69,8 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
     """Return whether a verification can go on although the request for the workflow's rules failed with ``error``.
 
     The rules say which images a workflow requires. FACEKI does not document the endpoint of the rules, which is known
-    only from SDKs. Therefore a missing endpoint, an unreadable answer or a missing answer does not prevent a
-    verification. FACEKI itself checks the rules during the verification.
+    only from SDKs. Therefore a missing endpoint, a failing service, an unreadable answer or a missing answer does not
+    prevent a verification, but throttling (HTTP 429) does. FACEKI itself checks the rules during the verification.
 
     :param error: Error of the request for the rules, after all retries of the request.
     """
@@ -109,11 +109,11 @@ def translate_errors(
 ) -> Iterator[None]:
     """Raise ``AirflowFailException`` in place of a FACEKI error that another try cannot solve.
 
-    All other errors are raised unchanged. The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so an
-    ``on_failure_callback`` can read its code and request id. The cause of the FACEKI error is removed, because Airflow
+    All other errors are raised again. The FACEKI error is the ``__cause__`` of the ``AirflowFailException``, so an
+    ``on_failure_callback`` can read its code and request id. The cause of each FACEKI error is removed, because Airflow
     logs the whole chain. For example, the text of a transport exception can contain a URL or a header.
 
-    :param passes: Function that receives a FACEKI error. If it returns ``True``, the error is raised unchanged.
+    :param passes: Function that receives a FACEKI error. If it returns ``True``, the error is raised again.
     """
     try:
         yield

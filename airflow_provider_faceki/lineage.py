@@ -60,7 +60,9 @@ class Lineage:
 
 
 def file_uri(uri: FilePath) -> str | None:
-    """Return the location of a file or folder as a URI without credentials, or ``None`` if it is not a location.
+    """Return the location of a file or folder as a URI, without credentials and without the query of a web address.
+
+    Return ``None`` if the text is no location, such as a relative path.
 
     :param uri: Absolute local path, URI, or path object.
     """
@@ -98,7 +100,7 @@ def folder_uri(uri: FilePath, identifiers: Iterable[object] = ()) -> str | None:
     :func:`file_uri`. Return ``None`` if nothing remains.
 
     :param uri: Location of the file.
-    :param identifiers: Identifiers of the person, as JSON values. Lists and mappings are searched for identifiers.
+    :param identifiers: Identifiers of the person, as JSON values. Lists and the values of mappings are searched.
     """
     found = file_uri(uri)
     if found is None:
@@ -134,7 +136,6 @@ def collect(lineage: Lineage, context: object) -> None:
 
     An error is only logged and not raised, because the work of the task is already done and paid.
 
-    :param lineage: The datasets.
     :param context: Hook or path object that has read or written the datasets.
     """
     try:
@@ -152,7 +153,6 @@ def collect(lineage: Lineage, context: object) -> None:
 def to_openlineage(lineage: Lineage) -> Any:
     """Return the datasets as the ``OperatorLineage`` of the OpenLineage provider.
 
-    :param lineage: The datasets.
     :raises ImportError: if the OpenLineage provider is not installed.
     """
     from airflow.providers.common.compat.openlineage.facet import (

@@ -26,7 +26,7 @@ _TOKEN = "AccessToken"  # noqa: S105 - this is the name of an endpoint
 
 
 class RequestMetrics:
-    """``RequestObserver`` that counts the requests of a client."""
+    """``RequestObserver`` that counts the requests, retries, fetched tokens and charged calls of a client."""
 
     def sent(self, endpoint: str, status: int | None) -> None:
         endpoint = endpoint or _TOKEN
@@ -103,7 +103,10 @@ def _emit(kind: str, name: str, tags: dict[str, str], *values: int) -> None:
 
 @cache
 def _stats() -> Any:
-    """Return the one of Airflow's ``Stats`` objects that is configured in this process."""
+    """Return the one of Airflow's ``Stats`` objects that is configured in this process.
+
+    If none is configured, return the last one that exists.
+    """
     found = None
     for name in _MODULES:
         try:

@@ -4,9 +4,10 @@
 Use the policy as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. The policy requires Airflow 3.3 or later. In
 older Airflow, this module does not define the name ``FACEKI_RETRY_POLICY``.
 
-The operators of this provider do not need the policy. They fail at once after errors that another try cannot solve, and
-they search for an earlier result before they send a call again. Your own task does not search for an earlier result.
-Therefore the policy does not repeat your task after a charged call with an unknown outcome.
+The operators of this provider do not need the policy. They fail at once after errors that another try cannot solve.
+If an earlier try possibly sent a charged call, they look for its result before they send it again, or they fail. Your
+own task does not look for an earlier result. Therefore the policy does not repeat your task after a charged call with
+an unknown outcome.
 
 A ``RawCall`` is a call for which you choose the HTTP method and the path. If its request must not be sent twice and
 possibly reached FACEKI, the policy does not repeat your task either.
@@ -32,9 +33,10 @@ else:
         from airflow.providers.common.compat.sdk import Context
 
     class _FacekiRetryPolicy(RetryPolicy):
-        """Retry policy that fails a task at once after errors that another try cannot solve.
+        """Retry policy that fails a task at once after FACEKI errors that another try cannot solve.
 
-        After other errors, the next try starts after the time that FACEKI has requested.
+        After other FACEKI errors, the next try starts after the time that FACEKI has requested. If FACEKI has requested
+        no time, Airflow's own delay applies.
         """
 
         def evaluate(

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Code that the operators and the sensor share: hook, extra links, colours, and the check of rendered arguments."""
+"""Code that operators and sensor share: hook, extra links, colours, copies, and the check of rendered arguments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FacekiTaskMixin:
     faceki_conn_id: str
     template_fields: Sequence[str]
 
-    #: Names of the template fields that had a value when the DAG was parsed.
+    #: Names of the optional template fields that had a value when the DAG was parsed.
     _given: frozenset[str] = frozenset()
     #: Names of attributes that belong to one execution of the task. A copy of the task does not contain these
     #: attributes.
@@ -48,7 +48,6 @@ class FacekiTaskMixin:
 
         The extra link leads to the page of a record in FACEKI's portal.
 
-        :param context: Context of the task.
         :param request_id: FACEKI's id of the verification.
         """
         self.push_link(context, RECORD_URL_KEY, self.hook.settings.record_url(request_id))
@@ -61,7 +60,6 @@ class FacekiTaskMixin:
     def push_link(self, context: Context, key: str, url: str | None) -> None:
         """Store the address of an extra link.
 
-        :param context: Context of the task.
         :param key: XCom key of the address.
         :param url: The address. If it is None, nothing is stored.
         """
@@ -80,9 +78,10 @@ class FacekiTaskMixin:
         self._given |= {name for name in names if getattr(self, name) is not None}
 
     def check_rendered(self) -> None:
-        """Refuse an argument that the author of the DAG has set and that rendered to an empty value.
+        """Refuse an optional argument that the author of the DAG has set and that rendered to an empty value.
 
-        The default of the argument is not used instead, because the author has not chosen the default.
+        A text for a missing value, such as ``'None'``, counts as empty. The default of the argument is not used
+        instead, because the author has not chosen the default.
 
         :raises ValidationError: if there is such an argument. The error text contains the argument's name.
         """

@@ -15,12 +15,14 @@ _GOOGLE_HOST = ".googleapis.com"
 def web_address(uri: storage.FilePath, conn_id: str | None = None, *, is_folder: bool = False) -> str | None:
     """Return the address of a page that shows a file or folder to a user who is logged in to the storage's console.
 
-    The address contains no credentials. Nothing is requested from the storage.
+    For a file on Azure, it is the address of the file itself. The address contains no credentials. Nothing is requested
+    from the storage.
 
     :param uri: URI of the file or folder.
     :param conn_id: Connection for the storage.
     :param is_folder: Whether ``uri`` is the URI of a folder.
-    :returns: ``None`` if no address is known, for example for a local file or for another vendor's S3 storage.
+    :returns: ``None`` if no address is known, for example for a local file, for a folder on Azure, or for another
+        vendor's S3 storage.
     """
     try:
         filesystem, path = storage.locate(str(uri).rstrip("/"), conn_id)
@@ -32,7 +34,6 @@ def web_address(uri: storage.FilePath, conn_id: str | None = None, *, is_folder:
 def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | None:
     """Return the address of a path in an fsspec filesystem; see :func:`web_address`.
 
-    :param filesystem: The filesystem.
     :param path: Path in the filesystem, as ``bucket/key`` or ``container/key``.
     :param is_folder: Whether ``path`` is a folder.
     """
