@@ -29,7 +29,7 @@ LOCK_POLL_SECONDS = 0.05
 #: wait again.
 MAX_LOCK_WAIT_SECONDS = 30.0
 #: FACEKI possibly issues a token and then refuses it in a call. In this case, no further token is requested for this
-#: number of seconds, because FACEKI would probably refuse the next token too, and FACEKI charges for needless tokens.
+#: number of seconds, because FACEKI would probably refuse the next token too, and many requests a day cost extra.
 MIN_RENEWAL_SECONDS = 300.0
 
 T = TypeVar("T")
