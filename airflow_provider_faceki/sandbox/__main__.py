@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The command `faceki-sandbox`, which runs a sandbox until SIGTERM or SIGINT and prints its URL."""
+"""The command `faceki-sandbox`, which runs a sandbox until SIGTERM, SIGINT or the end of its parent process."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ def _port(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Run the command and return its exit code.
+
+    :raises SystemExit: If an option is invalid, a package is missing, or the sandbox cannot start. The exit code is 2.
+    """
     command = parser()
     chosen = command.parse_args(arguments)
     if problem := missing_packages():
@@ -194,7 +197,7 @@ class LineLog:
     """A log that writes its lines to a file descriptor in a separate thread.
 
     If the descriptor is a pipe that no process reads, a write blocks. The separate thread prevents that such a write
-    blocks the server. If the queue of the thread is full, further lines are dropped.
+    blocks the server. If `MAX_LOG_LINES` lines wait for the thread, further lines are dropped.
 
     :param descriptor: the file descriptor, for example 2 for stderr.
     """

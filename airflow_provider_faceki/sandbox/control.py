@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The control API, with which tests and developers control a running sandbox, and a client of this API.
 
-The API exchanges JSON under the path `/_sandbox/`. A POST is accepted only with the content type `application/json`. A
-web page in the developer's browser cannot send this content type to another origin without a CORS preflight, and the
-sandbox refuses the preflight. A foreign web page therefore cannot control the sandbox.
+The API exchanges JSON under the path `/_sandbox/`. A GET only reads. A POST is accepted only with the content type
+`application/json`. A web page in the developer's browser can send such a POST, or a DELETE, to another origin only
+after a CORS preflight. The sandbox refuses the preflight. A foreign web page therefore cannot control the sandbox.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ def call_control(
 
     :param name: the last part of the path, after `/_sandbox/`.
     :param document: the JSON body of a POST, or the query parameters of another method.
-    :returns: the HTTP status and the JSON value of the response. If the input is invalid, the status is 422 and the
-        JSON value contains an error message. The message says which input is allowed.
+    :returns: the HTTP status and the JSON value of the response. An error has one of these statuses:
+
+        - 404: The call does not exist. The value lists all calls.
+        - 422: The input is invalid. The value contains a message, which says which input is allowed.
+        - 409: The simulated FACEKI refuses the call. The value contains a message and FACEKI's error code.
     """
     handler = CONTROL_CALLS.get((method, name))
     if handler is None:
@@ -71,7 +74,7 @@ def _counters(backend: Backend, document: Mapping[str, object]) -> object:
 
 
 def _polls(backend: Backend, document: Mapping[str, object]) -> object:
-    """Return the times at which clients requested records with one filter.
+    """Return the times of the last requests for records with one filter.
 
     The query parameter `key` of the control call contains the filter, for example `link=<id>`.
     """
@@ -125,7 +128,8 @@ def _decide(backend: Backend, document: Mapping[str, object]) -> object:
 def _action(action: Callable[..., object], *, without: tuple[str, ...] = ()) -> Handler:
     """Return a handler that calls a method of the backend.
 
-    The members of the JSON object become the arguments of the method.
+    The members of the JSON object become the arguments of the method. Each parameter without a default needs a text
+    that is not empty.
 
     :param action: the method of the backend.
     :param without: names of the parameters of the method that the control API does not accept.
@@ -208,7 +212,7 @@ class ControlError(Exception):
 
 
 class ControlClient:
-    """A client of the control API.
+    """A client of the control API. If the sandbox refuses a call, a method raises `ControlError`.
 
     Example: `ControlClient(url).post("faults", kind="status", status=503)`
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Run DAGs in tests, in a temporary Airflow home with its own database.
 
-The module supports Airflow 2.11 and 3. It is the only module of the sandbox that imports Airflow, and it imports
-Airflow only when a DAG is run.
+The module supports Airflow 2.11 and 3. It is the only module of the sandbox that imports Airflow. It imports Airflow
+only in the methods of `AirflowHome`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any
 MIGRATION_TIMEOUT_SECONDS = 300
 _BUNDLE = "faceki_tests"
 
-#: Airflow 3.4 stores these tables in another form. Each query returns the columns that the table has before 3.4.
+#: Airflow 3.4 stores these tables in another form. Each query returns the columns that `DagResult` reads, with the
+#: names that they have before 3.4.
 _TABLES_FROM_3_4 = {
     "task_instance": "SELECT *, region_index AS map_index FROM task_instance WHERE working_set",
     "xcom": (
@@ -38,7 +39,7 @@ _TABLES_FROM_3_4 = {
 
 
 class DagError(Exception):
-    """The DAG cannot be loaded or run. The message contains the reason."""
+    """A DAG cannot be loaded, or Airflow's database cannot be created. The message contains the reason."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class DagResult:
         """Return the rendered template fields of a task instance, which Airflow stores for its user interface.
 
         :param task: the task id. If the task is mapped, the map index follows, for example `fetch[2]`.
+        :raises KeyError: If Airflow stored no fields of this task instance.
         """
         rows = self._rows("task_id, map_index, rendered_fields", "rendered_task_instance_fields")
         found = {_instance(task_id, map_index): fields for task_id, map_index, fields in rows}
@@ -144,6 +146,8 @@ class AirflowHome:
 
         The command `airflow db migrate` creates the tables. It runs in a separate process, because it changes the
         logging configuration of the process in which it runs.
+
+        :raises DagError: If the command fails.
         """
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
@@ -197,7 +201,8 @@ class AirflowHome:
         :param source: a DAG, a function with the decorator `@dag`, a module, or the path of a file.
         :param dag_id: the id of the DAG in the module or file. It is required only if there are several DAGs.
         :param conf: the `conf` of the DAG run.
-        :raises DagError: If the file cannot be imported or does not contain the DAG.
+        :raises DagError: If `source` is of another kind, or if the file does not exist, cannot be imported or does not
+            contain the DAG.
         """
         dag = _dag(source, dag_id)
         _serialize(dag)

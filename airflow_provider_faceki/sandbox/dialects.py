@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Dialects: ways in which FACEKI's answers possibly differ from its documentation.
+"""Dialects: ways in which FACEKI's API possibly differs from its documentation.
 
-A route always computes the documented answer. A dialect is a table of functions and values that change this answer.
-`docs/sandbox.md` lists all dialects.
+A dialect is a table of functions and values. Most of them change the documented answer after a route has computed it.
+An answer that a fault sends instead is not changed. `docs/sandbox.md` lists all dialects.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class Dialect:
 
     :param summary: a description of the differences in a few words.
     :param answers: maps a route name to the function that changes the route's successful JSON answers.
-    :param failures: a function that changes every JSON answer that reports a failure. The function receives and returns
-        the document and the HTTP status.
-    :param responses: maps a route name to a function that changes the complete response, including headers and status.
-        The name `*` matches every route.
+    :param failures: a function that changes every JSON answer that reports a failure, except `dead_token`. The function
+        receives and returns the document and the HTTP status.
+    :param responses: maps a route name to a function that changes the complete response, including headers and status,
+        except `dead_token`. The name `*` matches every route that has no function of its own.
     :param paths: maps a route name to the paths that replace the documented path. A name in braces is a variable part
         of the path, and its value is used as the query parameter with this name.
     :param pdf_method: the HTTP method of the PDF report call.
     :param filters: maps the documented name of a filter to the name that the dialect accepts instead.
     :param token_forms: the forms of the token request that the dialect accepts. The forms differ in the path and in the
-        place of the credentials, for example JSON body or headers.
+        place of the credentials, for example JSON body or headers. The setting `token_forms` must allow them too.
     :param token_header: the name, in lower case, of the header that carries the token.
     :param token_scheme: the authentication scheme before the token, in lower case. If empty, the header contains only
         the token.
-    :param dead_token: the answer to a token that is unknown, expired or revoked. If None, the documented answer is
-        returned.
+    :param dead_token: the answer to a request whose token is missing, unknown, expired or revoked. If None, the
+        documented answer is returned.
     :param wrong_credentials: the answer to a wrong client id or client secret. If None, the answer has HTTP status 401.
         This is an assumption, because FACEKI does not document its answer.
     :param webhook: a function that changes the body of a webhook.
@@ -142,7 +142,10 @@ def _renamed(value: Any, **names: str) -> dict[str, object]:
 
 
 def _loose_types(record: Any) -> dict[str, object]:
-    """Return a copy of a record in which error codes are objects, `createdAt` is a number, and booleans are texts."""
+    """Return a copy of a record with other types.
+
+    Error codes are objects, `createdAt` is a number, `updatedAt` has no zone, and the flags of the summary are texts.
+    """
     return {
         **record,
         "errorCodes": [{"errorCode": code} for code in record["errorCodes"]],
@@ -244,8 +247,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "error codes as objects, times as numbers or without a zone, flags as texts",
         {"records": _each_record(_loose_types)},
     ),
-    # Dialects that change the answer of a verification, which is
-    # the billed call.
+    # Dialects that change the answer of a verification by the v3 API.
     "verdict-list": Dialect(
         "a verdict as a list with one element", dict.fromkeys(_VERIFY, _result(lambda verdict: [verdict]))
     ),
@@ -263,8 +265,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
         "a verdict beside `code: 200` and `status: false`",
         dict.fromkeys(_VERIFY, lambda document: {**document, "status": False}),
     ),
-    # Dialects that change the answer of the rules calls. These
-    # calls return the rules of a workflow: the documents that it requires and its other settings.
+    # Dialects that change the answer of the rules calls. These calls return the rules of a workflow: the documents that
+    # it requires and its other settings.
     "rules-nested": Dialect(
         'rules as `{"rules": {…}}`, documents as objects',
         dict.fromkeys(
@@ -431,10 +433,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
 def dialect_of(names: str) -> Dialect:
     """Return the dialect with this name. For several names, return the combination of these dialects.
 
-    A dialect is a simulated difference from FACEKI's documentation.
-
-    :param names: one name, or several names separated by commas. If two dialects change the same answer, the change
-        of the last dialect is applied.
+    :param names: one name, or several names separated by commas. If two dialects set the same field, or the same key of
+        a field that is a mapping, the value of the last dialect is used. All other changes are applied together.
     """
     plain = DIALECTS[DOCUMENTED]
     first, *more = [DIALECTS[name.strip()] for name in names.split(",")]

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Faults: errors that a test queues and that the sandbox then injects into its answers.
 
-The first fault in the queue that matches a request is applied to the request.
+At most one fault is applied to a request: the first fault in the queue that matches the request and whose `skip` is 0.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Fault:
 
     - `status`: The answer has the HTTP status `status`. If `retry_after` is set, the answer has the header
       `Retry-After`. The body is an HTML page for 413, 502, 503 and 504, and JSON for every other status.
-    - `code`: The answer is HTTP 200 with the error `code`. The JSON has the same envelope (outer object) as every other
-      error of the route.
+    - `code`: The answer is HTTP 200 with the error `code`, in the envelope (outer JSON object) of the route's errors.
     - `redirect`: The answer is a redirect to `location` with the HTTP status `status` (default: 302).
-    - `huge`: The answer is JSON that is padded to `size` bytes.
+    - `huge`: The answer is JSON with a text of `size` bytes.
     - `slow`: The request is processed after `delay` seconds, even if the client has disconnected. With `processed`, the
       request is processed at once and only the answer is delayed.
     - `drip`: The answer is correct, but its body is sent in pieces over `delay` seconds.
     - `hang`: The request is not processed and not answered. The connection is reset after `delay` seconds.
-    - `truncated`: The body is the first half of the correct JSON, with a Content-Length that matches this half.
+    - `truncated`: The body is the first half of the correct body, with a Content-Length that matches this half.
     - `cut_off`: The Content-Length matches the complete body, but the connection closes after half of the body.
     - `content_type`: The body is correct, but the header `Content-Type` contains `content_type`.
-    - `reset`: The connection is reset before the body of the request is read.
+    - `reset`: The connection is reset before the body of the request is read. If an earlier fault in the queue depends
+      on the record identifier, the body must be read first.
     - `reset_after_body`: The connection is reset after the body of the request is read. The request is not processed.
     - `process_then_reset`: The request is processed and billed. Then the connection is reset without an answer.
     - `reset_then_process`: The body of the request is read and the connection is reset. The request is processed
@@ -63,14 +63,14 @@ class Fault:
     :param kind: the kind of the fault.
     :param route: the name of the route to which the fault applies. `*` means every route.
     :param record_identifier: a prefix. The fault applies only to requests with a record identifier that begins with
-        this prefix. If None, the fault applies to all requests.
+        this prefix. If None, the fault applies to all requests. The kind `reset` does not have this option.
     :param count: the number of requests to which the fault applies. If None, the number is not limited.
-    :param skip: the number of matching requests that are answered normally before the fault applies.
+    :param skip: the number of matching requests that the fault ignores before it applies.
     :param status: the HTTP status of the kinds `status` (default: 500) and `redirect` (default: 302).
     :param retry_after: the value of the header `Retry-After`, in seconds or as an HTTP date.
     :param code: the FACEKI error code of the kind `code`.
     :param location: the URL to which the kind `redirect` redirects.
-    :param size: the size in bytes of the answer of the kind `huge`.
+    :param size: the size in bytes of the text in the answer of the kind `huge`.
     :param delay: the delay in seconds of the kinds `slow`, `drip`, `hang` and `reset_then_process`.
     :param content_type: the header `Content-Type` of the kind `content_type`.
     :param processed: whether the request is processed and billed before the faulty answer is sent. Only the kinds
@@ -177,7 +177,8 @@ def _label(name: str, value: object) -> None:
 def fault_from(document: Mapping[str, object]) -> Fault:
     """Create a fault from a JSON object.
 
-    :raises ValueError: If the kind or an option is unknown, or a value is invalid.
+    :raises ValueError: If the kind is missing or unknown, if the kind does not have an option, or if a value is
+        invalid.
     """
     names = {each.name for each in fields(Fault)}
     for name in document:
@@ -189,7 +190,7 @@ def fault_from(document: Mapping[str, object]) -> Fault:
 
 
 class Faults:
-    """The queue of the faults that the sandbox has not injected yet."""
+    """The queue of the faults that the sandbox still has to inject."""
 
     def __init__(self) -> None:
         self._queue: list[Fault] = []
@@ -217,7 +218,7 @@ class Faults:
         return False
 
     def take(self, route: str, record_identifier: str) -> Fault | None:
-        """Return the first matching fault and decrease its `count`. If no fault matches, return None.
+        """Return the first matching fault whose `skip` is 0, and decrease its `count`. If there is none, return None.
 
         If `count` reaches 0, the fault is removed from the queue. If the `skip` of a matching fault is not 0, `skip` is
         decreased and the search continues with the next fault.

@@ -139,7 +139,7 @@ def _host(scope: Scope) -> str:
 class ConnectionTracker:
     """The open network connections of one server, indexed by the client's address.
 
-    The sandbox needs this class to reset a connection, because uvicorn offers no way to do so.
+    The sandbox needs this class to close or reset a connection, because uvicorn offers no way to do so.
     """
 
     def __init__(self) -> None:
@@ -154,9 +154,10 @@ class ConnectionTracker:
             self._open.pop(client, None)
 
     def abort(self, client: tuple[str, int] | None, reset: bool) -> None:
-        """Close the connection of a client at once.
+        """Close the connection of a client. If the connection is closed already, do nothing.
 
-        :param reset: whether the connection is closed with a TCP RST instead of a normal end.
+        :param reset: whether the connection is closed at once with a TCP RST. If false, it is closed normally after the
+            data that is already written.
         """
         transport = self._open.get(client) if client is not None else None
         if transport is None:
@@ -195,8 +196,8 @@ def _tracked_protocol(tracker: ConnectionTracker) -> type[H11Protocol]:
 def uvicorn_log_muted() -> Iterator[None]:
     """Drop the lines that uvicorn logs in the current thread.
 
-    Otherwise uvicorn would log each injected fault as an error. Other uvicorn servers of this process run in other
-    threads, so their log lines are not dropped.
+    Otherwise uvicorn would log its start and its end, and would log a failure of the sandbox a second time. Other
+    uvicorn servers of this process run in other threads, so their log lines are not dropped.
     """
     thread = threading.get_ident()
 
@@ -219,7 +220,7 @@ class RealTimeLoop(asyncio.SelectorEventLoop):
 
 
 class HTTPServer(Server):
-    """A uvicorn server that calls a function when it listens, and that stops without waiting for clients.
+    """A uvicorn server that calls a function when it listens, and that stops without waiting for slow requests.
 
     :param on_ready: a function that is called once, when the server listens.
     """
@@ -273,7 +274,7 @@ def http_server(
     :param exposed: whether requests with any `Host` header are accepted. If false, only requests to a loopback host
         are accepted.
     :param tls: the paths of a certificate and its private key. If None, the server uses plain HTTP.
-    :param log: a function that receives one line for each request.
+    :param log: a function that receives one line for each request that is not a control call.
     :param on_ready: a function that is called once, when the server listens.
     :raises OSError: If the certificate or its key cannot be read.
     """

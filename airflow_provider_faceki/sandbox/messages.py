@@ -42,12 +42,12 @@ class Request:
 
     :param base_url: the scheme, host and port under which the client addressed the sandbox.
     :param headers: the headers, with names in lower case.
-    :param query: the parameters of the query string.
+    :param query: the parameters of the query string. In a dialect, they have their documented names.
     :param path: the values of the variable parts of the path.
-    :param document: the parsed JSON body. If None, the request has no body, or the body is not valid JSON.
+    :param document: the parsed JSON body. If None, the body is missing or not valid JSON, or the route takes no JSON.
     :param parts: the fields of a form body.
     :param generation: the number of resets of the sandbox before the request began. If the sandbox is reset during the
-        request, the request changes nothing after the reset, and no fault is applied to it.
+        request, the request changes nothing after the reset, and takes no fault from the queue.
     """
 
     base_url: str
@@ -140,10 +140,10 @@ def error(envelope: Envelope, code: int, status: int = 200) -> Response:
 
 
 def unauthorized(status: int) -> Response:
-    """Return the answer to a request with an unknown URL or without a valid token.
+    """Return the answer to a request with an unknown URL, an invalid token, or a token form that is not accepted.
 
-    :param status: the HTTP status. For an unknown URL it is 404. For a token that is missing, unknown, expired or
-        revoked, it is the value of the setting `refusal_status`.
+    :param status: the HTTP status. For an unknown URL or token form it is 404. For a token that is missing, unknown,
+        expired or revoked, it is the value of the setting `refusal_status`.
     """
     return json_response({"status": False, "code": 1, "message": name_of(1)}, status)
 
@@ -153,7 +153,7 @@ def html(status: int, text: str, headers: Mapping[str, str] | None = None) -> Re
 
 
 def gateway_page(status: int, title: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an HTML error page, as a reverse proxy sends it instead of an answer of the service."""
+    """Return the HTML page of an error or a redirect, as a reverse proxy sends it instead of the service's answer."""
     heading = f"{status} {title}"
     page = (
         f"<html>\r\n<head><title>{heading}</title></head>\r\n<body>\r\n"

@@ -1,10 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Process each request to the sandbox in this order: latency, faults, token check, route, response.
+"""Process each request except control calls in this order: latency, faults, token check, route, response.
 
 The function of a route computes the answer in one synchronous step, during which it holds the backend's lock. The lock
 is never held during a sleep or during network I/O.
 
-If the client disconnects, its request is processed nevertheless, because the real service also bills such a request.
+If the client disconnects after the sandbox has read the complete request, the request is processed nevertheless,
+because the real service also bills such a request.
 """
 
 from __future__ import annotations
@@ -75,12 +76,11 @@ class RequestPipeline:
         self._background: set[asyncio.Task[None]] = set()
 
     async def handle_unmatched(self, request: HTTPRequest) -> HTTPResponse:
-        """Answer a request to a path that is not in the table of routes.
+        """Answer a request whose path and method are not in the table of routes.
 
-        The table contains only documented paths. Two kinds of paths are known but not in the table. The first is the
-        path of the PDF report, which the setting `pdf_path` defines. The second is a path that replaces a documented
-        path in the dialect (a simulated difference from FACEKI's documentation). The response to a request to any other
-        path is the error for an unknown URL.
+        Two kinds of paths are known but not in the table. The first is the path of the PDF report, which the setting
+        `pdf_path` defines. The second is a path that replaces a documented path in the dialect (a simulated difference
+        from FACEKI's documentation). The response to any other request is the error for an unknown URL.
         """
         dialect = self._backend.dialect
         if request.method == dialect.pdf_method:
@@ -97,7 +97,7 @@ class RequestPipeline:
         return await self.handle(UNKNOWN, request)
 
     async def handle(self, route: Route, request: HTTPRequest) -> HTTPResponse:
-        """Answer a request to the documented path of a route.
+        """Answer a request to the path of a route, as it is in the table of routes.
 
         If the dialect (a simulated difference from FACEKI's documentation) replaces this path by another path, the
         answer is HTTP 404.

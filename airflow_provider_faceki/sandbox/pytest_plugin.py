@@ -65,8 +65,10 @@ def faceki_sandbox(
 ) -> FacekiSandbox:
     """Provide an empty sandbox on loopback, and set `AIRFLOW_CONN_FACEKI_DEFAULT` to a Connection to it.
 
+    All tests share one sandbox. It is reset before each test, except its clock.
+
     The optional parameter of the fixture is a mapping of the sandbox's settings, or the name of a dialect. A dialect is
-    a set of differences between FACEKI's answers and its documentation. Example:
+    a difference between FACEKI's answers and its documentation. Several names are separated by commas. Example:
     `@pytest.mark.parametrize("faceki_sandbox", ["path-ids"], indirect=True)`. If a dialect is set, the Connection also
     contains the values that the provider needs for this dialect.
     """
@@ -108,7 +110,8 @@ def _faceki_airflow_home(tmp_path_factory: pytest.TempPathFactory) -> AirflowHom
 def faceki_run_dag(faceki_sandbox: FacekiSandbox, _faceki_airflow_home: AirflowHome) -> Iterator[RunDag]:
     """Provide a function that runs a DAG against the sandbox and returns the result of the DAG run.
 
-    Example: `faceki_run_dag(source, conf={...})`. `source` is a DAG, a path or a module. Airflow uses a temporary home
+    Example: `faceki_run_dag(source, conf={...})`. `source` is a DAG, a function with the decorator `@dag`, a path or a
+    module. Airflow uses a temporary home
     directory with its own database. The database is created once for all tests.
     """
     with _faceki_airflow_home.used():

@@ -51,17 +51,17 @@ def no_log(line: str) -> None:
 
 
 class FacekiSandbox(Backend):
-    """A context manager that serves a sandbox on loopback until the end of the `with` block.
+    """A context manager that serves a sandbox until the end of the `with` block, by default on loopback.
 
     :param settings: the settings. They can be changed at any time (`sandbox.settings.latency = 0.2`). If None, the
         default settings are used.
-    :param host: the loopback address on which the server listens.
+    :param host: the address on which the server listens.
     :param port: the TCP port. If 0, the system selects a free port.
     :param tls: the paths of a certificate and its private key. If None, the server uses plain HTTP.
     :param clock: the clock that measures the lifetimes of tokens and links. If None, the sandbox uses a clock that
         shows the real time.
     :param expose: whether an address that is not loopback is allowed.
-    :param log: a function that receives one line for each request.
+    :param log: a function that receives one line for each request that is not a control call.
     :raises ExposureError: If `host` is not a loopback address and `expose` is false.
     """
 
@@ -112,6 +112,7 @@ class FacekiSandbox(Backend):
 
         :raises RuntimeError: If the sandbox is already running, or the server does not start within
             `START_TIMEOUT_SECONDS`.
+        :raises OSError: If the address cannot be used, or the certificate or its key cannot be read.
         """
         if self._thread is not None:
             raise RuntimeError("this sandbox is already running")
@@ -165,10 +166,10 @@ class FacekiSandbox(Backend):
             runner.run(serve())
 
     async def _answer_links(self) -> None:
-        """Repeatedly create the records of all links whose automatic verification is due.
+        """Repeatedly verify the persons of all links whose automatic verification is due.
 
         The setting `auto_answer` is a number of seconds. When a link is this old, the sandbox decides about the link by
-        itself, although no person has uploaded images. This also happens if the sandbox receives no requests.
+        itself, although no person has uploaded images. Because of this loop, this needs no request.
         """
         while True:
             await real_sleep(AUTO_ANSWER_INTERVAL_SECONDS)

@@ -71,7 +71,7 @@ def _text(value: object) -> object:
 
 
 def _http_url(value: object) -> object:
-    with suppress(ValueError):  # `urlsplit` cannot parse each text.
+    with suppress(ValueError):  # `urlsplit` refuses some texts, for example `http://[`.
         if (
             isinstance(value, str)
             and urlsplit(value).scheme in ("http", "https")
@@ -183,7 +183,7 @@ class Settings:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def shown(self) -> dict[str, object]:
-        """Return the names and values of all settings except the secret settings, for the control API."""
+        """Return the names and values of all settings except those in `SECRETS`, for the control API."""
         return {name: value for name, value in self.values().items() if name not in SECRETS}
 
 

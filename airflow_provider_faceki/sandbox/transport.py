@@ -28,7 +28,7 @@ MAX_TEXT_BYTES = 64 * 1024
 MAX_PARTS = 100
 MAX_BOUNDARY_BYTES = 200
 # If a body is too large, nginx sends an error but continues to read the body for some seconds. Otherwise the client
-# would see only a connection reset and not the error. The sandbox does the same, for at most this time.
+# would see only a connection reset and not the error. The sandbox does the same, within these two limits.
 LINGER_SECONDS = 5.0
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 _PIECES = 10
@@ -42,13 +42,13 @@ class TooLarge(Exception):
 
 
 class FormError(ValueError):
-    """Exception: the content type of a request is not that of a form, or the body cannot be parsed as a form."""
+    """Exception: a request has no form as its body, or the form is incomplete, broken or larger than a limit."""
 
 
 async def read_limited(request: Request, limit: int, consume: Callable[[bytes], None]) -> None:
     """Read the body of a request in pieces.
 
-    The size of the pieces is counted, because the header Content-Length is possibly wrong.
+    The size of the pieces is counted, because the header Content-Length is possibly missing.
 
     :param limit: the maximal size of the body in bytes.
     :param consume: a function that receives each piece.
@@ -69,7 +69,7 @@ class FormReader:
     write the files to disk, so this class uses `MultipartParser`, which passes the pieces of a file to callbacks.
 
     :param content_type: the header `Content-Type` of the request.
-    :raises FormError: If the content type is not a form.
+    :raises FormError: If the content type is not that of a form. `feed` and `end` raise it if the body is invalid.
     """
 
     def __init__(self, content_type: str) -> None:
@@ -166,7 +166,7 @@ class WholeResponse(HTTPResponse):
 
 
 class SlowResponse(WholeResponse):
-    """A complete response with a body that is sent in pieces.
+    """A complete response with a body that is sent in at most ten pieces.
 
     :param seconds: the time in seconds over which the pieces are spread.
     """
@@ -218,7 +218,8 @@ class ConnectionReset(HTTPResponse):
 class EarlyResponse(WholeResponse):
     """A response that is sent before the complete body of the request has arrived.
 
-    After the response, the rest of the request body is read and discarded.
+    After the response, the rest of the request body is read and discarded, within `LINGER_SECONDS` and
+    `MAX_LINGER_BYTES`. Then the connection is closed.
     """
 
     def __init__(self, response: Response) -> None:

@@ -44,7 +44,7 @@ class Backend:
     `lock` protects the state. The lock is held while the answer to a request is computed. It is never held during
     network I/O or a sleep.
 
-    :param settings: the settings of the sandbox. They can be changed at any time.
+    :param settings: the settings of the sandbox. They can be changed at any time, and `reset` restores them.
     :param clock: the clock that measures the lifetimes of tokens and links.
     :param route_names: the names of the API calls (routes) of the sandbox. A test can queue a fault, which is a
         simulated error, for one of these names.
@@ -106,7 +106,7 @@ class Backend:
             self.faults.clear()
 
     def revoke_tokens(self) -> int:
-        """Revoke every token and return the number of revoked tokens."""
+        """Revoke every token and return the number of revoked tokens. An expired token is not counted."""
         with self.lock:
             return self.tokens.revoke_all(self.clock.now())
 
@@ -152,6 +152,7 @@ class Backend:
         :param redirect_url: the URL to which the hosted page leads after the verification. If empty, there is no
             redirect.
         :raises Refused: If the workflow does not exist.
+        :raises ValueError: If a text is not a text, or `minutes` is not a number from 0 to `MAX_LINK_MINUTES`.
         """
         _require_texts(record_identifier=record_identifier, redirect_url=redirect_url)
         if minutes is not None and not _is_number(minutes, MAX_LINK_MINUTES):
@@ -177,6 +178,7 @@ class Backend:
         """Change the state of a link to `expired` or `used_up` at once.
 
         :param how: the new state, one of `LINK_ENDS`.
+        :raises ValueError: If the link or the state does not exist.
         """
         _require_texts(link=link)
         if how not in LINK_ENDS:
@@ -220,8 +222,8 @@ class Backend:
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
                 # The sandbox refuses the verification if the link has no uses left or has expired, if the simulated
-                # FACEKI account has no credit, or if the record identifier selects an error code. A refused
-                # verification does not use up the link.
+                # FACEKI account has no credit, or if the record identifier selects an error code that is not in
+                # `REJECTIONS`. A refused verification does not use up the link.
                 with suppress(Refused):
                     self.answer_link(link)
 
@@ -296,6 +298,7 @@ class Backend:
         :param code: the error code in the record. If None, the decision determines it.
         :param selfie: the content of the selfie by which the face search finds the record.
         :param fields: top-level fields to replace in the document or to add to it.
+        :raises ValueError: If a value has a wrong type.
         """
         _require_texts(record_identifier=record_identifier, decision=decision, link=link)
         if isinstance(code, bool) or not isinstance(code, int | None):
@@ -317,14 +320,15 @@ class Backend:
     def decide(self, key: str, decision: str, by: str = "sandbox") -> dict[str, object]:
         """Verify a person through a link or change the decision of a record, and return the record as a JSON object.
 
-        A webhook is sent in both cases.
+        In both cases a webhook is sent, if the settings allow it.
 
         :param key: the id of a link, or the request id of a record. For a request id, the decision of this record is
             changed. For a link that already has records, the decision of its newest record is changed. A link without
             records is used for a new verification.
         :param decision: ACCEPTED, DECLINED, REVIEW, or another word in capital letters.
-        :param by: the name of the reviewer, which is stored in the record.
-        :raises Refused: If the link cannot be used.
+        :param by: the name of the reviewer, which is stored in the record when its decision is changed.
+        :raises ValueError: If the key is unknown, or the decision is not a word in capital letters.
+        :raises Refused: If the link cannot be used, or the credit is used up.
         """
         _require_texts(key=key, decision=decision)
         if not is_decision(decision):
@@ -344,7 +348,10 @@ class Backend:
             return deepcopy(record.document)
 
     def send_fake_webhook(self, request_id: str, status: str, full_name: str = "") -> None:
-        """Send a forged webhook: a webhook for a verification that did not happen."""
+        """Send a forged webhook: a webhook for a verification that did not happen.
+
+        The setting `webhook_mode` has no effect on it.
+        """
         _require_texts(request_id=request_id, status=status, full_name=full_name)
         body = {"requestId": request_id, "fullName": full_name, "status": status, "kycData": {}}
         self.webhooks.send(request_id, body, "normal")
@@ -400,7 +407,9 @@ class Backend:
             return tuple(self.accounts.bills)
 
     def polls(self, **by: str) -> tuple[float, ...]:
-        """Return the times, in seconds since the epoch, at which a client requested records with one filter.
+        """Return the times of the last requests for records with one filter, at most `MAX_POLLS_KEPT`.
+
+        The times are seconds since the epoch, by the clock of the sandbox.
 
         :param by: exactly one filter and its value, for example `link="<id>"`. The filters are `link`, `requestId`,
             `record_identifier` and `face_id`.

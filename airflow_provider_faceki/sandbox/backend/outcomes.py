@@ -6,7 +6,8 @@ A test selects the outcome by the beginning of the record identifier:
 - `accepted-…`, `declined-…` and `review-…` select the decision.
 - `decision-WORD-…` selects any word as the decision, for tests with an unknown decision.
 - `code-5004-…` selects an error code.
-- `slow-…` or `slow-2.5-…` before one of these prefixes adds a pause of 3 s or 2.5 s before the answer.
+- `slow-…` or `slow-2.5-…` before one of these prefixes adds a pause of 3 s or 2.5 s before the answer to an upload of
+  images through the API. The longest pause is 600 s.
 
 All other identifiers select ACCEPTED.
 
@@ -70,8 +71,8 @@ NAMES: Final[dict[int, str]] = {
 }
 
 # These codes mean that the images were examined and rejected. A rejection is the result of a verification, so the
-# sandbox bills it and stores a record. This is an assumption, because FACEKI does not document whether it bills a
-# rejection.
+# sandbox stores a record and, by default, bills it. This is an assumption, because FACEKI does not document whether it
+# bills a rejection.
 REJECTIONS: Final = frozenset(
     {5004, 5005, 5007, 5008, 5010, 5011, 5012, 8002, *range(8004, 8013), 8018, 8019}
 )
@@ -91,7 +92,7 @@ class Scenario:
 
     :param decision: the decision of the record.
     :param code: the error code of the answer. If None, the answer contains a decision.
-    :param pause: the time in seconds before the answer.
+    :param pause: the time in seconds before the answer of a route with `takes_time`.
     """
 
     decision: str = ACCEPTED

@@ -129,7 +129,7 @@ def new_record(
     :param link: the id of the link. If empty, the verification used no link.
     :param scenario: the outcome of the verification.
     :param selfie: the SHA-256 digest of the selfie. If empty, a new digest that matches no uploaded selfie is used.
-    :param person: values that replace fields of the fictitious person, by field name.
+    :param person: values that replace fields of `document_data`, by field name.
     """
     decision, code = scenario.decision, scenario.code
     request_id = str(uuid4())
@@ -183,7 +183,7 @@ def _summary(decision: str) -> dict[str, bool]:
 
 
 def _images(request_id: str, kinds: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the storage keys of the images of a verification.
+    """Return an invented storage key for each image of a verification, with the document name and the side.
 
     A key is not a URL. FACEKI does not document how a client can fetch an image by its key.
     """
@@ -228,7 +228,8 @@ def _invent(seed: str, overrides: Mapping[str, str]) -> Person:
     """Generate a person.
 
     :param seed: a text that determines the person. The same seed always generates the same person.
-    :param overrides: values that replace generated fields, by field name.
+    :param overrides: values that replace generated fields, by field name. Only `first_name`, `last_name`, `gender` and
+        `document_number` are used.
     """
     dice = hashlib.sha256(seed.encode()).digest()
     year = 1950 + dice[2] % 50
@@ -288,7 +289,7 @@ def _document_data(
 
 
 def _confidence(document: Mapping[str, object]) -> dict[str, object]:
-    """Return a confidence value of the text recognition for each field of an identity document."""
+    """Return a confidence value of the text recognition for each field that is read from an identity document."""
     keys = (key for key in document if key not in ("reference", "document_face_match", "passed"))
     sure = dict.fromkeys(keys, 0.99)
     return {"reference": document["reference"], **sure, "placeOfBirth": 0.0, "personal_number": 0.0}

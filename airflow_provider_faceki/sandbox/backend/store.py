@@ -21,7 +21,8 @@ class Refused(Exception):
     """Error: the sandbox refuses a call. The answer to the call contains one of FACEKI's error codes.
 
     :param code: the error code in the answer.
-    :param status: the HTTP status of the answer.
+    :param status: the HTTP status of the answer. Verifications, searches, the hosted page and the control API use their
+        own status instead.
     :param record: the record that the refused call created. If None, the call created no record.
     """
 
@@ -53,7 +54,7 @@ class Link:
 
 
 class Store:
-    """All links and records of one sandbox.
+    """All links and records of one sandbox, and the automatic verifications that are scheduled.
 
     The records are indexed by each filter of the records call, so that a search is fast even if thousands of clients
     poll at the same time.
@@ -140,7 +141,7 @@ class Store:
 
 
 class Tokens:
-    """The valid tokens of one sandbox.
+    """The tokens of one sandbox.
 
     Each token is a random text and not a JWT. FACEKI does not document the format of its tokens, so a client must not
     parse a token.
@@ -160,7 +161,7 @@ class Tokens:
         return self._valid_until.get(token, 0.0) > now
 
     def revoke_all(self, now: float) -> int:
-        """Revoke every token and return the number of revoked tokens. An expired token does not count."""
+        """Revoke every token and return the number of revoked tokens. An expired token is not counted."""
         revoked = self.count(now)
         self._valid_until.clear()
         return revoked
@@ -173,7 +174,8 @@ class Tokens:
 class Bill:
     """One charge.
 
-    :param record_identifier: the record identifier in the call. If empty, the call contained no record identifier.
+    :param record_identifier: the record identifier of the verification. It is empty if the verification has none, and
+        for a face search or face analysis.
     :param what: the kind of the call. The kinds are `verification`, `link` (a link that was answered on the hosted
         page), `face_match` and `analyze_face`.
     :param at: the time of the charge in seconds since the epoch.
@@ -186,18 +188,19 @@ class Bill:
 
 @dataclass(frozen=True)
 class Counts:
-    """A snapshot of the counters of one sandbox.
+    """A snapshot of the counters of one sandbox since its last reset. Control calls are not counted.
 
     :param requests: the number of requests for each route name.
-    :param statuses: the number of responses for each HTTP status.
+    :param statuses: the number of finished requests for each HTTP status. The status 499 means that the client received
+        no response.
     :param tokens_issued: the number of issued tokens.
     :param tokens_by_form: the number of issued tokens for each form of the token request. The forms differ in the path
         and in the place of the credentials, for example JSON body or headers.
     :param refused: the number of requests that were refused because of their token.
     :param bills: the number of charges.
     :param faults_fired: the number of requests to which a fault was applied.
-    :param webhooks: the number of sent webhooks for each result: an HTTP status, or `no answer`.
-    :param in_flight: the number of requests that are not answered yet.
+    :param webhooks: the number of sent webhooks for each result: an HTTP status, or `no answer` (see `post`).
+    :param in_flight: the number of requests whose response is not ready to be sent yet.
     :param in_flight_max: the maximum of `in_flight` since the last reset.
     """
 

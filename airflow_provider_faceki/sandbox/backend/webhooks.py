@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Send one webhook for each decision, as an unsigned POST without retries.
+"""Send one webhook for each new or changed decision, as an unsigned POST without retries.
 
 FACEKI documents neither the HTTP method, nor retries, nor the order of webhooks. So the POST without retries is an
 assumption. The setting `webhook_mode` simulates other cases that a receiver must handle: webhooks that are late, sent
@@ -39,7 +39,7 @@ class _Delivery:
     :param bodies: the bodies of the webhooks, each with its content type. They are sent one after the other.
     :param lane: the index of the thread that sends this delivery.
     :param generation: the number of `clear` calls before the delivery was queued. If `clear` has been called since
-        then, the delivery is not sent.
+        then, the delivery is not sent, or its result is not counted.
     """
 
     due: float
@@ -95,9 +95,13 @@ class WebhookSender:
             self._queue.clear()
 
     def send(self, request_id: str, body: object, mode: str | None = None) -> None:
-        """Queue a webhook. If the setting `webhook_url` is None, do nothing.
+        """Queue a webhook.
 
-        :param request_id: the request id. Webhooks with the same request id are sent by the same thread.
+        Do nothing if the setting `webhook_url` is None, if the mode is `never`, or if the sender is stopped. If
+        `MAX_QUEUED` deliveries wait already, the webhook is dropped.
+
+        :param request_id: the request id. Webhooks with the same request id are sent by the same thread, except in the
+            mode `out-of-order`.
         :param body: the JSON value to send.
         :param mode: one of the values of the setting `webhook_mode`. If None, the mode in the settings is used.
         """
@@ -145,9 +149,9 @@ class WebhookSender:
             self._thread.start()
 
     def _run(self) -> None:
-        # A lane is an executor with exactly one thread. All webhooks with the same request id use the same lane, so
-        # no two of them are sent at the same time, and they arrive in the order of sending. There are several lanes,
-        # so that a slow receiver does not delay all other webhooks.
+        # A lane is an executor with exactly one thread. Webhooks with the same request id use the same lane, except in
+        # the mode `out-of-order`. So no two of them are sent at the same time, and they arrive in the order of sending.
+        # There are several lanes, so that a slow receiver does not delay all other webhooks.
         lanes = [ThreadPoolExecutor(1, "faceki-sandbox-webhook") for _ in range(SENDER_THREADS)]
         try:
             while (delivery := self._next()) is not None:

@@ -92,7 +92,8 @@ def show(backend: Backend, request: Request) -> Response:
     except Refused as refused:
         closed = refused
     # After the person has sent the form, the browser requests this page with `done` in the query, and the page shows
-    # the result. If the link allows further verifications, the next request without `done` shows the form again.
+    # the result. If the link allows further verifications, the next request without `done` shows the form again, unless
+    # a reviewer still has to decide.
     if record is not None and (closed or just_now or record.decision == REVIEW):
         return _result(backend, link, record, just_now)
     if closed:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The table of all routes (API calls) of the sandbox. `Route` explains the columns."""
+"""The table of all routes of the sandbox: API calls and web pages. `Route` explains the columns."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Body(Enum):
 class Route:
     """The definition of one route of the simulated FACEKI API.
 
-    :param name: the name of the route, which faults (injected errors) and counters use.
+    :param name: the name of the route, which faults (injected errors) and counters use. Several routes can have the
+        same name.
     :param method: the HTTP method.
-    :param path: the documented path, with variable parts in braces.
+    :param path: the path, with variable parts in braces. It is documented, except the path of the file of a PDF report.
     :param handler: the function that computes the answer.
     :param body: the kind of the request body.
-    :param bearer: whether a bearer token is required.
-    :param envelope: the envelope (JSON object around the content) in which errors are reported.
+    :param bearer: whether a token is required.
+    :param envelope: the envelope (JSON object around the content) in which faults report errors.
     :param takes_time: whether a record identifier with the prefix `slow-` delays the answer.
     """
 
@@ -106,7 +107,7 @@ ROUTES: Final = (
 
 # These routes have no fixed path. The path of `PDF` is a setting. `MOVED` answers a request to a documented path that a
 # dialect (a simulated difference from FACEKI's documentation) has replaced by another path. `UNKNOWN` answers a request
-# to a path that belongs to no route.
+# whose path and method belong to no route. Both have the same name.
 PDF: Final = Route("pdf", "GET", "", v3.pdf)
 UNKNOWN: Final = Route("unknown", "", "", v3.unknown, bearer=False)
 MOVED: Final = Route("unknown", "", "", v3.moved, bearer=False)

@@ -30,7 +30,10 @@ def rules(backend: Backend, request: Request) -> Response:
 
 
 def validate_link(backend: Backend, request: Request) -> Response:
-    """Return the rules (required documents and settings) for a verification by a link."""
+    """Return the rules (required documents and settings) for a verification by a link.
+
+    The required documents come from the workflow of the link. The other rules are the same for each link.
+    """
     try:
         link = backend.open_link(request.query.get("url", ""))
     except Refused as refused:

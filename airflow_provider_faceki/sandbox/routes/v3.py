@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """The API calls for tokens, links, rules, verifications, records, faces, images and PDF reports.
 
-Source: https://docs.faceki.com/api-integration/verification-apis/ , one page for each call: authentication,
+Source: https://docs.faceki.com/api-integration/verification-apis/ , one page for each topic: authentication,
 generate-kyc-link, perform-kyc-verification, fetch-records, face-match-api.
 
 Four calls are not on these pages but in official SDKs: the two calls that return the rules (required documents and
@@ -123,7 +123,7 @@ def _workflow(backend: Backend, workflow_id: object) -> Workflow:
 
 
 def _minutes(value: object) -> int | None:
-    """Return the lifetime of a link in whole minutes.
+    """Return the lifetime of a link in whole minutes, or None if the request contains none.
 
     A number and a text are accepted, because FACEKI's documentation shows a number on one page and a text on another.
     """
@@ -341,7 +341,7 @@ def pdf_file(backend: Backend, request: Request) -> Response:
 def _report(request_id: str, decision: str, padding: int = 0) -> bytes:
     """Return a valid PDF file of one page, which contains no personal data.
 
-    :param padding: the number of bytes that a comment adds to the file.
+    :param padding: the number of zeros in a comment that makes the file larger. If 0, there is no comment.
     """
     lines = f"BT /F1 14 Tf 50 780 Td (FACEKI sandbox report {request_id}) Tj 0 -24 Td (Decision: {decision}) Tj ET"
     objects = (
