@@ -4,12 +4,13 @@
 The HTTP status of the answer has these meanings:
 
 - 200: the webhook is stored, was stored before, or has a status that is not selected in the Connection.
-- 401: the Connection is unknown, the token is missing or wrong, or the signature is wrong. The text and the delay of
-  the answer are constant, so the answer does not reveal the reason.
+- 401: the Connection is unknown or unusable, the token is missing or wrong, or the signature is wrong. The text of the
+  answer is constant, and its delay is a multiple of a fixed time, so the answer does not reveal the reason.
 - 404: the path is not a webhook path. 405: the method is not POST.
 - 408: the body did not arrive in time. 413: the body is too large. 422: the body is not a webhook of FACEKI.
-- 429: too many calls. Retry-After contains the seconds to wait.
-- 503: the webhook is not stored. The sender should send it again.
+- 429: too many calls, or too many webhooks of the Connection in 24 hours. Retry-After contains the seconds to wait.
+- 503: the webhook is not stored, or is possibly stored later. The sender should send it again. Retry-After contains the
+  seconds to wait.
 """
 
 from __future__ import annotations
@@ -53,17 +54,20 @@ MAX_DISCARDED_BYTES = 4 * 1024 * 1024
 #: Maximum time in seconds until a body has arrived. A request that waits for its body occupies a socket, but no thread.
 #: Therefore slow senders do not block the other requests during this time.
 BODY_TIMEOUT_SECONDS = 5.0
-#: Rate limit of authenticated calls in one process: maximum number in a burst, and average number per second.
+#: Rate limit of authenticated calls in one process, for all Connections together: maximum number in a burst, and
+#: average number per second.
 CALL_LIMIT = (500.0, 50.0)
 #: Rate limit for unknown callers, in one process. It applies to answers with the status 401, and to lookups of
-#: Connections before the caller's token is checked. Above the limit, the answer has the status 429. The first number is
-#: the maximum number in a burst. The second number is the average number per second.
+#: unexpected Connections; see ``Receiver._authenticate``. Above the limit, the answer has the status 429. The first
+#: number is the maximum number in a burst. The second number is the average number per second.
 REFUSAL_LIMIT = (60.0, 2.0)
-#: The delay between a request and its refusal is a whole multiple of this number of seconds. The delay is always longer
-#: than the lookup of a Connection, so it does not reveal whether a Connection was looked up.
+#: Seconds by which some refusals are delayed: of a wrong token or signature, of a request above REFUSAL_LIMIT, and of a
+#: request for an unexpected Connection whose lookup failed. The delay is a whole multiple of this number, and longer
+#: than the slowest lookup of an expected Connection in the last hour. So it does not reveal whether a Connection was
+#: looked up.
 REFUSAL_SECONDS = 1.0
-#: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed,
-#: or if no active DAG is scheduled on the asset of the webhook's Connection.
+#: Seconds in the Retry-After header of the status 503. The status is sent if the database or a secrets backend failed
+#: or was too slow, or if no active DAG is scheduled on the asset of the webhook's Connection.
 RETRY_AFTER_SECONDS = 30
 #: Seconds in the Retry-After header if a Connection has reached its limit of webhooks per day.
 OVER_LIMIT_RETRY_AFTER_SECONDS = 3600
@@ -159,8 +163,8 @@ class RefusedError(Exception):
         self.detail = detail
         self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
         if status in (401, 408, 413, 429):
-            # The rest of the request's body is never read, so the sender cannot send its next request over the same TCP
-            # connection.
+            # The rest of the request's body is possibly never read. Then the sender cannot send its next request over
+            # the same TCP connection.
             self.headers["Connection"] = "close"
 
 
@@ -180,9 +184,7 @@ class Receiver:
         referenced: Callable[[], Set[str]] = events.referenced_conn_ids,
     ) -> None:
         self._authenticator = auth.Authenticator(load_credentials)
-        #: A Connection is looked up without a rate limit in two cases: a DAG uses the asset of the Connection, or an
-        #: earlier request contained the correct token of the Connection. There are few such Connections. For all other
-        #: ids, lookups have a rate limit, because an attacker can send requests with any id.
+        #: Expected Connections; see :meth:`_authenticate`. There are few, so their lookups have no rate limit.
         self._referenced = auth.ReferencedConnections(referenced)
         self._proven: set[str] = set()
         self._calls = TokenBucket(*CALL_LIMIT)
@@ -241,9 +243,10 @@ class Receiver:
         A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. All
         other Connections are unexpected.
 
-        A separate rate limit restricts the requests with a wrong token. A request is counted when its token turns out
-        to be wrong. There is one exception: a request that starts the lookup of an unexpected Connection is counted
-        before the lookup. If the token of this request turns out to be right, the count is undone.
+        A separate rate limit restricts the requests with a wrong token, because an attacker can send requests with any
+        id. A request is counted when its token turns out to be wrong. There is one exception: a request that starts the
+        lookup of an unexpected Connection is counted before the lookup. If the token of this request turns out to be
+        right, the count is undone.
 
         :raises RefusedError: with the HTTP status 401 if the token is wrong, 429 if the rate limit is reached, or 503
             if the lookup failed.
@@ -264,10 +267,10 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # A Connection is expected if a DAG uses its asset, or if an earlier request contained its correct token. A
-        # request for an expected Connection waits until the lookup is finished. A request for any other Connection
-        # waits at most 0.9 times the shortest delay of a refusal. If the lookup is not finished then, the request is
-        # refused after this shortest delay. So the delay of the refusal does not reveal the duration of the lookup.
+        # A request for an expected Connection waits until the lookup is finished. A request for any other Connection
+        # waits until 0.9 times the shortest delay of a refusal has passed since its arrival. If the lookup is not
+        # finished then, the request is refused after this shortest delay. So the delay does not reveal how long the
+        # lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)
@@ -296,8 +299,7 @@ class Receiver:
     async def _quantize_latency(self, began: float) -> None:
         """Sleep until the time since ``began`` is a whole multiple of the interval from :meth:`_refusal_seconds`.
 
-        ``began`` is the time at which the request arrived. The delay of every refusal is such a multiple, so the delay
-        does not reveal whether a Connection was looked up.
+        ``began`` is the time at which the request arrived. See ``REFUSAL_SECONDS`` for the refusals with such a delay.
         """
         elapsed, every = time.monotonic() - began, self._refusal_seconds()
         await asyncio.sleep(math.floor(elapsed / every + 1) * every - elapsed)
@@ -332,7 +334,7 @@ class Receiver:
 async def _read_body(request: Request) -> bytes:
     """Return the body of a request. Its size is counted while it is read, and the Content-Length header is ignored.
 
-    :raises RefusedError: if the body is too large, or if it does not arrive in time.
+    :raises RefusedError: if the body is too large, if it does not arrive in time, or if the sender disconnects.
     """
     from starlette.requests import ClientDisconnect
 

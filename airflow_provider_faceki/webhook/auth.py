@@ -3,7 +3,7 @@
 
 A Connection cannot be used if it is missing, has another type, has no token, or has a wrong setting. For such a
 Connection, the cache contains credentials that no token matches. Therefore all refusals use the same code path, and the
-Connection is looked up at most once in 30 seconds.
+Connection is not looked up again while it is in the cache.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ CACHE_TTL_SECONDS = 30.0
 #: If the ids of the Connections whose assets are used by DAGs cannot be read, they are read again after this number of
 #: seconds.
 FAILURE_TTL_SECONDS = 5.0
-#: Maximum time in seconds of a Connection lookup. The time is limited, because a secrets backend is possibly slow or
-#: unavailable.
+#: Maximum time in seconds of a Connection lookup, and of reading the ids of the Connections whose assets are used. The
+#: time is limited, because a secrets backend or the database is possibly slow or unavailable.
 LOOKUP_TIMEOUT_SECONDS = 15.0
-#: Each refusal is delayed until it has taken longer than the slowest Connection lookup of the last hour (in seconds).
-#: So the time of a refusal does not reveal whether a Connection was looked up.
+#: Time in seconds for which the duration of the slowest lookup of an expected Connection is kept. The delay of a
+#: refusal is longer than this duration; see ``REFUSAL_SECONDS`` in ``app.py``.
 SLOWEST_TTL_SECONDS = 3600.0
 #: Maximum difference in seconds between the time of a signature and the current time, in both directions.
 MAX_SIGNATURE_AGE_SECONDS = 300
@@ -59,7 +59,7 @@ class Credentials:
         a comparison does not depend on the length of the token.
     :param service: Description of the FACEKI installation that sends the webhooks. It defines which fields of a
         webhook's body contain the request id and the status.
-    :param denied: Reason why no token is accepted. If it is empty, the token of a sender is compared with the hashes.
+    :param denied: Reason why no token is accepted. If it is empty, a token that matches a hash is accepted.
     """
 
     token_hashes: tuple[bytes, ...] = field(repr=False)
@@ -78,11 +78,11 @@ class Credentials:
         return any(same) and not self.denied
 
     def verify_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """Return whether the signature header is valid and recent.
+        """Return whether the signature header is valid. If the Connection has no signature key, the result is true.
 
-        If the Connection has no signature key, the result is true. The header contains the HMAC-SHA256 in hexadecimal,
-        with or without the prefix ``sha256=``. The signature covers the body. If a timestamp header is configured, the
-        signature covers ``<timestamp>.<body>``.
+        The header contains the HMAC-SHA256 in hexadecimal, with or without the prefix ``sha256=``. The signature covers
+        the body. If a timestamp header is configured, the signature covers ``<timestamp>.<body>``, and the timestamp
+        must be recent.
         """
         if self.hmac_header is None:
             return True
@@ -99,16 +99,19 @@ class Credentials:
 
 
 #: Credentials for a Connection that does not exist or cannot be used. No token matches them, because their hash is
-#: random. A token is compared with this hash too, so the comparison takes as long as for a usable Connection.
+#: random. A token is compared with this hash too, so the comparison takes as long as for a Connection with one token.
 DENY_ALL = Credentials((secrets.token_bytes(32),), denied="there is no such Connection of type faceki")
 
 
 class LookupFailed(Exception):
-    """Error: a secrets backend or the database failed, so it is unknown whether the Connection exists."""
+    """Error: a secrets backend or the database failed or was too slow.
+
+    Therefore it is unknown whether the Connection exists.
+    """
 
 
 class Authenticator:
-    """Cache of the credentials of all Connections, in one process. Only one event loop uses an instance.
+    """Cache of the credentials of up to :data:`MAX_CACHED` Connections. Only one event loop uses an instance.
 
     :param load: Function that reads the credentials of a Connection. It runs in a thread and is allowed to block.
     """
@@ -130,14 +133,16 @@ class Authenticator:
     def slowest_lookup_seconds(self) -> float:
         """Duration in seconds of the slowest lookup in the last hour. Without a lookup, the value is 0.
 
-        Only the lookups of expected Connections are measured. A Connection is expected if a DAG uses its asset, or if
-        an earlier request contained its correct token.
+        Only lookups of expected Connections that did not fail are measured; see :meth:`look_up`.
         """
         seconds, until = self._slowest
         return seconds if self._clock() < until else 0.0
 
     def cached(self, conn_id: str) -> Credentials | None:
-        """Return the cached credentials of a Connection. If they are not in the cache, return ``None``."""
+        """Return the cached credentials of a Connection. If they are not in the cache, return ``None``.
+
+        An id that cannot be part of an asset's URI is never looked up. For it, return :data:`DENY_ALL`.
+        """
         if not fits_uri(conn_id):
             return DENY_ALL
         until, credentials = self._cache.get(conn_id, (0.0, None))
@@ -151,11 +156,11 @@ class Authenticator:
         """Look up a Connection and return its credentials. Concurrent callers share one lookup.
 
         :param conn_id: Id of the Connection.
-        :param expected: If it is ``True``, the lookup does not wait for the lookups of unknown ids. Set it if a DAG
-            uses the asset of the Connection, or if an earlier request contained the correct token of the Connection.
+        :param expected: Whether a DAG uses the asset of the Connection, or an earlier request contained the correct
+            token of the Connection. If it is ``True``, the lookup does not wait for the lookups of other ids.
         :param within: Maximum wait in seconds. If the lookup takes longer, the call returns credentials that reject
             every token. The lookup continues and fills the cache. ``None`` means that there is no maximum.
-        :raises LookupFailed: if a secrets backend or the database failed.
+        :raises LookupFailed: if a secrets backend or the database failed or was too slow.
         """
         task = self._lookups.get(conn_id)
         if task is None:
@@ -235,8 +240,8 @@ class ReferencedConnections:
 def load_credentials(conn_id: str) -> Credentials:
     """Read an Airflow Connection and return its webhook credentials.
 
-    If the Connection cannot be used, return credentials that no token matches. If a secrets backend fails, its error is
-    raised unchanged.
+    If the Connection cannot be used, return credentials that no token matches. If a secrets backend fails and no other
+    backend contains the Connection, the error of the backend is raised unchanged.
     """
     from airflow_provider_faceki.api.errors import ConfigurationError
     from airflow_provider_faceki.connection.settings import is_faceki_type, webhook_settings
@@ -272,7 +277,8 @@ def _find_connection(conn_id: str) -> StoredConnection | None:
     """Return the Connection from the first secrets backend that contains it, in Airflow's order.
 
     Airflow's own function is not used, because it also reports "not found" if a backend or the database is unavailable.
-    The sender of a webhook would then receive the status 401 and would not send the webhook again.
+    The sender of a webhook would then receive the status 401 and would not send the webhook again. Return ``None`` if
+    no backend contains the Connection, or if a backend denies the access.
     """
     from airflow.configuration import ensure_secrets_loaded
 

@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Store each webhook notification once, as an asset event in Airflow's database.
+"""Store webhook notifications as asset events in Airflow's database, without repetitions.
+
+The class ``Outcome`` lists the notifications that are not stored.
 
 Airflow's asset manager creates the events, in a database session of the API server. Each transaction first locks the
-database row of the asset. Therefore no other thread, process or machine can write an event between the search for an
-earlier event and the write. On SQLite, this lock is the write lock of the whole database.
+database row of the asset. Therefore no other webhook receiver can write an event of the asset between the search for an
+earlier event and the write. On SQLite, this lock is the write lock of the whole database. If the asset manager itself
+had to acquire this lock and failed, it would continue, and the event would be lost.
 
-On every database, the lock is acquired before the asset manager is called. If the asset manager itself had to acquire
-the lock and failed, it would continue, and the event would be lost.
-
-Commits and this lock limit the number of events per second. Therefore all waiting notifications of a Connection are
-stored together in one transaction.
+Commits and this lock limit the number of events per second. Therefore up to ``MAX_GROUP_SIZE`` waiting notifications of
+a Connection are stored together in one transaction.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Maximum time in seconds to wait for SQLite's lock. It must be shorter than :data:`STORE_TIMEOUT_SECONDS`.
+#: Time in seconds for which a transaction is repeated if SQLite's lock is not free. It must be shorter than
+#: :data:`STORE_TIMEOUT_SECONDS`.
 LOCK_TIMEOUT_SECONDS = 20.0
 #: Maximum time in seconds to wait until an event is written to the database. The time is long, because the event is
 #: useful even if the sender no longer waits for the answer.
@@ -86,9 +87,9 @@ class EventWriter:
 
     def __init__(self, store: StoreEvents) -> None:
         self._store = store
-        # A group consists of notifications that are stored in one transaction. A single thread stores all groups,
-        # because the database allows only one write at a time. The queue of this thread preserves the order of the
-        # groups. Several threads that wait for the lock of the database would not preserve it.
+        # A group consists of notifications that are stored in one transaction. A single thread stores all groups. Its
+        # queue preserves the order of the groups. Several threads that wait for the lock of the database would not
+        # preserve it.
         self._thread = ThreadPoolExecutor(1, "faceki-webhook-writer")
         self._waiting: deque[_Pending] = deque()
         self._draining: asyncio.Task[None] | None = None
@@ -120,7 +121,11 @@ class EventWriter:
             self._draining = None
 
     def _next_group(self) -> list[_Pending]:
-        """Remove a group of notifications of one Connection from the queue, and return the group."""
+        """Remove the next group of notifications from the queue, and return it. Return an empty list if none waits.
+
+        All notifications of a group belong to one Connection. Notifications for which no request waits any longer are
+        removed too.
+        """
         live = [each for each in self._waiting if not each.outcome.cancelled()]
         group = [each for each in live if each.conn_id == live[0].conn_id][:MAX_GROUP_SIZE]
         taken = {id(each) for each in group}
@@ -145,7 +150,10 @@ class EventWriter:
 
 
 def referenced_conn_ids() -> frozenset[str]:
-    """Return the ids of the Connections whose asset is used by a DAG. For other Connections, no event is stored."""
+    """Return the ids of the Connections whose asset is used by a DAG. For other Connections, no event is stored.
+
+    The result also contains Connections whose asset a DAG used earlier, because Airflow keeps such assets.
+    """
     from airflow.models.asset import AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -161,10 +169,9 @@ def store_events(
 ) -> list[Outcome]:
     """Store the notifications of one Connection as events, in one transaction, and return their outcomes.
 
-    A notification that repeats the latest status of its verification is not stored.
-
     :param conn_id: Id of the Connection.
-    :param notifications: Notifications of this Connection, in the order of their arrival.
+    :param notifications: Notifications of this Connection, in the order of their arrival. The outcomes have the same
+        order.
     :param max_per_day: Maximum number of events of this Connection in 24 hours.
     """
     from sqlalchemy.exc import OperationalError
@@ -301,7 +308,10 @@ def _lock_asset(session: Session, uri: str) -> AssetModel | None:
 def _latest_statuses(
     session: Session, asset: AssetModel, notifications: Sequence[WebhookNotification]
 ) -> dict[str, Any]:
-    """Return the status in the latest event of each verification, by request id. This needs only one query."""
+    """Return the status in the latest event of each verification, by request id. This needs only one query.
+
+    Events before the time ``REPEAT_WINDOW`` are ignored.
+    """
     from airflow.models.asset import AssetEvent
     from sqlalchemy import JSON, select, type_coerce
 
@@ -331,7 +341,7 @@ def _count_of_a_day(session: Session, asset: AssetModel) -> int:
 
 
 def _scheduled_dags(session: Session, asset: AssetModel) -> list[DagModel]:
-    """Return the DAGs that an event of the asset starts. Paused DAGs are excluded, because they ignore the event."""
+    """Return the DAGs that are scheduled on the asset. Paused and stale DAGs are excluded: an event starts no run."""
     from airflow.models.asset import (
         DagScheduleAssetNameReference,
         DagScheduleAssetReference,
