@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Checks of a call's arguments. They run before any request is sent, after Airflow has rendered the templates.
 
-An argument is possibly a link, or personal data such as the number of an identity card. Therefore the error messages
-contain the name of the argument and not its value. The check of identifiers is
+An argument is possibly a link, or personal data such as the number of an identity card. Therefore most error messages
+contain the name of the argument and not its value. Only :func:`check_bool`, :func:`check_one_of` and
+:func:`check_seconds` show the value, because they check settings. The check of identifiers is
 :func:`airflow_provider_faceki.api.values.check_identifier`.
 """
 
@@ -21,7 +22,7 @@ from airflow_provider_faceki.api.errors import ValidationError
 #: verification operator has the same default. This constant is defined in this module, so that parsing a DAG file does
 #: not import the code of the verification call.
 DEFAULT_LOOKUP_TIMEOUT_SECONDS = 60.0
-#: Maximum length of a URL or path in characters. Servers refuse a longer one with HTTP 414.
+#: Maximum length of a URL or path in characters. Many servers refuse a longer one with HTTP 414.
 MAX_URL_CHARACTERS = 8000
 #: If a key of a caller's mapping is longer than this number of characters, an error message shows only its beginning.
 MAX_SHOWN_CHARACTERS = 100
@@ -111,7 +112,10 @@ def check_files(name: str, files: object) -> None:
 
 
 def check_part_names(name: str, parts: Iterable[object]) -> None:
-    """Raise an error if a name of a multipart part contains characters that would make the part's header invalid."""
+    """Raise an error if a name of a multipart part is not text of 1 to 100 ASCII letters, digits and ``_ . - [ ]``.
+
+    Other characters would possibly make the part's header invalid.
+    """
     for part in parts:
         if not isinstance(part, str) or not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,100}", part):
             raise ValidationError(f"{name}: names of parts must be letters, digits and _ . - [ ]")
@@ -138,7 +142,7 @@ def _is_sendable(value: object) -> bool:
 
 
 def check_path(name: str, value: object) -> None:
-    """Raise an error if ``value`` is not a path below the base URL."""
+    """Raise an error if ``value`` is not a path below the base URL, or longer than :data:`MAX_URL_CHARACTERS`."""
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", value):
         raise ValidationError(f"{name} must begin with / and hold neither host, query, fragment nor spaces")
     if len(value) > MAX_URL_CHARACTERS:
@@ -152,8 +156,8 @@ def check_path(name: str, value: object) -> None:
 def path_segment(name: str, value: str) -> str:
     """Return an id as one segment of a URL path.
 
-    :raises ValidationError: if the id consists only of dots. Servers and proxies remove the segments ``.`` and ``..``
-        from a path.
+    :raises ValidationError: if the id is empty or consists only of dots. Servers and proxies remove the segments ``.``
+        and ``..`` from a path.
     """
     if not value.strip("."):
         raise ValidationError(f"{name} is no id but a folder of a path")
@@ -161,7 +165,10 @@ def path_segment(name: str, value: str) -> str:
 
 
 def is_web_url(value: object) -> bool:
-    """Return whether ``value`` is an absolute http or https URL."""
+    """Return whether ``value`` is an absolute http or https URL.
+
+    It must be printable, without spaces, and not longer than :data:`MAX_URL_CHARACTERS`.
+    """
     if not isinstance(value, str) or not value.isprintable() or " " in value:
         return False
     if len(value) > MAX_URL_CHARACTERS:

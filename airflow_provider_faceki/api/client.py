@@ -69,7 +69,7 @@ class FacekiClient(_SharedValue):
     :param transport: Timeouts, TLS and proxy settings.
     :param retry: Rules for sending a failed request again.
     :param token_directory: Directory in which the processes of one host share the encrypted access token. It is created
-        with mode 0700. If it is ``None``, the token is stored in the memory of this process only.
+        with mode 0700. If it and ``token_backend`` are ``None``, the token is stored in this process's memory only.
     :param token_backend: Storage through which several hosts share the encrypted access token. ``token_directory`` is
         then a cache for this storage.
     :param secret_masker: Functions that mask access tokens in log lines. The default is ``None``, because this package

@@ -3,7 +3,7 @@
 
 The source ``DOCS`` means https://docs.faceki.com/data-fields/verification-data/error-codes . The source ``SDK`` means
 FACEKI's own mobile SDKs, which still contain the codes of the older V2 API. This module contains only codes from these
-two sources.
+two sources. The number 5012 is the only assumption.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Each line of the tree shows a class, the problem and, after the colon, the recom
     │   ├── ConnectError          no connection was established and no request was sent: try again
     │   ├── TlsError              the server's certificate was not accepted: correct the CA bundle (setting verify)
     │   └── ResponseLostError     the request possibly arrived: look up the record before you send the request again
-    ├── OutcomeUnknownError       the call was possibly billed, but has no record: look up the record again later
+    ├── OutcomeUnknownError       the call was possibly billed, and no record was found: look up the record again later
     └── ResponseError             FACEKI answered with a failure
         ├── AuthenticationError   FACEKI does not accept the credentials or the token: correct the credentials
         ├── InvalidRequestError   the request itself is wrong: correct the call
@@ -22,10 +22,11 @@ Each line of the tree shows a class, the problem and, after the colon, the recom
         ├── VerificationError     the person or an image did not pass the check: treat this as a result
         ├── RateLimitError        FACEKI received too many requests and ignored this request: wait, then try again
         ├── ServiceError          FACEKI failed: try again if the call is idempotent
-        └── UnexpectedResponseError  the answer has an unknown format: check whether the URL belongs to FACEKI
+        └── UnexpectedResponseError  the answer has an unknown format or content: check the URL and the paths
 
-The messages, the ``repr`` and the pickles of these errors contain no body, header, URL query, secret or personal data.
-The messages are built from machine-readable fields only.
+The messages and the ``repr`` of these errors contain no body, header, URL query or secret. Of FACEKI's answer, they
+contain only codes, ids that FACEKI assigns, and JSON keys that look like field names. The pickles also contain the
+attributes. One attribute, ``record_identifier``, is the caller's own identifier, which is possibly personal data.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ class FacekiError(Exception):
     """Base class of all errors of calls to FACEKI.
 
     :param message: Description of the problem and of the remedy, without secrets and personal data.
-    :param code: FACEKI's own code (``code``, ``responseCode`` or ``statusCode``), if the answer contains a code.
-    :param code_name: Published name of the code, if it is known.
-    :param http_status: HTTP status of the answer, if an answer was received.
-    :param request_id: FACEKI's ``requestId`` of the verification, if the answer contains it.
-    :param retry_after: Seconds to wait before the next request, from the header ``Retry-After``.
+    :param code: FACEKI's own code (``code``, ``responseCode``, ``statusCode`` or a similar field), if it is known.
+    :param code_name: Name of the code, if it is known: the published name, or a name that FACEKI's answer contains.
+    :param http_status: HTTP status of the answer, if it is known.
+    :param request_id: FACEKI's ``requestId`` of the verification, if it is known.
+    :param retry_after: Seconds to wait before the next request, from the header ``Retry-After``, if it is known.
     :param is_ambiguous: Whether FACEKI has possibly acted on the request. With ``None``, the default of the error class
         is used.
     :param conn_id: Id of the Airflow Connection. The Airflow hook sets it.
 
     The attribute ``idempotent`` describes the failed call. It is ``True`` by default. :class:`RawCall` sets it to
-    ``False`` if a second call would possibly have a second effect or cost. This package cannot look up whether FACEKI
-    acted on such a call. If ``idempotent`` is ``False`` and ``is_ambiguous`` is ``True``, only a person can decide to
+    ``False`` if a second call would possibly have a second effect or cost. Whether FACEKI acted on a :class:`RawCall`
+    cannot be looked up. If ``idempotent`` is ``False`` and ``is_ambiguous`` is ``True``, only a person can decide to
     repeat the call.
     """
 
@@ -157,27 +158,27 @@ class ResponseLostError(TransportError):
 
 
 class OutcomeUnknownError(FacekiError):
-    """A charged call was sent, its answer was lost, and no record shows whether FACEKI acted on it."""
+    """A charged call was sent, its answer was lost or is unusable, and no record shows whether FACEKI acted on it."""
 
     _is_ambiguous_default = True
 
 
 class ResponseError(FacekiError):
-    """FACEKI answered, and the answer reports a failure."""
+    """FACEKI answered, and the answer reports a failure or cannot be used."""
 
-    #: Whether the body of the answer reports the failure in one of FACEKI's JSON formats. ``False`` if only the HTTP
-    #: status reports the failure.
+    #: Whether the JSON body of the answer reports the failure, and not only the HTTP status. For a
+    #: :class:`NotFoundError`, only the code 8013 and the formats of :mod:`.protocol.envelope` count as such a report.
     is_stated: bool = False
     #: Whether the answer possibly means that FACEKI refused the access token.
     may_refuse_token: bool = False
     #: The caller's own identifier of the failed verification, or ``None`` if the answer does not contain it.
     record_identifier: str | None = None
-    #: Target URL of a redirect. Its ``repr`` hides the URL.
+    #: Target of a redirect, as an absolute or relative URL. Its ``repr`` hides the URL.
     location: SecretText | None = None
 
 
 class AuthenticationError(ResponseError):
-    """FACEKI does not accept the client id and secret, or refuses a token that it has just issued."""
+    """FACEKI does not accept the credentials or the access token, or does not allow the call to them."""
 
 
 class InvalidRequestError(ResponseError):
@@ -185,7 +186,7 @@ class InvalidRequestError(ResponseError):
 
 
 class WorkflowError(ResponseError):
-    """The workflow is unknown to FACEKI or has no rules."""
+    """The workflow is unknown to FACEKI, or there are no rules for it."""
 
 
 class QuotaError(ResponseError):
@@ -210,7 +211,7 @@ class VerificationError(ResponseError):
 
 
 class RateLimitError(ResponseError):
-    """Too many requests (HTTP 429). FACEKI did not act on this request."""
+    """Too many requests (HTTP status or code 429). FACEKI did not act on this request."""
 
     is_transient = True
 
@@ -223,7 +224,7 @@ class ServiceError(ResponseError):
 
 
 class UnexpectedResponseError(ResponseError):
-    """The answer has none of the known formats of FACEKI's answers."""
+    """The answer has an unknown format, or its content does not fit the request, such as records of others."""
 
     is_transient = True
     _is_ambiguous_default = True

@@ -120,7 +120,8 @@ class Summary(TypedDict):
 def is_record(document: Mapping[str, Json]) -> bool:
     """Return whether a JSON object is a verification record.
 
-    An object is a record if it has a field that only records have, or at least two fields that are usual in records.
+    An object is a record if it has a field that only records have, at least two fields that are usual in records, or a
+    documented decision in the field ``status``.
     """
     if document.get("requestId") or document.get("decision"):
         return True
@@ -134,8 +135,8 @@ def is_record(document: Mapping[str, Json]) -> bool:
 class VerificationRecord:
     """The complete record of one verification of one person.
 
-    The properties return only ids, decisions, codes, flags and times. Therefore summaries, log lines and errors contain
-    only these values. Personal data and free text are in :attr:`document` alone.
+    The properties return only ids, decisions, codes, flags and times. Therefore summaries contain only these values.
+    Free text is in :attr:`document` alone. So is personal data, unless the caller's own id contains personal data.
 
     :param document: The record as FACEKI sent it, including unknown fields. FACEKI sends ages and dates as text, which
         is often empty. Country codes have two letters in fields whose name ends with ``_iso``, and three letters in
@@ -180,10 +181,9 @@ class VerificationRecord:
 
     @property
     def record_identifier(self) -> str | None:
-        """The caller's own id of the verification, or ``None``.
+        """The caller's own id of the verification. ``None`` if the field is not a valid identifier.
 
-        The value is also ``None`` if the text means a missing value. For example, one of FACEKI's SDKs sends
-        ``undefined``.
+        For example, the text ``undefined``, which one of FACEKI's SDKs sends, means a missing value.
         """
         return as_identifier(self._sent("record_identifier"))
 
@@ -202,7 +202,8 @@ class VerificationRecord:
         """The decision, or ``None`` if the record has no decision yet.
 
         The decision is read from the field ``decision``. If this field has no value, a documented decision is read from
-        ``status`` and similar fields, or from the field ``decision`` of a nested object.
+        ``status`` and similar fields. If there is no field ``decision``, nested objects with this field are read too.
+        If their decisions differ, they are ignored.
         """
         word = _decision_text(field(self.document, "decision"))
         if word is not None:
@@ -264,7 +265,7 @@ class VerificationRecord:
         """Return whether FACEKI certainly created this record before ``moment``, a Unix time.
 
         A creation time without a zone is possibly in any zone, and a date without a time is possibly any hour of that
-        day. Therefore both are read as the latest possible time.
+        day. Therefore 38 hours are added to both, which is more than the possible error.
         """
         created = self.created_at
         if created is None:
@@ -290,8 +291,8 @@ class VerificationRecord:
     def matches(self, name: str, value: str) -> bool | None:
         """Return whether this record matches the filter of a request for records.
 
-        The result is ``None`` if the record does not contain the id that the filter is about. FACEKI possibly ignores a
-        filter that it does not know, and returns records of other people.
+        The result is ``None`` if the record contains no readable id of the kind that the filter is about. FACEKI
+        possibly ignores a filter that it does not know, and returns records of other people.
 
         :param name: Filter: ``request_id``, ``record_identifier``, ``link`` or ``face_id``.
         :param value: Value of the filter.

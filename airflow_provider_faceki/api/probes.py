@@ -174,7 +174,7 @@ class _Recorder:
 
 @dataclass(frozen=True, repr=False)
 class _ProbeClient(FacekiClient):
-    """Client with a fixed access token. It sends each request at most twice and stores a description of each answer."""
+    """Client with a fixed access token. It sends each request at most twice and describes the last answer."""
 
     token: AccessToken | None = None
     recorder: _Recorder | None = None
@@ -269,7 +269,8 @@ class Diagnosis:
     def other_auth_flow(self) -> AuthFlow | None:
         """Try all forms of the token request except the configured form, and return the first form that works.
 
-        A form works if FACEKI returns a token. If no form works, return ``None``.
+        A form works if FACEKI returns a token. All later test requests use this form and this token. If no form works,
+        return ``None``.
         """
         configured = self._client.auth_flow
         for flow in (flow for flow in AuthFlow if flow is not configured):
@@ -521,7 +522,10 @@ def _error_text(error: FacekiError) -> str:
 
 
 def describe(response: HttpResponse) -> str:
-    """Return a text with the status, the media type and the names of the JSON keys of an HTTP response."""
+    """Return a text with the status, the media type and the JSON keys of an HTTP response.
+
+    At most 12 keys of an object are shown, and only keys that look like field names.
+    """
     media_type = response.headers.get("content-type", "no content type").partition(";")[0].strip().lower()
     parts = [
         f"HTTP {response.status}",

@@ -58,7 +58,7 @@ class AuthFlow(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One installation of FACEKI. The default values come from FACEKI's documentation.
+    """One installation of FACEKI. If no other source is named, the default values come from FACEKI's documentation.
 
     :param base_url: Base URL of all calls except the image check. Source: https://docs.faceki.com/api-integration .
     :param addon_url: Base URL of the image check, which needs no token. Source: FACEKI's SDKs.
@@ -92,8 +92,8 @@ class Service:
         ``{"requestId": …}`` as JSON.
     :param webhook_request_id_field: Name of the webhook field that contains the request id. The documented name and its
         other usual spellings are always accepted too.
-    :param webhook_status_field: Name of the webhook field that contains the decision. The documented names are always
-        accepted too.
+    :param webhook_status_field: Name of the webhook field that contains the decision. The documented name ``status``
+        and names such as ``decision`` are always accepted too.
     """
 
     base_url: str = "https://sdk.faceki.com"

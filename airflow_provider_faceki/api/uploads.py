@@ -15,7 +15,7 @@ from airflow_provider_faceki.api.errors import ValidationError
 
 #: Maximum size of an image in bytes. It equals the default of the Connection's field ``max_image_bytes``.
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
-#: Number of bytes of a file that are read and sent at once. Larger chunks are not faster, because one TLS record
+#: Maximum number of bytes of a file that are read at once. Larger chunks are not faster, because one TLS record
 #: contains at most 16 KiB.
 CHUNK_BYTES = 64 * 1024
 
@@ -70,7 +70,7 @@ class Image(File):
 
     @classmethod
     def checked(cls, name: str, opener: Callable[[], BinaryIO], size: int, max_bytes: int) -> Image:
-        """Check the size and the first bytes of an image and return it, so that FACEKI never bills an invalid image.
+        """Check the size and the first bytes of an image and return it, so that a file of another kind is not sent.
 
         :param name: Name of the argument that contains the image, for the error message.
         :param opener: Function that opens the image at its first byte.
@@ -168,7 +168,7 @@ class Multipart:
         return heads + sum(file.size for _, file in self.files) + len(self._end())
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body in chunks of about 64 KiB. Each call opens and reads the files again.
+        """Yield the body in chunks of at least 64 KiB, except the last. Each call opens and reads the files again.
 
         :raises ValidationError: if a file cannot be read, or the size of a file has changed. The body is then
             incomplete, so FACEKI cannot act on it.

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Validation of single values, such as identifiers, FACEKI's ids, decisions, codes, missing values and JSON to store.
+"""Validation of single values, such as identifiers, FACEKI's ids, decisions, codes and missing values. Also JSON.
 
-The ``as_…`` functions return only values that are safe in XCom, trigger events, log lines and error texts. Such values
-are printable, have a limited length and contain no control characters. The functions never return FACEKI's free text.
+The ``as_…`` functions return only numbers, and printable texts of limited length. They never return FACEKI's free text.
+Do not log the results of :func:`as_identifier` and :func:`as_link_id`: the caller's own identifier is possibly personal
+data, and anyone with the id of a link can use the link.
 """
 
 from __future__ import annotations
@@ -79,11 +80,11 @@ def is_missing(value: object) -> bool:
 
     The result is true for:
 
-    * ``None`` and blank text;
+    * ``None``, and text that is blank or invisible;
     * the texts that programs write for a missing value (``None``, ``null``, ``undefined``, ``nan``, ``NaT``, ``<NA>``,
       ``N/A``, ``#N/A`` and others), in upper or lower case, with or without quotation marks;
-    * a float or ``Decimal`` that is NaN;
-    * the null objects of pandas, pyarrow and Jinja.
+    * a value that is not equal to itself, such as NaN;
+    * the null objects of pandas, pyarrow, Polars and Jinja.
 
     The result is false for zero, ``False`` and empty lists.
     """
@@ -176,7 +177,8 @@ def loggable(identifier: object) -> str:
 def as_link_id(value: object) -> str | None:
     """Return the id of a verification link, or ``None`` if ``value`` is neither a link id nor the URL of a link.
 
-    The id in a URL is the query parameter ``link``. If the URL has no such parameter, the id is the last path segment.
+    The id in a URL is the query parameter ``link`` or ``linkId``. If the URL has no such parameter, the id is the last
+    path segment.
     """
     if not isinstance(value, str) or is_missing(value):
         return None
@@ -198,7 +200,10 @@ def _link_id_of_url(url: str) -> str:
 
 
 def as_word(value: object) -> str | None:
-    """Return ``value`` if it is a single word of at most 40 letters, digits, ``-`` and ``_``, otherwise ``None``."""
+    """Return ``value`` without outer white space if it is a single word, otherwise ``None``.
+
+    A word has at most 40 ASCII letters, digits, ``-`` and ``_``, and begins with a letter or ``_``.
+    """
     if not isinstance(value, str):
         return None
     word = value.strip()
@@ -208,7 +213,7 @@ def as_word(value: object) -> str | None:
 def as_code(value: object) -> int | None:
     """Return ``value`` as a response code, or ``None``.
 
-    A whole number in the form of text or of a float is accepted.
+    A code is a whole number of at most nine digits, also in the form of text or of a float.
     """
     if isinstance(value, str) and re.fullmatch(_CODE, value):
         return int(value)
@@ -231,7 +236,10 @@ def as_number(value: object) -> float | None:
 
 
 def as_code_name(value: object) -> str | None:
-    """Return ``value`` if it has the form of a code name, such as ``FACE_CROPPED``, otherwise ``None``."""
+    """Return ``value`` if it has the form of a code name, such as ``FACE_CROPPED``, otherwise ``None``.
+
+    The maximum length is 64 characters.
+    """
     if not isinstance(value, str) or len(value) > _MAX_CODE_NAME_LENGTH:
         return None
     return value if re.fullmatch(_CODE_NAME, value) else None
@@ -278,7 +286,7 @@ def storable(document: T) -> T:
 
     * U+0000 and lone surrogates become U+FFFD.
     * Integers beyond 64 bits, NaN and infinity become text.
-    * Values nested deeper than 64 levels become JSON text.
+    * Lists and objects nested deeper than 64 levels become JSON text.
     * Keys that Airflow reserves (``__classname__`` and others) lose one leading underscore.
 
     All other values are unchanged.

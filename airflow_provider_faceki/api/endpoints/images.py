@@ -59,7 +59,8 @@ class FaceMatch(_SelfieCall):
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
 
     FACEKI's answer for "no match" is undocumented. For an empty list and for code 8013, the result is an empty tuple.
-    HTTP status 404 raises an error, because a wrong URL is a possible cause.
+    ``null`` means the same only if the setting ``null_result`` is ``no_record``. HTTP status 404 without code 8013
+    raises an error, because a wrong URL is a possible cause.
 
     :param selfie: Image of the person.
     :raises ValidationError: if ``selfie`` is not an :class:`Image`.
@@ -202,7 +203,8 @@ class CheckImage:
 def _charged(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Perform a charged call for which FACEKI stores no record.
 
-    :raises OutcomeUnknownError: if the answer was lost or has an unknown format, so that the call was possibly charged.
+    :raises OutcomeUnknownError: if the call was possibly charged. The answer was lost, has an unknown format, or
+        reports a failure of FACEKI.
     """
     try:
         return (yield from call_once(account, endpoint))

@@ -130,7 +130,10 @@ class RawCall:
         return None, ACCEPT_JSON
 
     def read(self, answer: Payload) -> Json:
-        """Return the JSON document of the answer, without FACEKI's envelope (its outer object with status and code)."""
+        """Return the JSON document of the answer, without FACEKI's envelope (its outer object with status and code).
+
+        If the answer has no body or is a PDF, the result is ``None``.
+        """
         return answer.result
 
     def __repr__(self) -> str:

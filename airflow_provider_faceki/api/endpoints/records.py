@@ -21,7 +21,7 @@ from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, Ser
 from airflow_provider_faceki.api.values import check_identifier, is_missing
 
 #: Identifier that FACEKI's React Native SDK sends if an app sets no identifier. Only :class:`FetchRecords` accepts it,
-#: so that the records of such an app can be fetched. All other calls of this package refuse it.
+#: so that the records of such an app can be fetched. The other calls with a parameter ``record_identifier`` refuse it.
 SDK_MISSING_IDENTIFIER = "undefined"
 
 #: Advice in the error message for an answer that contains null in the place of records.
@@ -84,7 +84,8 @@ class FetchRecords:
     def read(self, answer: Payload) -> tuple[VerificationRecord, ...]:
         """Return the records in FACEKI's order. Omit records with another id than the requested id.
 
-        :raises UnexpectedResponseError: if all records have another id, so FACEKI has ignored the filter.
+        :raises UnexpectedResponseError: if all records have another id, so FACEKI has ignored the filter, or in the
+            cases of :func:`read_records`.
         """
         records = read_records(answer)
         name, value = self._filter()
@@ -101,11 +102,7 @@ class FetchRecords:
         return meant
 
     def empty(self, error: NotFoundError) -> tuple[VerificationRecord, ...]:
-        """Return an empty tuple if ``error`` proves that FACEKI has no record.
-
-        :raises UnexpectedResponseError: if FACEKI's answer has the HTTP status 404 but none of FACEKI's JSON formats.
-            Such an answer possibly comes from a wrong URL or a proxy.
-        """
+        """Return an empty tuple if ``error`` proves that FACEKI has no record; see :func:`check_is_stated`."""
         check_is_stated(error)
         return ()
 
@@ -147,7 +144,7 @@ def check_is_stated(error: NotFoundError) -> None:
 
 
 def read_records(answer: Payload) -> tuple[VerificationRecord, ...]:
-    """Return all records that FACEKI's answer contains, at any level of nesting.
+    """Return all records that FACEKI's answer contains, also in nested objects.
 
     If the answer contains an empty list instead of records, there are none, and the result is empty. A ``null`` in the
     answer means the same only if the setting ``null_result`` is ``no_record``.

@@ -91,9 +91,10 @@ class FetchPdfReport:
         return report
 
     def steps(self, account: AuthSession) -> Steps[PdfReport]:
-        """Request the report. If the answer contains URLs, request these URLs until one of them returns the report.
+        """Request the report. If the answer is a redirect, request its target.
 
-        The access token is sent to FACEKI's host only.
+        If the answer contains URLs, request at most :data:`MAX_FOLLOWED_URLS` of them until one returns the report. The
+        access token is sent to FACEKI's host only.
         """
         try:
             found = yield from call_once(account, _Locate(self))

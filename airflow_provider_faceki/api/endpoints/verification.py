@@ -33,7 +33,8 @@ from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.uploads import Image, check_image
 from airflow_provider_faceki.api.values import check_identifier
 
-#: Seconds between the first two lookups of a record after a lost answer. The pause is doubled for each further lookup.
+#: Seconds between the first two lookups of a record after a lost answer. Each further pause is twice as long as the one
+#: before, up to :data:`MAX_LOOKUP_PAUSE_SECONDS`.
 FIRST_LOOKUP_PAUSE_SECONDS = 1.0
 #: Maximum seconds between two lookups of a record.
 MAX_LOOKUP_PAUSE_SECONDS = 15.0
@@ -98,7 +99,10 @@ class KycVerification:
 
     @classmethod
     def from_dict(cls, stored: object) -> KycVerification | None:
-        """Return the result of a verification from a dictionary of :meth:`to_dict`, or ``None`` for any other value."""
+        """Return the result of a verification from a dictionary of :meth:`to_dict`.
+
+        If the value is no mapping, or has neither a valid request id nor a decision, the result is ``None``.
+        """
         if not isinstance(stored, Mapping):
             return None
         texts = (stored.get(name) for name in ("record_identifier", "request_id", "decision"))
@@ -275,7 +279,7 @@ class PerformKycVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FindKycVerification:
-    """Look up the record of a verification. If FACEKI reports that it has no record, the result is ``None``.
+    """Look up the record of a verification. If FACEKI has none, or only records to ignore, the result is ``None``.
 
     https://docs.faceki.com/api-integration/verification-apis/fetch-records
 
@@ -326,11 +330,7 @@ class FindKycVerification:
         return newest_since(meant, self.not_before)
 
     def empty(self, error: NotFoundError) -> KycVerification | None:
-        """Return ``None`` if ``error`` proves that FACEKI has no record.
-
-        :raises UnexpectedResponseError: if FACEKI's answer has the HTTP status 404 but none of FACEKI's JSON formats.
-            Such an answer possibly comes from a wrong URL or a proxy.
-        """
+        """Return ``None`` if ``error`` proves that FACEKI has no record; see :func:`check_is_stated`."""
         check_is_stated(error)
         return None
 

@@ -47,7 +47,7 @@ class WorkflowRules:
         """Whether FACEKI stores records of the verifications with this workflow.
 
         The value comes from the field ``store_data`` of the workflow's rules. The field is undocumented, but FACEKI's
-        iOS SDK reads it. If the field is missing, the value is ``True``.
+        iOS SDK reads it. If the field is missing or unreadable, the value is ``True``.
         """
         return as_flag(field(self.document, "store_data")) is not False
 

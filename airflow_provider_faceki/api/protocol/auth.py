@@ -27,7 +27,7 @@ from airflow_provider_faceki.api.secrets import SecretBytes, SecretText
 from airflow_provider_faceki.api.service import AuthFlow
 from airflow_provider_faceki.api.values import as_number
 
-#: A token is replaced this number of seconds before it expires, so that the token does not expire on the way to FACEKI.
+#: A token is replaced at most this number of seconds before it expires, so that no token expires on its way to FACEKI.
 RENEWAL_MARGIN_SECONDS = 60.0
 #: Maximum margin as a fraction of the lifetime. One minute would be too large a part of a lifetime below ten minutes.
 MAX_RENEWAL_MARGIN_FRACTION = 0.1
@@ -59,8 +59,8 @@ class AccessToken:
     def usable(self, now: float) -> bool:
         """Return whether the token can be sent at Unix time ``now``.
 
-        If the token was obtained more than a minute after ``now``, the result is ``False``, because one of the clocks
-        is wrong.
+        Shortly before the token expires, the result is ``False``; see :data:`RENEWAL_MARGIN_SECONDS`. It is also
+        ``False`` if the token was obtained more than a minute after ``now``, because one of the clocks is wrong.
         """
         margin = min(RENEWAL_MARGIN_SECONDS, self.lifetime * MAX_RENEWAL_MARGIN_FRACTION)
         return self.obtained_at - RENEWAL_MARGIN_SECONDS <= now < self.obtained_at + self.lifetime - margin
@@ -84,7 +84,7 @@ class TokenStore(Protocol):
     """
 
     def peek(self) -> AccessToken | None:
-        """Return the token in the memory of this process, without I/O."""
+        """Return the token in the memory of this process, or ``None``, without I/O."""
 
     def read(self) -> AccessToken | None:
         """Return the newest token that any process stored, or ``None``. Reading possibly needs I/O."""
@@ -133,7 +133,7 @@ class TokenRequest:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def request(self) -> HttpRequest:
-        """Return the HTTP request for a token. It is idempotent, because a second token request does no harm."""
+        """Return the HTTP request for a token. It is idempotent, so it is sent again after a lost answer."""
         headers: tuple[Header, ...] = JSON_HEADERS if self.flow.method == "POST" else JSON_HEADERS[1:]
         body: SecretBytes | None = None
         query: tuple[tuple[str, str], ...] = ()

@@ -10,7 +10,8 @@ route and with any HTTP status:
 * FACEKI's iOS SDK can also read the error list ``{"errors": [{"message": …}]}``.
 
 FACEKI's SDKs read error codes from answers with HTTP 200, so HTTP 200 alone does not mean success. If a JSON answer has
-none of these envelopes, the whole document is the result. The image check has such answers.
+none of these envelopes and no field ``result`` or ``data``, the whole document is the result. The image check has such
+answers.
 """
 
 from __future__ import annotations
@@ -86,19 +87,20 @@ _GENERAL_CODES = frozenset({400, 403, 422, 500, 1000})
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Payload:
-    """The content of a successful answer, without the outer JSON object (envelope). Its ``repr`` hides the content.
+    """The content of an answer, without the outer JSON object (envelope). Its ``repr`` hides the content.
 
-    :param result: Field ``result`` or ``data`` of the envelope, or the whole document if there is no envelope.
+    :param result: Field ``result`` or ``data``. If an envelope has neither, its fields except code, status and message.
+        If there is no envelope, the whole document.
     :param document: The whole JSON document. Some values are outside ``result`` and ``data``, such as the URL of a
         link.
-    :param file: The downloaded PDF, positioned at its first byte, if the answer is not JSON.
+    :param file: The PDF, positioned at its first byte, if the answer is a PDF.
     :param status: HTTP status.
-    :param is_empty: Whether the answer had no body.
+    :param is_empty: Whether the answer had no body, or only white space.
     :param null_is_no_record: How to read a successful answer whose content is ``null``. ``True``: FACEKI has no record,
         as with an empty list. ``False``: the answer is not understood, and an error is raised. The setting
         ``null_result`` decides this.
-    :param failure: Failure that the envelope reports although the answer contains a record with a decision. Calls that
-        read records ignore the failure and use the record. All other calls raise the failure.
+    :param failure: Failure that the envelope reports although the answer contains records that all have a decision.
+        Calls that read records ignore the failure and use the records. All other calls raise the failure.
     """
 
     result: Json
@@ -123,8 +125,8 @@ class Payload:
 def read_payload(response: HttpResponse) -> Payload:
     """Return the content of an HTTP response from FACEKI.
 
-    :raises ResponseError: if the response is a failure. The HTTP status and FACEKI's code decide the class of the
-        error.
+    :raises ResponseError: if the response is a failure. The HTTP status, FACEKI's code and the words of the answer
+        decide the class of the error.
     """
     # The error is raised here and not in `_read`. Error trackers report local variables, and here the `repr` of each
     # variable hides the content of the answer.

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Search for fields and objects in FACEKI's answers, with any spelling of the names and at any level of nesting.
+"""Search for fields and objects in FACEKI's answers, with other spellings of the names and in nested objects.
 
 FACEKI's documentation has not been compared with the live service. Therefore other formats than the documented formats
 are accepted too. For example, ``request_id`` is accepted instead of ``requestId``, and records are found in ``result``,
@@ -32,14 +32,14 @@ _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z_$-]{0,39}[0-9]{0,2}")
 
 @lru_cache(maxsize=1024)
 def plain(name: str) -> str:
-    """Return ``name`` in lower case, without ``_``, ``-`` and white space, so that all spellings become equal."""
+    """Return ``name`` in lower case, without ``_``, ``-`` and white space, so that its usual spellings become equal."""
     return re.sub(r"[\s_-]", "", name).lower()
 
 
 def field(document: Mapping[str, Json], *names: str) -> Json:
     """Return the value of the first of the fields ``names`` that is not null, or ``None``.
 
-    If no field has exactly one of these names, other spellings of the names are accepted.
+    If no field with exactly one of these names has a value, other spellings of the names are accepted.
     """
     for name in names:
         if document.get(name) is not None:
@@ -56,7 +56,7 @@ def has_field(document: Mapping[str, Json], *names: str) -> bool:
 
 
 def holds_field(document: Json, name: str, depth: int = MAX_WRAPPINGS) -> bool:
-    """Return whether any object in the document has a field ``name`` with a non-null value."""
+    """Return whether an object in the first ``depth`` levels of the document has a non-null field ``name``."""
     if not depth or not isinstance(document, dict | list):
         return False
     if isinstance(document, dict) and field(document, name) is not None:
@@ -69,6 +69,8 @@ def find_objects(
     document: Json, is_wanted: Callable[[Mapping[str, Json]], bool]
 ) -> list[dict[str, Json]] | None:
     """Search a JSON document and return the objects for which ``is_wanted`` returns true.
+
+    An object inside a wanted object is not returned. Deeper levels than :data:`MAX_WRAPPINGS` are not searched.
 
     :param is_wanted: Function that receives a JSON object and returns whether it is wanted.
     :return: The objects. The list is empty if the document contains an empty list or null instead of objects. The
@@ -123,7 +125,10 @@ def _search_object(
 
 
 def says_none(document: Json, depth: int = 0) -> bool:
-    """Return whether the content of an answer is an empty list, or contains an empty list at any level of nesting."""
+    """Return whether the content of an answer is an empty list, or an object with an empty list in a content field.
+
+    The object is possibly nested in others. Examples of content fields are ``result`` and ``records``.
+    """
     document = embedded(document)
     if isinstance(document, dict) and depth <= MAX_WRAPPINGS:
         inner = (value for key, value in document.items() if plain(key) in _WRAPPERS)
@@ -132,7 +137,7 @@ def says_none(document: Json, depth: int = 0) -> bool:
 
 
 def embedded(value: Json) -> Json:
-    """Return the parsed document if ``value`` is text in JSON format, otherwise ``value`` itself."""
+    """Return the parsed document if ``value`` is text with a JSON object or list, otherwise ``value`` itself."""
     if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
         return value
     try:
@@ -167,7 +172,10 @@ def as_flag(value: Json) -> bool | None:
 
 
 def describe(document: Json) -> str:
-    """Return a description of a JSON document with its type and the names of its keys, but without values."""
+    """Return a description of a JSON document with its type and its keys, but without values.
+
+    Keys that do not look like field names are counted and not shown. Only the first nested object is described.
+    """
     if isinstance(document, dict):
         inner = next((item for item in document.values() if isinstance(item, dict) and item), None)
         nested = f", and in it {_keys(inner)}" if inner else ""

@@ -19,7 +19,7 @@ class HttpRequest:
     """One HTTP request. The access token is added later by :meth:`with_token`.
 
     :param method: HTTP method in upper case.
-    :param url: Absolute URL without a query.
+    :param url: Absolute URL. Only if ``query`` is empty, it possibly contains a query.
     :param query: Query parameters in order.
     :param headers: Headers with lower-case names.
     :param body: Body to send. ``headers`` contains its media type.
@@ -29,7 +29,7 @@ class HttpRequest:
         for downloads of reports.
     :param download: Whether the answer is possibly a PDF. A PDF is written to a temporary file, not to memory.
     :param endpoint: Name of the class that describes the call, such as ``FetchRecords``, for metrics. It is empty for a
-        token request.
+        token request. For other requests, the function ``call_once`` sets it if it is empty.
     """
 
     method: str

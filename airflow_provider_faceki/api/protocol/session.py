@@ -171,7 +171,8 @@ def _check_endpoint(endpoint: object) -> None:
 def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
     """Send the request of an endpoint and return the endpoint's result.
 
-    If FACEKI refuses the access token, the token is replaced once and the request is sent again.
+    If FACEKI refuses the access token, the request is sent once more. It has a new token, or the same token if this
+    call has just fetched it.
 
     :raises FacekiError: if the call failed.
     """
@@ -199,7 +200,8 @@ def call_once(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
 def token(account: AuthSession) -> Steps[AccessToken]:
     """Return the stored token if it is usable. Otherwise fetch a new token, store it and return it.
 
-    A lock ensures that only one caller fetches the new token. The other callers wait for this token.
+    The caller that acquires a lock fetches the new token. The other callers wait for this token. After
+    :data:`MAX_LOCK_WAIT_SECONDS`, another of them fetches it too.
     """
     found = account.tokens.peek()
     if found is None or not found.usable(account.clock()):
@@ -214,6 +216,7 @@ def fetch_token(account: AuthSession) -> Steps[AccessToken]:
 
     :raises AuthenticationError: if FACEKI does not accept the credentials.
     :raises ConfigurationError: if FACEKI does not know this form of the request.
+    :raises FacekiError: if the request failed for another reason.
     """
     requested_at = account.clock()
     try:

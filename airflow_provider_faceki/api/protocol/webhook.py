@@ -24,7 +24,7 @@ MAX_FORM_FIELDS = 100
 
 
 class InvalidWebhookError(ValueError):
-    """The body is not a webhook of FACEKI. The error message names the missing field and the keys of the body."""
+    """The body is not a webhook of FACEKI. The error message says why, and describes the body if it was parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class WebhookNotification:
         The status is the decision as the webhook states it. FACEKI's record was not read to confirm it. Both arguments
         can be in upper or lower case.
 
-        :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word.
+        :raises InvalidWebhookError: if ``request_id`` is not a UUID, or ``status`` is not a single word of at most 40
+            letters, digits, ``-`` and ``_``.
         """
         if not isinstance(request_id, str) or not re.fullmatch(UUID_PATTERN, request_id):
             raise InvalidWebhookError("requestId is no UUID")
@@ -70,8 +71,7 @@ def parse_webhook(body: bytes, service: Service = FACEKI) -> WebhookNotification
     and other spellings of the two field names are accepted too.
 
     :param service: Settings that contain the names of the fields for the request id and the decision.
-    :raises InvalidWebhookError: if the body contains no request id or no decision. The error message names the keys of
-        the body.
+    :raises InvalidWebhookError: if the body is neither JSON nor a form, or contains no request id or no decision.
     """
     found = _read(body, service)
     # The body contains personal data. Error trackers report the local variables of each function that an exception
