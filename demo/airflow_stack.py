@@ -134,7 +134,8 @@ class Airflow:
         """Call Airflow's public REST API and return the JSON of the response.
 
         On a busy machine, Airflow's database is possibly locked for a moment. Therefore a failed call is repeated, up
-        to `API_TRIES` tries in total. This method does not repeat a POST, because a failed POST can have had an effect.
+        to `API_TRIES` tries in total. Two kinds of calls are not repeated: a call that Airflow refused with a status
+        below 500, and a POST, because a failed POST can have had an effect.
         """
         if self._token is None:
             # Because all users are admins here, Airflow issues a token without a login. The token is valid for a day.
@@ -180,7 +181,7 @@ class Airflow:
         return found
 
     def tasks(self, dag_id: str, run_id: str = "~") -> list[dict[str, Any]]:
-        """Return the task instances of one run, except the skipped task instances.
+        """Return the task instances of one run of a DAG, except the skipped task instances.
 
         :param run_id: the id of the run. `~` means all runs of the DAG.
         """
@@ -198,7 +199,8 @@ class Airflow:
     def error_of(self, task: Mapping[str, Any]) -> str:
         """Return the text of the last error of a task instance.
 
-        The error is read from the logs of the tries. If these logs contain no error, it is read from Airflow's own log.
+        The error is read from the logs of the tries. If these logs contain no error, the first error about the task
+        instance in Airflow's own log is used. If there is none, the text contains the paths of the logs.
         """
         log = self.home.joinpath("logs", f"dag_id={task['dag_id']}", f"run_id={task['dag_run_id']}")
         log /= f"task_id={task['task_id']}"

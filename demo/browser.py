@@ -22,6 +22,9 @@ TIMEOUT_MILLISECONDS = 60_000
 
 
 def find_chromium() -> str | None:
-    """Return the path of a Chromium: the command in CHROMIUM, `chromium` or `google-chrome`."""
+    """Return the path of a Chromium, or `None` if there is none.
+
+    It is the command in the environment variable CHROMIUM (default: `chromium`), or else `google-chrome`.
+    """
     found = (shutil.which(name) for name in (os.environ.get("CHROMIUM", "chromium"), "google-chrome"))
     return next((path for path in found if path), None)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Simulate people who open the verification links and press buttons there, with the same requests as a browser."""
+"""Simulate people who press buttons on the hosted pages of verification links, with the same request as a browser."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
 A signal to one process group is not sufficient, because Airflow puts each task into its own process group. If a parent
 process ends, the kernel normally makes init the new parent of its children. Then this module could not find them.
 
-The module therefore makes the current process a "subreaper". Then the current process becomes the new parent of such
-orphans. At the end, the module ends all descendants of the current process.
+On Linux, the module therefore makes the current process a "subreaper". Then the current process becomes the new parent
+of such orphans. At the end, the module ends all descendants of the current process that it did not have before.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Interrupted(BaseException):
 
 
 class ProcessFailed(RuntimeError):
-    """Error: a required process did not start, or ended too early."""
+    """Error: a required process has ended too early."""
 
 
 def free_port() -> int:

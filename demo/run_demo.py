@@ -93,7 +93,7 @@ class Demo:
         self._run({FETCH_DAG: 1, HOOK_DAG: 1})
 
     def _run(self, runs: Mapping[str, int]) -> None:
-        """Unpause DAGs and wait until their runs have finished. During the wait, the simulated people press buttons.
+        """Unpause DAGs and wait until their runs have finished or a task has failed. Meanwhile, people press buttons.
 
         :param runs: maps each DAG id to the expected number of runs.
         """
@@ -115,7 +115,10 @@ class Demo:
         self._follow()
 
     def _follow(self) -> bool:
-        """Print a line for each task instance with a new state, and return whether a task instance has failed."""
+        """Print a line for each task instance with a new state, and return whether a task instance has failed.
+
+        Only the states of `SHOWN_STATES` are printed. A further try with the same state is printed too.
+        """
         tasks = self.airflow.all_tasks()
         for task in sorted(tasks, key=lambda each: str(each["end_date"] or each["start_date"] or "")):
             instance = (task["dag_run_id"], task["task_id"], task["map_index"])
@@ -209,7 +212,7 @@ def tail(log: Path) -> str:
 
 
 def demonstrate(work: Path) -> list[str]:
-    """Run the demonstration and return the messages of all failed checks."""
+    """Run the demonstration and return the messages of all failed checks, and of an error that ended it early."""
     with SandboxProcess() as faceki, Processes(work) as processes:
         demo = Demo(work, faceki, processes)
         say("Starting Airflow (scheduler, triggerer, DAG processor, API server) and the sandbox ...")

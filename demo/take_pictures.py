@@ -34,7 +34,7 @@ MAX_PICTURE_BYTES = 150_000
 MAX_COLORS = 256
 #: Device pixels for one CSS pixel. With this value, a screenshot is sharp on a high-resolution screen and still small.
 SCALE = 1.5
-#: Margin in CSS pixels around the parts of a page that a screenshot shows.
+#: Margin in CSS pixels around a group of elements in a screenshot. A single element has no margin.
 MARGIN = 8
 #: The time limit for one step in the browser. It is generous, because the machine is possibly busy.
 TIMEOUT_MILLISECONDS = 180_000
@@ -265,7 +265,10 @@ def save_area(page: Page, name: str, area: FloatRect) -> None:
 
 
 def write(name: str, picture: Image.Image) -> None:
-    """Write a screenshot with at most `MAX_COLORS` colours, so that the file is small."""
+    """Write a screenshot with at most `MAX_COLORS` colours, so that the file is small.
+
+    :raises ValueError: If the file has more than `MAX_PICTURE_BYTES`.
+    """
     path = PICTURES / f"{name}.png"
     few = picture.convert("RGB").quantize(MAX_COLORS, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
