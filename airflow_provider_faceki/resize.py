@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -27,6 +29,11 @@ MAX_PIXELS = 250_000_000
 #: more memory is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
+#: Maximum number of scans of a JPEG, and of all its segments. Encoders write at most some tens of both. The time for
+#: decoding grows with these numbers: a file of 100 kB with 1000 scans of a large image would take a minute.
+MAX_SCANS = 100
+MAX_SEGMENTS = 1000
+
 # Pillow's JPEG quality of a resized image. At this quality, neither a person nor text recognition (OCR) notices a
 # loss, and the file has a tenth of the size of the original file.
 _JPEG_QUALITY = 90
@@ -42,6 +49,11 @@ _WEBP_PIXEL_BYTES = 12
 # decoded.
 _COEFFICIENT_BYTES = 2
 _SIXTEEN_BIT_WHITE = 65535
+# Marker of a segment of a JPEG, or of its end. The markers that are left out have no segment.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_FRAMES = {bytes([0xFF, kind]) for kind in range(0xC0, 0xD0)} - {b"\xff\xc4", b"\xff\xc8", b"\xff\xcc"}
+_PROGRESSIVE_FRAMES = {b"\xff\xc2", b"\xff\xc6", b"\xff\xca", b"\xff\xce"}
 
 
 def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
@@ -97,12 +109,14 @@ def _reduced(name: str, file: BinaryIO, media_type: str, longest: int) -> Pillow
         _check_pixels(name, size, needed)
         with _budget.reserve(needed), _open(file, media_type) as image:
             return _shrink(image, longest)
+    # The structure of a JPEG is checked before Pillow reads the file: each scan takes as long as a whole image.
+    scans = _scan_count(name, file) if media_type == "image/jpeg" else 1
     with _open(file, media_type) as image:
         size = image.size
         _check_pixels(name, size, 0)
         if media_type == "image/jpeg":
             _decode_reduced(image, longest)
-        needed = _needed_bytes(image, size, file)
+        needed = _needed_bytes(image, size, has_many_scans=scans > 1)
         needed += _averaging_bytes(image.size, longest, 1 if image.mode == "L" else 4)
         _check_pixels(name, size, needed)
         with _budget.reserve(needed):
@@ -154,7 +168,7 @@ def _decode_reduced(image: ImageFile, longest: int) -> None:
         image.draft(None, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
 
 
-def _needed_bytes(image: ImageFile, full_size: tuple[int, int], file: BinaryIO) -> int:
+def _needed_bytes(image: ImageFile, full_size: tuple[int, int], *, has_many_scans: bool) -> int:
     """Return the memory in bytes that Pillow needs to decode an opened JPEG or PNG and to convert its pixels."""
     a_pixel = _PIXEL_BYTES.get(image.mode, 4)
     if _has_transparency(image):
@@ -166,7 +180,7 @@ def _needed_bytes(image: ImageFile, full_size: tuple[int, int], file: BinaryIO) 
     elif image.mode not in {"L", "RGB", "CMYK", "YCbCr"}:
         a_pixel += 4
     needed = image.width * image.height * a_pixel
-    if image.format == "JPEG" and (image.info.get("progressive") or _has_many_scans(image, file)):
+    if has_many_scans:
         layers = [(layer[1], layer[2]) for layer in image.layer]  # type: ignore[attr-defined]
         share = sum(h * v for h, v in layers) / (max(h for h, _ in layers) * max(v for _, v in layers))
         needed += math.ceil(full_size[0] * full_size[1] * share * _COEFFICIENT_BYTES)
@@ -183,30 +197,33 @@ def _averaging_bytes(size: tuple[int, int], longest: int, pixel_bytes: int) -> i
     return math.ceil(width * factor * (height + height * factor)) * pixel_bytes
 
 
-def _has_many_scans(image: ImageFile, file: BinaryIO) -> bool:
-    """Return whether the first scan of a JPEG contains only some of the colour components.
+def _scan_count(name: str, file: BinaryIO) -> int:
+    """Return the number of scans of a JPEG. If a decoder reads only the first scan, return 1.
 
-    Such a JPEG has several scans. If the structure of the file is invalid, return ``True`` too.
+    Like decoders, this function skips bytes that belong to no segment.
+
+    :raises ValidationError: if the JPEG has too many scans or segments.
     """
-    position = file.tell()
-    try:
-        file.seek(2)
-        while True:
-            marker = file.read(2)
-            if len(marker) < 2 or marker[0] != 0xFF or marker[1] == 0:
-                return True
-            if marker[1] == 0xFF:
-                file.seek(-1, os.SEEK_CUR)
-            elif marker[1] == 0xDA:
-                return file.read(3)[2:] < bytes([image.layers])  # type: ignore[attr-defined]
-            elif not (marker[1] == 0x01 or 0xD0 <= marker[1] <= 0xD8):
-                length = int.from_bytes(file.read(2), "big")
-                # The length contains its own two bytes. Without this check, the loop could go back and never end.
-                if length < 2:
-                    return True
-                file.seek(length - 2, os.SEEK_CUR)
-    finally:
-        file.seek(position)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        position, scans, layers, is_progressive = 2, 0, 0, False
+        for _ in range(MAX_SEGMENTS):
+            marker = _MARKER.search(data, position)
+            if marker is None or marker[0] == _END:
+                return scans
+            position = marker.end()
+            if marker[0] in _FRAMES:
+                layers, is_progressive = data[position + 7], marker[0] in _PROGRESSIVE_FRAMES
+            elif marker[0] == _SCAN:
+                scans += 1
+                if scans == 1 and not is_progressive and data[position + 2] >= layers:
+                    return 1
+                if scans > MAX_SCANS:
+                    break
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+    raise ValidationError(
+        f"{name} cannot be made smaller: it has more than {MAX_SCANS} scans or {MAX_SEGMENTS} segments; "
+        "a JPEG that is not progressive has one scan"
+    )
 
 
 def _webp_size(file: BinaryIO) -> tuple[int, int]:

@@ -7,11 +7,11 @@ import io
 import random
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from threading import Thread
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from PIL import ImageDraw, ImageFile, PngImagePlugin
 from airflow_provider_faceki import api
 from airflow_provider_faceki.operators.images import FacekiAnalyzeFaceOperator, FacekiCheckImageOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
-from airflow_provider_faceki.resize import _has_many_scans, resized
+from airflow_provider_faceki.resize import _scan_count, resized
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import execute
 from tests.billing.conftest import Connect, Verify
@@ -148,9 +148,24 @@ def test_a_jpeg_without_a_scan_ends(content: str) -> None:
 
 
 def test_a_scan_behind_bytes_that_decoders_skip_is_found() -> None:
+    frame = "ffc0001108001000100301110002110103110100"
     one_of_three, three_of_three = "ffda0008010100003f00", "ffda000c03010002110311003f00"
-    hidden = bytes.fromhex(START + "ff00" + "000c" + one_of_three + three_of_three)
-    assert _has_many_scans(SimpleNamespace(layers=3), io.BytesIO(hidden))  # type: ignore[arg-type]
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes.fromhex(START + frame + "ff00000c" + one_of_three + three_of_three + END))
+        file.flush()
+        assert _scan_count("selfie", file) == 2
+
+
+@pytest.mark.parametrize("repeated", ["scan", "segment"])
+def test_a_small_jpeg_that_would_take_hours_is_refused(repeated: str) -> None:
+    content = encoded(Pillow.new("L", (4000, 4000), 128), "JPEG", progressive=True)
+    scan, end = content.rindex(b"\xff\xda"), len(content) - 2
+    if repeated == "scan":
+        content = content[:end] + content[scan:end] * 100_000 + content[end:]
+    else:
+        content = content[:2] + bytes.fromhex("ffe100094578696600002a") * 200_000 + content[2:]
+    told = answer_in_time(content)
+    assert told.startswith("selfie cannot be made smaller: it has more than 100 scans or 1000 segments")
 
 
 def answer_in_time(content: bytes) -> str:
@@ -264,7 +279,7 @@ WITHOUT_PILLOW = """
 import io, sys
 sys.modules["PIL"] = None
 from airflow_provider_faceki import api
-from airflow_provider_faceki.resize import resized
+from airflow_provider_faceki.resize import _scan_count, resized
 image = api.Image.of_bytes("selfie", b"\\xff\\xd8\\xff" + bytes(100))
 try:
     resized("selfie", image, 100, 1000)
