@@ -228,15 +228,15 @@ class ConnectionSettings:
     max_concurrency: int = _field(
         "integer",
         "Calls at a time",
-        "Maximum number of calls at the same time in one process.",
+        "Maximum number of requests at the same time in one process.",
         default=32,
         limits=(1, 256),
     )
     max_requests_per_second: float | None = _field(
         "number",
         "Calls per second",
-        "Maximum number of calls that one process begins per second. Fractions are allowed. FACEKI publishes no limit, "
-        "but it charges extra for high volumes. If it is not set, there is no limit.",
+        "Maximum number of requests that one process begins per second. Fractions are allowed. FACEKI publishes no "
+        "limit, but it charges extra for high volumes. If it is not set, there is no limit.",
         limits=(0.001, 10_000),
     )
     max_charged_calls: int | None = _field(
@@ -288,7 +288,7 @@ class ConnectionSettings:
         "pdf_report_path",
         "PDF report path",
         "Path of the PDF report, with {requestId} in the place of the request id, such as /reports/{requestId}. Only "
-        "PDF reports need it. FACEKI does not publish it, so ask FACEKI.",
+        "PDF reports need it. The upload timeout applies to them. FACEKI does not publish the path, so ask FACEKI.",
     )
     addon_url: str = _field(
         "base_url",

@@ -81,11 +81,12 @@ class FacekiHook(BaseHook):
         :raises ConfigurationError: if a field is wrong, or if the Connection has another type. The text names the
             Connection, the field and the allowed values.
         :raises ValidationError: if ``faceki_conn_id`` is not a valid id.
+        :raises AirflowNotFoundException: if there is no such Connection.
         """
         return self._cached_connection.settings
 
     def get_conn(self) -> FacekiClient:
-        """Return the FACEKI client, which is independent of Airflow."""
+        """Return the FACEKI client, which is independent of Airflow. Errors are as for :attr:`settings`."""
         return self._cached_connection.client
 
     def call(self, endpoint: Endpoint[T]) -> T:
@@ -263,7 +264,7 @@ class FacekiHook(BaseHook):
     def workflow_rules(self, workflow_id: str) -> WorkflowRules | None:
         """Return the rules of a workflow, for example which images it requires.
 
-        The process caches the rules for ten minutes. It caches a failure with the result ``None`` for one minute.
+        The process caches the rules for ten minutes. It caches ``None`` and a :class:`WorkflowError` for one minute.
 
         :returns: The rules. The result is ``None`` if the request for the rules fails for a reason that does not
             prevent a verification, such as an unknown URL or no answer. The request then logs a warning.
@@ -356,10 +357,7 @@ class FacekiHook(BaseHook):
         return cached
 
     async def aget_conn(self) -> AsyncFacekiClient:
-        """Return the FACEKI client for use in an event loop.
-
-        :raises ConfigurationError: if a field of the Connection is wrong; see :attr:`settings`.
-        """
+        """Return the FACEKI client for use in an event loop. Errors are as for :attr:`settings`."""
         from airflow.providers.common.compat.connection import get_async_connection
 
         if "_cached_connection" not in self.__dict__:
