@@ -169,7 +169,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
             error = AirflowTaskTimeout if limit.is_execution_timeout else AirflowSensorTimeout
             last = f"; the last poll failed: {self._poll_failure}" if self._poll_failure else ""
             raise error(f"FACEKI has not decided within {limit}{last}")
-        if given.status != "failed" or not self.silent_fail:
+        # With ``silent_fail``, the poll of this worker possibly failed too. Then the error would wrongly say that only
+        # the triggerer cannot poll.
+        if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
             raise_for_status(given, self.faceki_conn_id)
         return self._defer(limit)
 

@@ -274,6 +274,18 @@ def test_silent_fail_bears_everything(faceki_sandbox: FacekiSandbox, connect: Co
     assert told.trigger.serialize()[1]["max_failures"] >= 10**6
 
 
+def test_silent_fail_waits_on_while_the_worker_cannot_ask_either(
+    faceki_sandbox: FacekiSandbox, connect: Connect
+) -> None:
+    connect(faceki_sandbox)
+    faceki_sandbox.add_fault("status", status=503, route="records")
+    silent, deadline = sensor(silent_fail=True), time.time() + 50
+    deferred(silent.execute_complete, context(), {"status": "refused"}, deadline=deadline)
+    # Only now the worker can poll FACEKI, so the error of the triggerer is its own.
+    with pytest.raises(api.ConfigurationError, match="this worker can"):
+        silent.execute_complete(context(), {"status": "refused"}, deadline=deadline)
+
+
 def test_timeout_as_a_time_span(faceki_sandbox: FacekiSandbox) -> None:
     told = deferred(sensor(timeout=timedelta(days=3)).execute, context())
     left = told.trigger.serialize()[1]["deadline"] - time.time()
