@@ -168,11 +168,7 @@ class AsyncFacekiClient(_SharedValue):
         return self._client
 
     async def call(self, endpoint: Endpoint[T]) -> T:
-        """Perform one call of FACEKI's API and return its typed result.
-
-        :param endpoint: The call with its arguments, such as ``FetchRecords(request_id=...)``.
-        :raises FacekiError: if the call failed. The tree in ``api/errors.py`` shows its subclasses.
-        """
+        """Perform one call of FACEKI's API. The parameter, result and errors are those of :meth:`FacekiClient.call`."""
         with self._client._charging(endpoint):
             return await self._driver.run(session.call(self._client._account, endpoint))
 

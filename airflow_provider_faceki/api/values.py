@@ -246,13 +246,13 @@ def as_code_name(value: object) -> str | None:
 
 
 def parse_json(text: str | bytes) -> Json:
-    """Parse a JSON text from FACEKI.
+    """Parse a JSON text from FACEKI. A number that is too large for a float becomes text.
 
     :raises ValueError: if the text is not JSON, contains NaN or Infinity, contains an integer with thousands of digits,
         or is nested deeper than :data:`MAX_JSON_DEPTH` levels.
     """
     try:
-        document: Json = json.loads(text, parse_constant=_refuse)
+        document: Json = json.loads(text, parse_float=_float, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     # Counting brackets is fast, and almost every answer has so few brackets that it cannot be nested too deeply.
@@ -262,6 +262,12 @@ def parse_json(text: str | bytes) -> Json:
     if brackets > MAX_JSON_DEPTH and _is_deep(document):
         raise ValueError("nested too deeply")
     return document
+
+
+def _float(text: str) -> float | str:
+    # For a number such as 1e999, Python's JSON parser returns infinity, which is not valid JSON.
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _refuse(constant: str) -> Json:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from decimal import Decimal
@@ -23,6 +24,7 @@ from airflow_provider_faceki.api.values import (
     check_identifier,
     is_identifier,
     is_missing,
+    parse_json,
     storable,
 )
 
@@ -250,6 +252,45 @@ def test_storable(document: Json, stored: Json) -> None:
     assert type(storable(document)) is type(stored)
     # A second conversion must not change the document.
     assert storable(stored) == stored
+
+
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        pytest.param('{"a": [1.5, 2, null]}', {"a": [1.5, 2, None]}, id="usual"),
+        pytest.param(b"\xef\xbb\xbf7", 7, id="bytes with a mark of the byte order"),
+        pytest.param("[1e999, -1E+400, 1e308]", ["1e999", "-1E+400", 1e308], id="numbers beyond a float"),
+        pytest.param("[" * 100 + "]" * 100, None, id="deepest"),
+        pytest.param('{"a":[' * 50 + "]}" * 50, None, id="deepest, with objects"),
+        pytest.param(json.dumps(["[{" * 100]), ["[{" * 100], id="brackets in a text"),
+        pytest.param(json.dumps([[]] * 200), [[]] * 200, id="many lists that are not nested"),
+    ],
+)
+def test_parsing_json(text: str | bytes, document: Json) -> None:
+    parsed = parse_json(text)
+    assert parsed == (json.loads(text) if document is None else document)
+    # The document can be stored, and the stored form is valid JSON.
+    json.dumps(storable(parsed), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("[", id="cut off"),
+        pytest.param('{"a": NaN}', id="NaN"),
+        pytest.param("[-Infinity]", id="infinity"),
+        pytest.param("9" * 5000, id="an integer beyond Python's digits"),
+        pytest.param("[" * 101 + "]" * 101, id="a level too deep"),
+        pytest.param('{"a":[' * 50 + "[]" + "]}" * 50, id="a level too deep, with objects"),
+        pytest.param("[" * 940 + "]" * 940, id="deep"),
+        pytest.param("[" * 100_000, id="deeper than the parser can go"),
+        pytest.param(b"\xff", id="bytes that are no text"),
+    ],
+)
+def test_what_is_not_parsed(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match="."):
+        parse_json(text)
 
 
 def test_what_is_nested_too_deep_is_stored_as_text() -> None:
