@@ -96,7 +96,7 @@ class Level(StrEnum):
     OK = "ok"
     #: The user has to change at least one setting of the Connection.
     CHANGE = "change"
-    #: The call failed with all settings that were tried.
+    #: The call failed with all settings that were tried, or FACEKI could not be reached.
     BROKEN = "broken"
     #: The test requests did not show whether a setting has to be changed.
     OPEN = "open"

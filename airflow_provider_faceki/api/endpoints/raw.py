@@ -43,7 +43,7 @@ class RawCall:
     :param params: Query parameters. Values are text, numbers or booleans. A parameter with value ``None`` is not sent.
     :param json: Document to send as JSON.
     :param data: Form fields, with values as in ``params``. The fields are sent URL-encoded, or as
-        ``multipart/form-data`` if there are ``files``. ``data`` and ``json`` cannot be combined.
+        ``multipart/form-data`` if there are ``files``. ``json`` cannot be combined with ``data`` or ``files``.
     :param idempotent: Whether the request is allowed to be sent twice. By default it is ``True`` for GET and HEAD. For
         other methods it is ``False``, because FACEKI has no idempotency keys and some calls cost credit.
     :param files: Mapping of part names to files, which are sent as ``multipart/form-data``. A value is a :class:`File`,

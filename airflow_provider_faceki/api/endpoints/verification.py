@@ -129,7 +129,7 @@ class PerformKycVerification:
     https://docs.faceki.com/api-integration/verification-apis/perform-kyc-verification
 
     If a byte of the body was possibly sent, the request is sent again only in two cases. Either FACEKI reports that it
-    did not act, or FACEKI cannot have received the complete body. If the answer is lost, or belongs to another
+    did not act, or FACEKI cannot have received the complete body. If the answer is lost, or is no usable result of this
     verification, the record is looked up by ``record_identifier``. If the person does not pass, no error is raised, and
     the result has the decision DECLINED and FACEKI's codes.
 
@@ -209,7 +209,7 @@ class PerformKycVerification:
         return not is_named_otherwise and record.request_id not in self.known_request_ids
 
     def steps(self, account: AuthSession) -> Steps[KycVerification]:
-        """Submit the verification. If the answer is lost, look up the record."""
+        """Submit the verification. If the answer is lost or is no usable result, look up the record."""
         try:
             return (yield from call_once(account, self))
         except VerificationError as refusal:

@@ -113,8 +113,8 @@ class AuthSession:
     def needs_masking(self, token: AccessToken) -> bool:
         """Return whether ``token`` still has to be registered for masking in log lines.
 
-        One registration is sufficient for all later log lines. Therefore the result is true only for the first call of
-        this method with the token.
+        One registration is sufficient for all later log lines. Therefore the result is false if the previous call of
+        this method had the same token.
         """
         if token.value in self._masked:
             return False
@@ -141,7 +141,7 @@ class AuthSession:
 
 
 def call(account: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
-    """Perform one call. If the endpoint has its own ``steps``, run these steps, otherwise send a single request.
+    """Perform one call. If the endpoint has its own ``steps``, run these steps, otherwise run :func:`call_once`.
 
     :raises ValidationError: if ``endpoint`` is not an endpoint.
     :raises FacekiError: if the call failed.
