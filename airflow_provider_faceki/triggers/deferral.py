@@ -31,7 +31,7 @@ class DecisionEvent(NamedTuple):
     """Event that ends the wait of the decision trigger. It contains only a status and an id, because Airflow logs it.
 
     :param status: ``decided``; ``timeout``; ``failed`` after too many consecutive failed polls; ``refused`` for a
-        failure that no further poll can resolve; ``unreadable`` for an event of a different version of this provider.
+        failure that no further poll can resolve; ``unreadable`` if the event is missing or of another provider version.
     :param request_id: FACEKI's id of the decided verification. It is ``None`` if there is no valid id.
     """
 
