@@ -34,16 +34,17 @@ def call_control(
 
     :param name: the last part of the path, after `/_sandbox/`.
     :param document: the JSON body of a POST, or the query parameters of another method.
-    :returns: the HTTP status and the JSON value of the response. An error has one of these statuses:
+    :returns: the HTTP status and the JSON value of the response. The value of an error contains a message. An error has
+        one of these statuses:
 
-        - 404: The call does not exist. The value lists all calls.
-        - 422: The input is invalid. The value contains a message, which says which input is allowed.
-        - 409: The simulated FACEKI refuses the call. The value contains a message and FACEKI's error code.
+        - 404: The call does not exist. The message lists all calls.
+        - 422: The input is invalid. The message says which input is allowed.
+        - 409: The simulated FACEKI refuses the call. The value also contains FACEKI's error code.
     """
     handler = CONTROL_CALLS.get((method, name))
     if handler is None:
-        calls = [f"{each} /_sandbox/{path}" for each, path in CONTROL_CALLS]
-        return 404, {"error": "no such control call", "allowed": calls}
+        calls = ", ".join(f"{each} /_sandbox/{path}" for each, path in CONTROL_CALLS)
+        return 404, {"error": f"no such control call; allowed is {calls}"}
     try:
         with backend.lock:
             backend.answer_due_links()
@@ -78,7 +79,8 @@ def _polls(backend: Backend, document: Mapping[str, object]) -> object:
 
     The query parameter `key` of the control call contains the filter, for example `link=<id>`.
     """
-    return list(backend.accounts.polls(_text(document, "key")))
+    name, _, value = _text(document, "key").partition("=")
+    return list(backend.polls(**{name: value}))
 
 
 def _faults(backend: Backend, document: Mapping[str, object]) -> object:

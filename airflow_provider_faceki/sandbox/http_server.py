@@ -86,7 +86,7 @@ def _control(backend: Backend) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         document: object = dict(request.query_params)
         if request.method == "POST":
-            if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+            if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
                 return _json({"error": "Content-Type: allowed is application/json"}, 415)
             body = bytearray()
             try:

@@ -125,7 +125,7 @@ def test_what_is_secret_is_not_shown(sandbox: FacekiSandbox, control: ControlCli
             {"request_id": "x", "status": "x", "full_name": 1},
             "full_name: found int, allowed is text",
         ),
-        ("nothing", {}, "no such control call"),
+        ("nothing", {}, "no such control call; allowed is GET /_sandbox/state, "),
     ],
 )
 def test_wrong_input_gets_an_error_that_names_what_is_allowed(
@@ -134,6 +134,12 @@ def test_wrong_input_gets_an_error_that_names_what_is_allowed(
     with pytest.raises(ControlError) as caught:
         control.post(name, **document)
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["order-1", "request_id=x", "=x", "self=x"])
+def test_polls_of_an_unknown_filter_are_refused(control: ControlClient, key: str) -> None:
+    with pytest.raises(ControlError, match="polls: found .*, allowed is one of requestId, face_id, link, "):
+        control.get("polls", key=key)
 
 
 def test_one_wrong_setting_changes_none(sandbox: FacekiSandbox) -> None:
@@ -222,6 +228,11 @@ def test_other_host_names_are_refused(anonymous: Caller, path: str, host: str) -
 )
 def test_loopback_host_names_are_accepted(anonymous: Caller, host: str) -> None:
     assert anonymous("GET", "/_sandbox/state", headers={"Host": host}).status_code == 200
+
+
+def test_the_case_of_the_content_type_does_not_matter(anonymous: Caller) -> None:
+    headers = {"Content-Type": "Application/JSON; charset=UTF-8"}
+    assert anonymous("POST", "/_sandbox/reset", data="{}", headers=headers).status_code == 200
 
 
 def test_the_control_client_needs_a_url() -> None:

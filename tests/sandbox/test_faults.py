@@ -284,6 +284,11 @@ def test_a_fault_can_be_made_beforehand(sandbox: FacekiSandbox, call: Caller) ->
     assert json.loads(call.records(requestId="x").content)["code"] == 1
 
 
+def test_the_options_of_a_finished_fault_are_not_ignored(sandbox: FacekiSandbox) -> None:
+    with pytest.raises(ValueError, match="fault route: allowed only if the kind is a name"):
+        sandbox.add_fault(Fault("status"), route="records")
+
+
 def test_a_fault_that_is_skipped_does_not_delay_a_reset() -> None:
     """Check that the reset comes before the body is read, although an earlier fault in the queue waits."""
     faults = Faults()

@@ -161,3 +161,9 @@ def test_polls_are_timed(sandbox: FacekiSandbox, call: Caller) -> None:
     assert len(moments) == 3
     assert moments == tuple(sorted(moments))
     assert sandbox.polls(link="other") == ()
+
+
+@pytest.mark.parametrize("by", [{}, {"request_id": "x"}, {"link": "x", "requestId": "x"}])
+def test_polls_need_exactly_one_filter(sandbox: FacekiSandbox, by: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="polls: found .*, allowed is one of requestId, face_id, link, "):
+        sandbox.polls(**by)

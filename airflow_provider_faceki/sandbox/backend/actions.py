@@ -27,7 +27,16 @@ from airflow_provider_faceki.sandbox.backend.outcomes import (
     scenario_of,
 )
 from airflow_provider_faceki.sandbox.backend.records import Record, new_record
-from airflow_provider_faceki.sandbox.backend.store import Bill, Counts, Ledger, Link, Refused, Store, Tokens
+from airflow_provider_faceki.sandbox.backend.store import (
+    FILTERS,
+    Bill,
+    Counts,
+    Ledger,
+    Link,
+    Refused,
+    Store,
+    Tokens,
+)
 from airflow_provider_faceki.sandbox.backend.webhooks import WebhookSender
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow
 from airflow_provider_faceki.sandbox.dialects import Dialect, dialect_of
@@ -90,9 +99,13 @@ class Backend:
         """Queue a fault, for example `add_fault("status", route="records", status=503)`.
 
         :param kind: a `Fault`, or the name of a fault kind. `Fault` lists the kinds.
-        :param options: the options of the fault, if `kind` is a name. `Fault` lists the options.
+        :param options: the options of the fault. They are allowed only if `kind` is a name. `Fault` lists the options.
         :raises ValueError: If the kind, an option or the route is invalid.
         """
+        if isinstance(kind, Fault) and options:
+            raise ValueError(
+                f"fault {', '.join(options)}: allowed only if the kind is a name and not a Fault"
+            )
         fault = kind if isinstance(kind, Fault) else fault_from({"kind": kind, **options})
         if fault.route != ANY_ROUTE and fault.route not in self.route_names:
             raise ValueError(
@@ -406,14 +419,16 @@ class Backend:
         with self.lock:
             return tuple(self.accounts.bills)
 
-    def polls(self, **by: str) -> tuple[float, ...]:
+    def polls(self, /, **by: str) -> tuple[float, ...]:
         """Return the times of the last requests for records with one filter, at most `MAX_POLLS_KEPT`.
 
         The times are seconds since the epoch, by the clock of the sandbox.
 
-        :param by: exactly one filter and its value, for example `link="<id>"`. The filters are `link`, `requestId`,
-            `record_identifier` and `face_id`.
+        :param by: exactly one filter and its value, for example `link="<id>"`. `FILTERS` contains the filters.
+        :raises ValueError: If there is not exactly one filter, or it is unknown.
         """
+        if len(by) != 1 or not by.keys() <= set(FILTERS):
+            raise ValueError(f"polls: found {sorted(by)}, allowed is one of {', '.join(FILTERS)}")
         ((name, value),) = by.items()
         with self.lock:
             return self.accounts.polls(f"{name}={value}")
