@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
-from airflow_provider_faceki.batch.parquet_pages import Page, PageError, read_pages
+from airflow_provider_faceki.batch.parquet_pages import PageError, read_pages
 
 #: Maximum length of a line in bytes. A row of URIs has some hundred bytes, so a longer line means that the file has
 #: another format.
@@ -120,7 +120,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str], required: Collection[
         rows = max(1, min(PARQUET_BATCH_ROWS, MAX_BATCH_BYTES // (largest or 1)))
         for batch in table.iter_batches(batch_size=rows, columns=used, use_threads=False):
             yield from _batch_rows(batch)
-    except (pyarrow.ArrowException, OSError):
+    except (pyarrow.ArrowException, OSError, PageError):
         # pyarrow raises OSError for a corrupt file and also for a storage failure. To distinguish them, ``recorder``
         # wraps the file and stores each exception of the storage. If it has stored one, the storage has failed.
         # Otherwise the file is corrupt.
@@ -231,7 +231,9 @@ def _csv_record(
     """
     lookahead: list[bytes | UnreadableRow] = []
     text = _decode(line)
-    while (record := _parse_csv(text)) is None and text.count('"') % 2 and len(lookahead) < MAX_FIELD_LINES:
+    while (record := _parse_csv(text)) is None and text.count('"') % 2:
+        if len(lookahead) >= MAX_FIELD_LINES or len(text) > MAX_LINE_BYTES:
+            break
         following = pushed_back.popleft() if pushed_back else next(lines, None)
         if following is None:
             break
@@ -302,7 +304,7 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
         # starts at the smaller of the two, so that a wrong offset in the footer cannot hide the dictionary page.
         offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
         start = min((offset for offset in offsets if offset), default=0)
-        for page in _pages(file, start, chunk.total_compressed_size):
+        for page in read_pages(file, start, chunk.total_compressed_size):
             name = chunk.path_in_schema
             largest_pages[name] = max(page.size, largest_pages.get(name, 0))
             if sum(largest_pages.values()) > MAX_PAGES_BYTES:
@@ -322,13 +324,6 @@ def _check_pages(chunks: Iterator[Any], file: _ErrorRecorder) -> int:
             if page.is_dictionary:
                 largest_value = max(largest_value, page.size)
     return largest_value
-
-
-def _pages(file: _ErrorRecorder, start: int, size: int) -> Iterator[Page]:
-    try:
-        yield from read_pages(file, start, size)
-    except PageError:
-        raise ValidationError("manifest: not a readable Parquet file") from None
 
 
 def _batch_rows(batch: Any) -> Iterator[ParsedRow]:

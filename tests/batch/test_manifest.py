@@ -430,6 +430,15 @@ def test_a_dot_in_the_name_of_a_parquet_column_removes_no_limit(
         list(read_manifest(place.as_uri(), {"record_identifier": "person.id"}))
 
 
+def test_a_row_of_several_lines_has_a_limit(tmp_path: Path) -> None:
+    field = b',"' + b"x" * 100_000 + b'\n"'
+    rows = b"a" + field * 10 + b"\nb" + field * 12 + b"\n"
+    header = b"id" + b"".join(b",c%d" % number for number in range(12)) + b"\n"
+    first, second, *_ = read(header + rows, tmp_path, "csv")
+    assert first == (1, {"record_identifier": "a"})
+    assert "the row is not CSV" in str(second)
+
+
 @pytest.mark.parametrize("kind", ["string", "large_string", "large_binary", "string_view", "dictionary"])
 def test_a_large_value_of_any_type_spoils_its_own_row(tmp_path: Path, kind: str) -> None:
     if kind == "string_view" and not hasattr(pyarrow, "string_view"):
