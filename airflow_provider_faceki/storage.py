@@ -36,6 +36,7 @@ from urllib.parse import unquote, urlsplit
 # first tries to import a module that does not exist, and holds an import lock meanwhile. If a process forked while
 # another thread holds this lock, the child process would wait for the lock forever.
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.api.values import check_identifier, is_missing
@@ -455,8 +456,6 @@ def _local_file(text: str) -> _File:
 
     Creating an ``ObjectStoragePath`` would take longer than opening the file.
     """
-    from fsspec.implementations.local import LocalFileSystem
-
     return _File(
         LocalFileSystem(), text if text.startswith("/") else text.partition("://")[2], text, is_local=True
     )
@@ -486,7 +485,7 @@ def _connect(uri: str, conn_id: str | None) -> _File:
         raise ValidationError(
             f"no storage for {redact_uri(text)}: is the Airflow provider for it installed, and its Connection right?"
         ) from None
-    return _File(path.fs, str(path.path), uri, _is_local(path.fs))
+    return _File(path.fs, str(path.path), uri, isinstance(path.fs, LocalFileSystem))
 
 
 def _check_shape(text: str, *, is_folder: bool) -> None:
@@ -540,12 +539,6 @@ def _has_local_scheme(text: str) -> bool:
 
 def _is_below(path: str, folder: str) -> bool:
     return f"{path}/".startswith(f"{folder.rstrip('/')}/")
-
-
-def _is_local(filesystem: object) -> bool:
-    from fsspec.implementations.local import LocalFileSystem
-
-    return isinstance(filesystem, LocalFileSystem)
 
 
 def _file_size(file: _File) -> int:

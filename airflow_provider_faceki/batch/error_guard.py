@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_faceki import api
-from airflow_provider_faceki.batch.outcomes import Deferred, Failed
+from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
 
 #: If no row has succeeded and this number of rows were refused with the same error, the batch stops. The cause is then
 #: assumed to be the batch and not the rows. The number is also used for the storage of the images: if the storage has
@@ -42,7 +42,7 @@ class SystemicErrorGuard:
     """
 
     is_released: bool
-    _held: list[Failed] = field(default_factory=list)
+    _held: list[tuple[Mapping[str, object], Refusal]] = field(default_factory=list)
     _refusals: Counter[tuple[object, ...]] = field(default_factory=Counter)
     _storage_failures: Counter[tuple[object, ...]] = field(default_factory=Counter)
     _last_failure: Exception | None = None
@@ -66,7 +66,7 @@ class SystemicErrorGuard:
         """
         if self.is_released or failed.refusal is None:
             return False
-        self._held.append(failed)
+        self._held.append((failed.line, failed.refusal))
         self._refusals[_kind(failed.refusal.error)] += 1
         return True
 
@@ -92,16 +92,16 @@ class SystemicErrorGuard:
         the output folder ``errors``.
         """
         self.is_released = True
-        return [failed.line for failed in self._take_held()]
+        return [line for line, _ in self._take_held()]
 
     def drain(self) -> list[Deferred]:
         """Remove all collected rows from the guard and return them as deferred rows.
 
         FACEKI has refused these rows, but no error was written for them yet. A later try processes them again.
         """
-        return [failed.refusal.deferred for failed in self._take_held() if failed.refusal is not None]
+        return [refusal.deferred for _, refusal in self._take_held()]
 
-    def _take_held(self) -> list[Failed]:
+    def _take_held(self) -> list[tuple[Mapping[str, object], Refusal]]:
         held, self._held = self._held, []
         self._refusals.clear()
         return held
@@ -112,11 +112,7 @@ class SystemicErrorGuard:
         kind, count = self._refusals.most_common(1)[0]
         if count < MIN_ALIKE:
             return None
-        first = next(
-            failed.refusal.error
-            for failed in self._held
-            if failed.refusal is not None and _kind(failed.refusal.error) == kind
-        )
+        first = next(refusal.error for _, refusal in self._held if _kind(refusal.error) == kind)
         # The new message is about the whole batch. It is set in a copy of the error, because the original error is
         # still the refusal of a single row.
         error = copy.copy(first)

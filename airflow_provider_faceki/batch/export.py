@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from airflow_provider_faceki import __version__, api, storage
 from airflow_provider_faceki.api.tables import TABLES, table_rows
@@ -27,14 +27,14 @@ from airflow_provider_faceki.batch import outcomes
 from airflow_provider_faceki.batch.journal import Journal, counted_as, hashed_key
 from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Abort, Deferred, Failed, Outcome, Succeeded
-from airflow_provider_faceki.batch.runner import BatchRunner, Job, Progress, raise_if_killed
+from airflow_provider_faceki.batch.runner import BatchRunner, Job, Progress, ReadRows, raise_if_killed
 from airflow_provider_faceki.batch.schema import TABLE_FORMATS
-from airflow_provider_faceki.batch.store import ObjectStore, retry_storage, with_checkpoints
+from airflow_provider_faceki.batch.store import ObjectStore, retry_storage, with_checkpoints, write_file
 from airflow_provider_faceki.batch.table_writers import (
     ColumnPolicy,
     NdjsonWriter,
+    ParquetWriter,
     TableWriter,
-    table_writer,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 #: Age limit in seconds of fetched data in the journal. A later try reuses data that is younger. Older data is fetched
 #: again, because a reviewer possibly changed the record.
 JOURNAL_TTL_SECONDS = 24 * 3600.0
-
-ReadRows = Callable[[], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +110,8 @@ class RecordExport:
 
     def __post_init__(self) -> None:
         self._store = ObjectStore(self.options.output_conn_id)
-        self.journal = Journal(self._journal_root, self._store, self._is_usable)
-
-    @property
-    def _journal_root(self) -> str:
-        return f"{self.options.output_path.rstrip('/')}/_journal/{self.options.run}"
+        root = f"{self.options.output_path.rstrip('/')}/_journal/{self.options.run}"
+        self.journal = Journal(root, self._store, self._is_usable)
 
     def check(self) -> None:
         """Check that the tables can be created and that the output is writable. Call this before the first request.
@@ -125,7 +120,7 @@ class RecordExport:
         :raises ValidationError: If the output is not writable.
         """
         self._new_tables()
-        probe = f"{self._journal_root}/_journal/writable"
+        probe = f"{self.journal.root}/_journal/writable"
         retry_storage(partial(self._store.write, probe, b""))
         with suppress(OSError, api.ValidationError):
             self._store.delete(probe)
@@ -244,11 +239,11 @@ class RecordExport:
         self.journal.index.mark_deferred(_key(row.number, row.values["record_identifier"]))
 
     def _new_tables(self) -> dict[str, TableWriter]:
-        policy, suffix = self.options.policy, self.options.format
-        tables: dict[str, TableWriter] = {
-            table: table_writer(policy.columns(table), suffix) for table in TABLES
-        }
-        return {**tables, "errors": NdjsonWriter()}
+        def writer(table: str) -> TableWriter:
+            is_parquet = self.options.format == "parquet"
+            return ParquetWriter(self.options.policy.columns(table)) if is_parquet else NdjsonWriter()
+
+        return {**{table: writer(table) for table in TABLES}, "errors": NdjsonWriter()}
 
     def _publish(self) -> None:
         """Create the tables from the journal, and write the file of each table atomically.
@@ -265,7 +260,7 @@ class RecordExport:
         # already exist in the other tables.
         for table in reversed(tables):
             with tables[table].finish() as file:
-                retry_storage(partial(self._write, table, file))
+                write_file(self.uri(table), file, self.options.output_conn_id)
         self._delete_replaced()
         self.journal.delete()
 
@@ -288,10 +283,6 @@ class RecordExport:
             return False
         return True
 
-    def _write(self, table: str, file: BinaryIO) -> None:
-        file.seek(0)
-        storage.write_file(self.uri(table), file, self.options.output_conn_id)
-
     def _fill(self, tables: Mapping[str, TableWriter]) -> int:
         """Add the lines of the journal to the tables. Return the number of input rows that these lines represent."""
         index, count = self.journal.index, 0
@@ -301,11 +292,9 @@ class RecordExport:
                 # A line of the journal is skipped in three cases: it is too old or was written with other options, an
                 # earlier line already contains the records of its row, or the input of this try does not contain its
                 # row.
-                if not self._is_usable(line) or index.is_recorded(key) or not index.was_seen(key):
-                    continue
-                index.mark_recorded(key)
-                count += 1
-                self._add(line, tables)
+                if self._is_usable(line) and index.was_seen(key) and index.mark_recorded(key):
+                    count += 1
+                    self._add(line, tables)
         return count
 
     def _add(self, line: Mapping[str, object], tables: Mapping[str, TableWriter]) -> None:

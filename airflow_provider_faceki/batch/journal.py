@@ -35,7 +35,7 @@ from typing import NamedTuple, TypeVar
 
 from airflow_provider_faceki.api.errors import ValidationError
 from airflow_provider_faceki.batch.manifest import row_key
-from airflow_provider_faceki.batch.store import Clock, Store, retry_storage, with_checkpoints
+from airflow_provider_faceki.batch.store import Clock, ObjectStore, retry_storage, with_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class SegmentLog:
     :param clock: Clock for the pauses between retries.
     """
 
-    def __init__(self, store: Store, folder: str, writer: str, clock: Clock) -> None:
+    def __init__(self, store: ObjectStore, folder: str, writer: str, clock: Clock) -> None:
         self.folder = folder
         self._store = store
         self._writer = writer
@@ -183,40 +183,34 @@ class RowIndex:
 
     def add_intent(self, key: str, at: float) -> None:
         """Record an intent: the row is going to be sent, at the Unix time ``at`` or later."""
-        self._put(
-            key,
-            "intents, sent_since",
-            (1, at),
-            "intents = intents + 1, sent_since = min(sent_since, excluded.sent_since)",
+        self._database.execute(
+            "INSERT INTO rows (key, intents, sent_since) VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE "
+            "SET intents = intents + 1, sent_since = min(sent_since, excluded.sent_since)",
+            (_digest(key), at),
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Cancel the last intent of the row. Call this if the row was certainly not sent after this intent was written.
+        """Cancel the last intent of the row, because the row was certainly not sent after it was written."""
+        self._database.execute(
+            "INSERT INTO rows (key, intents) VALUES (?, -1) ON CONFLICT (key) DO UPDATE SET intents = intents - 1",
+            (_digest(key),),
+        )
 
-        An intent is a journal entry for a row that is going to be sent.
-        """
-        self._put(key, "intents", (-1,), "intents = intents - 1")
-
-    def mark_done(self, key: str) -> None:
-        """Record that the row has a result or an error."""
-        self._put(key, "done", (1,), "done = 1")
+    def mark_done(self, key: str) -> bool:
+        """Record that the row has a result or an error. Return whether this was not recorded before."""
+        return self._raise_to("done", key)
 
     def mark_deferred(self, key: str) -> None:
         """Record that this try has postponed the row to its second pass over the manifest."""
-        self._put(key, "deferred", (1,), "deferred = 1")
+        self._raise_to("deferred", key)
 
-    def mark_recorded(self, key: str) -> None:
-        """Mark the row, so that its data is not written to the output twice.
+    def mark_recorded(self, key: str) -> bool:
+        """Mark the row, so that its data is not written to the output twice. Return whether it was not marked before.
 
         A batch marks a row whose full FACEKI record is already written, or is being fetched. An export marks a row
         whose data is already in the tables.
         """
-        self._put(key, "recorded", (1,), "recorded = 1")
-
-    def is_recorded(self, key: str) -> bool:
-        """Return whether :meth:`mark_recorded` was called for the row."""
-        found = self._database.execute("SELECT recorded FROM rows WHERE key = ?", (_digest(key),))
-        return bool((found.fetchone() or (0,))[0])
+        return self._raise_to("recorded", key)
 
     def mark_seen(self, key: str, reading: int = 1) -> bool:
         """Record that the row was read from the manifest. Return whether it was read for the first time in this pass.
@@ -224,12 +218,7 @@ class RowIndex:
         :param key: Key of the row.
         :param reading: Number of the pass over the manifest, starting at 1. Each pass reads the manifest once.
         """
-        changed = self._database.execute(
-            "INSERT INTO rows (key, seen) VALUES (?, ?) "
-            "ON CONFLICT (key) DO UPDATE SET seen = excluded.seen WHERE seen < excluded.seen",
-            (_digest(key), reading),
-        )
-        return changed.rowcount == 1
+        return self._raise_to("seen", key, reading)
 
     def was_seen(self, key: str) -> bool:
         """Return whether this try has read the row from the manifest.
@@ -244,16 +233,14 @@ class RowIndex:
         found = self._database.execute("SELECT count(*) FROM rows WHERE intents > 0 AND done = 0")
         return int(found.fetchone()[0])
 
-    def close(self) -> None:
-        """Close the temporary database and delete its file."""
-        self._database.close()
-
-    def _put(self, key: str, columns: str, values: tuple[float, ...], update: str) -> None:
-        marks = ", ".join("?" * (len(values) + 1))
-        self._database.execute(
-            f"INSERT INTO rows (key, {columns}) VALUES ({marks}) ON CONFLICT (key) DO UPDATE SET {update}",  # noqa: S608 - constants only
-            (_digest(key), *values),
+    def _raise_to(self, column: str, key: str, value: int = 1) -> bool:
+        """Raise a number of the row to ``value``. Return whether it was lower before."""
+        changed = self._database.execute(
+            f"INSERT INTO rows (key, {column}) VALUES (?, ?) ON CONFLICT (key) DO UPDATE "  # noqa: S608 - constants only
+            f"SET {column} = excluded.{column} WHERE {column} < excluded.{column}",
+            (_digest(key), value),
         )
+        return changed.rowcount == 1
 
 
 class Journal:
@@ -269,7 +256,7 @@ class Journal:
     def __init__(
         self,
         root: str,
-        store: Store,
+        store: ObjectStore,
         is_usable: Callable[[Mapping[str, object]], bool] = lambda line: True,
         clock: Clock | None = None,
     ) -> None:
@@ -320,10 +307,8 @@ class Journal:
             self.index.cancel_intent(_key(line))
         for segment_log in (self.results, self.errors):
             for line in with_checkpoints(segment_log.lines(), checkpoint):
-                key = _key(line)
-                if self._is_usable(line) and not self.index.state(key).is_done:
+                if self._is_usable(line) and self.index.mark_done(_key(line)):
                     self._count(segment_log, line)
-                    self.index.mark_done(key)
 
     def load_records(self, checkpoint: Callable[[], object]) -> None:
         """Read the full records that earlier tries have written, so that they are not fetched again.

@@ -23,7 +23,7 @@ from functools import partial
 from typing import TypeVar
 
 from airflow_provider_faceki.api.errors import ValidationError
-from airflow_provider_faceki.batch.store import Clock, Store, retry_storage
+from airflow_provider_faceki.batch.store import Clock, ObjectStore, retry_storage
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Lease:
     :param clock: Clock of this machine. Tests replace it.
     """
 
-    def __init__(self, store: Store, folder: str, batch_id: str, clock: Clock | None = None) -> None:
+    def __init__(self, store: ObjectStore, folder: str, batch_id: str, clock: Clock | None = None) -> None:
         self._store = store
         self._folder = folder
         self._batch_id = batch_id

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import IO, BinaryIO
 
 from airflow_provider_faceki import lineage, storage
@@ -26,7 +25,7 @@ from airflow_provider_faceki.batch.readers import (
     read_parquet,
 )
 from airflow_provider_faceki.batch.schema import MANIFEST_FORMATS, REQUIRED_COLUMNS
-from airflow_provider_faceki.batch.store import retry_storage
+from airflow_provider_faceki.batch.store import write_file
 
 #: Number of identifiers that are read at once. If the identifiers are XComs of mapped tasks, one database query reads
 #: this number.
@@ -172,9 +171,7 @@ def split(
             files[_shard_of(key, shards)].write(row.to_shard_line())
         root = folder.rstrip("/")
         written = [
-            retry_storage(
-                partial(_write, f"{root}/shard-{number:03d}-of-{shards:03d}.ndjson", file, output_conn_id)
-            )
+            write_file(f"{root}/shard-{number:03d}-of-{shards:03d}.ndjson", file, output_conn_id)
             for number, file in enumerate(files, 1)
         ]
     lineage.collect(lineage.Lineage(lineage.datasets({uri: None}), lineage.datasets({root: None})), split)
@@ -188,10 +185,9 @@ def _problem_of_identifier(field: str, value: object) -> str:
     which possibly identifies another person.
     """
     try:
-        check_identifier(f"an identifier, or an object's {field!r},", value)
+        return check_identifier(f"an identifier, or an object's {field!r},", value)
     except ValidationError as error:
         return error.message
-    return f"an identifier must be text, not {type(value).__name__}"
 
 
 def _parse(
@@ -222,12 +218,6 @@ def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
             return Row(number, {}, f"column {column!r} holds what is not UTF-8, or not printable")
         values[name] = text
     return Row(number, values)
-
-
-def _write(uri: str, file: IO[bytes], conn_id: str | None) -> str:
-    file.seek(0)
-    binary: BinaryIO = file  # type: ignore[assignment]  # In typeshed, a spooled file is not a BinaryIO.
-    return storage.write_file(uri, binary, conn_id)
 
 
 def _shard_of(key: str, shards: int) -> int:

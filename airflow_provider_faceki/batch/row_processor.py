@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 LoadImage = Callable[[str, str], "api.Image"]
 _Host: TypeAlias = "tuple[str, str] | None"
 
-DOCUMENT_NUMBERS = (1, 2, 3)
 #: Pauses in seconds before a verification is sent again. It is sent again if the storage of the images delivered only
 #: a part of an image.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
@@ -146,7 +145,10 @@ class VerificationGateway:
         :raises FacekiError: If FACEKI cannot be called now.
         """
         workflow_id = self._workflow(row)
-        rules = self._rules_if_known(workflow_id)
+        try:
+            rules = self.hook.workflow_rules(workflow_id)
+        except api.WorkflowError:
+            rules = None
         return (rules is None or rules.stores_records) and self._shows_record(workflow_id)
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
@@ -173,12 +175,6 @@ class VerificationGateway:
         except Exception:  # noqa: BLE001 - a storage can raise any exception, and each means that it is not readable
             return False
         return True
-
-    def _rules_if_known(self, workflow_id: str) -> api.WorkflowRules | None:
-        try:
-            return self.hook.workflow_rules(workflow_id)
-        except api.WorkflowError:
-            return None
 
     def _shows_record(self, workflow_id: str) -> bool:
         """Return whether FACEKI stores the records of a workflow, as far as this can be tested now.
@@ -208,7 +204,7 @@ class VerificationGateway:
         return workflow_id
 
     def _documents(self, values: Mapping[str, str]) -> Iterator[api.Document]:
-        for number in DOCUMENT_NUMBERS:
+        for number in (1, 2, 3):
             front, back = f"document_{number}_front", f"document_{number}_back"
             if front in values:
                 yield api.Document(
@@ -316,11 +312,9 @@ class RowProcessor:
         :param is_last: Whether this is the last pass of this try. In the last pass, an undecided record is a result
             too.
         """
-        known: frozenset[str] = frozenset()
         try:
-            if self.resubmit == "always":
-                known = self.gateway.known_request_ids(row)
-            elif not self.assume_new:
+            known = self._known_request_ids(row)
+            if self._accepts_older_records:
                 found = self.gateway.find(row, None)
                 if found is not None and (found.decision is not None or is_last):
                     return _succeeded(row, found, is_billed=False)

@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -20,6 +20,7 @@ from typing import Self
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.batch.error_guard import SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import Journal
+from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import (
     Abort,
     Crashed,
@@ -32,6 +33,9 @@ from airflow_provider_faceki.batch.outcomes import (
 from airflow_provider_faceki.batch.store import Clock, retry_storage
 
 log = logging.getLogger(__name__)
+
+#: Function that reads the rows of a batch from their beginning.
+ReadRows = Callable[[], Iterator[Row]]
 
 #: The journal is written to the storage after this number of buffered lines, or after this time in seconds. The lines
 #: are results and errors of rows. If the process crashes, the buffered lines are lost. But before a row is sent, an
@@ -111,13 +115,10 @@ class WorkerPool:
     def cancel_pending(self) -> list[Job]:
         """Remove the jobs that no thread has started, and return them. Each thread ends after its current job."""
         cancelled: list[Job] = []
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                break
-            if job is not None:
-                cancelled.append(job)
+        with suppress(Empty):
+            while True:
+                if (job := self._jobs.get_nowait()) is not None:
+                    cancelled.append(job)
         self.pending -= len(cancelled)
         for _ in range(self._size):
             self._jobs.put(None)
@@ -252,18 +253,17 @@ class BatchRunner:
         if error is None:
             raise_if_killed(self.is_killed)
 
-    def submit(self, job: Job) -> bool:
+    def submit(self, job: Job) -> None:
         """Wait until the queue has room, and submit a job.
 
-        If the batch stops during the wait, the row of the job is left to a later try, and the result is ``False``.
+        If the batch has to stop, the job is not submitted, and its row is left to a later try.
         """
         # The queue contains one additional job for each thread, so that no thread is idle while the journal is written.
         self._process(max_pending=2 * self.size - 1)
         if self.aborted_by:
             self.on_deferred(job.if_cancelled)
-            return False
-        self._pool.submit(job)
-        return True
+        else:
+            self._pool.submit(job)
 
     def drain(self) -> None:
         """Wait until all submitted jobs are done."""
@@ -291,7 +291,8 @@ class BatchRunner:
         :raises TaskKilledError: If the task was killed.
         """
         raise_if_killed(self.is_killed)
-        if self._is_flush_due():
+        waited = self.clock.monotonic() - self._last_flush
+        if self.journal.buffered >= FLUSH_LINES or waited >= FLUSH_SECONDS:
             self._flush()
             self.on_flush()
         self.progress.log_if_due(self.journal.done, self.journal.decisions, self.journal.failures)
@@ -366,7 +367,8 @@ class BatchRunner:
         if isinstance(error, OSError):
             # An OSError means that a storage has failed, usually the storage of an image. It is not counted as a
             # failure of FACEKI.
-            if is_of_whole_storage(error):
+            # An input/output error (EIO) usually concerns a single file. All other errors can concern all files.
+            if getattr(error, "reason", None) != os.strerror(errno.EIO):
                 self._guard.storage_failed(error)
             return
         if isinstance(outcome, Failed) or (isinstance(outcome, Succeeded) and outcome.line.get("billed")):
@@ -381,11 +383,6 @@ class BatchRunner:
         while (left := until - self.clock.monotonic()) > 0:
             raise_if_killed(self.is_killed)
             self.clock.sleep(min(POLL_SECONDS, left))
-
-    def _is_flush_due(self) -> bool:
-        return (
-            self.journal.buffered >= FLUSH_LINES or self.clock.monotonic() - self._last_flush >= FLUSH_SECONDS
-        )
 
     def _flush(self) -> None:
         self._last_flush = self.clock.monotonic()
@@ -442,21 +439,9 @@ class BatchRunner:
 
 
 def raise_if_killed(is_killed: Callable[[], bool]) -> None:
-    """Raise an error if Airflow has killed the task.
-
-    :raises TaskKilledError: If Airflow has killed the task.
-    """
+    """Raise :class:`TaskKilledError` if Airflow has killed the task."""
     if is_killed():
         raise TaskKilledError("the task was killed; what is done is written")
-
-
-def is_of_whole_storage(error: OSError) -> bool:
-    """Return whether a storage error possibly concerns all files, for example because the storage refuses access.
-
-    A missing file is not a storage error and does not reach this function. Of the storage errors, only an input/output
-    error (EIO) is treated as an error of a single file.
-    """
-    return getattr(error, "reason", None) != os.strerror(errno.EIO)
 
 
 def _printable(name: str) -> str:

@@ -6,9 +6,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import IO, BinaryIO, TypeVar, cast
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_chain,
+    wait_fixed,
+)
 
 from airflow_provider_faceki import storage
 
@@ -38,50 +45,39 @@ class Clock:
 
         If the system has no such clock, return the monotonic time.
         """
-        boottime = getattr(time, "CLOCK_BOOTTIME", None)
-        return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
     def sleep(self, seconds: float) -> None:
         """Wait for a number of seconds."""
         time.sleep(seconds)
 
 
-class Store(Protocol):
-    """Storage operations that a batch needs. Each operation raises ``OSError`` if the storage fails."""
-
-    def write(self, uri: str, content: bytes) -> None:
-        """Write a file atomically. An existing file is replaced."""
-
-    def read(self, uri: str) -> bytes:
-        """Return the content of a file."""
-
-    def list(self, folder: str) -> list[str]:
-        """Return the URIs of the files in a folder, sorted by name. If the folder does not exist, the list is empty."""
-
-    def delete(self, uri: str) -> None:
-        """Delete a file. If the file does not exist, do nothing."""
-
-
 class ObjectStore:
-    """A :class:`Store` in any storage that Airflow supports.
+    """Storage operations that a batch needs, in any storage that Airflow supports.
 
-    :param conn_id: Id of the Connection for that storage.
+    Each operation raises ``OSError`` if the storage fails, and ``ValidationError`` if the path is wrong.
+
+    :param conn_id: Id of the Connection for the storage. Default: the Connection in the URI.
     """
 
     def __init__(self, conn_id: str | None = None) -> None:
         self._conn_id = conn_id
 
     def write(self, uri: str, content: bytes) -> None:
+        """Write a file atomically. An existing file is replaced."""
         storage.write_bytes(uri, content, self._conn_id)
 
     def read(self, uri: str) -> bytes:
+        """Return the content of a file."""
         with storage.open_binary(uri, self._conn_id) as file:
             return file.read()
 
     def list(self, folder: str) -> list[str]:
+        """Return the URIs of the files in a folder, sorted by name. If the folder does not exist, the list is empty."""
         return storage.list_files(folder, self._conn_id)
 
     def delete(self, uri: str) -> None:
+        """Delete a file. If the file does not exist, do nothing."""
         storage.delete(uri, self._conn_id)
 
 
@@ -92,27 +88,33 @@ def retry_storage(operation: Callable[[], T], sleep: Callable[[float], None] = t
     :param sleep: Function that waits a number of seconds.
     :raises OSError: If the last attempt also failed.
     """
-    return _RETRYING.copy(sleep=sleep)(operation)
+    retrying = Retrying(
+        sleep=sleep,
+        stop=stop_after_attempt(1 + len(RETRY_PAUSES_SECONDS)),
+        wait=wait_chain(*map(wait_fixed, RETRY_PAUSES_SECONDS)),
+        retry=retry_if_exception_type(OSError),
+        before_sleep=_warn,
+        reraise=True,
+    )
+    return retrying(operation)
+
+
+def write_file(uri: str, file: IO[bytes], conn_id: str | None) -> str:
+    """Write a complete temporary file to ``uri``, and return ``uri``. If the storage fails, repeat this after a pause.
+
+    :raises OSError: If the last attempt also failed.
+    """
+
+    def write() -> str:
+        file.seek(0)
+        return storage.write_file(uri, cast("BinaryIO", file), conn_id)
+
+    return retry_storage(write)
 
 
 def _warn(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     log.warning("The storage failed; trying again: %s", type(error).__name__)
-
-
-def _pause(state: RetryCallState) -> float:
-    # tenacity calls this function after each failed attempt, to get the pause before the next attempt. It also calls
-    # it after the last attempt. The pause is then 0.0 and is not used, because no attempt follows.
-    return (*RETRY_PAUSES_SECONDS, 0.0)[state.attempt_number - 1]
-
-
-_RETRYING = Retrying(
-    stop=lambda state: state.attempt_number > len(RETRY_PAUSES_SECONDS),
-    wait=_pause,
-    retry=retry_if_exception_type(OSError),
-    before_sleep=_warn,
-    reraise=True,
-)
 
 
 def with_checkpoints(items: Iterable[T], checkpoint: Callable[[], object]) -> Iterator[T]:

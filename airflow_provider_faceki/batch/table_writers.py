@@ -73,9 +73,6 @@ class ColumnPolicy:
         """Return the values of one row as they are written to a table, by column name.
 
         Dropped columns are missing, and hashed columns contain the hash. Dates and times become ISO 8601 text.
-
-        :param table: Name of the table.
-        :param values: All values of the row, by column name.
         """
         row: dict[str, object] = {}
         for column in TABLES[table]:
@@ -122,16 +119,6 @@ class TableWriter(Protocol):
         """Return the complete file, positioned at its beginning. The file is deleted when the caller closes it."""
 
 
-def table_writer(columns: Sequence[Column], format: str) -> TableWriter:  # noqa: A002
-    """Return a writer for an empty table.
-
-    :param columns: Columns of the table.
-    :param format: ``ndjson``, or ``parquet``, which needs the extra ``parquet`` of this package.
-    :raises ConfigurationError: If pyarrow is not installed.
-    """
-    return ParquetWriter(columns) if format == "parquet" else NdjsonWriter()
-
-
 class NdjsonWriter:
     """:class:`TableWriter` that writes one JSON object per line."""
 
@@ -148,7 +135,10 @@ class NdjsonWriter:
 
 
 class ParquetWriter:
-    """:class:`TableWriter` that writes a Parquet file with typed columns."""
+    """:class:`TableWriter` that writes a Parquet file with typed columns.
+
+    :raises ConfigurationError: If pyarrow is not installed.
+    """
 
     def __init__(self, columns: Sequence[Column]) -> None:
         try:

@@ -31,7 +31,7 @@ from airflow_provider_faceki.batch.row_processor import (
     VerificationGateway,
     row_of,
 )
-from airflow_provider_faceki.batch.runner import BatchRunner, Job, MakePool, Progress, WorkerPool
+from airflow_provider_faceki.batch.runner import BatchRunner, Job, MakePool, Progress, ReadRows, WorkerPool
 from airflow_provider_faceki.batch.store import Clock, with_checkpoints
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 #: crash must look up each row with an intent and without an outcome.
 INTENTS_PER_THREAD = 4
 MAX_INTENTS_AT_ONCE = 200
-
-ReadRows = Callable[[], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +287,7 @@ class BatchVerification:
         self.journal.load_records(self._runner.checkpoint)
         for line in with_checkpoints(self.journal.results.lines(), self._runner.checkpoint):
             key = row_key(0, str(line.get("record_identifier")))
-            if not self.journal.index.is_recorded(key):
-                self.journal.index.mark_recorded(key)
+            if self.journal.index.mark_recorded(key):
                 work = partial(self._processor.record, line)
                 self._runner.submit(Job(work, self._processor.still_open(row_of(line))))
             if self._runner.aborted_by:

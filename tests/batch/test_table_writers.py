@@ -13,7 +13,7 @@ from pyarrow import parquet
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
 from airflow_provider_faceki.api.tables import TABLES, table_rows
-from airflow_provider_faceki.batch.table_writers import ColumnPolicy, table_writer
+from airflow_provider_faceki.batch.table_writers import ColumnPolicy, ParquetWriter
 
 RECORD: dict[str, Any] = {
     "requestId": "r-1",
@@ -147,7 +147,7 @@ def test_a_policy_that_cannot_be(choices: dict[str, str], kind: type[Exception],
 def test_parquet_has_the_types_and_row_groups_of_a_size() -> None:
     policy = ColumnPolicy({f"{table}.*": "keep" for table in TABLES})
     columns = policy.columns("documents")
-    table = table_writer(columns, "parquet")
+    table = ParquetWriter(columns)
     row = policy.row("documents", rows()["documents"][0])
     for _ in range(10_500):
         table.add(row)
@@ -165,7 +165,7 @@ def test_parquet_has_the_types_and_row_groups_of_a_size() -> None:
 
 
 def test_an_empty_parquet_table_tells_its_columns() -> None:
-    with table_writer(ColumnPolicy({}).columns("verifications"), "parquet").finish() as file:
+    with ParquetWriter(ColumnPolicy({}).columns("verifications")).finish() as file:
         made = parquet.read_table(file)
     assert made.num_rows == 0
     assert str(made.schema.field("created_at").type) == "timestamp[us, tz=UTC]"

@@ -15,7 +15,7 @@ from airflow_provider_faceki.batch.lease import Lease
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Crashed, Outcome
 from airflow_provider_faceki.batch.runner import Job, Progress, WorkerPool
-from airflow_provider_faceki.batch.store import Clock
+from airflow_provider_faceki.batch.store import Clock, ObjectStore
 from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
 
 ROOT = "memory://batch"
@@ -46,7 +46,7 @@ class FakeClock(Clock):
         self.now += max(seconds, 0.001)
 
 
-class MemoryStore:
+class MemoryStore(ObjectStore):
     """A storage in memory. ``before`` and ``after`` are called around each operation and can raise errors."""
 
     def __init__(self) -> None:
