@@ -41,14 +41,6 @@ class RequestMetrics:
         incr("retries", endpoint=endpoint or _TOKEN)
 
 
-def request_metrics() -> RequestMetrics | None:
-    """Return the observer that counts the requests of a client, or ``None`` if metrics are off.
-
-    With ``None``, the client does no work for metrics.
-    """
-    return RequestMetrics() if is_on() else None
-
-
 @cache
 def is_on() -> bool:
     """Return whether the administrator has enabled at least one backend for metrics."""

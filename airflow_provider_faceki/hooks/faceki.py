@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from airflow_provider_faceki import api
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import check_identifier, is_identifier
@@ -387,7 +387,6 @@ class FacekiHook(BaseHook):
     def _read(self, stored: StoredConnection) -> _CachedConnection:
         from airflow_provider_faceki.charge_limit import charge_limit
         from airflow_provider_faceki.connection.settings import settings_from_connection, token_directory
-        from airflow_provider_faceki.metrics import request_metrics
 
         settings = settings_from_connection(self.faceki_conn_id, stored)
         backend: TokenBackend | None = None
@@ -413,7 +412,8 @@ class FacekiHook(BaseHook):
             token_backend=backend,
             secret_masker=api.SecretMasker(mask_secret, _mask_secret_async),
             warn=self.log.warning,
-            observer=request_metrics(),
+            # Without an observer, the client does no work for metrics.
+            observer=metrics.RequestMetrics() if metrics.is_on() else None,
             charge_limit=charge_limit(settings.conn_id, settings.max_charged_calls),
         )
         return _CachedConnection(stored, settings, client)
