@@ -41,7 +41,8 @@ def address_in(filesystem: Any, path: str, *, is_folder: bool = False) -> str | 
     protocol = getattr(filesystem, "protocol", ())
     protocols = {protocol} if isinstance(protocol, str) else set(protocol)
     if "s3" in protocols and _is_at(getattr(filesystem, "endpoint_url", None), _AWS_HOST):
-        kind, end = ("buckets", "/") if is_folder else ("object", "")
+        # The page of a bucket itself has an empty prefix. With "/", it would show a folder without a name.
+        kind, end = ("buckets", "/" if key else "") if is_folder else ("object", "")
         return f"https://console.aws.amazon.com/s3/{kind}/{quote(bucket)}?prefix={quote(key, safe='/')}{end}"
     if "gs" in protocols and _is_at(getattr(filesystem, "_endpoint", None), _GOOGLE_HOST):
         kind = "" if is_folder else "_details/"

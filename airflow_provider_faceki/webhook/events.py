@@ -310,7 +310,7 @@ def _latest_statuses(
 ) -> dict[str, Any]:
     """Return the status in the latest event of each verification, by request id. This needs only one query.
 
-    Events before the time ``REPEAT_WINDOW`` are ignored.
+    Events that are older than ``REPEAT_WINDOW`` are ignored.
     """
     from airflow.models.asset import AssetEvent
     from sqlalchemy import JSON, select, type_coerce

@@ -39,6 +39,13 @@ GOOGLE = "https://storage.googleapis.com"
             id="S3 folder",
         ),
         pytest.param(
+            {"protocol": S3, "endpoint_url": None},
+            "kyc",
+            True,
+            f"{AWS_PAGE}/buckets/kyc?prefix=",
+            id="S3 bucket",
+        ),
+        pytest.param(
             {"protocol": S3, "endpoint_url": "https://s3.eu-west-1.amazonaws.com"},
             "kyc/a&b#c.json",
             False,
