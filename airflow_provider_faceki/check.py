@@ -208,7 +208,7 @@ def _change_variable(variable: str, settings: Mapping[str, str]) -> list[str]:
 
 
 def _change_connection(conn_id: str, base_url: str, settings: Mapping[str, str]) -> list[str]:
-    """Return the text that tells the user how to change a Connection that is stored in Airflow's database."""
+    """Return the text that tells the user how to change a Connection that no environment variable defines."""
     connection = {
         "conn_type": "faceki",
         "host": base_url,

@@ -16,10 +16,11 @@ These errors fail a task at once, because another try cannot help:
 - Any error with ``needs_consent``: FACEKI has possibly acted on the call already. With another try, FACEKI would
   possibly act or charge a second time.
 
-All other errors are raised unchanged, so the task's ``retries`` apply to them. These are connection failures, lost
+All other errors are raised again, so the task's ``retries`` apply to them. These are connection failures, lost
 answers, throttling, a failing service, and answers that are unreadable or have an unknown code. Two further errors are
 retried although they are not transient. NotFoundError is retried, because the person possibly finishes before the next
-try. OutcomeUnknownError is retried, because the next try searches for a record before it sends.
+try. OutcomeUnknownError is retried, because the next try searches for a record before it sends. The operators for face
+search and face analysis fail instead, because these calls leave no record.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def is_task_retryable(error: api.FacekiError) -> bool:
     """Return whether another try of the task can succeed and is safe."""
     if error.needs_consent:
         return False
-    # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe, because
-    # the next try searches for a lost outcome before it sends the call.
+    # A ResponseError that belongs to no subclass has a code that this provider does not know. A retry is safe: the next
+    # try of a verification first searches for its outcome, and a charged call without a record raises another error.
     is_unexplained = type(error) is api.ResponseError
     return (
         error.is_transient or is_unexplained or isinstance(error, api.NotFoundError | api.OutcomeUnknownError)

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Datasets that a task has read and written, for OpenLineage and for Airflow's hook lineage.
 
-The name of a dataset is the location of the file or folder. The name contains no Connection id, no query of a web
-address, and no identifier of a person. An image is not reported as a dataset, because the file name of an image
-usually identifies a person.
+The name of a dataset is the location of the file or folder, without a Connection id and without the query of a web
+address. For a file about one person, only its folder is reported, because the file name usually identifies the person.
+For the same reason, an image is not reported as a dataset.
 """
 
 from __future__ import annotations
