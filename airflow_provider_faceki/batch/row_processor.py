@@ -49,17 +49,32 @@ UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
 MAX_WORKFLOWS = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """Options of a batch verification.
+
+    ``FacekiBatchVerificationOperator`` describes its parameters of the same names.
+    """
+
+    concurrency: int
+    workflow_id: str | None
+    include_records: bool
+    check_rules: bool
+    resubmit: str
+    assume_new: bool
+    resubmit_after: float
+    lookup_timeout: float
+    max_error_rate: float
+    max_verifications: int | None
+
+
 @dataclass(slots=True, repr=False)
 class VerificationGateway:
     """The calls to FACEKI and to the image storage for one batch. The class is thread-safe.
 
     :param hook: Hook for the calls to FACEKI.
     :param load_image: Function that returns a checked image for a name and a URI.
-    :param workflow_id: Workflow for the rows that contain no workflow.
-    :param check_rules: Whether the documents are checked against the rules of the workflow before the billed call.
-    :param lookup_timeout: Maximum time in seconds for searching the record of a verification after its response was
-        lost.
-    :param record_delay: Maximum time in seconds that FACEKI needs before it returns the record of a new verification.
+    :param options: Options of the batch.
     :param fence: Function that raises an error if a newer try has started, so that this try must not send rows. It is
         called while the images are read for sending.
     :param clock: Clock of this machine. Tests replace it.
@@ -67,10 +82,7 @@ class VerificationGateway:
 
     hook: FacekiHook
     load_image: LoadImage
-    workflow_id: str | None
-    check_rules: bool
-    lookup_timeout: float
-    record_delay: float
+    options: BatchOptions
     fence: Callable[[], None]
     clock: Clock
     #: To find out whether FACEKI stores records of a workflow, the batch looks up one row of the workflow with the
@@ -100,7 +112,7 @@ class VerificationGateway:
         workflow_id = self._workflow(row)
         documents = list(self._documents(row.values))
         selfie = self._image("selfie", row.values)
-        if self.check_rules:
+        if self.options.check_rules:
             rules = self.hook.workflow_rules(workflow_id)
             if rules is not None:
                 api.check_documents(rules, documents)
@@ -109,7 +121,7 @@ class VerificationGateway:
             selfie=selfie,
             documents=documents,
             record_identifier=row.values["record_identifier"],
-            lookup_timeout=self.lookup_timeout,
+            lookup_timeout=self.options.lookup_timeout,
             known_request_ids=known_request_ids,
             not_before=not_before,
         )
@@ -186,7 +198,7 @@ class VerificationGateway:
         with self._asking:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
-                if self.clock.time() < accepted_at + self.record_delay or not identifier:
+                if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:
                     # To find out whether FACEKI stores records of the workflow, the record of a row with the decision
                     # ACCEPTED is looked up. This is not possible yet: either the workflow has no such row, or FACEKI
                     # possibly needs more time to store its record. Until then, FACEKI is assumed to store records.
@@ -196,7 +208,9 @@ class VerificationGateway:
             return self._shows_records[workflow_id]
 
     def _workflow(self, row: Row) -> str:
-        workflow_id = row.values.get("workflow_id") or self.workflow_id or self.hook.settings.workflow_id
+        workflow_id = (
+            row.values.get("workflow_id") or self.options.workflow_id or self.hook.settings.workflow_id
+        )
         if not workflow_id:
             raise api.ConfigurationError(
                 f"row {row.number} names no workflow, and neither do workflow_id and the Connection"
@@ -242,16 +256,14 @@ class RowProcessor:
     :param gateway: The calls to FACEKI and to the image storage.
     :param lease: Lease of this try, which is checked before each billed call. Only the newest try has a valid lease.
     :param started: Unix time at which this try began.
-    :param resubmit: ``if_absent``, ``never`` or ``always``; see the parameter of the operator.
-    :param assume_new: Whether rows that were never sent are sent without a lookup.
+    :param options: Options of the batch.
     :param clock: Clock of this machine. Tests replace it.
     """
 
     gateway: VerificationGateway
     lease: Lease
     started: float
-    resubmit: str
-    assume_new: bool
+    options: BatchOptions
     clock: Clock = field(default_factory=Clock)
     _unreadable_in_a_row: int = 0
 
@@ -259,7 +271,7 @@ class RowProcessor:
     def _accepts_older_records(self) -> bool:
         # An older record is a record with the identifier of the row from the time before this batch. If older records
         # are accepted, each row is looked up before it is sent, and a record of any age is the result of the row.
-        return self.resubmit != "always" and not self.assume_new
+        return self.options.resubmit != "always" and not self.options.assume_new
 
     def still_open(self, row: Row) -> Deferred:
         """Return the outcome of a row that is not done, so that the row is processed again later.
@@ -361,10 +373,10 @@ class RowProcessor:
         return _failed(outcomes.error_line(row, unknown), is_billed=None)
 
     def _known_request_ids(self, row: Row) -> frozenset[str]:
-        return self.gateway.known_request_ids(row) if self.resubmit == "always" else frozenset()
+        return self.gateway.known_request_ids(row) if self.options.resubmit == "always" else frozenset()
 
     def _problem_of_resubmitting(self, row: Row) -> str | None:
-        if self.resubmit == "always":
+        if self.options.resubmit == "always":
             return None
         # An earlier lookup has found no record that FACEKI created after the row was sent. This lookup also finds older
         # records of the row's identifier. An older record usually belongs to another verification. But if FACEKI's
@@ -372,7 +384,7 @@ class RowProcessor:
         # possibly be billed again. Therefore, if there is an older record, the row is not sent and gets an error.
         if not self._accepts_older_records and self.gateway.find(row, None) is not None:
             return "what FACEKI has under its identifier is of another verification, or of another clock"
-        if self.resubmit == "never":
+        if self.options.resubmit == "never":
             return "FACEKI has no record of it"
         if not self.gateway.keeps_records(row):
             return "FACEKI has no record of it, as its workflow keeps none"

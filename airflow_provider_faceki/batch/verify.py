@@ -26,6 +26,7 @@ from airflow_provider_faceki.batch.lease import Lease
 from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Deferred
 from airflow_provider_faceki.batch.row_processor import (
+    BatchOptions,
     LoadImage,
     RowProcessor,
     VerificationGateway,
@@ -44,33 +45,6 @@ log = logging.getLogger(__name__)
 #: crash must look up each row with an intent and without an outcome.
 INTENTS_PER_THREAD = 4
 MAX_INTENTS_AT_ONCE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class BatchOptions:
-    """Options of a batch verification.
-
-    ``FacekiBatchVerificationOperator`` describes its parameters of the same names.
-    """
-
-    concurrency: int
-    workflow_id: str | None
-    include_records: bool
-    check_rules: bool
-    resubmit: str
-    assume_new: bool
-    resubmit_after: float
-    lookup_timeout: float
-    max_error_rate: float
-    max_verifications: int | None
-
-    @property
-    def intents_at_once(self) -> int:
-        """Maximum number of rows whose intents are written together in one file.
-
-        An intent is a journal entry for a row that is going to be sent.
-        """
-        return min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.concurrency)
 
 
 @dataclass(slots=True)
@@ -104,24 +78,16 @@ class BatchVerification:
     over_ceiling: int = 0
     _processor: RowProcessor = field(init=False)
     _runner: BatchRunner = field(init=False)
+    _intents_at_once: int = field(init=False)
     _sent_by: float = 0.0
     _charged_at_most: int = 0
 
     def __post_init__(self) -> None:
-        options = self.options
         gateway = VerificationGateway(
-            self.hook,
-            self.load_image,
-            options.workflow_id,
-            options.check_rules,
-            options.lookup_timeout,
-            options.resubmit_after,
-            self.lease.ensure_fresh,
-            self.clock,
+            self.hook, self.load_image, self.options, self.lease.ensure_fresh, self.clock
         )
-        self._processor = RowProcessor(
-            gateway, self.lease, self.clock.time(), options.resubmit, options.assume_new, self.clock
-        )
+        self._processor = RowProcessor(gateway, self.lease, self.clock.time(), self.options, self.clock)
+        self._intents_at_once = min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.options.concurrency)
 
     def run(self, read: ReadRows, progress: Progress) -> None:
         """Verify the rows of the manifest in one or two passes.
@@ -163,7 +129,7 @@ class BatchVerification:
                 self._runner.submit(Job(work, self._processor.still_open(row)))
             else:
                 new.append(row)
-            if len(new) >= self.options.intents_at_once:
+            if len(new) >= self._intents_at_once:
                 self._send(new)
             if self._runner.aborted_by:
                 return
@@ -267,7 +233,7 @@ class BatchVerification:
             open_rows.append(row)
             if state.sent_since is not None:
                 since_by_identifier[row.values["record_identifier"]] = state.sent_since
-            if len(open_rows) >= self.options.intents_at_once:
+            if len(open_rows) >= self._intents_at_once:
                 self._send(open_rows, since_by_identifier)
                 since_by_identifier = {}
         self._send(open_rows, since_by_identifier)

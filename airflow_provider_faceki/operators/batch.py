@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
     from airflow_provider_faceki.batch.export import ExportOptions, RecordExport
     from airflow_provider_faceki.batch.journal import Journal
     from airflow_provider_faceki.batch.manifest import Row
+    from airflow_provider_faceki.batch.row_processor import BatchOptions
     from airflow_provider_faceki.batch.runner import Progress
-    from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
-    from airflow_provider_faceki.storage import AccessPolicy
+    from airflow_provider_faceki.batch.verify import BatchVerification
 
 #: Upper limit of ``concurrency``. It is needed because each concurrent request occupies one thread.
 MAX_CONCURRENCY = 256
@@ -66,8 +65,8 @@ class _BatchOperator(FacekiOperator):
         super().__init__(**kwargs)
         if manifest_format is not None:
             check_one_of("manifest_format", manifest_format, MANIFEST_FORMATS)
-        _check_concurrency("concurrency", concurrency)
-        _check_rate("max_error_rate", max_error_rate)
+        _check_concurrency(concurrency)
+        _check_max_error_rate(max_error_rate)
         self.output_path = output_path
         self.manifest_format = manifest_format
         self.concurrency = concurrency
@@ -106,6 +105,13 @@ class _BatchOperator(FacekiOperator):
             )
         _check_connection("manifest_conn_id", self.manifest_conn_id)
         _check_connection("output_conn_id", self.output_conn_id)
+        limit = self.hook.settings.max_concurrency
+        if self.concurrency > limit:
+            self.log.warning(
+                "concurrency=%d is more than the Connection's max_concurrency=%d, which applies",
+                self.concurrency,
+                limit,
+            )
 
     def _report_batch(
         self, manifest: str | None, total: int, written: Mapping[str, int], counts: Mapping[str, int]
@@ -129,15 +135,6 @@ class _BatchOperator(FacekiOperator):
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra.update(storable(dict(counts)))
-
-    def _warn_of_limit(self) -> None:
-        limit = self.hook.settings.max_concurrency
-        if self.concurrency > limit:
-            self.log.warning(
-                "concurrency=%d is more than the Connection's max_concurrency=%d, which applies",
-                self.concurrency,
-                limit,
-            )
 
 
 class FacekiBatchVerificationOperator(_BatchOperator):
@@ -264,16 +261,17 @@ class FacekiBatchVerificationOperator(_BatchOperator):
 
         with _translate_batch_errors(context):
             self._check_arguments()
-            self._warn_of_limit()
             _check_connection("image_conn_id", self.image_conn_id)
             _check_text("batch_id", self.batch_id)
             _check_text("workflow_id", self.workflow_id)
-            if self.resize_to is not None:
-                _check_pillow()
+            if self.resize_to is not None and find_spec("PIL") is None:
+                raise api.ConfigurationError("resize_to needs Pillow: install the extra 'images'")
             total = self._count(self._rows())
             journal = Journal(self.output_path, ObjectStore(self.output_conn_id))
             self.push_output_link(context, self.output_path, self.output_conn_id, is_folder=True)
-            self._run(journal, self.batch_id or _default_batch_id(context["ti"]), Progress(total))
+            ti = context["ti"]
+            batch_id = self.batch_id or f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
+            self._run(journal, batch_id, Progress(total))
         counts = {
             "rows": total,
             "decisions": dict(journal.decisions),
@@ -292,7 +290,11 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         from airflow_provider_faceki.batch.lease import Lease
         from airflow_provider_faceki.batch.store import ObjectStore
         from airflow_provider_faceki.batch.verify import BatchVerification
+        from airflow_provider_faceki.storage import AccessPolicy
 
+        policy = AccessPolicy.for_manifest(
+            as_prefixes(self.allowed_image_prefixes), _as_conn_ids(self.allowed_image_conn_ids)
+        )
         lease = Lease(ObjectStore(self.output_conn_id), journal.leases, batch_id)
         # A lease is a file in output_path that shows which try is the newest. Only the newest try is allowed to send
         # rows. If output_path is not writable, the task fails here, before any charged call.
@@ -302,7 +304,9 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         before = journal.decisions.total(), journal.failures.total()
         batch = BatchVerification(
             hook=self.hook,
-            load_image=partial(self._load_image, self._access_policy()),
+            load_image=lambda name, uri: load_image(
+                self.hook, name, uri, self.image_conn_id, self.resize_to, policy
+            ),
             journal=journal,
             lease=lease,
             options=self._options(),
@@ -339,18 +343,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
             )
         _check_any_succeeded(journal.decisions, journal.failures, journal.errors.folder)
 
-    def _access_policy(self) -> AccessPolicy:
-        from airflow_provider_faceki.storage import AccessPolicy
-
-        return AccessPolicy.for_manifest(
-            as_prefixes(self.allowed_image_prefixes), _as_conn_ids(self.allowed_image_conn_ids)
-        )
-
-    def _load_image(self, policy: AccessPolicy, name: str, uri: str) -> api.Image:
-        return load_image(self.hook, name, uri, self.image_conn_id, self.resize_to, policy)
-
     def _options(self) -> BatchOptions:
-        from airflow_provider_faceki.batch.verify import BatchOptions
+        from airflow_provider_faceki.batch.row_processor import BatchOptions
 
         return BatchOptions(
             concurrency=self.concurrency,
@@ -451,7 +445,6 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
 
         with _translate_batch_errors(context):
             self._check_arguments()
-            self._warn_of_limit()
             export = RecordExport(self.hook, self._options(context), lambda: self._killed)
             total = self._total()
             export.check()
@@ -575,9 +568,9 @@ def _check_any_succeeded(decisions: Mapping[str, int], failures: Mapping[str, in
         raise api.ValidationError(f"no row succeeded ({codes}); see what_to_do in {errors_path}")
 
 
-def _check_concurrency(name: str, value: object) -> None:
+def _check_concurrency(value: object) -> None:
     if not _is_whole(value) or not 1 <= value <= MAX_CONCURRENCY:
-        raise ValueError(f"{name} must be a whole number from 1 to {MAX_CONCURRENCY}, not {value!r}")
+        raise ValueError(f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY}, not {value!r}")
 
 
 def _check_max_verifications(value: object) -> None:
@@ -585,9 +578,9 @@ def _check_max_verifications(value: object) -> None:
         raise ValueError(f"max_verifications must be a whole number from 0, or None, not {value!r}")
 
 
-def _check_rate(name: str, value: object) -> None:
+def _check_max_error_rate(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a number between 0 and 1, not {value!r}")
+        raise ValueError(f"max_error_rate must be a number between 0 and 1, not {value!r}")
 
 
 def _check_columns(columns: Mapping[str, object] | None) -> None:
@@ -631,15 +624,6 @@ def _as_conn_ids(allowed_image_conn_ids: object) -> tuple[str, ...]:
     ):
         raise api.ValidationError("allowed_image_conn_ids must be a list of Connection ids")
     return tuple(allowed_image_conn_ids)
-
-
-def _check_pillow() -> None:
-    if find_spec("PIL") is None:
-        raise api.ConfigurationError("resize_to needs Pillow: install the extra 'images'")
-
-
-def _default_batch_id(ti: Any) -> str:
-    return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
 
 
 def _run_date(context: Context) -> str:

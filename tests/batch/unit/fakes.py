@@ -14,9 +14,10 @@ from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.lease import Lease
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import Crashed, Outcome
+from airflow_provider_faceki.batch.row_processor import BatchOptions
 from airflow_provider_faceki.batch.runner import Job, Progress, WorkerPool
 from airflow_provider_faceki.batch.store import Clock, ObjectStore
-from airflow_provider_faceki.batch.verify import BatchOptions, BatchVerification
+from airflow_provider_faceki.batch.verify import BatchVerification
 
 ROOT = "memory://batch"
 START = 1_750_000_000.0

@@ -20,6 +20,7 @@ from airflow_provider_faceki import api
 from airflow_provider_faceki.batch import verify
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.lease import Lease
+from airflow_provider_faceki.batch.row_processor import BatchOptions
 from airflow_provider_faceki.batch.runner import Progress
 from tests.batch.unit.fakes import (
     DEFAULTS,
@@ -99,7 +100,7 @@ class Try:
                 load_image=load_image,
                 journal=journal,
                 lease=lease,
-                options=verify.BatchOptions(**{**DEFAULTS, "assume_new": self.assume_new}),
+                options=BatchOptions(**{**DEFAULTS, "assume_new": self.assume_new}),
                 is_killed=lambda: False,
                 clock=clock,
                 make_pool=lambda size, work: InlinePool(work, dice.randrange),
