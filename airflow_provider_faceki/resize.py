@@ -67,8 +67,9 @@ def resized(name: str, image: Image, longest: int, max_bytes: int) -> Image:
     :param longest: Maximum length of the longer side in pixels.
     :param max_bytes: Maximum size of the result in bytes.
     :raises ConfigurationError: if Pillow is not installed (extra ``images``).
-    :raises ValidationError: if Pillow cannot read the image, the image has too many pixels, or the result is still
-        too large. Pillow alone cannot read HEIC.
+    :raises ValidationError: if Pillow cannot read the image, the image has too many pixels, scans or segments or would
+        need too much memory, or the result is still too large. Pillow alone cannot read HEIC.
+    :raises OSError: if the storage of the image fails.
     """
     try:
         import PIL.Image  # noqa: F401
@@ -294,10 +295,7 @@ class _MemoryBudget:
 
     @contextmanager
     def reserve(self, needed: int) -> Iterator[None]:
-        """Reserve ``needed`` bytes of the memory budget while the context is active.
-
-        If too few bytes are free, wait until other threads have released enough bytes.
-        """
+        """Reserve ``needed`` bytes while the context is active. Wait until so many bytes are free."""
         with self._changed:
             self._changed.wait_for(lambda: self._free >= needed)
             self._free -= needed
@@ -323,11 +321,7 @@ class _StrictDecoding:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """While this context is active, make Pillow refuse truncated images.
-
-        Pillow's setting is the same for all threads of the process, and several threads can be in the context at the
-        same time. The last thread that leaves the context restores the setting.
-        """
+        """Make Pillow refuse truncated images while the context is active. The last thread restores the setting."""
         import PIL.ImageFile
 
         with self._lock:

@@ -231,8 +231,8 @@ NOT_ALLOWED = (
 def check_path(uri: FilePath, conn_id: str | None = None) -> None:
     """Refuse a path that cannot be written. Nothing is written, and no request is sent to a remote storage.
 
-    :param uri: Absolute local path or URI of a file.
-    :param conn_id: Connection for the storage, as for :func:`write_json`.
+    ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
+
     :raises ValidationError: if the path is relative, a folder, a device, or below a file, or if its storage is unknown.
     :raises StorageAccessError: if this process is not allowed to create files in the local folder.
     """
@@ -333,10 +333,10 @@ def open_binary(uri: FilePath, conn_id: str | None = None) -> BinaryIO:
 
 
 def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
-    """Return the URIs of the files in a folder, sorted by name. For a missing folder the list is empty.
+    """Return the URIs of the files in a folder or bucket, sorted by name. For a missing folder the list is empty.
 
-    :param uri: Absolute local path or URI of the folder.
-    :param conn_id: Connection for the storage, as for :func:`write_json`.
+    Files whose names begin with a dot are left out. ``uri`` and ``conn_id`` have the same meaning as for
+    :func:`write_json`.
     """
     folder = _resolve(str(uri).rstrip("/"), conn_id, is_folder=True)
     with _translate_errors("list", folder):
@@ -355,7 +355,7 @@ def list_files(uri: FilePath, conn_id: str | None = None) -> list[str]:
 
 
 def locate(uri: FilePath, conn_id: str | None = None) -> tuple[Any, str]:
-    """Return the fsspec filesystem that contains a file or folder, and the path of the file or folder in it.
+    """Return the fsspec filesystem that contains a file, folder or bucket, and its path in the filesystem.
 
     ``uri`` and ``conn_id`` have the same meaning as for :func:`write_json`.
     """

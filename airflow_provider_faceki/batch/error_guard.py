@@ -6,10 +6,11 @@ make FACEKI refuse every row. Therefore the guard first collects the refusals an
 their rows:
 
 - If a row succeeds, the rows themselves are the cause. The collected refusals then become errors of their rows.
-- If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch then stops, and no
-  row gets an error.
+- If many rows are refused with the same error and no row succeeds, the batch is the cause. The batch then stops, and
+  none of these rows gets an error.
 
-A storage can also fail for every image. If many consecutive rows fail in this way, the batch stops too.
+A storage can also fail for every image. If many rows fail in the same way, and meanwhile the storage works for no row,
+the batch stops too.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
 
 #: If no row has succeeded and this number of rows were refused with the same error, the batch stops. The cause is then
 #: assumed to be the batch and not the rows. The number is also used for the storage of the images: if the storage has
-#: not delivered any image in this try, the batch stops after this number of consecutive storage failures.
+#: not worked for any row in this try, the batch stops after this number of equal storage failures.
 MIN_ALIKE = 20
-#: Number of consecutive storage failures that stops the batch, if the storage has delivered images in this try.
+#: Number of equal storage failures in succession that stops the batch, if the storage has worked before in this try.
 MIN_ALIKE_LATER = 50
 
 
@@ -34,8 +35,7 @@ MIN_ALIKE_LATER = 50
 class SystemicErrorGuard:
     """Decide whether the errors of rows concern only these rows, or the whole batch, which then has to stop.
 
-    The guard collects the rows that FACEKI refused. It also counts the consecutive rows whose images the storage
-    could not deliver.
+    The guard collects the rows that FACEKI refused. It also counts the rows whose images the storage could not deliver.
 
     :param is_released: Whether a row has succeeded, in this try or in an earlier try. If so, each later refusal
         concerns only its own row, and the guard does not collect it.
@@ -50,17 +50,14 @@ class SystemicErrorGuard:
 
     @property
     def held(self) -> int:
-        """Number of rows that FACEKI refused and whose errors are not written to the output folder ``errors`` yet.
-
-        The errors are held back until it is known whether these rows or the whole batch is the cause.
-        """
+        """Number of rows that FACEKI refused and whose errors are not written to the output folder ``errors`` yet."""
         return len(self._held)
 
     def hold(self, failed: Failed) -> bool:
         """Keep the refusal of a row until it is known whether the row or the whole batch is the cause.
 
-        The refusal is not kept in two cases: another row of the batch has already succeeded, or the error of the
-        refused row cannot concern the whole batch.
+        The refusal is not kept in two cases: the guard is released, or the error of the refused row cannot concern the
+        whole batch.
 
         :returns: Whether the refusal was kept.
         """
@@ -76,7 +73,7 @@ class SystemicErrorGuard:
         self._last_failure = error
 
     def storage_worked(self) -> None:
-        """Record that all images of a row could be read. This resets the count of consecutive storage failures."""
+        """Reset the counts of storage failures: a row was sent with its images, or got an error of its own."""
         self._storage_worked = True
         self._storage_failures.clear()
 
@@ -85,11 +82,10 @@ class SystemicErrorGuard:
         return self._systemic_refusal() or self._systemic_storage_failure()
 
     def release(self) -> list[Mapping[str, object]]:
-        """Return the error lines that were held back, of the rows that FACEKI has refused so far.
+        """Return the error lines that were held back. The guard then holds no further refusal.
 
-        As long as FACEKI refuses every row, the mistake is possibly in the whole batch. Call this method when a first
-        row has succeeded. This success shows that the mistake is in the refused rows. Then write the returned lines to
-        the output folder ``errors``.
+        Call this method when a first row has succeeded, or at the end of a batch that was not stopped. Then write the
+        returned lines to the output folder ``errors``.
         """
         self.is_released = True
         return [line for line, _ in self._take_held()]

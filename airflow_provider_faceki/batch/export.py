@@ -2,11 +2,11 @@
 """Fetch the FACEKI records of many identifiers and write them as tables in NDJSON or Parquet.
 
 The fetched data is first written to a journal in ``_journal/<run>`` below ``output_path``. A later try of the same run
-continues with this journal. When all records are fetched, one file for each table is written. The file name contains
-the name of the run.
+continues with this journal. When all records are fetched, one file for each table and one file for the errors are
+written. The file names contain the name of the run.
 
 Each file is replaced atomically, so a reader sees either the old file or the new file of this run. If a run is
-repeated, it replaces only its own files.
+repeated, it replaces or deletes only its own files.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class ExportOptions:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the options that change the fetched data.
+        """Hash of the version of this package and of the options that change the fetched data.
 
-        If a journal line has a different hash, it was written with other options and is ignored.
+        A journal line with a different hash is ignored.
         """
         options = [__version__, self.by, dict(self.policy.choices), self.policy.hash_key]
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
@@ -97,7 +97,7 @@ class RecordExport:
     #: are written.
     decisions: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
-    #: Number of rows that were written to each table.
+    #: Number of rows that were written to each table and to ``errors``.
     written: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*TABLES, "errors"), 0)))
     #: Number of rows that could not be fetched in this try. ``problem`` is the last exception that prevented the
     #: fetching of such a row.
@@ -117,7 +117,8 @@ class RecordExport:
         """Check that the tables can be created and that the output is writable. Call this before the first request.
 
         :raises ConfigurationError: If a required package is not installed.
-        :raises ValidationError: If the output is not writable.
+        :raises ValidationError: If the path of the output is wrong.
+        :raises OSError: If the storage failed, or refused to write.
         """
         self._new_tables()
         probe = f"{self.journal.root}/_journal/writable"
@@ -128,11 +129,12 @@ class RecordExport:
     def run(self, read: ReadRows, progress: Progress) -> None:
         """Fetch all records and write the tables.
 
+        If some records could not be fetched after two attempts, no table is written; see ``unfinished``.
+
         :param read: Function that reads the identifiers from their beginning. It is called once for the first attempt.
             If some records could not be fetched, it is called once more for a second attempt.
-        :param progress: Log of the progress.
-        :raises Exception: The error that stopped the export early. The fetched records are already in the journal, so
-            the next try does not fetch them again.
+        :raises Exception: The error that stopped the export early, or that prevented the writing of a table. Fetched
+            records that are in the journal are not fetched again by the next try.
         """
         self._runner = BatchRunner(
             self.options.concurrency,
@@ -177,8 +179,8 @@ class RecordExport:
     def _triage(self, row: Row, *, is_second_pass: bool) -> str | None:
         """Return the journal key of an input row whose records have to be fetched now. Otherwise return ``None``.
 
-        The result is ``None`` for a row that is already done, and for a row that is not valid. If the row is not
-        valid, its error is written to the journal.
+        The result is ``None`` for a row that is already done, for a row that is not valid, and in the second pass also
+        for a row that was not deferred. If the row is not valid, its error is written to the journal.
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
@@ -248,8 +250,9 @@ class RecordExport:
     def _publish(self) -> None:
         """Create the tables from the journal, and write the file of each table atomically.
 
-        The journal is the folder ``_journal/<run>`` with the fetched data. When all tables are written, the journal is
-        deleted. The files that an earlier try of this run wrote in another format or partition are deleted too.
+        Then replaced files and the journal are deleted.
+
+        :raises OSError: If the storage failed, or if lines have disappeared from the journal.
         """
         tables = self._new_tables()
         if self._fill(tables) != self._rows:

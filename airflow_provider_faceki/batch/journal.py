@@ -8,7 +8,7 @@ storage. The folders under ``output_path`` are::
     errors/part-….ndjson                one line for each row that cannot be verified: row, identifier, code, advice
     records/part-….ndjson               full records, only if they are requested
     _journal/intents/part-….ndjson      write-ahead log: identifiers, written before the first of these rows is sent
-    _journal/cancelled/part-….ndjson    cancelled intents, of rows that were certainly not sent
+    _journal/cancelled/part-….ndjson    cancelled intents, of rows that FACEKI has certainly not verified
     _journal/tombstones/part-….ndjson   names of segments to ignore: an export has written their rows to tables
     _journal/tries/try-….json           the leases of all tries (lease.py)
 
@@ -17,7 +17,7 @@ An intent is an entry for a row that is going to be sent. Each row is in one of 
 - Done: the row has a line in ``results`` or ``errors``.
 - Possibly sent and billed: the row is not done, and it has more intents than cancelled intents. The batch looks up the
   row at FACEKI before it sends the row again.
-- Never sent: all other rows.
+- Not verified: all other rows.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class SegmentLog:
         segment again, with the same name and the same lines.
 
         :raises OSError: If the storage failed. The next call can succeed.
-        :raises ValidationError: If the folder is not writable.
+        :raises ValidationError: If the path of the folder is wrong.
         """
         while self._segment or self._lines:
             if self._segment is None:
@@ -111,11 +111,7 @@ class SegmentLog:
             self._segment = None
 
     def lines(self) -> Iterator[Mapping[str, object]]:
-        """Yield the lines of all segments (files) of this log, from all tries.
-
-        Segments with a tombstone are omitted. A tombstone is an entry with the name of a segment. It means that an
-        export has already written the rows of this segment to tables.
-        """
+        """Yield the lines of all segments in the storage, from all tries. Segments with a tombstone are omitted."""
         for uri in self._uris():
             if _name(uri) in self.tombstones:
                 continue
@@ -148,8 +144,8 @@ class RowState(NamedTuple):
     """State of a manifest row according to the journal.
 
     :param is_done: Whether the row has a result or an error.
-    :param sent_since: Earliest Unix time at which the row was possibly sent. It is ``None`` if the row was certainly
-        not sent.
+    :param sent_since: Earliest Unix time at which the row was possibly sent. It is ``None`` if FACEKI has certainly not
+        verified the row.
     :param is_deferred: Whether this try has postponed the row to its second pass over the manifest.
     """
 
@@ -190,7 +186,7 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Cancel the last intent of the row, because the row was certainly not sent after it was written."""
+        """Cancel the last intent of the row, because FACEKI has certainly not verified the row after it."""
         self._database.execute(
             "INSERT INTO rows (key, intents) VALUES (?, -1) ON CONFLICT (key) DO UPDATE SET intents = intents - 1",
             (_digest(key),),
@@ -311,10 +307,7 @@ class Journal:
                     self._count(segment_log, line)
 
     def load_records(self, checkpoint: Callable[[], object]) -> None:
-        """Read the full records that earlier tries have written, so that they are not fetched again.
-
-        :param checkpoint: Function that is called at intervals, for example to stop a killed task.
-        """
+        """Read the full records that earlier tries have written, so that they are not fetched again."""
         for line in with_checkpoints(self.records.lines(), checkpoint):
             self.index.mark_recorded(_key(line))
 
@@ -322,7 +315,8 @@ class Journal:
         """Delete the segments (files) of results and errors. An export calls this when its tables contain their rows.
 
         First, a tombstone for each of these segments is written. A tombstone is an entry with the name of a segment
-        that later tries ignore. Thus a segment is ignored even if it cannot be deleted.
+        that later tries ignore. Thus a segment is ignored even if it cannot be deleted. The tombstones are deleted
+        last.
 
         :raises OSError: If the tombstones cannot be written. Then no segment is deleted.
         """
@@ -335,10 +329,7 @@ class Journal:
             log.warning("The output's _journal could not be deleted: %s", type(error).__name__)
 
     def log_intents(self, identifiers: Iterable[str]) -> None:
-        """Record an intent for each row that is sent next. :meth:`flush_intents` writes these intents to the storage.
-
-        An intent is a journal entry for a row that is going to be sent.
-        """
+        """Record an intent for each row that is sent next. :meth:`flush_intents` writes them to the storage."""
         now = self._clock.time()
         for identifier in identifiers:
             self._intents.add({"record_identifier": identifier, "at": now})
@@ -347,17 +338,12 @@ class Journal:
     def flush_intents(self) -> None:
         """Write the recorded intents to the storage. Send their rows only after this method has returned.
 
-        An intent is a journal entry for a row that is going to be sent.
-
         :raises OSError: If the storage failed. The next call can succeed.
         """
         self._intents.write()
 
     def cancel_intent(self, identifier: str) -> None:
-        """Cancel the last intent of a row. Call this if the row was certainly not sent after this intent was written.
-
-        An intent is a journal entry for a row that is going to be sent.
-        """
+        """Cancel the last intent of the row, because FACEKI has certainly not verified the row after it."""
         self._cancelled.add({"record_identifier": identifier})
         self.index.cancel_intent(row_key(0, identifier))
 

@@ -7,7 +7,8 @@ with a running worker and starts the next try on another worker. It also occurs 
 Each try writes a lease file before it reads the journal. The number in the file name is the fencing token. It is higher
 than all earlier numbers in the folder. Before a try sends rows, it writes their intents to the journal and then lists
 the folder again. If the folder contains a higher number, the try stops. Thus either the newer try has read the intents
-of the older try, or the older try finds the lease of the newer try. In both cases no row is sent twice.
+of the older try, or the older try finds the lease of the newer try. In both cases no row is sent twice. A machine that
+is suspended between the check and the sending is an exception, which docs/batch.md describes.
 
 This algorithm needs a storage that lists a file as soon as the file is written. S3, Google Cloud Storage and Azure do
 this. The algorithm needs neither locks nor synchronized clocks.
@@ -39,8 +40,6 @@ class LeaseLostError(ValidationError):
 class Lease:
     """Lease of one try on a batch. Only the try with the newest lease is allowed to send rows.
 
-    :param store: Storage of the folder.
-    :param folder: URI of the folder with the leases.
     :param batch_id: Id of the batch. Each folder belongs to only one batch.
     :param clock: Clock of this machine. Tests replace it.
     """
@@ -58,6 +57,7 @@ class Lease:
         """Acquire the lease on the batch. After this call, the leases of all older tries are no longer valid.
 
         :raises ValidationError: If the folder belongs to another batch, or if a newer try has acquired the lease.
+        :raises OSError: If the storage failed.
         """
         names = self._retry(self._names)
         owner = next(

@@ -86,6 +86,8 @@ def read_manifest(
     :param format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the suffix of the file.
     :param required: Names in ``COLUMNS`` that a file with a header must contain.
     :raises ValidationError: If the manifest as a whole is not readable.
+    :raises ConfigurationError: If it is a Parquet file, and pyarrow is not installed.
+    :raises OSError: If the storage failed.
     """
     if not isinstance(uri, str):
         raise ValidationError(f"manifest must be a URI, not {type(uri).__name__}")
@@ -142,22 +144,18 @@ def split(
 ) -> list[str]:
     """Split a manifest into shards (NDJSON files) of about the same size, and return the URIs of all shards.
 
-    The identifier of a row determines its shard. If several rows have the same identifier, they are therefore in the
-    same shard, where all except the first row become errors and are not billed. If rows are added to the manifest
-    later, the other rows stay in their shards.
+    The identifier of a row determines its shard, or its row number if it has no identifier. Therefore rows with the
+    same identifier are in the same shard, where all except the first row become errors and are not billed. If rows are
+    added to the end of the manifest later, the other rows stay in their shards.
 
     Empty shards are also written. Each row in a shard contains its row number in the manifest. If a row is unreadable,
-    the shard contains the reason.
+    the shard contains the reason. The other parameters and errors are those of :func:`read_manifest`.
 
-    :param uri: URI of the manifest: NDJSON, CSV or Parquet.
     :param folder: URI of the folder for the shards.
     :param shards: Number of shards. Use the same number in all tries of a batch, because a different number moves
         rows to other shards.
     :param columns: Mapping from the column names in the shards to the column names in the manifest.
-    :param conn_id: Id of the Connection for the storage of the manifest.
     :param output_conn_id: Id of the Connection for the storage of the folder.
-    :param manifest_format: ``ndjson``, ``csv`` or ``parquet``. Default: derived from the suffix of the file.
-    :param required: Columns, by their names in the shards, that a manifest with a header must contain.
     :raises ValidationError: If the manifest as a whole is not readable, or ``shards`` is out of range.
     """
     if not 1 <= shards <= MAX_SHARDS:

@@ -105,8 +105,7 @@ class Abort:
 
     :param row: The row during which the error occurred.
     :param error: Reason why the batch stops.
-    :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
-        verified the row after its last intent. An intent is a journal entry that is written before a row is sent.
+    :param sent_by: See :class:`Deferred`.
     """
 
     row: Row
@@ -185,7 +184,7 @@ def triage(
 def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
     """Return the line for the output folder ``errors`` of a row with an error.
 
-    FACEKI has refused the row, or the row contains an invalid value or image.
+    FACEKI has refused the row, the row contains an invalid value or image, or its outcome remains unknown.
     """
     word, advice = next((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind))
     code = word if error.code is None else str(error.code)
@@ -202,11 +201,6 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
     """Return a ``Refusal`` if FACEKI's refusal of a row possibly applies to every row of the batch.
 
     The cause is then possibly a mistake in the batch, such as a wrong setting. Otherwise return ``None``.
-
-    :param row: The row that FACEKI refused.
-    :param error: The error that FACEKI reported.
-    :param sent_by: Latest Unix time at which the row was possibly sent. ``None`` means that FACEKI has certainly not
-        verified the row after its last intent. An intent is a journal entry that is written before a row is sent.
     """
     if isinstance(error, api.WorkflowError) and "workflow_id" in row.values:
         return None
@@ -215,7 +209,7 @@ def refusal_of(row: Row, error: api.FacekiError, sent_by: float | None) -> Refus
 
 
 def is_systemic(error: api.FacekiError) -> bool:
-    """Return whether an error would occur for every other row too, such as used-up credit."""
+    """Return whether an error would also occur for the other rows, such as used-up credit."""
     kinds = (
         api.QuotaError
         | api.AuthenticationError

@@ -106,6 +106,7 @@ class _CompactParser:
     """Parser of one struct in Thrift's compact protocol. It returns integers and structs, and skips all other values.
 
     :raises IndexError: If the data is too short.
+    :raises PageError: If the data is corrupt.
     """
 
     def __init__(self, data: bytes) -> None:

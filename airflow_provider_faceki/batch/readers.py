@@ -23,7 +23,8 @@ MAX_BYTES_WITHOUT_ROW = 64 * 1024 * 1024
 #: In the check of ``MAX_BYTES_WITHOUT_ROW``, each blank line is counted as this number of bytes. The number is larger
 #: than the real length of a blank line, because a blank line takes as much time to read as any other line.
 BLANK_LINE_BYTES = 1024
-#: Maximum number of lines in one quoted CSV field. If a field is longer, its closing quote is probably missing.
+#: Maximum number of lines that a CSV row has after its first line. After ``MAX_LINE_BYTES`` no further line is added
+#: either. If the row is not complete then, a closing quote is probably missing.
 MAX_FIELD_LINES = 100
 #: Maximum number of Parquet rows that are converted to Python objects at once. If the values are large, the number is
 #: smaller.
@@ -44,7 +45,7 @@ MAX_COLUMN_BYTES = 256 * 1024 * 1024
 #: number.
 MAX_PAGES_BYTES = 256 * 1024 * 1024
 #: Maximum memory in bytes for the Parquet rows that are converted at once. The calculation assumes that each row
-#: contains the largest value of the file.
+#: contains a value of the size of the largest dictionary page.
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 # Arrow types whose values can have any length.
@@ -78,7 +79,8 @@ def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]
     :param file: The CSV file.
     :param columns: Names of the columns that are used.
     :param required: Names of the columns that the header must contain.
-    :raises ValidationError: If the header lacks a required column, or contains a used column twice.
+    :raises ValidationError: If the header is not readable, lacks a required column or contains a used column twice, or
+        if ``MAX_BYTES_WITHOUT_ROW`` bytes contain no row.
     """
     records = _csv_records(_lines(file))
     header = next(records, None)

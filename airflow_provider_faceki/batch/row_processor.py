@@ -100,13 +100,13 @@ class VerificationGateway:
     ) -> api.PerformKycVerification:
         """Check a row and its images, and return the call that verifies the row. Do not send the call yet.
 
-        :param row: The row.
         :param not_before: Unix time. A record that FACEKI created before this time belongs to another verification.
             ``None`` means that a record of any age is accepted.
         :param known_request_ids: FACEKI's ids of earlier verifications with the same identifier. Their records are not
             accepted as the result of this call.
         :raises ValidationError: If the row or one of its images is not valid.
         :raises ConfigurationError: If neither the row nor the batch nor the Connection contains a workflow.
+        :raises FacekiError: If the rules of the workflow cannot be read.
         :raises OSError: If the storage does not deliver an image. The message does not contain the URI of the image.
         """
         workflow_id = self._workflow(row)
@@ -137,7 +137,6 @@ class VerificationGateway:
     def find(self, row: Row, not_before: float | None) -> api.KycVerification | None:
         """Return FACEKI's verification of the row. If there is none, return ``None``. FACEKI does not bill this call.
 
-        :param row: The row.
         :param not_before: Unix time. Older verifications are ignored. If it is ``None``, verifications of any age are
             found.
         """
@@ -150,9 +149,11 @@ class VerificationGateway:
         return frozenset(record.request_id for record in records if record.request_id)
 
     def keeps_records(self, row: Row) -> bool:
-        """Return whether FACEKI stores the records of the row's workflow.
+        """Return whether FACEKI stores the records of the row's workflow, as far as this is known.
 
-        If FACEKI stores no records, the row was possibly verified although its record is missing.
+        The result is false in two cases: the rules of the workflow say that FACEKI stores none, or the record of a row
+        with the decision ACCEPTED is missing. Then the row was possibly verified although its record is missing. If
+        neither is known yet, the result is true.
 
         :raises FacekiError: If FACEKI cannot be called now.
         """
@@ -173,7 +174,8 @@ class VerificationGateway:
     def is_storage_healthy(self, row: Row) -> bool:
         """Return whether each storage of the row's images can still deliver an image that it delivered before.
 
-        If it can, an unreadable image is an error of the row and not of the storage.
+        If it can, an unreadable image is an error of the row and not of the storage. If a storage has delivered no
+        image in this try, the result is false.
         """
         images = (place for name, place in row.values.items() if name.startswith(("selfie", "document_")))
         return all(self._is_readable(host) for host in set(map(_host_of, images)) if host is not None)
@@ -199,9 +201,7 @@ class VerificationGateway:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:
-                    # To find out whether FACEKI stores records of the workflow, the record of a row with the decision
-                    # ACCEPTED is looked up. This is not possible yet: either the workflow has no such row, or FACEKI
-                    # possibly needs more time to store its record. Until then, FACEKI is assumed to store records.
+                    # Either the workflow has no such row yet, or FACEKI possibly needs more time to store its record.
                     return True
                 found = self.hook.call(api.FindKycVerification(record_identifier=identifier))
                 self._shows_records[workflow_id] = found is not None
@@ -285,9 +285,9 @@ class RowProcessor:
     def look_up(self, row: Row, since: float) -> Outcome:
         """Look up a row that an earlier try possibly sent.
 
-        If FACEKI has no decision yet, the row is postponed to the second pass over the manifest and looked up again.
+        If the lookup fails, or FACEKI has no record or no decision yet, the row is postponed to the second pass over
+        the manifest. An error that concerns every row ends the batch instead.
 
-        :param row: The row.
         :param since: Earliest Unix time at which the row was possibly sent.
         """
         try:
@@ -299,9 +299,10 @@ class RowProcessor:
         return _succeeded(row, found, is_billed=_is_since(found, since))
 
     def reconcile(self, row: Row, since: float) -> Outcome:
-        """Look up a possibly sent row, after FACEKI has had time to finish it. If FACEKI has no record, send the row.
+        """Look up a possibly sent row, after FACEKI has had time to finish it.
 
-        :param row: The row.
+        If FACEKI has no record, send the row. If this is not safe, the row becomes an error row instead.
+
         :param since: Earliest Unix time at which the row was possibly sent.
         """
         try:
@@ -313,14 +314,12 @@ class RowProcessor:
         return self._resubmit(row, since)
 
     def verify(self, row: Row, since: float, *, is_last: bool) -> Outcome:
-        """Send a row that no earlier try has sent.
+        """Send a row that no earlier try has sent. If ``resubmit`` is ``"always"``, an earlier try possibly sent it.
 
         By default, the row is looked up first. If FACEKI already has a record with its identifier, the row is not sent,
-        and the record is its result.
+        and the record is its result. A record without a decision is waited for.
 
-        :param row: The row.
-        :param since: Unix time at which the intent of the row was written. An intent is a journal entry for a row that
-            is going to be sent. The row is sent after this time.
+        :param since: Unix time at which the intent of the row was written. The row is sent after this time.
         :param is_last: Whether this is the last pass of this try. In the last pass, an undecided record is a result
             too.
         """
@@ -356,11 +355,11 @@ class RowProcessor:
         """Handle a row that was possibly sent before, and of which FACEKI has no record.
 
         If the row can be sent safely, send it. Otherwise return an error for the row, which says that it was possibly
-        verified and billed.
+        verified and billed. If this cannot be found out now, postpone the row or stop the batch.
 
-        By default, it is safe if FACEKI stores the records of the row's workflow. The missing record then proves that
-        FACEKI has not verified the row. If the parameter ``resubmit`` is ``"always"``, each row is sent. If it is
-        ``"never"``, no row is sent.
+        By default, sending is safe unless FACEKI is known to store no records of the row's workflow. With
+        ``assume_new``, an older record with the row's identifier also makes it unsafe. If the parameter ``resubmit`` is
+        ``"always"``, each row is sent. If it is ``"never"``, no row is sent.
         """
         try:
             problem = self._problem_of_resubmitting(row)
@@ -453,10 +452,7 @@ class RowProcessor:
 
 
 def row_of(line: Mapping[str, object]) -> Row:
-    """Return a row with the identifier of a row that has a result. The returned row contains nothing else.
-
-    :param line: Line of the row in the output folder ``results``, as a JSON object. It contains no images.
-    """
+    """Return a row that contains only the identifier of a line in ``results``."""
     return Row(0, {"record_identifier": str(line.get("record_identifier"))})
 
 

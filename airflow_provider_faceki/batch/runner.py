@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Run one try of a batch: pass rows to worker threads, write their outcomes to the journal, and log the progress.
 
-The run ends early if the task is killed, if an error concerns every row, or if too many rows are errors.
+The run ends early if the task is killed, if an error possibly concerns every row, if too many rows are errors, or if
+the processing of a row raises an unexpected exception.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ class Progress:
         self._began = self._logged_at = self._clock.monotonic()
 
     def log_error(self, line: Mapping[str, object]) -> None:
-        """Log the error of a row. After ``MAX_LOGGED_ERRORS`` rows, log nothing more, so that the log stays short."""
+        """Log the error of a row. After ``MAX_LOGGED_ERRORS`` rows, log only one further line."""
         self._logged_errors += 1
         if self._logged_errors <= MAX_LOGGED_ERRORS:
             log.warning("Row %s is an error: %s: %s", line.get("row"), line.get("code"), line.get("problem"))
@@ -213,11 +214,10 @@ class BatchRunner:
 
     :param size: Number of worker threads.
     :param journal: Journal of the batch, already loaded.
-    :param progress: Log of the progress.
     :param is_killed: Function that returns whether Airflow has killed the task.
     :param max_error_rate: Share of rows with errors (0 to 1) above which the batch stops early.
     :param on_deferred: Function that is called for each deferred row, that is a row to be processed again later.
-    :param on_flush: Function that is called each time after the journal was written to the storage.
+    :param on_flush: Function that :meth:`checkpoint` calls after it has tried to write the journal to the storage.
     :param clock: Clock of this machine. Tests replace it.
     :param make_pool: Function that creates the worker threads. Tests replace it.
     """
@@ -288,7 +288,10 @@ class BatchRunner:
     def checkpoint(self) -> None:
         """Write the journal to the storage and log the progress, each if it is due. Long loops call this regularly.
 
+        If too many rows are errors, stop the batch.
+
         :raises TaskKilledError: If the task was killed.
+        :raises OSError: If the storage fails, and more than ``MAX_BUFFERED_LINES`` lines are buffered.
         """
         raise_if_killed(self.is_killed)
         waited = self.clock.monotonic() - self._last_flush

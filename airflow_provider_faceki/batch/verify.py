@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Verify the rows of a manifest. Each row is billed once, and an interrupted try loses no results.
+"""Verify the rows of a manifest. By default, each row is billed once, also if tries are interrupted.
 
 A try is one execution of the Airflow task. It reads the manifest once or twice, and each reading is called a pass. The
 first pass sends new rows to FACEKI. It also looks up the rows that an earlier try possibly sent. If some rows have no
 outcome after that, the second pass starts. It begins when FACEKI has had time to finish the sent rows. It looks up each
-row without an outcome. If FACEKI has no record of the row, it sends the row.
+row without an outcome. If FACEKI has no record of the row, and sending it is safe, it sends the row.
 
 The state of each row is stored only in the journal. The journal consists of files below ``output_path`` and of a
 temporary file on the local disk. So the memory does not grow with the number of rows.
@@ -70,7 +70,8 @@ class BatchVerification:
     is_killed: Callable[[], bool]
     clock: Clock = field(default_factory=Clock)
     make_pool: MakePool = WorkerPool
-    #: Number of rows that have neither a result nor an error after this try. ``problem`` is the last exception that
+    #: Number of rows that this try could not finish, or whose full record it could not fetch. Rows of ``over_ceiling``,
+    #: and rows that were not read because the batch stopped, are not counted. ``problem`` is the last exception that
     #: prevented the processing of such a row.
     unfinished: int = 0
     problem: Exception | None = None
@@ -94,8 +95,8 @@ class BatchVerification:
 
         :param read: Function that reads the manifest from its beginning. It is called once for the first pass, and
             again if a second pass is necessary.
-        :param progress: Log of the progress.
-        :raises Exception: The error that stopped the batch early. The results of the finished rows are already written.
+        :raises Exception: The error that stopped the batch early. The results of the finished rows are already written,
+            unless the storage of the output has failed.
         """
         self._runner = BatchRunner(
             size=self.options.concurrency,
@@ -179,7 +180,7 @@ class BatchVerification:
             ready = []
 
     def _room_below_ceiling(self, wanted: int) -> int:
-        """Return how many of ``wanted`` rows can be sent without exceeding ``max_verifications``."""
+        """Return how many of ``wanted`` rows ``max_verifications`` allows to send, and count these rows as billed."""
         ceiling = self.options.max_verifications
         if ceiling is None:
             return wanted
@@ -198,10 +199,9 @@ class BatchVerification:
         try:
             self._runner.retry_storage(self._flush_intents)
         except api.ValidationError as error:
-            # An intent is a journal entry for a row that is going to be sent. The intents of the rows could not be
-            # written, because the output folder is not writable, or because a newer try has the lease. It is not known
-            # which intents were written. Therefore no intent is cancelled, and later tries treat all of these rows as
-            # possibly sent.
+            # The intents of the rows could not be written, because the path of the output folder is wrong, or because a
+            # newer try has the lease. It is not known which intents were written. Therefore no intent is cancelled, and
+            # later tries treat all of these rows as possibly sent.
             self._runner.abort(error)
             return
         now = self.clock.time()
@@ -273,8 +273,8 @@ class BatchVerification:
     def _check_lease(self) -> None:
         try:
             # An OSError means that the storage cannot list the lease files. The lease is not necessarily lost, so the
-            # OSError is ignored. The lease is checked again before each billed call, and a row is sent only if that
-            # check succeeds.
+            # OSError is ignored. Before a billed call, the lease is checked again if the last successful check is too
+            # old. The row is sent only if that check succeeds.
             with suppress(OSError):
                 self.lease.ensure_held()
         except api.ValidationError as error:

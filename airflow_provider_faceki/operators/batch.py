@@ -183,8 +183,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         within this time. If there is still no record after this time, the row is treated as not sent. Default 150.
     :param lookup_timeout: If the answer to the request of a row is lost, the task searches for the row's record at
         once. This is the maximum duration of the search in seconds. Default 30.
-    :param max_error_rate: Share of error rows (0 to 1) above which the batch stops early. Default 1, so the batch never
-        stops early.
+    :param max_error_rate: Share of error rows (0 to 1) above which the task fails. From 100 finished rows on, it fails
+        before the end of the manifest. Default 1, so the task never fails for this reason.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
         contains no Connection, the storage library uses its default credentials.
     :param image_conn_id: Connection for the storage of the images. Default: the same rule as for
@@ -398,8 +398,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param partition_by_date: Whether the files are written to a subfolder ``date=YYYY-MM-DD``, the date of the run
         (UTC). Default ``False``.
     :param concurrency: Number of concurrent requests, 1 to 256. Default 16.
-    :param max_error_rate: Share of error rows (0 to 1) above which the task stops early. Default 1, so the task never
-        stops early.
+    :param max_error_rate: Share of error rows (0 to 1) above which the task fails and writes no tables. From 100
+        finished rows on, it fails before the end of the input. Default 1, so the task never fails for this reason.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
         contains no Connection, the storage library uses its default credentials.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
@@ -627,7 +627,7 @@ def _as_conn_ids(allowed_image_conn_ids: object) -> tuple[str, ...]:
 
 
 def _run_date(context: Context) -> str:
-    """Return the logical date of a DAG run. If the run has no logical date, return the date of its start."""
+    """Return the date (UTC) of a DAG run: of its logical date, else of its earliest start, its start, or now."""
     run: Any = context.get("dag_run")
     found = (getattr(run, name, None) for name in ("logical_date", "run_after", "start_date"))
     moment = next(filter(None, found), None) or datetime.now(UTC)
