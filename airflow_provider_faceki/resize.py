@@ -49,6 +49,8 @@ _WEBP_PIXEL_BYTES = 12
 # decoded.
 _COEFFICIENT_BYTES = 2
 _SIXTEEN_BIT_WHITE = 65535
+# Maximum number of bytes between two segments of a JPEG before its first scan. Pillow reads such bytes one by one.
+_MAX_PADDING_BYTES = 4096
 # Marker of a segment of a JPEG, or of its end. The markers that are left out have no segment.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
@@ -204,13 +206,18 @@ def _scan_count(name: str, file: BinaryIO) -> int:
     Like decoders, this function skips bytes that belong to no segment.
 
     :raises ValidationError: if the JPEG has too many scans or segments.
+    :raises OSError: if the JPEG has no scan, or too many bytes between its segments.
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         position, scans, layers, is_progressive = 2, 0, 0, False
         for _ in range(MAX_SEGMENTS):
             marker = _MARKER.search(data, position)
             if marker is None or marker[0] == _END:
-                return scans
+                if scans:
+                    return scans
+                raise OSError("a JPEG without a scan")
+            if not scans and marker.start() - position > _MAX_PADDING_BYTES:
+                raise OSError("a JPEG with many bytes outside of its segments")
             position = marker.end()
             if marker[0] in _FRAMES:
                 layers, is_progressive = data[position + 7], marker[0] in _PROGRESSIVE_FRAMES

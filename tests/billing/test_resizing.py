@@ -168,6 +168,13 @@ def test_a_small_jpeg_that_would_take_hours_is_refused(repeated: str) -> None:
     assert told.startswith("selfie cannot be made smaller: it has more than 100 scans or 1000 segments")
 
 
+def test_a_jpeg_of_padding_is_refused() -> None:
+    content = encoded(portrait(300, 200), "JPEG")
+    assert outcome(content[:2] + b"\xff" * 4000 + content[2:]) == "read"
+    broken = content[:2] + b"\xff" * 10_000_000 + content[2:]
+    assert answer_in_time(broken) == "selfie cannot be made smaller: Pillow cannot read it"
+
+
 def answer_in_time(content: bytes) -> str:
     """Return what is said about an image. The thread is a daemon, so that an endless loop fails only this test."""
     said: Queue[str] = Queue()
