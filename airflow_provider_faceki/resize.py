@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: Maximum number of pixels of an image that is resized. The largest phone cameras have 200 million pixels.
 MAX_PIXELS = 250_000_000
-#: Maximum memory in bytes for resizing images, in all threads of the process together. A single image that needs
-#: more memory is refused.
+#: Maximum memory in bytes for the pixels of resized images, in all threads of the process together. A single image
+#: that needs more is refused.
 MAX_DECODED_BYTES = 256 * 1024 * 1024
 
 #: Maximum number of scans of a JPEG, and of all its segments. Encoders write at most some tens of both. The time for

@@ -294,7 +294,7 @@ def image(
 ) -> Image:
     """Check the image at ``uri``, and return an object that opens the file again for the upload.
 
-    The check needs the size and the first bytes of the file. The rest is read only during the upload.
+    The check needs the size and the first bytes of the file. The rest is read only when the returned object is opened.
 
     :param name: Name of the image in error texts, such as ``selfie``.
     :param uri: Absolute local path or URI of a file.
@@ -667,7 +667,7 @@ def _is_invalid(error: Exception, labels: frozenset[str], *, is_local: bool) -> 
 
 
 def _labels(error: BaseException | None) -> frozenset[str]:
-    """Return the class names, codes and HTTP statuses of an error and of the errors that caused it."""
+    """Return the class names, codes and HTTP statuses of an error and of the last four errors that caused it."""
     found: set[str] = set()
     for _ in range(5):
         if error is None:

@@ -92,7 +92,7 @@ class VerificationGateway:
     _shows_records: dict[str, bool] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
     #: For each storage: column name and URI of one image that was read successfully. If the reading of another
-    #: image fails, this stored URI is read again. If this also fails, the whole storage has failed.
+    #: image fails, this stored URI is read again. If this also fails, the whole storage is assumed to fail.
     _readable: dict[_Host, tuple[str, str]] = field(default_factory=dict)
 
     def endpoint(
