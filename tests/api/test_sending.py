@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import select
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,6 +126,45 @@ class _Counted(BytesIO):
         chunk = super().read(size)
         self.given += len(chunk)
         return chunk
+
+
+class _Suspended:
+    """Replacement of the modules ``select`` and ``time``. Each wait for the uplink takes a day of the clock.
+
+    Of the two clocks, only the one that also runs while the machine is suspended shows this day.
+    """
+
+    POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._slept = 0.0
+
+    def poll(self) -> SimpleNamespace:
+        real = select.poll()
+
+        def wait(milliseconds: float) -> list[tuple[int, int]]:
+            events = real.poll(milliseconds)
+            self._slept += 86400.0
+            return events
+
+        return SimpleNamespace(register=real.register, modify=real.modify, poll=wait)
+
+    def clock_gettime(self, clock: int) -> float:
+        return time.clock_gettime(clock) + self._slept
+
+
+@pytest.mark.parametrize("slow", ["plain", "TLS"], indirect=True)
+def test_a_request_is_not_completed_after_its_deadline(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was suspended before the last bytes of a request does not send them when it continues."""
+    suspended = _Suspended()
+    monkeypatch.setattr(connections, "select", suspended)
+    monkeypatch.setattr(connections, "time", suspended)
+    image = Image.of_bytes("selfie", b"\xff\xd8\xff" + b"a" * 1000, LARGE)
+    with pytest.raises(errors.TransportError, match="upload_timeout=60 s") as caught:
+        slow.send(60.0, image)
+    assert not caught.value.is_ambiguous
+    assert slow.server.received == []
 
 
 @pytest.mark.skipif(connections.NOTSENT_LOWAT_OPTION is None, reason="this system has no such option")

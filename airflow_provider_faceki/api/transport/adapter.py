@@ -40,6 +40,9 @@ MAX_UNSENT_BYTES = 256 * 1024
 #: The socket option that limits the unsent bytes, or ``None`` if the operating system has no such option.
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
+# Clock for the deadline of sending. It also counts the time in which the machine is suspended, if the system has such a
+# clock. Another process possibly sends the same request in the meantime.
+_SEND_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: Maximum number of response bytes that one operation reads while the request is still sent. If this number of bytes is
 #: stored, no more bytes are read early. The bytes show whether the server has already answered with a final status. The
 #: beginning of a status line, up to the status, is shorter than this number.
@@ -256,7 +259,7 @@ class _Connection(HTTPConnection):
         self._stream = None
         self._poll_events = select.POLLIN | select.POLLOUT
         self._is_request_sent = False
-        self._send_deadline = time.monotonic() + _current.state.timeout
+        self._send_deadline = time.clock_gettime(_SEND_CLOCK) + _current.state.timeout
         try:
             super().request(*args, **kwargs)
             self._is_request_sent = True
@@ -280,7 +283,7 @@ class _Connection(HTTPConnection):
     def _send_body(self, sock: socket.socket, data: bytes, deadline: float) -> None:
         """Send a part of the request body.
 
-        :param deadline: Time of the monotonic clock until which all bytes must be sent.
+        :param deadline: Time of the clock ``_SEND_CLOCK`` until which all bytes must be sent.
         :raises BrokenPipeError: if a final response arrives before all bytes are sent.
         :raises SendTimeout: if the deadline passes before all bytes are sent.
         """
@@ -297,6 +300,9 @@ class _Connection(HTTPConnection):
                     raise BrokenPipeError
                 poll.modify(sock, self._poll_events)
             if events & ~select.POLLIN:
+                # The process was possibly suspended since the deadline was read. If these are the last bytes, they
+                # would complete the request after its deadline.
+                _seconds_until(deadline)
                 sock.settimeout(0.0)
                 # A TLS socket possibly has to read before it can write, so SSLWantReadError is not a failure here.
                 with suppress(BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
@@ -311,7 +317,7 @@ class _Connection(HTTPConnection):
 
 
 def _seconds_until(deadline: float) -> float:
-    left = deadline - time.monotonic()
+    left: float = deadline - time.clock_gettime(_SEND_CLOCK)
     if left <= 0:
         raise SendTimeout
     return left
