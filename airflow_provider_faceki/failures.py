@@ -75,6 +75,17 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
 
     :param error: Error of the request for the rules, after all retries of the request.
     """
+    no_answer = error.is_transient and not isinstance(error, api.RateLimitError)
+    return no_answer or are_rules_missing(error)
+
+
+def are_rules_missing(error: api.FacekiError) -> bool:
+    """Return whether the endpoint of a workflow's rules is missing or unreadable, and not only failing for some time.
+
+    Another request then probably ends with the same error. So the rules remain unknown.
+
+    :param error: Error of the request for the rules, after all retries of the request.
+    """
     from airflow_provider_faceki.api.codes import REFUSED
 
     # FACEKI uses the same code for a refused token and for an unknown URL. Only the HTTP status distinguishes them.
@@ -84,8 +95,7 @@ def are_rules_unavailable(error: api.FacekiError) -> bool:
         and error.http_status not in {401, 403}
     )
     no_such_url |= isinstance(error, api.InvalidRequestError) and error.http_status in {404, 405}
-    no_answer = error.is_transient and not isinstance(error, api.RateLimitError)
-    return no_such_url or no_answer or isinstance(error, api.NotFoundError)
+    return no_such_url or isinstance(error, api.NotFoundError | api.UnexpectedResponseError)
 
 
 def fail_if_declined(record: api.VerificationRecord | None) -> None:

@@ -27,6 +27,7 @@ from airflow_provider_faceki.batch.outcomes import (
     Succeeded,
 )
 from airflow_provider_faceki.batch.store import Clock, retry_storage
+from airflow_provider_faceki.failures import are_rules_missing
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.hooks.faceki import FacekiHook
@@ -158,11 +159,7 @@ class VerificationGateway:
         :raises FacekiError: If FACEKI cannot be called now.
         """
         workflow_id = self._workflow(row)
-        try:
-            rules = self.hook.workflow_rules(workflow_id)
-        except api.WorkflowError:
-            rules = None
-        return (rules is None or rules.stores_records) and self._shows_record(workflow_id)
+        return self._promises_records(workflow_id) and self._shows_record(workflow_id)
 
     def record(self, identifier: str, request_id: str | None) -> api.VerificationRecord | None:
         """Return the full record of a verification. If FACEKI stores no record, return ``None``."""
@@ -170,6 +167,14 @@ class VerificationGateway:
         # this case, the record is selected by the identifier.
         by: dict[str, str] = {"request_id": request_id} if request_id else {"record_identifier": identifier}
         return api.latest(self.hook.call(api.FetchRecords(**by)))
+
+    def records_testable_from(self) -> float:
+        """Return the Unix time at which :meth:`keeps_records` can test the records of all workflows with accepted rows.
+
+        If no row has the decision ACCEPTED yet, return 0.
+        """
+        accepted_at = [accepted_at for _, accepted_at in self._accepted.values()]
+        return max(accepted_at) + self.options.resubmit_after if accepted_at else 0.0
 
     def is_storage_healthy(self, row: Row) -> bool:
         """Return whether each storage of the row's images can still deliver an image that it delivered before.
@@ -189,6 +194,23 @@ class VerificationGateway:
         except Exception:  # noqa: BLE001 - a storage can raise any exception, and each means that it is not readable
             return False
         return True
+
+    def _promises_records(self, workflow_id: str) -> bool:
+        """Return whether the rules of a workflow say that FACEKI stores its records.
+
+        If FACEKI has no rules of the workflow, or the endpoint of the rules is missing, the result is true.
+
+        :raises FacekiError: If FACEKI does not deliver the rules now. The rules possibly say that nothing is stored.
+        """
+        try:
+            # The hook returns ``None`` for a failing and for a missing endpoint. The error of another request says
+            # which of the two is the case.
+            rules = self.hook.workflow_rules(workflow_id) or self.hook.get_workflow_rules(workflow_id)
+        except api.FacekiError as error:
+            if isinstance(error, api.WorkflowError) or are_rules_missing(error):
+                return True
+            raise
+        return rules.stores_records
 
     def _shows_record(self, workflow_id: str) -> bool:
         """Return whether FACEKI stores the records of a workflow, as far as this can be tested now.

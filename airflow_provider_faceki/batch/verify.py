@@ -220,7 +220,7 @@ class BatchVerification:
     def _second_pass(self, rows: Iterator[Row]) -> None:
         """Wait until FACEKI has had time to finish the sent rows. Then look up or send each row without an outcome."""
         log.info("%d row(s) are open: not sent, or sent without an answer; reconciling them", self.unfinished)
-        self._runner.wait_until(self._sent_by + self.options.resubmit_after)
+        self._runner.wait_until(self._reconcilable_from())
         self.unfinished = 0
         open_rows: list[Row] = []
         since_by_identifier: dict[str, float] = {}
@@ -238,6 +238,18 @@ class BatchVerification:
                 since_by_identifier = {}
         self._send(open_rows, since_by_identifier)
         self._runner.drain()
+
+    def _reconcilable_from(self) -> float:
+        """Return the Unix time at which the second pass can start."""
+        if not self._sent_by:
+            return 0.0
+        # Before a row is sent again, the record of an accepted row is looked up, to find out whether FACEKI stores
+        # records of the workflow. FACEKI needs time to store this record too.
+        testable_from = self._processor.gateway.records_testable_from()
+        return max(
+            self._sent_by + self.options.resubmit_after,
+            testable_from if self.options.resubmit == "if_absent" else 0.0,
+        )
 
     def _state_if_deferred(self, row: Row) -> RowState | None:
         if outcomes.check_row(row):

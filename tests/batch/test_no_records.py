@@ -68,15 +68,30 @@ def test_the_rules_are_asked_for_even_where_documents_are_not_held_against_them(
     assert faceki.ledger == once("b")
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"kind": "status", "status": 429, "retry_after": 0}, id="429"),
+        pytest.param({"kind": "status", "status": 503, "retry_after": 0}, id="503"),
+        pytest.param({"kind": "reset"}, id="no answer"),
+    ],
+)
 def test_rules_that_cannot_be_had_now_leave_the_row_open(
-    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch
+    faceki: FacekiSandbox, people: People, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     keep_no_records(faceki, monkeypatch)
-    faceki.add_fault("status", route="rules", status=429, retry_after=0, count=None)
+    faceki.add_fault(route="rules", count=None, **fault)
     begin(people, "a")
     with pytest.raises(api.OutcomeUnknownError, match="1 of 1 rows"):
         people.verify(people.everybody("a"), check_rules=False)
     assert (people.lines("errors"), faceki.ledger) == ([], {})
+
+
+def test_an_account_without_rules_can_send_a_row_again(faceki: FacekiSandbox, people: People) -> None:
+    faceki.add_fault("status", route="rules", status=404, count=None)
+    begin(people, "a")
+    assert people.verify(people.everybody("a"))["decisions"] == {"ACCEPTED": 1}
+    assert faceki.ledger == once("a")
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,9 @@ class FakeFaceki:
     def workflow_rules(self, workflow_id: str) -> api.WorkflowRules | None:
         return None
 
+    def get_workflow_rules(self, workflow_id: str) -> api.WorkflowRules:
+        raise api.NotFoundError("no such page", http_status=404)
+
     def call(self, endpoint: Any) -> Any:
         if isinstance(endpoint, api.PerformKycVerification):
             return self._verify(endpoint)

@@ -11,6 +11,10 @@ from airflow_provider_faceki import api
 from tests.batch.unit.fakes import World, rows
 
 
+class Killed(BaseException):
+    """Exception that simulates ``kill -9``."""
+
+
 def decisions(world: World) -> dict[str, tuple[object, object]]:
     return {line["record_identifier"]: (line["decision"], line["billed"]) for line in world.lines("results")}
 
@@ -166,3 +170,20 @@ def test_identifiers_are_compared_byte_by_byte() -> None:
     world.run(rows(*alike))
     assert dict(world.faceki.bills) == dict.fromkeys(alike, 1)
     assert set(decisions(world)) == set(alike)
+
+
+def test_a_short_first_pass_waits_until_its_records_can_be_tested() -> None:
+    world = World()
+    world.faceki.keeps_records = False
+
+    def killed(identifier: str) -> None:
+        if identifier == "lost":
+            raise Killed
+
+    world.faceki.after = killed
+    with pytest.raises(Killed):
+        world.run(rows("lost"))
+    world.clock.now += 600.0
+    world.faceki.after = lambda identifier: world.clock.sleep(5.0)
+    batch = world.run(rows(*names(5), "lost"))
+    assert (world.faceki.bills["lost"], dict(batch.journal.failures)) == (1, {"OUTCOME_UNKNOWN": 1})
