@@ -64,4 +64,8 @@ def _is_at(endpoint: object, domain: str) -> bool:
     """
     if endpoint is None:
         return True
-    return isinstance(endpoint, str) and f".{urlsplit(endpoint).hostname or ''}".endswith(domain)
+    try:
+        host = urlsplit(endpoint).hostname if isinstance(endpoint, str) else None
+    except ValueError:
+        return False
+    return f".{host or ''}".endswith(domain)

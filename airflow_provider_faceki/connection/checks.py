@@ -17,6 +17,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, AuthFlow
 from airflow_provider_faceki.connection.schema import (
@@ -403,4 +404,10 @@ def _proxy(url: object, allowed: str) -> str:
     found_scheme, _, _, below = _url_parts(f"{scheme_part}://{server}", allowed)
     if found_scheme not in _DEFAULT_PORTS or below or {"/", "?", "#"} & set(user):
         raise InvalidValue(allowed, "an address with another scheme or with a path")
+    try:
+        urlsplit(full)
+    except ValueError:
+        # The standard library refuses brackets outside of an IPv6 address, and characters that Unicode's normalization
+        # changes into `/`, `:`, `@`, `?` or `#`. Its error contains the password.
+        raise InvalidValue(allowed, "a user name or password with characters that need percent-encoding") from None
     return full

@@ -93,6 +93,9 @@ def verify(hook: FacekiHook) -> object:
         pytest.param({"extra": {"timeout": "soon"}}, id="a wrong field"),
         pytest.param({"extra": {"timeout": CANARIES["webhook_token"]}}, id="a secret in the wrong field"),
         pytest.param({"extra": {"proxies": {"https": f"ftp://u:{PROXY}@p"}}}, id="a wrong proxy"),
+        pytest.param(
+            {"extra": {"proxies": {"http": f"http://u:{PROXY}\uff0f@p:3128"}}}, id="a wrong proxy password"
+        ),
         pytest.param({"conn_type": "smtp"}, id="another service's"),
         pytest.param({"login": None}, id="no login"),
         pytest.param({"password": CANARIES["password"]}, id="a wrong secret"),

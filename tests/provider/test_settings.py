@@ -324,6 +324,14 @@ def test_numbers_beyond_their_limit(key: str) -> None:
         pytest.param({"proxies": {"http": 3128}}, "address that is none", id="proxies: port only"),
         pytest.param({"proxies": {"http": "socks5://p"}}, "another scheme", id="proxies: SOCKS"),
         pytest.param({"proxies": {"http": f"http://u:{SECRET}@p/x"}}, "with a path", id="proxies: path"),
+        *[
+            pytest.param(
+                {"proxies": {"https": f"http://u:{SECRET}{character}x@p:3128"}},
+                "percent-encoding",
+                id=f"proxies: U+{ord(character):04X} in the password",
+            )
+            for character in "[]\uff0f\uff1a\uff20\uff1f\uff03\u2100"
+        ],
         pytest.param({"proxies": "[" * 100_000}, "no JSON", id="proxies: deep"),
         pytest.param({"records_path": "api/v3"}, "a path such as", id="path without a slash"),
         pytest.param({"records_path": "//evil.example/x"}, "a path such as", id="path with a host"),

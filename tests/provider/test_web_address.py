@@ -55,6 +55,7 @@ GOOGLE = "https://storage.googleapis.com"
         pytest.param(
             {"protocol": S3, "endpoint_url": "https://minio.example"}, "kyc/a", False, None, id="MinIO"
         ),
+        pytest.param({"protocol": S3, "endpoint_url": "https://[x"}, "kyc/a", False, None, id="no address"),
         pytest.param(
             {"protocol": S3, "endpoint_url": "https://amazonaws.com.example"},
             "kyc/a",
