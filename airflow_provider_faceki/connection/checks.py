@@ -409,5 +409,7 @@ def _proxy(url: object, allowed: str) -> str:
     except ValueError:
         # The standard library refuses brackets outside of an IPv6 address, and characters that Unicode's normalization
         # changes into `/`, `:`, `@`, `?` or `#`. Its error contains the password.
-        raise InvalidValue(allowed, "a user name or password with characters that need percent-encoding") from None
+        raise InvalidValue(
+            allowed, "a user name or password with characters that need percent-encoding"
+        ) from None
     return full
