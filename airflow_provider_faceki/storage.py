@@ -610,13 +610,16 @@ def _upload(file: _File, source: BinaryIO) -> None:
     target = file.filesystem.open(file.path, "wb", block_size=_UPLOAD_PART_BYTES)
     try:
         shutil.copyfileobj(source, target)
+        target.close()
     except BaseException:
         # If the copy fails, the upload is discarded and not closed. To close it would publish an incomplete object.
+        # Python closes a file that is not referenced any more. Therefore the file is marked as closed first: the upload
+        # must not complete if ``discard`` fails too. An error of ``discard`` is less important than the first error.
         if isinstance(target, AbstractBufferedFile):
-            target.discard()
             target.closed = True
+            with suppress(Exception):
+                target.discard()
         raise
-    target.close()
 
 
 @contextmanager

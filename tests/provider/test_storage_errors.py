@@ -340,6 +340,33 @@ def test_an_upload_that_ends_early_leaves_nothing_on_s3(
     assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
 
 
+@pytest.mark.parametrize("fault", [Fault(403, "AccessDenied"), Fault(0)], ids=["not allowed", "outage"])
+def test_an_upload_that_cannot_be_discarded_is_not_published(object_store: ObjectStore, fault: Fault) -> None:
+    object_store.put("reports/r.pdf", b"old")
+    object_store.choose_fault = lambda method, path: fault if method == "DELETE" else None
+    with pytest.raises(_Killed):
+        storage.write_file(object_store.uri("reports/r.pdf", faulty=True), _Source(20_000_000, _Killed()))
+    gc.collect()
+    assert any(method == "DELETE" for method, path in object_store.requests)
+    assert object_store.get("reports/r.pdf") == b"old"
+    (left,) = object_store.client.list_multipart_uploads(Bucket=BUCKET)["Uploads"]
+    object_store.client.abort_multipart_upload(Bucket=BUCKET, Key=left["Key"], UploadId=left["UploadId"])
+
+
+def test_an_upload_whose_end_fails_leaves_nothing_on_s3(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    object_store.put("reports/r.pdf", b"old")
+    object_store.choose_fault = lambda method, path: (
+        Fault(403, "AccessDenied") if "partNumber=3" in path else None
+    )
+    with pytest.raises(StorageAccessError):
+        storage.write_file(object_store.uri("reports/r.pdf", faulty=True), io.BytesIO(bytes(20_000_000)))
+    assert object_store.get("reports/r.pdf") == b"old"
+    assert "Uploads" not in object_store.client.list_multipart_uploads(Bucket=BUCKET)
+
+
 def test_an_upload_holds_one_part_of_eight_mebibytes_in_memory(object_store: ObjectStore) -> None:
     content = b"x" * (20 * 1024 * 1024)
     storage.write_file(object_store.uri("reports/r.pdf", faulty=True), io.BytesIO(content))
