@@ -132,7 +132,7 @@ class ChargedCallState:
                     "images the same in each try; nothing was sent"
                 )
 
-    def resubmit_at(self, resubmit_after: float) -> float | None:
+    def resubmit_at(self, resubmit_after: float, started_at: float) -> float | None:
         """Return the Unix time by which FACEKI has finished the call, if an earlier try has sent it.
 
         If a lookup at this time or later finds no record, no earlier try has sent the call. If no earlier try has
@@ -140,21 +140,19 @@ class ChargedCallState:
         first try gets ``None``.
 
         :param resubmit_after: Maximum seconds that FACEKI needs to finish a call after the last byte is sent.
+        :param started_at: Unix time at which this try started.
         """
         # FACEKI needs at most ``resubmit_after`` seconds after the last byte of a call. It is not known when an earlier
         # try sent the last byte. Its mark contains the time before the call. After that, the earlier try was possibly
         # suspended, and sent the last byte much later. However, an earlier try sends nothing after the start of this
         # try; see ``MAX_SUSPENSION_SECONDS``. Therefore the seconds are counted from the start of this try. If the mark
-        # is newer, another execution of this try has written it, and the seconds are counted from the mark. If Airflow
-        # has not set the start time, as in `dag.test()` of Airflow 2, the current time is used instead.
-        start: Any = self._ti.start_date
-        started: float = start.timestamp() if start else time.time()
+        # is newer, another execution of this try has written it, and the seconds are counted from the mark.
         if self._store is None:
-            return started + resubmit_after if self._ti.try_number > 1 else None
+            return started_at + resubmit_after if self._ti.try_number > 1 else None
         since = self._mark.get("at") if isinstance(self._mark, Mapping) else None
         if not isinstance(since, int | float):
             return None
-        return max(since, started) + resubmit_after
+        return max(since, started_at) + resubmit_after
 
     def acquire(self) -> bool:
         """Write a mark that the call is possibly sent, and return whether this execution is allowed to send the call.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,9 @@ class FacekiTaskMixin:
     _given: frozenset[str] = frozenset()
     #: Names of attributes that belong to one execution of the task. A copy of the task does not contain these
     #: attributes.
-    _transient: Sequence[str] = ()
+    _transient: Sequence[str] = ("_restarted_at",)
+    #: Unix time at which this try started, if Airflow reports the start of an earlier try instead.
+    _restarted_at: float | None = None
 
     @lazy_property
     def hook(self) -> FacekiHook:
@@ -42,6 +45,32 @@ class FacekiTaskMixin:
         from airflow_provider_faceki.hooks.faceki import FacekiHook
 
         return FacekiHook(self.faceki_conn_id)
+
+    def started_at(self, context: Context) -> float:
+        """Return the Unix time at which this try started.
+
+        If Airflow has not set the start time, as in ``dag.test()`` of Airflow 2, return the current time.
+        """
+        if self._restarted_at is not None:
+            return self._restarted_at
+        start: Any = getattr(context.get("ti"), "start_date", None)
+        return float(start.timestamp()) if start else time.time()
+
+    def _begins_new_try(self, context: Context, try_number: object) -> bool:
+        """Return whether a task that resumes after a deferral is in a later try than its deferral.
+
+        If a resumed task is cleared while it is running, Airflow 3 does not begin the next try with ``execute``. The
+        next try resumes with the event, the arguments and the start time of the earlier try. None of them is valid for
+        the next try, so it must call ``execute`` itself. It counts its time limits from the current time.
+
+        :param try_number: Try number that the task passed to Airflow before the deferral. It is possibly missing.
+        """
+        if isinstance(try_number, bool) or not isinstance(try_number, int):
+            return False
+        if try_number == context["ti"].try_number:
+            return False
+        self._restarted_at = time.time()
+        return True
 
     def push_record_link(self, context: Context, request_id: str | None) -> None:
         """Store the address for the task's extra link, if the address is known.

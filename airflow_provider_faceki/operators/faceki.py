@@ -57,7 +57,7 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
 
     #: Lineage of this execution: the datasets that it has read and written. ``None`` before they are reported.
     _lineage: Lineage | None = None
-    _transient: Sequence[str] = ("_lineage",)
+    _transient: Sequence[str] = (*FacekiTaskMixin._transient, "_lineage")
 
     def __init__(self, *, faceki_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)

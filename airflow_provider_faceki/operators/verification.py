@@ -223,6 +223,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         resubmit_at: object = None,
         deadline: object = None,
         parameter: object = None,
+        try_number: object = None,
     ) -> Any:
         """Continue after the wait for a verification that an earlier try possibly sent.
 
@@ -236,7 +237,11 @@ class FacekiKycVerificationOperator(_ImageOperator):
         :param deadline: Unix time at which the wait ends: ``resubmit_at``, or an earlier time if ``execution_timeout``
             ends earlier. In the second case the task fails. The deadline was computed before the deferral.
         :param parameter: Name of the parameter that set the deadline: ``resubmit_after`` or ``execution_timeout``.
+        :param try_number: Number of the try that was deferred. A later try starts with :meth:`execute`; see
+            ``_begins_new_try``.
         """
+        if self._begins_new_try(context, try_number):
+            return self.execute(context)
         self._state = None
         given = DecisionEvent.from_payload(event)
         known, computed = parse_timestamp(resubmit_at), self._resubmit_at(context)
@@ -247,14 +252,21 @@ class FacekiKycVerificationOperator(_ImageOperator):
             # Airflow did not pass ``resubmit_at`` to this method. The value is not needed: the trigger sends a timeout
             # event only after this time, so the time has been reached.
             known = time.time()
-        if known is not None:
-            computed = known if computed is None else min(known, computed)
+        if known is not None and not self._open_state(context).is_duplicate:
+            # If the mark is of this try, another execution of this try has possibly sent the verification after this
+            # wait began. Then the time in ``resubmit_at`` is too early, and the time is computed from the mark.
+            computed = min(known, time.time() + self.resubmit_after)
         if given.status != "timeout" and time.time() < limit.deadline:
             return self._find_or_submit(context, computed, given)
         return self._find_or_submit(context, computed, given, limit)
 
     def resume_review(
-        self, context: Context, event: object = None, deadline: object = None, parameter: object = None
+        self,
+        context: Context,
+        event: object = None,
+        deadline: object = None,
+        parameter: object = None,
+        try_number: object = None,
     ) -> Any:
         """Continue after the wait for a reviewer's decision.
 
@@ -263,7 +275,11 @@ class FacekiKycVerificationOperator(_ImageOperator):
         :param event: Payload of the trigger event.
         :param deadline: Unix time at which the wait ends. It was computed before the deferral.
         :param parameter: Name of the parameter that set the deadline: ``review_timeout`` or ``execution_timeout``.
+        :param try_number: Number of the try that was deferred. A later try starts with :meth:`execute`; see
+            ``_begins_new_try``.
         """
+        if self._begins_new_try(context, try_number):
+            return self.execute(context)
         self._state = None
         found = self._find(context)
         if found is None:
@@ -282,7 +298,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         return self._finish(context, found, limit)
 
     def _resubmit_at(self, context: Context) -> float | None:
-        return self._open_state(context).resubmit_at(self.resubmit_after)
+        return self._open_state(context).resubmit_at(self.resubmit_after, self.started_at(context))
 
     def _find_or_submit(
         self,
@@ -495,8 +511,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         return whole or made
 
     def _review_limit(self, context: Context) -> WaitLimit:
-        start: Any = context["ti"].start_date
-        deadline = (start.timestamp() if start else time.time()) + self.review_timeout
+        deadline = self.started_at(context) + self.review_timeout
         return WaitLimit(deadline, "review_timeout", self.review_timeout).within(self, context)
 
     def _await_review(self, context: Context, request_id: str | None, limit: WaitLimit) -> None:
@@ -549,7 +564,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
                 max_wait=max_wait,
             ),
             method_name=method_name,
-            kwargs={**more_kwargs, **limit.to_kwargs()},
+            kwargs={**more_kwargs, **limit.to_kwargs(context)},
             timeout=limit.timeout,
         )
 

@@ -130,7 +130,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         limit = self._limit(context)
         with self._skipping():
             found = self._poll(context)
-        return storable(found.summary()) if found else self._defer(limit)
+        return storable(found.summary()) if found else self._defer(context, limit)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue the task after a deferral. If an error occurs, apply ``soft_fail`` and ``never_fail``."""
@@ -144,7 +144,12 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         return PokeReturnValue(found is not None, storable(found.summary()) if found else None)
 
     def execute_complete(
-        self, context: Context, event: object = None, deadline: object = None, parameter: object = None
+        self,
+        context: Context,
+        event: object = None,
+        deadline: object = None,
+        parameter: object = None,
+        try_number: object = None,
     ) -> Any:
         """Continue the task after the trigger has sent an event.
 
@@ -153,10 +158,13 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         :param event: Payload of the trigger event.
         :param deadline: Unix time at which the wait ends. It was computed before the deferral.
         :param parameter: Name of the parameter that set the deadline: ``timeout`` or ``execution_timeout``.
+        :param try_number: Number of the try that was deferred. A later try waits anew; see ``_begins_new_try``.
         :raises AirflowSensorTimeout: if there is no decision within ``timeout``.
         :raises AirflowTaskTimeout: if there is no decision within ``execution_timeout``.
         :raises FacekiError: if an error has stopped the trigger, and ``silent_fail`` does not tolerate this error.
         """
+        if self._begins_new_try(context, try_number):
+            return self.execute(context)
         given = DecisionEvent.from_payload(event)
         limit = restore_limit(deadline, parameter, self._limit(context))
         # The worker now polls FACEKI once. If an error has stopped the trigger, the count of failed polls is first set
@@ -173,7 +181,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         # the triggerer cannot poll.
         if not self._poll_failure and not (given.status == "failed" and self.silent_fail):
             raise_for_status(given, self.faceki_conn_id)
-        return self._defer(limit)
+        return self._defer(context, limit)
 
     def _limit(self, context: Context) -> WaitLimit:
         return WaitLimit(time.time() + self.timeout, "timeout", self.timeout).within(self, context)
@@ -288,7 +296,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         self._failed_polls = failures
         return failures
 
-    def _defer(self, limit: WaitLimit) -> Any:
+    def _defer(self, context: Context, limit: WaitLimit) -> Any:
         # This import is inside the function, because Airflow's trigger base class needs 20 ms to import, and a poking
         # sensor does not use it.
         from airflow_provider_faceki.triggers.faceki import FacekiKycDecisionTrigger
@@ -316,7 +324,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
                 failed_polls=self._failed_polls,
             ),
             method_name="execute_complete",
-            kwargs=limit.to_kwargs(),
+            kwargs=limit.to_kwargs(context),
             timeout=limit.timeout,
         )
 

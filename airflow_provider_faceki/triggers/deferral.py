@@ -96,9 +96,16 @@ class WaitLimit(NamedTuple):
         """Timeout for Airflow's ``defer``. It is later than the deadline, so that the trigger normally ends first."""
         return timedelta(seconds=max(0.0, self.deadline - time.time()) + DEFERRAL_SLACK_SECONDS)
 
-    def to_kwargs(self) -> dict[str, Any]:
-        """Return the keyword arguments for the method with which the task continues after the deferral."""
-        return {"deadline": self.deadline, "parameter": self.parameter}
+    def to_kwargs(self, context: Context) -> dict[str, Any]:
+        """Return the keyword arguments for the method with which the task continues after the deferral.
+
+        They contain the try number, so that a later try recognises the arguments of an earlier try.
+        """
+        return {
+            "deadline": self.deadline,
+            "parameter": self.parameter,
+            "try_number": context["ti"].try_number,
+        }
 
     def within(self, operator: Any, context: Context) -> WaitLimit:
         """Return the earlier of two time limits: this limit, or the end of the task's ``execution_timeout``.
@@ -109,8 +116,7 @@ class WaitLimit(NamedTuple):
         allowed: timedelta | None = operator.execution_timeout
         if allowed is None:
             return self
-        start: Any = getattr(context.get("ti"), "start_date", None)
-        deadline = (start.timestamp() if start else time.time()) + allowed.total_seconds()
+        deadline = operator.started_at(context) + allowed.total_seconds()
         if deadline >= self.deadline:
             return self
         return WaitLimit(deadline, "execution_timeout", allowed.total_seconds())

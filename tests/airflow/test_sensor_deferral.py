@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
 from airflow_provider_faceki.triggers.deferral import DEFERRAL_SLACK_SECONDS, DecisionEvent
 from tests.airflow.conftest import Connect
-from tests.airflow.fakes import context
+from tests.airflow.fakes import TaskInstance, context
 from tests.airflow.running import AIRFLOW_3
 
 EVENTS = [
@@ -80,7 +80,7 @@ def test_what_goes_to_the_triggerer(faceki_sandbox: FacekiSandbox) -> None:
     assert path == "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger"
     assert (told.method_name, told.kwargs) == (
         "execute_complete",
-        {"deadline": deadline, "parameter": "timeout"},
+        {"deadline": deadline, "parameter": "timeout", "try_number": 1},
     )
     # Airflow's own timeout is only the fallback if the triggerer no longer runs.
     assert told.timeout is not None
@@ -112,7 +112,18 @@ def test_without_a_decision_the_wait_goes_on_to_the_same_deadline(
     deadline = time.time() + 50
     again = deferred(sensor().execute_complete, context(), event, deadline=deadline)
     assert again.trigger.serialize()[1]["deadline"] == deadline
-    assert again.kwargs == {"deadline": deadline, "parameter": "timeout"}
+    assert again.kwargs == {"deadline": deadline, "parameter": "timeout", "try_number": 1}
+
+
+def test_a_later_try_waits_anew(faceki_sandbox: FacekiSandbox) -> None:
+    # If a resumed task is cleared while it runs, Airflow 3 gives its next try the event, the arguments and the start
+    # time of the earlier try.
+    ti = TaskInstance(try_number=2, start_date=datetime.now(UTC) - timedelta(hours=1))
+    old = {"deadline": time.time() - 1, "parameter": "timeout", "try_number": 1}
+    waiting = sensor(execution_timeout=timedelta(seconds=60))
+    again = deferred(waiting.execute_complete, context(ti=ti), {"status": "timeout"}, **old)
+    assert again.trigger.serialize()[1]["deadline"] == pytest.approx(time.time() + 60, abs=15)
+    assert (again.kwargs or {})["try_number"] == 2
 
 
 @pytest.mark.parametrize("event", EVENTS)

@@ -312,6 +312,38 @@ def test_the_moment_that_comes_back_from_a_deferral(
     assert "verify" not in sandbox.counters.requests
 
 
+@pytest.mark.parametrize(
+    ("fault", "requests"), [("reset_then_process", 2), ("reset_after_body", 3)], ids=["arrived", "lost"]
+)
+def test_a_try_that_begins_with_the_resumption_of_an_earlier_one(
+    sandbox: FacekiSandbox, verify: Verify, fault: str, requests: int
+) -> None:
+    sandbox.add_fault("reset_after_body", route="verify")
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=2.5, deferrable=True)
+    lose(task)
+    # The second try waits, resumes and sends. Then somebody clears it, and the third try begins as the second resumed.
+    sandbox.add_fault(fault, route="verify", **({"delay": 1.5} if requests == 2 else {}))
+    lose(task)
+    began = time.time()
+    assert task.go_after_clear()["decision"] == "ACCEPTED"
+    assert requests == 2 or time.time() - began >= 2.5
+    assert sandbox.ledger == {"accepted-1": 1}
+    assert sandbox.counters.requests["verify"] == requests
+
+
+def test_a_resumption_that_is_executed_twice(
+    sandbox: FacekiSandbox, verify: Verify, store: KeptInFile | None
+) -> None:
+    sandbox.add_fault("reset_after_body", route="verify")
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=2.0, deferrable=True)
+    lose(task)
+    sandbox.add_fault("reset_then_process", route="verify", delay=1.0)
+    lose(task)
+    assert task.resume_twice()["decision"] == "ACCEPTED"
+    # Before Airflow 3.3, nothing shows that the first execution has sent the verification.
+    assert sandbox.counters.requests["verify"] == (3 if store is None else 2)
+
+
 def test_own_identifier() -> None:
     first = TaskInstance(dag_id="d", task_id="t", run_id="r", map_index=3)
     again = TaskInstance(dag_id="d", task_id="t", run_id="r", map_index=3, try_number=7)
@@ -353,7 +385,8 @@ def test_when_absence_is_believed(tmp_path: Path, started_after: int, resubmit_a
     mark(store, MARKED.timestamp(), "mine")
     ti = TaskInstance(try_number=2, start_date=MARKED + timedelta(seconds=started_after))
     context: Any = {"ti": ti, "task_state_store": store}
-    resubmit_at = ChargedCallState(context, "mine").resubmit_at(150.0)
+    assert ti.start_date is not None
+    resubmit_at = ChargedCallState(context, "mine").resubmit_at(150.0, ti.start_date.timestamp())
     assert resubmit_at == MARKED.timestamp() + resubmit_allowed_after
 
 
@@ -369,7 +402,7 @@ def test_a_store_that_holds_no_such_thing(tmp_path: Path, kept: dict[str, object
     (tmp_path / "store.json").write_text(json.dumps(kept))
     context: Any = {"ti": TaskInstance(try_number=2), "task_state_store": KeptInFile(tmp_path / "store.json")}
     state = ChargedCallState(context)
-    assert state.resubmit_at(150.0) is None
+    assert state.resubmit_at(150.0, time.time()) is None
     assert state.load() is None
 
 

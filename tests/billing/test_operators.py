@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -163,6 +163,18 @@ def test_a_review_is_over_when_it_was_to_be_over(sandbox: FacekiSandbox, verify:
     with pytest.raises(TaskDeferred) as deferred:
         task.make().resume_review(context, None, deadline="soon")
     assert (deferred.value.kwargs or {})["deadline"] == pytest.approx(time.time() + 7 * 24 * 3600, abs=30)
+
+
+def test_a_later_try_waits_anew_for_a_review(sandbox: FacekiSandbox, verify: Verify) -> None:
+    # If a resumed task is cleared while it runs, Airflow 3 gives its next try the event, the arguments and the start
+    # time of the earlier try.
+    task = verify("review-1", wait_for_review=True, deferrable=True, review_timeout=100.0)
+    sandbox.add_record("review-1", "REVIEW")
+    task.ti.try_number, task.ti.start_date = 2, datetime.now(UTC) - timedelta(days=8)
+    old = {"deadline": time.time() - 1.0, "parameter": "review_timeout", "try_number": 1}
+    with pytest.raises(TaskDeferred) as deferred:
+        task.make().resume_review({"ti": task.ti, "params": {}}, {"status": "timeout"}, **old)
+    assert (deferred.value.kwargs or {})["deadline"] == pytest.approx(time.time() + 100.0, abs=30)
 
 
 @pytest.mark.parametrize(

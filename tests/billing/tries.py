@@ -80,19 +80,33 @@ class Tries:
         self.ti = TaskInstance(run_id="run", try_number=0)
         self.deferrals: list[TaskDeferred] = []
         self.meanwhile: Callable[[TaskDeferred], object] = id
+        self._resumed: tuple[str, dict[str, object]] = ("execute", {})
 
     def go(self) -> Any:
         self.ti.try_number += 1
         self.ti.start_date = datetime.now(UTC)
+        return self._run("execute", {})
+
+    def go_after_clear(self) -> Any:
+        """Run the next try of a deferred task that had resumed and was then cleared while it was running.
+
+        Airflow 3 keeps the start time, the method and the arguments with which the earlier try resumed.
+        """
+        self.ti.try_number += 1
+        return self._run(*self._resumed)
+
+    def resume_twice(self) -> Any:
+        """Execute the last resumption of the current try a second time."""
+        return self._run(*self._resumed)
+
+    def _run(self, step: str, event: dict[str, object]) -> Any:
         self.ti.pushed.clear()
         context = {"ti": self.ti, "params": {}}
         if self.store is not None:
             context["task_state_store"] = self.store
-        operator, step = self._begin(context), "execute"
-        event: dict[str, object] = {}
         while True:
             try:
-                return getattr(operator, step)(context, **event)
+                return getattr(self._begin(context), step)(context, **event)
             except TaskDeferred as deferred:
                 self.deferrals.append(deferred)
                 assert len(self.deferrals) < MOST_DEFERRALS, "deferred again and again"
@@ -100,7 +114,8 @@ class Tries:
                 event = {**(deferred.kwargs or {}), "event": asyncio.run(first_event(deferred.trigger))}
                 if self.start_moves:
                     self.ti.start_date = datetime.now(UTC)
-                operator, step = self._begin(context), deferred.method_name
+                step = deferred.method_name
+                self._resumed = step, event
 
     def _begin(self, context: Any) -> Any:
         operator = self.make()
