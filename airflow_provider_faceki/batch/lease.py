@@ -37,6 +37,10 @@ class LeaseLostError(ValidationError):
     """Error: a newer try has the lease, so this try must not send any row."""
 
 
+class LeaseUncheckedError(ValidationError):
+    """Error: the storage did not list the lease files while a row was sent. The request of the row is incomplete."""
+
+
 class Lease:
     """Lease of one try on a batch. Only the try with the newest lease is allowed to send rows.
 
@@ -108,6 +112,19 @@ class Lease:
         with self._checking:
             if not self._is_fresh():
                 self.ensure_held()
+
+    def ensure_fresh_while_sending(self) -> None:
+        """Call :meth:`ensure_fresh` while the images of a row are read and sent.
+
+        :raises LeaseLostError: If a newer try has the lease.
+        :raises LeaseUncheckedError: If the storage failed. An ``OSError`` would look like an unreadable image.
+        """
+        try:
+            self.ensure_fresh()
+        except OSError as error:
+            raise LeaseUncheckedError(
+                f"output_path could not be read while a row was sent: {type(error).__name__}"
+            ) from None
 
     def _retry(self, operation: Callable[[], T]) -> T:
         return retry_storage(operation, self._clock.sleep)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.api.uploads import with_fence
 from airflow_provider_faceki.batch import outcomes
-from airflow_provider_faceki.batch.lease import Lease, LeaseLostError
+from airflow_provider_faceki.batch.lease import Lease, LeaseLostError, LeaseUncheckedError
 from airflow_provider_faceki.batch.manifest import Row
 from airflow_provider_faceki.batch.outcomes import (
     Abort,
@@ -36,7 +36,7 @@ LoadImage = Callable[[str, str], "api.Image"]
 _Host: TypeAlias = "tuple[str, str] | None"
 
 #: Pauses in seconds before a verification is sent again. It is sent again if the storage of the images delivered only
-#: a part of an image.
+#: a part of an image, or if the storage of the output did not list the leases while the images were sent.
 SEND_PAUSES_SECONDS = (0.5, 2.0)
 #: Assumed maximum difference in seconds between the clocks of FACEKI and of this machine. Because of such a difference,
 #: a record can seem to be created before its row was sent. A record that seems too old by at most this number of
@@ -423,6 +423,8 @@ class RowProcessor:
             return _succeeded(row, self._perform(endpoint), is_billed=True)
         except LeaseLostError as error:
             return Abort(row, error, sent_by=None)
+        except LeaseUncheckedError as error:
+            return Deferred(row, error, sent_by=None)
         except api.ValidationError as error:
             # The images were readable a moment ago, and now they are not. Either the storage fails, or another
             # process is changing the images. Both can be temporary, so the row is processed again in the second pass
@@ -467,8 +469,8 @@ class RowProcessor:
             except LeaseLostError:
                 raise
             except api.ValidationError:
-                # An image file was shorter than expected while it was sent. FACEKI received an incomplete request and
-                # did not process it, so the row can be sent again.
+                # An image file was shorter than expected, or the lease could not be checked, while the row was sent.
+                # FACEKI received an incomplete request and did not process it, so the row can be sent again.
                 self.clock.sleep(pause)
         return self.gateway.verify(endpoint)
 

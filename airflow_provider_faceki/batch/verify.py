@@ -85,7 +85,7 @@ class BatchVerification:
 
     def __post_init__(self) -> None:
         gateway = VerificationGateway(
-            self.hook, self.load_image, self.options, self.lease.ensure_fresh, self.clock
+            self.hook, self.load_image, self.options, self.lease.ensure_fresh_while_sending, self.clock
         )
         self._processor = RowProcessor(gateway, self.lease, self.clock.time(), self.options, self.clock)
         self._intents_at_once = min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.options.concurrency)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.api.uploads import Multipart
 from airflow_provider_faceki.batch.journal import Journal
 from airflow_provider_faceki.batch.lease import Lease
 from airflow_provider_faceki.batch.manifest import Row
@@ -175,8 +176,10 @@ class FakeFaceki:
         identifier = endpoint.record_identifier
         self.calls["verify"] += 1
         self.before("verify", identifier)
-        with endpoint.selfie.open() as file:
-            file.read(1000)
+        body = endpoint.request().body
+        assert isinstance(body, Multipart)
+        for _ in body.chunks():
+            pass
         if refusal := self.refuse(identifier):
             raise refusal
         self.bills[identifier] += 1

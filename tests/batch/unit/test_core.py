@@ -12,7 +12,12 @@ import pytest
 from airflow_provider_faceki import api
 from airflow_provider_faceki.batch.error_guard import MIN_ALIKE, MIN_ALIKE_LATER, SystemicErrorGuard
 from airflow_provider_faceki.batch.journal import RowIndex, SegmentLog
-from airflow_provider_faceki.batch.lease import MAX_UNCHECKED_SECONDS, Lease, LeaseLostError
+from airflow_provider_faceki.batch.lease import (
+    MAX_UNCHECKED_SECONDS,
+    Lease,
+    LeaseLostError,
+    LeaseUncheckedError,
+)
 from airflow_provider_faceki.batch.manifest import Row, row_key
 from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
 from airflow_provider_faceki.batch.runner import MAX_LOGGED_ERRORS, Progress
@@ -298,6 +303,33 @@ def test_a_try_that_is_suspended_while_it_reads_an_image_does_not_send_it() -> N
         world.run(rows(*names(10)), assume_new=True)
     assert set(world.faceki.bills.values()) == {1}
     assert world.journal().done == 10
+
+
+def test_an_output_storage_that_fails_while_a_row_is_sent_is_no_error_of_the_row() -> None:
+    world = World()
+    deferred: list[str] = []
+
+    def before(kind: str, identifier: str) -> None:
+        if kind == "find" and not deferred:
+            deferred.append(identifier)
+            raise api.ServiceError("down")  # The row is sent in the second pass, which makes errors final.
+        if kind == "verify":
+            world.clock.suspended += 100.0
+            world.store.before = fails
+
+    def fails(operation: str, uri: str) -> None:
+        if operation == "list":
+            raise OSError("503")
+
+    world.faceki.before = before
+    batch = world.run(rows("p"))
+    assert (batch.unfinished, world.faceki.bills.total()) == (1, 0)
+    assert isinstance(batch.problem, LeaseUncheckedError)
+    world.faceki.before = lambda kind, identifier: None
+    world.store.before = lambda operation, uri: None
+    assert (list(world.lines("errors")), world.journal().charged) == ([], 0)
+    assert world.run(rows("p")).unfinished == 0
+    assert world.faceki.bills == {"p": 1}
 
 
 # The runner
