@@ -58,6 +58,21 @@ def is_gateway_error(error: api.FacekiError) -> bool:
     return refused and error.code is None and 400 <= status < 500 and status not in {401, 413}
 
 
+def is_definite_answer(error: api.FacekiError) -> bool:
+    """Return whether an error is FACEKI's own answer to a request for records, so FACEKI works.
+
+    An example is the answer that a link is expired. The result is ``False`` for refused credentials, because FACEKI
+    possibly did not come as far as the records, and for a code that this provider does not know.
+    """
+    is_known = isinstance(error, api.ResponseError) and type(error) is not api.ResponseError
+    return (
+        is_known
+        and error.code is not None
+        and not error.is_transient
+        and not isinstance(error, api.AuthenticationError)
+    )
+
+
 def is_poll_retryable(error: api.FacekiError) -> bool:
     """Return whether polling continues after an error.
 

@@ -16,7 +16,8 @@ class CircuitBreaker:
     """Circuit breaker for the polls of one Connection: closed, open, or half-open while one probe is in flight.
 
     While the circuit is open, the waiting tasks must not poll FACEKI. After some time, one poll is allowed as a probe.
-    If the probe succeeds, the circuit closes. All times are Unix time in seconds.
+    If the probe succeeds, the circuit closes. All times are seconds of a monotonic clock. With Unix time, a clock that
+    is set back would block the polls for that time.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,10 @@ class CircuitBreaker:
         return False
 
     def record_success(self) -> bool:
-        """After a successful poll, allow all polls (close the circuit). Return whether polls were blocked before."""
+        """After a poll that shows that FACEKI works, allow all polls (close the circuit).
+
+        Return whether polls were blocked before.
+        """
         was_open = self.is_open
         self.failures, self._is_half_open = 0, False
         return was_open

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.api.errors import CHECK_ADVICE
-from airflow_provider_faceki.failures import is_gateway_error
+from airflow_provider_faceki.failures import is_definite_answer, is_gateway_error
 from airflow_provider_faceki.triggers.circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class SharedPoller:
 
         The number is random within a range, so that the triggers do not all poll again at the same time.
         """
-        return self._circuit.retry_after(time.time()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
+        return self._circuit.retry_after(time.monotonic()) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
 
     async def poll(self, endpoint: api.FetchRecords) -> tuple[api.VerificationRecord, ...]:
         """Fetch records. A failed request is not retried, because the trigger polls again later.
@@ -68,24 +68,29 @@ class SharedPoller:
         except api.FacekiError as error:
             error.with_conn_id(self._conn_id)
             is_outage = error.is_transient or is_gateway_error(error)
-            if is_outage and self._circuit.record_failure(time.time()):
+            if is_outage and self._circuit.record_failure(time.monotonic()):
                 metrics.gauge("circuit_open", 1, connection=self._conn_id)
                 log.warning("%s: %s", _outage_text(error), _with_advice(error))
+            if is_definite_answer(error):
+                self._record_answer()
             raise
+        self._record_answer()
+        return records
+
+    def _record_answer(self) -> None:
         if self._circuit.record_success():
             metrics.gauge("circuit_open", 0, connection=self._conn_id)
             log.info("FACEKI answers again on connection %r; its circuit is closed", self._conn_id)
-        return records
 
     async def _current_client(self) -> AsyncFacekiClient:
         if self._client is None:
             return await self._read_client()
-        if time.time() < self._read_again_at:
+        if time.monotonic() < self._read_again_at:
             return self._client
         # Only one trigger reads the Connection again and creates a new client from it. In the meantime, the other
         # triggers use the old client. If all triggers read the Connection, a slow secrets backend would receive a
         # thousand requests at once.
-        self._read_again_at, old = time.time() + REREAD_INTERVAL_SECONDS, self._client
+        self._read_again_at, old = time.monotonic() + REREAD_INTERVAL_SECONDS, self._client
         try:
             return await self._read_client()
         except api.FacekiError:
@@ -113,7 +118,7 @@ class SharedPoller:
 
         client = await FacekiHook(self._conn_id).aget_conn()
         once = replace(client.as_sync(), retry=api.RetryPolicy(max_attempts=1))
-        self._client, self._read_again_at = once.as_async(), time.time() + CLIENT_TTL_SECONDS
+        self._client, self._read_again_at = once.as_async(), time.monotonic() + CLIENT_TTL_SECONDS
         self._failed_reads = 0
         return self._client
 

@@ -38,6 +38,8 @@ class Clock:
     def time(self) -> float:
         return self.now
 
+    monotonic = time
+
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds

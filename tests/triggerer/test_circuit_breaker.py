@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.errors import CHECK_ADVICE
+from airflow_provider_faceki.sandbox import FacekiSandbox
+from airflow_provider_faceki.triggers import shared_poller
 from airflow_provider_faceki.triggers.circuit_breaker import (
     FAILURE_THRESHOLD,
     MAX_OPEN_SECONDS,
     MIN_OPEN_SECONDS,
     CircuitBreaker,
 )
-from airflow_provider_faceki.triggers.shared_poller import _outage_text, _with_advice
+from airflow_provider_faceki.triggers.shared_poller import SharedPoller, _outage_text, _with_advice
 
 
 def open_circuit(now: float = 1000.0) -> CircuitBreaker:
@@ -98,3 +105,51 @@ def test_the_text_of_an_open_circuit_tells_an_answer_from_none(error: api.Faceki
     assert _with_advice(error).count(CHECK_ADVICE) == 1
     error = type(error)(f"x; {CHECK_ADVICE}")
     assert _with_advice(error).count(CHECK_ADVICE) == 1
+
+
+@pytest.fixture
+def polls(faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch) -> FacekiSandbox:
+    """A sandbox to which the Connection ``faceki_polled`` belongs."""
+    connection = faceki_sandbox.connection(token_store="memory")
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_POLLED", json.dumps(connection))
+    return faceki_sandbox
+
+
+async def after_outage(sandbox: FacekiSandbox, next_code: int | None = None) -> SharedPoller:
+    """Return a poller whose circuit an outage has opened.
+
+    :param next_code: FACEKI's code in the answer to a further poll after the outage. ``None`` means no further poll.
+    """
+    poller = SharedPoller("faceki_polled")
+    sandbox.add_fault("status", route="records", status=503, count=FAILURE_THRESHOLD)
+    for _ in range(FAILURE_THRESHOLD):
+        with pytest.raises(api.ServiceError):
+            await poller.poll(api.FetchRecords(record_identifier="customer-1"))
+    assert poller.retry_after() > 0
+    if next_code is not None:
+        sandbox.add_fault("code", route="records", code=next_code, count=2)
+        with pytest.raises(api.FacekiError) as caught:
+            await poller.poll(api.FetchRecords(record_identifier="customer-1"))
+        assert caught.value.code == next_code
+    return poller
+
+
+@pytest.mark.parametrize("code", [8014, 8015, 5003], ids=["unknown link", "expired link", "no credit"])
+def test_an_answer_about_one_record_closes_the_circuit(polls: FacekiSandbox, code: int) -> None:
+    poller = asyncio.run(after_outage(polls, code))
+    assert poller.retry_after() == 0.0
+
+
+@pytest.mark.parametrize("code", [1, 429, 500, 4711], ids=["refused", "throttled", "failure", "unknown code"])
+def test_other_failures_leave_it_open(polls: FacekiSandbox, code: int) -> None:
+    poller = asyncio.run(after_outage(polls, code))
+    assert poller.retry_after() > 0
+
+
+def test_a_clock_that_is_set_back_blocks_no_polls(
+    polls: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poller = asyncio.run(after_outage(polls))
+    yesterday = SimpleNamespace(time=lambda: time.time() - 86400, monotonic=time.monotonic)
+    monkeypatch.setattr(shared_poller, "time", yesterday)
+    assert poller.retry_after() <= 1.5 * MIN_OPEN_SECONDS

@@ -36,7 +36,7 @@ class Scenario:
         self._sandbox = sandbox
         self._patch = patch
         self.restore()
-        patch.setattr(shared_poller, "time", SimpleNamespace(time=lambda: self.now))
+        patch.setattr(shared_poller, "time", SimpleNamespace(monotonic=lambda: self.now))
         patch.setattr(FacekiHook, "aget_conn", self._counted(FacekiHook.aget_conn))
 
     def _counted(self, read: Callable[[FacekiHook], Any]) -> Callable[[FacekiHook], Any]:
