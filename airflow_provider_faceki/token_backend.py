@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_faceki import storage
-from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend
+from airflow_provider_faceki.api.errors import ConfigurationError, FacekiError
+from airflow_provider_faceki.api.tokens.shared import SUSPEND_SECONDS, DirectoryTokenBackend
 
 if TYPE_CHECKING:
     from airflow_provider_faceki.api.tokens.shared import TokenBackend
@@ -45,10 +47,6 @@ class ObjectStorageTokenBackend:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
-        self._folder: tuple[Any, str] | None = None
-        # A filesystem of fsspec does not work in a forked child process. The process id shows whether the stored
-        # filesystem was created in this process.
-        self._process = os.getpid()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ObjectStorageTokenBackend) and other._uri == self._uri
@@ -61,17 +59,30 @@ class ObjectStorageTokenBackend:
         """The location of the token store, as log messages show it. It does not contain the Connection id."""
         return storage.redact_uri(self._uri)
 
-    def connect(self) -> tuple[Any, str]:
-        """Return the filesystem and the folder's path in it. Look up the storage's Connection once in each process.
+    @property
+    def needs_connect(self) -> bool:
+        """Whether :meth:`connect` would look up the storage's Connection now."""
+        known = _attempts.get(self._uri)
+        return known is None or (known.folder is None and time.monotonic() >= known.retry_at)
+
+    def connect(self) -> None:
+        """Look up the storage's Connection, once in each process.
 
         Airflow can look up a Connection only on certain threads. Therefore the hook calls this method before it uses
-        the token store. In a task, the hook calls this method on the task's thread. In a triggerer, the hook calls it
-        through asgiref.
+        the token store. In a task, the hook calls it on the task's thread. In a triggerer, the hook calls it through
+        asgiref. The other methods are called on other threads and never look up a Connection.
+
+        A failed lookup is repeated at the earliest after ``SUSPEND_SECONDS``. Its error is not raised here. The other
+        methods raise an error with the same reason, and the token store logs it.
         """
-        if self._folder is None or self._process != os.getpid():
-            self._process = os.getpid()
-            self._folder = storage.locate(self._uri)
-        return self._folder
+        if not self.needs_connect:
+            return
+        try:
+            _attempts[self._uri] = _Attempt(storage.locate(self._uri))
+        except Exception as error:  # noqa: BLE001 - secrets backends and storages raise exceptions of any class
+            # The texts of exceptions of other libraries possibly contain credentials.
+            reason = error.message if isinstance(error, FacekiError) else type(error).__name__
+            _attempts[self._uri] = _Attempt(None, reason, time.monotonic() + SUSPEND_SECONDS)
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
         filesystem, path = self._locate(name)
@@ -104,5 +115,30 @@ class ObjectStorageTokenBackend:
             filesystem.rm_file(path)
 
     def _locate(self, name: str) -> tuple[Any, str]:
-        filesystem, folder = self.connect()
+        known = _attempts.get(self._uri, _NO_ATTEMPT)
+        if known.folder is None:
+            raise ConfigurationError(known.reason)
+        filesystem, folder = known.folder
         return filesystem, f"{folder}/{name}"
+
+
+class _Attempt(NamedTuple):
+    """Result of the last lookup of a storage's Connection.
+
+    :param folder: The filesystem, and the folder's path in it. ``None`` if the lookup failed.
+    :param reason: Reason of the failure, without credentials.
+    :param retry_at: Time on the monotonic clock from which the lookup can be repeated.
+    """
+
+    folder: tuple[Any, str] | None
+    reason: str = ""
+    retry_at: float = 0.0
+
+
+_NO_ATTEMPT = _Attempt(None, "its Connection has not been looked up in this process")
+#: Results of the lookups in this process, by URI. All backends with the same URI share them, because clients with the
+#: same token store use the backend of the client that was created first.
+_attempts: dict[str, _Attempt] = {}
+
+# A filesystem of fsspec does not work in a forked child process.
+os.register_at_fork(after_in_child=_attempts.clear)

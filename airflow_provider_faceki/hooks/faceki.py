@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
@@ -87,7 +88,11 @@ class FacekiHook(BaseHook):
 
     def get_conn(self) -> FacekiClient:
         """Return the FACEKI client, which is independent of Airflow. Errors are as for :attr:`settings`."""
-        return self._cached_connection.client
+        client = self._cached_connection.client
+        # A lookup that failed is repeated. A task's thread is the main thread of its process.
+        if threading.current_thread() is threading.main_thread():
+            _connect_token_backend(client)
+        return client
 
     def call(self, endpoint: Endpoint[T]) -> T:
         """Perform one call to FACEKI and return its typed result.
@@ -350,10 +355,10 @@ class FacekiHook(BaseHook):
             cached = self._find_cached(stored)
             if cached is None:
                 cached = self._read(stored)
-                _connect_token_backend(cached.client)
                 for secret in cached.settings.secrets:
                     mask_secret(secret)
                 _cached_connections[self.faceki_conn_id] = cached
+            _connect_token_backend(cached.client)
         return cached
 
     async def aget_conn(self) -> AsyncFacekiClient:
@@ -369,16 +374,17 @@ class FacekiHook(BaseHook):
                     # The Connection is checked in a thread, because the check imports modules and searches for the file
                     # of the CA bundle. Both would block the event loop.
                     cached = await asyncio.to_thread(self._read, stored)
-                if cached.client.token_backend is not None:
-                    from asgiref.sync import sync_to_async
-
-                    # In a triggerer, Airflow can look up a Connection only on threads of asgiref.
-                    await sync_to_async(_connect_token_backend)(cached.client)
                 for secret in cached.settings.secrets:
                     await _mask_secret_async(secret)
                 _cached_connections[self.faceki_conn_id] = cached
             self.__dict__["_cached_connection"] = cached
-        return self.get_conn().as_async()
+        client = self._cached_connection.client
+        if getattr(client.token_backend, "needs_connect", False):
+            from asgiref.sync import sync_to_async
+
+            # In a triggerer, Airflow can look up a Connection only on threads of asgiref.
+            await sync_to_async(_connect_token_backend)(client)
+        return client.as_async()
 
     def _find_cached(self, stored: StoredConnection) -> _CachedConnection | None:
         cached = _cached_connections.get(self.faceki_conn_id)
@@ -449,12 +455,11 @@ os.register_at_fork(after_in_child=_cached_connections.clear)
 def _connect_token_backend(client: FacekiClient) -> None:
     """Look up the Connection for the storage of a shared token store, if the client has one.
 
-    ``ObjectStorageTokenBackend.connect`` gives the reason. Errors are ignored, because the token store logs them later.
+    ``ObjectStorageTokenBackend.connect`` gives the reason. If the lookup succeeded before, do nothing.
     """
     connect = getattr(client.token_backend, "connect", None)
     if connect is not None:
-        with suppress(Exception):
-            connect()
+        connect()
 
 
 async def _mask_secret_async(value: str) -> None:

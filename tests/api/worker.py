@@ -40,9 +40,11 @@ def _backend(place: str) -> TokenBackend:
     """Return a token backend: a directory, or the object storage at ``AWS_ENDPOINT_URL``."""
     if place.startswith("/"):
         return DirectoryTokenBackend(Path(place))
-    from airflow_provider_faceki.token_backend import token_backend
+    from airflow_provider_faceki.token_backend import ObjectStorageTokenBackend
 
-    return token_backend(place)
+    backend = ObjectStorageTokenBackend(place)
+    backend.connect()
+    return backend
 
 
 if __name__ == "__main__":

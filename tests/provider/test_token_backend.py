@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
+from airflow_provider_faceki import storage
+from airflow_provider_faceki import token_backend as token_backend_module
 from airflow_provider_faceki.api import FetchRecords
 from airflow_provider_faceki.api import client as client_module
 from airflow_provider_faceki.api.tokens import shared
@@ -40,6 +44,12 @@ def server() -> Iterator[FakeServer]:
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the storage a minute for an operation. On a busy machine it needs more than the usual limit."""
     monkeypatch.setattr(shared, "MAX_OPERATION_SECONDS", 60.0)
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the storages that other tests have connected, as in a new process."""
+    monkeypatch.setattr(token_backend_module, "_attempts", {})
 
 
 @pytest.fixture
@@ -204,6 +214,108 @@ def test_a_place_that_cannot_be_reached_is_warned_of_once(
     assert len(told) == 1
     assert reason in told[0]
     assert server.token_requests == 1
+
+
+class Lookups:
+    """Stand-in for ``storage.locate`` that notes the thread of each lookup. The first ``failures`` lookups fail."""
+
+    def __init__(self, failures: int) -> None:
+        self._failures = failures
+        self._locate = storage.locate
+        self.threads: list[str] = []
+
+    def __call__(self, uri: str) -> tuple[Any, str]:
+        self.threads.append(threading.current_thread().name)
+        if len(self.threads) <= self._failures:
+            raise OSError("canary: the secrets backend is down")
+        return self._locate(uri)
+
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
+    """Let the first lookup of the storage's Connection fail."""
+    found = Lookups(failures=1)
+    monkeypatch.setattr(storage, "locate", found)
+    return found
+
+
+def _prepare(
+    object_store: ObjectStore, server: FakeServer, monkeypatch: pytest.MonkeyPatch, **more: object
+) -> None:
+    extra = {"token_store": object_store.uri("tokens"), "max_attempts": 1, **more}
+    connection = {
+        "conn_type": "faceki",
+        "host": server.url,
+        "login": "a",
+        "password": "s" * 9,
+        "extra": extra,
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_FACEKI_SHARED", json.dumps(connection))
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_a_failed_lookup_is_repeated_only_on_a_thread_of_asgiref(
+    server: FakeServer,
+    object_store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    lookups: Lookups,
+    tmp_path: Path,
+    is_edited: bool,
+) -> None:
+    monkeypatch.setattr(settings_module, "token_directory", lambda: tmp_path)
+    monkeypatch.setattr(hook_module, "_cached_connections", {})
+
+    async def ask(hook: FacekiHook) -> None:
+        await sync_to_async(lambda: allowed.add(threading.current_thread().name))()
+        assert await hook.acall(FETCH) == ()
+
+    async def wait() -> None:
+        hook = FacekiHook("faceki_shared")
+        await ask(hook)
+        server.live.clear()
+        await ask(hook)
+        assert len(lookups.threads) == 1
+        assert object_store.keys() == []
+        store = _store_of(hook)
+        # A minute later. The Connection was possibly edited, so that the hook has a new client and a new backend.
+        monkeypatch.setattr(token_backend_module, "_attempts", _due(token_backend_module._attempts))
+        store._suspended_until = 0.0
+        if is_edited:
+            _prepare(object_store, server, monkeypatch, timeout=31)
+        server.live.clear()
+        await ask(FacekiHook("faceki_shared") if is_edited else hook)
+
+    allowed: set[str] = set()
+    _prepare(object_store, server, monkeypatch)
+    asyncio.run(wait())
+    assert len(lookups.threads) == 2
+    assert set(lookups.threads) <= allowed
+    assert len(object_store.keys()) == 1
+
+
+def _due(attempts: dict[str, Any]) -> dict[str, Any]:
+    return {uri: attempt._replace(retry_at=0.0) for uri, attempt in attempts.items()}
+
+
+def test_a_failed_lookup_is_repeated_on_the_thread_of_the_task(
+    server: FakeServer,
+    fresh_home: Callable[[str, str], FacekiHook],
+    object_store: ObjectStore,
+    lookups: Lookups,
+    warnings_of_store: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hook = fresh_home(object_store.uri("tokens"), "a")
+    assert hook.call(FETCH) == ()
+    assert "(OSError)" in warnings_of_store()[0]
+    store = _store_of(hook)
+    monkeypatch.setattr(token_backend_module, "_attempts", _due(token_backend_module._attempts))
+    store._suspended_until = 0.0
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(hook.get_conn).result()
+    assert len(lookups.threads) == 1
+    hook.get_conn()
+    assert lookups.threads == ["MainThread"] * 2
 
 
 def test_backends_of_one_place_are_one(tmp_path: Path) -> None:
