@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_exactly_one, check_part_names
 from airflow_provider_faceki.api.values import Json, loggable, storable
+from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
 from airflow_provider_faceki.failures import fail_if_declined, translate_errors
 from airflow_provider_faceki.links.faceki import (
@@ -42,6 +43,7 @@ T = TypeVar("T")
 DEFAULT_MAX_XCOM_BYTES = 48 * 1024
 
 _FILTERS = ("request_id", "link", "record_identifier", "face_id")
+_DUPLICATE = "another execution of this try has made this call, so it is not made a second time"
 
 
 class FacekiOperator(FacekiTaskMixin, BaseOperator):
@@ -73,6 +75,42 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         """
         with translate_errors():
             return self.hook.call(endpoint)
+
+    def call_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
+        """Make a call that is possibly charged, and whose outcome cannot be looked up afterwards.
+
+        After the result is stored, call :meth:`ChargedCallState.finish`. If the try is killed before that, the next try
+        does not repeat the call. This protection needs Airflow 3.3 or later.
+
+        :raises AirflowFailException: if the outcome of the call, in this try or in an earlier one, is unknown, if
+            another execution of this try has made it, or if another try cannot succeed.
+        :raises AirflowException: if the call was not sent completely; see :meth:`ChargedCallState.send`.
+        :raises FacekiError: if another try can succeed.
+        """
+        state = ChargedCallState(context)
+        if state.is_duplicate:
+            raise AirflowFailException(_DUPLICATE)
+        if state.has_pending:
+            state.clear()
+            raise AirflowFailException(
+                "an earlier try made this call and ended before its result was safe; the call may have been "
+                "charged, so it is not made again by itself: clear the task to make it again"
+            )
+        if not state.acquire():
+            raise AirflowFailException(_DUPLICATE)
+        with translate_errors():
+            try:
+                return state.send(self.hook, endpoint)
+            except api.FacekiError as error:
+                # ``acquire`` has stored a mark, which means that the call was possibly sent. A try that finds the mark
+                # does not send the call. Here the mark is no longer needed. If the outcome of the call is unknown,
+                # ``AirflowFailException`` prevents another try. After any other error, the next try is allowed to send
+                # the call. If the task is killed or times out during the call, this code does not run. Then the mark
+                # remains, and the next try does not send the call.
+                state.clear()
+                if isinstance(error, api.OutcomeUnknownError):
+                    raise AirflowFailException(str(error)) from None
+                raise
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the datasets that this execution has read and written, in the form that OpenLineage needs.
@@ -324,7 +362,10 @@ class FacekiApiOperator(FacekiOperator):
     """Make any FACEKI API call that has no operator of its own.
 
     A call that is not idempotent is sent again only if FACEKI certainly did not act on it. If the answer to such a call
-    is lost or cannot be written, the task fails and is not retried.
+    is lost or cannot be written, the task fails and is not retried. From Airflow 3.3 on, the task also fails without a
+    retry if an earlier try was killed between the call and the write. There are two exceptions. If Airflow cannot store
+    the returned value as XCom, a retry sends the call again. Before Airflow 3.3, no state survives a killed task, so a
+    retry sends the call again. To prevent both, set ``retries=0``.
 
     XCom: the content of FACEKI's answer, without the outer JSON object (envelope). If ``output_path`` is set, the
     answer is written there, and XCom contains the path. The answer can contain personal data, and XCom is not
@@ -427,7 +468,22 @@ class FacekiApiOperator(FacekiOperator):
             )
             check_output(self.output_path, self.output_conn_id)
             self.push_output_link(context, self.output_path, self.output_conn_id)
-        document = self.call(endpoint)
+            # The body is built once before the call, so that a wrong body fails the task here and without a retry.
+            endpoint.request()
+        if endpoint.is_idempotent:
+            return self._store(self.call(endpoint), endpoint)
+        document, state = self.call_charged(context, endpoint), ChargedCallState(context)
+        try:
+            result = self._store(document, endpoint)
+        except AirflowFailException:
+            # Airflow makes no further try. If a person clears the task, the call is wanted again.
+            state.clear()
+            raise
+        state.finish()
+        return result
+
+    def _store(self, document: Json, endpoint: api.RawCall) -> Any:
+        """Write the answer to ``output_path``, if it is set. Return the task's result."""
         if self.output_path:
             path = self._write(self.output_path, document, endpoint)
             self.report_file(path)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
@@ -21,17 +21,12 @@ from airflow_provider_faceki.operators.faceki import FacekiOperator, check_outpu
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_faceki.api.protocol.session import Endpoint
     from airflow_provider_faceki.hooks.faceki import FacekiHook
     from airflow_provider_faceki.storage import AccessPolicy
-
-T = TypeVar("T")
 
 #: Factor for the size limit of images that are reduced before they are sent. Before the reduction, such an image can
 #: have up to this factor times the bytes that the Connection's ``max_image_bytes`` allows.
 _MAX_SIZE_FACTOR_BEFORE_RESIZING = 10
-
-_DUPLICATE = "another execution of this try has sent this image, so it is not sent a second time"
 
 
 def load_image(
@@ -143,42 +138,6 @@ class _ImageOperator(FacekiOperator):
         from airflow_provider_faceki.storage import AccessPolicy
 
         return AccessPolicy(as_prefixes(self.allowed_image_prefixes))
-
-    def call_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
-        """Make a charged call whose outcome cannot be looked up afterwards.
-
-        After the result is stored, call :meth:`ChargedCallState.finish`. If the try is killed before that, the next try
-        does not repeat the charged call. This protection needs Airflow 3.3 or later.
-
-        :raises AirflowFailException: if the outcome of the charged call, in this try or in an earlier one, is unknown,
-            if another execution of this try has sent it, or if another try cannot succeed.
-        :raises AirflowException: if the call was not sent completely; see :meth:`ChargedCallState.send`.
-        :raises FacekiError: if another try can succeed.
-        """
-        state = ChargedCallState(context)
-        if state.is_duplicate:
-            raise AirflowFailException(_DUPLICATE)
-        if state.has_pending:
-            state.clear()
-            raise AirflowFailException(
-                "an earlier try sent this image and ended before its result was safe; the call may have been "
-                "charged, so it is not sent again by itself: clear the task to send it again"
-            )
-        if not state.acquire():
-            raise AirflowFailException(_DUPLICATE)
-        with translate_errors():
-            try:
-                return state.send(self.hook, endpoint)
-            except api.FacekiError as error:
-                # ``acquire`` has stored a mark, which means that the call was possibly sent. A try that finds the mark
-                # does not send the call. Here the mark is no longer needed. If the outcome of the call is unknown,
-                # ``AirflowFailException`` prevents another try. After any other error, the next try is allowed to send
-                # the call. If the task is killed or times out during the call, this code does not run. Then the mark
-                # remains, and the next try does not send the call.
-                state.clear()
-                if isinstance(error, api.OutcomeUnknownError):
-                    raise AirflowFailException(str(error)) from None
-                raise
 
 
 class FacekiFaceMatchOperator(_ImageOperator):

@@ -17,7 +17,7 @@ from airflow_provider_faceki.operators.faceki import DEFAULT_MAX_XCOM_BYTES, Fac
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import DEFAULT_WORKFLOW
 from tests.airflow.conftest import Connect
-from tests.airflow.fakes import execute
+from tests.airflow.fakes import StateStore, TaskInstance, execute
 from tests.billing.image_files import image_bytes
 
 RECORDS = "/api/v3/kyc_verification"
@@ -220,6 +220,71 @@ def test_an_answer_that_cannot_be_written(
 
 def _full(*_: object) -> str:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class _Killed(BaseException):
+    """Stands for the end of the process, after which no code of the task runs."""
+
+
+def _die(*_: object) -> str:
+    raise _Killed
+
+
+def _try(store: StateStore, number: int, **more: Any) -> Any:
+    """Run a try of a task that creates a link, and return its result."""
+    arguments = {"method": "POST", "path": LINK, "json": {"workflowId": DEFAULT_WORKFLOW}, **more}
+    operator = FacekiApiOperator(task_id="call", **arguments)
+    return execute(operator, {"task_state_store": store, "ti": TaskInstance(try_number=number)})[0]
+
+
+def test_a_call_of_a_killed_try_is_not_repeated_by_itself(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, out = StateStore(), str(tmp_path / "a.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_json", _die)
+        with pytest.raises(_Killed):
+            _try(store, 1, output_path=out)
+    with pytest.raises(AirflowFailException, match="execution of this try"):
+        _try(store, 1, output_path=out)
+    with pytest.raises(AirflowFailException, match="an earlier try .* clear the task"):
+        _try(store, 2, output_path=out)
+    assert faceki_sandbox.counters.requests["link"] == 1
+    # The task has failed without further tries, so only a person starts this one.
+    assert _try(store, 3, output_path=out) == out
+    assert faceki_sandbox.counters.requests["link"] == 2
+
+
+@pytest.mark.parametrize(
+    "more", [{"output_path": "full"}, {"max_xcom_bytes": 1}], ids=["not written", "too large"]
+)
+def test_a_task_that_is_cleared_makes_its_call_again(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    if "output_path" in more:
+        more = {"output_path": str(tmp_path / "a.json")}
+    store = StateStore()
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_json", _full)
+        with pytest.raises(AirflowFailException, match="output_path"):
+            _try(store, 1, **more)
+    assert _try(store, 2)
+    assert _try(store, 3)
+    assert faceki_sandbox.counters.requests["link"] == 3
+
+
+def test_a_repeatable_call_leaves_no_mark(faceki_sandbox: FacekiSandbox) -> None:
+    store = StateStore()
+    assert _try(store, 1, idempotent=True)
+    assert store == {}
+
+
+def test_a_body_that_cannot_be_sent_fails_the_task_at_once(faceki_sandbox: FacekiSandbox) -> None:
+    store = StateStore()
+    with pytest.raises(AirflowFailException, match="JSON has no form"):
+        _try(store, 1, json={"a": {1, 2}})
+    assert store == {}
+    assert faceki_sandbox.counters.total == 0
 
 
 @pytest.mark.parametrize(

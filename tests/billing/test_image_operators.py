@@ -161,7 +161,7 @@ def test_a_killed_try_fails_the_next_one_once(
     store = KeptInFile(tmp_path / "store.json")
     mark(store, 1.0)
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
-    with pytest.raises(AirflowFailException, match="clear the task to send it again"):
+    with pytest.raises(AirflowFailException, match="clear the task to make it again"):
         task.go()
     assert route not in sandbox.counters.requests
     task.go()
