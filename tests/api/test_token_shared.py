@@ -217,6 +217,13 @@ def _rubbish(content: bytes) -> Callable[[FakeBackend], None]:
         pytest.param(_rubbish(b"[]"), id="a list"),
         pytest.param(_rubbish(b'{"locked_at": NaN}'), id="no time"),
         pytest.param(_rubbish(b'{"locked_at": 9e99}'), id="a time to come"),
+        pytest.param(_rubbish(b'{"locked_at": 1' + b"0" * 400 + b"}"), id="a number beyond all floats"),
+        pytest.param(_rubbish(b"[" * 60_000), id="lists without end"),
+        pytest.param(_rubbish(SEAL._fernet.encrypt(b'{"v":2}')), id="a token of another version"),
+        pytest.param(
+            _rubbish(SEAL._fernet.encrypt(b'{"value":"x","lifetime":1,"obtained_at":1' + b"0" * 400 + b"}")),
+            id="a sealed number beyond all floats",
+        ),
         pytest.param(_rubbish(TokenSeal(TokenRequest("x", "y", "z")).seal(TOKEN)), id="the token of others"),
     ],
 )

@@ -63,7 +63,7 @@ class TokenSeal:
             )
         except InvalidToken:
             return None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise UntrustedError("it holds a token of another version") from None
 
 

@@ -4,9 +4,9 @@
 Without this store, each host and each Kubernetes pod fetches its own token. FACEKI asks its users to use a token until
 it expires (https://docs.faceki.com/api-integration/verification-apis/authentication). The token stores of the process
 and of the host are caches. A process reads the shared storage only if no cache contains a usable token. If the storage
-cannot create an object exclusively, two hosts possibly fetch one token each. If the storage fails, hangs, or contains a
-token of another version of this provider, the process logs at most one warning and does not use the storage for one
-minute.
+cannot create an object exclusively, two hosts possibly fetch one token each. If the storage fails or hangs, the process
+logs at most one warning and does not use the storage for one minute. An object that cannot be read as a token, such as
+a token of another version of this provider, is replaced by the next token.
 """
 
 from __future__ import annotations
@@ -217,7 +217,12 @@ class SharedTokenStore:
 
     def _load(self) -> AccessToken | None:
         sealed = self._backend.read(self._token_name, MAX_SEALED_BYTES)
-        return None if sealed is None else self._seal.unseal(sealed)
+        try:
+            return None if sealed is None else self._seal.unseal(sealed)
+        except UntrustedError:
+            # Another version of this provider wrote the object. The storage works, so it must not be suspended.
+            # Otherwise the object would never be replaced.
+            return None
 
     def _create_lock(self, generation: int) -> str:
         """Try once to acquire one of the refresh locks 0 to ``generation``; see :class:`TokenStore`.
@@ -260,7 +265,7 @@ class SharedTokenStore:
             return
         self._has_warned = True
         # For exceptions of other libraries only the class is logged, because their text possibly contains credentials.
-        reason = str(problem) if isinstance(problem, UntrustedError | FacekiError) else type(problem).__name__
+        reason = str(problem) if isinstance(problem, FacekiError) else type(problem).__name__
         self._warn(
             f"the FACEKI token cannot be shared through {self._backend.place} ({reason}); this host now fetches its own"
         )
@@ -305,7 +310,7 @@ def _is_void(content: bytes | None) -> bool:
         return False
     try:
         locked_at = float(json.loads(content)["locked_at"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return True
     return not abs(time.time() - locked_at) <= MAX_LOCK_AGE_SECONDS
 
