@@ -32,13 +32,14 @@ class RequestMetrics:
         endpoint = endpoint or _TOKEN
         incr("requests", endpoint=endpoint, status=f"{status // 100}xx" if status else "none")
         is_accepted = status is not None and status < 300
-        if endpoint == _TOKEN and is_accepted:
-            incr("tokens_fetched")
         if endpoint in CHARGED and (is_accepted or status is None):
             incr("charged_calls", endpoint=endpoint)
 
     def retried(self, endpoint: str) -> None:
         incr("retries", endpoint=endpoint or _TOKEN)
+
+    def token_received(self) -> None:
+        incr("tokens_fetched")
 
 
 @cache

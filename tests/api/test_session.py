@@ -19,6 +19,7 @@ from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import (
     LOCK_POLL_SECONDS,
     MAX_LOCK_WAIT_SECONDS,
+    CountToken,
     MaskSecret,
     RunBlocking,
     SendRequest,
@@ -80,7 +81,8 @@ def test_the_lifetime_of_a_token_begins_with_its_request() -> None:
     while isinstance(effect, RunBlocking):
         effect = steps.send(effect.operation())
     driver.now += 25.0
-    effect = steps.send(token_answer("t1"))
+    assert steps.send(token_answer("t1")) == CountToken()
+    effect = steps.send(None)
     assert isinstance(effect, RunBlocking)
     effect.operation()
     assert driver.store.peek() == token("t1")

@@ -19,7 +19,14 @@ from airflow_provider_faceki.api.errors import FacekiError, ResponseError
 from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import read_payload
 from airflow_provider_faceki.api.protocol.http import HttpResponse, Json
-from airflow_provider_faceki.api.protocol.session import Endpoint, MaskSecret, RunBlocking, SendRequest, Sleep
+from airflow_provider_faceki.api.protocol.session import (
+    CountToken,
+    Endpoint,
+    MaskSecret,
+    RunBlocking,
+    SendRequest,
+    Sleep,
+)
 from airflow_provider_faceki.api.service import FACEKI, Service
 from tests.api.fake_driver import FakeDriver, token
 from tests.api.test_secrets_in_frames import PERSON, leaks
@@ -75,7 +82,7 @@ class Played:
                     case Sleep(seconds):
                         self.driver.now += seconds
                         effect = steps.send(None)
-                    case MaskSecret():
+                    case MaskSecret() | CountToken():
                         effect = steps.send(None)
             except StopIteration as end:
                 return end.value

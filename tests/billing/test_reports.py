@@ -270,6 +270,9 @@ def test_metrics_name_the_call() -> None:
         def retried(self, endpoint: str) -> None:
             self.names.add(endpoint)
 
+        def token_received(self) -> None:
+            pass
+
     with FakeServer() as server:
         server.on("/files/r-1", reply_bytes(b"", 503), reply_bytes(PDF))
         server.on(REPORT, reply_json({"url": f"{server.url}/files/r-1"}))

@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from airflow_provider_faceki import metrics
+from airflow_provider_faceki import api, metrics
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
+from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, TOKEN_PATH, FakeServer, reply_json
 from tests.batch.people import People
 from tests.billing.image_files import write
 
@@ -171,6 +176,42 @@ def test_each_part_of_a_name_is_a_tag(
     monkeypatch.setattr(metrics, "_stats", lambda: SimpleNamespace(incr=note, gauge=note))
     count()
     assert found == [sent]
+
+
+@pytest.mark.parametrize(
+    ("answer", "count"),
+    [
+        pytest.param({"responseCode": 0, "data": {"access_token": "t0ken"}}, 1, id="a token"),
+        pytest.param({"clientSecret": ""}, 0, id="a refusal of the credentials"),
+        pytest.param({"responseCode": 0, "data": {}}, 0, id="no token"),
+        pytest.param({"responseCode": 5003}, 0, id="an error code"),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True], ids=["call", "acall"])
+def test_a_token_counts_when_it_is_there(
+    answer: dict[str, Any], count: int, is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(metrics, "is_on", lambda: True)
+    monkeypatch.setattr(metrics, "_emit", lambda kind, name, tags, *_: found.append(name))
+    with FakeServer() as server:
+        server.on(TOKEN_PATH, reply_json(answer))
+        server.on(RECORDS_PATH, reply_json(NOTHING_FOUND))
+        client = api.FacekiClient(
+            client_id="client",
+            client_secret=f"secret-{uuid.uuid4()}",
+            service=api.Service(base_url=server.url),
+            retry=api.RetryPolicy(max_attempts=1),
+            observer=metrics.RequestMetrics(),
+        )
+        fetch = api.FetchRecords(request_id="r-1")
+        with suppress(api.FacekiError):
+            if is_async:
+                asyncio.run(client.as_async().call(fetch))
+            else:
+                client.call(fetch)
+    assert found.count("tokens_fetched") == count
+    assert found.count("requests") == 1 + count
 
 
 def test_off_there_is_nobody_who_counts(

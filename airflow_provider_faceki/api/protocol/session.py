@@ -67,7 +67,15 @@ class MaskSecret:
     value: str
 
 
-Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret"
+@dataclass(frozen=True, slots=True)
+class CountToken:
+    """Effect: count a new access token for metrics.
+
+    FACEKI can refuse a token request with HTTP 200, so the HTTP status does not show whether there is a token.
+    """
+
+
+Effect: TypeAlias = "SendRequest | RunBlocking | Sleep | MaskSecret | CountToken"
 # The driver sends the result of each effect into the generator. Its type depends on the effect, so it is Any.
 Steps: TypeAlias = Generator[Effect, Any, T]
 
@@ -223,7 +231,9 @@ def fetch_token(account: AuthSession) -> Steps[AccessToken]:
         answer = yield SendRequest(account.token_request.request())
     except ResponseError as error:
         raise account.token_request.map_error(error) from None
-    return account.token_request.read(answer, requested_at)
+    fetched = account.token_request.read(answer, requested_at)
+    yield CountToken()
+    return fetched
 
 
 def _call_with_token(account: AuthSession, request: HttpRequest) -> Steps[Payload]:

@@ -21,6 +21,7 @@ from airflow_provider_faceki.api.errors import FacekiError
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest
 from airflow_provider_faceki.api.protocol.session import (
+    CountToken,
     Effect,
     MaskSecret,
     RunBlocking,
@@ -58,6 +59,9 @@ class RequestObserver(Protocol):
 
     def retried(self, endpoint: str) -> None:
         """Record that a request failed and will be sent again after a pause."""
+
+    def token_received(self) -> None:
+        """Record that FACEKI answered a token request with an access token."""
 
 
 class _Driver:
@@ -130,6 +134,8 @@ class SyncDriver(_Driver):
                 time.sleep(seconds)
             case MaskSecret(value) if self._secret_masker is not None:
                 self._secret_masker.mask(value)
+            case CountToken() if self._observer is not None:
+                self._observer.token_received()
         return None
 
     def _send(self, request: HttpRequest) -> Payload:
@@ -175,6 +181,8 @@ class AsyncDriver(_Driver):
                 await asyncio.sleep(seconds)
             case MaskSecret(value) if self._secret_masker is not None:
                 await self._secret_masker.mask_async(value)
+            case CountToken() if self._observer is not None:
+                self._observer.token_received()
         return None
 
     async def _send(self, request: HttpRequest) -> Payload:
