@@ -92,22 +92,29 @@ def datasets(rows: Mapping[str, int | None]) -> list[Dataset]:
     return [Dataset(uri, count) for place, count in rows.items() if (uri := file_uri(place))]
 
 
-def folder_uri(uri: FilePath, identifiers: Iterable[object] = ()) -> str | None:
+def folder_uri(
+    uri: FilePath, identifiers: Iterable[object] = (), images: Iterable[object] = ()
+) -> str | None:
     """Return the URI of the folder that contains a file about one person, without identifiers of the person.
 
     The file's name is omitted, because it usually contains an identifier of the person. If the name of a folder
-    contains one of ``identifiers``, this folder and all folders below it are omitted too. Credentials are omitted as by
+    contains an identifier, this folder and all folders below it are omitted too. Credentials are omitted as by
     :func:`file_uri`. Return ``None`` if nothing remains.
 
     :param uri: Location of the file.
-    :param identifiers: Identifiers of the person, as JSON values. Lists and the values of mappings are searched.
+    :param identifiers: Identifiers of the person, or texts that contain them, such as the path of an API call. They are
+        JSON values. Lists and the values of mappings are searched.
+    :param images: URIs of images of the person, in the same form as ``identifiers``. The name of an image and the name
+        of its folder possibly identify the person. Therefore both names are treated as identifiers.
     """
     found = file_uri(uri)
     if found is None:
         return None
     scheme, _, rest = found.partition("://")
     host, *folders = rest.split("/")[:-1] or [""]
-    hidden = set(_texts(list(identifiers)))
+    texts = [part for text in _texts(list(identifiers)) for part in _parts(text)]
+    texts += [name for text in _texts(list(images)) for name in _image_names(text)]
+    hidden = set(map(unquote, texts)) - {""}
     kept = list(takewhile(lambda folder: not any(_shows(unquote(folder), each) for each in hidden), folders))
     return f"{scheme}://{'/'.join((host, *kept))}" if host or kept else None
 
@@ -123,12 +130,20 @@ def _texts(value: object) -> Iterator[str]:
     if isinstance(value, list | tuple):
         for item in value:
             yield from _texts(item)
-    elif isinstance(value, str) and "/" in value:
-        # A value with a slash is the location of a file, such as the URI of a selfie. The names of the file and of its
-        # folder possibly identify the person. Therefore both names are treated as identifiers of the person.
-        yield from filter(None, re.sub(r"\.\w+$", "", value).split("/")[-2:])
-    elif isinstance(value, str | int) and str(value):
+    elif isinstance(value, str | int):
         yield str(value)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Yield a text, its segments if it is a path, and the values of its query if it is a web address."""
+    yield text
+    for segment in re.split(r"[/?#&]", text):
+        yield segment.rpartition("=")[2]
+
+
+def _image_names(uri: str) -> list[str]:
+    """Return the name of an image without its extension, and the name of its folder."""
+    return re.sub(r"\.\w+$", "", file_uri(uri) or uri).split("/")[-2:]
 
 
 def collect(lineage: Lineage, context: object) -> None:

@@ -56,6 +56,9 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
     #: Names of template fields that possibly contain identifiers of a person. In the lineage, the location of an output
     #: file must not show these identifiers.
     _identifying: Sequence[str] = ()
+    #: Names of template fields with the URIs of images of a person. In the lineage, the location of an output file must
+    #: not show the names of these images and of their folders.
+    _picturing: Sequence[str] = ()
 
     #: Lineage of this execution: the datasets that it has read and written. ``None`` before they are reported.
     _lineage: Lineage | None = None
@@ -172,7 +175,10 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         """
         from airflow_provider_faceki.lineage import Dataset, Lineage, folder_uri
 
-        folder = folder_uri(path, [getattr(self, name) for name in self._identifying])
+        identifiers, images = (
+            [getattr(self, name) for name in names] for names in (self._identifying, self._picturing)
+        )
+        folder = folder_uri(path, identifiers, images)
         self.report_lineage(Lineage(outputs=[Dataset(folder, rows)] if folder else []))
 
 
@@ -410,7 +416,8 @@ class FacekiApiOperator(FacekiOperator):
     )
     custom_operator_name = "FACEKI call"
     operator_extra_links = (FacekiOutputLink(),)
-    _identifying = ("path", "query", "json", "data", "files")
+    _identifying = ("path", "query", "json", "data")
+    _picturing = ("files",)
 
     def __init__(
         self,

@@ -170,7 +170,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
 
     custom_operator_name = "FACEKI face match"
     operator_extra_links = (FacekiOutputLink(),)
-    _identifying = ("selfie",)
+    _picturing = ("selfie",)
     template_fields: Sequence[str] = (
         *_ImageOperator.template_fields,
         "selfie",

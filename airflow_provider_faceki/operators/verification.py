@@ -127,7 +127,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
     #: this execution uses the state for the first time.
     _state: ChargedCallState | None = None
     _transient = (*_ImageOperator._transient, "_state")
-    _identifying = ("record_identifier", "selfie", "documents")
+    _identifying = ("record_identifier",)
+    _picturing = ("selfie", "documents")
 
     def __init__(
         self,

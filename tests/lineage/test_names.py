@@ -44,9 +44,24 @@ def test_a_file(given: Any, uri: str | None) -> None:
         pytest.param("s3://kyc/2027/r.json", [7], "s3://kyc/2027", id="a short one by chance"),
         pytest.param("s3://kyc/a/link-1/r.json", [{"link": "link-1"}], "s3://kyc/a", id="a mapping"),
         pytest.param(
-            "s3://kyc/a/jane/r.json", ["s3://p/jane/selfie.jpg"], "s3://kyc/a", id="an image's folder"
+            "s3://kyc/a/4711-smith/r.json",
+            ["/api/v1/persons/4711-smith/documents/1"],
+            "s3://kyc/a",
+            id="inside an API path",
         ),
-        pytest.param("s3://kyc/a/jane/r.json", ["s3://p/x/jane.jpg"], "s3://kyc/a", id="an image's name"),
+        pytest.param(
+            "s3://kyc/Jürgen/r.json", ["/persons/J%C3%BCrgen"], "s3://kyc", id="escaped in an API path"
+        ),
+        pytest.param("s3://kyc/4711-x/r.json", ["4711%2Dx"], "s3://kyc", id="escaped identifier"),
+        pytest.param(
+            "s3://kyc/XYZ12345/r.json",
+            ["https://v.faceki.example/?lang=en&link=XYZ12345"],
+            "s3://kyc",
+            id="the query of a link",
+        ),
+        pytest.param(
+            "s3://kyc/cases/2026-001/a/r.json", ["c/2026-001/a/b"], "s3://kyc/cases", id="with slashes"
+        ),
         pytest.param("s3://kyc/out/r.json", [None, ""], "s3://kyc/out", id="none"),
         pytest.param("r.json", [], None, id="relative"),
         pytest.param("/jane/r.json", ["jane"], None, id="nothing is left"),
@@ -55,6 +70,20 @@ def test_a_file(given: Any, uri: str | None) -> None:
 )
 def test_a_folder(given: str, identifiers: list[object], uri: str | None) -> None:
     assert folder_uri(given, identifiers) == uri
+
+
+@pytest.mark.parametrize(
+    ("image", "uri"),
+    [
+        pytest.param("s3://p/jane/selfie.jpg", "s3://kyc/a", id="its folder"),
+        pytest.param({"front": "s3://p/x/jane.jpg"}, "s3://kyc/a", id="its name"),
+        pytest.param("s3://p/x/j%61ne.jpg", "s3://kyc/a", id="its escaped name"),
+        pytest.param("https://p/x/jane.jpg?sig=1", "s3://kyc/a", id="its name before a query"),
+        pytest.param("s3://kyc/a/2026/1.jpg", "s3://kyc/a/jane", id="not the folders above"),
+    ],
+)
+def test_a_folder_with_the_name_of_an_image(image: object, uri: str) -> None:
+    assert folder_uri("s3://kyc/a/jane/r.json", images=[image]) == uri
 
 
 @pytest.mark.parametrize(
