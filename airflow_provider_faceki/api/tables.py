@@ -130,7 +130,7 @@ def table_rows(record: VerificationRecord) -> Iterator[tuple[str, dict[str, obje
     if isinstance(sent, list) and len(sent) != len(codes):
         other["errorCodes"] = sent
     if record.decision == OTHER:
-        other["decision"] = record.document.get("decision")
+        other["decision"] = field(record.document, "decision")
     rows: list[tuple[str, dict[str, object]]] = []
     for table, name in _ITEMS.items():
         key = next((key for key in other if plain(key) == plain(name)), name)

@@ -70,6 +70,13 @@ def test_a_decision_that_is_no_word_is_kept_where_people_are() -> None:
     assert "Jane" not in json.dumps(ColumnPolicy({}).row("verifications", first))
 
 
+def test_the_text_of_a_decision_is_kept_if_its_key_is_spelled_otherwise() -> None:
+    record = api.VerificationRecord({"requestId": "r1", "Decision": "Please ask Mr. Smith"})
+    (_, first), *_ = table_rows(record)
+    assert first["decision"] == "OTHER"
+    assert json.loads(str(first["other"])) == {"decision": "Please ask Mr. Smith"}
+
+
 def test_what_no_column_holds_is_kept_beside_them() -> None:
     found = rows()
     assert json.loads(found["verifications"][0]["other"]) == {
