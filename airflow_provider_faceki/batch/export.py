@@ -184,7 +184,7 @@ class RecordExport:
         """
         index = self.journal.index
         mark_seen = partial(index.mark_seen, reading=1 + is_second_pass)
-        key, line, is_first = outcomes.triage(row, mark_seen, _key)
+        key, line, is_first = outcomes.triage(row, mark_seen, hashed_key)
         self._rows += is_first and not is_second_pass
         state = index.state(key)
         if state.is_done or (is_second_pass and not state.is_deferred):

@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Error code of a row with the same identifier as an earlier row.
-DUPLICATE = "DUPLICATE_IDENTIFIER"
 #: Name under which the records without a decision are counted.
 UNDECIDED = "UNDECIDED"
 
@@ -410,11 +408,8 @@ def hashed_key(key: str) -> str:
 
 
 def _key(line: Mapping[str, object]) -> str:
-    key, identifier = line.get("key"), line.get("record_identifier")
-    if isinstance(key, str):
-        return key
-    has_own = isinstance(identifier, str) and line.get("code") != DUPLICATE
-    return row_key(0, str(identifier)) if has_own else f"row {line.get('row')}"
+    key = line.get("key")
+    return key if isinstance(key, str) else row_key(0, str(line.get("record_identifier")))
 
 
 def _name(uri: str) -> str:

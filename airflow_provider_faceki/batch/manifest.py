@@ -38,10 +38,11 @@ MAX_SHARDS = 256
 _MAX_MEMORY_BYTES = 64 * 1024
 
 _FORMAT_OF_SUFFIX = {"ndjson": "ndjson", "jsonl": "ndjson", "csv": "csv", "parquet": "parquet"}
-# Names of two additional fields in the rows of a shard. A shard is a file with a part of a manifest. The first field
-# contains the row number in the original manifest. The second field exists only if the row cannot be read, and contains
-# the reason.
+# Names of additional fields in the rows of a shard. A shard is a file with a part of a manifest. The first field
+# contains the row number in the original manifest. The others exist only if the row cannot be read. They contain the
+# reason, and a hash of the content.
 _NUMBER_FIELD, _PROBLEM_FIELD = "airflow_provider_faceki:row", "airflow_provider_faceki:problem"
+_HASH_FIELD = "airflow_provider_faceki:hash"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,24 +52,40 @@ class Row:
     :param number: Number of the row in the manifest, starting at 1. A header and blank lines are not counted.
     :param values: Text by column, without surrounding whitespace. Empty values are omitted.
     :param problem: Reason why the row cannot be read. If it is set, ``values`` is empty.
+    :param content_hash: Hash of the content of a row that cannot be read. It is empty if the content is unknown.
     """
 
     number: int
     values: Mapping[str, str]
     problem: str | None = None
+    content_hash: str = ""
 
     def to_shard_line(self) -> bytes:
         """Return this row as one NDJSON line of a shard, which is a file with a part of the manifest.
 
         :func:`read_manifest` reads the line and restores the row with its original number.
         """
-        content: Mapping[str, str] = {_PROBLEM_FIELD: self.problem} if self.problem else self.values
+        content = self.values
+        if self.problem:
+            content = {_PROBLEM_FIELD: self.problem, _HASH_FIELD: self.content_hash}
         return json.dumps({_NUMBER_FIELD: self.number, **content}).encode() + b"\n"
 
 
 def row_key(number: int, identifier: str | None) -> str:
-    """Return the journal key of a row. It contains the identifier, or the row number if ``identifier`` is ``None``."""
+    """Return the key of a row. It contains the identifier, or the row number if ``identifier`` is ``None``."""
     return f"id {identifier}" if identifier is not None else f"row {number}"
+
+
+def invalid_row_key(row: Row, code: str) -> str:
+    """Return the journal key of a row that cannot be processed.
+
+    The key contains a hash of the row. So it differs from the key of another row, which has the same number in another
+    manifest of the batch.
+
+    :param code: Error code of the row.
+    """
+    content = json.dumps([row.problem, row.content_hash, sorted(row.values.items())])
+    return f"row {row.number} {code} {_short_hash(content)}"
 
 
 def read_manifest(
@@ -198,24 +215,34 @@ def _parse(
 
 def _to_row(number: int, parsed: ParsedRow, columns: Mapping[str, str]) -> Row:
     if isinstance(parsed, UnreadableRow):
-        return Row(number, {}, parsed.problem)
+        return Row(number, {}, parsed.problem, _short_hash(parsed.content))
     number_in_manifest = parsed.get(_NUMBER_FIELD)
     if isinstance(number_in_manifest, int) and not isinstance(number_in_manifest, bool):
         number, problem = number_in_manifest, parsed.get(_PROBLEM_FIELD)
         if isinstance(problem, str):
-            return Row(number, {}, problem)
+            return Row(number, {}, problem, str(parsed.get(_HASH_FIELD, "")))
     values: dict[str, str] = {}
     for name, column in columns.items():
         value = parsed.get(column)
         if is_missing(value):
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
-            return Row(number, {}, f"column {column!r} must be text, not {type(value).__name__}")
+            return _wrong(number, f"column {column!r} must be text, not {type(value).__name__}", value)
         text = str(value).strip()
         if not text.isprintable():
-            return Row(number, {}, f"column {column!r} holds what is not UTF-8, or not printable")
+            return _wrong(number, f"column {column!r} holds what is not UTF-8, or not printable", text)
         values[name] = text
     return Row(number, values)
+
+
+def _wrong(number: int, problem: str, value: object) -> Row:
+    return Row(number, {}, problem, _short_hash(repr(value)))
+
+
+def _short_hash(content: str | bytes) -> str:
+    # The hash is short, so that nobody can find out the content by a search.
+    data = content if isinstance(content, bytes) else content.encode(errors="surrogatepass")
+    return hashlib.blake2b(data, digest_size=4).hexdigest()
 
 
 def _shard_of(key: str, shards: int) -> int:

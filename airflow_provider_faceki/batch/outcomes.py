@@ -13,8 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.values import check_identifier, is_missing
-from airflow_provider_faceki.batch.journal import DUPLICATE
-from airflow_provider_faceki.batch.manifest import Row, row_key
+from airflow_provider_faceki.batch.manifest import Row, invalid_row_key, row_key
 
 #: For each error class: the word that is written as the error code if FACEKI reported no error number, and advice for
 #: the user. The first matching class is used, so a class is listed before its base class.
@@ -144,11 +143,11 @@ class Triage(NamedTuple):
     """Result of the check whether a row can be processed.
 
     :param key: Key of the row in the journal. It contains the identifier of the row. If the identifier is not valid, or
-        if an earlier row has the same identifier, it contains the row number instead.
+        if an earlier row has the same identifier, it contains the row number and a hash of the row instead.
     :param line: Error line if the row cannot be processed, otherwise ``None``. The line never contains an invalid
         identifier.
     :param is_first: Whether ``key`` is new in this pass over the manifest. The key of a row with a repeated identifier
-        is its row number, so this key is usually new too. ``False`` means that an earlier row has the same row number.
+        contains its row number, so this key is usually new too.
     """
 
     key: str
@@ -157,27 +156,26 @@ class Triage(NamedTuple):
 
 
 def triage(
-    row: Row, mark_seen: Callable[[str], bool], make_key: Callable[[int, str | None], str] = row_key
+    row: Row, mark_seen: Callable[[str], bool], convert_key: Callable[[str], str] = lambda key: key
 ) -> Triage:
     """Check whether a row is readable, and whether its identifier is valid and different from all earlier identifiers.
 
     :param row: The row.
     :param mark_seen: Function that records a key and returns whether the key is new in this pass over the manifest.
-    :param make_key: Function that returns the key for a row number and an identifier.
+    :param convert_key: Function that receives a key and returns the key for the journal.
     """
-    if problem := check_row(row):
-        key = make_key(row.number, None)
-        return Triage(key, _line(row.number, None, *problem), mark_seen(key))
-    identifier = row.values["record_identifier"]
-    key = make_key(row.number, identifier)
-    if mark_seen(key):
-        return Triage(key, None, is_first=True)
-    key = make_key(row.number, None)
-    problem = (
-        DUPLICATE,
-        "an earlier row has this identifier",
-        "nothing, if it is the same person; else give the row an identifier of its own",
-    )
+    identifier, problem = None, check_row(row)
+    if problem is None:
+        identifier = row.values["record_identifier"]
+        key = convert_key(row_key(row.number, identifier))
+        if mark_seen(key):
+            return Triage(key, None, is_first=True)
+        problem = (
+            "DUPLICATE_IDENTIFIER",
+            "an earlier row has this identifier",
+            "nothing, if it is the same person; else give the row an identifier of its own",
+        )
+    key = convert_key(invalid_row_key(row, problem[0]))
     return Triage(key, _line(row.number, identifier, *problem), mark_seen(key))
 
 

@@ -8,7 +8,7 @@ import io
 import json
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
 from airflow_provider_faceki.api.errors import ConfigurationError, ValidationError
@@ -57,9 +57,14 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row that cannot be read. ``problem`` is the reason."""
+    """A row that cannot be read.
+
+    :param problem: Reason why the row cannot be read.
+    :param content: Text or bytes of the row, as far as they are known. They tell two unreadable rows apart.
+    """
 
     problem: str
+    content: str | bytes = field(default=b"", repr=False)
 
 
 ParsedRow: TypeAlias = "Mapping[str, object] | UnreadableRow"
@@ -92,7 +97,8 @@ def read_csv(file: BinaryIO, columns: Collection[str], required: Collection[str]
         if isinstance(record, UnreadableRow):
             yield record
         elif len(record) > len(header):
-            yield UnreadableRow(f"the row has {len(record)} columns, the header {len(header)}")
+            problem = f"the row has {len(record)} columns, the header {len(header)}"
+            yield UnreadableRow(problem, "\0".join(record))
         else:
             yield dict(zip(header, record, strict=False))
 
@@ -140,11 +146,12 @@ def _lines(file: BinaryIO) -> Iterator[bytes | UnreadableRow]:
     while line := file.readline(MAX_LINE_BYTES + 1):
         without_row += max(len(line), BLANK_LINE_BYTES)
         if len(line) > MAX_LINE_BYTES:
+            head = line
             while not line.endswith(b"\n") and (line := file.readline(MAX_LINE_BYTES)):
                 without_row += len(line)
                 _check_has_rows(without_row)
             without_row = 0
-            yield UnreadableRow(f"the line is longer than {MAX_LINE_BYTES} bytes")
+            yield UnreadableRow(f"the line is longer than {MAX_LINE_BYTES} bytes", head)
         else:
             line = line.removeprefix(_BOM) if is_first else line
             if line.strip():
@@ -168,10 +175,10 @@ def _parse_json(line: bytes) -> ParsedRow:
     except _RepeatedNameError:
         # If a JSON object contains a name twice, with two values, JSON does not define which value is valid. With the
         # wrong value, the wrong person would be verified.
-        return UnreadableRow("the line has a name twice")
+        return UnreadableRow("the line has a name twice", line)
     except (ValueError, RecursionError):
-        return UnreadableRow("the line is not JSON")
-    return values if isinstance(values, dict) else UnreadableRow("the line is not a JSON object")
+        return UnreadableRow("the line is not JSON", line)
+    return values if isinstance(values, dict) else UnreadableRow("the line is not a JSON object", line)
 
 
 class _RepeatedNameError(Exception):
@@ -213,9 +220,8 @@ def _csv_records(lines: Iterator[bytes | UnreadableRow]) -> Iterator[list[str] |
         if record is None:
             # If a quote is not closed, the following lines are read again as separate rows.
             pushed_back.extendleft(reversed(lookahead))
-            yield UnreadableRow(
-                "the row is not CSV: a quote that is not closed, or a field of more than 128 KiB"
-            )
+            problem = "the row is not CSV: a quote that is not closed, or a field of more than 128 KiB"
+            yield UnreadableRow(problem, line)
         else:
             yield record
 

@@ -148,7 +148,7 @@ class BatchVerification:
         if state.is_done:
             return None
         if line is not None:
-            self._runner.fail_row({**line, "billed": False})
+            self._runner.fail_row({**line, "billed": False, "key": key})
             return None
         return state
 

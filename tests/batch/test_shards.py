@@ -43,6 +43,15 @@ def test_each_row_is_in_one_shard_under_its_number(people: People) -> None:
     assert min(map(len, found)) > 20
 
 
+def test_a_shard_keeps_all_that_is_known_of_a_row(people: People) -> None:
+    lines: list[Line | str | bytes] = [people.line("a"), "nonsense", "other nonsense", people.line(1.5), {}]
+    manifest = people.manifest(lines)
+    (shard,) = split(manifest, f"{people.folder.as_uri()}/shards", 1, SAME)
+    rows = list(read_manifest(manifest, SAME))
+    assert list(read_manifest(shard, SAME)) == rows
+    assert len({row.content_hash for row in rows[1:4]}) == 3
+
+
 def test_whoever_is_there_twice_is_in_one_shard(people: People) -> None:
     lines: list[Line | str | bytes] = [people.line(f" p-{number % 40}") for number in range(120)]
     found = cut(people, lines, 8)

@@ -481,3 +481,21 @@ def test_a_second_batch_finds_what_the_first_has_paid_for(faceki: FacekiSandbox,
     everybody = people.everybody("a", "b", "c")
     done = people.verify(everybody, output_path=(people.folder / "third").as_uri(), resubmit="always")
     assert (done["found"], faceki.ledger) == (0, {"a": 2, "b": 2, "c": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        pytest.param("people.ndjson", [b"{1", b"{2"], id="JSON"),
+        pytest.param("people.csv", [b'x,"1', b'x,"2'], id="quote"),
+        pytest.param("people.csv", [b"a,b,c,d,e,f,g,1", b"a,b,c,d,e,f,g,2"], id="columns"),
+    ],
+)
+def test_each_unreadable_row_of_a_replaced_manifest_is_an_error(
+    faceki: FacekiSandbox, people: People, name: str, lines: list[bytes]
+) -> None:
+    head = b"record_identifier,selfie,document_1_front"
+    for line in [*lines, *lines]:
+        with pytest.raises(AirflowFailException, match="no row succeeded"):
+            people.verify(people.manifest([head, line] if name.endswith(".csv") else [line], name))
+    assert [(line["row"], line["code"]) for line in people.lines("errors")] == [(1, "BAD_ROW")] * 2

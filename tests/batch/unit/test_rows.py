@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.batch.manifest import Row
 from tests.batch.unit.fakes import World, rows
 
 
@@ -187,3 +189,27 @@ def test_a_short_first_pass_waits_until_its_records_can_be_tested() -> None:
     world.faceki.after = lambda identifier: world.clock.sleep(5.0)
     batch = world.run(rows(*names(5), "lost"))
     assert (world.faceki.bills["lost"], dict(batch.journal.failures)) == (1, {"OUTCOME_UNKNOWN": 1})
+
+
+def test_an_invalid_row_of_a_later_manifest_gets_its_own_error_line() -> None:
+    world = World()
+    (a, b, c) = rows("a", "b", "c")
+    no_name = Row(2, {"selfie": "s3://b/s.jpg"})
+    manifests = [
+        [a, no_name],
+        [a, no_name, c, Row(4, {}, "the line is not JSON")],
+        [a, Row(2, {"selfie": "s3://b/other.jpg"}), c],
+        [a, Row(2, {}, "the line is not JSON", "{1"), c],
+        [a, Row(2, {}, "the line is not JSON", "{2"), c],
+        [a, Row(2, dict(a.values)), c],
+        [b, Row(2, dict(b.values)), c],
+    ]
+    for manifest in manifests * 2:
+        world.run(manifest)
+    found = Counter((line["row"], line["code"]) for line in world.lines("errors"))
+    assert found == {
+        (2, "NO_IDENTIFIER"): 2,
+        (2, "BAD_ROW"): 2,
+        (2, "DUPLICATE_IDENTIFIER"): 2,
+        (4, "BAD_ROW"): 1,
+    }
