@@ -91,7 +91,13 @@ def test_the_batch_page_lists_exactly_the_words_for_errors_of_rows() -> None:
     table = page.partition("## Error codes of rows")[2].partition("\n## ")[0]
     told = set(re.findall(r"`([A-Z_]+)`", table))
     of_errors = {word for _, word, _ in outcomes._ERRORS}
-    assert told == of_errors | {"BAD_ROW", "NO_IDENTIFIER", "BAD_IDENTIFIER", "STORAGE", "DUPLICATE_IDENTIFIER"}
+    assert told == of_errors | {
+        "BAD_ROW",
+        "NO_IDENTIFIER",
+        "BAD_IDENTIFIER",
+        "STORAGE",
+        "DUPLICATE_IDENTIFIER",
+    }
 
 
 def test_the_quickstart_shows_the_keys_of_a_summary() -> None:
