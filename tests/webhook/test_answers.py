@@ -209,6 +209,7 @@ def test_no_more_than_the_connection_allows_in_a_day(
         pytest.param(said("{973f1bb2-c4a6-424c-ae61-d220202b0611}"), id="a UUID in braces"),
         pytest.param(said("973f1bb2c4a6424cae61d220202b0611"), id="a UUID without hyphens"),
         pytest.param(said(status=None), id="no status"),
+        pytest.param(said() | {f"field{number}": 0 for number in range(500)}, id="very many fields"),
         pytest.param(said(status=1), id="a number as status"),
         pytest.param(said(status=""), id="an empty status"),
         pytest.param(said(status=NAME), id="a person as status"),

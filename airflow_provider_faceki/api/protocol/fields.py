@@ -16,6 +16,9 @@ from airflow_provider_faceki.api.values import Json, parse_json
 
 #: Maximum number of nested levels of a JSON document that a search visits.
 MAX_WRAPPINGS = 6
+#: Maximum length of a field name that is compared with other spellings. No field of FACEKI has a longer name. The
+#: conversion of longer names would be slow, and the cache of :func:`plain` would keep them in memory.
+MAX_NAME_LENGTH = 100
 #: Maximum number of JSON keys that an error message names. A complete record has about 20 keys.
 MAX_SHOWN_KEYS = 30
 
@@ -30,9 +33,16 @@ _WRAPPERS = (
 _KEY_NAME = re.compile(r"[A-Za-z_$][A-Za-z_$-]{0,39}[0-9]{0,2}")
 
 
-@lru_cache(maxsize=1024)
 def plain(name: str) -> str:
-    """Return ``name`` in lower case, without ``_``, ``-`` and white space, so that its usual spellings become equal."""
+    """Return ``name`` in lower case, without ``_``, ``-`` and white space, so that its usual spellings become equal.
+
+    A name with more than :data:`MAX_NAME_LENGTH` characters is returned unchanged.
+    """
+    return _plain(name) if len(name) <= MAX_NAME_LENGTH else name
+
+
+@lru_cache(maxsize=1024)
+def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 

@@ -21,6 +21,9 @@ from airflow_provider_faceki.api.values import UUID_PATTERN, Json, as_word
 
 #: Maximum number of fields in a form-encoded body. A webhook of FACEKI has four fields.
 MAX_FORM_FIELDS = 100
+#: Maximum number of fields in the searched objects of a body. The receiver parses a body on the event loop of the API
+#: server, which must not be blocked by a body with very many fields. A webhook of FACEKI has about 30 of them.
+MAX_FIELDS = 500
 
 
 class InvalidWebhookError(ValueError):
@@ -88,6 +91,8 @@ def _read(body: bytes, service: Service) -> WebhookNotification | str:
     document = _parse(body)
     if document is None:
         return "the body is neither a JSON object nor a form"
+    if sum(map(len, _holders(document))) > MAX_FIELDS:
+        return f"the body has more than {MAX_FIELDS} fields"
     request_id, status = _find(document, service)
     try:
         return WebhookNotification.of(request_id, status)

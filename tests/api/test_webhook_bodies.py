@@ -1,0 +1,72 @@
+# Licensed under the Apache License, Version 2.0; see the file LICENSE.
+"""Webhook bodies with very many fields or with very long field names, which a sender with a leaked token can send."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+import tracemalloc
+
+import pytest
+
+from airflow_provider_faceki.api.protocol.webhook import MAX_FIELDS, InvalidWebhookError, parse_webhook
+
+REQUEST_ID = "973f1bb2-c4a6-424c-ae61-d220202b0611"
+WEBHOOK = {"requestId": REQUEST_ID, "status": "ACCEPTED"}
+
+
+def _fields(count: int) -> dict[str, int]:
+    return {f"field {number}": 0 for number in range(count)}
+
+
+def _refusal(body: object) -> str:
+    with pytest.raises(InvalidWebhookError) as caught:
+        parse_webhook(json.dumps(body).encode())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(WEBHOOK | _fields(MAX_FIELDS - 2), id="in the body itself"),
+        pytest.param({"data": WEBHOOK | _fields(MAX_FIELDS - 3)}, id="in an object"),
+        pytest.param(
+            WEBHOOK | {"kycData": {"scans": {"text": _fields(5000)}}}, id="below the searched objects"
+        ),
+    ],
+)
+def test_as_many_fields_as_allowed(body: object) -> None:
+    assert parse_webhook(json.dumps(body).encode()).request_id == REQUEST_ID
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(WEBHOOK | _fields(MAX_FIELDS - 1), id="in the body itself"),
+        pytest.param({"data": _fields(12_000), "result": _fields(9_000)}, id="in two objects"),
+        pytest.param({f"o{number}": _fields(30) for number in range(300)}, id="in many objects"),
+    ],
+)
+def test_more_fields_are_refused_at_once(body: object) -> None:
+    content = json.dumps(body)
+    began = time.process_time()
+    json.loads(content)
+    read = time.process_time()
+    assert _refusal(body) == f"the body has more than {MAX_FIELDS} fields"
+    # The search of the fields would take 20 times as long as the reading.
+    assert time.process_time() - read < 0.05 + 8 * (read - began)
+
+
+def test_long_field_names_do_not_stay_in_memory() -> None:
+    _refusal({"x": 1})
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(20):
+            assert "1 key" in _refusal({f"{number:05d}" + "A_" * 20_000: 1})
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 100_000
