@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl, urlsplit
 
@@ -294,6 +295,7 @@ def storable(document: T) -> T:
     * Integers beyond 64 bits, NaN and infinity become text.
     * Lists and objects nested deeper than 64 levels become JSON text.
     * Keys that Airflow reserves (``__classname__`` and others) lose one leading underscore.
+    * If such a change makes a key equal to another key of the object, underscores are appended to it.
 
     All other values are unchanged.
     """
@@ -313,9 +315,20 @@ def _storable(value: Json, depth: int) -> Json:
         return re.sub(_UNSTORABLE, _REPLACEMENT, json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
         return [_storable(item, depth + 1) for item in value]
-    return {_storable_key(key): _storable(item, depth + 1) for key, item in value.items()}
+    stored: dict[str, Json] = {}
+    for key, item in value.items():
+        stored[_storable_key(key, value, stored)] = _storable(item, depth + 1)
+    return stored
 
 
-def _storable_key(key: str) -> str:
-    key = re.sub(_UNSTORABLE, _REPLACEMENT, key)
-    return key[1:] if key in _RESERVED_KEYS else key
+def _storable_key(key: str, document: Mapping[str, Json], stored: Mapping[str, Json]) -> str:
+    """Return the name under which the value of ``key`` is stored.
+
+    :param document: Object that contains the key. Its other keys are not used for a changed key.
+    :param stored: The part of the object that is already converted.
+    """
+    new = re.sub(_UNSTORABLE, _REPLACEMENT, key)
+    new = new[1:] if new in _RESERVED_KEYS else new
+    while new != key and (new in document or new in stored):
+        new += "_"
+    return new

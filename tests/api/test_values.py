@@ -255,6 +255,20 @@ def test_storable(document: Json, stored: Json) -> None:
 
 
 @pytest.mark.parametrize(
+    ("document", "stored"),
+    [
+        ({"__type": 1, "_type": 2}, {"_type_": 1, "_type": 2}),
+        ({"_type": 2, "__type": 1, "_type_": 3}, {"_type": 2, "_type__": 1, "_type_": 3}),
+        ({"a\0": 1, "a\ufffd": 2, "a\0\0": 3}, {"a\ufffd_": 1, "a\ufffd": 2, "a\ufffd\ufffd": 3}),
+        (dict.fromkeys(("a\0", "a\ud800"), 1), dict.fromkeys(("a\ufffd", "a\ufffd_"), 1)),
+    ],
+)
+def test_no_key_replaces_another_key(document: Json, stored: Json) -> None:
+    assert storable(document) == stored
+    assert storable(stored) == stored
+
+
+@pytest.mark.parametrize(
     ("text", "document"),
     [
         pytest.param('{"a": [1.5, 2, null]}', {"a": [1.5, 2, None]}, id="usual"),
