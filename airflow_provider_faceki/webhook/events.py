@@ -62,7 +62,7 @@ class Outcome(StrEnum):
     #: The notification is not stored, because no active DAG is scheduled on the asset. The event would start no DAG.
     NO_SCHEDULED_DAG = "no scheduled DAG"
     #: The notification is not stored, because the asset has reached the Connection's limit of events in the last 24
-    #: hours.
+    #: hours. Events that tasks have created do not count.
     OVER_LIMIT = "over limit"
 
 
@@ -172,7 +172,7 @@ def store_events(
     :param conn_id: Id of the Connection.
     :param notifications: Notifications of this Connection, in the order of their arrival. The outcomes have the same
         order.
-    :param max_per_day: Maximum number of events of this Connection in 24 hours.
+    :param max_per_day: Maximum number of events of this Connection in 24 hours, without the events of tasks.
     """
     from sqlalchemy.exc import OperationalError
 
@@ -332,11 +332,20 @@ def _latest_statuses(
 
 
 def _count_of_a_day(session: Session, asset: AssetModel) -> int:
+    """Return the number of events of the last 24 hours, without the events that tasks have created.
+
+    A task that reconciles possibly creates many events at once. They must not use up the limit of the webhooks. Airflow
+    sets the source of an event only if a task has created it.
+    """
     from airflow.models.asset import AssetEvent
     from sqlalchemy import func, select
 
     since = datetime.now(UTC) - timedelta(days=1)
-    count = select(func.count()).where(AssetEvent.asset_id == asset.id, AssetEvent.timestamp > since)
+    count = select(func.count()).where(
+        AssetEvent.asset_id == asset.id,
+        AssetEvent.timestamp > since,
+        AssetEvent.source_task_id.is_(None),
+    )
     return session.scalar(count) or 0
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_faceki.api.protocol.webhook import WebhookNotification, parse_webhook
 from airflow_provider_faceki.api.service import Service
+from airflow_provider_faceki.assets import faceki_verifications
 from airflow_provider_faceki.webhook.events import Outcome, store_events
 from tests.airflow.running import AIRFLOW_3, HAS_PARTITIONS
 from tests.webhook.served import said
@@ -71,6 +72,35 @@ def test_two_statuses_of_one_verification_in_a_group_start_one_run(listening: Pa
     with create_session() as session:
         query = select(func.count()).where(AssetPartitionDagRun.partition_key == request_id)
         assert session.scalar(query) == 1
+
+
+def test_events_that_tasks_create_use_up_no_limit(listening: Path) -> None:
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    with create_session() as session:
+        asset_id = session.scalar(
+            select(AssetModel.id).where(AssetModel.uri == faceki_verifications("faceki_plain").uri)
+        )
+        assert asset_id is not None
+        webhooks = select(func.count()).where(
+            AssetEvent.asset_id == asset_id, AssetEvent.source_task_id.is_(None)
+        )
+        stored = session.scalar(webhooks) or 0
+        for number in range(3):
+            session.add(
+                AssetEvent(
+                    asset_id=asset_id,
+                    extra={"request_id": str(uuid.uuid4()), "status": "ACCEPTED"},
+                    source_task_id="announce",
+                    source_dag_id="example_faceki_reconcile",
+                    source_run_id="manual",
+                    source_map_index=number,
+                )
+            )
+    outcomes = store_events("faceki_plain", [_notification() for _ in range(2)], stored + 1)
+    assert outcomes == [Outcome.STORED, Outcome.OVER_LIMIT]
 
 
 def test_the_next_transaction_reads_again(listening: Path) -> None:
