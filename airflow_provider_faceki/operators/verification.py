@@ -89,7 +89,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         ``True``. FACEKI does not document the URL of the rules. Therefore the check is skipped if the rules cannot be
         fetched. An error about credentials, credit or the workflow fails the task nevertheless.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
-        needs the package extra ``images``. FACEKI's SDKs use 1920. Default: images are sent unchanged.
+        needs the package extra ``images``. FACEKI's SDK for React Native uses 1920. Default: images are sent
+        unchanged.
     :param allowed_image_prefixes: Folders from which images are accepted, as absolute local paths or as URIs without
         a Connection. Default: any folder. Set this parameter if the images' URIs come from outside the DAG.
     :param resubmit: What happens if FACEKI has no verification under the identifier, although an earlier try possibly

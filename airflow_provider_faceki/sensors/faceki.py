@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -54,6 +55,8 @@ MAX_POKE_TIMEOUT_SECONDS = 3600.0
 #: Key in Airflow's task state store (Airflow 3.3 and later). A sensor with ``mode="reschedule"`` ends after each poke.
 #: Under this key it stores the number of consecutive failed polls until the next poke.
 _FAILURES_KEY = "faceki_failed_polls"
+#: Key under which such a sensor stores the time of its first poll, as soon as it has warned that there is no record.
+_WARNED_KEY = "faceki_warned_of_wait"
 _FILTERS = ("link", "request_id", "record_identifier")
 
 
@@ -62,8 +65,9 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     Select the verification by exactly one of ``link``, ``request_id`` and ``record_identifier``. If FACEKI has no
     record yet, the sensor continues to wait. If the link is unknown, expired or used up, the task fails at once.
-    ``poke_interval``, ``exponential_backoff``, ``max_wait``, ``timeout``, ``execution_timeout`` and ``soft_fail`` have
-    the same meaning with ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``.
+    ``poke_interval``, ``exponential_backoff``, ``max_wait``, ``timeout`` and ``soft_fail`` have the same meaning with
+    ``mode="poke"``, with ``mode="reschedule"`` and with ``deferrable=True``. ``execution_timeout`` is a limit of the
+    whole task, except with ``mode="reschedule"``: Airflow then applies it to each poll separately.
 
     XCom: the summary of the record, without personal data.
 
@@ -231,7 +235,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         self._poll_failure = ""
         found = api.final_record(records, wait_for_review=self.wait_for_review)
         if found is None:
-            self._poll_log.polled(records)
+            self._poll_log.polled(records, may_warn=partial(self._may_warn, context))
             return None
         self.push_record_link(context, found.request_id)
         metrics.incr_decision(found.decision)
@@ -257,6 +261,23 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
         self._warn_of_form()
         subject = wait_subject(**{name: getattr(self, name) for name in _FILTERS})
         return PollLog(self.log, *subject, self._started_at)
+
+    def _may_warn(self, context: Context) -> bool:
+        """Return whether the warning that there is no record was not logged in this wait, and remember it as logged."""
+        store = self._state_store(context)
+        if store is None:
+            return True
+        if store.get(_WARNED_KEY) == self._started_at:
+            return False
+        store.set(_WARNED_KEY, self._started_at)
+        return True
+
+    def _state_store(self, context: Context) -> Any:
+        """Return Airflow's task state store if this sensor is rescheduled and Airflow has a store, otherwise ``None``.
+
+        In the other modes, this object itself exists until the end of the wait, or the triggerer polls.
+        """
+        return context.get("task_state_store") if self.reschedule and not self.deferrable else None
 
     def _first_poke(self, context: Context) -> float | None:
         """Return the Unix time of a rescheduled sensor's first poke. If this is the first poke, return ``None``."""
@@ -285,7 +306,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
         :param failures: New number. Default: the number is incremented by 1.
         """
-        store = context.get("task_state_store") if self.reschedule and not self.deferrable else None
+        store = self._state_store(context)
         if failures is None:
             known = store.get(_FAILURES_KEY) if store is not None else self._failed_polls
             failures = (known if isinstance(known, int) else 0) + 1

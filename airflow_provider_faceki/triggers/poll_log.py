@@ -7,7 +7,7 @@ At most one short line is logged per minute. A hint is added if no record appear
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_provider_faceki import api
@@ -76,11 +76,18 @@ class PollLog:
         self._has_warned = False
         self._has_named_keys = False
 
-    def polled(self, records: Sequence[api.VerificationRecord], next_in: float | None = None) -> None:
+    def polled(
+        self,
+        records: Sequence[api.VerificationRecord],
+        next_in: float | None = None,
+        may_warn: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Count a poll after which the task continues to wait, and log it if a line is due.
 
         :param records: Records that the poll returned.
         :param next_in: Seconds until the next poll. It is ``None`` if the time is not known.
+        :param may_warn: Function that is called before the warning that FACEKI has no record. If it returns ``False``,
+            another process has logged the warning for this wait, and it is not logged again.
         """
         self._polls += 1
         now = time.time()
@@ -93,7 +100,7 @@ class PollLog:
             self._log.info(
                 "FACEKI has a record for %s without a decision. It holds %s", self._subject, newest.describe()
             )
-        elif not records and waited >= NO_RECORD_WARNING_SECONDS and not self._has_warned:
+        elif not records and waited >= NO_RECORD_WARNING_SECONDS and not self._has_warned and may_warn():
             self._has_warned, self._logged_at = True, now
             self._log.warning(
                 "FACEKI still has no record for %s after %s: %s",

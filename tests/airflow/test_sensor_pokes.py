@@ -17,8 +17,9 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_faceki import api
 from airflow_provider_faceki.sandbox import FacekiSandbox, pipeline
 from airflow_provider_faceki.sensors.faceki import FacekiKycDecisionSensor
+from airflow_provider_faceki.triggers.poll_log import NO_RECORD_WARNING_SECONDS
 from tests.airflow.conftest import Connect
-from tests.airflow.fakes import Recorder, StateStore, context
+from tests.airflow.fakes import Recorder, StateStore, TaskInstance, context
 
 
 def sensor(**given: Any) -> Any:
@@ -252,6 +253,37 @@ def test_a_record_without_a_decision_is_described_once_in_a_process(
     assert "record identifier customer-1" in told
     assert "requestId" in told
     assert "Maria" not in "".join(log.lines)
+
+
+class Rescheduled(TaskInstance):
+    """Task instance of a sensor whose first poll was so many seconds ago."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.first = datetime.now(UTC) - timedelta(seconds=seconds)
+
+    def get_first_reschedule_date(self, context: object) -> datetime:
+        return self.first
+
+
+def test_a_rescheduled_wait_without_a_record_warns_once(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, stored = Recorder(), StateStore()
+    monkeypatch.setattr(FacekiKycDecisionSensor, "log", log)
+
+    def look(ti: Rescheduled, **more: object) -> int:
+        """Poll in a new process, and return the number of warnings."""
+        log.lines.clear()
+        assert not sensor(mode="reschedule").poke(context(ti=ti, **more))
+        return sum("still has no record" in line for line in log.lines)
+
+    early, late = Rescheduled(NO_RECORD_WARNING_SECONDS - 60), Rescheduled(NO_RECORD_WARNING_SECONDS + 60)
+    assert [look(each, task_state_store=stored) for each in (early, late, late, late)] == [0, 1, 0, 0]
+    # The store outlives the wait. After the task has been cleared, the next wait warns again.
+    assert look(Rescheduled(NO_RECORD_WARNING_SECONDS + 1), task_state_store=stored) == 1
+    # Without a store, nothing is known of the earlier polls.
+    assert [look(late), look(late)] == [1, 1]
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
