@@ -34,6 +34,7 @@ from airflow_provider_faceki.api.errors import (
     NotFoundError,
     TransportError,
     UnexpectedResponseError,
+    ValidationError,
     WorkflowError,
 )
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
@@ -83,6 +84,9 @@ _PLACES = (
 #: Pattern of the JSON keys that a finding shows. A key that is possibly an id does not match.
 _KEY = re.compile(r"[A-Za-z_]{1,40}[0-9]{0,2}")
 _MAX_KEYS = 12
+# Answer if the workflow in the Connection is a text such as "null", or too long. No request is sent for it.
+_NO_WORKFLOW_ID = "the Connection's default workflow is not a valid id"
+_WORKFLOW_SETTING = {"workflow_id": "the id in FACEKI's portal"}
 
 
 class Level(StrEnum):
@@ -414,7 +418,11 @@ class Diagnosis:
     def _rules(self) -> Finding:
         if self._workflow_id is None:
             return _RULES("the Connection has no default workflow", Level.OPEN)
-        outcome = self._ask(GetWorkflowRules(workflow_id=self._workflow_id), self._client.service)
+        try:
+            endpoint = GetWorkflowRules(workflow_id=self._workflow_id)
+        except ValidationError:
+            return _RULES(_NO_WORKFLOW_ID, Level.CHANGE, _WORKFLOW_SETTING)
+        outcome = self._ask(endpoint, self._client.service)
         if isinstance(outcome.result, WorkflowRules):
             kept = "kept" if outcome.result.stores_records else "not kept, so nothing can be looked up"
             return _RULES(
@@ -422,7 +430,7 @@ class Diagnosis:
             )
         if isinstance(outcome.error, WorkflowError):
             answer = f"FACEKI does not know it: {_error_text(outcome.error)}"
-            return _RULES(answer, Level.CHANGE, {"workflow_id": "the id in FACEKI's portal"})
+            return _RULES(answer, Level.CHANGE, _WORKFLOW_SETTING)
         error = _error_text(outcome.error) if outcome.error else "nothing"
         return _RULES(f"not found out: {error}; {outcome.shape}", Level.OPEN)
 
@@ -447,9 +455,12 @@ class Diagnosis:
     def _link(self) -> Finding:
         if self._workflow_id is None:
             return _LINK("not made: the Connection has no default workflow", Level.OPEN)
-        endpoint = GenerateKycLink(
-            workflow_id=self._workflow_id, record_identifier=self._unused_identifier, expires_in_minutes=1
-        )
+        try:
+            endpoint = GenerateKycLink(
+                workflow_id=self._workflow_id, record_identifier=self._unused_identifier, expires_in_minutes=1
+            )
+        except ValidationError:
+            return _LINK(f"not made: {_NO_WORKFLOW_ID}", Level.OPEN)
         outcome = self._ask(endpoint, self._client.service)
         if outcome.error is not None:
             return _LINK(f"none: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN)

@@ -265,6 +265,22 @@ def test_an_unknown_workflow_is_named(
     assert set(checked.settings) == {"workflow_id"}
 
 
+@pytest.mark.parametrize("workflow", ["null", "x" * 600])
+def test_a_workflow_that_is_no_id_is_named(
+    faceki_sandbox: FacekiSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    workflow: str,
+) -> None:
+    connect(monkeypatch, faceki_sandbox, workflow_id=workflow)
+    checked = Checked(capsys, "--make-link", "--yes", "--report", str(tmp_path / "report.md"))
+    assert checked.status == 1
+    assert set(checked.settings) == {"workflow_id"}
+    assert " ".join(checked.output.split()).count("is not a valid id") == 2
+    assert (tmp_path / "report.md").read_text().count("is not a valid id") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "answer", "made"),
     [
