@@ -48,6 +48,9 @@ T = TypeVar("T")
 #: must be longer than another execution needs to read and to write the mark, which are two requests to Airflow's API
 #: server.
 MIN_FENCE_SECONDS = 1.0
+#: Maximum seconds between the read of the mark and the end of the write after it. The minimum wait of another execution
+#: is as long. If the write takes longer, the other execution has possibly ended its wait before the write.
+_MAX_WRITE_SECONDS = MIN_FENCE_SECONDS
 #: The wait lasts at least this factor times the duration of the read and the write before it.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
@@ -89,6 +92,8 @@ class ChargedCallState:
         # Therefore the key contains a hash of the identifier.
         suffix = "" if identifier is None else f"_{digest(identifier)}"
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
+        #: The mark that this execution has written.
+        self._mine: dict[str, Any] | None = None
         #: Time of the last check by :meth:`ensure_not_suspended`, and the maximum seconds until the next check.
         self._checked_at = 0.0
         self._max_pause = MAX_SUSPENSION_SECONDS
@@ -106,6 +111,29 @@ class ChargedCallState:
         """Whether an earlier try or another execution has started a call and has not finished it."""
         mark = self._mark
         return mark is not None and not (isinstance(mark, Mapping) and mark.get("is_finished"))
+
+    @property
+    def was_made_before_retry(self) -> bool:
+        """Whether an earlier try has finished the call or given it up, and Airflow has retried the task since then.
+
+        If a person has cleared the task since then, the result is ``False``.
+        """
+        mark = self._mark
+        if not isinstance(mark, Mapping) or not mark.get("is_finished"):
+            return False
+        return not self.is_duplicate and mark.get("max_tries") == self._max_tries
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether an execution has given the call up; see :meth:`give_up`."""
+        mark = self._mark
+        return isinstance(mark, Mapping) and bool(mark.get("is_given_up"))
+
+    @property
+    def _max_tries(self) -> int | None:
+        # Airflow does not change this number when it retries a task. It changes the number when a task is cleared, to
+        # the number of the last try plus the task's retries.
+        return getattr(self._ti, "max_tries", None)
 
     @property
     def is_duplicate(self) -> bool:
@@ -157,25 +185,35 @@ class ChargedCallState:
     def acquire(self) -> bool:
         """Write a mark that the call is possibly sent, and return whether this execution is allowed to send the call.
 
-        ``False`` means that another execution of this task instance sends or has sent the call. Without a task state
-        store, the result is always ``True``.
+        ``False`` means that another execution of this task instance sends or has sent the call. If Airflow's task state
+        store responds so slowly that this is unknown, the result is also ``False``. Without a task state store, the
+        result is always ``True``.
         """
         self._checked_at = time.clock_gettime(_CLOCK)
         if self._store is None:
             return True
-        began, before = time.monotonic(), self._mark
+        before = self._mark
         mine: dict[str, Any] = {
             "at": time.time(),
             "try_number": self._ti.try_number,
             "images": self._images,
             "nonce": uuid4().hex,
         }
-        if (current := self._load(self._pending_key)) == before:
-            self._store.set(self._pending_key, mine)
-            time.sleep(max(MIN_FENCE_SECONDS, _FENCE_FACTOR * (time.monotonic() - began)))
-            current = self._load(self._pending_key)
-        self._mark = current
-        return bool(current == mine)
+        began = time.monotonic()
+        if (current := self._load(self._pending_key)) != before:
+            self._mark = current
+            return False
+        self._store.set(self._pending_key, mine)
+        self._mine = mine
+        took = time.monotonic() - began
+        time.sleep(max(MIN_FENCE_SECONDS, _FENCE_FACTOR * took))
+        self._mark = self._load(self._pending_key)
+        return bool(self._mark == mine) and took <= _MAX_WRITE_SECONDS
+
+    @property
+    def is_store_slow(self) -> bool:
+        """Whether :meth:`acquire` returned ``False`` only because the task state store responded slowly."""
+        return self._mine is not None and bool(self._mark == self._mine)
 
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
@@ -222,24 +260,42 @@ class ChargedCallState:
         self._checked_at = now
 
     def clear(self) -> None:
-        """Remove the stored mark, so that the next try is allowed to send the call.
+        """Remove the mark of this execution, because FACEKI has not processed the call.
 
-        The mark means that the call was possibly sent. Call this method in two cases. First case: FACEKI has not
-        processed the call. Second case: the task fails without a further try, because the outcome of the call is
-        unknown. Then a person reads the error and decides whether to run the task again. After a successful call, use
-        :meth:`finish`.
+        The next try is then allowed to send the call. The mark of another execution is not removed. After a successful
+        call, use :meth:`finish`. If the task fails for good, use :meth:`give_up`.
         """
-        self._mark = None
-        if self._store is not None:
-            self._store.delete(self._pending_key)
+        if self._store is not None and self._mine is not None:
+            if self._load(self._pending_key) == self._mine:
+                self._store.delete(self._pending_key)
+            self._mark = self._mine = None
 
     def finish(self) -> None:
         """Mark the call as finished and its result as saved, so that the call is not sent again.
 
         Airflow possibly executes one try several times. A later execution finds the mark and does not send the call.
+        Airflow possibly also retries a try that has ended. Only a person who clears the task starts a new call; see
+        :attr:`was_made_before_retry`.
         """
+        self._end(is_given_up=False)
+
+    def give_up(self) -> None:
+        """Mark a call that was possibly sent and has no safe result, before the task fails without a further try.
+
+        A person reads the error and decides whether to clear the task. Airflow possibly does not receive the failure
+        and retries the task. This try finds the mark and does not send the call.
+        """
+        self._end(is_given_up=True)
+
+    def _end(self, *, is_given_up: bool) -> None:
         if self._store is not None:
-            self._store.set(self._pending_key, {"is_finished": True, "try_number": self._ti.try_number})
+            self._mark = {
+                "is_finished": True,
+                "is_given_up": is_given_up,
+                "try_number": self._ti.try_number,
+                "max_tries": self._max_tries,
+            }
+            self._store.set(self._pending_key, self._mark)
 
     def save(self, made: api.KycVerification) -> None:
         """Save the outcome of the call for later tries. FACEKI is possibly configured to store no record of it."""
@@ -259,7 +315,8 @@ class ChargedCallState:
     ) -> bool:
         """Save the records that a charged face search found, and mark the call as finished.
 
-        A later try then does not search again. Return ``False`` if Airflow has no task state store.
+        A later try then does not search again. Return ``False`` if Airflow has no task state store. When the task has
+        used the records, call :meth:`finish_matches`.
 
         :param records: Records of the persons that the search found.
         :param location: URI of the image with the face.
@@ -278,6 +335,8 @@ class ChargedCallState:
     def load_matches(self, location: str, size: Callable[[], int | None]) -> list[api.KycVerification] | None:
         """Return the records that an earlier try found with the same image, or ``None`` if no such records are saved.
 
+        If an earlier try has used the records and a person has cleared the task since then, return ``None`` too.
+
         :param location: URI of the image.
         :param size: Function that returns the current size of the image in bytes, or ``None`` if it is unknown. If this
             size or the saved size is unknown, only the URIs are compared.
@@ -288,15 +347,22 @@ class ChargedCallState:
             return None
         if saved.get("location") != digest(location):
             return None
+        if saved.get("is_used") and saved.get("max_tries") != self._max_tries:
+            return None
         known = saved.get("size")
         if known is not None and size() not in (None, known):
             return None
         return [made for made in map(api.KycVerification.from_dict, found) if made is not None]
 
-    def clear_matches(self) -> None:
-        """Remove the saved records of a face search, so that the next search calls FACEKI again."""
-        if self._store is not None:
-            self._store.delete(_MATCHES_KEY)
+    def finish_matches(self) -> None:
+        """Mark the saved records of a face search as used.
+
+        If Airflow retries the task nevertheless, they are its result again. If a person clears the task, it searches
+        again.
+        """
+        saved: Any = self._load(_MATCHES_KEY)
+        if self._store is not None and isinstance(saved, Mapping):
+            self._store.set(_MATCHES_KEY, {**saved, "is_used": True, "max_tries": self._max_tries})
 
     def _load(self, key: str) -> Any:
         return self._store.get(key) if self._store is not None else None

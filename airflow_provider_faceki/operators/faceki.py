@@ -20,7 +20,7 @@ from airflow_provider_faceki.api.arguments import check_exactly_one, check_part_
 from airflow_provider_faceki.api.values import Json, loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState
 from airflow_provider_faceki.connection.schema import DEFAULT_CONN_ID
-from airflow_provider_faceki.failures import fail_if_declined, translate_errors
+from airflow_provider_faceki.failures import fail_if_declined, is_task_retryable, translate_errors
 from airflow_provider_faceki.links.faceki import (
     OUTPUT_URL_KEY,
     FacekiHostedPageLink,
@@ -44,6 +44,14 @@ DEFAULT_MAX_XCOM_BYTES = 48 * 1024
 
 _FILTERS = ("request_id", "link", "record_identifier", "face_id")
 _DUPLICATE = "another execution of this try has made this call, so it is not made a second time"
+_SLOW_STORE = (
+    "Airflow's task state store responds so slowly that another execution of this try has possibly made this "
+    "call; this execution does not make it: clear the task to make it"
+)
+_NOT_SAFE = (
+    "an earlier try made this call and ended before its result was safe; the call may have been charged, so it is not "
+    "made again by itself: clear the task to make it again"
+)
 
 
 class FacekiOperator(FacekiTaskMixin, BaseOperator):
@@ -79,12 +87,19 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         with translate_errors():
             return self.hook.call(endpoint)
 
-    def call_charged(self, context: Context, endpoint: Endpoint[T]) -> T:
+    def call_charged(
+        self, context: Context, endpoint: Endpoint[T], *, is_new_after_finish: bool = False
+    ) -> T:
         """Make a call that is possibly charged, and whose outcome cannot be looked up afterwards.
 
-        After the result is stored, call :meth:`ChargedCallState.finish`. If the try is killed before that, the next try
-        does not repeat the call. This protection needs Airflow 3.3 or later.
+        After the result is stored, call :meth:`ChargedCallState.finish`. If Airflow retries the task, the next try does
+        not repeat the call, also if the try was killed before or after :meth:`ChargedCallState.finish`. If a person
+        clears a task that has finished or failed, the task makes the call again. This protection needs Airflow 3.3 or
+        later.
 
+        :param endpoint: The call.
+        :param is_new_after_finish: Whether this call differs from the call of an earlier try that has finished. It is
+            then made also in a retry.
         :raises AirflowFailException: if the outcome of the call, in this try or in an earlier one, is unknown, if
             another execution of this try has made it, or if another try cannot succeed.
         :raises AirflowException: if the call was not sent completely; see :meth:`ChargedCallState.send`.
@@ -94,26 +109,34 @@ class FacekiOperator(FacekiTaskMixin, BaseOperator):
         if state.is_duplicate:
             raise AirflowFailException(_DUPLICATE)
         if state.has_pending:
-            state.clear()
-            raise AirflowFailException(
-                "an earlier try made this call and ended before its result was safe; the call may have been "
-                "charged, so it is not made again by itself: clear the task to make it again"
-            )
+            state.give_up()
+            raise AirflowFailException(_NOT_SAFE)
+        if state.was_made_before_retry and (state.is_given_up or not is_new_after_finish):
+            raise AirflowFailException(_NOT_SAFE)
         if not state.acquire():
-            raise AirflowFailException(_DUPLICATE)
+            if not state.is_store_slow:
+                raise AirflowFailException(_DUPLICATE)
+            state.give_up()
+            raise AirflowFailException(_SLOW_STORE)
         with translate_errors():
             try:
                 return state.send(self.hook, endpoint)
             except api.FacekiError as error:
                 # ``acquire`` has stored a mark, which means that the call was possibly sent. A try that finds the mark
-                # does not send the call. Here the mark is no longer needed. If the outcome of the call is unknown,
-                # ``AirflowFailException`` prevents another try. After any other error, the next try is allowed to send
-                # the call. If the task is killed or times out during the call, this code does not run. Then the mark
-                # remains, and the next try does not send the call.
-                state.clear()
-                if isinstance(error, api.OutcomeUnknownError):
-                    raise AirflowFailException(str(error)) from None
-                raise
+                # does not send the call. If FACEKI has not processed the call, ``send`` has removed the mark. If the
+                # task is killed or times out during the call, this code does not run, and the mark remains.
+                is_unknown = isinstance(error, api.OutcomeUnknownError)
+                if not error.is_ambiguous:
+                    raise
+                if not is_unknown and is_task_retryable(error):
+                    state.clear()
+                    raise
+                state.give_up()
+                if not is_unknown:
+                    raise
+                # The cause of the error is removed, as in ``translate_errors``.
+                error.__cause__ = error.__context__ = None
+                raise AirflowFailException(str(error)) from error
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the datasets that this execution has read and written, in the form that OpenLineage needs.
@@ -369,9 +392,9 @@ class FacekiApiOperator(FacekiOperator):
 
     A call that is not idempotent is sent again only if FACEKI certainly did not act on it. If the answer to such a call
     is lost or cannot be written, the task fails and is not retried. From Airflow 3.3 on, the task also fails without a
-    retry if an earlier try was killed between the call and the write. There are two exceptions. If Airflow cannot store
-    the returned value as XCom, a retry sends the call again. Before Airflow 3.3, no state survives a killed task, so a
-    retry sends the call again. To prevent both, set ``retries=0``.
+    retry if an earlier try was killed after the call, or if Airflow could not store the value that an earlier try
+    returned as XCom. Before Airflow 3.3, no state survives a try, so a retry sends the call again. To prevent this, set
+    ``retries=0``.
 
     XCom: the content of FACEKI's answer, without the outer JSON object (envelope). If ``output_path`` is set, the
     answer is written there, and XCom contains the path. The answer can contain personal data, and XCom is not
@@ -484,7 +507,7 @@ class FacekiApiOperator(FacekiOperator):
             result = self._store(document, endpoint)
         except AirflowFailException:
             # Airflow makes no further try. If a person clears the task, the call is wanted again.
-            state.clear()
+            state.give_up()
             raise
         state.finish()
         return result

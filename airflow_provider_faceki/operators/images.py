@@ -150,7 +150,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
 
     If the answer has arrived and the found records cannot be written to ``output_path``, the next try does not search
     again. Airflow has stored the ids of the found records, and the next try fetches these records by id, which is free.
-    Before Airflow 3.3, the task fails without a retry instead, and pushes the summaries as XCom ``found``.
+    The same is true if Airflow retries the task after its end, for example because it could not store the returned
+    value. Before Airflow 3.3, the task fails without a retry if the records cannot be written, and pushes the summaries
+    as XCom ``found``.
 
     XCom: a list of summaries without personal data. The list is empty if no person was found.
     https://docs.faceki.com/api-integration/verification-apis/face-match-api
@@ -200,7 +202,9 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.push_output_link(context, self.output_path, self.output_conn_id)
         records, is_kept = self._found_before(context), True
         if records is None:
-            records = self.call_charged(context, api.FaceMatch(self._image))
+            # The records of a finished search are saved. If there are none of this image, this is another search.
+            endpoint = api.FaceMatch(self._image)
+            records = self.call_charged(context, endpoint, is_new_after_finish=True)
             is_kept = self._keep(context, records)
         if self.output_path:
             path = self._write(context, self.output_path, records, is_kept)
@@ -208,7 +212,7 @@ class FacekiFaceMatchOperator(_ImageOperator):
             self.report_file(path, len(records))
         state = ChargedCallState(context)
         state.finish()
-        state.clear_matches()
+        state.finish_matches()
         return [storable(record.summary()) for record in records]
 
     @lazy_property
@@ -220,8 +224,8 @@ class FacekiFaceMatchOperator(_ImageOperator):
             matches = ChargedCallState(context).load_matches(self.selfie, self._size)
         if matches is None:
             return None
-        self.log.info("An earlier try found %d record(s) that it could not write", len(matches))
-        return [self._whole(match) for match in matches]
+        self.log.info("An earlier try found %d record(s) with this image", len(matches))
+        return [self._whole(match) if self.output_path else match.record for match in matches]
 
     def _size(self) -> int | None:
         """Return the size of the image in bytes. If the image cannot be loaded, return ``None``.
@@ -243,8 +247,6 @@ class FacekiFaceMatchOperator(_ImageOperator):
         return (found or match).record
 
     def _keep(self, context: Context, records: Sequence[api.VerificationRecord]) -> bool:
-        if not self.output_path:
-            return False
         # The size in bytes is saved, so that the next try can find out whether the image has changed. If Pillow reduces
         # the image before it is sent, no size is saved: another version of Pillow makes a file of another size.
         size = self._image.size if self.resize_to is None else None

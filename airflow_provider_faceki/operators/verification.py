@@ -417,9 +417,12 @@ class FacekiKycVerificationOperator(_ImageOperator):
         return self._finish(context, made)
 
     def _await_other_execution(self, context: Context) -> Any:
-        self.log.warning("Another execution of this task instance is sending this verification")
+        reason = "another execution of this task instance is sending this verification"
+        if self._open_state(context).is_store_slow:
+            reason = "Airflow's task state store is slow, so another execution is possibly sending this verification"
+        self.log.warning("Not sent: %s", reason)
         if self.resubmit == "always":
-            raise AirflowException("another execution of this task instance is sending this verification")
+            raise AirflowException(reason)
         return self._find_or_submit(context, self._resubmit_at(context))
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:

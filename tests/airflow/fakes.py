@@ -17,6 +17,7 @@ class TaskInstance:
     run_id: str = "run"
     map_index: int = -1
     try_number: int = 1
+    max_tries: int = 0
     start_date: datetime | None = field(default_factory=lambda: datetime.now(UTC))
     pushed: dict[str, object] = field(default_factory=dict)
 

@@ -230,11 +230,12 @@ def _die(*_: object) -> str:
     raise _Killed
 
 
-def _try(store: StateStore, number: int, **more: Any) -> Any:
-    """Run a try of a task that creates a link, and return its result."""
+def _try(store: StateStore, number: int, max_tries: int = 2, **more: Any) -> Any:
+    """Run a try of a task that creates a link, and return its result. A cleared task has another ``max_tries``."""
     arguments = {"method": "POST", "path": LINK, "json": {"workflowId": DEFAULT_WORKFLOW}, **more}
     operator = FacekiApiOperator(task_id="call", **arguments)
-    return execute(operator, {"task_state_store": store, "ti": TaskInstance(try_number=number)})[0]
+    ti = TaskInstance(try_number=number, max_tries=max_tries)
+    return execute(operator, {"task_state_store": store, "ti": ti})[0]
 
 
 def test_a_call_of_a_killed_try_is_not_repeated_by_itself(
@@ -250,8 +251,16 @@ def test_a_call_of_a_killed_try_is_not_repeated_by_itself(
     with pytest.raises(AirflowFailException, match="an earlier try .* clear the task"):
         _try(store, 2, output_path=out)
     assert faceki_sandbox.counters.requests["link"] == 1
-    # The task has failed without further tries, so only a person starts this one.
-    assert _try(store, 3, output_path=out) == out
+    # Airflow has not received the failure, so it retries the task.
+    with pytest.raises(AirflowFailException, match="an earlier try .* clear the task"):
+        _try(store, 3, output_path=out)
+    assert faceki_sandbox.counters.requests["link"] == 1
+    # A person clears the task.
+    assert _try(store, 4, max_tries=5, output_path=out) == out
+    assert faceki_sandbox.counters.requests["link"] == 2
+    # Airflow could not store the return value, so it retries the task.
+    with pytest.raises(AirflowFailException, match="an earlier try .* clear the task"):
+        _try(store, 5, max_tries=5, output_path=out)
     assert faceki_sandbox.counters.requests["link"] == 2
 
 
@@ -268,8 +277,10 @@ def test_a_task_that_is_cleared_makes_its_call_again(
         patch.setattr(storage, "write_json", _full)
         with pytest.raises(AirflowFailException, match="output_path"):
             _try(store, 1, **more)
-    assert _try(store, 2)
-    assert _try(store, 3)
+    with pytest.raises(AirflowFailException, match="an earlier try .* clear the task"):
+        _try(store, 2, **more)
+    assert _try(store, 3, max_tries=4)
+    assert _try(store, 4, max_tries=5)
     assert faceki_sandbox.counters.requests["link"] == 3
 
 

@@ -134,7 +134,12 @@ def test_a_lost_answer_fails_for_good(
     with pytest.raises(AirflowFailException, match="the call may have been charged; it is not sent again"):
         task.go()
     assert sandbox.counters.requests[route] == 1
+    # Airflow has not received the failure, so it retries the task.
+    with pytest.raises(AirflowFailException, match="clear the task to make it again"):
+        task.go()
+    assert sandbox.counters.requests[route] == 1
     # A user has seen the failure and clears the task, so the call is sent.
+    task.clear()
     assert task.go() is not None
     assert sandbox.counters.requests[route] == 2
 
@@ -161,9 +166,11 @@ def test_a_killed_try_fails_the_next_one_once(
     store = KeptInFile(tmp_path / "store.json")
     mark(store, 1.0)
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
-    with pytest.raises(AirflowFailException, match="clear the task to make it again"):
-        task.go()
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="clear the task to make it again"):
+            task.go()
     assert route not in sandbox.counters.requests
+    task.clear()
     task.go()
     assert len(sandbox.bills) == 1
     assert not store.is_marked
@@ -219,7 +226,46 @@ def test_records_that_cannot_be_written_are_not_paid_for_again(
     assert (summary["record_identifier"], summary["decision"]) == ("a", "DECLINED")
     assert ("full_name" in output.read_text()) is keeps_records
     assert len(sandbox.bills) == 1
-    # If the finished task is run again, it searches again, because the result can be different now.
+    # If the finished task is cleared, it searches again, because the result can be different now.
+    task.clear()
+    task.go()
+    assert len(sandbox.bills) == 2
+
+
+@pytest.mark.parametrize("output_path", [None, "found.json"])
+def test_a_face_match_that_is_retried_after_its_end_returns_what_it_found(
+    sandbox: FacekiSandbox, selfie: str, tmp_path: Path, output_path: str | None
+) -> None:
+    # Airflow could not store the return value, or the worker was killed before Airflow had it.
+    sandbox.add_record("a", selfie=image_bytes(seed=9))
+    output = str(tmp_path / output_path) if output_path else None
+    task = Tries(
+        lambda: FacekiFaceMatchOperator(task_id="t", selfie=selfie, output_path=output),
+        KeptInFile(tmp_path / "store.json"),
+    )
+    found = task.go()
+    assert [summary["record_identifier"] for summary in task.go()] == ["a"]
+    assert len(found) == len(sandbox.bills) == 1
+    # The cleared task searches again, and its retry returns the new result.
+    task.clear()
+    sandbox.add_record("b", selfie=image_bytes(seed=9))
+    for _ in range(2):
+        assert [summary["record_identifier"] for summary in task.go()] == ["a", "b"]
+    assert len(sandbox.bills) == 2
+
+
+def test_a_face_analysis_that_is_retried_after_its_end_is_not_sent_again(
+    sandbox: FacekiSandbox, selfie: str, tmp_path: Path
+) -> None:
+    task = Tries(
+        lambda: FacekiAnalyzeFaceOperator(task_id="t", selfie=selfie), KeptInFile(tmp_path / "store.json")
+    )
+    task.go()
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="an earlier try made this call.*clear the task"):
+            task.go()
+    assert len(sandbox.bills) == 1
+    task.clear()
     task.go()
     assert len(sandbox.bills) == 2
 

@@ -87,6 +87,10 @@ class Tries:
         self.ti.start_date = datetime.now(UTC)
         return self._run("execute", {})
 
+    def clear(self) -> None:
+        """Clear the task after it has ended. Airflow then raises ``max_tries``, which a retry does not change."""
+        self.ti.max_tries = self.ti.try_number
+
     def go_after_clear(self) -> Any:
         """Run the next try of a deferred task that had resumed and was then cleared while it was running.
 
