@@ -188,9 +188,15 @@ def _announce(sandbox: FacekiSandbox, chosen: argparse.Namespace) -> None:
 def _write_whole(target: Path, text: str) -> None:
     """Write a text to a file atomically, so that no other process reads an incomplete file."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    with os.fdopen(handle, "w") as out:
-        out.write(text)
-    os.replace(name, target)
+    try:
+        with os.fdopen(handle, "w") as out:
+            out.write(text)
+        os.replace(name, target)
+    except BaseException:
+        # The target is possibly a folder, or the disk is full.
+        with suppress(OSError):
+            os.unlink(name)
+        raise
 
 
 class LineLog:

@@ -110,8 +110,9 @@ def test_it_ends_cleanly_with_requests_under_way(tmp_path: Path) -> None:
     assert not (tmp_path / "url").exists()
 
 
-@pytest.mark.parametrize("place", ["no-such-folder/url", "."])
+@pytest.mark.parametrize("place", ["no-such-folder/url", "folder"])
 def test_a_port_file_that_cannot_be_written_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
     done = subprocess.run(
         [*COMMAND, "--port-file", str(tmp_path / place)],
         capture_output=True,
@@ -122,6 +123,7 @@ def test_a_port_file_that_cannot_be_written_is_told(tmp_path: Path, place: str) 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("faceki-sandbox: ")
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
 def test_it_ends_with_its_parent(eventually: Callable[[Callable[[], object]], None]) -> None:
