@@ -265,7 +265,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def _may_warn(self, context: Context) -> bool:
         """Return whether the warning that there is no record was not logged in this wait, and remember it as logged."""
         store = self._state_store(context)
-        if store is None:
+        if store is None or self._started_at is None:
             return True
         if store.get(_WARNED_KEY) == self._started_at:
             return False
