@@ -19,7 +19,7 @@ from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.api.lazy import lazy_property
 from airflow_provider_faceki.api.values import loggable, storable
 from airflow_provider_faceki.charged_call import ChargedCallState, digest
-from airflow_provider_faceki.failures import fail_if_declined, translate_errors
+from airflow_provider_faceki.failures import are_rules_missing, fail_if_declined, translate_errors
 from airflow_provider_faceki.hooks.documents import load_documents
 from airflow_provider_faceki.links.faceki import FacekiOutputLink, FacekiRecordLink
 from airflow_provider_faceki.operators.faceki import check_output
@@ -87,7 +87,8 @@ class FacekiKycVerificationOperator(_ImageOperator):
         is one.
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
         ``True``. FACEKI does not document the URL of the rules. Therefore the check is skipped if the rules cannot be
-        fetched. An error about credentials, credit or the workflow fails the task nevertheless.
+        fetched. An error about credentials, credit or the workflow fails the task nevertheless. So does a failing
+        service, if an earlier try possibly sent the verification: the rules say whether FACEKI stores a record of it.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
         needs the package extra ``images``. FACEKI's SDK for React Native uses 1920. Default: images are sent
         unchanged.
@@ -245,6 +246,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         if self._begins_new_try(context, try_number):
             return self.execute(context)
         self._state = None
+        self._open_state(context).check_images()
         given = DecisionEvent.from_payload(event)
         known, computed = parse_timestamp(resubmit_at), self._resubmit_at(context)
         limit = restore_limit(
@@ -283,6 +285,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
         if self._begins_new_try(context, try_number):
             return self.execute(context)
         self._state = None
+        self._open_state(context).check_images()
         found = self._find(context)
         if found is None:
             raise AirflowFailException(
@@ -330,7 +333,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
             return self._finish(context, found)
         if resubmit_at is None:
             return self._submit(context)
-        if found is None and not self._are_records_kept():
+        if found is None and not self._are_records_kept(is_decisive=may_resubmit):
             raise self._unknowable()
         if not may_resubmit:
             if expired is not None and expired.is_execution_timeout:
@@ -350,11 +353,27 @@ class FacekiKycVerificationOperator(_ImageOperator):
         )
         return self._submit(context)
 
-    def _are_records_kept(self) -> bool:
+    def _are_records_kept(self, *, is_decisive: bool) -> bool:
+        """Return whether FACEKI stores records, so that a missing record shows that nothing was sent.
+
+        If the endpoint of the rules is missing, this is unknown. Then the result is ``True``.
+
+        :param is_decisive: Whether the verification is sent if the result is ``True``. Then a failing service is an
+            error, because its rules possibly say that FACEKI stores no records. Otherwise the result is ``True``.
+        """
         if not self.check_rules:
             return True
         with translate_errors():
-            rules = self.hook.workflow_rules(self.hook.workflow(self.workflow_id))
+            workflow_id = self.hook.workflow(self.workflow_id)
+            rules = self.hook.workflow_rules(workflow_id)
+            if rules is None and is_decisive:
+                # The hook returns ``None`` for a failing and for a missing endpoint. The error of another request says
+                # which of the two is the case.
+                try:
+                    rules = self.hook.get_workflow_rules(workflow_id)
+                except api.FacekiError as error:
+                    if not are_rules_missing(error):
+                        raise
         return rules is None or rules.stores_records
 
     def _unknowable(self) -> AirflowFailException:

@@ -127,6 +127,18 @@ def test_a_derived_identifier_is_not_shared_by_images_of_others(
     assert bob["decision"] == "DECLINED"
 
 
+@pytest.mark.parametrize("method", ["resume_reconciliation", "resume_review"])
+def test_images_that_change_during_a_deferral(
+    sandbox: FacekiSandbox, derived: Someone, tmp_path: Path, method: str
+) -> None:
+    derived.now()
+    task = derived.task
+    derived.given["selfie"] = write(tmp_path, "other.jpg")
+    context: Any = {"ti": task.ti, "params": {}, "task_state_store": task.store}
+    with pytest.raises(AirflowFailException, match="other images.*give a record_identifier"):
+        getattr(task.make(), method)(context, {"status": "decided"})
+
+
 def test_where_nothing_was_sent_images_may_change(
     sandbox: FacekiSandbox, derived: Someone, tmp_path: Path
 ) -> None:

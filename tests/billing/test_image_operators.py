@@ -131,8 +131,12 @@ def test_a_lost_answer_fails_for_good(
     sandbox.add_fault(**fault, route=route)
     store = KeptInFile(tmp_path / "store.json")
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
-    with pytest.raises(AirflowFailException, match="the call may have been charged; it is not sent again"):
+    with pytest.raises(AirflowFailException, match="the call may have been charged; it is not sent again") as told:
         task.go()
+    # A callback of the DAG can read the code, and the traceback in the log contains no text of the transport.
+    cause = told.value.__cause__
+    assert isinstance(cause, api.OutcomeUnknownError)
+    assert cause.__cause__ is cause.__context__ is None
     assert sandbox.counters.requests[route] == 1
     # Airflow has not received the failure, so it retries the task.
     with pytest.raises(AirflowFailException, match="clear the task to make it again"):

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.charged_call import ChargedCallState
+from airflow_provider_faceki.hooks import workflow_rules
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators import verification as operator
 from airflow_provider_faceki.operators.verification import derived_identifier
@@ -140,6 +141,42 @@ def test_where_no_records_are_kept_absence_means_nothing(
     with pytest.raises(AirflowFailException, match="keeps no records .* resubmit='always'") as told:
         task.go()
     assert isinstance(told.value.__cause__, api.OutcomeUnknownError)
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_while_the_rules_are_not_to_be_had_nothing_in_doubt_is_sent(
+    sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    rules = Workflow.rules
+    monkeypatch.setattr(Workflow, "rules", lambda self, url: {**rules(self, url), "store_data": False})
+    sandbox.add_fault("process_then_reset", route="verify")
+    sandbox.add_fault("code", route="records", code=8013, count=None)
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=0.5, deferrable=deferrable)
+    lose(task)
+    # The next try is in another process, which has not read the rules.
+    monkeypatch.setattr(workflow_rules, "_cache", {})
+    sandbox.add_fault("status", route="rules", status=503, count=None)
+    with pytest.raises(api.ServiceError):
+        task.go()
+    assert sandbox.ledger == {"accepted-1": 1}
+    sandbox.clear_faults()
+    sandbox.add_fault("code", route="records", code=8013, count=None)
+    monkeypatch.setattr(workflow_rules, "_cache", {})
+    with pytest.raises(AirflowFailException, match="keeps no records"):
+        task.go()
+    assert sandbox.ledger == {"accepted-1": 1}
+
+
+def test_where_there_are_no_rules_records_count_as_kept(
+    sandbox: FacekiSandbox, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow_rules, "_cache", {})
+    sandbox.add_fault("status", route="rules", status=404, count=None)
+    sandbox.add_fault("reset_after_body", route="verify")
+    task = verify("accepted-1", lookup_timeout=0.1, resubmit_after=0.5)
+    lose(task)
+    assert task.go()["decision"] == "ACCEPTED"
     assert sandbox.ledger == {"accepted-1": 1}
 
 
