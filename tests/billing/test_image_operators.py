@@ -131,7 +131,9 @@ def test_a_lost_answer_fails_for_good(
     sandbox.add_fault(**fault, route=route)
     store = KeptInFile(tmp_path / "store.json")
     task = Tries(lambda: operator(task_id="t", selfie=selfie), store)
-    with pytest.raises(AirflowFailException, match="the call may have been charged; it is not sent again") as told:
+    with pytest.raises(
+        AirflowFailException, match="the call may have been charged; it is not sent again"
+    ) as told:
         task.go()
     # A callback of the DAG can read the code, and the traceback in the log contains no text of the transport.
     cause = told.value.__cause__
