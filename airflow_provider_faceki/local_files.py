@@ -27,20 +27,43 @@ _MIN_PART_AGE_SECONDS = 60.0
 #: Maximum number of folders for which this process remembers that it has already deleted abandoned temporary files.
 _MAX_SWEPT_FOLDERS = 10_000
 _swept_folders: set[str] = set()
+# With O_PATH, which only Linux has, a folder can be opened that this process is allowed to search but not to list.
+_FOLDER_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
-def open_regular(path: str) -> BinaryIO:
+def open_regular(path: str, *, follows_links: bool = True) -> BinaryIO:
     """Open a regular file for reading, without buffering.
 
+    :param path: Absolute path of the file.
+    :param follows_links: Whether the path can contain symbolic links. If it is false, such a path is refused.
     :raises OSError: if the file cannot be opened, or is a folder, device, pipe or socket. Reading a device, pipe or
         socket possibly never ends.
     """
     # Without O_NONBLOCK, opening a pipe would wait for its writer.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags) if follows_links else _open_without_links(path, flags)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "this is not a regular file")
     return os.fdopen(handle, "rb", buffering=0)
+
+
+def _open_without_links(path: str, flags: int) -> int:
+    """Open the file at an absolute path, and refuse each symbolic link in the path.
+
+    Each folder is opened relative to its parent folder. So nobody can replace a folder by a link while this function
+    works.
+    """
+    *names, last = filter(None, path.split("/"))
+    folder = os.open("/", _FOLDER_FLAGS)
+    try:
+        for name in names:
+            inner = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(last, flags | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def check_replaceable(path: str) -> None:

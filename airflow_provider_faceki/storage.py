@@ -401,12 +401,14 @@ class _File:
     :param path: Path in the filesystem.
     :param uri: URI as the caller passed it.
     :param is_local: Whether the file is in the local filesystem.
+    :param follows_links: Whether a local file can be opened if its path contains a symbolic link.
     """
 
     filesystem: Any
     path: str
     uri: str
     is_local: bool = False
+    follows_links: bool = True
 
 
 def _resolve(
@@ -447,8 +449,9 @@ def _resolve(
     real_path = os.path.realpath(file.path)
     if not policy.allows_local(real_path):
         raise ValidationError(NOT_ALLOWED)
-    # The resolved path is opened later. Therefore a change of a symbolic link after the check has no effect.
-    return replace(file, path=real_path)
+    # The resolved path is opened later, so a change of a symbolic link after the check has no effect. If a part of the
+    # path becomes a symbolic link after the check, the file is not opened.
+    return replace(file, path=real_path, follows_links=policy.prefixes is None)
 
 
 def _local_file(text: str) -> _File:
@@ -558,7 +561,7 @@ def _open(file: _File, read_ahead: int | None = None) -> BinaryIO:
     translate = partial(_translate_errors, "read", file)
     with translate():
         opened: BinaryIO = (
-            open_regular(file.path)
+            open_regular(file.path, follows_links=file.follows_links)
             if file.is_local
             else file.filesystem.open(file.path, "rb", block_size=read_ahead)
         )

@@ -112,6 +112,22 @@ def test_a_link_that_changes_after_the_check_leads_nowhere_else(folders: Path) -
         assert file.read() == JPEG
 
 
+@pytest.mark.parametrize("replaced", ["face.jpg", "deep/er", "deep/er/face.jpg"])
+def test_a_path_that_becomes_a_link_after_the_check_is_not_followed(folders: Path, replaced: str) -> None:
+    for place in ("in", "out"):
+        (folders / place / "deep" / "er").mkdir(parents=True)
+        (folders / place / "deep" / "er" / "face.jpg").write_bytes(JPEG)
+    policy = AccessPolicy.for_manifest([f"{folders}/in"], None)
+    path = folders / "in" / (replaced if replaced.endswith(".jpg") else f"{replaced}/face.jpg")
+    image = storage.image("selfie", str(path), MAX_BYTES, None, policy)
+    with image.open() as file:
+        assert file.read() == JPEG
+    (folders / "in" / replaced).rename(folders / "in" / "before")
+    (folders / "in" / replaced).symlink_to(folders / "out" / replaced)
+    with pytest.raises(ValidationError):
+        image.open()
+
+
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
