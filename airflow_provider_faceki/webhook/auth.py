@@ -171,7 +171,9 @@ class Authenticator:
         # `await task` is not used, because a cancelled request would then cancel the lookup for the other requests.
         done, _ = await asyncio.wait({task}, timeout=None if within is None else max(0.0, within))
         if not done:
-            return replace(DENY_ALL, denied=f"Connection {conn_id!r} was not found in time")
+            # The reason does not contain the id. If a sender has exchanged the id and the token in the URL, the id is
+            # the token, and the reason is logged.
+            return replace(DENY_ALL, denied="a Connection was not found in time")
         if (error := task.exception()) is not None:
             raise LookupFailed(type(error).__name__)
         return task.result()

@@ -244,3 +244,21 @@ def test_what_was_named_stays_named_while_it_cannot_be_read(caplog: pytest.LogCa
     assert [each.getMessage() for each in caplog.records if each.name == auth.__name__] == [
         "The assets that DAGs listen to cannot be read (OSError)"
     ]
+
+
+def test_the_reason_of_a_slow_refusal_does_not_contain_the_id() -> None:
+    """The id and the token were possibly exchanged in the URL, and the reason is logged."""
+    released = threading.Event()
+
+    def load(_conn_id: str) -> Credentials:
+        released.wait(60)
+        return DENY_ALL
+
+    async def ask() -> str:
+        found = Authenticator(load)
+        try:
+            return (await found.look_up(TOKEN, within=0.01)).denied
+        finally:
+            released.set()
+
+    assert asyncio.run(ask()) == "a Connection was not found in time"
