@@ -238,6 +238,10 @@ def _cached_reads(session: Session) -> Iterator[None]:
         mapper = query.bind_mapper
         if mapper is None or mapper.class_ not in classes or not isinstance(query.statement, Select):
             return None
+        # ``Session.get()`` and lazy loads pass the key of the wanted row as a parameter. The cache key below does not
+        # contain such parameters. A query that loads expired columns of one object must return its current row.
+        if query.parameters or query.is_column_load:
+            return None
         # The private method ``_generate_cache_key`` returns equal keys for queries of the same form. SQLAlchemy's own
         # example of a query cache uses the same method. For a query that cannot be cached, the method returns None.
         # Such a query is run as usual.
@@ -326,7 +330,9 @@ def _latest_statuses(
             AssetEvent.timestamp > datetime.now(UTC) - REPEAT_WINDOW,
             request_id.in_({each.request_id for each in notifications}),
         )
-        .order_by(AssetEvent.timestamp, AssetEvent.id)
+        # The order is that of the ids, which the database assigns while the row of the asset is locked. The timestamps
+        # come from the clocks of several API servers.
+        .order_by(AssetEvent.id)
     )
     return {extra["request_id"]: extra.get("status") for extra in found}
 

@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from airflow_provider_faceki.api.protocol.webhook import WebhookNotification, parse_webhook
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.assets import faceki_verifications
-from airflow_provider_faceki.webhook.events import Outcome, store_events
+from airflow_provider_faceki.webhook.events import Outcome, _cached_reads, store_events
 from tests.airflow.running import AIRFLOW_3, HAS_PARTITIONS
 from tests.webhook.served import said
 
@@ -118,3 +119,41 @@ def test_the_next_transaction_reads_again(listening: Path) -> None:
         pause(is_paused)
         outcomes += store_events("faceki_plain", [_notification()], LIMIT)
     assert outcomes == [Outcome.STORED, Outcome.NO_SCHEDULED_DAG, Outcome.STORED]
+
+
+def test_the_latest_event_is_the_last_one_whatever_the_clocks_of_the_servers_say(listening: Path) -> None:
+    """The clock of the API server that stored the first event is 30 seconds ahead."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select, update
+
+    def store(status: str) -> list[Outcome]:
+        return store_events("faceki_plain", [_notification(request_id, status)], LIMIT)
+
+    request_id = str(uuid.uuid4())
+    assert store("REVIEW") == [Outcome.STORED]
+    with create_session() as session:
+        last, timestamp = session.execute(
+            select(AssetEvent.id, AssetEvent.timestamp).order_by(AssetEvent.id.desc()).limit(1)
+        ).one()
+        ahead = timestamp + timedelta(seconds=30)
+        session.execute(update(AssetEvent).where(AssetEvent.id == last).values(timestamp=ahead))
+        count = session.scalars(select(func.count(AssetEvent.id))).one()
+    assert store("ACCEPTED") + store("REVIEW") == [Outcome.STORED] * 2
+    with create_session() as session:
+        assert session.scalars(select(func.count(AssetEvent.id))).one() == count + 2
+
+
+def test_rows_that_are_read_by_their_key_are_not_mixed_up(listening: Path) -> None:
+    from airflow.models.asset import AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        ids = session.scalars(select(AssetModel.id)).all()
+    with create_session() as session, _cached_reads(session):
+        found = [session.get(AssetModel, each) for each in ids]
+        assert [asset and asset.id for asset in found] == ids
+        for asset in found:
+            session.expire(asset)
+        assert [asset and asset.id for asset in found] == ids
