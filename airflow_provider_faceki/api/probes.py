@@ -270,14 +270,18 @@ class Diagnosis:
         answer = f"{found.value}; not {configured.value} ({_error_text(error)})"
         return _TOKEN_FORM(answer, Level.CHANGE, {"auth_flow": found.value})
 
-    def other_auth_flow(self) -> AuthFlow | None:
+    def other_auth_flow(self, *, in_url: bool = True) -> AuthFlow | None:
         """Try all forms of the token request except the configured form, and return the first form that works.
 
         A form works if FACEKI returns a token. All later test requests use this form and this token. If no form works,
         return ``None``.
+
+        :param in_url: Whether the form with the secret in the URL is tried too.
         """
         configured = self._client.auth_flow
         for flow in (flow for flow in AuthFlow if flow is not configured):
+            if flow.sends_url and not in_url:
+                continue
             if self._try_auth_flow(flow) is None:
                 return flow
         return None

@@ -45,6 +45,11 @@ class AuthFlow(StrEnum):
         }
 
     @property
+    def sends_url(self) -> bool:
+        """Whether the client id and secret are in the URL. Servers and proxies possibly log the URL."""
+        return self is AuthFlow.ACCESS_TOKEN_QUERY
+
+    @property
     def path(self) -> str:
         """Path of the token request below the base URL."""
         is_new = self in {AuthFlow.GENERATE_TOKEN, AuthFlow.GENERATE_TOKEN_HEADERS}

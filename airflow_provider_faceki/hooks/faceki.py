@@ -318,7 +318,7 @@ class FacekiHook(BaseHook):
 
         The token store is not used. FACEKI does not charge for this call. FACEKI's documentation and SDKs contain
         several forms of the token request. If FACEKI does not know the configured form, the other forms are tried until
-        one of them works.
+        one of them works. The form with the secret in the URL is tried only if it is configured.
         """
         from dataclasses import replace
 
@@ -334,18 +334,27 @@ class FacekiHook(BaseHook):
             # Square brackets in the error text are replaced. Otherwise Airflow's command line would interpret them as
             # markup and fail on text such as `[/x]`.
             return False, text.translate(str.maketrans("[]", "()"))
+        finally:
+            # Airflow's Test button uses a new Connection id for each test. The cache would keep the secrets of each.
+            _cached_connections.pop(self.faceki_conn_id, None)
         mask_secret(token.value)
         return True, f"FACEKI gave a token that is good for {token.lifetime:.0f} s."
 
     def _suggest_auth_flow(self) -> str:
-        """Try all forms of the token request except the configured form, until one of them works.
+        """Try the forms of the token request that are not configured, until one of them works.
 
-        Return a sentence that names the form that works. If no form works, return an empty text.
+        Return a sentence that names the form that works, or the form that was not tried.
         """
         from airflow_provider_faceki.api.probes import Diagnosis
 
-        found = Diagnosis(self.get_conn()).other_auth_flow()
-        return f". FACEKI gives a token for auth_flow={found.value!r}: set that" if found else ""
+        # A wrong base URL possibly leads to a server of somebody else, whose log would contain the URL.
+        found = Diagnosis(self.get_conn()).other_auth_flow(in_url=False)
+        if found is not None:
+            return f". FACEKI gives a token for auth_flow={found.value!r}: set that"
+        if self.settings.auth_flow.sends_url:
+            return ""
+        untried = api.AuthFlow.ACCESS_TOKEN_QUERY.value
+        return f". The form auth_flow={untried!r}, which puts the secret into the URL, was not tried"
 
     @lazy_property
     def _cached_connection(self) -> _CachedConnection:

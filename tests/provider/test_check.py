@@ -310,7 +310,7 @@ def test_a_link_is_made_when_it_is_asked_for(
     assert faceki_sandbox.counters.requests.get("link", 0) == made
 
 
-@pytest.mark.parametrize("flow", TOKEN_FORMS[1:])
+@pytest.mark.parametrize("flow", [form for form in TOKEN_FORMS[1:] if form != "access_token_query"])
 def test_the_test_of_a_connection_names_the_form_that_works(
     faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, flow: str
 ) -> None:
@@ -319,6 +319,19 @@ def test_the_test_of_a_connection_names_the_form_that_works(
     works, told = FacekiHook().test_connection()
     assert not works
     assert f"FACEKI gives a token for auth_flow={flow!r}: set that" in told
+
+
+def test_the_test_of_a_connection_puts_the_secret_into_no_url(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faceki_sandbox.settings.dialect = "token-form-access-token-query"
+    connect(monkeypatch, faceki_sandbox)
+    works, told = FacekiHook().test_connection()
+    assert not works
+    assert "auth_flow='access_token_query', which puts the secret into the URL, was not tried" in told
+    assert faceki_sandbox.counters.requests["token"] == len(TOKEN_FORMS) - 1
+    connect(monkeypatch, faceki_sandbox, auth_flow="access_token_query")
+    assert FacekiHook().test_connection()[0]
 
 
 def run(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_faceki import api
+from airflow_provider_faceki.hooks import faceki as hook_module
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from airflow_provider_faceki.sandbox.backend.workflows import WORKFLOW_PASSPORT
@@ -235,3 +236,18 @@ def test_a_wrong_field_is_told_before_a_request(
     with pytest.raises(api.ConfigurationError, match="found 'soon'"):
         FacekiHook().fetch_records(record_identifier="order-7")
     assert faceki_sandbox.counters.total == 0
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_the_test_of_a_connection_keeps_nothing_in_the_process(
+    faceki_sandbox: FacekiSandbox, monkeypatch: pytest.MonkeyPatch, is_right: bool
+) -> None:
+    """Airflow's Test button stores the Connection under a new random id for each test."""
+    monkeypatch.setattr(hook_module, "_cached_connections", {})
+    connection = faceki_sandbox.connection(token_store="memory")
+    if not is_right:
+        connection["password"] = "mistyped"
+    for number in range(3):
+        monkeypatch.setenv(f"AIRFLOW_CONN_TEST_{number}", json.dumps(connection))
+        assert FacekiHook(f"test_{number}").test_connection()[0] is is_right
+    assert hook_module._cached_connections == {}
