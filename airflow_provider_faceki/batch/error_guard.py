@@ -53,6 +53,11 @@ class SystemicErrorGuard:
         """Number of rows that FACEKI refused and whose errors are not written to the output folder ``errors`` yet."""
         return len(self._held)
 
+    @property
+    def held_rows(self) -> list[Deferred]:
+        """The collected rows, as deferred rows."""
+        return [refusal.deferred for _, refusal in self._held]
+
     def hold(self, failed: Failed) -> bool:
         """Keep the refusal of a row until it is known whether the row or the whole batch is the cause.
 

@@ -222,6 +222,18 @@ class RowIndex:
         found = self._database.execute("SELECT seen FROM rows WHERE key = ?", (_digest(key),))
         return bool((found.fetchone() or (0,))[0])
 
+    def count_intents(self, key: str) -> int:
+        """Return the number of intents of the row that are not cancelled."""
+        found = self._database.execute("SELECT intents FROM rows WHERE key = ?", (_digest(key),)).fetchone()
+        return int(found[0]) if found else 0
+
+    def count_unread(self) -> int:
+        """Return the number of postponed rows that the second pass has not read, and that are not done."""
+        found = self._database.execute(
+            "SELECT count(*) FROM rows WHERE deferred = 1 AND done = 0 AND seen < 2"
+        )
+        return int(found.fetchone()[0])
+
     def count_open(self) -> int:
         """Return the number of rows that were possibly sent and have neither a result nor an error."""
         found = self._database.execute("SELECT count(*) FROM rows WHERE intents > 0 AND done = 0")

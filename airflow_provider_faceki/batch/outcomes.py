@@ -34,7 +34,6 @@ _ERRORS: tuple[tuple[type[api.FacekiError], str, str], ...] = (
     (api.LinkError, "LINK", "make another link"),
     (api.NotFoundError, "NOT_FOUND", "check the id, or ask again later"),
     (api.UnexpectedResponseError, "UNEXPECTED_RESPONSE", "see whether the Connection's addresses are right"),
-    (api.ResponseError, "RESPONSE", "ask FACEKI what the code means"),
 )
 
 
@@ -184,7 +183,11 @@ def error_line(row: Row, error: api.FacekiError) -> Mapping[str, object]:
 
     FACEKI has refused the row, the row contains an invalid value or image, or its outcome remains unknown.
     """
-    word, advice = next((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind))
+    # An error of no class in the list always has a number, because it is a number that no source explains.
+    unexplained = "", "ask FACEKI what the code means"
+    word, advice = next(
+        ((word, advice) for kind, word, advice in _ERRORS if isinstance(error, kind)), unexplained
+    )
     code = word if error.code is None else str(error.code)
     return _line(row.number, row.values.get("record_identifier"), code, error.message, advice)
 

@@ -50,6 +50,10 @@ UNREADABLE_ROWS_BEFORE_NO_RETRY = 50
 MAX_WORKFLOWS = 1000
 
 
+class _StoppedError(Exception):
+    """Error: the batch stops, so a row is not sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
     """Options of a batch verification.
@@ -280,6 +284,7 @@ class RowProcessor:
     :param started: Unix time at which this try began.
     :param options: Options of the batch.
     :param clock: Clock of this machine. Tests replace it.
+    :param is_stopped: Function that returns whether the batch stops, so that no further row must be sent.
     """
 
     gateway: VerificationGateway
@@ -287,6 +292,7 @@ class RowProcessor:
     started: float
     options: BatchOptions
     clock: Clock = field(default_factory=Clock)
+    is_stopped: Callable[[], bool] = lambda: False
     _unreadable_in_a_row: int = 0
 
     @property
@@ -423,6 +429,8 @@ class RowProcessor:
             return _succeeded(row, self._perform(endpoint), is_billed=True)
         except LeaseLostError as error:
             return Abort(row, error, sent_by=None)
+        except _StoppedError:
+            return Deferred(row, None, sent_by=None)
         except LeaseUncheckedError as error:
             return Deferred(row, error, sent_by=None)
         except api.ValidationError as error:
@@ -465,13 +473,18 @@ class RowProcessor:
     def _perform(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
         for pause in SEND_PAUSES_SECONDS:
             try:
-                return self.gateway.verify(endpoint)
+                return self._perform_once(endpoint)
             except LeaseLostError:
                 raise
             except api.ValidationError:
                 # An image file was shorter than expected, or the lease could not be checked, while the row was sent.
                 # FACEKI received an incomplete request and did not process it, so the row can be sent again.
                 self.clock.sleep(pause)
+        return self._perform_once(endpoint)
+
+    def _perform_once(self, endpoint: api.PerformKycVerification) -> api.KycVerification:
+        if self.is_stopped():
+            raise _StoppedError
         return self.gateway.verify(endpoint)
 
 

@@ -131,6 +131,9 @@ class WorkerPool:
                 outcome = self._work(job)
             except Exception as error:  # noqa: BLE001 - the outcome passes the exception to the main thread
                 outcome = Crashed(error)
+            except BaseException as error:  # noqa: BLE001 - without an outcome, the main thread would wait for ever
+                # For example, a library in Rust panics. The main thread raises the error, so it must be an Exception.
+                outcome = Crashed(RuntimeError(f"{type(error).__name__} in a worker thread"))
             self._outcomes.put(outcome)
             # The last job and its outcome are deleted. Otherwise a thread that waits for its next job would keep them
             # in memory, and possibly an image to which they refer.
@@ -308,6 +311,16 @@ class BatchRunner:
         self.journal.finish(self.journal.errors, line)
         metrics.incr("batch_rows", outcome="failed")
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the batch stops, so that no further row must be sent."""
+        return self._is_aborting or self.aborted_by is not None or self.is_killed()
+
+    @property
+    def refused(self) -> list[Deferred]:
+        """The rows that FACEKI refused, and whose errors are not written yet."""
+        return self._guard.held_rows
+
     def abort(self, error: Exception) -> None:
         """Stop the batch early and cancel the jobs that no thread has started.
 
@@ -320,7 +333,7 @@ class BatchRunner:
     def _work(self, job: Job) -> Outcome:
         # If a worker thread finds an error that stops the whole batch, such as used-up credit, it sets a flag. The
         # other threads then start no further job, even before the main thread has handled the error.
-        if self._is_aborting:
+        if self.is_stopping:
             return job.if_cancelled
         outcome = job.work()
         if isinstance(outcome, Abort):
@@ -413,6 +426,8 @@ class BatchRunner:
 
         :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum.
         """
+        # After an exception of the main thread, the rows that are still looked up must not be sent.
+        self._is_aborting |= grace is not None
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)
         # The buffered lines are written before the wait, because Airflow possibly ends the process during the wait.

@@ -87,7 +87,14 @@ class BatchVerification:
         gateway = VerificationGateway(
             self.hook, self.load_image, self.options, self.lease.ensure_fresh_while_sending, self.clock
         )
-        self._processor = RowProcessor(gateway, self.lease, self.clock.time(), self.options, self.clock)
+        self._processor = RowProcessor(
+            gateway,
+            self.lease,
+            self.clock.time(),
+            self.options,
+            self.clock,
+            lambda: self._runner.is_stopping,
+        )
         self._intents_at_once = min(MAX_INTENTS_AT_ONCE, INTENTS_PER_THREAD * self.options.concurrency)
 
     def run(self, read: ReadRows, progress: Progress) -> None:
@@ -189,10 +196,20 @@ class BatchVerification:
             # exceeded. But some rows in flight are possibly not billed. Therefore the method waits for their outcomes
             # and counts again.
             self._runner.drain()
-            self._charged_at_most = self.journal.charged
+            self._charged_at_most = self._count_charged()
         room = max(0, min(wanted, ceiling - self._charged_at_most))
         self._charged_at_most += room
         return room
+
+    def _count_charged(self) -> int:
+        """Return the number of rows, over all tries, that were billed or possibly billed.
+
+        A row that FACEKI has just refused still has its intent, because its error is not written yet. It is not
+        counted, unless it was possibly sent before too.
+        """
+        refused = (row for row in self._runner.refused if row.sent_by is None)
+        keys = (row_key(0, deferred.row.values["record_identifier"]) for deferred in refused)
+        return self.journal.charged - sum(self.journal.index.count_intents(key) == 1 for key in keys)
 
     def _send_slice(self, rows: list[Row], since_by_identifier: Mapping[str, float] | None) -> None:
         self.journal.log_intents(row.values["record_identifier"] for row in rows)
@@ -238,6 +255,9 @@ class BatchVerification:
                 since_by_identifier = {}
         self._send(open_rows, since_by_identifier)
         self._runner.drain()
+        if not self._runner.aborted_by and (unread := self.journal.index.count_unread()):
+            self.unfinished += unread
+            self.problem = api.ValidationError("the manifest has changed while the batch ran")
 
     def _reconcilable_from(self) -> float:
         """Return the Unix time at which the second pass can start."""

@@ -259,13 +259,19 @@ class World:
     choose: Callable[[int], int] = lambda count: 0
     load_image: Callable[[str, str], api.Image] = load_image
     batch_id: str = "batch"
+    is_killed: bool = False
     faceki: FakeFaceki = field(init=False)
 
     def __post_init__(self) -> None:
         self.faceki = FakeFaceki(self.clock)
 
-    def run(self, manifest: list[Row], **options: Any) -> BatchVerification:
-        """Run one try and return it; its ``journal`` contains the results of all tries."""
+    def run(
+        self, manifest: list[Row], second_reading: list[Row] | None = None, **options: Any
+    ) -> BatchVerification:
+        """Run one try and return it; its ``journal`` contains the results of all tries.
+
+        :param second_reading: The manifest in the second pass. Default: it has not changed.
+        """
         journal = Journal(ROOT, self.store, clock=self.clock)
         lease = Lease(self.store, journal.leases, self.batch_id, self.clock)
         lease.acquire()
@@ -276,11 +282,12 @@ class World:
             journal=journal,
             lease=lease,
             options=BatchOptions(**{**DEFAULTS, **options}),
-            is_killed=lambda: False,
+            is_killed=lambda: self.is_killed,
             clock=self.clock,
             make_pool=lambda size, work: InlinePool(work, self.choose),
         )
-        batch.run(lambda: iter(manifest), Progress(len(manifest), self.clock))
+        readings = iter([manifest, manifest if second_reading is None else second_reading])
+        batch.run(lambda: iter(next(readings)), Progress(len(manifest), self.clock))
         return batch
 
     def journal(self) -> Journal:

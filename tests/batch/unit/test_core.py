@@ -19,8 +19,14 @@ from airflow_provider_faceki.batch.lease import (
     LeaseUncheckedError,
 )
 from airflow_provider_faceki.batch.manifest import Row, row_key
-from airflow_provider_faceki.batch.outcomes import Deferred, Failed, Refusal
-from airflow_provider_faceki.batch.runner import MAX_LOGGED_ERRORS, Progress
+from airflow_provider_faceki.batch.outcomes import Crashed, Deferred, Failed, Outcome, Refusal
+from airflow_provider_faceki.batch.runner import (
+    MAX_LOGGED_ERRORS,
+    Job,
+    Progress,
+    TaskKilledError,
+    WorkerPool,
+)
 from tests.batch.unit.fakes import ROOT, FakeClock, MemoryStore, World, rows
 
 
@@ -364,6 +370,34 @@ def test_an_unexpected_exception_in_a_thread_ends_the_try_and_leaves_its_row_ope
     world.faceki.after = lambda identifier: None
     world.run(rows(*names(20)))
     assert (world.journal().done, set(world.faceki.bills.values())) == (20, {1})
+
+
+def test_a_base_exception_in_a_thread_ends_the_try() -> None:
+    class Panic(BaseException):
+        pass
+
+    def work(job: Job) -> Outcome:
+        raise Panic("a name")
+
+    pool = WorkerPool(1, work)
+    (row,) = rows("p")
+    pool.submit(Job(lambda: Deferred(row, None, None), Deferred(row, None, None)))
+    outcome = pool.next_result(5.0)
+    assert isinstance(outcome, Crashed)
+    assert str(outcome.error) == "Panic in a worker thread"
+    pool.cancel_pending()
+
+
+def test_a_killed_task_sends_no_row_that_is_still_looked_up() -> None:
+    world = World()
+
+    def kill(kind: str, identifier: str) -> None:
+        world.is_killed = True
+
+    world.faceki.before = kill
+    with pytest.raises(TaskKilledError):
+        world.run(rows(*names(3)))
+    assert (world.faceki.calls["verify"], world.journal().charged) == (0, 0)
 
 
 @pytest.mark.parametrize(

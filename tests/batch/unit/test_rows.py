@@ -213,3 +213,30 @@ def test_an_invalid_row_of_a_later_manifest_gets_its_own_error_line() -> None:
         (2, "DUPLICATE_IDENTIFIER"): 2,
         (4, "BAD_ROW"): 1,
     }
+
+
+def test_a_row_in_doubt_that_is_gone_from_the_second_reading_stays_unfinished() -> None:
+    world = World()
+
+    def lost(identifier: str) -> None:
+        if identifier == "b":
+            raise LOST
+
+    world.faceki.after = lost
+    world.faceki.show_after = lambda identifier: 60.0
+    batch = world.run(rows("a", "b"), second_reading=rows("x", "y"))
+    assert (batch.unfinished, batch.journal.charged) == (1, 2)
+    assert "the manifest has changed" in str(batch.problem)
+    assert world.run(rows("a", "b")).unfinished == 0
+    assert dict(world.faceki.bills) == {"a": 1, "b": 1}
+
+
+def test_refused_rows_at_the_head_do_not_use_up_the_ceiling() -> None:
+    world = World()
+    world.faceki.refuse = lambda identifier: (
+        api.InvalidRequestError("no", code=5006) if identifier.startswith("bad") else None
+    )
+    manifest = rows(*(f"bad{number}" for number in range(5)), *names(10))
+    batch = world.run(manifest, max_verifications=5)
+    assert (world.faceki.bills.total(), batch.over_ceiling, batch.journal.charged) == (5, 5, 5)
+    assert dict(batch.journal.failures) == {"5006": 5}
