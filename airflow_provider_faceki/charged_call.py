@@ -20,6 +20,10 @@ An execution works in this order:
 If the marks of steps 1 and 3 differ, another execution has possibly sent the call after step 2. In this case the
 execution does not send the call. A finished call also leaves a mark, so this comparison also finds a call that has
 already ended.
+
+While a call is sent, the execution renews the time in its mark, and checks that its nonce is still stored. Other
+executions wait for the record of a call for some time after the time in the mark. So this time does not end while the
+upload lasts.
 """
 
 from __future__ import annotations
@@ -63,6 +67,8 @@ _FENCE_FACTOR = 3.0
 #: The hook possibly pauses before it repeats a failed request, and reads no image during this pause. Therefore the
 #: longest such pause (``max_wait`` of the Connection) is added to the maximum.
 MAX_SUSPENSION_SECONDS = 180.0
+#: While a verification is sent, its mark is renewed after this number of seconds.
+_RENEW_SECONDS = 10.0
 #: Clock that also counts the time in which the machine is suspended, if the system has such a clock.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -71,8 +77,11 @@ _OUTCOME_KEY = "faceki_outcome"
 _MATCHES_KEY = "faceki_matches"
 
 
-class SuspendedError(api.ValidationError):
-    """Error: this process was suspended while it sent a verification, so the next try has possibly begun."""
+class FenceError(api.ValidationError):
+    """Error: another execution possibly sends the verification, so this execution stops sending.
+
+    The cause is a suspension of this process, another execution's mark, or a failure of the task state store.
+    """
 
 
 class ChargedCallState:
@@ -94,8 +103,9 @@ class ChargedCallState:
         self._pending_key, self._outcome_key = _PENDING_KEY + suffix, _OUTCOME_KEY + suffix
         #: The mark that this execution has written.
         self._mine: dict[str, Any] | None = None
-        #: Time of the last check by :meth:`ensure_not_suspended`, and the maximum seconds until the next check.
-        self._checked_at = 0.0
+        #: Time of the last check by :meth:`check_fence`, time of the last write of the mark, and the maximum seconds
+        #: until the next check.
+        self._checked_at = self._renewed_at = 0.0
         self._max_pause = MAX_SUSPENSION_SECONDS
 
     @lazy_property
@@ -105,6 +115,12 @@ class ChargedCallState:
         :meth:`acquire` and :meth:`clear` replace it. Other changes in the store are not visible here.
         """
         return self._load(self._pending_key)
+
+    @property
+    def marked_at(self) -> float | None:
+        """Unix time in the mark: the last time at which an execution was possibly sending the call."""
+        at = self._mark.get("at") if isinstance(self._mark, Mapping) else None
+        return at if isinstance(at, int | float) else None
 
     @property
     def has_pending(self) -> bool:
@@ -177,10 +193,8 @@ class ChargedCallState:
         # is newer, another execution of this try has written it, and the seconds are counted from the mark.
         if self._store is None:
             return started_at + resubmit_after if self._ti.try_number > 1 else None
-        since = self._mark.get("at") if isinstance(self._mark, Mapping) else None
-        if not isinstance(since, int | float):
-            return None
-        return max(since, started_at) + resubmit_after
+        since = self.marked_at
+        return None if since is None else max(since, started_at) + resubmit_after
 
     def acquire(self) -> bool:
         """Write a mark that the call is possibly sent, and return whether this execution is allowed to send the call.
@@ -189,7 +203,7 @@ class ChargedCallState:
         store responds so slowly that this is unknown, the result is also ``False``. Without a task state store, the
         result is always ``True``.
         """
-        self._checked_at = time.clock_gettime(_CLOCK)
+        self._checked_at = self._renewed_at = time.clock_gettime(_CLOCK)
         if self._store is None:
             return True
         before = self._mark
@@ -218,17 +232,18 @@ class ChargedCallState:
     def send(self, hook: FacekiHook, endpoint: Endpoint[T]) -> T:
         """Send the call. :meth:`acquire` must have returned ``True`` before.
 
-        If the call fails and FACEKI has certainly not processed it, the stored mark is removed. After a suspension, the
-        mark remains.
+        If the call fails and FACEKI has certainly not processed it, the stored mark is removed. After a
+        :class:`FenceError`, the mark remains.
 
-        :raises AirflowException: in three cases: an image could not be read, an image has changed, or this process
-            was suspended. In all three cases FACEKI has not received the complete call.
+        :raises AirflowException: in three cases: an image could not be read, an image has changed, or another execution
+            possibly sends the call; see :class:`FenceError`. In all three cases FACEKI has not received the complete
+            call.
         :raises FacekiError: if the call fails; see ``hook.call``.
         """
         self._max_pause = MAX_SUSPENSION_SECONDS + hook.settings.max_wait
         try:
             return hook.call(endpoint)
-        except SuspendedError as error:
+        except FenceError as error:
             # The stored mark, which means that the call was possibly sent, is not removed here. It possibly belongs to
             # the next try already.
             raise AirflowException(str(error)) from None
@@ -243,21 +258,48 @@ class ChargedCallState:
                 self.clear()
             raise
 
-    def ensure_not_suspended(self) -> None:
-        """Check that this process was not suspended since the last check, or since :meth:`acquire`.
+    def check_fence(self) -> None:
+        """Check that no other execution sends the verification. Call this method often while it is sent.
 
         If a worker is suspended, Airflow starts the next try. When the worker resumes, two tries exist, and both would
-        send the verification.
+        send the verification. The method also renews the mark, if it is old.
 
-        :raises SuspendedError: if the suspension was so long that the next try has possibly sent the verification.
+        :raises FenceError: if this process was suspended so long that the next try has possibly sent the verification,
+            if the stored mark is of another execution, or if the mark cannot be renewed in time.
         """
         now = time.clock_gettime(_CLOCK)
         if now - self._checked_at > self._max_pause:
-            raise SuspendedError(
+            raise FenceError(
                 f"this task was suspended for {now - self._checked_at:.0f} s while it sent the verification, so it "
                 "stops sending: the next try has possibly begun, and it looks for the record first"
             )
         self._checked_at = now
+        if self._mine is not None and now - self._renewed_at >= _RENEW_SECONDS:
+            self._mine = self._mark = self._renew(self._mine)
+            self._renewed_at = now
+
+    def _renew(self, mine: dict[str, Any]) -> dict[str, Any]:
+        began = time.monotonic()
+        try:
+            is_mine = self._load(self._pending_key) == mine
+            if is_mine and self._store is not None:
+                mine = {**mine, "at": time.time()}
+                self._store.set(self._pending_key, mine)
+        except Exception as error:  # noqa: BLE001 - Airflow's client raises errors of many kinds
+            raise FenceError(
+                f"Airflow's task state store failed: {type(error).__name__}; the verification was not sent completely"
+            ) from None
+        if not is_mine:
+            raise FenceError(
+                "another execution of this task instance has replaced the mark of this execution, so this execution "
+                "stops sending the verification: the other one sends it"
+            )
+        if time.monotonic() - began > _MAX_WRITE_SECONDS:
+            raise FenceError(
+                "Airflow's task state store is slow, so another execution is possibly sending this verification, and "
+                "this execution stops sending"
+            )
+        return mine
 
     def clear(self) -> None:
         """Remove the mark of this execution, because FACEKI has not processed the call.

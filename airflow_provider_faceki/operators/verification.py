@@ -256,10 +256,13 @@ class FacekiKycVerificationOperator(_ImageOperator):
             # Airflow did not pass ``resubmit_at`` to this method. The value is not needed: the trigger sends a timeout
             # event only after this time, so the time has been reached.
             known = time.time()
-        if known is not None and not self._open_state(context).is_duplicate:
-            # If the mark is of this try, another execution of this try has possibly sent the verification after this
-            # wait began. Then the time in ``resubmit_at`` is too early, and the time is computed from the mark.
+        if known is not None:
+            # If another execution has possibly sent the verification after this wait began, ``resubmit_at`` is too
+            # early. Then the time is computed from the newer mark.
             computed = min(known, time.time() + self.resubmit_after)
+            marked_at = self._open_state(context).marked_at
+            if marked_at is not None:
+                computed = max(computed, marked_at + self.resubmit_after)
         if given.status != "timeout" and time.time() < limit.deadline:
             return self._find_or_submit(context, computed, given)
         return self._find_or_submit(context, computed, given, limit)
@@ -446,7 +449,7 @@ class FacekiKycVerificationOperator(_ImageOperator):
 
     def _endpoint(self, context: Context, known: frozenset[str]) -> api.PerformKycVerification:
         workflow_id = self.hook.workflow(self.workflow_id)
-        selfie, documents = _with_fence(*self._images, self._open_state(context).ensure_not_suspended)
+        selfie, documents = _with_fence(*self._images, self._open_state(context).check_fence)
         rules = self.hook.workflow_rules(workflow_id) if self.check_rules else None
         if rules is not None:
             api.check_documents(rules, documents)

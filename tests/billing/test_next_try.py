@@ -335,7 +335,7 @@ def test_the_moment_that_comes_back_from_a_deferral(
     now, task.ti.try_number = time.time(), 2
     context: Any = {"ti": task.ti, "params": {}}
     if task.store is not None:
-        mark(task.store, now, "accepted-1")
+        mark(task.store, now - 60.0, "accepted-1")
         context["task_state_store"] = task.store
     if isinstance(until, float):
         until += now

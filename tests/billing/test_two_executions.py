@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_faceki import charged_call
 from airflow_provider_faceki.charged_call import ChargedCallState
@@ -173,6 +173,86 @@ def test_a_call_without_a_record_is_not_made_after_a_slow_write(
     monkeypatch.setattr(charged_call, "_MAX_WRITE_SECONDS", FENCE_SECONDS)
     task.go()
     assert sandbox.counters.requests["analyze_face"] == 1
+
+
+@pytest.fixture
+def renewing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark is renewed at each piece of an image, instead of every ten seconds."""
+    monkeypatch.setattr(charged_call, "MIN_FENCE_SECONDS", 0.0)
+    monkeypatch.setattr(charged_call, "_RENEW_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("renewing")
+def test_a_long_upload_holds_up_the_other_execution() -> None:
+    store = StateStore()
+    seen = context(ti=TaskInstance(), task_state_store=store)
+    first, second = ChargedCallState(seen, "id"), ChargedCallState(seen, "id")
+    assert first.acquire()
+    began = second.resubmit_at(0.0, 0.0)
+    time.sleep(0.05)
+    first.check_fence()
+    # The second execution has waited and found no record, but the first still sends.
+    assert second.acquire() is False
+    renewed = second.resubmit_at(0.0, 0.0)
+    assert began is not None
+    assert renewed is not None
+    assert renewed >= began + 0.05
+    first.clear()
+    assert store == {}
+
+
+class Replaced(KeptInFile):
+    """A store in which another execution replaces the mark when this execution has written it and reads it again."""
+
+    reads = 0
+
+    def get(self, key: str, default: object = None) -> Any:
+        found = super().get(key, default)
+        if isinstance(found, dict) and "nonce" in found:
+            self.reads += 1
+            # The first read is of the wait before the call, the second of the first renewal.
+            if self.reads == 2:
+                found = {**found, "nonce": "of another execution"}
+                self.set(key, found)
+        return found
+
+
+class Failing(KeptInFile):
+    """A store that fails when the mark is renewed."""
+
+    writes = 0
+
+    def set(self, key: str, value: object) -> None:
+        self.writes += 1
+        if self.writes == 2:
+            raise ConnectionError("Airflow's API server is gone")
+        super().set(key, value)
+
+
+@pytest.mark.usefixtures("renewing")
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [(Replaced, "another execution .* has replaced"), (Failing, "task state store failed: ConnectionError")],
+)
+def test_an_execution_stops_sending_if_its_mark_is_not_its_own(
+    sandbox: FacekiSandbox, images: dict[str, Any], tmp_path: Path, kind: type[KeptInFile], told: str
+) -> None:
+    store = kind(tmp_path / "store.json")
+    task = Tries(
+        lambda: FacekiKycVerificationOperator(
+            task_id="verify", record_identifier="accepted-1", resubmit_after=0.5, **images
+        ),
+        store,
+    )
+    with pytest.raises(AirflowException, match=told) as caught:
+        task.go()
+    assert not isinstance(caught.value, AirflowFailException)
+    assert caught.value.__cause__ is None
+    assert sandbox.bills == ()
+    assert store.is_marked
+    task.store = KeptInFile(store.path)
+    assert task.go()["decision"] == "ACCEPTED"
+    assert sandbox.ledger == {"accepted-1": 1}
 
 
 def test_only_the_own_mark_is_removed() -> None:
