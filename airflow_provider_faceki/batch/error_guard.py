@@ -31,6 +31,10 @@ MIN_ALIKE = 20
 MIN_ALIKE_LATER = 50
 
 
+class ImageStorageError(OSError):
+    """Error: the storage of the images failed for so many rows that it probably fails for every row."""
+
+
 @dataclass(slots=True)
 class SystemicErrorGuard:
     """Decide whether the errors of rows concern only these rows, or the whole batch, which then has to stop.
@@ -123,12 +127,12 @@ class SystemicErrorGuard:
         )
         return error
 
-    def _systemic_storage_failure(self) -> OSError | None:
+    def _systemic_storage_failure(self) -> ImageStorageError | None:
         needed = MIN_ALIKE_LATER if self._storage_worked else MIN_ALIKE
         count = max(self._storage_failures.values(), default=0)
         if count < needed or self._last_failure is None:
             return None
-        return OSError(
+        return ImageStorageError(
             f"the storage of the images failed for {count} rows in succession, so the cause is likely not in the "
             f"rows, and none of them counts as an error: {self._last_failure}"
         )

@@ -287,6 +287,7 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         }
 
     def _run(self, journal: Journal, batch_id: str, progress: Progress) -> None:
+        from airflow_provider_faceki.batch.error_guard import ImageStorageError
         from airflow_provider_faceki.batch.lease import Lease
         from airflow_provider_faceki.batch.store import ObjectStore
         from airflow_provider_faceki.batch.verify import BatchVerification
@@ -315,11 +316,10 @@ class FacekiBatchVerificationOperator(_BatchOperator):
         try:
             batch.run(self._rows, progress)
         except api.FacekiError as error:
-            left = max(0, progress.total - journal.done)
-            error.message += (
-                f"; {left} of {progress.total} rows are left, and a further try goes on with them"
-            )
+            error.message += _rows_left(journal, progress.total)
             raise
+        except ImageStorageError as error:
+            raise ImageStorageError(f"{error}{_rows_left(journal, progress.total)}") from None
         finally:
             self._report_try(journal, progress.total, *before)
         self._check_complete(batch, journal, progress.total)
@@ -546,6 +546,11 @@ def _has_newer_try(ti: Any) -> bool:
     own = ti.try_number
     ti.refresh_from_db()
     return bool(ti.try_number != own)
+
+
+def _rows_left(journal: Journal, total: int) -> str:
+    left = max(0, total - journal.done)
+    return f"; {left} of {total} rows are left, and a further try goes on with them"
 
 
 def _check_finished(unfinished: int, problem: Exception | None, total: int) -> None:

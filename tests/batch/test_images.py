@@ -158,6 +158,7 @@ def test_a_storage_that_fails_alike_for_all_rows_ends_the_try_soon_and_leaves_th
     ) as caught:
         people.verify(manifest)
     assert PERSON not in str(caught.value)
+    assert "200 of 200 rows are left" in str(caught.value)
     assert (people.lines("errors"), faceki.ledger) == ([], {})
     store.fails = lambda operation, path: None
     assert people.verify(manifest)["decisions"] == {"ACCEPTED": 200}
