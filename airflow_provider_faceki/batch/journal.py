@@ -234,6 +234,11 @@ class RowIndex:
         )
         return int(found.fetchone()[0])
 
+    def count_missing(self) -> int:
+        """Return the number of rows that were possibly sent, are not done, and were not read from the manifest."""
+        found = self._database.execute("SELECT count(*) FROM rows WHERE intents > 0 AND done = 0 AND seen = 0")
+        return int(found.fetchone()[0])
+
     def count_open(self) -> int:
         """Return the number of rows that were possibly sent and have neither a result nor an error."""
         found = self._database.execute("SELECT count(*) FROM rows WHERE intents > 0 AND done = 0")

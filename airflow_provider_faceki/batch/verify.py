@@ -143,6 +143,12 @@ class BatchVerification:
                 return
         self._send(new)
         self._runner.drain()
+        if not self._runner.aborted_by and (missing := self.journal.index.count_missing()):
+            log.warning(
+                "%d row(s) were possibly sent, have no result, and are not in this manifest; a run with the manifest "
+                "that contains them goes on with them",
+                missing,
+            )
 
     def _triage(self, row: Row) -> RowState | None:
         """Return the journal's state of a row, such as whether the row was possibly sent before.

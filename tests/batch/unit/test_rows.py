@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import Any
 
@@ -240,3 +241,22 @@ def test_refused_rows_at_the_head_do_not_use_up_the_ceiling() -> None:
     batch = world.run(manifest, max_verifications=5)
     assert (world.faceki.bills.total(), batch.over_ceiling, batch.journal.charged) == (5, 5, 5)
     assert dict(batch.journal.failures) == {"5006": 5}
+
+
+def test_rows_in_doubt_that_the_manifest_lacks_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+
+    def killed(identifier: str) -> None:
+        raise Killed
+
+    world.faceki.after = killed
+    with pytest.raises(Killed):
+        world.run(rows("old"), assume_new=True)
+    world.faceki.after = lambda identifier: None
+    world.run(rows("new"))
+    (warning,) = (record.message for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.startswith("1 row(s) were possibly sent, have no result, and are not in this manifest")
+    caplog.clear()
+    world.run(rows("new", "old"))
+    assert [record for record in caplog.records if record.levelno == logging.WARNING] == []
+    assert dict(world.faceki.bills) == {"old": 1, "new": 1}
