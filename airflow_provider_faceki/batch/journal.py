@@ -236,7 +236,9 @@ class RowIndex:
 
     def count_missing(self) -> int:
         """Return the number of rows that were possibly sent, are not done, and were not read from the manifest."""
-        found = self._database.execute("SELECT count(*) FROM rows WHERE intents > 0 AND done = 0 AND seen = 0")
+        found = self._database.execute(
+            "SELECT count(*) FROM rows WHERE intents > 0 AND done = 0 AND seen = 0"
+        )
         return int(found.fetchone()[0])
 
     def count_open(self) -> int:
