@@ -24,6 +24,8 @@ AIRFLOW_3 = AIRFLOW_VERSION >= (3, 0)
 HAS_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
 #: Whether an asset event can have a partition key, and a DAG can have a run for each key.
 HAS_PARTITIONS = AIRFLOW_VERSION >= (3, 2)
+#: Whether a task can set the partition of an event.
+TASKS_SET_PARTITIONS = AIRFLOW_VERSION >= (3, 3)
 
 
 def bundles(*folders: Path) -> dict[str, str]:

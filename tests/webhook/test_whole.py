@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from demo.airflow_stack import ROOT
-from tests.airflow.running import HAS_PARTITIONS
+from tests.airflow.running import HAS_PARTITIONS, TASKS_SET_PARTITIONS
 from tests.webhook.served import NAME, PREVIOUS, SECRET, TOKEN, WEAK, said
 from tests.webhook.stack import LISTENER, PASSWORD, PERSON, Stack, running
 
@@ -151,7 +151,8 @@ def test_what_webhooks_missed(stack: Stack) -> None:
         ["REVIEW"],
         ["ACCEPTED"],
     ]
-    assert stack.finished(LISTENER, missed) == {"fetch": "success", "act": "success"}
+    if TASKS_SET_PARTITIONS:
+        assert stack.finished(LISTENER, missed) == {"fetch": "success", "act": "success"}
     assert sorted(each.name for each in stack.cases.iterdir()) == ["case-review", "case-unanswered"]
     again = stack.run("example_faceki_reconcile")
     assert (again["missed"], again["announce"], again["close"]) == ("success", "skipped", "success")
