@@ -4,6 +4,9 @@
 All threads of the try share the limit. The count is stored only in the memory of the process that runs the try. If a
 deferred try resumes in another process, the count starts from 0 there. Outside a task, the calls of each process are
 counted separately.
+
+The module also remembers charged calls whose outcome is in doubt: calls that are running, and calls that an error such
+as ``AirflowTaskTimeout`` has ended.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 # The two names below are imported at the top and not inside functions. On Airflow 2.11, each access to such a name
 # first tries to import a module that does not exist, and holds an import lock meanwhile. If a process forked while
@@ -22,6 +26,11 @@ from airflow.providers.common.compat.sdk import AirflowException, get_current_co
 
 from airflow_provider_faceki.api.errors import ChargeLimitError, FacekiError
 
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: Number of charged calls that are running or that were interrupted, by try.
+_in_doubt = Counter[str]()
 #: Number of charged calls, by Connection id and try. The client does not store the number, because a changed
 #: Connection causes a new client, which would count from 0 again.
 _made = Counter[tuple[str, str]]()
@@ -33,6 +42,7 @@ def _after_fork() -> None:
     # nothing would release the lock. Therefore the child process creates a new lock.
     global _lock
     _lock = threading.Lock()
+    _in_doubt.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -41,25 +51,53 @@ os.register_at_fork(after_in_child=_after_fork)
 def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractContextManager[None]]:
     """Return a function that creates a context manager, which counts and limits charged calls.
 
-    With no limit, the calls are not counted either.
-
-    ``FacekiClient`` runs each charged call inside such a context manager.
+    ``FacekiClient`` runs each charged call inside such a context manager. With no limit, it only remembers whether the
+    outcome of the call is in doubt.
 
     :param conn_id: Id of the Connection.
     :param maximum: Maximum number of charged calls in one try. ``None`` means no limit.
     """
-    return nullcontext if maximum is None else partial(_charging, conn_id, maximum)
+    return partial(_charging, conn_id, maximum)
+
+
+def has_charge_in_doubt(context: Context | None = None) -> bool:
+    """Return whether a try has a charged call that is running or that was interrupted.
+
+    A call that ended with a result or with a :class:`FacekiError` was not interrupted.
+
+    :param context: Context of the try. Default: the try that runs in this process.
+    """
+    with _lock:
+        return _in_doubt[_current_try(context)] > 0
 
 
 @contextmanager
-def _charging(conn_id: str, maximum: int) -> Iterator[None]:
+def _charging(conn_id: str, maximum: int | None) -> Iterator[None]:
+    current = _current_try()
+    with _lock:
+        _in_doubt[current] += 1
+    is_interrupted = True
+    try:
+        with nullcontext() if maximum is None else _counting((conn_id, current), maximum):
+            yield
+        is_interrupted = False
+    except FacekiError:
+        is_interrupted = False
+        raise
+    finally:
+        if not is_interrupted:
+            with _lock:
+                _in_doubt[current] -= 1
+
+
+@contextmanager
+def _counting(key: tuple[str, str], maximum: int) -> Iterator[None]:
     """Count the charged call that runs inside this context.
 
     If the call fails and FACEKI has certainly not charged it, the call is subtracted from the count again.
 
     :raises ChargeLimitError: if the limit is reached.
     """
-    key = (conn_id, _current_try())
     with _lock:
         if _made[key] >= maximum:
             raise ChargeLimitError(
@@ -77,10 +115,13 @@ def _charging(conn_id: str, maximum: int) -> Iterator[None]:
         raise
 
 
-def _current_try() -> str:
-    """Return a text that identifies the running try of a task. If no task is running, identify this process."""
+def _current_try(context: Context | None = None) -> str:
+    """Return a text that identifies the running try of a task. If no task is running, identify this process.
+
+    :param context: Context of the try. Default: Airflow's current context.
+    """
     try:
-        ti = get_current_context()["ti"]
+        ti = (context or get_current_context())["ti"]
     except (RuntimeError, AirflowException):  # RuntimeError in Airflow 3, AirflowException in Airflow 2
         return f"process {os.getpid()}"
     return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index} {ti.try_number}"

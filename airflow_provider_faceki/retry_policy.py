@@ -7,7 +7,10 @@ older Airflow, this module does not define the name ``FACEKI_RETRY_POLICY``.
 The operators of this provider do not need the policy. They fail at once after errors that another try cannot solve.
 If an earlier try possibly sent a charged call, they look for its result before they send it again, or they fail. Your
 own task does not look for an earlier result. Therefore the policy does not repeat your task after a charged call with
-an unknown outcome.
+an unknown outcome. An ``execution_timeout`` during a charged call is such a case too.
+
+The policy does not cover an error that happens after the end of a charged call, for example in your own code. The next
+try then makes the charged call again.
 
 A ``RawCall`` is a call for which you choose the HTTP method and the path. If its request must not be sent twice and
 possibly reached FACEKI, the policy does not repeat your task either.
@@ -19,6 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.api.errors import FacekiError, OutcomeUnknownError
+from airflow_provider_faceki.charge_limit import has_charge_in_doubt
 from airflow_provider_faceki.failures import is_task_retryable
 
 try:
@@ -48,8 +52,12 @@ else:
         ) -> RetryDecision:
             """Return whether Airflow retries the task after a FACEKI error, and after which time.
 
-            For all other errors, return the result of Airflow's default policy.
+            For all other errors, return the result of Airflow's default policy, unless the error has interrupted a
+            charged call.
             """
+            if has_charge_in_doubt(context):
+                kind = type(exception).__name__
+                return RetryDecision.fail(reason=f"{kind} in a charged call: another try may be billed again")
             if not isinstance(exception, FacekiError):
                 return RetryDecision.default()
             if isinstance(exception, OutcomeUnknownError) or exception.needs_consent:

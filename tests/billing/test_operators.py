@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 
-from airflow_provider_faceki import api, retry_policy
+from airflow_provider_faceki import api, charge_limit, retry_policy
 from airflow_provider_faceki.hooks.faceki import FacekiHook
 from airflow_provider_faceki.operators import images, verification
 from airflow_provider_faceki.operators.branch import FacekiDecisionBranchOperator
@@ -19,7 +26,7 @@ from airflow_provider_faceki.operators.verification import FacekiKycVerification
 from airflow_provider_faceki.sandbox import FacekiSandbox
 from tests.airflow.fakes import TaskInstance
 from tests.airflow.running import HAS_STATE_STORE
-from tests.billing.conftest import Verify
+from tests.billing.conftest import Connect, Verify
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +252,40 @@ def test_retry_policy(error: Exception, action: str, seconds: float | None) -> N
     decision = retry_policy.FACEKI_RETRY_POLICY.evaluate(error, 1, 3)
     assert decision.action.value == action
     assert decision.retry_delay == (timedelta(seconds=seconds) if seconds is not None else None)
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """Raise ``AirflowTaskTimeout`` after a second, as Airflow does at the end of ``execution_timeout``."""
+
+    def time_out(*_: object) -> None:
+        raise AirflowTaskTimeout("Timeout")
+
+    before = signal.signal(signal.SIGALRM, time_out)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    signal.signal(signal.SIGALRM, before)
+    charge_limit._in_doubt.clear()
+
+
+@pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has retry policies from 3.3 on")
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("is_charged", [True, False])
+def test_a_timeout_during_a_charged_call_is_not_retried(
+    sandbox: FacekiSandbox, connect: Connect, images: dict[str, Any], is_charged: bool
+) -> None:
+    connect(sandbox, timeout=30)
+    hook = FacekiHook()
+    hook.analyze_face(images["selfie"])
+    sandbox.settings.latency = 5.0
+    with pytest.raises(AirflowTaskTimeout) as caught:
+        _ = hook.analyze_face(images["selfie"]) if is_charged else hook.fetch_records(request_id="x")
+    decision = retry_policy.FACEKI_RETRY_POLICY.evaluate(caught.value, 1, 3)
+    assert decision.action.value == ("fail" if is_charged else "default")
+    other_try: Any = {"ti": TaskInstance(try_number=2)}
+    decision = retry_policy.FACEKI_RETRY_POLICY.evaluate(caught.value, 2, 3, other_try)
+    assert decision.action.value == "default"
 
 
 @pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has retry policies from 3.3 on")
