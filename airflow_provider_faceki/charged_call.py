@@ -55,7 +55,7 @@ MIN_FENCE_SECONDS = 1.0
 #: Maximum seconds between the read of the mark and the end of the write after it. The minimum wait of another execution
 #: is as long. If the write takes longer, the other execution has possibly ended its wait before the write.
 _MAX_WRITE_SECONDS = MIN_FENCE_SECONDS
-#: The wait lasts at least this factor times the duration of the read and the write before it.
+#: The wait after the write lasts at least this number of times as long as the read and the write took.
 _FENCE_FACTOR = 3.0
 #: While a verification is sent, its images are read in pieces. This is the maximum number of seconds between two
 #: reads. If more time passes, the process was suspended, and it stops sending.
@@ -110,9 +110,10 @@ class ChargedCallState:
 
     @lazy_property
     def _mark(self) -> Any:
-        """The stored mark as this execution found it at the first read. An earlier try possibly wrote it.
+        """The mark in the store, as this execution read it when it first needed it. An earlier try possibly wrote it.
 
-        :meth:`acquire` and :meth:`clear` replace it. Other changes in the store are not visible here.
+        The methods of this object that write, read again or remove the mark also change this value. Changes that
+        another execution makes in the store are not visible here until then.
         """
         return self._load(self._pending_key)
 

@@ -184,7 +184,10 @@ class RowIndex:
         )
 
     def cancel_intent(self, key: str) -> None:
-        """Cancel the last intent of the row, because FACEKI has certainly not verified the row after it."""
+        """Withdraw the row's last intent, because FACEKI has certainly not verified the row.
+
+        An intent is written before a row is sent. It means that the row was possibly sent.
+        """
         self._database.execute(
             "INSERT INTO rows (key, intents) VALUES (?, -1) ON CONFLICT (key) DO UPDATE SET intents = intents - 1",
             (_digest(key),),

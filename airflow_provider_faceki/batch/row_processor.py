@@ -51,7 +51,7 @@ MAX_WORKFLOWS = 1000
 
 
 class _StoppedError(Exception):
-    """Error: the batch stops, so a row is not sent."""
+    """The row is not sent, because the batch is already stopping."""
 
 
 @dataclass(frozen=True, slots=True)

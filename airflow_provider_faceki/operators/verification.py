@@ -622,8 +622,8 @@ def _with_fence(
 def _loggable_id(record: api.VerificationRecord) -> str:
     """Return FACEKI's id of a verification for a log line.
 
-    An id without a digit is replaced by another text, because such an id is possibly the name of a person. So is an id
-    that :func:`loggable` refuses.
+    Two kinds of id are replaced by another text: an id without a digit, because it is possibly the name of a person,
+    and an id that :func:`loggable` refuses.
     """
     request_id = record.request_id or ""
     return loggable(request_id if any(map(str.isdigit, request_id)) else None)
