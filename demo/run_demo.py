@@ -45,7 +45,7 @@ DECIDING = {
     "customer-1002": ("DECLINED",),
     "customer-1003": ("REVIEW", "ACCEPTED"),
 }
-#: The time limit for the DAG runs. They take about 40 s on an idle machine with two cores.
+#: The time limit for each of two waits for DAG runs. The runs take about 40 s on an idle machine with two cores.
 RUNS_TIMEOUT_SECONDS = 400.0
 FAILED_STATES = {"failed", "upstream_failed"}
 #: When a task instance reaches one of these states, a line is printed.

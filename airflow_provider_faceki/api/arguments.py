@@ -88,7 +88,7 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_minutes(name: str, value: object) -> None:
-    """Raise an error if ``value`` (minutes) is not an integer, or if it is negative. ``None`` is accepted."""
+    """Raise an error if ``value`` (minutes) is not an integer from 0 to 2**53 - 1. ``None`` is accepted."""
     # The number of minutes is sent as JSON. Some JSON readers convert each number to a float, which represents only
     # the integers below 2**53 exactly. Therefore the number of minutes must be below 2**53.
     if value is not None and (

@@ -198,9 +198,10 @@ class LinkError(ResponseError):
 
 
 class NotFoundError(ResponseError):
-    """FACEKI has no such record. The answer has code 8013, code 404 or HTTP status 404.
+    """FACEKI has no such record: its answer is an empty list, or has code 8013, code 404 or HTTP status 404.
 
-    If :attr:`is_stated` is ``False``, the HTTP status 404 possibly comes from a wrong URL or a proxy instead.
+    If :attr:`is_stated` is ``False``, FACEKI has not said so clearly. For example, an HTTP status 404 without a code
+    possibly comes from a wrong URL or a proxy.
     """
 
 

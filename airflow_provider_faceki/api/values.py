@@ -178,8 +178,8 @@ def loggable(identifier: object) -> str:
 def as_link_id(value: object) -> str | None:
     """Return the id of a verification link, or ``None`` if ``value`` is neither a link id nor the URL of a link.
 
-    The id in a URL is the query parameter ``link`` or ``linkId``. If the URL has no such parameter, the id is the last
-    path segment.
+    The id in a URL is the query parameter ``link``, ``linkId`` or ``link_id``, in upper or lower case. If the URL has
+    no such parameter, the id is the last path segment.
     """
     if not isinstance(value, str) or is_missing(value):
         return None

@@ -47,7 +47,10 @@ os.register_at_fork(after_in_child=_locks.clear)
 
 
 def cached_rules(key: Key, fetch: Callable[[], WorkflowRules]) -> WorkflowRules | None:
-    """Return the rules of a workflow. If several threads need the same rules, the others wait while one fetches them.
+    """Return the rules of a workflow from the cache of this process, or fetch them with ``fetch``.
+
+    Rules are cached for ten minutes. ``None`` and a :class:`WorkflowError` are cached for one minute. If several
+    threads need the same rules, one thread fetches them, and the others wait.
 
     :param key: Base URL, client id and workflow id.
     :param fetch: Function that fetches the rules from FACEKI.
