@@ -61,5 +61,6 @@ def install(work: Path) -> Path | None:
 
 def available() -> bool:
     """Return whether this process can import the peers, which are the packages that the provider is compared with."""
-    # The other peers are possibly in the environment too, as dependencies of test packages.
+    # Only the package of dbt shows this. The other peers are dependencies of the test packages, so they can be
+    # installed although the peers were not.
     return importlib.util.find_spec("airflow.providers.dbt") is not None

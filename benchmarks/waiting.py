@@ -44,7 +44,7 @@ class Stopwatch:
 
     @property
     def is_new(self) -> bool:
-        """Whether the running asyncio task has not slept yet."""
+        """Whether the running asyncio task has not recorded a pause by :meth:`sleeping` yet."""
         return asyncio.current_task() not in self._due
 
     def sleeping(self, seconds: float) -> None:

@@ -87,8 +87,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
         is one.
     :param check_rules: Whether the documents are checked against the workflow's rules before the charged call. Default
         ``True``. FACEKI does not document the URL of the rules. Therefore the check is skipped if the rules cannot be
-        fetched. An error about credentials, credit or the workflow fails the task nevertheless. So does a failing
-        service, if an earlier try possibly sent the verification: the rules say whether FACEKI stores a record of it.
+        fetched. Two errors fail the task nevertheless: an error about credentials, credit or the workflow, and a
+        failing service (HTTP 5xx) if an earlier try possibly sent the verification. In this case it must be known
+        whether the workflow stores records; see ``resubmit``.
     :param resize_to: Maximum length in pixels of the longer side. Larger images are reduced to this length, which
         needs the package extra ``images``. FACEKI's SDK for React Native uses 1920. Default: images are sent
         unchanged.

@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Lifetime of cached credentials in seconds. After a token is changed, the old token remains valid for up to this time.
 CACHE_TTL_SECONDS = 30.0
-#: If the ids of the Connections whose assets are used by DAGs cannot be read, they are read again after this number of
-#: seconds.
+#: The receiver keeps a list of the Connections whose asset (``faceki://<conn_id>/verifications``) a DAG uses. If the
+#: list cannot be read from the database, it is read again after this number of seconds.
 FAILURE_TTL_SECONDS = 5.0
 #: Maximum time in seconds of a Connection lookup, and of reading the ids of the Connections whose assets are used. The
 #: time is limited, because a secrets backend or the database is possibly slow or unavailable.

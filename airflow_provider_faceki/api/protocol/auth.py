@@ -125,9 +125,10 @@ class TokenRequest:
         object.__setattr__(self, "client_secret", SecretText(self.client_secret))
 
     def fingerprint(self) -> str:
-        """Return a hash of the account and the form of this token request.
+        """Return a hash of the account and of the kind of token request (``auth_flow``).
 
-        It is a part of the key of a token store in memory, so that two accounts or two forms never share a token.
+        It is a part of the key of a token store in memory. So two accounts never share a token, and two kinds of token
+        request do not either.
         """
         parts = (self.base_url, self.client_id, self.client_secret, self.flow.value)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()

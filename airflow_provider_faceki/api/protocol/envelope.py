@@ -51,8 +51,9 @@ _WORD_FIELDS = (
     *("message", "messages", "msg", *_ERROR_FIELDS),
     *("errormessage", "errordescription", "detail", "reason"),
 )
-# These fields contain codes, statuses, messages or technical details. Any other field with a value is content, such as
-# records. If an answer has content, an error field or a message alone does not make the answer a failure.
+# These fields contain codes, statuses, messages or technical details. Any other field with a value counts as content of
+# the answer, for example the records. An answer with content is not a failure only because it also has an error field
+# or a message.
 _ENVELOPE_FIELDS = frozenset(
     {
         *_CODE_FIELDS,

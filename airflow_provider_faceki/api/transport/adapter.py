@@ -41,7 +41,7 @@ MAX_UNSENT_BYTES = 256 * 1024
 NOTSENT_LOWAT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 # Clock for the deadline of sending. It also counts the time in which the machine is suspended, if the system has such a
-# clock. Another process possibly sends the same request in the meantime.
+# clock: while the machine was suspended, another process has possibly sent the same request.
 _SEND_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: Maximum number of response bytes that one operation reads while the request is still sent. If this number of bytes is
 #: stored, no more bytes are read early. The bytes show whether the server has already answered with a final status. The
