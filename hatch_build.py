@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Make the links of the README absolute when the package is built.
+"""Make the links of the README absolute when the package is built, or remove them.
 
 The module is a plugin of the build tool Hatchling. Relative links do not work on a package index.
 """
@@ -21,7 +21,10 @@ class ReadmeHook(MetadataHookInterface):
     """Hatchling plugin that sets the field `readme` of the package. The plugin's settings are in pyproject.toml."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Make the links of the README absolute, and add this README to the metadata of the package."""
+        """Add the README to the metadata of the package, with absolute links.
+
+        As long as no address is configured, links become plain text, and images are removed.
+        """
         readme = Path(self.root, "README.md").read_text(encoding="utf-8")
         text = for_package_index(readme, self.config["links-url"], self.config["images-url"])
         metadata["readme"] = {"content-type": "text/markdown", "text": text}

@@ -1,6 +1,9 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
 """Airflow retry policy for your own tasks that call FACEKI through ``FacekiHook``.
 
+The policy fails a task at once after an error that another try cannot solve. After other errors Airflow retries the
+task, if FACEKI has named a time, after this time.
+
 Use the policy as ``@task(retries=3, retry_policy=FACEKI_RETRY_POLICY)``. The policy requires Airflow 3.3 or later. In
 older Airflow, this module does not define the name ``FACEKI_RETRY_POLICY``.
 

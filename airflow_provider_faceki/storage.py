@@ -157,8 +157,9 @@ class AccessPolicy:
         for prefix in self.prefixes or ():
             scheme, separator, rest = prefix.partition("://")
             host = rest.partition("/")[0]
+            # A local URI with a host, such as file://in/x, would be a relative path.
             is_folder = prefix.startswith("/") or (
-                scheme and separator and (host or scheme.lower() in _LOCAL_SCHEMES)
+                scheme and separator and bool(host) is not (scheme.lower() in _LOCAL_SCHEMES)
             )
             if not is_folder or "@" in host:
                 raise ValidationError(

@@ -149,7 +149,7 @@ class Multipart:
 
     :param fields: Pairs of name and text.
     :param files: Pairs of name and file.
-    :param boundary: Separator of the parts. It must be random, so that no part contains it.
+    :param boundary: Separator of the parts. Default: a random text, so that no part contains it.
     """
 
     fields: tuple[tuple[str, str], ...]

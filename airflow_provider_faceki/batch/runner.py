@@ -49,7 +49,7 @@ MAX_BUFFERED_LINES = 10 * FLUSH_LINES
 #: Time in seconds for which a killed task waits for the rows in flight. It must be short: Airflow 3 first sends a
 #: signal to the process of the task, and ends the process five seconds later.
 KILL_GRACE_SECONDS = 2.5
-#: Seconds between two checks whether the task was killed.
+#: Maximum seconds between two checks whether the task was killed.
 POLL_SECONDS = 0.25
 #: Number of consecutive rows with a temporary FACEKI error. After this number the try ends, because FACEKI is probably
 #: down.

@@ -64,7 +64,7 @@ class ObjectStore:
         self._conn_id = conn_id
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a file atomically. An existing file is replaced."""
+        """Write a whole file. An existing file is replaced. On a local disk and on object storages this is atomic."""
         storage.write_bytes(uri, content, self._conn_id)
 
     def read(self, uri: str) -> bytes:

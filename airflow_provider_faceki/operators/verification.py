@@ -97,8 +97,9 @@ class FacekiKycVerificationOperator(_ImageOperator):
         a Connection. Default: any folder. Set this parameter if the images' URIs come from outside the DAG.
     :param resubmit: What happens if FACEKI has no verification under the identifier, although an earlier try possibly
         sent one. ``"if_absent"`` (default): the verification is sent again after ``resubmit_after``. If the workflow
-        stores no records, the task fails instead. ``"never"``: the task fails, so the verification is sent at most
-        once. ``"always"``: each try sends the verification, even if FACEKI already has it, and each try is billed.
+        stores no records, and ``check_rules`` has found this, the task fails instead. ``"never"``: the task fails, so
+        the verification is sent at most once. ``"always"``: each try sends the verification, even if FACEKI already has
+        it, and each try is billed.
     :param resubmit_after: Seconds to wait for a verification that an earlier try possibly sent, counted from the start
         of this try. If FACEKI has no record after this time, the task assumes that nothing was sent. Default 150.
     :param lookup_timeout: If the answer to a verification is lost, the task searches for its record. This is the

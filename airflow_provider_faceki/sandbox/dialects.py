@@ -36,10 +36,11 @@ class Dialect:
 
     :param summary: a description of the differences in a few words.
     :param answers: maps a route name to the function that changes the route's successful JSON answers.
-    :param failures: a function that changes every JSON answer that reports a failure, except `dead_token`. The function
-        receives and returns the document and the HTTP status.
+    :param failures: a function that changes the JSON answers that report a failure. It does not change `dead_token`,
+        injected faults, and answers to requests that cannot be read. The function receives and returns the document
+        and the HTTP status.
     :param responses: maps a route name to a function that changes the complete response, including headers and status,
-        except `dead_token`. The name `*` matches every route that has no function of its own.
+        with the exceptions of `failures`. The name `*` matches every route that has no function of its own.
     :param paths: maps a route name to the paths that replace the documented path. A name in braces is a variable part
         of the path, and its value is used as the query parameter with this name.
     :param pdf_method: the HTTP method of the PDF report call.

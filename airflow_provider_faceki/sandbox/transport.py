@@ -168,7 +168,7 @@ class WholeResponse(HTTPResponse):
 class SlowResponse(WholeResponse):
     """A complete response with a body that is sent in at most ten pieces.
 
-    :param seconds: the time in seconds over which the pieces are spread.
+    :param seconds: the time in seconds over which ten pieces are spread. Fewer pieces take less time.
     """
 
     def __init__(self, response: Response, seconds: float) -> None:

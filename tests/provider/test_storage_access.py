@@ -178,7 +178,10 @@ def test_an_image_that_is_too_large_may_be_told_of(object_store: ObjectStore) ->
     assert reason("s3://kyc/large.txt", policy, "s3_store") == REFUSED
 
 
-@pytest.mark.parametrize("prefix", ["", "in", "../in", "s3://", "s3://own@bucket/", "s3:/bucket", "://x"])
+@pytest.mark.parametrize(
+    "prefix",
+    [*("", "in", "../in", "s3://", "s3://own@bucket/", "s3:/bucket", "://x"), *("file://in", "local://in/x")],
+)
 def test_prefixes_that_are_none(prefix: str) -> None:
     with pytest.raises(ValidationError, match="allowed prefix"):
         AccessPolicy((prefix,))

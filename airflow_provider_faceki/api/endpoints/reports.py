@@ -124,7 +124,7 @@ class FetchPdfReport:
 
 
 def _gone(failure: FacekiError) -> FacekiError:
-    """Return the error to raise if no URL in FACEKI's answer returned the report.
+    """Return the error to raise if none of the URLs that were tried returned the report.
 
     :param failure: Error of the request to the first URL.
     """
