@@ -131,9 +131,9 @@ class ChargedCallState:
 
     @property
     def was_made_before_retry(self) -> bool:
-        """Whether an earlier try has finished the call or given it up, and Airflow has retried the task since then.
+        """Whether this try is a retry by Airflow after a try that has already finished the charged call or given it up.
 
-        If a person has cleared the task since then, the result is ``False``.
+        If a person has cleared the task after that try, the result is ``False``.
         """
         mark = self._mark
         if not isinstance(mark, Mapping) or not mark.get("is_finished"):

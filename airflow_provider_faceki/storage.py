@@ -674,7 +674,10 @@ def _is_invalid(error: Exception, labels: frozenset[str], *, is_local: bool) -> 
 
 
 def _labels(error: BaseException | None) -> frozenset[str]:
-    """Return the class names, codes and HTTP statuses of an error and of the last four errors that caused it."""
+    """Return the class names, codes and HTTP statuses of an error and of up to four errors that caused it.
+
+    The cause of the error comes first, then the cause of the cause, and so on.
+    """
     found: set[str] = set()
     for _ in range(5):
         if error is None:

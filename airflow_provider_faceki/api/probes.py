@@ -356,10 +356,10 @@ class Diagnosis:
         return question(f"otherwise; nothing found is: {found[1]}", Level.CHANGE, found[0])
 
     def _first_that_works(self, name: str, services: Iterable[Service]) -> tuple[dict[str, str], str] | None:
-        """Try several settings for fetching records, and stop at the first settings that work.
+        """Try candidates for the settings with which records are fetched, until one candidate works.
 
-        All later test requests use these settings. Return the settings that differ from the previous settings, and the
-        description of the answer. If no settings work, return ``None``.
+        All later test requests use this candidate. Return its settings that differ from the settings before, and the
+        description of the answer. If no candidate works, return ``None``.
         """
         configured = self._client.service
         for service in dict.fromkeys(services):

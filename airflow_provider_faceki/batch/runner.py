@@ -383,7 +383,8 @@ class BatchRunner:
         if isinstance(error, OSError):
             # An OSError means that a storage has failed, usually the storage of an image. It is not counted as a
             # failure of FACEKI.
-            # An input/output error (EIO) usually concerns a single file. All other errors can concern all files.
+            # An input/output error (EIO) usually concerns a single file, so it does not count as a failure of the whole
+            # storage. Every other error of a storage possibly concerns all its files.
             if getattr(error, "reason", None) != os.strerror(errno.EIO):
                 self._guard.storage_failed(error)
             return
@@ -426,7 +427,7 @@ class BatchRunner:
 
         :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum.
         """
-        # After an exception of the main thread, the rows that are still looked up must not be sent.
+        # After an exception of the main thread, the rows that are just being looked up must not be sent.
         self._is_aborting |= grace is not None
         for job in self._pool.cancel_pending():
             self.on_deferred(job.if_cancelled)

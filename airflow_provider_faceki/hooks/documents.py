@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Convert the documents of a verification from every accepted form into ``Document`` objects."""
+"""Convert the documents that a caller gives for a verification into ``Document`` objects.
+
+A caller can give each document in several ways, for example as a path, a URI or a mapping of sides.
+"""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class FormReader:
 
 
 class WholeResponse(HTTPResponse):
-    """A complete response, which is sent at once."""
+    """A complete response. It is sent in one piece."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.body, response.status, dict(response.headers), response.content_type)

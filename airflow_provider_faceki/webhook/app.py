@@ -267,10 +267,10 @@ class Receiver:
         raise await self._unauthorized(credentials.denied or f"wrong token for Connection {conn_id!r}", began)
 
     async def _look_up(self, conn_id: str, expected: bool, began: float) -> auth.Credentials:
-        # A request for an expected Connection waits until the lookup is finished. A request for any other Connection
-        # waits until 0.9 times the shortest delay of a refusal has passed since its arrival. If the lookup is not
-        # finished then, the request is refused after this shortest delay. So the delay does not reveal how long the
-        # lookup takes.
+        # A Connection is expected if a DAG uses its asset. A request for an expected Connection waits until the lookup
+        # is finished. A request for any other Connection waits a bit less than the shortest delay of a refusal. If the
+        # lookup is not finished then, the request is refused at the end of this delay. So the delay does not reveal how
+        # long the lookup takes.
         within = None if expected else began + 0.9 * self._refusal_seconds() - time.monotonic()
         try:
             return await self._authenticator.look_up(conn_id, expected, within)

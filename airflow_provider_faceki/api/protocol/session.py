@@ -275,7 +275,7 @@ def _may_renew(
     """Return whether the request has to be sent again, because FACEKI possibly refused the token.
 
     If the result is true, the caller sends the request again. If the token was fetched before this call, the caller
-    first fetches a new token. If the token was fetched during this call, the caller sends the same token again.
+    first fetches a new token. A token that was fetched during this call is not replaced by another one.
 
     :param error: The error with which FACEKI answered.
     :param token: The access token that was sent.

@@ -99,7 +99,7 @@ class _Driver:
 
 
 class SyncDriver(_Driver):
-    """Driver that executes the effects of a call on the caller's thread."""
+    """Driver that does the I/O of a call, such as sending and waiting, on the caller's thread."""
 
     def run(self, steps: Steps[T]) -> T:
         """Run the steps of a call to their end and return the result of the call.

@@ -234,9 +234,8 @@ class Backend:
         """
         with self.lock:
             while (link := self.store.pop_due(self.clock.now())) is not None:
-                # The sandbox refuses the verification if the link has no uses left or has expired, if the simulated
-                # FACEKI account has no credit, or if the record identifier selects an error code that is not in
-                # `REJECTIONS`. A refused verification does not use up the link.
+                # The sandbox refuses the verification, for example if the link has expired or the account has no
+                # credit; see `answer_link`. A refused verification does not use up the link.
                 with suppress(Refused):
                     self.answer_link(link)
 
