@@ -135,7 +135,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Yield a text, its segments if it is a path, and the values of its query if it is a web address."""
+    """Yield a text, the segments of the path in it, and the values of its query, such as ``42`` in ``person=42``."""
     yield text
     for segment in re.split(r"[/?#&]", text):
         yield segment.rpartition("=")[2]

@@ -158,6 +158,7 @@ class VerificationRecord:
 
         :param record_identifier: The caller's own id.
         :param request_id: FACEKI's id of the verification.
+        :param decision: The decision, as FACEKI spells it.
         :param codes: The codes that explain the decision.
         """
         items: list[Json] = [{"code": code, "name": code_name(code)} for code in codes]

@@ -81,7 +81,7 @@ class Lease:
             self._retry(self.ensure_held)
         except ValidationError:
             # If two tries start at the same moment, only one of them gets the lease. The other try deletes its own
-            # lease file, so that the file does not block a later try.
+            # lease file, because the file of a try without the lease has no meaning.
             self._retry(partial(self._store.delete, uri))
             raise
 

@@ -425,7 +425,8 @@ class BatchRunner:
     def _end(self, grace: float | None) -> None:
         """Start no further jobs, wait for the jobs in flight, and write all buffered lines of the journal.
 
-        :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum.
+        :param grace: Maximum time in seconds to wait for the jobs in flight. ``None`` means no maximum, until Airflow
+            kills the task.
         """
         # After an exception of the main thread, the rows that are just being looked up must not be sent.
         self._is_aborting |= grace is not None

@@ -183,8 +183,8 @@ def _find_records(answer: Payload) -> tuple[VerificationRecord, ...] | None:
 def _with_decision(item: dict[str, Json], document: Json, *, is_alone: bool) -> VerificationRecord:
     """Return ``item`` as a record.
 
-    If it is the only record in the answer and has no decision, a decision that the answer contains outside the record
-    is added.
+    If it is the only record in the answer and has no field ``decision``, the field of the answer's outer object is
+    added.
     """
     record = VerificationRecord(item)
     if (
