@@ -364,7 +364,7 @@ def _sizes(column: Any) -> list[int | None]:
         sizes = _sizes(column.dictionary)
         return [None if index is None else sizes[index] for index in column.indices.to_pylist()]
     if str(column.type) in _VIEW_TYPES:
-        # Arrow cannot compute the lengths of these types.
+        # Arrow cannot compute the lengths of values of these types, so they are converted.
         column = column.cast("large_binary")
     if str(column.type) not in _SIZED_TYPES:
         return [None] * len(column)

@@ -173,9 +173,10 @@ class VerificationGateway:
         return api.latest(self.hook.call(api.FetchRecords(**by)))
 
     def records_testable_from(self) -> float:
-        """Return the Unix time at which :meth:`keeps_records` can test the records of all workflows with accepted rows.
+        """Return the Unix time from which a missing record of an accepted row means that FACEKI stores no records.
 
-        If no row has the decision ACCEPTED yet, return 0.
+        Before, FACEKI possibly has not stored the record yet. The time is valid for all workflows of this try. If no
+        row has the decision ACCEPTED yet, return 0.
         """
         accepted_at = [accepted_at for _, accepted_at in self._accepted.values()]
         return max(accepted_at) + self.options.resubmit_after if accepted_at else 0.0

@@ -33,7 +33,7 @@ LINGER_SECONDS = 5.0
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 _PIECES = 10
 
-#: A function that closes the connection of a client. If its second argument is true, the connection is reset.
+#: A function that closes the connection of a client: with a TCP reset if its second argument is true.
 Abort = Callable[[tuple[str, int] | None, bool], None]
 
 

@@ -102,7 +102,10 @@ class FetchRecords:
         return meant
 
     def empty(self, error: NotFoundError) -> tuple[VerificationRecord, ...]:
-        """Return an empty tuple if ``error`` proves that FACEKI has no record; see :func:`check_is_stated`."""
+        """Return an empty tuple if ``error`` proves that FACEKI has no record.
+
+        :raises UnexpectedResponseError: if it does not prove this; see :func:`check_is_stated`.
+        """
         check_is_stated(error)
         return ()
 
