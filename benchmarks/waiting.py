@@ -77,8 +77,8 @@ async def _main(name: str, count: int, url: str, certificate: str) -> dict[str, 
         "polls": (watch.polls - polls) / took,
         # This value is the memory for one wait. The memory of the connection pool must not be part of it, because that
         # memory does not depend on the number of waits. Therefore the start value `memory` was read after the first
-        # waits had filled the pool. These first waits are one thirtieth of all waits, and their memory is missing in the
-        # value.
+        # waits had filled the pool. These first waits are one thirtieth of all waits. Their memory is missing in
+        # the value.
         "memory": (_resident() - memory) / count,
         "late_p50": 1e3 * statistics.median(watch.late),
         "late_p99": 1e3 * statistics.quantiles(watch.late, n=100)[98],

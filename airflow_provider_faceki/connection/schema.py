@@ -411,5 +411,6 @@ SPECS: dict[str, FieldSpec] = {
 #: ``EXTRA_FIELDS`` contains the fields that are stored in the Connection's extra, by key.
 STANDARD_FIELDS = {spec.column: spec for spec in SPECS.values() if spec.column}
 EXTRA_FIELDS = {name: spec for name, spec in SPECS.items() if not spec.column}
-#: Standard fields of a Connection that the form hides. They are used only if the base URL has no scheme or no port.
+#: Standard fields of a Connection whose values are used only if the base URL has no scheme or no port. Before Airflow
+#: 3.2 the form hides both. From 3.2 on, it hides only ``schema``.
 HIDDEN_FIELDS = ("schema", "port")

@@ -214,7 +214,7 @@ class ReferencedConnections:
         self._failed = False
 
     async def contains(self, conn_id: str) -> bool:
-        """Return whether a DAG uses the asset of the Connection.
+        """Return whether a DAG uses the asset of the Connection, or has used it.
 
         The ids of all such Connections are read from time to time. If they cannot be read, the last known ids are used.
         """
