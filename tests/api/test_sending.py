@@ -23,6 +23,7 @@ from airflow_provider_faceki.api.uploads import Image
 from tests.api.certificates import Authority
 from tests.api.fake_server import RECORDS_PATH, FakeServer, Handler, reply_json
 from tests.api.proxy import RecordingProxy
+from tests.waiting import wait_until
 
 #: Size in bytes that is larger than the kernel buffers of both ends of a loopback connection.
 LARGE = 24 * 1024 * 1024
@@ -164,7 +165,9 @@ def test_a_request_is_not_completed_after_its_deadline(slow: Slow, monkeypatch: 
     with pytest.raises(errors.TransportError, match="upload_timeout=60 s") as caught:
         slow.send(60.0, image)
     assert not caught.value.is_ambiguous
-    assert slow.server.received == []
+    wait_until(lambda: slow.server.received)
+    (received,) = slow.server.received
+    assert received.body == b""
 
 
 @pytest.mark.skipif(connections.NOTSENT_LOWAT_OPTION is None, reason="this system has no such option")
