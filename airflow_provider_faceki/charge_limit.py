@@ -5,7 +5,7 @@ All threads of the try share the limit. The count is stored only in the memory o
 deferred try resumes in another process, the count starts from 0 there. Outside a task, the calls of each process are
 counted separately.
 
-The module also remembers charged calls whose outcome is in doubt: calls that are running, and calls that an error such
+The module also remembers charged calls whose outcome is unknown: calls that are running, and calls that an error such
 as ``AirflowTaskTimeout`` has ended.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 #: Number of charged calls that are running or that were interrupted, by try.
-_in_doubt = Counter[str]()
+_unknown_outcomes = Counter[str]()
 #: Number of charged calls, by Connection id and try. The client does not store the number, because a changed
 #: Connection causes a new client, which would count from 0 again.
 _made = Counter[tuple[str, str]]()
@@ -42,7 +42,7 @@ def _after_fork() -> None:
     # nothing would release the lock. Therefore the child process creates a new lock.
     global _lock
     _lock = threading.Lock()
-    _in_doubt.clear()
+    _unknown_outcomes.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -52,7 +52,7 @@ def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractCont
     """Return a function that creates a context manager, which counts and limits charged calls.
 
     ``FacekiClient`` runs each charged call inside such a context manager. With no limit, it only remembers whether the
-    outcome of the call is in doubt.
+    outcome of the call is unknown.
 
     :param conn_id: Id of the Connection.
     :param maximum: Maximum number of charged calls in one try. ``None`` means no limit.
@@ -60,7 +60,7 @@ def charge_limit(conn_id: str, maximum: int | None) -> Callable[[], AbstractCont
     return partial(_charging, conn_id, maximum)
 
 
-def has_charge_in_doubt(context: Context | None = None) -> bool:
+def has_unknown_outcome(context: Context | None = None) -> bool:
     """Return whether a try has a charged call that is running or that was interrupted.
 
     A call that ended with a result or with a :class:`FacekiError` was not interrupted.
@@ -68,14 +68,14 @@ def has_charge_in_doubt(context: Context | None = None) -> bool:
     :param context: Context of the try. Default: the try that runs in this process.
     """
     with _lock:
-        return _in_doubt[_current_try(context)] > 0
+        return _unknown_outcomes[_current_try(context)] > 0
 
 
 @contextmanager
 def _charging(conn_id: str, maximum: int | None) -> Iterator[None]:
     current = _current_try()
     with _lock:
-        _in_doubt[current] += 1
+        _unknown_outcomes[current] += 1
     is_interrupted = True
     try:
         with nullcontext() if maximum is None else _counting((conn_id, current), maximum):
@@ -87,7 +87,7 @@ def _charging(conn_id: str, maximum: int | None) -> Iterator[None]:
     finally:
         if not is_interrupted:
             with _lock:
-                _in_doubt[current] -= 1
+                _unknown_outcomes[current] -= 1
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_faceki.api.errors import FacekiError, OutcomeUnknownError
-from airflow_provider_faceki.charge_limit import has_charge_in_doubt
+from airflow_provider_faceki.charge_limit import has_unknown_outcome
 from airflow_provider_faceki.failures import is_task_retryable
 
 try:
@@ -58,7 +58,7 @@ else:
             For all other errors, return the result of Airflow's default policy, unless the error has interrupted a
             charged call.
             """
-            if has_charge_in_doubt(context):
+            if has_unknown_outcome(context):
                 kind = type(exception).__name__
                 return RetryDecision.fail(reason=f"{kind} in a charged call: another try may be billed again")
             if not isinstance(exception, FacekiError):

@@ -193,7 +193,7 @@ def _write_whole(target: Path, text: str) -> None:
             out.write(text)
         os.replace(name, target)
     except BaseException:
-        # The target is possibly a folder, or the disk is full.
+        # Nobody would use the temporary file, so it is removed after any exception, also after Ctrl-C.
         with suppress(OSError):
             os.unlink(name)
         raise

@@ -266,7 +266,7 @@ def alarm() -> Iterator[None]:
     yield
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     signal.signal(signal.SIGALRM, before)
-    charge_limit._in_doubt.clear()
+    charge_limit._unknown_outcomes.clear()
 
 
 @pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has retry policies from 3.3 on")
