@@ -1,7 +1,10 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""Find the processes that a test has started."""
+"""Find the processes and the servers that a test has started."""
 
 from __future__ import annotations
+
+import socket
+from contextlib import closing
 
 import psutil
 
@@ -16,3 +19,9 @@ def running_with(name: str, value: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def listens(port: int) -> bool:
+    """Return whether a server accepts connections on this port of the loopback address."""
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

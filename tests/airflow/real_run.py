@@ -61,7 +61,7 @@ def real_run(folder: Path) -> Iterator[RealRun]:
 def _run_all(run: RealRun) -> None:
     airflow, control = run.airflow, run.planted.faceki.control
     dags = (LINK_DAG, *SCHEDULED, *EVERY) if AIRFLOW_3 else (LINK_DAG,)
-    airflow.wait("the DAGs to be read", lambda: airflow.knows(*dags))
+    airflow.wait_until_ready(*dags)
     airflow.tell(
         *(("dags", "unpause", dag_id) for dag_id in dags),
         *(

@@ -64,7 +64,7 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WholeAi
             faceki.control.post("records", record_identifier=name, decision=decision)
         connection = json.dumps(faceki.connection())
         with WholeAirflow(home, {"AIRFLOW_CONN_FACEKI_DEFAULT": connection, **bundles(EXAMPLES)}) as airflow:
-            airflow.wait("the example", lambda: airflow.knows(DAG_ID))
+            airflow.wait_until_ready(DAG_ID)
             airflow.tell(
                 ("dags", "unpause", DAG_ID),
                 *(airflow.trigger(DAG_ID, name, {"record_identifier": name}) for name in CASES),

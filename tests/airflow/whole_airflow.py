@@ -21,6 +21,7 @@ from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from demo.airflow_stack import create_database
 from demo.processes import family, free_port
 from tests.airflow.running import AIRFLOW_3, reading
+from tests.processes import listens
 
 #: Timeouts in seconds. On an idle machine with two cores, less than a tenth of them is sufficient.
 MAX_WAIT_SECONDS = 900.0
@@ -59,6 +60,8 @@ class WholeAirflow:
         self.printed = home / "printed"
         self.database = home / "airflow.db"
         port = free_port()
+        #: The port of each API server.
+        self.ports = {"api-server": port} if AIRFLOW_3 else {}
         self.environment = {
             **os.environ,
             # Airflow 2 starts its tasks with the command `airflow`, which is found by PATH.
@@ -206,6 +209,11 @@ class WholeAirflow:
         with reading(self.database) as database:
             known = {dag_id for (dag_id,) in database.execute("SELECT dag_id FROM serialized_dag")}
         return set(dag_ids) <= known
+
+    def wait_until_ready(self, *dag_ids: str) -> None:
+        """Wait until these DAGs are parsed and the API servers answer, so that a task can start."""
+        self.wait("the DAGs to be read", lambda: self.knows(*dag_ids))
+        self.wait("the API servers to answer", lambda: all(map(listens, self.ports.values())))
 
     def wait(self, what: str, done: Callable[[], bool]) -> None:
         """Wait until `done()` is true.

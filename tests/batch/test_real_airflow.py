@@ -96,7 +96,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Batc
             connection = json.dumps(server.connection(timeout=60, upload_timeout=60, token_store="memory"))
             environment[f"AIRFLOW_CONN_FACEKI_{name.upper()}"] = connection
         airflow = stack.enter_context(WholeAirflow(folder / "home", environment))
-        airflow.wait("the DAG to be read", lambda: airflow.knows("batch_verify"))
+        airflow.wait_until_ready("batch_verify")
         airflow.tell(("dags", "unpause", "batch_verify"))
         made = {}
         for name, server in servers.items():

@@ -118,7 +118,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 def _live_through(scene: Scene) -> None:
     dags = ("killed", "own_tasks") if HAS_STATE_STORE else ("killed",)
     airflow = scene.airflow
-    airflow.wait("the DAGs to be read", lambda: airflow.knows(*dags))
+    airflow.wait_until_ready(*dags)
     airflow.tell(*(("dags", "unpause", dag_id) for dag_id in dags), airflow.trigger("killed", "k", {}))
     airflow.wait(f"{KILLS} processes to kill", lambda: scene.killer.strike() or scene.run.state in ENDED)
     for dag_id in dags[1:]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,9 @@ from demo.airflow_stack import Airflow
 from demo.processes import free_port
 from tests.airflow.running import AIRFLOW_3
 from tests.airflow.whole_airflow import WholeAirflow
+from tests.distributed.host import WORKERS
 
-WORKERS = ("worker-1", "worker-2")
+DEFAULT_QUEUE = "default"
 TRIGGERERS = ("triggerer-1", "triggerer-2")
 API_SERVERS: Sequence[str] = ("api-server-1", "api-server-2") if AIRFLOW_3 else ()
 #: Seconds without a heartbeat after which Airflow runs a task again on another host.
@@ -76,11 +75,6 @@ def _as_bytes(cell: object) -> object:
     return bytes(cell) if isinstance(cell, memoryview) else cell
 
 
-def _listens(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 class Cluster(WholeAirflow):
     """Airflow's services as separate hosts.
 
@@ -115,6 +109,7 @@ class Cluster(WholeAirflow):
             "AIRFLOW__CELERY__BROKER_URL": f"{broker_url}/0",
             "AIRFLOW__CELERY__RESULT_BACKEND": f"{broker_url}/1",
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+            "AIRFLOW__OPERATORS__DEFAULT_QUEUE": DEFAULT_QUEUE,
             "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
             f"AIRFLOW__SCHEDULER__{HEARTBEAT}": "1",
             f"AIRFLOW__SCHEDULER__{HEARTBEAT_TIMEOUT}": str(HEARTBEAT_TIMEOUT_SECONDS),
@@ -134,7 +129,9 @@ class Cluster(WholeAirflow):
     def arguments(self, service: str) -> Sequence[str]:
         """Return the arguments of the command `airflow` that starts a host's service."""
         if service in WORKERS:
-            return ["celery", "worker", "--celery-hostname", service, "--skip-serve-logs"]
+            # Each worker also has a queue of its own, so that a test can choose the worker.
+            queues = f"{DEFAULT_QUEUE},{service}"
+            return ["celery", "worker", "--celery-hostname", service, "--queues", queues, "--skip-serve-logs"]
         if service in TRIGGERERS:
             # Two triggerers share the waits only if one of them has no room for all.
             return ["triggerer", "--skip-serve-logs", "--capacity", "10"]
@@ -179,12 +176,6 @@ class Cluster(WholeAirflow):
     def runs(self, dag_id: str) -> list[DagResult]:
         found = self.rows("SELECT run_id FROM dag_run WHERE dag_id = %s", dag_id)
         return [self.run(dag_id, run_id) for (run_id,) in found]
-
-    def wait_until_ready(self, *dag_ids: str) -> None:
-        """Wait until these DAGs are parsed and the API servers answer."""
-        self.wait("the DAGs to be read", lambda: self.knows(*dag_ids))
-        for server, port in self.ports.items():
-            self.wait(f"{server} to answer", partial(_listens, port))
 
     def begin(self, dag_id: str, conf: Mapping[str, object]) -> DagResult:
         """Start a DAG run."""

@@ -1,9 +1,11 @@
 # Licensed under the Apache License, Version 2.0; see the file LICENSE.
-"""The host name of an Airflow process: `[core] hostname_callable` of the cluster."""
+"""The names of the hosts: those of the workers, and `[core] hostname_callable` of the cluster."""
 
 from __future__ import annotations
 
 import os
+
+WORKERS = ("worker-1", "worker-2")
 
 
 def name() -> str:

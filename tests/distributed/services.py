@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
 from demo.processes import free_port
+from tests.processes import listens
 from tests.waiting import wait_until
 
 
@@ -27,13 +27,8 @@ def redis() -> Iterator[str]:
         options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
         server = subprocess.Popen([command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            wait_until(lambda: _listens(port))
+            wait_until(lambda: listens(port))
             yield f"redis://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait(120)
-
-
-def _listens(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -9,7 +9,7 @@ import signal
 import psutil
 import pytest
 
-from tests.distributed.cluster import WORKERS
+from tests.distributed.host import WORKERS
 from tests.distributed.site import FAST_SECONDS, SLOW_SECONDS, Batch, Site
 
 pytestmark = pytest.mark.airflow

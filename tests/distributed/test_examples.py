@@ -11,8 +11,9 @@ import pytest
 
 from airflow_provider_faceki.sandbox.dag_runner import DagResult
 from tests.billing.image_files import image_bytes
-from tests.distributed.cluster import ENDED, WORKERS
+from tests.distributed.cluster import ENDED
 from tests.distributed.conftest import EXAMPLES_FOLDER
+from tests.distributed.host import WORKERS
 from tests.distributed.site import FAST_SECONDS, Site
 
 pytestmark = pytest.mark.airflow

@@ -115,7 +115,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, _object_store_server: Object
             "TEST_PERSON": PERSON,
         }
         with WholeAirflow(folder / "home", environment) as airflow:
-            airflow.wait("the DAG", lambda: airflow.knows(DAG_ID))
+            airflow.wait_until_ready(DAG_ID)
             airflow.tell(("dags", "unpause", DAG_ID), airflow.trigger(DAG_ID, RUN_ID, {}))
             run = airflow.run(DAG_ID, RUN_ID)
             airflow.wait("the run", lambda: run.state in {"success", "failed"})

@@ -25,6 +25,7 @@ import requests
 
 from airflow_provider_faceki.sandbox import ControlClient, SandboxProcess
 from airflow_provider_faceki.sandbox.__main__ import main
+from tests.processes import listens
 
 pytestmark = pytest.mark.process
 
@@ -141,11 +142,7 @@ def test_it_ends_with_its_parent(eventually: Callable[[Callable[[], object]], No
     parent.kill()
     parent.communicate(timeout=120)
 
-    def gone() -> bool:
-        with socket.socket() as line:
-            return line.connect_ex(("127.0.0.1", int(url.rsplit(":", 1)[1]))) != 0
-
-    eventually(gone)
+    eventually(lambda: not listens(int(url.rsplit(":", 1)[1])))
 
 
 def test_a_process_of_its_own() -> None:

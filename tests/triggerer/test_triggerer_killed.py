@@ -71,7 +71,7 @@ def _live_through(airflow: WholeAirflow, faceki: SandboxProcess) -> Scene:
         return int(counters["requests"]["records"])
 
     run = airflow.run("many_waits", "once")
-    airflow.wait("the DAG to be read", lambda: airflow.knows("many_waits"))
+    airflow.wait_until_ready("many_waits")
     airflow.tell(("dags", "unpause", "many_waits"), airflow.trigger("many_waits", "once", {}))
     airflow.wait("all to wait", lambda: Counter(run.states.values())["deferred"] == len(PEOPLE))
     airflow.wait_for_ended_processes()
