@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ HAS_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
 HAS_PARTITIONS = AIRFLOW_VERSION >= (3, 2)
 #: Whether a task can set the partition of an event.
 TASKS_SET_PARTITIONS = AIRFLOW_VERSION >= (3, 3)
+
+if AIRFLOW_VERSION >= (3, 4):
+    # Airflow 3.4 reads the DAG bundles once in a process. Here each test module has its own bundles.
+    manager: Any = import_module("airflow.dag_processing.bundles.manager")
+    manager._load_bundle_config_snapshot = manager._load_bundle_config_snapshot.__wrapped__
 
 
 def bundles(*folders: Path) -> dict[str, str]:

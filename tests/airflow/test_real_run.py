@@ -21,6 +21,10 @@ pytestmark = pytest.mark.airflow
 
 #: Tables of Airflow's database that contain links. A link is an identifier that tasks pass to each other.
 LINK_TABLES = {"xcom", "rendered_task_instance_fields", "trigger"}
+#: The triggers of a DAG's deferred tasks.
+TRIGGERS = (
+    "SELECT classpath, kwargs FROM trigger t JOIN task_instance i ON i.trigger_id = t.id WHERE i.dag_id = ?"
+)
 #: Airflow 3.4 has other names for two of these tables.
 NAMES_BEFORE_3_4 = {"xcom_v2": "xcom", "rtif_v2": "rendered_task_instance_fields"}
 
@@ -65,9 +69,7 @@ def test_one_token_for_all_processes(real: RealRun) -> None:
 
 def test_what_the_triggerer_was_given(real: RealRun) -> None:
     with sqlite3.connect(real.waiting) as database:
-        rows = database.execute(
-            "SELECT classpath, kwargs FROM trigger" if not AIRFLOW_3 else TRIGGERS
-        ).fetchall()
+        rows = database.execute(TRIGGERS, (LINK_DAG,)).fetchall()
     assert [path for path, _ in rows] == [
         "airflow_provider_faceki.triggers.faceki.FacekiKycDecisionTrigger"
     ] * 2
@@ -78,9 +80,6 @@ def test_what_the_triggerer_was_given(real: RealRun) -> None:
             found = found.get("__var", found)
             assert found["faceki_conn_id"] == "faceki_default"
             assert all(isinstance(value, str | int | float | bool | None) for value in found.values())
-
-
-TRIGGERS = "SELECT classpath, kwargs FROM trigger WHERE classpath LIKE '%faceki%'"
 
 
 @only_airflow_3

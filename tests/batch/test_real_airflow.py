@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -128,8 +127,9 @@ def test_killed_at_five_moments_and_tried_again(airflow: dict[str, Batch]) -> No
         batch.airflow.wait(f"{moment} bills", lambda moment=moment: batch.billed >= moment)  # type: ignore[misc]
         pid = batch.pid()
         assert pid is not None, f"try {number} had ended before it could be killed"
-        os.kill(pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=120)
+        process = psutil.Process(pid)
+        process.kill()
+        process.wait(120)
         assert batch.billed < PEOPLE
     batch.airflow.wait("the run to end", lambda: batch.run.state in ENDED)
     assert batch.run.state == "success"
