@@ -72,8 +72,8 @@ class FacekiClient(_SharedValue):
         with mode 0700. If it and ``token_backend`` are ``None``, the token is stored in this process's memory only.
     :param token_backend: Storage through which several hosts share the encrypted access token. ``token_directory`` is
         then a cache for this storage.
-    :param secret_masker: Functions that mask access tokens in log lines. The default is ``None``, because this package
-        itself writes no log lines that contain secrets.
+    :param secret_masker: Functions that mask access tokens and the ids of new links in log lines. The default is
+        ``None``, because this package itself writes no log lines that contain secrets.
     :param warn: Function that logs a warning. It is called with one sentence if ``token_directory`` or
         ``token_backend`` cannot be used.
     :param observer: Object that counts requests for metrics. It is called for each request.

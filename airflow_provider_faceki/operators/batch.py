@@ -186,7 +186,8 @@ class FacekiBatchVerificationOperator(_BatchOperator):
     :param max_error_rate: Share of error rows (0 to 1) above which the task fails. From 100 finished rows on, it fails
         before the end of the manifest. Default 1, so the task never fails for this reason.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
-        contains no Connection, the storage library uses its default credentials.
+        contains no Connection, none is used, also not ``aws_default``. For S3, boto3 then searches for credentials in
+        environment variables and in the role of the machine. If it finds none, the task reads S3 anonymously.
     :param image_conn_id: Connection for the storage of the images. Default: the same rule as for
         ``manifest_conn_id``.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
@@ -401,7 +402,8 @@ class FacekiBatchFetchRecordsOperator(_BatchOperator):
     :param max_error_rate: Share of error rows (0 to 1) above which the task fails and writes no tables. From 100
         finished rows on, it fails before the end of the input. Default 1, so the task never fails for this reason.
     :param manifest_conn_id: Connection for the manifest's storage. Default: the Connection in the URI. If the URI
-        contains no Connection, the storage library uses its default credentials.
+        contains no Connection, none is used, also not ``aws_default``. For S3, boto3 then searches for credentials in
+        environment variables and in the role of the machine. If it finds none, the task reads S3 anonymously.
     :param output_conn_id: Connection for the output's storage. Default: the same rule as for ``manifest_conn_id``.
     :param faceki_conn_id: Connection of type ``faceki``.
     """

@@ -8,12 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSkipException,
-    BaseOperator,
-    mask_secret,
-)
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.api.arguments import check_exactly_one, check_part_names
@@ -259,7 +254,6 @@ class FacekiGenerateKycLinkOperator(FacekiOperator):
             )
             expires_at = self._expires_at()
             made = self._make(endpoint)
-        mask_secret(made.link)
         self.log.info(
             "FACEKI made a verification link%s%s",
             f" for record identifier {loggable(made.record_identifier)}" if made.record_identifier else "",

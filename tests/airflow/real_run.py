@@ -20,6 +20,7 @@ from tests.airflow.whole_airflow import WholeAirflow
 LINK_DAG = "example_faceki_kyc_link"
 SCHEDULED = ("example_faceki_fetch_records", "example_faceki_hook_taskflow")
 EVERY = ("every_path", "every_image")
+HOOK_DAG = "hook_link"
 ENDED = {"success", "failed"}
 
 
@@ -60,7 +61,7 @@ def real_run(folder: Path) -> Iterator[RealRun]:
 
 def _run_all(run: RealRun) -> None:
     airflow, control = run.airflow, run.planted.faceki.control
-    dags = (LINK_DAG, *SCHEDULED, *EVERY) if AIRFLOW_3 else (LINK_DAG,)
+    dags = (LINK_DAG, HOOK_DAG, *SCHEDULED, *EVERY) if AIRFLOW_3 else (LINK_DAG,)
     airflow.wait_until_ready(*dags)
     airflow.tell(
         *(("dags", "unpause", dag_id) for dag_id in dags),
@@ -69,6 +70,7 @@ def _run_all(run: RealRun) -> None:
             for run_id in ("accepted", "declined")
         ),
         *(airflow.trigger(dag_id, "every", run.planted.conf) for dag_id in EVERY if AIRFLOW_3),
+        *(airflow.trigger(dag_id, "once", {}) for dag_id in (HOOK_DAG,) if AIRFLOW_3),
     )
     waits = (run.accepted, run.declined)
     airflow.wait("both to wait", lambda: all(_waits(each) for each in waits))

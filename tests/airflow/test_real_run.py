@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from tests.airflow.canaries import NOWHERE, PERSON, Canaries, files_below, logs_clean_of, rows_of
 from tests.airflow.ends import ENDS
-from tests.airflow.real_run import EVERY, LINK_DAG, SCHEDULED, RealRun, real_run
+from tests.airflow.real_run import EVERY, HOOK_DAG, LINK_DAG, SCHEDULED, RealRun, real_run
 from tests.airflow.running import AIRFLOW_3, reading
 from tests.processes import running_with
 
@@ -136,6 +137,20 @@ def test_no_link_in_any_log(real: RealRun) -> None:
         for hit in searched.lines_in(content)
     ]
     assert told == []
+
+
+@only_airflow_3
+def test_a_link_that_a_python_task_returns_is_masked_in_its_log(real: RealRun) -> None:
+    link = real.airflow.run(HOOK_DAG, "once").xcom("makes_link").rpartition("/")[2]
+    assert link in real.planted.links
+    logged = b"".join(
+        content
+        for path, content in files_below(real.airflow.home)
+        if f"/dag_id={HOOK_DAG}/" in path and path.endswith(".log")
+    )
+    returned = re.findall(rb"Done\. Returned value (?:was: [^\"]*/|not shown)([^\"/]*)", logged)
+    assert sorted(returned) == [b"", b"***"]
+    assert link.encode() not in logged
 
 
 @pytest.mark.parametrize("which", ["after all", "while they wait"])

@@ -25,11 +25,13 @@ from airflow_provider_faceki.api.errors import (
     WorkflowError,
 )
 from airflow_provider_faceki.api.models import VerificationRecord
+from airflow_provider_faceki.api.protocol import session
 from airflow_provider_faceki.api.protocol.envelope import Payload, read_payload
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse, Json
 from airflow_provider_faceki.api.protocol.session import Endpoint
 from airflow_provider_faceki.api.service import Service
 from airflow_provider_faceki.api.uploads import Image, Multipart
+from tests.api.fake_driver import FakeDriver, token
 
 HERE = Service(base_url="https://kyc.example.com/prefix", records_path="/records/v9")
 ACCEPT = (("accept", "application/json"),)
@@ -293,6 +295,23 @@ def _answered(document: Json) -> Payload:
 
 
 LINKS = GenerateKycLink(workflow_id="w", record_identifier="mine")
+
+
+@pytest.mark.parametrize(
+    ("link", "masks"),
+    [
+        pytest.param("l-123", ["mask l-123"], id="id"),
+        # On Airflow 2.11, a short text would be masked inside other words.
+        pytest.param("l-12", [], id="too short"),
+    ],
+)
+def test_a_new_link_is_masked(link: str, masks: list[str]) -> None:
+    driver = FakeDriver()
+    driver.store.set(token("t"))
+    driver.events.clear()
+    made = driver.run(session.call(driver.account, LINKS), _answered({"data": link}))
+    assert made == KycLink(link, None, "mine")
+    assert driver.events == ["mask t", "request", *masks]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from airflow_provider_faceki.api.arguments import DEFAULT_LOOKUP_TIMEOUT_SECONDS
 from airflow_provider_faceki.api.codes import CODES, RETAKE_SELFIE
 from airflow_provider_faceki.api.protocol import auth, session
 from airflow_provider_faceki.api.tokens import shared
+from airflow_provider_faceki.api.transport import adapter
 from airflow_provider_faceki.batch import (
     error_guard,
     lease,
@@ -163,6 +164,10 @@ NUMBERS: list[tuple[str, str, list[tuple[object, object]]]] = [
     ("batch", "more than 4 KiB on average", [(readers.MAX_AVERAGE_CELL_BYTES, 4 * KIB)]),
     ("batch", "older than five seconds", [(lease.MAX_UNCHECKED_SECONDS, 5)]),
     ("batch", "part of an image (64 KiB)", [(uploads.CHUNK_BYTES, 64 * KIB)]),
+    ("batch", "at most about 256 KiB that are not sent yet", [(adapter.MAX_UNSENT_BYTES, 256 * KIB)]),
+    ("batch", "at most `concurrency` rows at the same time (16 by default)", [(batch_default("concurrency"), 16)]),
+    ("batch", "at most `6 * concurrency` rows", [(verify.INTENTS_PER_THREAD + 2, 6)]),
+    ("executors", "about 256 KiB at most", [(adapter.MAX_UNSENT_BYTES, 256 * KIB)]),
     ("decisions/file-token-store", "the other hosts wait 30 s", [(session.MAX_LOCK_WAIT_SECONDS, 30)]),
     ("decisions/file-token-store", "After two minutes a lock", [(shared.MAX_LOCK_AGE_SECONDS, 120)]),
     ("decisions/batch-journal", "up to 200 rows", [(verify.MAX_INTENTS_AT_ONCE, 200)]),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import pickle
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import redact
 
 from airflow_provider_faceki import api
 from airflow_provider_faceki.hooks import faceki as hook_module
@@ -49,6 +51,20 @@ def test_a_link_is_made_and_its_rules_and_records_are_found(
     faceki_sandbox.decide(link.link, "ACCEPTED")
     assert hook.fetch_records(record_identifier="order-7") == hook.fetch_records(link=link.link)
     assert len(hook.fetch_records(link=link.link)) == 1
+
+
+@pytest.mark.parametrize("mode", ["method", "call", "acall"])
+def test_a_new_link_is_masked_in_logs(hook: FacekiHook, mode: str) -> None:
+    """Airflow logs the value that a task returns, so the link must be masked before the task has it."""
+    endpoint = api.GenerateKycLink(workflow_id=hook.workflow(None))
+    make: dict[str, Callable[[], api.KycLink]] = {
+        "method": hook.generate_kyc_link,
+        "call": lambda: hook.call(endpoint),
+        "acall": lambda: asyncio.run(hook.acall(endpoint)),
+    }
+    made = make[mode]()
+    assert made.url is not None
+    assert redact(f"{made.link} {made.url}") == f"*** {made.url.replace(made.link, '***')}"
 
 
 def test_a_verification_and_its_report(hook: FacekiHook, faceki_sandbox: FacekiSandbox) -> None:

@@ -10,6 +10,7 @@ from airflow_provider_faceki.api.errors import UnexpectedResponseError, Validati
 from airflow_provider_faceki.api.protocol.envelope import Payload
 from airflow_provider_faceki.api.protocol.fields import texts
 from airflow_provider_faceki.api.protocol.http import JSON_HEADERS, HttpRequest, Json, json_body
+from airflow_provider_faceki.api.protocol.session import AuthSession, MaskSecret, Steps, call_once
 from airflow_provider_faceki.api.secrets import SecretText
 from airflow_provider_faceki.api.service import FACEKI, Service
 from airflow_provider_faceki.api.values import as_link_id, check_identifier
@@ -24,6 +25,9 @@ _URL_FIELDS = frozenset(
         *("href", "link", "data", "result"),
     }
 )
+# Minimum length of a link id that is masked in log lines. Airflow 2.11 masks a text wherever it occurs in a log, so a
+# shorter id would hide parts of other words. Airflow 3 has the same minimum. FACEKI's ids have 36 characters.
+_MIN_MASKED_LENGTH = 5
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -109,6 +113,16 @@ class GenerateKycLink:
                 http_status=answer.status,
             )
         return KycLink(link, url, self.record_identifier)
+
+    def steps(self, account: AuthSession) -> Steps[KycLink]:
+        """Create the link, and mask its id in later log lines.
+
+        For example, Airflow logs the value that a ``@task`` returns. The URL of a link contains the id.
+        """
+        made = yield from call_once(account, self)
+        if len(made.link) >= _MIN_MASKED_LENGTH:
+            yield MaskSecret(made.link)
+        return made
 
     def __repr__(self) -> str:
         # The `repr` does not contain the caller's own id, because the id is possibly personal data, such as the number

@@ -68,7 +68,7 @@ class _Driver:
     """Base class of the synchronous and the asynchronous driver. A driver is the code that does the I/O of a call.
 
     :param policy: Rules for sending a failed request again.
-    :param secret_masker: Functions that mask access tokens in log lines, or ``None``.
+    :param secret_masker: Functions that mask access tokens and the ids of new links in log lines, or ``None``.
     :param observer: Observer of all requests, for metrics, or ``None``.
     """
 
