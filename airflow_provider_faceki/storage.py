@@ -640,7 +640,7 @@ def _translate_errors(doing: str, file: _File) -> Iterator[None]:
 def _translated(error: Exception, doing: str, file: _File) -> Exception:
     # The error text of a remote storage can contain a credential or sent content, so it is never shown.
     text = (error.strerror if file.is_local and isinstance(error, OSError) else None) or ""
-    labels = _labels(error)
+    labels = error_labels(error)
     if isinstance(error, FileNotFoundError) or labels & _MISSING_CODES:
         return StorageFileNotFoundError(
             f"cannot {doing} {redact_uri(file.uri)}: {text or 'no such file or bucket'}"
@@ -673,7 +673,7 @@ def _is_invalid(error: Exception, labels: frozenset[str], *, is_local: bool) -> 
     return any(_INVALID_NAMES.search(label) for label in labels)
 
 
-def _labels(error: BaseException | None) -> frozenset[str]:
+def error_labels(error: BaseException | None) -> frozenset[str]:
     """Return the class names, codes and HTTP statuses of an error and of up to four errors that caused it.
 
     The cause of the error comes first, then the cause of the cause, and so on.

@@ -35,6 +35,13 @@ def token_backend(uri: str) -> TokenBackend:
     return ObjectStorageTokenBackend(uri)
 
 
+#: S3's error codes for an object that was not created, because of another client. s3fs does not raise a FileExistsError
+#: for them. S3 answers with the first code while another client deletes the object. Then the object does not exist, but
+#: the caller tries to create it again after a short pause. Some servers with the API of S3 send the second code without
+#: the element ``Condition``, which s3fs needs to recognize that the object exists.
+_LOST_CODES = frozenset({"ConditionalRequestConflict", "PreconditionFailed"})
+
+
 class ObjectStorageTokenBackend:
     """``TokenBackend`` that stores tokens in an object storage.
 
@@ -107,6 +114,10 @@ class ObjectStorageTokenBackend:
             filesystem.pipe_file(path, content, mode="create")
         except FileExistsError:
             return False
+        except OSError as error:
+            if storage.error_labels(error) & _LOST_CODES:
+                return False
+            raise
         return True
 
     def delete(self, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from airflow_provider_faceki.api.tokens import shared
 from airflow_provider_faceki.api.tokens.file import FileTokenStore
 from airflow_provider_faceki.api.tokens.sealing import TokenSeal
 from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, SharedTokenStore
+from tests.api import worker
 from tests.api.certificates import Authority
 from tests.api.conftest import CallMode, RecordedWarnings
 from tests.api.fake_server import (
@@ -40,6 +42,7 @@ from tests.api.fake_server import (
     reply_json,
     require_token,
 )
+from tests.object_store import ObjectStore
 from tests.waiting import LoopTurns, wait_until
 
 pytestmark = pytest.mark.process
@@ -83,6 +86,53 @@ class FakeBackend:
     def delete(self, name: str) -> None:
         self._note("delete")
         self.objects.pop(name, None)
+
+
+@dataclass(eq=False)
+class LaggingBackend(FakeBackend):
+    """A storage that shows changes late, in the order in which they were made.
+
+    :param late: The operations whose changes are late. If ``create`` is late, two hosts can create the same object.
+    :param lag: A change becomes visible after this number of further operations.
+    """
+
+    late: tuple[str, ...] = ("write", "create", "delete")
+    lag: float = math.inf
+    _changes: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+
+    def show(self) -> None:
+        """Make all changes visible."""
+        self.lag = 0.0
+        self._changes = [(0.0, change) for _, change in self._changes]
+        self.read("", 0)
+
+    def _note(self, operation: str) -> None:
+        super()._note(operation)
+        with self._mutex:
+            while self._changes and self._changes[0][0] <= len(self.operations):
+                self._changes.pop(0)[1]()
+
+    def _change(self, operation: str, change: Callable[[], object]) -> None:
+        self._note(operation)
+        with self._mutex:
+            if operation in self.late:
+                self._changes.append((len(self.operations) + self.lag, change))
+            else:
+                change()
+
+    def write(self, name: str, content: bytes) -> None:
+        self._change("write", lambda: self.objects.update({name: content}))
+
+    def create(self, name: str, content: bytes) -> bool:
+        if "create" not in self.late:
+            return super().create(name, content)
+        if self.read(name, 1) is not None:
+            return False
+        self._change("create", lambda: self.objects.setdefault(name, content))
+        return True
+
+    def delete(self, name: str) -> None:
+        self._change("delete", lambda: self.objects.pop(name, None))
 
 
 @pytest.fixture
@@ -202,6 +252,19 @@ def test_a_refused_token_is_removed_for_all_and_never_taken_back(
     assert one.read() == NEWER
 
 
+def test_a_token_of_the_storage_does_not_replace_a_newer_one_of_this_host(
+    host: Callable[[str], SharedTokenStore], backend: FakeBackend, tmp_path: Path, warned: RecordedWarnings
+) -> None:
+    host("a").set(TOKEN)
+
+    def fetch_in_another_process(operation: str) -> None:
+        FileTokenStore(tmp_path / "b", SEAL, warned).set(NEWER)
+
+    backend.fail = fetch_in_another_process
+    assert host("b").read() == NEWER
+    assert FileTokenStore(tmp_path / "b", SEAL, warned).read() == NEWER
+
+
 def _rubbish(content: bytes) -> Callable[[FakeBackend], None]:
     def spoil(backend: FakeBackend) -> None:
         backend.objects |= {f"{SEAL.name}.token": content, LOCK: content, f"{SEAL.name}.lock.1": content}
@@ -307,12 +370,21 @@ def test_calls_go_on_where_the_storage_does_not_work(
     assert "canary" not in warned.messages[0]
 
 
-def test_a_slow_storage_does_not_stop_the_event_loop(
-    server: FakeServer, client: FacekiClient, backend: FakeBackend
+@pytest.mark.parametrize("trouble", ["is slow", "is slow and lags", "hangs"])
+def test_a_storage_does_not_stop_the_event_loop_if_it(
+    server: FakeServer, client: FacekiClient, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
     turns = LoopTurns()
+    backend = LaggingBackend(lag=5) if trouble == "is slow and lags" else FakeBackend()
     backend.fail = lambda operation: turns.wait_for_more()
+    if trouble == "hangs":
+        # The time limit of an operation ends when the loop has made turns, so that no time has to be measured.
+        def give_up(seconds: float, operation: Callable[[], object]) -> object:
+            turns.wait_for_more()
+            raise TimeoutError
+
+        monkeypatch.setattr(shared, "_within", give_up)
 
     async def ten_calls() -> None:
         sharing = replace(client, token_backend=backend).as_async()
@@ -320,8 +392,14 @@ def test_a_slow_storage_does_not_stop_the_event_loop(
 
     asyncio.run(turns.count_during(ten_calls()))
     assert server.token_requests == 1
+    backend.fail = lambda operation: None
+
+    def is_unlocked() -> bool:
+        backend.read("", 0)
+        return not any("lock" in name for name in backend.objects)
+
     # A thread removes the lock object, possibly after the end of the call.
-    wait_until(lambda: list(backend.objects) and not any("lock" in name for name in backend.objects))
+    wait_until(is_unlocked)
 
 
 def test_a_failed_token_request_frees_the_lock(
@@ -372,6 +450,74 @@ def test_hosts_that_begin_at_once_fetch_one_token(
     assert server.token_requests == 1
 
 
+@pytest.mark.parametrize("lag", [pytest.param(50, id="for a while"), pytest.param(math.inf, id="for ever")])
+@pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param(("write",), id="tokens"),
+        pytest.param(("delete",), id="released locks"),
+        pytest.param(("write", "create", "delete"), id="all"),
+    ],
+)
+def test_hosts_that_begin_at_once_fetch_one_token_each_at_most_if_the_storage_lags(
+    call: CallMode,
+    server: FakeServer,
+    client: FacekiClient,
+    warned: RecordedWarnings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    late: tuple[str, ...],
+    lag: float,
+) -> None:
+    _process_stores(monkeypatch)
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    backend = LaggingBackend(late=late, lag=lag)
+
+    def process_on(host: str) -> FacekiClient:
+        return replace(client, token_directory=tmp_path / host, token_backend=backend, warn=warned)
+
+    with ThreadPoolExecutor(24) as threads:
+        calls = [threads.submit(call, process_on(f"home-{number % 3}"), FETCH) for number in range(24)]
+        assert [one.result(120) for one in calls] == [()] * 24
+    assert server.token_requests <= (3 if "write" in late else 1)
+    backend.show()
+    before = server.token_requests
+    assert call(process_on("a new home"), FETCH) == ()
+    assert server.token_requests == before
+    assert warned.messages == []
+
+
+def test_a_refused_token_that_a_storage_still_shows_costs_one_token_for_each_host(
+    call: CallMode,
+    server: FakeServer,
+    client: FacekiClient,
+    warned: RecordedWarnings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _process_stores(monkeypatch)
+    server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    backend = LaggingBackend(lag=0)
+    homes = ["a", "b", "c"]
+
+    def calls_of_new_processes() -> int:
+        for home in homes * 2:
+            process = replace(client, token_directory=tmp_path / home, token_backend=backend, warn=warned)
+            assert call(process, FETCH) == ()
+        return server.token_requests
+
+    assert calls_of_new_processes() == 1
+    server.live.clear()
+    backend.lag = math.inf
+    assert calls_of_new_processes() == 1 + 3
+    homes.append("a new home")
+    assert calls_of_new_processes() == 1 + 4
+    backend.show()
+    homes.append("another new home")
+    assert calls_of_new_processes() == 1 + 4
+    assert warned.messages == []
+
+
 def test_a_host_that_is_killed_while_it_fetches_holds_the_others_up_for_a_while_only(
     server: FakeServer, client: FacekiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,9 +531,20 @@ def test_a_host_that_is_killed_while_it_fetches_holds_the_others_up_for_a_while_
     assert server.token_requests == 1
 
 
+@pytest.fixture(params=["volume", "S3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A location that the hosts share: a directory, or an object storage."""
+    if request.param == "volume":
+        return str(tmp_path / "volume")
+    # As in the worker processes.
+    monkeypatch.setattr(shared, "MAX_OPERATION_SECONDS", 60.0)
+    store: ObjectStore = request.getfixturevalue("object_store")
+    return store.uri("tokens")
+
+
 @pytest.fixture
 def processes(
-    server: FakeServer, authority: Authority, tmp_path: Path
+    server: FakeServer, authority: Authority, tmp_path: Path, place: str
 ) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     """Return a function that starts a worker process on the named host."""
     started: list[subprocess.Popen[str]] = []
@@ -395,7 +552,7 @@ def processes(
     def start(home: str) -> subprocess.Popen[str]:
         arguments = [server.url, "client-1", f"secret-{tmp_path}", str(tmp_path / home), authority.bundle]
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.api.worker", *arguments, str(tmp_path / "volume")],
+            [sys.executable, "-m", "tests.api.worker", *arguments, place],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
@@ -415,9 +572,11 @@ def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
     server: FakeServer,
     client: FacekiClient,
     tmp_path: Path,
+    place: str,
     processes: Callable[[str], subprocess.Popen[str]],
 ) -> None:
     server.on(RECORDS_PATH, require_token(reply_json(NOTHING_FOUND)))
+    storage = worker.backend(place)
     tasks = [processes(f"home-{number % 3}") for number in range(40)]
     for task in tasks:
         assert task.stdout is not None
@@ -427,7 +586,7 @@ def test_forty_tasks_and_ten_waits_on_three_hosts_fetch_one_token(
         client_id="client-1",
         client_secret=f"secret-{tmp_path}",
         token_directory=tmp_path / "home-2",
-        token_backend=DirectoryTokenBackend(tmp_path / "volume"),
+        token_backend=storage,
     ).as_async()
 
     async def wait_for_ten() -> None:

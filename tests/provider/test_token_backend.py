@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from botocore.exceptions import ClientError
+from s3fs.errors import translate_boto_error
 
 from airflow_provider_faceki import storage
 from airflow_provider_faceki import token_backend as token_backend_module
@@ -23,7 +25,7 @@ from airflow_provider_faceki.api.tokens.shared import DirectoryTokenBackend, Sha
 from airflow_provider_faceki.connection import settings as settings_module
 from airflow_provider_faceki.hooks import faceki as hook_module
 from airflow_provider_faceki.hooks.faceki import FacekiHook
-from airflow_provider_faceki.token_backend import token_backend
+from airflow_provider_faceki.token_backend import ObjectStorageTokenBackend, token_backend
 from tests.api.fake_server import NOTHING_FOUND, RECORDS_PATH, FakeServer, reply_json, require_token
 from tests.object_store import Fault, ObjectStore
 
@@ -178,6 +180,71 @@ def test_a_storage_that_fails_is_warned_of_once(
     assert "the FACEKI token cannot be shared through 's3://…@kyc/tokens' (" in told[0]
     assert "canary" not in told[0]
     assert server.token_requests == 1
+
+
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "PreconditionFailed"])
+def test_a_host_that_loses_the_lock_to_another_host_keeps_the_storage(
+    server: FakeServer,
+    object_store: ObjectStore,
+    fresh_home: Callable[[str, str], FacekiHook],
+    warnings_of_store: Callable[[], list[str]],
+    code: str,
+) -> None:
+    hook = fresh_home(object_store.uri("tokens", faulty=True), "a")
+    losses = iter([Fault(409 if code.startswith("Conditional") else 412, code)] * 2)
+    object_store.choose_fault = lambda method, path: next(losses, None) if method == "PUT" else None
+    assert hook.call(FETCH) == ()
+    assert next(losses, None) is None
+    assert warnings_of_store() == []
+    assert server.token_requests == 1
+    assert len(object_store.keys()) == 1
+
+
+class _Refusing:
+    """Stand-in for an fsspec filesystem that refuses to create an object."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite") -> None:
+        assert (path, mode) == ("bucket/tokens/lock", "create")
+        raise self._error
+
+
+def _create(error: Exception, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(storage, "locate", lambda uri: (_Refusing(error), "bucket/tokens"))
+    backend = ObjectStorageTokenBackend("gs://bucket/tokens")
+    backend.connect()
+    return backend.create("lock", b"1")
+
+
+def _s3_error(code: str, **more: str) -> Exception:
+    """Return the error that s3fs raises for an error of S3."""
+    refusal = ClientError({"Error": {"Code": code, "Message": "canary", **more}}, "PutObject")
+    error: Exception = translate_boto_error(refusal)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(_s3_error("PreconditionFailed", Condition="If-None-Match"), id="S3, it exists"),
+        pytest.param(_s3_error("PreconditionFailed"), id="like S3, it exists"),
+        pytest.param(_s3_error("ConditionalRequestConflict"), id="S3, it is deleted now"),
+        # gcsfs raises it for HTTP 412, and adlfs for azure-core's ResourceExistsError.
+        pytest.param(FileExistsError("bucket/tokens/lock"), id="GCS and Azure, it exists"),
+    ],
+)
+def test_who_loses_a_race_for_an_object_has_not_created_it(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    assert _create(error, monkeypatch) is False
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "SlowDown", "NoSuchBucket", "unknown"])
+def test_other_errors_of_a_creation_are_raised(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    with pytest.raises(OSError, match="canary"):
+        _create(_s3_error(code), monkeypatch)
 
 
 @pytest.mark.parametrize("content", [pytest.param(b"", id="empty"), pytest.param(b"x" * 200_000, id="large")])

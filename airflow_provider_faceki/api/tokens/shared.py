@@ -4,7 +4,8 @@
 Without this store, each host and each Kubernetes pod fetches its own token. FACEKI asks its users to use a token until
 it expires (https://docs.faceki.com/api-integration/verification-apis/authentication). The token stores of the process
 and of the host are caches. A process reads the shared storage only if no cache contains a usable token. If the storage
-cannot create an object exclusively, two hosts possibly fetch one token each. If the storage fails or hangs, the process
+cannot create an object exclusively, or if it shows changes late, each host possibly fetches a token of its own. It
+fetches no second token, because its cache contains the first one at once. If the storage fails or hangs, the process
 logs at most one warning and does not use the storage for one minute. An object that cannot be read as a token, such as
 a token of another version of this provider, is replaced by the next token.
 """
@@ -170,6 +171,9 @@ class SharedTokenStore:
             return found
         shared = self._best_effort(self._load)
         if shared is not None:
+            # Meanwhile, another process of this host possibly stored a newer token. This read copies it to the memory,
+            # so that `merge` does not replace it by an older token.
+            self._local.read()
             self._local.merge(shared)
         return self._local.read()
 
