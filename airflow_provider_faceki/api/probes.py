@@ -385,11 +385,11 @@ class Diagnosis:
         value = self._unused_identifier if name == "record_identifier" else str(uuid.uuid4())
         endpoint = FetchRecords(**{name: value})
         before = self._recorder.sent
-        outcome = self._ask(endpoint, service)
+        outcome = self._probe(endpoint, service)
         if isinstance(outcome.error, UnexpectedResponseError) and NULL_ADVICE in outcome.error.message:
             # The request contains a new random identifier, which no record has. Therefore null in the answer means that
             # there is no record.
-            outcome = self._ask(endpoint, replace(service, null_result="no_record"))
+            outcome = self._probe(endpoint, replace(service, null_result="no_record"))
         self._records_requests += self._recorder.sent - before
         if outcome.result:
             # No record has the random identifier of the request. So FACEKI has ignored the filter.
@@ -399,7 +399,7 @@ class Diagnosis:
         # ignore the filter `link`. Therefore the test of this filter is successful.
         return replace(outcome, error=None) if isinstance(outcome.error, LinkError) else outcome
 
-    def _ask(self, endpoint: Endpoint[object], service: Service) -> _Outcome:
+    def _probe(self, endpoint: Endpoint[object], service: Service) -> _Outcome:
         client = replace(self._client, service=service)
         try:
             result = client.call(endpoint)
@@ -426,7 +426,7 @@ class Diagnosis:
             endpoint = GetWorkflowRules(workflow_id=self._workflow_id)
         except ValidationError:
             return _RULES(_NO_WORKFLOW_ID, Level.CHANGE, _WORKFLOW_SETTING)
-        outcome = self._ask(endpoint, self._client.service)
+        outcome = self._probe(endpoint, self._client.service)
         if isinstance(outcome.result, WorkflowRules):
             kept = "kept" if outcome.result.stores_records else "not kept, so nothing can be looked up"
             return _RULES(
@@ -444,7 +444,7 @@ class Diagnosis:
         configured, first = self._client.service, None
         for method in dict.fromkeys((configured.pdf_report_method, "GET", "POST")):
             service = replace(configured, pdf_report_method=method)
-            outcome = self._ask(FetchPdfReport(str(uuid.uuid4())), service)
+            outcome = self._probe(FetchPdfReport(str(uuid.uuid4())), service)
             first = first or outcome
             error = outcome.error
             is_route = error is None or (isinstance(error, NotFoundError) and error.is_stated)
@@ -465,7 +465,7 @@ class Diagnosis:
             )
         except ValidationError:
             return _LINK(f"not made: {_NO_WORKFLOW_ID}", Level.OPEN)
-        outcome = self._ask(endpoint, self._client.service)
+        outcome = self._probe(endpoint, self._client.service)
         if outcome.error is not None:
             return _LINK(f"none: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN)
         url = getattr(outcome.result, "url", None)
@@ -516,10 +516,10 @@ def _differences(before: Service, after: Service) -> dict[str, str]:
 def _no_form(tried: list[tuple[AuthFlow, FacekiError]]) -> str:
     refusals = ", ".join(f"{flow.value}: {_status(error)}" for flow, error in tried)
     known = [error for _, error in tried if not isinstance(error, ConfigurationError)]
-    hint = "check Client ID and Client Secret" if known else "check the API base URL"
+    advice = "check Client ID and Client Secret" if known else "check the API base URL"
     if any(isinstance(error, UnexpectedResponseError) for error in known):
-        hint = "check the API base URL"
-    return f"none ({refusals}); {hint}"
+        advice = "check the API base URL"
+    return f"none ({refusals}); {advice}"
 
 
 def _status(error: FacekiError) -> str:

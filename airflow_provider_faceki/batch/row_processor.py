@@ -95,7 +95,7 @@ class VerificationGateway:
     #: decision. ``_shows_records`` contains the result of the lookup, for each workflow.
     _accepted: dict[str, tuple[str, float]] = field(default_factory=dict)
     _shows_records: dict[str, bool] = field(default_factory=dict)
-    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _shows_records_lock: threading.Lock = field(default_factory=threading.Lock)
     #: For each storage: column name and URI of one image that was read successfully. If the reading of another
     #: image fails, this stored URI is read again. If this also fails, the whole storage is assumed to fail.
     _readable: dict[_Host, tuple[str, str]] = field(default_factory=dict)
@@ -224,7 +224,7 @@ class VerificationGateway:
         Therefore this method looks up the record of a row that got the decision ACCEPTED in this try. If FACEKI returns
         the record, the result is true, otherwise it is false. If no such row can be looked up yet, the result is true.
         """
-        with self._asking:
+        with self._shows_records_lock:
             if workflow_id not in self._shows_records:
                 identifier, accepted_at = self._accepted.get(workflow_id, ("", self.clock.time()))
                 if self.clock.time() < accepted_at + self.options.resubmit_after or not identifier:

@@ -281,10 +281,10 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
 
     def _first_poke(self, context: Context) -> float | None:
         """Return the Unix time of a rescheduled sensor's first poke. If this is the first poke, return ``None``."""
-        ask = getattr(context.get("ti"), "get_first_reschedule_date", None)
-        if not self.reschedule or ask is None:
+        get_first = getattr(context.get("ti"), "get_first_reschedule_date", None)
+        if not self.reschedule or get_first is None:
             return None
-        first: Any = ask(context)
+        first: Any = get_first(context)
         return first.timestamp() if first else None
 
     def _tolerate(self, error: api.FacekiError, context: Context) -> None:

@@ -196,7 +196,7 @@ def test_a_call_that_was_not_made_is_left_to_airflows_retries(
 
 
 @pytest.mark.parametrize(
-    ("idempotent", "error"), [(None, AirflowFailException), (True, OSError)], ids=["made once", "repeatable"]
+    ("idempotent", "error"), [(None, AirflowFailException), (True, OSError)], ids=["made once", "idempotent"]
 )
 def test_an_answer_that_cannot_be_written(
     faceki_sandbox: FacekiSandbox,

@@ -82,12 +82,12 @@ CANARY = "canary-4711"
         pytest.param(
             RawCall("DELETE", "/a", idempotent=True),
             HttpRequest("DELETE", "https://kyc.example.com/prefix/a", (), (ACCEPT,), idempotent=True),
-            id="said to be repeatable",
+            id="declared idempotent",
         ),
         pytest.param(
             RawCall("GET", "/a", idempotent=False),
             HttpRequest("GET", "https://kyc.example.com/prefix/a", (), (ACCEPT,)),
-            id="said not to be",
+            id="declared not idempotent",
         ),
     ],
 )

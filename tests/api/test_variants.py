@@ -69,7 +69,7 @@ class Played:
 
     def call(self, endpoint: Endpoint[Any]) -> Any:
         """Perform the call and return its result."""
-        steps = session.call(self.driver.account, endpoint)
+        steps = session.call(self.driver.session, endpoint)
         effect = next(steps)
         while True:
             try:
@@ -515,7 +515,7 @@ REPORT = api.FetchPdfReport(REQUEST_ID)
 
 def _reports(service: Service, *answers: HttpResponse) -> tuple[Played, Callable[[], bytes]]:
     played = Played(*answers)
-    object.__setattr__(played.driver.account, "service", service)
+    object.__setattr__(played.driver.session, "service", service)
     return played, lambda: played.call(REPORT).file.read()
 
 

@@ -14,7 +14,7 @@ from airflow_provider_faceki import api, storage
 from airflow_provider_faceki.operators.images import FacekiFaceMatchOperator
 from airflow_provider_faceki.operators.verification import FacekiKycVerificationOperator
 from airflow_provider_faceki.sandbox import FacekiSandbox
-from tests.batch.people import keep_no_records
+from tests.batch.harness import keep_no_records
 from tests.billing.image_files import image_bytes, write
 from tests.billing.tries import KeptInFile, Tries
 

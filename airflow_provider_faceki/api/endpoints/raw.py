@@ -103,10 +103,10 @@ class RawCall:
         """
         return not self.is_idempotent
 
-    def steps(self, account: AuthSession) -> Steps[Json]:
+    def steps(self, session: AuthSession) -> Steps[Json]:
         """Perform the call. If the call fails, copy the value of ``is_idempotent`` to the error."""
         try:
-            return (yield from call_once(account, self))
+            return (yield from call_once(session, self))
         except FacekiError as error:
             error.idempotent = self.is_idempotent
             raise

@@ -90,26 +90,26 @@ class FetchPdfReport:
             raise answer.unexpected("FACEKI's answer holds no PDF")
         return report
 
-    def steps(self, account: AuthSession) -> Steps[PdfReport]:
+    def steps(self, session: AuthSession) -> Steps[PdfReport]:
         """Request the report. If the answer is a redirect, request its target.
 
         If the answer contains URLs, request at most :data:`MAX_FOLLOWED_URLS` of them until one returns the report. The
         access token is sent to FACEKI's host only.
         """
         try:
-            found = yield from call_once(account, _Locate(self))
+            found = yield from call_once(session, _Locate(self))
         except ResponseError as error:
             if error.location is None:
                 raise
             # One redirect is followed. The request to the target of the redirect contains no access token, because the
             # target is possibly not a host of FACEKI.
-            found = (_Followed(error.location, self, redirected_from=self.request(account.service).url),)
+            found = (_Followed(error.location, self, redirected_from=self.request(session.service).url),)
         if isinstance(found, PdfReport):
             return found
         failures: list[FacekiError] = []
         for followed in found:
             try:
-                return (yield from call_once(account, followed))
+                return (yield from call_once(session, followed))
             except FacekiError as error:
                 failures.append(error)
         raise _gone(failures[0])

@@ -208,10 +208,10 @@ class PerformKycVerification:
         is_named_otherwise = record.matches("record_identifier", self.record_identifier) is False
         return not is_named_otherwise and record.request_id not in self.known_request_ids
 
-    def steps(self, account: AuthSession) -> Steps[KycVerification]:
+    def steps(self, session: AuthSession) -> Steps[KycVerification]:
         """Submit the verification. If the answer is lost or is no usable result, look up the record."""
         try:
-            return (yield from call_once(account, self))
+            return (yield from call_once(session, self))
         except VerificationError as refusal:
             if refusal.record_identifier in (None, self.record_identifier):
                 return self._did_not_pass(refusal)
@@ -220,21 +220,21 @@ class PerformKycVerification:
             if not error.is_ambiguous:
                 raise
             reason = error.message
-        return (yield from self._reconcile(account, reason))
+        return (yield from self._reconcile(session, reason))
 
-    def _reconcile(self, account: AuthSession, reason: str) -> Steps[KycVerification]:
+    def _reconcile(self, session: AuthSession, reason: str) -> Steps[KycVerification]:
         """Look up the record of the verification again and again, until it has a decision or the time is over.
 
         :param reason: Reason why FACEKI's answer cannot be used, for the error message.
         :raises OutcomeUnknownError: if no record was found within ``lookup_timeout``, or a lookup failed permanently.
         """
-        began, paused, pause = account.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
+        began, paused, pause = session.clock(), 0.0, FIRST_LOOKUP_PAUSE_SECONDS
         while True:
-            found = yield from self._look_up(account, reason)
+            found = yield from self._look_up(session, reason)
             # Seconds since the first lookup began. They are measured with the system clock, so they include the
             # duration of the requests. If the system clock was set back since then, the measured time is too short.
             # In this case, the sum of all pauses between the lookups is used instead.
-            waited = max(paused, account.clock() - began)
+            waited = max(paused, session.clock() - began)
             if found is not None and (found.decision is not None or waited >= self.lookup_timeout):
                 return found
             if waited >= self.lookup_timeout:
@@ -246,14 +246,14 @@ class PerformKycVerification:
             yield Sleep(pause)
             paused, pause = paused + pause, min(pause * 2, MAX_LOOKUP_PAUSE_SECONDS)
 
-    def _look_up(self, account: AuthSession, reason: str) -> Steps[KycVerification | None]:
+    def _look_up(self, session: AuthSession, reason: str) -> Steps[KycVerification | None]:
         look = FindKycVerification(
             record_identifier=self.record_identifier,
             known_request_ids=self.known_request_ids,
             not_before=self.not_before,
         )
         try:
-            return (yield from call_once(account, look))
+            return (yield from call_once(session, look))
         except FacekiError as error:
             if error.is_transient:
                 return None
@@ -363,19 +363,19 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
 
     :raises ValidationError: if there are fewer documents, or fewer back sides, than the workflow requires.
     """
-    asked = rules.documents
-    needed = min(1, len(asked)) if rules.document_optional else len(asked)
+    required = rules.documents
+    needed = min(1, len(required)) if rules.document_optional else len(required)
     if len(documents) < needed:
         raise ValidationError(
-            f"the workflow asks for {needed} document(s) ({', '.join(asked)}); {len(documents)} given"
+            f"the workflow asks for {needed} document(s) ({', '.join(required)}); {len(documents)} given"
         )
     without_back = sum(document.back is None for document in documents)
-    passports = sum(name.strip().lower() == "passport" for name in asked)
+    passports = sum(name.strip().lower() == "passport" for name in required)
     allowed = len(documents) if rules.document_optional and passports else passports
-    if asked and without_back > allowed:
+    if required and without_back > allowed:
         raise ValidationError(
             f"{without_back} document(s) without a back side, but the workflow's documents "
-            f"({', '.join(asked)}) allow that for {allowed}: only a passport has none"
+            f"({', '.join(required)}) allow that for {allowed}: only a passport has none"
         )
 
 
