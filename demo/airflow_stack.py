@@ -245,8 +245,8 @@ def wait_for(what: str, done: Callable[[], bool], seconds: float, processes: Pro
     :param what: a description of the condition, for messages.
     :param done: a function that returns whether the condition is true.
     :param seconds: the maximal waiting time in seconds.
-    :raises ProcessFailed: If one of the processes ends during the wait.
-    :raises TimeoutError: If the condition is not true in time.
+    :raises ProcessFailed: if one of the processes ends during the wait.
+    :raises TimeoutError: if the condition is not true in time.
     """
     began = time.monotonic()
     say_nothing_until = began + PROGRESS_SECONDS

@@ -54,7 +54,8 @@ class _SharedValue:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"a {type(self).__name__} holds a client secret and is not pickled; make one where it is used"
+            f"a {type(self).__name__} contains a client secret and cannot be pickled; create it in the "
+                "process that uses it"
         )
 
 

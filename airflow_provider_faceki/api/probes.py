@@ -40,7 +40,7 @@ from airflow_provider_faceki.api.errors import (
 from airflow_provider_faceki.api.protocol.auth import AccessToken, TokenRequest
 from airflow_provider_faceki.api.protocol.http import HttpRequest, HttpResponse
 from airflow_provider_faceki.api.protocol.session import Endpoint
-from airflow_provider_faceki.api.service import FILTER_PLACEHOLDERS, AuthFlow, Service
+from airflow_provider_faceki.api.service import FACEKI, FILTER_PLACEHOLDERS, OTHER_RECORDS_PATH, AuthFlow, Service
 from airflow_provider_faceki.api.tokens.memory import MemoryTokenStore
 from airflow_provider_faceki.api.transport.http_transport import Transport
 from airflow_provider_faceki.api.transport.retry import RetryPolicy
@@ -67,7 +67,7 @@ FREE_CALLS = (
 )
 #: Paths that the test requests try for fetching records, and spellings that they try for the names of the filters. The
 #: most probable values are first.
-_RECORDS_PATHS = ("/api/v3/kyc_verification", "/kycverify/api/kycverify/records", "/api/v3/records")
+_RECORDS_PATHS = (FACEKI.records_path, OTHER_RECORDS_PATH, "/api/v3/records")
 _FILTER_NAMES = {
     "record_identifier": ("record_identifier", "recordIdentifier", "referenceId", "applicationId"),
     "request_id": ("requestId", "request_id"),
@@ -288,7 +288,9 @@ class Diagnosis:
 
     def _try_auth_flow(self, flow: AuthFlow) -> FacekiError | None:
         if flow.sends_headers and not (self._client.client_id + self._client.client_secret).isascii():
-            return ConfigurationError("no HTTP header can carry the Client ID or Secret")
+            return ConfigurationError(
+                "the Client ID or the Client Secret contains characters that are not allowed in an HTTP header"
+            )
         client = replace(self._client, auth_flow=flow)
         try:
             token = client.fetch_access_token()
@@ -314,7 +316,7 @@ class Diagnosis:
             question = _TOKEN_IS_SENT if is_about_token else _RECORDS_ARE
             answer = _error_text(error)
             if not isinstance(error, TransportError):
-                answer = f"nowhere that was tried: {answer}; the answer was: {shape}"
+                answer = f"no setting that was tried works: {answer}; the answer was: {shape}"
             yield question(answer, Level.BROKEN)
             return False
         yield _setting_row(_TOKEN_IS_SENT, changes, ("auth_header", "auth_scheme"))
@@ -393,7 +395,9 @@ class Diagnosis:
         self._records_requests += self._recorder.sent - before
         if outcome.result:
             # No record has the random identifier of the request. So FACEKI has ignored the filter.
-            ignored = UnexpectedResponseError("records of others are answered: the filter is not known")
+            ignored = UnexpectedResponseError(
+                "FACEKI returned records of other verifications, so it does not know the filter"
+            )
             return replace(outcome, error=ignored)
         # A LinkError means that FACEKI looked for the random link of the request and did not find it. So FACEKI did not
         # ignore the filter `link`. Therefore the test of this filter is successful.
@@ -415,7 +419,7 @@ class Diagnosis:
         except AuthenticationError:
             return _WRONG_TOKEN(f"recognised: {self._recorder.last}")
         except FacekiError as error:
-            answer = f"not recognised as such ({_error_text(error)}): {self._recorder.last}"
+            answer = f"not recognised as a refused token ({_error_text(error)}): {self._recorder.last}"
             return _WRONG_TOKEN(answer, Level.OPEN)
         return _WRONG_TOKEN(f"accepted: {self._recorder.last}", Level.OPEN)
 
@@ -428,7 +432,7 @@ class Diagnosis:
             return _RULES(_NO_WORKFLOW_ID, Level.CHANGE, _WORKFLOW_SETTING)
         outcome = self._probe(endpoint, self._client.service)
         if isinstance(outcome.result, WorkflowRules):
-            kept = "kept" if outcome.result.stores_records else "not kept, so nothing can be looked up"
+            kept = "stored" if outcome.result.stores_records else "not stored, so no verification can be looked up"
             return _RULES(
                 f"{len(outcome.result.documents)} kinds of document; records are {kept}; {outcome.shape}"
             )
@@ -469,7 +473,7 @@ class Diagnosis:
         if outcome.error is not None:
             return _LINK(f"none: {_error_text(outcome.error)}; {outcome.shape}", Level.OPEN)
         url = getattr(outcome.result, "url", None)
-        host = f"a page at {urlsplit(url).hostname}" if url else "no page's address with it"
+        host = f"a page at {urlsplit(url).hostname}" if url else "no URL of a page"
         return _LINK(f"made, with {host}; {outcome.shape}")
 
 
@@ -551,7 +555,7 @@ def describe(response: HttpResponse) -> str:
     try:
         document = parse_json(response.body) if response.body.strip() else None
     except ValueError:
-        return ", ".join([*parts, f"{len(response.body)} bytes that are no JSON"])
+        return ", ".join([*parts, f"{len(response.body)} bytes that are not JSON"])
     if isinstance(document, dict):
         parts.append(f"{_envelope(document)} with {_keys(document)}")
         parts += [f"{name}: {_kind(document[name])}" for name in ("result", "data") if name in document]

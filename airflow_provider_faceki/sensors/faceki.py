@@ -252,8 +252,7 @@ class FacekiKycDecisionSensor(FacekiTaskMixin, BaseSensorOperator):
     def _warn_of_form(self) -> None:
         if self.request_id is not None and not looks_like_faceki_id(self.request_id):
             self.log.warning(
-                "request_id= does not have the form of an id of FACEKI (a UUID); an id of your own belongs into "
-                "record_identifier="
+                "request_id= does not look like an id of FACEKI (a UUID); pass your own id as record_identifier="
             )
 
     @lazy_property

@@ -80,7 +80,7 @@ def test_a_record_of_another_verification_under_the_same_name_is_none_of_this(
     done = harness.verify(harness.everybody("a", "b"), include_records=True, resubmit=resubmit, assume_new=True)
     assert (harness.results(), done["errors"]) == ({"b": "ACCEPTED"}, {"OUTCOME_UNKNOWN": 1})
     (error,) = harness.lines("errors")
-    assert "of another verification, or of another clock" in error["problem"]
+    assert "belongs to another verification, or FACEKI's clock and this clock differ" in error["problem"]
     assert "under a new identifier" in error["what_to_do"]
     assert faceki.ledger == once("b")
 

@@ -44,7 +44,7 @@ def test_a_lost_answer_where_nothing_is_kept_is_an_error_row_and_no_second_bill(
     assert (done["decisions"], done["errors"]) == ({"ACCEPTED": 7}, {"OUTCOME_UNKNOWN": 3})
     assert faceki.ledger == once(names(10))
     problem = harness.lines("errors")[0]
-    assert "its workflow keeps none" in problem["problem"]
+    assert "its workflow stores no records" in problem["problem"]
     assert "portal" in problem["what_to_do"]
 
 

@@ -358,7 +358,7 @@ def test_an_empty_manifest(faceki: FacekiSandbox, harness: BatchHarness) -> None
 
 def test_another_batch_has_no_business_there(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     harness.verify(harness.everybody("a"), batch_id="monday")
-    with pytest.raises(AirflowFailException, match="holds another batch, 'monday'; this one is 'tuesday'"):
+    with pytest.raises(AirflowFailException, match="contains another batch, 'monday'; this one is 'tuesday'"):
         harness.verify(harness.everybody("a", "b"), batch_id="tuesday")
     assert faceki.ledger == once("a")
     assert harness.verify(harness.everybody("a", "b"), batch_id="monday")["decisions"] == {"ACCEPTED": 2}
@@ -366,7 +366,7 @@ def test_another_batch_has_no_business_there(faceki: FacekiSandbox, harness: Bat
 
 def test_without_a_batch_id_another_run_has_no_business_there(faceki: FacekiSandbox, harness: BatchHarness) -> None:
     harness.verify(harness.everybody("a"))
-    with pytest.raises(AirflowFailException, match="holds another batch"):
+    with pytest.raises(AirflowFailException, match="contains another batch"):
         harness.batch(harness.everybody("a", "b")).execute(context(ti=TaskInstance(run_id="tomorrow")))
     assert faceki.ledger == once("a")
 
@@ -466,7 +466,7 @@ def test_the_ceiling_is_said_clearly_and_goes_on_when_it_is_raised(
             AirflowFailException, match=r"max_verifications=25 is reached.* 15 of 40 rows"
         ) as caught:
             harness.verify(manifest, max_verifications=25)
-        assert "a run with a higher max_verifications goes on" in str(caught.value)
+        assert "raise max_verifications and clear the task" in str(caught.value)
         assert len(faceki.ledger) == 25
     assert harness.verify(manifest, max_verifications=40)["decisions"] == {"ACCEPTED": 40}
     assert faceki.ledger == once(names)

@@ -212,13 +212,13 @@ def _charged(session: AuthSession, endpoint: Endpoint[T]) -> Steps[T]:
         if not error.is_ambiguous or isinstance(error, VerificationError):
             raise
         raise OutcomeUnknownError(
-            "the image was sent, its answer was lost or is not understood, "
-            f"and the call may have been charged; it is not sent again: {error.message}"
+            "the image was sent, but FACEKI's answer was lost or cannot be read. The call may have "
+                f"been charged, so it is not sent again: {error.message}"
         ) from error
 
 
 def _object(answer: Payload, what: str, names: tuple[str, ...]) -> dict[str, Json]:
     found = find_objects(answer.document, lambda item: has_field(item, *names))
     if not found:
-        raise answer.unexpected(f"FACEKI's answer holds no {what}")
+        raise answer.unexpected(f"FACEKI's answer contains no {what}")
     return found[0]

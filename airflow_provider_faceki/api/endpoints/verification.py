@@ -182,7 +182,7 @@ class PerformKycVerification:
         record = self._own_record(answer)
         if record is None:
             raise answer.unexpected(
-                "FACEKI's answer to a verification holds no decision for it that is understood"
+                "FACEKI's answer to a verification contains no decision in a known format"
             )
         return KycVerification(record, is_whole=has_field(record.document, "document_data"))
 
@@ -215,7 +215,7 @@ class PerformKycVerification:
         except VerificationError as refusal:
             if refusal.record_identifier in (None, self.record_identifier):
                 return self._did_not_pass(refusal)
-            reason = "it is of another verification"
+            reason = "it belongs to another verification"
         except FacekiError as error:
             if not error.is_ambiguous:
                 raise
@@ -239,8 +239,9 @@ class PerformKycVerification:
                 return found
             if waited >= self.lookup_timeout:
                 raise OutcomeUnknownError(
-                    f"the verification was sent, its answer is no result ({reason}), and FACEKI has shown no record of "
-                    f"it for {waited:.0f} s; look again by its record_identifier before sending it again"
+                    "the verification was sent, but FACEKI's answer contains no result of it "
+                        f"({reason}), and FACEKI has returned no record of it for {waited:.0f} s; look it "
+                        "up by its record_identifier before you send it again"
                 )
             pause = min(pause, self.lookup_timeout - waited)
             yield Sleep(pause)
@@ -258,8 +259,8 @@ class PerformKycVerification:
             if error.is_transient:
                 return None
             raise OutcomeUnknownError(
-                f"the verification was sent, its answer is no result ({reason}), and its record cannot be asked for: "
-                f"{error.message}"
+                f"the verification was sent, but FACEKI's answer contains no result of it ({reason}), "
+                    f"and its record cannot be fetched: {error.message}"
             ) from error
 
     def _did_not_pass(self, refusal: VerificationError) -> KycVerification:
@@ -323,8 +324,8 @@ class FindKycVerification:
         own = [record for record in records if self._is_own(record)]
         if records and not own:
             raise UnexpectedResponseError(
-                "FACEKI answers the search for one verification with others; check the Connection's records_path and "
-                "the names of its record filters"
+                "FACEKI returned records of other verifications; check the Connection's records_path "
+                    "and the names of its record filters"
             )
         meant = (record for record in own if record.request_id not in self.known_request_ids)
         return newest_since(meant, self.not_before)
@@ -367,7 +368,8 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
     needed = min(1, len(required)) if rules.document_optional else len(required)
     if len(documents) < needed:
         raise ValidationError(
-            f"the workflow asks for {needed} document(s) ({', '.join(required)}); {len(documents)} given"
+            f"the workflow requires {needed} document(s) ({', '.join(required)}), but {len(documents)} "
+                "were given"
         )
     without_back = sum(document.back is None for document in documents)
     passports = sum(name.strip().lower() == "passport" for name in required)
@@ -375,7 +377,8 @@ def check_documents(rules: WorkflowRules, documents: Sequence[Document]) -> None
     if required and without_back > allowed:
         raise ValidationError(
             f"{without_back} document(s) without a back side, but the workflow's documents "
-            f"({', '.join(required)}) allow that for {allowed}: only a passport has none"
+                f"({', '.join(required)}) allow only {allowed} without one: only a passport has no back "
+                "side"
         )
 
 

@@ -264,8 +264,8 @@ def _call_with_token(session: AuthSession, request: HttpRequest) -> Steps[Payloa
 
 
 _ADVICE = (
-    "; a new token is refused as well, so check the credentials' rights in the FACEKI portal, the API base URL, and "
-    "the Connection's auth_header and auth_scheme"
+    "; FACEKI refuses a new token too, so check the credentials' rights in the FACEKI portal, the API "
+        "base URL, and the Connection's auth_header and auth_scheme"
 )
 
 

@@ -64,7 +64,7 @@ class TokenSeal:
         except InvalidToken:
             return None
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            raise UntrustedError("it holds a token of another version") from None
+            raise UntrustedError("it contains a token of another version") from None
 
 
 def _derive_key(secret: str, name: str) -> bytes:
